@@ -1,0 +1,43 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SECONDARY:
+MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   ?= .venv
+BSK    ?= $(VENV)/bin/bsk
+OUT    ?= out
+DATA   ?= data
+DEVICE ?= auto
+LAUNCH ?=
+JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
+
+help: ## Show the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort -u | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
+
+INSTALLED := $(VENV)/.installed
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+install: $(INSTALLED) ## Make .venv with bsk and its test tools
+
+test: $(INSTALLED) ## Check style and types and run the tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest
+
+bench: $(INSTALLED) ## Measure speed as ratios within one run
+	$(VENV)/bin/python -m benchmarks
+
+clean: ## Remove what the pipelines made (not the environment, not the data)
+	rm -rf -- '$(OUT)'
+
+include pipelines/common.mk
+include pipelines/demo.mk
+include pipelines/readme.mk
+
+.PHONY: help install test bench clean

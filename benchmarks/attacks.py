@@ -1,0 +1,69 @@
+"""What PGD-100 costs against its own passes run bare."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from benchmarks.steps import CPU, EPS, random_images
+from bsk.attacks.registry import attack_named
+from bsk.data.store import Split
+from bsk.evaluation.verdicts import exact, judge
+
+
+def small_cnn() -> nn.Module:
+    """Return the network of a checkpoint that circulates, cnn_a_adv: 2 convolutions and 2 linear layers."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 16, 4, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, 2, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(2048, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    )
+    return layers.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+class Undecided(nn.Module):
+    """A network that is never fooled: the gradient is its own, the class always the label 0."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a network of 10 classes."""
+        super().__init__()
+        self.network = network
+        self.register_buffer("lift", torch.nn.functional.one_hot(torch.tensor(0), 10) * 100.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits with the first one lifted."""
+        logits: torch.Tensor = self.network(x) + self.lift
+        return logits
+
+
+class Evaluation:
+    """PGD-100 on 256 images, of which none is fooled, and the same passes run bare."""
+
+    def __init__(self) -> None:
+        """Build network and images."""
+        self.model = Undecided(small_cnn())
+        images, labels = random_images(256)
+        self.split = Split(images, torch.zeros_like(labels), torch.arange(256))
+        self.x = (images.float() / 255).contiguous(memory_format=torch.channels_last)
+
+    def attack(self) -> None:
+        """Run the attack as `bsk evaluate` does."""
+        verdicts = judge(
+            self.model, self.split, attack_named("pgd-100", EPS), eps=EPS, seed=0, batch_size=256, device=CPU
+        )
+        assert bool(verdicts.correct.all()) and verdicts.passes.forward == 101 * 256
+
+    def passes(self) -> None:
+        """101 forward, 100 back to the images."""
+        with exact(self.model):
+            for _ in range(100):
+                leaf = self.x.detach().requires_grad_()
+                torch.autograd.grad(self.model(leaf).sum(), leaf)
+            with torch.no_grad():
+                self.model(self.x)

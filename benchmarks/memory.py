@@ -1,0 +1,45 @@
+"""The peak memory of `bsk prepare-data cifar10` on an archive of official size, over that of the data."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+_PREPARE = """
+import resource, sys
+from pathlib import Path
+from bsk.data.sources import prepare
+import bsk.data.cifar
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+prepare("cifar10", sys.argv[1], Path(sys.argv[2]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def prepare_data_over_data() -> float:
+    """Return the peak of resident memory above the imported program's, over the bytes of pixels and labels."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive, out = Path(folder) / "cifar-10-python.tar.gz", Path(folder) / "cifar10.safetensors"
+        with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+            for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+                _add(tar, name)
+        command = [sys.executable, "-c", _PREPARE, str(archive), str(out)]
+        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return peak / out.stat().st_size
+
+
+def _add(tar: tarfile.TarFile, name: str) -> None:
+    random = np.random.default_rng(sum(name.encode()))
+    pixels = random.integers(0, 256, (10_000, 3072), dtype=np.uint8)
+    batch = {b"data": pixels, b"labels": [i % 10 for i in range(10_000)]}
+    body = pickle.dumps(batch, protocol=2)
+    member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+    member.size = len(body)
+    tar.addfile(member, io.BytesIO(body))

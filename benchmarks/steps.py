@@ -1,0 +1,114 @@
+"""What an update costs against its own passes run bare, and against the plain implementation."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bsk.data.batches import Batch, Loader, Share, to_unit
+from bsk.models import registry
+from bsk.models.modes import eval_mode
+from bsk.training.loop import new_state
+from bsk.training.methods import METHODS
+from bsk.training.schedules import Rates
+from bsk.training.settings import Settings, fast_precision
+from bsk.training.state import State
+from bsk.training.step import in_precision, update
+
+EPS, BATCH, MODEL = 8 / 255, 128, "resnet18-16"
+CPU = torch.device("cpu")
+CIFAR = SimpleNamespace(classes=list(range(10)), mean=[0.4914, 0.4822, 0.4465], std=[0.2471, 0.2435, 0.2616])
+
+
+def random_images(n: int) -> tuple[Tensor, Tensor]:
+    """Return n random images as bytes, (n, 3, 32, 32), and labels."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, 3, 32, 32), generator=random, dtype=torch.uint8)
+    return images, torch.randint(0, 10, (n,), generator=random)
+
+
+class Subject:
+    """A method's training on one fixed batch."""
+
+    def __init__(self, method: str, precision: str = "auto") -> None:
+        """Take the method's id."""
+        self.precision = fast_precision(CPU) if precision == "auto" else precision
+        row = METHODS[method].at(EPS)
+        self.settings = Settings(
+            method, row, MODEL, "random", EPS, 15, BATCH, "cyclic", 0.2, 0.9, 5e-4, self.precision, "crop-flip", 1
+        )
+        self.state: State = new_state(self.settings, CIFAR, 3, 32, CPU)  # type: ignore[arg-type]
+        images, labels = random_images(BATCH)
+        self.batch = Batch(to_unit(images), labels, BATCH)
+        self.state.model.train()
+
+    def step(self) -> None:
+        """One update, with a rate that leaves the weights where they are."""
+        update(self.state, self.settings, self.batch, Share(), Rates(1e-9, 0.9))
+
+    def passes(self, forward: int, to_input: int, full: int) -> None:
+        """Run so many passes bare: no loss, no perturbation, no optimiser.
+
+        `to_input` of the forward passes go back to the images in eval mode, `full` to all weights in train
+        mode; what is left of `forward` goes nowhere.
+        """
+        model, x = self.state.model, self.batch.x
+        run = in_precision(model, self.precision)
+        with eval_mode(model):
+            for _ in range(to_input):
+                leaf = x.detach().requires_grad_()
+                torch.autograd.grad(run(leaf).sum(), leaf)
+            with torch.no_grad():
+                for _ in range(forward - to_input - full):
+                    run(x)
+        for _ in range(full):
+            run(x).sum().backward()
+        self.state.optimiser.zero_grad(set_to_none=True)
+
+
+class Plain:
+    """Backward Smoothing as one would first write it: fp32, torch's default layout, f(x) run once too often.
+
+    Facts from the paper's Algorithm 1 and section 1.3 of its published code's description; written anew.
+    """
+
+    def __init__(self) -> None:
+        """Build the same network in the same shape."""
+        self.model: nn.Module = registry.build(MODEL, classes=10, channels=3, size=32, mean=CIFAR.mean, std=CIFAR.std)
+        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-9, momentum=0.9, weight_decay=5e-4)
+        images, self.y = random_images(BATCH)
+        self.x = images.float() / 255
+
+    def step(self) -> None:
+        """One update."""
+        model, x, y = self.model, self.x, self.y
+        model.eval()
+        z = model(x).detach()
+        target = F.softmax(z + torch.empty_like(z).uniform_(-1, 1), dim=1)
+        x_adv = x.detach().clone().requires_grad_()
+        loss = -F.kl_div(F.log_softmax(model(x_adv), dim=1), target, reduction="sum") / len(x)
+        x_adv = self._climb(loss, x_adv)
+        loss = F.kl_div(F.log_softmax(model(x_adv), dim=1), F.softmax(z, dim=1), reduction="sum") / len(x)
+        x_adv = self._climb(loss, x_adv).detach()
+        model.train()
+        self.optimiser.zero_grad()
+        logits = model(x)
+        robust = F.kl_div(F.log_softmax(model(x_adv), dim=1), F.softmax(logits, dim=1), reduction="sum") / len(x)
+        (F.cross_entropy(logits, y) + 10 * robust).backward()
+        self.optimiser.step()
+
+    def _climb(self, loss: Tensor, x_adv: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(loss, x_adv)
+        moved = x_adv.detach() + EPS * gradient.sign()
+        moved = torch.min(torch.max(moved, self.x - EPS), self.x + EPS)
+        return torch.clamp(moved, 0, 1).requires_grad_()
+
+
+def load_epoch() -> None:
+    """Make the batches of 20 updates."""
+    images, labels = random_images(20 * BATCH)
+    for _ in Loader(images, labels, batch_size=BATCH, augment="crop-flip", seed=1, device=CPU).epoch(0):
+        pass

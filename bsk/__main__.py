@@ -1,0 +1,5 @@
+"""Entry point of `python -m bsk`, and so of `torchrun -m bsk`."""
+
+from bsk.cli.app import main
+
+main()

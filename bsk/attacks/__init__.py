@@ -1,0 +1,1 @@
+"""Attacks on a callable model: tensors in, tensors out."""

@@ -1,0 +1,1 @@
+"""The commands: the only wing that prints or knows typer and rich."""

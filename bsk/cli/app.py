@@ -1,0 +1,50 @@
+"""The command line: registers the commands, nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bsk.cli.compare import compare
+from bsk.cli.console import CHOICES, emit, guarded
+from bsk.cli.evaluate import attack, evaluate
+from bsk.cli.prepare_data import prepare_data
+from bsk.cli.train import train
+from bsk.version import VERSION
+
+app = typer.Typer(
+    name="bsk",
+    help="Train image classifiers that withstand adversarial perturbations, and measure whether they do.",
+    epilog="bsk prepare-data digits; bsk train --dataset digits --epochs 30 | bsk evaluate runs/*.safetensors",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        emit(f"bsk {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _shared(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    CHOICES.debug = debug
+
+
+app.command("prepare-data")(prepare_data)
+app.command()(train)
+app.command()(attack)
+app.command()(evaluate)
+app.command()(compare)
+
+
+def main() -> None:
+    """Run the command that the arguments name; the process ends with its exit code."""
+    guarded(lambda: app(standalone_mode=False))

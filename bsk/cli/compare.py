@@ -1,0 +1,62 @@
+"""`bsk compare`: records of evaluations and logs in, one row per method and attack out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bsk.cli import options as o
+from bsk.cli.console import emit, note
+from bsk.errors import InputError, UsageError
+
+FORMATS = ["table", "tsv", "jsonl", "markdown", "latex"]
+STDIN = Path("-")
+
+
+def compare(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE...|-]", help="JSONL of bsk evaluate, and logs of bsk train.")
+    ] = None,
+    format: Annotated[
+        str | None,
+        o.option(
+            "--format",
+            autocompletion=o.completing(lambda: FORMATS),
+            help="table, tsv, jsonl, markdown or latex [default: table on a terminal, else tsv].",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, o.option("--plot", help="Draw accuracy against training cost into F.png or F.svg.")
+    ] = None,
+    quiet: o.Quiet = False,
+) -> None:
+    r"""Compare methods: seeds pooled, 95 % intervals, difference to the first row with a paired exact test.
+
+    One row per method and attack. Rows of another eps, split, data or attack than the first are not compared
+    with it, and say so. Piped, the table is TSV: 1 name, 2 model, 3 eps, 4 natural, 5 robust, ...
+
+        bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
+    """
+    from bsk.report.comparison import compare as rows_of
+    from bsk.report.fields import Located, located, read
+    from bsk.report.plots import accuracy_against_cost, checked_suffix
+    from bsk.report.tables import checked_format, render
+
+    chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
+    target = None if plot is None else checked_suffix(plot)
+    sources = files or [STDIN]
+    if not files and sys.stdin.isatty():
+        raise UsageError("compare: no records; name JSONL files, or pipe in what bsk evaluate prints")
+    items: list[Located] = []
+    for path in sources:
+        items += located(sys.stdin.buffer, "stdin") if path == STDIN else read(path)
+    rows, notices = rows_of(items)
+    if not rows:
+        names = ", ".join("stdin" if path == STDIN else str(path) for path in sources)
+        raise InputError(f"{names}: no evaluation or log records among {len(items)}; run bsk evaluate")
+    for notice in notices + (accuracy_against_cost(rows, target) if target else []):
+        note(notice)
+    emit(render(rows, chosen))

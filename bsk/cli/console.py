@@ -1,0 +1,152 @@
+"""Data to stdout, everything else to stderr; errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+from bsk.errors import BUG, DONE, INTERRUPTED, READER_CLOSED, TERMINATED, BskError, StoppedError
+from bsk.files.records import dumps
+
+
+class _Choices:
+    """The two flags that every command shares and that decide what is printed."""
+
+    quiet = False
+    debug = False
+
+
+CHOICES = _Choices()
+
+
+def emit(text: str) -> None:
+    """Write data to stdout, at once, so that a reader in a pipe sees each record as it is known."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def emit_record(record: dict[str, Any]) -> None:
+    """Write one record to stdout."""
+    emit(dumps(record))
+
+
+def note(text: str) -> None:
+    """Write a line to stderr, unless --quiet."""
+    if not CHOICES.quiet:
+        print(f"bsk: {text}", file=sys.stderr, flush=True)
+
+
+def on_terminal() -> bool:
+    """Say if progress may be drawn: stderr is a terminal and --quiet was not given."""
+    return not CHOICES.quiet and sys.stderr.isatty()
+
+
+def guarded(command: Callable[[], object]) -> NoReturn:
+    """Run a command and end the process with its exit code; an error is one line on stderr."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        command()
+        code = DONE
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = READER_CLOSED
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
+    except BaseException as error:
+        code = _report(error)
+    sys.exit(code)
+
+
+def _report(error: BaseException) -> int:
+    if CHOICES.debug and not isinstance(error, SystemExit):
+        import traceback
+
+        traceback.print_exception(error)
+    name = type(error).__name__
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else BUG
+    if isinstance(error, KeyboardInterrupt) or name == "Abort":
+        return _say("stopped", INTERRUPTED)
+    if isinstance(error, BskError):
+        return _say(str(error), error.exit_code)
+    if hasattr(error, "format_message"):  # what typer raises for a wrong command line
+        return _say(f"{error.format_message().rstrip('.')}; see bsk --help", getattr(error, "exit_code", 2))
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        return _say("out of memory; lower --batch-size", BUG)
+    return _say(f"a bug: {name}: {str(error).splitlines()[0] if str(error) else ''}; --debug shows where", BUG)
+
+
+def _say(text: str, code: int) -> int:
+    print(f"bsk: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise StoppedError("terminated", TERMINATED)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], int]]:
+    """Yield a function that returns 0, or the exit code once Ctrl-C or SIGTERM came; a second one kills."""
+    code = 0
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal code
+        if code:
+            raise KeyboardInterrupt
+        code = 128 + number
+        note("finishing the step and saving; once more to stop at once")
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Bar:
+    """A progress bar on a terminal; elsewhere nothing."""
+
+    def __init__(self, what: str) -> None:
+        """Draw nothing yet: rich is imported only where there is a terminal."""
+        self.what, self._progress, self._drawn = what, None, 0.0
+        if on_terminal():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._progress.add_task(what, total=None)
+            self._progress.start()
+
+    def show(self, done: int, total: int | None = None, text: Callable[[], str] | None = None) -> None:
+        """Draw at most five times a second; `text` is only computed then."""
+        now = time.monotonic()
+        if self._progress is not None and (now - self._drawn > 0.2 or done == total):
+            self._drawn = now
+            description = f"{self.what} {text()}" if text else self.what
+            self._progress.update(self._task, completed=done, total=total, description=description)
+
+    def note(self, text: str) -> None:
+        """Write a line above the bar, or to stderr."""
+        if self._progress is not None:
+            self._progress.console.print(text, highlight=False, markup=False)
+        else:
+            note(text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()

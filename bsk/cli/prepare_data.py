@@ -1,0 +1,56 @@
+"""`bsk prepare-data`: official archives and folders to one safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bsk.cli.console import Bar, emit_record, note
+from bsk.cli.options import DATASETS, Quiet, completing
+
+
+def prepare_data(
+    name: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(DATASETS)}.", autocompletion=completing(lambda: DATASETS))
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Archive, folder or URL; without it the official archive is downloaded."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="[default: data/NAME.safetensors]", show_default=False)] = None,
+    val: Annotated[
+        int | None, typer.Option(min=1, help="Images held out of train to select models [default: 1000, digits 200].")
+    ] = None,
+    train_limit: Annotated[int | None, typer.Option(min=1, help="Training images left, class-balanced.")] = None,
+    test_limit: Annotated[int | None, typer.Option(min=1, help="Test images left, class-balanced.")] = None,
+    size: Annotated[int | None, typer.Option(min=4, help="For folder: resize images to this side.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Convert a data set once: images as bytes, labels, a held-out val split, in one safetensors file.
+
+    Prints one JSON record. The same source always gives the same bytes.
+
+        bsk prepare-data digits
+        bsk prepare-data cifar10 --from cifar-10-python.tar.gz
+        bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
+    """
+    from bsk.data.sources import prepare
+
+    bar = Bar("download")
+    try:
+        record = prepare(
+            name,
+            source,
+            out or Path("data") / f"{name}.safetensors",
+            val=val,
+            train_limit=train_limit,
+            test_limit=test_limit,
+            size=size,
+            progress=bar.show,
+            notice=note,
+        )
+    finally:
+        bar.close()
+    emit_record(record)

@@ -1,0 +1,78 @@
+"""What a training and an evaluation show on stderr while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bsk.cli.console import Bar
+
+if TYPE_CHECKING:
+    from bsk.attacks.registry import Attack
+
+
+class TrainingProgress:
+    """A bar with epoch and loss on a terminal, and a line an epoch everywhere."""
+
+    def __init__(self, speaks: bool) -> None:
+        """Only the first of several processes speaks."""
+        self._bar = Bar("training") if speaks else None
+
+    def __enter__(self) -> TrainingProgress:
+        """Nothing to do."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Take the bar away."""
+        if self._bar:
+            self._bar.close()
+
+    def step(self, done: int, total: int, epoch: int, loss: Callable[[], float]) -> None:
+        """Move the bar."""
+        if self._bar:
+            self._bar.show(done, total, lambda: f"epoch {epoch + 1} loss {loss():.3f}")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Write a line."""
+        if self._bar:
+            self._bar.note(epoch_line(record))
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """Return an epoch's record as a line for people."""
+    return (
+        f"epoch {record['epoch']}: lr {record['lr']:.4f}, loss {record['loss']:.3f}, "
+        f"val natural {record['val_natural']:.1%}, PGD-20 {record['val_robust']:.1%}, "
+        f"{record['images_per_second']:.0f} images/s, {record['seconds']:.1f} s + "
+        f"{record['validation_seconds']:.1f} s validation"
+    )
+
+
+
+
+class EvaluationProgress:
+    """A bar with the robust accuracy so far on a terminal, and a line an attack everywhere."""
+
+    def __init__(self, name: str) -> None:
+        """Take the checkpoint's name."""
+        self._name, self._bar = name, Bar(name)
+
+    def __enter__(self) -> EvaluationProgress:
+        """Nothing to do."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+    def show(self, attack: Attack, done: int, standing: int, total: int) -> None:
+        """Move the bar."""
+        self._bar.show(done, total, lambda: f"{attack.name} {standing / done:.1%} standing")
+
+    def done(self, record: dict[str, Any]) -> None:
+        """Write a line."""
+        self._bar.note(
+            f"{self._name}: {record['attack']} at eps {record['eps']:g} ({record['eps'] * 255:.3g}/255): "
+            f"{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] of {record['n']}, "
+            f"{record['seconds']:.1f} s"
+        )

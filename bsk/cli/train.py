@@ -1,0 +1,132 @@
+"""`bsk train`: one model by one method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bsk.cli import options as o
+from bsk.cli.console import emit_record, stop_requests
+
+if TYPE_CHECKING:
+    from bsk.data.store import DataFile
+    from bsk.training.settings import Settings
+
+_own = o.option
+
+
+def train(
+    method: Annotated[
+        str,
+        typer.Option(help=f"One of {', '.join(o.METHODS)}.", autocompletion=o.completing(lambda: o.METHODS)),
+    ] = "bs",
+    dataset: o.Dataset = "cifar10",
+    data: o.DataPath = None,
+    out: Annotated[Path | None, _own(help="F.safetensors [default: runs/DATASET-METHOD-SEED.safetensors].")] = None,
+    model: Annotated[
+        str | None,
+        _own(help="resnet18, resnet18-W, ... [default: the data's].", autocompletion=o.completing(lambda: o.MODELS)),
+    ] = None,
+    eps: o.Eps = None,
+    step: o.Step = None,
+    steps: Annotated[int | None, _own(min=0, help="Sign-gradient steps of the perturbation.")] = None,
+    start: Annotated[str | None, _own(help="zero, uniform, gaussian or backward.")] = None,
+    inner: Annotated[str | None, _own(help="What the perturbation climbs: cross_entropy or kl_to_clean.")] = None,
+    outer: Annotated[str | None, _own(help="What training descends: natural, adversarial or trades.")] = None,
+    gamma: Annotated[float | None, _own(parser=o.number, metavar="X", help="Of the backward start, eq. (4.3).")] = None,
+    beta: Annotated[float | None, _own(parser=o.number, metavar="X", help="Weight of the TRADES term.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 100,
+    batch_size: o.BatchSize = 128,
+    schedule: Annotated[str, typer.Option(help="piecewise, cyclic or cosine, by iteration.")] = "piecewise",
+    lr: Annotated[
+        float | None, _own(parser=o.number, metavar="X", help="Peak learning rate [default: 0.1, cyclic 0.2].")
+    ] = None,
+    momentum: Annotated[float, typer.Option(min=0, max=1, help="Of SGD.")] = 0.9,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Of SGD, on all parameters.")] = 5e-4,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16; auto is bf16 where it is fast.")] = "auto",
+    augment: Annotated[str | None, _own(help="crop-flip, flip or none [default: the data's].")] = None,
+    limit: o.Limit = None,
+    seed: o.Seed = 1,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    force: o.Force = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train a classifier to withstand perturbations; the same command again goes on where it was.
+
+    Writes F.safetensors (the epoch that is best under PGD-20 on held-out val images), F.last.safetensors (all
+    that going on needs) and F.jsonl (the log), and prints one JSON record. A method is a row of flags, and
+    each of them can be overridden. Several GPUs: torchrun --nproc-per-node=N -m bsk train ...
+
+        bsk train --method bs --gamma 1 --beta 10 --step 8/255
+        bsk train --method trades --dataset digits --epochs 30 --schedule cyclic
+    """
+    flags = locals()
+    from bsk.cli.progress import TrainingProgress
+    from bsk.training.processes import local_device, process_group
+    from bsk.training.run import run
+
+    where = local_device(o.chosen_device(device, threads))
+    found = o.open_dataset(dataset, data)
+    settings = resolve(flags, found, where)
+    checkpoint = out or Path("runs") / f"{found.name}-{method}-{seed}.safetensors"
+    with process_group(where) as share, stop_requests() as stopping, TrainingProgress(share.rank == 0) as watcher:
+        record = run(
+            settings,
+            found,
+            o.checked_suffix(checkpoint),
+            device=where,
+            watcher=watcher,
+            share=share,
+            force=force,
+            limit=limit,
+            stopping=stopping,
+        )
+        if share.rank == 0:
+            emit_record(record)
+
+
+def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
+    """Return the settings: the method's row with the flags over it, the data's customs where flags are silent.
+
+    Raises:
+        UsageError: an unknown name, or a number out of range.
+    """
+    from dataclasses import replace
+
+    from bsk.data.batches import AUGMENTATIONS
+    from bsk.perturb.starts import STARTS
+    from bsk.training.methods import INNER, METHODS, OUTER
+    from bsk.training.schedules import DEFAULT_LR, SCHEDULES
+    from bsk.training.settings import PRECISIONS, Settings, fast_precision
+
+    method = o.one_of("method", flags["method"], METHODS)
+    for flag, known in (("start", STARTS), ("inner", INNER), ("outer", OUTER), ("augment", AUGMENTATIONS)):
+        if flags[flag] is not None:
+            o.one_of(flag, flags[flag], known)
+    o.one_of("precision", flags["precision"], ["auto", *PRECISIONS])
+    schedule = o.one_of("schedule", flags["schedule"], SCHEDULES)
+    eps = o.checked_eps(data.eps if flags["eps"] is None else flags["eps"])
+    axes = {name: flags[name] for name in ("start", "inner", "outer", "steps", "step", "beta", "gamma")}
+    row = replace(METHODS[method].at(eps), **{name: value for name, value in axes.items() if value is not None})
+    lr = DEFAULT_LR[schedule] if flags["lr"] is None else flags["lr"]
+    o.above_zero(lr=lr, step=float(row.step))
+    o.above_zero(or_zero=True, beta=row.beta, gamma=row.gamma)
+    return Settings(
+        method=method,
+        row=row,
+        model=flags["model"] or data.model,
+        dataset=data.name,
+        eps=eps,
+        epochs=flags["epochs"],
+        batch_size=flags["batch_size"],
+        schedule=schedule,
+        lr=lr,
+        momentum=flags["momentum"],
+        weight_decay=flags["weight_decay"],
+        precision=fast_precision(device) if flags["precision"] == "auto" else flags["precision"],
+        augment=flags["augment"] or data.augment,
+        seed=flags["seed"],
+    )

@@ -1,0 +1,149 @@
+"""Archives and folders, read as they lie: nothing is extracted, and nothing outside them is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from bsk.data.tree import BLOCK, EXPANSION, MEMBERS, ROOM, Tree, admit, reading, refused, too_large
+from bsk.errors import InputError
+
+DEPTH = 6  # folders below the one given
+
+
+@contextlib.contextmanager
+def open_tree(path: Path) -> Iterator[Tree]:
+    """Open a folder, or a .zip, .tar.gz or .tar archive; its list of members is checked before any is read.
+
+    Links in a folder are followed: it is the user's own.
+
+    Raises:
+        InputError: it is missing, torn, or another kind of file; it has members that are links or devices or
+            lead outside, or would expand beyond reason.
+    """
+    with contextlib.ExitStack() as stack:
+        with reading(str(path)):
+            if path.is_dir():
+                tree = _folder(path)
+            else:
+                file = stack.enter_context(path.open("rb"))
+                kind = _kind(path, file)
+                most = max(ROOM, EXPANSION * os.fstat(file.fileno()).st_size)
+                tree = _zip(path, file, most) if kind == "zip" else _tar(path, file, kind, most)
+        yield tree
+
+
+def foreign(start: bytes) -> str:
+    """Return what bytes are that start no archive."""
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<!--")):
+        return "a web page"
+    return "an unknown kind of file" if start else "an empty file"
+
+
+def _kind(path: Path, file: IO[bytes]) -> str:
+    start = file.read(512)
+    file.seek(0)
+    if start.startswith(b"PK"):
+        return "zip"
+    if start.startswith(b"\x1f\x8b"):
+        return "tar.gz"
+    if start[257:262] == b"ustar":
+        return "tar"
+    raise InputError(f"{path}: {foreign(start)}, expected a .tar.gz, .tar or .zip archive; download it again")
+
+
+def _folder(path: Path) -> Tree:
+    sizes: dict[str, int] = {}
+    for folder, below, files in os.walk(path, onerror=_fail, followlinks=True):
+        inner = Path(folder).relative_to(path)
+        below[:] = sorted(below) if len(inner.parts) < DEPTH else []  # a link may lead in a circle
+        for name in sorted(files):
+            about = os.stat(os.path.join(folder, name))
+            if stat.S_ISREG(about.st_mode):
+                sizes[(inner / name).as_posix()] = about.st_size
+            if len(sizes) > 10 * MEMBERS:
+                raise InputError(f"{path}: more than {10 * MEMBERS} files; give the folder of one dataset")
+    return Tree(str(path), sizes, lambda name: (path / name).open("rb"))
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _zip(path: Path, file: IO[bytes], most: int) -> Tree:
+    archive = zipfile.ZipFile(file)
+    sizes: dict[str, int] = {}
+    for member in archive.infolist():
+        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise refused(str(path), member.filename, "is a link or a device")
+        admit(str(path), sizes, member.filename, member.file_size)
+        if member.is_dir():
+            del sizes[member.filename]
+    if sum(sizes.values()) > most:
+        raise too_large(str(path))
+    return Tree(str(path), sizes, archive.open)
+
+
+def _tar(path: Path, raw: IO[bytes], kind: str, most: int) -> Tree:
+    file: Any = gzip.GzipFile(fileobj=raw) if kind == "tar.gz" else raw
+    sizes: dict[str, int] = {}
+    starts: dict[str, int] = {}
+    forward: Any = _Forward(path, file, most)
+    last = -1
+    with tarfile.open(fileobj=forward, mode="r:") as archive:
+        for member in archive:
+            if member.offset_data <= last or not (member.isreg() or member.isdir()) or member.issparse():
+                raise refused(str(path), member.name, "is a link, a device or malformed")
+            last = starts[member.name] = member.offset_data
+            admit(str(path), sizes, member.name, member.size)
+            if member.isdir():
+                del sizes[member.name]
+    while forward.read(BLOCK):
+        pass  # on to the end, where gzip has its checksum
+    return Tree(str(path), sizes, lambda name: _Member(file, starts[name], sizes[name]))
+
+
+class _Forward:
+    """What tarfile reads headers from: small pieces, and no further than the archive may expand to."""
+
+    def __init__(self, path: Path, file: IO[bytes], most: int) -> None:
+        self.path, self.file, self.most = path, file, most
+
+    def read(self, n: int) -> bytes:
+        if n > BLOCK or self.file.tell() > self.most:
+            raise too_large(str(self.path))
+        return self.file.read(n)
+
+    def seek(self, position: int) -> int:
+        if position > self.most:
+            raise too_large(str(self.path))
+        return self.file.seek(position)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+class _Member:
+    """One member of a tar archive, read where it lies."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self.file, self.left = file, size
+        file.seek(start)
+
+    def read(self, n: int) -> bytes:
+        found = self.file.read(min(n, self.left))
+        if not found and self.left and n:
+            raise EOFError("it ends too early")
+        self.left -= len(found)
+        return found
+
+    def close(self) -> None:
+        self.left = 0

@@ -1,0 +1,91 @@
+"""Batches of training images, cut, flipped and scaled on the device that holds them as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bsk.perturb.draws import generator
+
+AUGMENTATIONS = ("crop-flip", "flip", "none")
+PADDING = 4  # pixels of black on each side before a crop. Source: the authors' data_loader.py
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch this process takes: the rank-th of `world` equal parts."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Return this process's part of the rows, (N, ...); parts differ by one row at most."""
+        return rows.tensor_split(self.world)[self.rank]
+
+    def first(self, total: int) -> int:
+        """Return the position of this process's first row among `total`."""
+        return self.rank * (total // self.world) + min(self.rank, total % self.world)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (N, C, H, W), fp32 in [0, 1], channels last; labels (N,); the number of all processes' images."""
+
+    x: Tensor
+    y: Tensor
+    total: int
+
+
+class Loader:
+    """All training images on the device as bytes, and their batches in a new order each epoch.
+
+    Order, crops and flips are functions of (seed, epoch) alone: the same on every device, for any number of
+    processes, and again after an interruption.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, *, batch_size: int, augment: str, seed: int, device: torch.device
+    ) -> None:
+        """Hold images (N, C, H, W) uint8 and labels (N,) int64; `augment` is one of AUGMENTATIONS."""
+        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.height, self.width = images.shape[2:]
+        pad = PADDING if augment == "crop-flip" else 0
+        self.images = F.pad(images.to(device), [pad] * 4)
+        self.labels = labels.to(device)
+        self.offsets = 2 * pad + 1
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch; the last may be smaller."""
+        return -(-len(self.labels) // self.batch_size)
+
+    def epoch(self, epoch: int, skip: int = 0, share: Share | None = None) -> Iterator[Batch]:
+        """Yield the batches of an epoch after the first `skip`, this process's share of each."""
+        share = share or Share()
+        n, random, device = len(self.labels), generator(self.seed, "epoch", epoch), self.labels.device
+        order = torch.randperm(n, generator=random).to(device)
+        top, left = torch.randint(0, self.offsets, (2, n), generator=random).to(device)
+        flip = (torch.randint(0, 2, (n,), generator=random) == 1).to(device)
+        for i in range(skip, len(self)):
+            mine = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            rows = order[mine]
+            cut = [share.of(each) for each in (rows, top[mine], left[mine], flip[mine])]
+            yield Batch(self._images(*cut), self.labels[cut[0]], len(rows))
+
+    def _images(self, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
+        if self.augment == "crop-flip":
+            windows = self.images.unfold(2, self.height, 1).unfold(3, self.width, 1)
+            images = windows[rows, :, top, left]
+        else:
+            images = self.images[rows]
+        if self.augment != "none":
+            images = torch.where(flip[:, None, None, None], images.flip(3), images)
+        return to_unit(images)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Return bytes (N, C, H, W) as fp32 in [0, 1], channels last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255.0)

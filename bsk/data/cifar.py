@@ -1,0 +1,163 @@
+"""CIFAR-10 and CIFAR-100, in their python and their binary layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bsk.data import pickles
+from bsk.data.archive import open_tree
+from bsk.data.contents import Contents, Request
+from bsk.data.official import find
+from bsk.data.order import Images, Labels
+from bsk.data.store import Part
+from bsk.data.tree import Tree
+from bsk.errors import InputError
+
+PIXELS = 3 * 32 * 32  # of an image: red, then green, then blue, each row by row
+ROWS = 1000  # of a binary file read at a time
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One form of the dataset: its files, where the labels are, and where the names of the classes are.
+
+    `label` and `names_key` are keys in the pickles of the python layout. In the binary layout the last of
+    `label_bytes` bytes before the pixels of each image is its label.
+    """
+
+    train: tuple[str, ...]
+    test: str
+    names: str
+    label: str = ""
+    names_key: str = ""
+    label_bytes: int = 0
+
+    @property
+    def files(self) -> list[str]:
+        """All files that are read."""
+        return [*self.train, self.test, self.names]
+
+
+LAYOUTS = {
+    "cifar10": (
+        Layout(
+            tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta", "labels", "label_names"
+        ),
+        Layout(
+            tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "batches.meta.txt", label_bytes=1
+        ),
+    ),
+    "cifar100": (
+        Layout(("train",), "test", "meta", "fine_labels", "fine_label_names"),
+        Layout(("train.bin",), "test.bin", "fine_label_names.txt", label_bytes=2),  # coarse, fine
+    ),
+}
+CLASSES = {"cifar10": 10, "cifar100": 100}
+
+
+def read(request: Request) -> Contents:
+    """Return CIFAR-10 or CIFAR-100, images (N, 3, 32, 32), from an archive or folder in either layout.
+
+    Source: Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
+    """
+    source = find(request)
+    with open_tree(source.path) as whole:
+        tree, layout = _layout(request.name, whole)
+        files, official = source.checksums(request, tree, layout.files)
+        found: dict[str, Any] = {}
+        for name in tree.sizes:  # in the order of the archive, so that it is unpacked once
+            if name in layout.files:
+                found[name] = _names(request.name, tree, layout) if name == layout.names else _batch(tree, layout, name)
+    classes = found[layout.names]
+    test = _part(whole.place, found, [layout.test], len(classes))
+    return Contents(classes, _part(whole.place, found, layout.train, len(classes)), test, files, official)
+
+
+def _layout(dataset: str, whole: Tree) -> tuple[Tree, Layout]:
+    """Return the folder of the dataset's files, and which layout they have."""
+    for layout in LAYOUTS[dataset]:
+        tree = whole.around(layout.train[0], layout.names)
+        if tree:
+            missing = [name for name in layout.files if name not in tree.sizes]
+            if missing:
+                raise InputError(f"{tree.where(missing[0])} is missing; take the whole official archive")
+            return tree, layout
+    for other, layouts in LAYOUTS.items():
+        if any(whole.around(layout.train[0], layout.names) for layout in layouts):
+            raise InputError(f"{whole.place}: holds {other}, expected {dataset}; use: bsk prepare-data {other}")
+    expected = " or ".join(f"{layout.train[0]} and {layout.names}" for layout in LAYOUTS[dataset])
+    raise InputError(f"{whole.place}: no {dataset} in it, expected {expected}; check --from")
+
+
+def _names(dataset: str, tree: Tree, layout: Layout) -> list[str]:
+    where, n = tree.where(layout.names), CLASSES[dataset]
+    if layout.label_bytes:
+        names = tree.read(layout.names).decode("utf-8", "replace").split()
+    else:
+        with tree.open(layout.names) as file:
+            found = pickles.load(file, tree.sizes[layout.names], where).get(layout.names_key)
+        listed = found if isinstance(found, list) else []
+        names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in listed]
+    if len(names) != n or len(set(names)) != n:
+        raise InputError(f"{where}: {len(set(names))} names of classes, expected {n}; take the official archive")
+    return names
+
+
+def _batch(tree: Tree, layout: Layout, name: str) -> tuple[Images, Labels]:
+    """Return images (N, 3072) and labels (N,) of one file."""
+    return _read_binary(tree, layout, name) if layout.label_bytes else _read_pickle(tree, layout, name)
+
+
+def _part(place: str, found: dict[str, Any], names: Sequence[str], classes: int) -> Part:
+    """Join the files of a split in the order of the layout, and let go of them."""
+    labels = np.concatenate([found[name][1] for name in names])
+    if labels.min() < 0 or labels.max() >= classes:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise InputError(f"{place}: label {wrong} is outside 0..{classes - 1}; take the official archive")
+    images = joined([found.pop(name)[0] for name in names])
+    return Part(images.reshape(-1, 3, 32, 32), labels)
+
+
+def joined(pieces: list[Images]) -> Images:
+    """Return the rows of all pieces, (N, ...); each piece is let go of as soon as it is copied."""
+    if len(pieces) == 1:
+        return pieces[0]
+    whole = np.empty((sum(len(piece) for piece in pieces), *pieces[0].shape[1:]), pieces[0].dtype)
+    end = len(whole)
+    while pieces:
+        piece = pieces.pop()
+        whole[end - len(piece) : end] = piece
+        end -= len(piece)
+    return whole
+
+
+def _read_pickle(tree: Tree, layout: Layout, name: str) -> tuple[Images, Labels]:
+    where = tree.where(name)
+    with tree.open(name) as file:
+        found = pickles.load(file, tree.sizes[name], where)
+    images = pickles.pixels(found.get("data"), where)
+    labels = found.get(layout.label)
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise InputError(f"{where}: {layout.label} is not a list of whole numbers; take the official archive")
+    if len(labels) != len(images) or not labels:
+        raise InputError(f"{where}: {len(labels)} labels for {len(images)} images; take the official archive")
+    return images, np.array(np.clip(labels, -1, 1000), np.int64)
+
+
+def _read_binary(tree: Tree, layout: Layout, name: str) -> tuple[Images, Labels]:
+    width = layout.label_bytes + PIXELS
+    n, rest = divmod(tree.sizes[name], width)
+    if rest or not n:
+        where = tree.where(name)
+        raise InputError(f"{where}: {tree.sizes[name]} bytes, expected a multiple of {width}; download it again")
+    images, labels = np.empty((n, PIXELS), np.uint8), np.empty(n, np.int64)
+    with tree.open(name) as file:
+        for start in range(0, n, ROWS):
+            rows = np.frombuffer(file.read(min(ROWS, n - start) * width), np.uint8).reshape(-1, width)
+            labels[start : start + len(rows)] = rows[:, layout.label_bytes - 1]
+            images[start : start + len(rows)] = rows[:, layout.label_bytes :]
+    return images, labels

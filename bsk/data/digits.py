@@ -1,0 +1,43 @@
+"""The digits of scikit-learn: 1,797 real images of 8x8 pixels that need no download."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from bsk.data.contents import Contents, Request
+from bsk.data.order import held_out, image_hashes
+from bsk.data.store import Part
+from bsk.errors import UsageError
+
+TEST = 397
+OFFICIAL = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"  # of pixels, then labels
+
+
+def read(request: Request) -> Contents:
+    """Return the digits, images (N, 1, 8, 8): 397 test images by smallest hash, the rest to train with.
+
+    Pixels of 0..16 become round(v * 255 / 16).
+    Source: Alpaydin and Kaynak 1998, UCI; `sklearn.datasets.load_digits`.
+
+    Raises:
+        UsageError: a source is given.
+    """
+    if request.source is not None:
+        raise UsageError("--from: the digits come with scikit-learn; drop it, or prepare another dataset")
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = digits.target.astype(np.int64)
+    test = held_out(image_hashes(images), labels, TEST)
+    train = np.setdiff1d(np.arange(len(labels)), test)
+    found = hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
+    return Contents(
+        classes=[str(digit) for digit in range(10)],
+        train=Part(images, labels, train),
+        test=Part(images, labels, test),
+        files={"sklearn.datasets.load_digits": f"sha256:{found}"},
+        official=found == OFFICIAL,
+    )

@@ -1,0 +1,104 @@
+"""Image files to arrays of bytes."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from bsk.data.contents import Progress
+from bsk.data.order import Images
+from bsk.data.tree import Tree
+from bsk.errors import InputError
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # none of these runs anything
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
+MODES |= {"YCbCr": "RGB", "LAB": "RGB", "RGBX": "RGB", "HSV": "RGB"}
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+FILE = 1 << 26  # bytes of one image file
+AREA = 1 << 26  # pixels of one image
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Height and width that all images must have; `resize` says to make them so, `advice` what else to do."""
+
+    height: int
+    width: int
+    resize: bool = False
+    advice: str = "pass --size N to resize"
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file's name ends as those of images do, and it is not hidden."""
+    return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
+
+
+def decode(tree: Tree, name: str, shape: Shape | None, colour: bool = False) -> Images:
+    """Return an image, (C, H, W) uint8: one channel if it is grayscale and not to have `colour`, else RGB.
+
+    Transparency is dropped. With `shape.resize` it becomes that size, whatever its proportions.
+
+    Raises:
+        InputError: it is no image, torn, too large, of 16 bits a channel, or of another size than `shape`.
+    """
+    data = tree.read(name, FILE)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+                mode = _mode(tree.where(name), file, shape)
+                image = file.convert("RGB" if colour else mode)
+            if shape and shape.resize:
+                image = image.resize((shape.width, shape.height), Image.Resampling.BICUBIC)
+            array = np.asarray(image, np.uint8)
+    except BROKEN as error:
+        kind = "no image" if isinstance(error, UnidentifiedImageError) else "not a whole image"
+        raise InputError(f"{tree.where(name)}: {kind}; remove it or replace it") from error
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _mode(where: str, image: Image.Image, shape: Shape | None) -> str:
+    """Return L or RGB, if the image is one that can be read at the size asked for."""
+    width, height = image.size
+    if width * height > AREA:
+        raise InputError(f"{where}: {width}x{height} pixels, expected at most {AREA}; make it smaller")
+    if image.mode not in MODES:
+        raise InputError(f"{where}: pixels of kind {image.mode}, expected 8 bits a channel; convert it")
+    if shape and not shape.resize and (height, width) != (shape.height, shape.width):
+        expected = f"{shape.width}x{shape.height} as in the others"
+        raise InputError(f"{where}: {width}x{height} pixels, expected {expected}; {shape.advice}")
+    return MODES[image.mode]
+
+
+def decode_all(
+    tree: Tree, names: list[str], shape: Shape | None, colour: bool = False, progress: Progress | None = None
+) -> Images:
+    """Return images, (N, C, H, W) uint8: grayscale if all are and no `colour` is wanted, else RGB.
+
+    There is at least one name; `shape` None means that all have the size of the first. `progress` gets the bytes
+    of the files that are done, and of all.
+
+    Raises:
+        InputError: see `decode`.
+    """
+    first = decode(tree, names[0], shape, colour)
+    shape = shape or Shape(*first.shape[1:])
+    whole = np.empty((len(names), *first.shape), np.uint8)
+    whole[0] = first
+    done, total = tree.sizes[names[0]], sum(tree.sizes[name] for name in names)
+    for i, name in enumerate(names[1:], 1):
+        image = decode(tree, name, shape, colour)
+        if len(image) > whole.shape[1]:  # the first in colour: all before it get three equal channels
+            gray, whole = whole, np.empty((len(names), *image.shape), np.uint8)
+            whole[:i] = gray[:i]
+        whole[i] = image
+        done += tree.sizes[name]
+        if progress and (i % 100 == 0 or i == len(names) - 1):
+            progress(done, total)
+    return whole

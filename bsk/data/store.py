@@ -1,0 +1,242 @@
+"""One safetensors file holds a dataset: its pixels, labels, splits, and what is customary for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from bsk.data.info import Info, problem
+from bsk.data.order import Images, Labels, Rows, balanced_order
+from bsk.errors import InputError
+from bsk.files.atomic import replacing
+from bsk.files.records import SCHEMA, parse, sha256
+from bsk.version import VERSION
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SPLITS", "DataFile", "Info", "Part", "Split", "balanced_order", "open_data", "write"]
+
+SPLITS = ("train", "val", "test")
+KEY = "bsk"  # the one metadata key: several would be written in random order
+HEADER_LIMIT = 1 << 24  # bytes of header that are still believed
+CHUNK = 1 << 22  # bytes of pixels gathered at a time
+DTYPES = {"images": "U8", "labels": "I64", "index": "I64"}
+WORDS = {"U8": "uint8", "I64": "int64", "F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of labelled images, which become one split; all rows where `rows` is None.
+
+    images (N, C, H, W) uint8, labels (N,) int64, rows (M,): positions in them, in any order.
+    """
+
+    images: Images
+    labels: Labels
+    rows: Rows | None = None
+
+    def ordered(self) -> Rows:
+        """Return the rows in class-balanced order, the order of a data file."""
+        rows = np.arange(len(self.labels)) if self.rows is None else np.sort(self.rows)
+        return rows[balanced_order(self.labels[rows])]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) uint8, labels (N,) int64, index (N,) int64: the place in the official order."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class DataFile(Info):
+    """An opened data file: what it says of itself, and its splits, read when asked for."""
+
+    path: Path = Path()
+    counts: dict[str, int] = field(default_factory=dict)
+    version: str = VERSION
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the file, in hexadecimal."""
+        return sha256(self.path)
+
+    def split(self, name: str, limit: int | None = None) -> Split:
+        """Return a split ("train", "val" or "test"), or its first `limit` examples, on the CPU.
+
+        The order is class-balanced and fixed, so that a smaller limit gives the first examples of a larger one.
+
+        Raises:
+            InputError: the file cannot be read any more, or has no such examples.
+        """
+        n = self.counts[name] if limit is None else min(limit, self.counts[name])
+        if n <= 0:
+            raise InputError(f"{self.path}: no {name} examples to take; prepare data with some, or raise the limit")
+        with _reading(self.path), safe_open(self.path, framework="pt") as file:
+            return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES})
+
+
+def write(path: Path, parts: Mapping[str, Part], info: Info) -> None:
+    """Write a data file, whole or not at all; the same input gives the same bytes.
+
+    `parts` has one Part for each of SPLITS. Pixels are gathered a few megabytes at a time, so that nothing
+    large is copied.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    rows = {name: parts[name].ordered() for name in SPLITS}
+    counts = {name: len(rows[name]) for name in SPLITS}
+    header = {"schema": SCHEMA, "kind": "data", "version": VERSION, "counts": counts, **asdict(info)}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(_head(parts, counts, json.dumps(header, sort_keys=True, allow_nan=False)))
+        for name in SPLITS:
+            file.write(parts[name].labels[rows[name]].astype("<i8").data)
+            file.write(rows[name].astype("<i8").data)
+        for name in SPLITS:
+            for images in _gather(parts[name].images, rows[name]):
+                file.write(images.data)
+
+
+def _head(parts: Mapping[str, Part], counts: Mapping[str, int], metadata: str) -> bytes:
+    """Return the head of a safetensors file: int64 tensors first, so that each starts aligned."""
+    shapes = {f"{name}_{part}": [counts[name]] for name in SPLITS for part in ("labels", "index")}
+    shapes |= {f"{name}_images": [counts[name], *parts[name].images.shape[1:]] for name in SPLITS}
+    entries: dict[str, Any] = {"__metadata__": {KEY: metadata}}
+    end = 0
+    for tensor, shape in shapes.items():
+        dtype = DTYPES[tensor.split("_")[1]]
+        start, end = end, end + math.prod(shape) * (8 if dtype == "I64" else 1)
+        entries[tensor] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _gather(images: Images, rows: Rows) -> Iterator[Images]:
+    step = max(1, CHUNK // max(1, math.prod(images.shape[1:])))
+    for start in range(0, len(rows), step):
+        yield np.ascontiguousarray(images[rows[start : start + step]])
+
+
+def open_data(path: Path) -> DataFile:
+    """Open a data file and check all of it but the pixels; nothing large is read.
+
+    Raises:
+        InputError: it is missing, torn, not a data file of bsk, or does not hold what it says.
+    """
+    with _reading(path):
+        _check_size(path)
+        with safe_open(path, framework="np") as file:
+            header = _header(path, (file.metadata() or {}).get(KEY))
+            shapes = {name: _shape(path, file, name) for name in SPLITS}
+            data = _described(path, header)
+            _check_shapes(data, shapes)
+            for name in SPLITS:
+                _check_labels(data, name, file.get_tensor(f"{name}_labels"))
+    return data
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a header that no data file has before the library reads it."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the .safetensors file that bsk prepare-data wrote")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > HEADER_LIMIT:
+        raise InputError(f"{path}: not a safetensors file (a header of {length} bytes); {_again(path)}")
+
+
+def _header(path: Path, text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise InputError(f"{path}: a safetensors file, but not written by bsk; {_again(path)}")
+    header = next(parse([text.encode() + b"\n"], f"{path}: header"), {})
+    kind, schema = header.get("kind"), header.get("schema")
+    if kind != "data":
+        raise InputError(f"{path}: expected a data file, found a {kind} file; give one of bsk prepare-data")
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema {schema}, this bsk reads {SCHEMA}; {_again(path)}")
+    return header
+
+
+def _shape(path: Path, file: Any, name: str) -> list[int]:
+    """Return the shape of a split's images, after checking the types and shapes of its three tensors."""
+    shapes = {}
+    for part, expected in DTYPES.items():
+        tensor = f"{name}_{part}"
+        if tensor not in file.keys():  # noqa: SIM118 - not a dict
+            raise InputError(f"{path}: {tensor} is missing; {_again(path)}")
+        found = file.get_slice(tensor).get_dtype()
+        if found != expected:
+            wanted = "uint8 in [0, 255]" if part == "images" else "int64"
+            raise InputError(f"{path}: {tensor} are {WORDS.get(found, found)}, expected {wanted}; {_again(path)}")
+        shapes[part] = list(file.get_slice(tensor).get_shape())
+    images = shapes["images"]
+    if len(images) != 4 or shapes["labels"] != images[:1] or shapes["index"] != images[:1]:
+        text = ", ".join(f"{part} {tuple(shape)}" for part, shape in shapes.items())
+        raise InputError(f"{path}: {name} has {text}, expected (N, C, H, W), (N,), (N,); {_again(path)}")
+    return images
+
+
+def _described(path: Path, header: dict[str, Any]) -> DataFile:
+    """Return the header as a DataFile, or say what in it is not as it should be."""
+    names = {each.name for each in fields(DataFile)} - {"path"}
+    missing = sorted(names - header.keys())
+    if missing:
+        raise InputError(f"{path}: the header lacks {', '.join(missing)}; {_again(path)}")
+    data = DataFile(path=path, **{name: header[name] for name in names})
+    found = problem(data)
+    if found:
+        raise InputError(f"{path}: header: {found}; {_again(path)}")
+    return data
+
+
+def _check_shapes(data: DataFile, shapes: Mapping[str, list[int]]) -> None:
+    """The counts are the header's; all images have one size, and as many channels as the header has means."""
+    counts = {name: shape[0] for name, shape in shapes.items()}
+    if data.counts != counts:
+        raise InputError(f"{data.path}: header: counts {data.counts}, the tensors have {counts}; {_again(data.path)}")
+    sizes = {tuple(shape[1:]) for shape in shapes.values()}
+    size = sizes.pop()
+    if sizes or size[0] != len(data.mean) or 0 in size:
+        text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise InputError(
+            f"{data.path}: images are {text}, expected one size of {len(data.mean)} channels; {_again(data.path)}"
+        )
+
+
+def _check_labels(data: DataFile, name: str, labels: Labels) -> None:
+    most = len(data.classes) - 1
+    if len(labels) and not (labels.min() >= 0 and labels.max() <= most):
+        wrong = int(labels.min() if labels.min() < 0 else labels.max())
+        raise InputError(f"{data.path}: {name} label {wrong} is outside 0..{most}; {_again(data.path)}")
+
+
+def _again(path: Path) -> str:
+    return f"make it again with: bsk prepare-data {path.stem}"
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while reading a safetensors file into one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; make it with: bsk prepare-data {path.stem}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror or error}; check the path") from error
+    except (SafetensorError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0][:80]
+        raise InputError(f"{path}: not a whole safetensors file ({reason}); {_again(path)}") from error

@@ -1,0 +1,1 @@
+"""Atomic files, JSONL records and checkpoints."""

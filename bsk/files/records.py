@@ -1,0 +1,122 @@
+"""JSONL records: one JSON object a line, appended whole, a torn last line tolerated on reading."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from bsk.errors import InputError
+from bsk.files.atomic import naming_the_file
+
+SCHEMA = 1
+Record = dict[str, Any]
+
+
+def dumps(record: Record) -> str:
+    """Return the record as one line of JSON, without the newline; NaN and infinity are refused."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+
+
+def append(path: Path, record: Record) -> None:
+    """Append one record to the file at `path`: one write, under a lock, synced.
+
+    A torn last line, left by a process that died, is cut off first.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with naming_the_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            write_line(file, record)
+
+
+def write_line(file: IO[bytes], record: Record) -> None:
+    """Write one record at the end of an open binary file, after cutting off a torn last line."""
+    end = whole_length(file)
+    file.truncate(end)
+    line = (dumps(record) + "\n").encode()
+    try:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)  # a full disk leaves no half line behind
+        raise
+
+
+def whole_length(file: IO[bytes]) -> int:
+    """Return the number of bytes up to and with the last newline of an open binary file."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def read(path: Path) -> list[Record]:
+    """Return the records of a file, without a torn last line.
+
+    Raises:
+        InputError: the file is missing, or one of its whole lines is not a JSON object.
+    """
+    try:
+        with path.open("rb") as file:
+            return list(parse(file, str(path)))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}; give a JSONL file that bsk wrote") from error
+
+
+def parse(lines: Iterable[bytes], name: str) -> Iterator[Record]:
+    """Yield the record of each line; a last line without its newline is dropped if it does not parse.
+
+    Raises:
+        InputError: a whole line is not a JSON object of finite numbers with unique keys.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, object_pairs_hook=_unique, parse_constant=_not_finite)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError) as error:
+            if not line.endswith(b"\n"):
+                return
+            reason = str(error).split(":")[0] or "too deep"
+            raise InputError(f"{name}:{number}: not a JSON record ({reason}); remove the line") from error
+        yield record
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}; check the path") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Record:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("a key stands twice")
+    return record
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

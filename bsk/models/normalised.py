@@ -1,0 +1,30 @@
+"""Normalisation as the first layer, so that images are in [0, 1] everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalised(nn.Module):
+    """The network applied to (x - mean) / std, for images x (N, C, H, W) in [0, 1].
+
+    mean and std, a number a channel, travel with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Wrap `network`."""
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes)."""
+        logits: Tensor = self.network((x - self.mean) / self.std)
+        return logits

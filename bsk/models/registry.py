@@ -1,0 +1,60 @@
+"""Models by name: the paper's, and the same ones at any width."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from bsk.errors import UsageError, nearest
+from bsk.models.normalised import Normalised
+from bsk.models.resnet import resnet18, resnet50
+from bsk.models.small import cnn
+from bsk.models.wide_resnet import wide_resnet
+
+MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
+_WIDTHS: dict[str, Callable[..., nn.Module]] = {"resnet18": resnet18, "resnet50": resnet50, "cnn": cnn}
+
+
+def network(name: str, classes: int, channels: int, size: int) -> nn.Module:
+    """Return a new network by its name, with torch's global random state deciding its weights.
+
+    `resnet18-W`, `resnet50-W` and `cnn-W` have width W instead of 64, 64 and 16; `wrn-D-W` is of any depth
+    and width.
+
+    Args:
+        name: for example resnet18, resnet18-16, wrn-34-10.
+        classes: the number of logits.
+        channels: of the images.
+        size: the side of the images in pixels.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+        depth, width = int(match[1]), int(match[2])
+        if depth >= 10 and (depth - 4) % 6 == 0 and width >= 1:
+            return wide_resnet(classes, channels, size, depth, width)
+        raise UsageError(f"--model {name}: a wide ResNet has depth 6n + 4 and width >= 1, as wrn-34-10 has")
+    base, dash, width_text = name.partition("-")
+    if base not in _WIDTHS or (dash and not re.fullmatch(r"[1-9]\d{0,3}", width_text)):
+        raise UsageError(f"--model {name}: no such model; {nearest(name, MODELS)}")
+    return _WIDTHS[base](classes, channels, size, **({"width": int(width_text)} if dash else {}))
+
+
+def build(
+    name: str,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int = 0,
+) -> Normalised:
+    """Return a new model with its normalisation, its weights drawn from `seed`; the global state is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Normalised(network(name, classes, channels, size), mean, std)

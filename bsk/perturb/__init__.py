@@ -1,0 +1,1 @@
+"""The eps-ball: losses climbed, starts, and the one sign-gradient loop."""

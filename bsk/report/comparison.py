@@ -1,0 +1,168 @@
+"""From records to rows: each accuracy with its interval, and what may be compared with the first row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bsk.report.differences import baseline, difference, mismatches, mixtures, outcomes
+from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, collect
+from bsk.report.fields import Located
+from bsk.report.groups import Group, completed, gather, interruption, latest, names, validations
+from bsk.report.statistics import accuracy_interval, mean_sd, rough_accuracy_interval, t_interval, wilson
+from bsk.report.words import plain
+
+Value = str | int | float | None
+Row = dict[str, Value]
+
+COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
+    "name",
+    "model",
+    "eps",
+    "natural",
+    "robust",
+    "robust_low",
+    "robust_high",
+    "robust_sd",
+    "natural_low",
+    "natural_high",
+    "natural_sd",
+    "seeds",
+    "n",
+    "attack",
+    "train_seconds",
+    "train_forward_passes",
+    "train_backward_passes",
+    "difference",
+    "p",
+    "dataset",
+    "split",
+    "selected",
+    "note",
+    "difference_low",
+    "difference_high",
+)
+
+
+def compare(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
+    """Return one row per method and attack, seeds pooled, in order of first appearance, and what must be said.
+
+    Accuracies are fractions. `natural` and `robust` are means over seeds, `*_sd` their sample standard deviations,
+    `*_low` and `*_high` 95 % intervals (`statistics.accuracy_interval`): of new images for one seed, of new
+    images and new seeds for several.
+
+    `difference` is `robust` less that of the first row under the same attack, over the seeds that both have,
+    `difference_*` its 95 % interval (`statistics.difference_interval`), and `p` the exact McNemar test of the same
+    pairs (`statistics.paired_exact`). With several seeds the interval tells what new seeds would give; p is about
+    these networks on new images, so it can be small where the interval holds 0.
+
+    Where a row has another eps, split, data, n or attack parameters than that first row, these stay empty,
+    `note` says why, and so does a notice. With logs but no evaluations, the rows are what the
+    trainings saw on their val split.
+
+    Raises:
+        InputError: a record is not what it should be.
+    """
+    evidence = collect(items)
+    evaluations = completed(evidence) or validations(evidence.trainings)
+    kept, repeated = latest(evaluations)
+    groups = gather(kept)
+    rows = [_row(name, group, baseline(group, groups)) for name, group in zip(names(groups), groups, strict=True)]
+    if not evidence.evaluations:
+        rows += [_interrupted_row(item.run, interruption(item)) for item in evidence.trainings if not item.finished]
+    return rows, [*mixtures(groups), *repeated, *_log_notices(evidence), *_ignored(evidence)]
+
+
+def _row(name: str, group: Group, reference: Group) -> Row:
+    reasons = [] if group is reference else mismatches(group, reference)
+    cells: Row = {
+        "name": name,
+        **_facts(group),
+        **_accuracy("natural", group.natural),
+        **_accuracy("robust", group.robust),
+    }
+    if group is not reference and group.robust and not reasons:
+        found, reasons = difference(group.robust, reference.robust)
+        cells.update(found)
+    cells["note"] = "; ".join([*reasons, *_remarks(group)]) or None
+    return {column: cells.get(column) for column in COLUMNS}
+
+
+def _facts(group: Group) -> Row:
+    first, run = group.first, group.first.run
+    seeds = group.robust or group.natural
+    return {
+        "model": run.model,
+        "eps": first.eps,
+        "seeds": len(seeds),
+        "n": first.n,
+        "attack": first.attack if group.robust else None,
+        "train_seconds": _mean([item.run.seconds for item in seeds]),
+        "train_forward_passes": _mean([item.run.forward_passes for item in seeds]),
+        "train_backward_passes": _mean([item.run.backward_passes for item in seeds]),
+        "dataset": run.dataset,
+        "split": first.split,
+        "selected": run.selected,
+    }
+
+
+def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:
+    if not evaluations:
+        return {}
+    mean, sd = mean_sd([item.accuracy for item in evaluations])
+    low, high = _interval(evaluations) or (None, None)
+    return {kind: mean, f"{kind}_low": low, f"{kind}_high": high, f"{kind}_sd": sd}
+
+
+def _interval(evaluations: Sequence[Evaluation]) -> tuple[float, float] | None:
+    accuracies = [item.accuracy for item in evaluations]
+    n, known = evaluations[0].n, outcomes(evaluations)
+    if n is None:
+        return t_interval(accuracies) if len(accuracies) > 1 else None
+    if known is not None:
+        return accuracy_interval(known)
+    return rough_accuracy_interval(accuracies, n) if len(accuracies) > 1 else wilson(accuracies[0] * n, n)
+
+
+def _remarks(group: Group) -> list[str]:
+    """Return what a reader of this row alone should know."""
+    run, eps = group.first.run, group.first.eps
+    found = [run.interrupted] if run.interrupted else []
+    if group.robust and run.eps is not None and eps is not None and run.eps != eps:
+        found.append(f"trained at eps {plain(run.eps)}")
+    if group.robust and group.natural and len(group.natural) != len(group.robust):
+        found.append(f"natural over {len(group.natural)} seed(s)")
+    return found
+
+
+def _log_notices(evidence: Evidence) -> list[str]:
+    found = [
+        f"{item.run.checkpoint}: {interruption(item)}; not averaged; run its bsk train again to go on"
+        for item in evidence.trainings
+        if not item.finished
+    ]
+    finished = [item for item in evidence.trainings if item.finished]
+    evaluated = {item.run.sha256 for item in evidence.evaluations}
+    missing = [item.run.checkpoint for item in finished if item.run.sha256 not in evaluated]
+    if finished and not evaluated:
+        found.append(f"{VALIDATION_ATTACK} is what the checkpoints were selected by, so too high; run bsk evaluate")
+    elif missing:
+        found.append(f"{len(missing)} finished training(s) without evaluation; run bsk evaluate {missing[0]}")
+    return found
+
+
+def _ignored(evidence: Evidence) -> list[str]:
+    return [f"{evidence.ignored} record(s) of other kinds ignored"] if evidence.ignored else []
+
+
+def _interrupted_row(run: Run, note: str) -> Row:
+    cells: Row = {"name": run.method, "model": run.model, "eps": run.eps, "seeds": 1, "dataset": run.dataset}
+    cells["note"] = note
+    return {column: cells.get(column) for column in COLUMNS}
+
+
+def _mean(values: Sequence[float | None]) -> int | float | None:
+    known = [float(value) for value in values if value is not None]
+    if not known:
+        return None
+    mean = mean_sd(known)[0]
+    return int(mean) if mean.is_integer() and all(type(value) is int for value in values) else mean

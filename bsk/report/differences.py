@@ -1,0 +1,97 @@
+"""What may be compared with what: the first row of an attack, and the paired difference of another row from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsk.report.evidence import VALIDATION_ATTACK, Evaluation
+from bsk.report.groups import Group, without_seed
+from bsk.report.statistics import difference_interval, mean_sd, paired_exact
+from bsk.report.words import plain
+
+Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
+ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies: name, value, its wording
+    ("eps", lambda e: e.eps, lambda e: plain(e.eps)),
+    ("split", lambda e: e.split, lambda e: e.split),
+    ("data", lambda e: (e.run.dataset, e.run.data_sha256), lambda e: f"{e.run.dataset} {e.run.data_sha256 or ''}"[:20]),
+    ("n", lambda e: e.n, lambda e: plain(e.n)),
+)
+
+
+def baseline(group: Group, groups: Sequence[Group]) -> Group:
+    """Return the first group under the same attack; of a group without attack, the first of all."""
+    if not group.robust:
+        return groups[0]
+    return next(other for other in groups if other.robust and other.first.attack == group.first.attack)
+
+
+def mismatches(group: Group, reference: Group) -> list[str]:
+    """Return "eps 0.3, not 0.2" for all in which a row cannot be compared with the first one of its attack."""
+    ours, theirs = group.first, reference.first
+    found = [
+        f"{name} {word(ours)}, not {word(theirs)}"
+        for name, value, word in ASPECTS
+        if value(ours) != value(theirs) and (group.robust or name != "eps")
+    ]
+    if not group.robust or not reference.robust:
+        return found
+    mine, other = without_seed(ours.parameters), without_seed(theirs.parameters)
+    keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
+    return found + [f"attack {plain(key)} {plain(mine.get(key))}, not {plain(other.get(key))}" for key in keys]
+
+
+def mixtures(groups: Sequence[Group]) -> list[str]:
+    """Return a notice for each thing that must be equal in a comparison and is not."""
+    found = []
+    for name, value, word in ASPECTS:
+        firsts = [group.first for group in groups if group.robust or name != "eps"]
+        values = {value(first): word(first) for first in firsts}
+        if len(values) > 1:
+            found.append(f"rows of different {name} ({', '.join(values.values())}) are not compared with one another")
+    attacks: dict[str, list[Group]] = {}
+    for group in groups:
+        attacks.setdefault(group.first.attack if group.robust else "", []).append(group)
+    for attack, rows in attacks.items():
+        if attack and any(without_seed(r.first.parameters) != without_seed(rows[0].first.parameters) for r in rows):
+            found.append(f"rows of {attack} with different parameters are not compared with one another")
+    return found
+
+
+def difference(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[dict[str, float], list[str]]:
+    """Return the paired difference, its interval and p, as far as they are known, and what one should know of them.
+
+    A pair is the outcomes of two networks with the same seed on the same image, one of each row.
+    """
+    ours, theirs = _paired(row, base)
+    if not ours:
+        means = [mean_sd([item.accuracy for item in items])[0] for items in (row, base)]
+        return {"difference": means[0] - means[1]}, ["no seed in common with the first row, so no paired test"]
+    doubt = [f"difference over {len(ours)} common seed(s)"] if len(ours) < max(len(row), len(base)) else []
+    mean = mean_sd([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])[0]
+    x, reference = outcomes(ours), outcomes(theirs)
+    if x is None or reference is None:
+        expected = ours[0].attack == VALIDATION_ATTACK
+        return {"difference": mean}, [*doubt, *([] if expected else ["no `correct` bits, so no paired test"])]
+    pairs = x.astype(np.int_) - reference.astype(np.int_)
+    low, high = difference_interval(pairs)
+    p = paired_exact(pairs.sum(axis=0))
+    return {"difference": mean, "p": p, "difference_low": low, "difference_high": high}, doubt
+
+
+def _paired(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:
+    """Return the evaluations of the seeds that both have; two single networks are a pair whatever their seeds."""
+    if len(row) == len(base) == 1:
+        return list(row), list(base)
+    theirs = {item.run.identity: item for item in base}
+    ours = [item for item in row if item.run.identity in theirs]
+    return ours, [theirs[item.run.identity] for item in ours]
+
+
+def outcomes(evaluations: Sequence[Evaluation]) -> NDArray[np.bool_] | None:
+    """Return the (k, n) outcomes of k evaluations on the same n images, None unless all are known."""
+    found = [item.correct for item in evaluations if item.correct is not None]
+    return np.stack(found) if len(found) == len(evaluations) else None

@@ -1,0 +1,190 @@
+"""Accuracy against the cost of training, as a picture that also reads in grey and to the colour-blind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bsk.errors import UsageError
+from bsk.files.atomic import replacing
+from bsk.report.comparison import Row, Value
+from bsk.report.placement import label_markers, side_by_side
+from bsk.report.tables import FACTS, shared, varying
+from bsk.report.words import duration, many
+
+SUFFIXES = (".png", ".svg")
+DPI = 200
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito (2008)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # no common divisor with the colours: 56 pairs
+INK, QUIET = "#222222", "#777777"
+PANEL_FACTS = ("dataset", "split", "n", "eps", "attack")  # rows that differ in one stand in different panels
+STYLE: Any = {
+    "svg.hashsalt": "bsk",  # the same bytes for the same rows
+    "font.family": "DejaVu Sans",  # ships with matplotlib
+    "font.size": 9,
+    "text.parse_math": False,  # a name may have a dollar sign
+    "axes.edgecolor": QUIET,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the x axis shows."""
+
+    label: str
+    columns: tuple[str, ...]
+
+    def of(self, row: Row) -> float:
+        """Return the sum of the columns, 0 unless all are known."""
+        found = [value for column in self.columns if isinstance(value := row[column], (int, float))]
+        return float(sum(found)) if len(found) == len(self.columns) else 0.0
+
+    def tick(self, value: float) -> str:
+        """Return a value as a person writes it."""
+        return many(value) if len(self.columns) > 1 else duration(value).replace(".0 ", " ")
+
+
+PASSES = Cost("training cost: images passed forward and backward", ("train_forward_passes", "train_backward_passes"))
+SECONDS = Cost("training time", ("train_seconds",))
+
+
+def accuracy_against_cost(rows: Sequence[Row], path: Path) -> list[str]:
+    """Draw robust (filled) and natural (hollow) accuracy over training cost; return notices of rows left out.
+
+    The cost is passes if they are known of every row, else whichever of passes and seconds more rows have; its
+    axis is logarithmic if it spans more than a factor 5. Bars are the 95 % intervals of the rows. Rows of another
+    attack, eps or data have their own panel. The same rows give the same SVG, byte by byte.
+
+    Raises:
+        UsageError: neither .png nor .svg, or no row has an accuracy and a cost.
+        InputError: the file cannot be written.
+    """
+    checked_suffix(path)
+    cost = max((PASSES, SECONDS), key=lambda each: len(_drawable(rows, each)))
+    drawn = _drawable(rows, cost)
+    if not drawn:
+        raise UsageError(
+            f"--plot {path}: no row has both an accuracy and a training cost; evaluate what bsk train made"
+        )
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        _draw(figure, drawn, cost)
+        with replacing(path) as temporary:
+            suffix = path.suffix.lower()
+            figure.savefig(temporary, format=suffix[1:], metadata={"Date" if suffix == ".svg" else "Software": None})
+    left_out = len(rows) - len(drawn)
+    return [f"{path}: {left_out} row(s) without accuracy or training cost are not in the picture"] if left_out else []
+
+
+def checked_suffix(path: Path) -> Path:
+    """Return path if it ends in .png or .svg.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--plot {path}: must end in {' or '.join(SUFFIXES)}; other formats are not drawn")
+    return path
+
+
+def _drawable(rows: Sequence[Row], cost: Cost) -> list[Row]:
+    return [row for row in rows if cost.of(row) > 0 and (row["robust"] is not None or row["natural"] is not None)]
+
+
+def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
+    panels: dict[str, list[Row]] = {}
+    for row in rows:
+        panels.setdefault(_facts(row, rows, PANEL_FACTS), []).append(row)
+    across = min(2, len(panels))
+    down = -(-len(panels) // across)
+    figure.set_size_inches(7 if across == 1 else 10.5, 4.6 if down == 1 else 4.2 * down)
+    figure.suptitle(f"{shared(rows)}; bars are 95 % intervals", x=0.01, ha="left", fontsize=8.5, color=QUIET)
+    names = {
+        id(row): " ".join(filter(None, [str(row["name"]), _facts(row, rows, ("model", "selected"))])) for row in rows
+    }
+    order = list(dict.fromkeys(names.values()))
+    labels = []
+    for place, (title, panel) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(down, across, place, sharey=figure.axes[0] if figure.axes else None)
+        _frame(axes, title, panel, cost)
+        numbers = [order.index(names[id(row)]) for row in panel]
+        labels.append((axes, [names[id(row)] for row in panel], _points(axes, panel, cost, numbers)))
+    _limit_heights(figure.axes[0], rows)
+    figure.draw_without_rendering()  # settles the layout, so that places on the canvas are known
+    figure.set_layout_engine("none")
+    for axes, texts, points in labels:
+        label_markers(axes, texts, points)
+
+
+def _facts(row: Row, rows: Sequence[Row], among: Sequence[str]) -> str:
+    """Return those of a row's facts in which the rows differ."""
+    return ", ".join(FACTS[fact](row[fact]) for fact in varying(rows) if fact in among and row[fact] is not None)
+
+
+def _frame(axes: Any, title: str, rows: Sequence[Row], cost: Cost) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_title(title, loc="left", fontsize=9)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    if axes.get_subplotspec().is_first_col():
+        attack = next((f"under {row['attack']}" for row in rows if row["attack"] and not title), "under attack")
+        axes.set_ylabel(f"accuracy, %  (filled: {attack}, hollow: natural)")
+    low, high = min(map(cost.of, rows)), max(map(cost.of, rows))
+    axes.set_xlabel(cost.label + (" (logarithmic)" if high > 5 * low else ""))
+    if high > 5 * low:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(low / (high / low) ** 0.1, high * (high / low) ** 0.2)  # room for the last label
+    else:
+        spread = high - low or high
+        axes.set_xlim(max(0.0, low - 0.15 * spread), high + 0.3 * spread)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.tick(value)))
+
+
+def _limit_heights(axes: Any, rows: Sequence[Row]) -> None:
+    ends = [_percent(row[column]) for row in rows for column in ("robust", "robust_low", "robust_high", "natural")]
+    known = [value for value in ends if value is not None]
+    margin = max(2.0, 0.06 * (max(known) - min(known)))
+    axes.set_ylim(max(-2.0, min(known) - margin), min(102.0, max(known) + margin))
+
+
+def _points(axes: Any, rows: Sequence[Row], cost: Cost, numbers: Sequence[int]) -> list[list[Any]]:
+    """Draw each row, those of nearly the same cost side by side; return the artists of each, the lowest point last."""
+    from matplotlib.transforms import ScaledTranslation
+
+    found = []
+    shifts = side_by_side([cost.of(row) for row in rows])
+    for row, shift, number in zip(rows, shifts, numbers, strict=True):
+        moved = axes.transData + ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        style = {"color": colour, "marker": marker, "markersize": 7, "markeredgewidth": 1.3, "transform": moved}
+        artists = []
+        for kind, face in (("natural", "white"), ("robust", colour)):
+            y, low, high = (_percent(row[f"{kind}{end}"]) for end in ("", "_low", "_high"))
+            if y is None:
+                continue
+            bar = {"elinewidth": 1.1, "capsize": 2.5, "linestyle": "none", "clip_on": False}
+            below, above = (0.0 if end is None else abs(end - y) for end in (low, high))
+            drawn = axes.errorbar(cost.of(row), y, [[below], [above]], markerfacecolor=face, **style, **bar)
+            artists.append(drawn)
+        found.append(artists)
+    return found
+
+
+def _percent(value: Value) -> float | None:
+    return 100 * float(value) if isinstance(value, (int, float)) else None

@@ -1,0 +1,181 @@
+"""From rows to text: all columns for programs, the ones that people want for people."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bsk.errors import UsageError, nearest
+from bsk.files.records import dumps
+from bsk.report.comparison import COLUMNS, Row, Value
+from bsk.report.words import duration, estimate, plain, probability
+
+WIDTH = 100  # of a terminal's table, where that is possible
+TEXT_COLUMNS = {"", "method", "model", "attack", "dataset", "split", "selected"}  # aligned left
+
+
+def render(rows: Sequence[Row], format: str) -> str:
+    """Return the rows as text that ends with a newline.
+
+    `tsv` and `jsonl` have every column in full precision, in the order of `COLUMNS`; `table`, `markdown` and
+    `latex` have percent, intervals, and what all rows share in a caption.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    return FORMATS[checked_format(format)](rows)
+
+
+def checked_format(format: str) -> str:
+    """Return the name of a format.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"--format {format}: no such format; {nearest(format, list(FORMATS))}")
+    return format
+
+
+def tsv(rows: Sequence[Row]) -> str:
+    """Return a header and a line a row; numbers as Python writes them, but not 1e-05, which `sort -n` misreads."""
+    return "".join("\t".join(line) + "\n" for line in [COLUMNS, *([_cell(row[c]) for c in COLUMNS] for row in rows)])
+
+
+def jsonl(rows: Sequence[Row]) -> str:
+    """Return a JSON object a row, null for what is not known."""
+    return "".join(dumps({column: row[column] for column in COLUMNS}) + "\n" for row in rows)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return an aligned table for a terminal; where it is too wide, intervals other than those of `robust` give way."""
+    for without in ((), ("difference",), ("difference", "natural")):
+        header, *lines = grid = _grid(rows, without)
+        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+        if sum(widths) + 2 * len(widths) - 2 <= WIDTH:
+            break
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if title in TEXT_COLUMNS else cell.rjust(width)
+            for cell, width, title in zip(line, widths, header, strict=True)
+        ).rstrip()
+        for line in [header, *lines]
+    ]
+    return (
+        "\n".join(
+            [*textwrap.wrap(caption(rows), WIDTH), "", *aligned, *([""] if footnotes(rows) else []), *footnotes(rows)]
+        )
+        + "\n"
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return a GitHub table under its caption."""
+    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in _grid(rows)]
+    rule = [":--" if title in TEXT_COLUMNS else "--:" for title in header]
+    body = ["| " + " | ".join(line) + " |" for line in [header, rule, *lines]]
+    notes = [re.sub(r"([\\<*`])", r"\\\1", note) + "\\" for note in footnotes(rows)]
+    return "\n".join([caption(rows), "", *body, *(["", *notes] if notes else [])]).rstrip("\\") + "\n"
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """Return a tabular in the manner of booktabs; caption and notes are comments above it."""
+    header, *lines = [[_latex_text(cell) for cell in line] for line in _grid(rows)]
+    align = "".join("l" if title in TEXT_COLUMNS else "r" for title in header)
+    body = [" & ".join(line) + r" \\" for line in lines]
+    comments = [f"% {line}" for line in [caption(rows), *footnotes(rows), r"needs \usepackage{booktabs}"]]
+    top, bottom = [rf"\begin{{tabular}}{{{align}}}", r"\toprule"], [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*comments, *top, " & ".join(header) + r" \\", r"\midrule", *body, *bottom]) + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "table": table,
+    "tsv": tsv,
+    "jsonl": jsonl,
+    "markdown": markdown,
+    "latex": latex,
+}
+
+FACTS: dict[str, Callable[[Value], str]] = {  # stand in the caption where they are the same in all rows
+    "dataset": plain,
+    "split": lambda value: f"{value} split",
+    "n": lambda value: f"n {value}",
+    "model": plain,
+    "selected": lambda value: f"{value} epoch",
+    "eps": lambda value: f"eps {plain(value)}",
+    "attack": plain,
+    "seeds": lambda value: f"{value} seed{'s' if value != 1 else ''}",
+}
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """Return what all rows share, and what the numbers are."""
+    legend = ["percent with 95 % intervals"]
+    if _values(rows, "robust_sd"):
+        legend.append("sd over seeds")
+    if _values(rows, "difference"):
+        first = "the first row of the same attack" if "attack" in varying(rows) else "the first row"
+        legend.append(f"difference to {first}" + (", p by exact McNemar" if _values(rows, "p") else ""))
+    return "; ".join(filter(None, [shared(rows), *legend]))
+
+
+def shared(rows: Sequence[Row]) -> str:
+    """Return "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds"."""
+    facts = {fact: _values(rows, fact) for fact in FACTS}
+    return ", ".join(FACTS[fact](values[0]) for fact, values in facts.items() if len(values) == 1)
+
+
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """Return "[1] eps 0.3, not 0.2" for each note."""
+    return [f"[{number}] {note}" for number, note in enumerate(_values(rows, "note"), 1)]
+
+
+def varying(rows: Sequence[Row]) -> list[str]:
+    """Return the facts in which the rows differ, which the caption cannot tell."""
+    return [fact for fact in FACTS if len(_values(rows, fact)) > 1]
+
+
+def _values(rows: Sequence[Row], column: str) -> list[Value]:
+    return [value for value in dict.fromkeys(row[column] for row in rows) if value is not None]
+
+
+def _grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
+    """Return a header and a line a row, without empty columns; those in `without` lose their interval."""
+    notes = _values(rows, "note")
+    columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
+    columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
+    columns["natural"] = _estimates(rows, "natural", without)
+    columns["robust"] = _estimates(rows, "robust", without)
+    columns["sd"] = [estimate(_float(row["robust_sd"])) for row in rows]
+    columns["difference"] = _estimates(rows, "difference", without, sign="+")
+    columns["p"] = [probability(_float(row["p"])) for row in rows]
+    columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
+    columns[""] = [f"[{notes.index(row['note']) + 1}]" if row["note"] else "" for row in rows]
+    kept = {title: cells for title, cells in columns.items() if any(cells) or title == "method"}
+    return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]
+
+
+def _estimates(rows: Sequence[Row], column: str, without: Sequence[str], sign: str = "") -> list[str]:
+    if column in without:
+        return [estimate(_float(row[column]), sign=sign) for row in rows]
+    low, high = f"{column}_low", f"{column}_high"
+    return [estimate(_float(row[column]), _float(row[low]), _float(row[high]), sign=sign) for row in rows]
+
+
+def _float(value: Value) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _cell(value: Value) -> str:
+    if isinstance(value, float) and 1e-6 <= abs(value) < 1e16:
+        return np.format_float_positional(value, trim="0")
+    return "" if value is None else str(value)
+
+
+def _latex_text(text: str) -> str:
+    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
+    escaped = "".join(words.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
+    return re.sub(r"(?<![\w.$])-(?=\d)", "$-$", escaped)

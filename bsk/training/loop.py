@@ -1,0 +1,195 @@
+"""The only training loop: epochs of updates, validation, selection, checkpoints, a log; resumable anywhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from bsk.data.batches import Loader, Share
+from bsk.data.store import DataFile, Split
+from bsk.errors import DivergedError, StoppedError
+from bsk.models import registry
+from bsk.perturb.passes import Passes
+from bsk.training.outputs import Outputs
+from bsk.training.processes import agree, sum_over_processes
+from bsk.training.schedules import SCHEDULES
+from bsk.training.settings import Settings
+from bsk.training.state import Scored, State
+from bsk.training.step import update
+from bsk.training.validation import check_rescue, validate
+
+SAVE_SECONDS = 600.0  # a long epoch is saved this often
+CHECK_STEPS = 25  # looking at a loss on a GPU waits for it
+
+
+class Watcher(Protocol):
+    """Somebody who is told how far the training is."""
+
+    def step(self, done: int, total: int, epoch: int, loss: Callable[[], float]) -> None:
+        """After each update; `loss()` is the epoch's mean so far and may be asked now and then."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """After each epoch, with its log record."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What stays the same during a training."""
+
+    settings: Settings
+    loader: Loader
+    val: Split
+    outputs: Outputs
+    share: Share
+    device: torch.device
+    stopping: Callable[[], int]
+
+    @property
+    def total_steps(self) -> int:
+        """Updates in all epochs."""
+        return self.settings.epochs * len(self.loader)
+
+
+def new_state(settings: Settings, data: DataFile, channels: int, size: int, device: torch.device) -> State:
+    """Return a state before the first update; the weights are drawn from the seed, on the CPU."""
+    model = registry.build(
+        settings.model,
+        classes=len(data.classes),
+        channels=channels,
+        size=size,
+        mean=data.mean,
+        std=data.std,
+        seed=settings.seed,
+    )
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing overload
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    sums_type = torch.float32 if device.type == "mps" else torch.float64
+    return State(model, optimiser, scaler, torch.zeros(3, device=device, dtype=sums_type))
+
+
+def train(training: Training, state: State, watcher: Watcher) -> None:
+    """Train from wherever the state is to the end, leaving the files of `training.outputs`.
+
+    Raises:
+        DivergedError: a loss is not finite; the checkpoints stay as they were at the last good epoch.
+        StoppedError: `training.stopping` asked for it; the state is saved.
+    """
+    epoch = state.step // len(training.loader)
+    skip = state.step % len(training.loader)
+    if skip == 0 and state.epoch_passes.forward:  # stopped between an epoch's last update and its end
+        _finish_epoch(training, state, watcher)
+    while state.step < training.total_steps:
+        _run_epoch(training, state, epoch, skip, watcher)
+        _finish_epoch(training, state, watcher)
+        epoch, skip = epoch + 1, 0
+
+
+def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher: Watcher) -> None:
+    settings, share = training.settings, training.share
+    schedule = SCHEDULES[settings.schedule]
+    clock = saved = time.perf_counter()
+    state.model.train()
+    for batch in training.loader.epoch(epoch, skip, share):
+        check_rescue(state, settings, training.val)
+        rates = schedule(state.step, training.total_steps, settings.lr, settings.momentum)
+        update(state, settings, batch, share, rates)
+        if state.step % CHECK_STEPS == 0:
+            _check_finite(state, training)
+        now = time.perf_counter()
+        state.seconds, state.epoch_seconds = state.seconds + now - clock, state.epoch_seconds + now - clock
+        clock = now
+        watcher.step(state.step, training.total_steps, epoch, lambda: _mean_losses(training, state)[0])
+        code = agree(training.stopping(), share, training.device)
+        if code or now - saved > SAVE_SECONDS:
+            _check_finite(state, training)
+            training.outputs.save_state(state)
+            clock = saved = time.perf_counter()
+        if code:
+            raise StoppedError(f"stopped at epoch {epoch + 1}; the same command goes on from there", code)
+    _check_finite(state, training)
+    state.seconds += time.perf_counter() - clock
+    state.epoch_seconds += time.perf_counter() - clock
+
+
+def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
+    """Validate, select, log and save; the log comes before the state, so that a crash repeats the epoch."""
+
+    def pause() -> None:
+        if code := agree(training.stopping(), training.share, training.device):
+            training.outputs.save_state(state)
+            raise StoppedError("stopped while validating; the same command goes on from there", code)
+
+    start = time.perf_counter()
+    epoch = state.step // len(training.loader)
+    state.last = validate(state, training.settings, training.val, training.share, epoch, pause)
+    seconds = time.perf_counter() - start
+    record = _epoch_record(training, state, seconds)
+    state.validation_seconds += seconds
+    state.passes.forward += state.epoch_passes.forward
+    state.passes.backward += state.epoch_passes.backward
+    state.sums.zero_()
+    state.epoch_passes, state.epoch_seconds = Passes(), 0.0
+    if is_better(state.last, state.best, training.settings):
+        state.best = state.last
+        training.outputs.save_best(state)
+    training.outputs.log(record)
+    training.outputs.save_state(state)
+    watcher.epoch(record)
+
+
+def is_better(new: Scored, best: Scored, settings: Settings) -> bool:
+    """Say if an epoch beats the best so far: by PGD-20 accuracy, or, trained without attacks, by natural."""
+    if settings.row.outer == "natural":
+        return new.val_natural > best.val_natural
+    return new.val_robust > best.val_robust
+
+
+def _epoch_record(training: Training, state: State, validation_seconds: float) -> dict[str, Any]:
+    settings = training.settings
+    total, natural, robust = _mean_losses(training, state)
+    rates = SCHEDULES[settings.schedule](state.step - 1, training.total_steps, settings.lr, settings.momentum)
+    images = len(training.loader.labels)
+    return {
+        "kind": "epoch",
+        "epoch": state.last.epoch,
+        "lr": rates.lr,
+        "loss": total,
+        "natural_loss": None if settings.row.outer == "adversarial" else natural,
+        "robust_loss": None if settings.row.outer == "natural" else robust,
+        "val_natural": state.last.val_natural,
+        "val_robust": state.last.val_robust,
+        "seconds": state.epoch_seconds,
+        "images_per_second": images / max(state.epoch_seconds, 1e-9),
+        "validation_seconds": validation_seconds,
+        "forward_passes": state.epoch_passes.forward * training.share.world,
+        "backward_passes": state.epoch_passes.backward * training.share.world,
+        **({"rescued_updates": state.rescued_updates} if settings.row.rescue else {}),
+    }
+
+
+def _mean_losses(training: Training, state: State) -> list[float]:
+    """Return the epoch's losses so far, each a mean over the images seen, of this process."""
+    batch = training.settings.batch_size
+    seen = len(training.loader.labels)
+    if within := state.step % len(training.loader):
+        seen = within * batch
+    seen = max(1, seen // training.share.world)
+    means: list[float] = (state.sums / seen).tolist()
+    return means
+
+
+def _check_finite(state: State, training: Training) -> None:
+    sums = sum_over_processes(state.sums, training.share)
+    if not math.isfinite(float(sums.sum())):
+        raise DivergedError(
+            f"{training.outputs.checkpoint}: the loss is not finite after {state.step} updates; the last good "
+            "checkpoint is kept; lower --lr or use --precision fp32, with --force"
+        )

@@ -1,0 +1,124 @@
+"""The files of a training: F.safetensors (selected), F.last.safetensors (resume), F.jsonl (log and lock)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from bsk.errors import InputError
+from bsk.files import checkpoints, records
+from bsk.files.atomic import naming_the_file
+from bsk.training import state as states
+from bsk.training.state import State
+
+KIND = "model"
+LOG_KINDS = ("start", "epoch", "end")
+
+
+class Outputs:
+    """Writes the files of one training; of several processes only the first writes."""
+
+    def __init__(self, checkpoint: Path, header: dict[str, Any], log: IO[bytes] | None) -> None:
+        """Take the selected model's path, what describes the training, and the locked log."""
+        self.checkpoint, self.header, self._log = checkpoint, header, log
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._log is not None
+
+    def save_best(self, state: State) -> None:
+        """Write the selected model."""
+        if self._log is not None:
+            header = {**self.header, "kind": KIND, "complete": False, **selection(state)}
+            checkpoints.save(self.checkpoint, state.model.state_dict(), header)
+
+    def save_state(self, state: State) -> None:
+        """Write all that a resume needs; it is a checkpoint of the last epoch at the same time."""
+        if self._log is not None:
+            header = {**self.header, "selected": "last", **asdict(state.last), **totals(state)}
+            states.save(last_path(self.checkpoint), state, header)
+
+    def complete(self, state: State) -> None:
+        """Stamp the totals of the whole training on the selected model."""
+        if self._log is not None:
+            tensors, header = checkpoints.load(self.checkpoint, KIND)
+            checkpoints.save(self.checkpoint, tensors, {**header, "complete": True, **totals(state)})
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append a record to the log."""
+        if self._log is not None:
+            with naming_the_file(log_path(self.checkpoint)):
+                records.write_line(self._log, record)
+
+    def cut_log(self, epochs: int) -> None:
+        """Keep the start and the records of the first `epochs`; the epochs after them are run again."""
+        if self._log is None:
+            return
+        self._log.seek(0)
+        length = 0
+        for line in self._log:
+            record = next(records.parse([line], str(log_path(self.checkpoint))), {})
+            if record.get("kind") == "end" or record.get("epoch", 0) > epochs or not line.endswith(b"\n"):
+                break
+            length += len(line)
+        self._log.truncate(length if epochs >= 0 else 0)
+
+
+def selection(state: State) -> dict[str, Any]:
+    """Return which epoch was selected, by what."""
+    return {"selected": "best", **asdict(state.best)}
+
+
+def totals(state: State) -> dict[str, Any]:
+    """Return the cost of the training so far, evaluation apart; passes count images."""
+    return {
+        "train_seconds": state.seconds,
+        "train_forward_passes": state.passes.forward,
+        "train_backward_passes": state.passes.backward,
+    }
+
+
+def last_path(checkpoint: Path) -> Path:
+    """Return F.last.safetensors for F.safetensors."""
+    return checkpoint.with_suffix(".last.safetensors")
+
+
+def log_path(checkpoint: Path) -> Path:
+    """Return F.jsonl for F.safetensors."""
+    return checkpoint.with_suffix(".jsonl")
+
+
+@contextlib.contextmanager
+def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
+    """Open the log for this process alone; the lock falls with the process, however it dies.
+
+    Raises:
+        InputError: another training writes it, or it cannot be written.
+    """
+    path = log_path(checkpoint)
+    with naming_the_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"{checkpoint}: another bsk train is writing it; wait for it or choose another --out"
+            ) from error
+        yield file
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return "gamma 1.0, now 2.0" for every flag, and the data, in which two headers differ."""
+    changed = [
+        f"{name} {old.get('flags', {}).get(name)}, now {value}"
+        for name, value in new["flags"].items()
+        if old.get("flags", {}).get(name) != value
+    ]
+    return changed + ["other data"] * (old.get("data_sha256") != new["data_sha256"])

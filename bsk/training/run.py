@@ -1,0 +1,151 @@
+"""From settings and data to a trained checkpoint: fresh, resumed, or already there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from bsk.data.batches import Loader, Share
+from bsk.data.store import DataFile
+from bsk.errors import InputError
+from bsk.files import checkpoints, records
+from bsk.models.modes import device_name
+from bsk.training import state as states
+from bsk.training.loop import Training, Watcher, new_state, train
+from bsk.training.outputs import KIND, Outputs, differences, last_path, locked_log, totals
+from bsk.training.settings import Settings
+from bsk.version import VERSION
+
+
+def run(
+    settings: Settings,
+    data: DataFile,
+    checkpoint: Path,
+    *,
+    device: torch.device,
+    watcher: Watcher,
+    share: Share | None = None,
+    force: bool = False,
+    limit: int | None = None,
+    stopping: Callable[[], int] = lambda: 0,
+) -> dict[str, Any]:
+    """Train, or go on training, or find it done; return the `end` record of the log.
+
+    Args:
+        settings: every flag.
+        data: with its train and val splits; test images are never read.
+        checkpoint: F.safetensors; F.last.safetensors and F.jsonl stand beside it.
+        device: where.
+        watcher: is told of progress.
+        share: this process's part of every batch.
+        force: start over even if files of another training are there.
+        limit: train on the first so many images of the class-balanced order.
+        stopping: asked after every update; a code other than 0 saves and stops with it.
+
+    Raises:
+        InputError: files of another training are in the way, or cannot be written.
+        DivergedError, StoppedError: see `bsk.training.loop.train`.
+    """
+    share = share or Share()
+    split = data.split("train", limit)
+    header = _header(settings, data, device, limit, tuple(split.images.shape[1:]))
+    with _log(checkpoint, share) as log:
+        going_on = not force and _may_go_on(checkpoint, header)
+        outputs = Outputs(checkpoint, header, log)
+        loader = Loader(
+            split.images,
+            split.labels,
+            batch_size=settings.batch_size,
+            augment=settings.augment,
+            seed=settings.seed,
+            device=device,
+        )
+        training = Training(settings, loader, data.split("val"), outputs, share, device, stopping)
+        state = new_state(settings, data, split.images.shape[1], split.images.shape[2], device)
+        if going_on:
+            states.restore(last_path(checkpoint), state)
+            outputs.cut_log((state.step - bool(state.epoch_passes.forward)) // len(loader))
+        else:
+            outputs.cut_log(-1)
+            outputs.log({**header, "schema": records.SCHEMA, "kind": "start", "checkpoint": str(checkpoint)})
+        train(training, state, watcher)
+        return _end(outputs, state, checkpoint)
+
+
+def _header(
+    settings: Settings, data: DataFile, device: torch.device, limit: int | None, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    return {
+        "method": settings.method,
+        "model": settings.model,
+        "dataset": data.name,
+        "data_sha256": data.sha256,
+        "classes": list(data.classes),
+        "shape": list(shape),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "eps": settings.eps,
+        "seed": settings.seed,
+        "flags": {**settings.flags(), "limit": limit},
+        "version": VERSION,
+        "torch": torch.__version__,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@contextlib.contextmanager
+def _log(checkpoint: Path, share: Share) -> Iterator[IO[bytes] | None]:
+    if share.rank > 0:
+        yield None
+        return
+    with locked_log(checkpoint) as log:
+        yield log
+
+
+def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
+    """Say if `.last` is of this very training; refuse to overwrite any other's files."""
+    last = last_path(checkpoint)
+    if not last.exists():
+        if checkpoint.exists() and _finished_epoch(checkpoint):
+            raise InputError(f"{checkpoint}: exists, with no {last.name} to go on from; pass --force to replace it")
+        return False
+    changed = differences(checkpoints.load_header(last, states.KIND), header)
+    if changed:
+        advice = "choose another --out, or --force to start over"
+        raise InputError(f"{checkpoint}: was trained with {', '.join(changed)}; {advice}")
+    return True
+
+
+def _finished_epoch(checkpoint: Path) -> bool:
+    """A checkpoint that bsk wrote in its first epoch may stand without `.last` after a crash; others stay."""
+    try:
+        header = checkpoints.load_header(checkpoint, KIND)
+    except InputError:
+        return True
+    return bool(header.get("complete", True)) or header.get("epoch") != 1
+
+
+def _end(outputs: Outputs, state: states.State, checkpoint: Path) -> dict[str, Any]:
+    if outputs.writes and not checkpoints.load_header(checkpoint, KIND).get("complete"):
+        outputs.complete(state)
+    best, last = state.best, state.last
+    end = {
+        "kind": "end",
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": records.sha256(checkpoint) if outputs.writes else None,
+        **asdict(best),
+        **{f"last_{name}": value for name, value in asdict(last).items()},
+        "seconds": state.seconds,
+        "validation_seconds": state.validation_seconds,
+        **totals(state),
+    }
+    outputs.log(end)
+    return {**outputs.header, **end}
+
+

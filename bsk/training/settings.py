@@ -1,0 +1,55 @@
+"""All flags of a training, as resolved: what is written into every checkpoint and log."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from bsk.training.methods import Method
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the outcome of a training, beside the data.
+
+    Attributes:
+        method: the id of the row that `row` began as; `row` has its step in pixel units.
+        eps: the radius in pixel units.
+        lr: the starting rate of piecewise and cosine, the peak of cyclic.
+        precision: of the network's passes, a name in PRECISIONS; losses and weights are always fp32.
+        augment: a name in `bsk.data.batches.AUGMENTATIONS`.
+    """
+
+    method: str
+    row: Method
+    model: str
+    dataset: str
+    eps: float
+    epochs: int
+    batch_size: int
+    schedule: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    precision: str
+    augment: str
+    seed: int
+
+    def flags(self) -> dict[str, Any]:
+        """Return every flag by its one name, flat: {"gamma": 1.0, "eps": 0.031, ...}."""
+        flags = asdict(self)
+        return {**flags.pop("row"), **flags}
+
+
+def fast_precision(device: torch.device) -> str:
+    """Return "bf16" where the device multiplies it fast, else "fp32"."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
+    return "fp32"

@@ -1,0 +1,125 @@
+"""Everything that a training needs to go on exactly where it was, and its file `F.last.safetensors`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bsk.errors import InputError
+from bsk.files import checkpoints
+from bsk.models.normalised import Normalised
+from bsk.perturb.passes import Passes
+
+KIND = "training-state"
+_MODEL, _MOMENTUM = "model.", "momentum."
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An epoch and its validation accuracies; -1 before the first."""
+
+    epoch: int = 0
+    val_natural: float = -1.0
+    val_robust: float = -1.0
+
+
+@dataclass
+class Rescue:
+    """Where the Fast AT+ switch stands: the accuracy at its last check, and if PGD has taken over."""
+
+    accuracy: float = 0.0
+    active: bool = False
+
+
+@dataclass
+class State:
+    """A training under way.
+
+    Attributes:
+        step: updates done.
+        best, last: the selected epoch and the last one.
+        sums: (3,) fp64, the epoch's summed loss, natural loss and robust loss so far, on the device.
+        seconds, validation_seconds: spent so far.
+        epoch_seconds: of training within the epoch so far.
+    """
+
+    model: Normalised
+    optimiser: torch.optim.SGD
+    scaler: torch.amp.GradScaler
+    sums: Tensor
+    step: int = 0
+    seconds: float = 0.0
+    validation_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    passes: Passes = field(default_factory=Passes)
+    epoch_passes: Passes = field(default_factory=Passes)
+    best: Scored = field(default_factory=Scored)
+    last: Scored = field(default_factory=Scored)
+    rescue: Rescue = field(default_factory=Rescue)
+    rescued_updates: int = 0
+
+
+def save(path: Path, state: State, header: dict[str, Any]) -> None:
+    """Write the state and the header that describes the training."""
+    tensors = {_MODEL + name: tensor for name, tensor in state.model.state_dict().items()}
+    for name, parameter in state.model.named_parameters():
+        momentum = state.optimiser.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None:
+            tensors[_MOMENTUM + name] = momentum
+    tensors["sums"] = state.sums
+    progress = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "validation_seconds": state.validation_seconds,
+        "epoch_seconds": state.epoch_seconds,
+        "passes": asdict(state.passes),
+        "epoch_passes": asdict(state.epoch_passes),
+        "best": asdict(state.best),
+        "last": asdict(state.last),
+        "rescue": asdict(state.rescue),
+        "rescued_updates": state.rescued_updates,
+        "scaler": state.scaler.state_dict(),
+    }
+    checkpoints.save(path, tensors, {**header, "kind": KIND, "progress": progress})
+
+
+def restore(path: Path, state: State) -> None:
+    """Put what `save` wrote back into a fresh state of the same training.
+
+    Raises:
+        InputError: the file is missing, corrupt or of another network.
+    """
+    tensors, header = checkpoints.load(path, KIND)
+    try:
+        progress = dict(header["progress"])
+        state.model.load_state_dict(model_tensors(tensors))
+        state.optimiser.load_state_dict(_optimiser_state(state, tensors))
+        state.scaler.load_state_dict(progress.pop("scaler"))
+        state.sums.copy_(tensors["sums"])
+        state.passes = Passes(**progress.pop("passes"))
+        state.epoch_passes = Passes(**progress.pop("epoch_passes"))
+        state.best, state.last = Scored(**progress.pop("best")), Scored(**progress.pop("last"))
+        state.rescue = Rescue(**progress.pop("rescue"))
+        for name, value in progress.items():
+            setattr(state, name, value)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:80]
+        raise InputError(f"{path}: does not fit this training ({reason}); pass --force to start over") from error
+
+
+def model_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the network alone, from the tensors of a training state."""
+    return {name.removeprefix(_MODEL): t for name, t in tensors.items() if name.startswith(_MODEL)}
+
+
+def _optimiser_state(state: State, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    saved = {
+        i: {"momentum_buffer": tensors[_MOMENTUM + name]}
+        for i, (name, _) in enumerate(state.model.named_parameters())
+        if _MOMENTUM + name in tensors
+    }
+    return {"state": saved, "param_groups": state.optimiser.state_dict()["param_groups"]}

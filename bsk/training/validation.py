@@ -1,0 +1,76 @@
+"""Accuracy on the held-out validation images: what selects the model, and what rescues Fast AT+."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bsk.attacks.registry import attack_named
+from bsk.data.batches import Share, to_unit
+from bsk.data.store import Split
+from bsk.models.modes import eval_mode
+from bsk.perturb.ascent import Model
+from bsk.perturb.draws import ExampleDraws
+from bsk.training.processes import sum_over_processes
+from bsk.training.settings import Settings
+from bsk.training.state import Scored, State
+from bsk.training.step import in_precision
+
+SELECTION_ATTACK = "pgd-20"
+BATCH = 250
+
+
+def validate(
+    state: State, settings: Settings, split: Split, share: Share, epoch: int, pause: Callable[[], None]
+) -> Scored:
+    """Return natural accuracy and accuracy under PGD-20, in the precision of training.
+
+    It only ranks the epochs of one run; what is reported of a model is measured by `bsk evaluate`, in fp32.
+    `pause` is called between batches and may raise to stop.
+    """
+    attack = attack_named(SELECTION_ATTACK, settings.eps)
+    counts = torch.zeros(3, device=state.sums.device, dtype=torch.int64)
+    with eval_mode(state.model):
+        forward = in_precision(state.model, settings.precision)
+        mine = share.of(torch.arange(len(split.labels)))
+        for first in range(0, len(mine), BATCH):
+            rows = mine[first : first + BATCH]
+            pause()
+            x, y = to_unit(split.images[rows].to(counts.device)), split.labels[rows].to(counts.device)
+            fooled = attack.run(forward, x, y, ExampleDraws([]), settings.eps).fooled
+            counts += torch.stack([torch.tensor(len(y)).to(counts), _right(forward, x, y), (~fooled).sum()])
+    n, natural, robust = sum_over_processes(counts, share).tolist()
+    return Scored(epoch, natural / n, robust / n)
+
+
+def _right(forward: Model, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return (forward(x).argmax(dim=1) == y).sum()
+
+
+RESCUE_ATTACK = "pgd-10"
+RESCUE_BATCH = 128
+
+
+def check_rescue(state: State, settings: Settings, split: Split) -> None:
+    """Before every 20th update of Fast AT+, see if robust accuracy fell, and hand over to PGD or back.
+
+    Every check uses the next 128 validation images; the reference is the check before (the published text
+    leaves both open).
+
+    Source: Li et al. (2020), FastAdv+: c = 0.10, s = 20.
+    """
+    if settings.row.rescue is None or state.step % settings.row.rescue_every:
+        return
+    turn = state.step // settings.row.rescue_every * RESCUE_BATCH
+    rows = (turn + torch.arange(min(RESCUE_BATCH, len(split.labels)))) % len(split.labels)
+    x, y = to_unit(split.images[rows].to(state.sums.device)), split.labels[rows].to(state.sums.device)
+    with eval_mode(state.model):
+        forward = in_precision(state.model, settings.precision)
+        attack = attack_named(RESCUE_ATTACK, settings.eps)
+        fooled = attack.run(forward, x, y, ExampleDraws([]), settings.eps).fooled
+    accuracy = 1.0 - float(fooled.float().mean())
+    state.rescue.active = state.rescue.accuracy - accuracy > settings.row.rescue_drop
+    state.rescue.accuracy = accuracy

@@ -1,0 +1,3 @@
+"""The version, alone in a module so that reading it imports nothing."""
+
+VERSION = "0.1.0"

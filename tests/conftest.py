@@ -1,0 +1,71 @@
+"""Fixtures of all tests: where real images and checkpoints are, and one thread so that results repeat."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bsk.data.store import Info, Part, write
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real images and checkpoints: $BSK_SHARED, or `shared` beside the checkout; else skip."""
+    folder = Path(os.environ.get("BSK_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("no folder of real images and checkpoints (set BSK_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data file of 3 classes of 1x8x8 images: a bright quadrant each, and noise."""
+    random = np.random.default_rng(0)
+    parts = {}
+    for name, n in {"train": 240, "val": 60, "test": 90}.items():
+        labels = np.arange(n, dtype=np.int64) % 3
+        images = random.integers(0, 120, (n, 1, 8, 8), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[0, 4 * (label // 2) :, 4 * (label % 2) :][:4, :4] += 60
+        parts[name] = Part(images, labels)
+    path = tmp_path_factory.mktemp("data") / "toy.safetensors"
+    write(path, parts, Info("toy", ["a", "b", "c"], 0.1, [0.25], [0.2]))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small tensors are faster so, and sums have one order."""
+    torch.set_num_threads(1)
+
+
+Bsk = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def bsk(tmp_path: Path) -> Bsk:
+    """Run `python -m bsk` in a folder of its own; arguments are split at spaces if there is but one."""
+
+    def run(*arguments: object, input: str | None = None, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+        words = str(arguments[0]).split() if len(arguments) == 1 else [str(a) for a in arguments]
+        done = subprocess.run(
+            [sys.executable, "-m", "bsk", *words],
+            cwd=tmp_path,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert check is None or done.returncode == check, done.stderr
+        return done
+
+    return run

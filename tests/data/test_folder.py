@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_archives import tarred, unpacked
+from PIL import Image
+
+from bsk.data.sources import prepare
+from bsk.data.store import open_data
+from bsk.errors import InputError, UsageError
+
+
+def png(seed: int, shape: tuple[int, ...] = (6, 5, 3), kind: str = "PNG", mode: str | None = None) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, kind)
+    return file.getvalue()
+
+
+def classes(cats: int = 20, dogs: int = 20, shape: tuple[int, ...] = (6, 5, 3), at: str = "") -> dict[str, bytes]:
+    files = {f"{at}cat/{i}.png": png(i, shape) for i in range(cats)}
+    return files | {f"{at}dog/{i}.bmp": png(1000 + i, shape, "BMP") for i in range(dogs)}
+
+
+def test_train_and_test_folders_are_the_splits(tmp_path: Path) -> None:
+    files = classes(at="train/") | {f"test/dog/{i}.png": png(2000 + i) for i in range(4)}
+    record = prepare("folder", str(unpacked(tmp_path / "x", files)), tmp_path / "a.safetensors")
+    assert (record["train"], record["val"], record["test"], record["classes"]) == (36, 4, 4, 2)
+    data = open_data(tmp_path / "a.safetensors")
+    assert (data.classes, data.eps, data.augment, data.model) == (["cat", "dog"], 0.031, "crop-flip", "resnet18")
+    split = data.split("train")
+    names = sorted(name for name in files if name.startswith("train/"))
+    for image, row, label in zip(split.images.numpy(), split.index.tolist(), split.labels.tolist(), strict=True):
+        expected = np.asarray(Image.open(io.BytesIO(files[names[row]])))
+        assert np.array_equal(image.transpose(1, 2, 0), expected)
+        assert names[row].split("/")[1] == data.classes[label]
+    pixels = split.images.numpy() / 255
+    assert np.allclose(data.mean, pixels.mean((0, 2, 3)), atol=6e-5)
+    assert np.allclose(data.std, pixels.std((0, 2, 3)), atol=6e-5)
+
+
+def test_one_level_gives_a_fifth_to_test_whatever_holds_the_folders(tmp_path: Path) -> None:
+    files = classes()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"outer/inner/{name}", content)
+    said: list[str] = []
+    sources = [tmp_path / "x.zip", unpacked(tmp_path / "x", files), tarred(tmp_path / "x.tar.gz", "outer", files)]
+    found = []
+    for source in sources:
+        record = prepare("folder", str(source), tmp_path / "a.safetensors", val=4, notice=said.append)
+        assert (record["train"], record["val"], record["test"]) == (28, 4, 8)
+        data = open_data(tmp_path / "a.safetensors")
+        assert np.bincount(data.split("test").labels).tolist() == [4, 4]
+        assert np.bincount(data.split("val").labels).tolist() == [2, 2]
+        found.append([data.split(name).index.tolist() for name in ("train", "val", "test")])
+    assert found[0] == found[1] == found[2]
+    assert sorted(sum(found[0], [])) == list(range(40))
+    assert f"{sources[0]}: no train/ and test/; 8 of 40 images become the test split" in said
+
+
+def test_a_small_class_keeps_images_to_train_with(tmp_path: Path) -> None:
+    prepare("folder", str(unpacked(tmp_path / "x", classes(90, 3))), tmp_path / "a.safetensors")
+    data = open_data(tmp_path / "a.safetensors")
+    assert np.bincount(data.split("train").labels)[1] >= 1
+
+
+def test_gray_stays_gray_until_there_is_colour(tmp_path: Path) -> None:
+    gray = classes(shape=(6, 5))
+    prepare("folder", str(unpacked(tmp_path / "gray", gray)), tmp_path / "a.safetensors")
+    data = open_data(tmp_path / "a.safetensors")
+    assert data.split("train").images.shape[1:] == (1, 6, 5)
+    assert len(data.mean) == 1
+    mixed = gray | {"dog/2.png": png(7), "dog/3.png": png(8, (6, 5, 4)), "dog/4.gif": png(8, (6, 5), "GIF", "P")}
+    prepare("folder", str(unpacked(tmp_path / "mixed", mixed)), tmp_path / "b.safetensors")
+    data = open_data(tmp_path / "b.safetensors")
+    names = sorted(mixed)
+    for part in ("train", "val", "test"):
+        split = data.split(part)
+        assert split.images.shape[1:] == (3, 6, 5)
+        for image, row in zip(split.images.numpy(), split.index.tolist(), strict=True):
+            expected = np.asarray(Image.open(io.BytesIO(mixed[names[row]])).convert("RGB"))
+            assert np.array_equal(image.transpose(1, 2, 0), expected)
+
+
+def test_size_resizes_and_without_it_the_sizes_are_named(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path / "x", classes() | {"dog/5.png": png(5, (9, 8, 3))})
+    with pytest.raises(InputError) as caught:
+        prepare("folder", str(folder), tmp_path / "a.safetensors")
+    expected = f"{folder}: dog/5.png: 8x9 pixels, expected 5x6 as in the others; pass --size N to resize"
+    assert str(caught.value) == expected
+    prepare("folder", str(folder), tmp_path / "a.safetensors", size=4)
+    assert open_data(tmp_path / "a.safetensors").split("train").images.shape[1:] == (3, 4, 4)
+
+
+def test_other_files_are_left_out_and_it_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    files = classes() | {"cat/notes.txt": b"x", "cat/.hidden.png": b"x", "README": b"x", ".git/x.png": b"x"}
+    record = prepare("folder", str(unpacked(tmp_path / "x", files)), tmp_path / "a.safetensors", notice=said.append)
+    assert record["train"] + record["val"] + record["test"] == 40
+    assert said[1] == f"{tmp_path / 'x'}: 4 other files are left out"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, "images in 0 class folders, expected 2 or more"),
+        (classes(4, 0), "images in 0 class folders, expected 2 or more"),
+        ({"a.png": png(1), "b.png": png(2)}, "images in 0 class folders"),
+        (classes(at="train/"), "train/ but no test/"),
+        (classes(at="train/") | {"test/cow/1.png": png(1)}, "test/cow has no counterpart in train/"),
+        (classes(4, 4, (6, 5), "train/") | {"test/cat/1.png": png(1)}, "train/ is grayscale, test/ has colour"),
+        (classes() | {"cat/3.png": b"GIF89a"}, "cat/3.png: "),
+        (classes() | {"cat/3.png": b"%!PS-Adobe EPSF"}, "cat/3.png: no image"),
+        (classes() | {"cat/3.png": b""}, "cat/3.png: no image"),
+        (classes() | {"cat/3.png": png(3)[:-40]}, "cat/3.png: not a whole image"),
+        (classes() | {"c\nat/3.png": png(3)}, "the class folder 'c\\nat' has no printable name"),
+        ({f"{name}/{i}.png": png(1) for name in "ab" for i in range(9)}, "too few to split, or all the same"),
+    ],
+)
+def test_folders_that_cannot_be(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
+    folder = unpacked(tmp_path / "x", files)
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(InputError) as caught:
+        prepare("folder", str(folder), tmp_path / "a.safetensors")
+    message = str(caught.value)
+    assert expected in message
+    assert message.startswith(str(folder))
+    assert "\n" not in message
+    assert "; " in message
+
+
+def test_sixteen_bits_and_huge_images_are_refused(tmp_path: Path) -> None:
+    deep = io.BytesIO()
+    Image.fromarray(np.zeros((6, 5), np.uint16)).save(deep, "PNG")
+    folder = unpacked(tmp_path / "x", classes() | {"cat/3.png": deep.getvalue()})
+    with pytest.raises(InputError, match="expected 8 bits a channel; convert it"):
+        prepare("folder", str(folder), tmp_path / "a.safetensors")
+    for side, expected in ((9_000, "9000x9000 pixels, expected at most"), (30_000, "not a whole image")):
+        folder = unpacked(tmp_path / "y", classes() | {"cat/3.png": announcing(side)})
+        with pytest.raises(InputError, match=f"cat/3.png: {expected}"):
+            prepare("folder", str(folder), tmp_path / "a.safetensors", size=8)
+
+
+def announcing(side: int) -> bytes:
+    """A small PNG that says it has side x side pixels."""
+    whole = png(1)
+    head = b"IHDR" + struct.pack(">II", side, side) + whole[24:29]
+    return whole[:12] + head + struct.pack(">I", zlib.crc32(head)) + whole[33:]
+
+
+def test_a_folder_has_to_be_given(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pass --from FOLDER"):
+        prepare("folder", None, tmp_path / "a.safetensors")
+
+
+def test_progress_counts_the_bytes_read(tmp_path: Path) -> None:
+    files = classes(150, 150)
+    seen: list[tuple[int, int | None]] = []
+    folder = unpacked(tmp_path / "x", files)
+    prepare("folder", str(folder), tmp_path / "a.safetensors", progress=lambda *each: seen.append(each))
+    total = sum(len(content) for content in files.values())
+    assert len(seen) == 3
+    assert seen[-1] == (total, total)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import resource
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_archives import cifar10_python, old_pickle, unpacked
+
+from bsk.data import pickles
+from bsk.data.sources import prepare
+from bsk.errors import InputError
+
+
+def load(content: bytes) -> dict[str, Any]:
+    return pickles.load(io.BytesIO(content), len(content), "here")
+
+
+def refused(content: bytes) -> str:
+    with pytest.raises(InputError) as caught:
+        load(content)
+    message = str(caught.value)
+    assert message.startswith("here: ")
+    assert "\n" not in message
+    return message
+
+
+def test_what_cifar_holds_is_read() -> None:
+    images = np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072)
+    found = load(old_pickle({"labels": [3, 255, 70000, -1], "data": images, "filenames": ["a.png"]}))
+    assert found["labels"] == [3, 255, 70000, -1]
+    assert found["filenames"] == [b"a.png"]
+    assert np.array_equal(pickles.pixels(found["data"], "here"), images)
+
+
+class Runs:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_tries_to_run_something_is_refused(tmp_path: Path, protocol: int) -> None:
+    message = refused(pickle.dumps({"data": Runs(tmp_path / "ran")}, protocol))
+    assert not (tmp_path / "ran").exists()
+    if 0 < protocol < 4:
+        assert "it asks for 'posix.system', which no image data needs" in message
+
+
+def test_prepare_names_the_file_and_writes_nothing(tmp_path: Path) -> None:
+    files = cifar10_python(20, 20) | {"data_batch_3": pickle.dumps({"data": Runs(tmp_path / "ran")}, 2)}
+    folder = unpacked(tmp_path / "cifar-10-batches-py", files)
+    with pytest.raises(InputError, match=f"{folder}: data_batch_3: not a pickle of CIFAR .it asks for 'posix.system'"):
+        prepare("cifar10", str(folder), tmp_path / "out.safetensors")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["cifar-10-batches-py"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cbuiltins\neval\n(S'1'\ntR.",
+        b"c__builtin__\ngetattr\n.",
+        b"cnumpy\nload\n(S'x'\ntR.",
+        b"cnumpy.core.multiarray\nscalar\n.",
+        b"(S'ls'\nios\nsystem\n.",  # INST
+        b"(cos\nsystem\nS'ls'\no.",  # OBJ
+        b"\x80\x02cnumpy\nndarray\n)\x81.",  # NEWOBJ
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93.",  # STACK_GLOBAL
+        b"\x82\x01.",  # EXT1
+        b"Pid\n.",  # PERSID
+        b"cnumpy\nndarray\n(S'call'\nS'x'\ndb.",  # BUILD on a callable
+        b"cnumpy\ndtype\n(S'u1'\ntRcnumpy\nndarray\n(tRb0cnumpy\nndarray\n}b.",
+        b"c_codecs\nencode\n(VAAAA\nS'rot13'\ntR.",
+        b"}(S'a'\nS'b'\nS'c'\ntu.",
+        b"}}K\x01s.",  # a dictionary as a key
+        b"}K\x01K\x02s.",  # a number as a key
+        b"(K\x01K\x02d.",
+        b".",
+        b"",
+        b"\x80\x02",
+        b"\x80\xff}.",
+        b"h\x05.",  # a memo that is not there
+        b"(((((.",
+        b"R.",
+        b"I" + b"9" * 5000 + b"\n.",
+        b"S'" + b"a" * 10**6 + b"'\n.",
+        b"T\xff\xff\xff\x7fabc.",  # 2 GiB announced
+        b"T\xff\xff\xff\xffabc.",  # a negative length
+        b"B\xff\xff\xff\xffabc.",
+        b"X\xff\xff\xff\xffabc.",
+        b"\x8b\xff\xff\xff\x7f.",  # LONG4
+        b"\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",  # FRAME
+        b"N.",
+        b"K\x01.",
+        b"](K\x01.",
+    ],
+)
+def test_everything_else_is_refused_in_one_line(content: bytes) -> None:
+    refused(content)
+
+
+def test_deep_nesting_and_large_memo_numbers_are_harmless() -> None:
+    deep = b")" + b"\x85" * 100_000
+    refused(b"}" + deep + b"K\x01s.")  # hashing this key would exhaust the stack of the interpreter
+    refused(b"(" + deep + b"K\x01d.")
+    assert list(load(b"}U\x01a" + deep + b"s.")) == ["a"]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert load(b"}r" + struct.pack("<I", 2**31 - 1) + b".") == {}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+def test_the_number_of_opcodes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "READS", 1000)
+    assert "more than any data file of CIFAR" in refused(b"](" + b"}" * 2000 + b"e.")
+
+
+def test_one_pickle_cannot_change_how_the_next_is_read() -> None:
+    images = np.zeros((1, 3072), np.uint8)
+    for attribute in (b"call", b"__call__", b"state", b"__setstate__"):
+        for name in (b"numpy\nndarray", b"numpy\ndtype", b"_codecs\nencode", b"numpy.core.multiarray\n_reconstruct"):
+            for state in (b"(S'" + attribute + b"'\nNd", b"(N(S'" + attribute + b"'\nNdt"):
+                refused(b"c" + name + b"\n" + state + b"b.")
+    assert pickles.pixels(load(old_pickle({"data": images}))["data"], "here").shape == (1, 3072)
+
+
+WHOLE = old_pickle({"labels": [1, 2], "data": np.zeros((2, 3072), np.uint8), "filenames": ["a", "b"]})
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.binary(min_size=1, max_size=6), st.integers(0, len(WHOLE)))
+def test_damaged_pickles_are_read_or_refused(place: int, put: bytes, end: int) -> None:
+    damaged = (WHOLE[:place] + put + WHOLE[place + len(put) :])[: end or None]
+    with contextlib.suppress(InputError):
+        pickles.pixels(load(damaged).get("data"), "here")
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_read_or_refused(content: bytes) -> None:
+    with contextlib.suppress(InputError):
+        assert isinstance(load(content), dict)

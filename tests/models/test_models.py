@@ -1,0 +1,90 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bsk.errors import UsageError
+from bsk.models.modes import eval_mode
+from bsk.models.registry import MODELS, build, network
+
+
+def parameters(name: str, classes: int = 10, size: int = 32) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in network(name, classes, 3, size).parameters())
+
+
+def test_parameter_counts_of_the_paper_s_models() -> None:
+    """Hand-worked, or as published: kuangliu's ResNet-18 has 11,173,962; WRN-34-10 46,160,474."""
+    assert parameters("resnet18") == 11_173_962
+    assert parameters("wrn-34-10") == 46_160_474
+    # torchvision's ResNet-50 has 25,557,032; its stem is 7x7, its linear layer has 1,000 classes
+    assert parameters("resnet50", classes=200) == 25_557_032 - 64 * 3 * (49 - 9) - 800 * 2049
+    assert parameters("resnet18", classes=100) - parameters("resnet18") == 90 * 513
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sides"),
+    [("resnet18-4", 32, [32, 32, 16, 8, 4]), ("resnet50-4", 64, [64, 32, 16, 8, 4]), ("wrn-10-1", 32, [32, 32, 16, 8])],
+)
+def test_stages_have_the_sides_of_the_paper_s_code(name: str, size: int, sides: list[int]) -> None:
+    model = network(name, 10, 3, size)
+    seen = [size]
+    for block in model.blocks:
+        block.register_forward_hook(lambda m, i, out: seen.append(out.shape[-1]))
+    model(torch.rand(2, 3, size, size))
+    assert sorted(set(seen), reverse=True) == sorted(set(sides), reverse=True)
+
+
+@pytest.mark.parametrize("name", [*MODELS, "wrn-16-2", "cnn-8", "resnet50-8"])
+def test_every_model_has_a_logit_a_class(name: str) -> None:
+    with torch.device("meta"):
+        model = network(name, 7, 1 if name.startswith("cnn") else 3, 64 if "50" in name else 32)
+        x = torch.empty(2, 1 if name.startswith("cnn") else 3, *[64 if "50" in name else 32] * 2)
+        assert model(x).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet19", "resnet18-0", "wrn-33-10", "wrn-34", "Resnet18", "resnet18-16-4", ""])
+def test_unknown_models_are_named(name: str) -> None:
+    with pytest.raises(UsageError, match="--model"):
+        network(name, 10, 3, 32)
+
+
+def test_normalisation_is_the_first_layer_and_travels_with_the_weights() -> None:
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.25, 0.125]
+    model = build("resnet18-4", classes=3, channels=3, size=8, mean=mean, std=std, seed=0).eval()
+    x = torch.rand(2, 3, 8, 8)
+    by_hand = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(model(x), model.network(by_hand))
+    other = build("resnet18-4", classes=3, channels=3, size=8, mean=[0.0] * 3, std=[1.0] * 3, seed=1).eval()
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(x), model(x))
+
+
+def test_the_seed_alone_decides_the_weights_and_the_global_state_stays() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = build("cnn", classes=10, channels=1, size=8, mean=[0.0], std=[1.0], seed=seed)
+        return torch.cat([p.reshape(-1) for p in model.parameters()])
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = weights(1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first, weights(1)) and not torch.equal(first, weights(2))
+
+
+def test_a_residual_block_by_hand() -> None:
+    block = network("resnet18-2", 10, 3, 8).blocks[2].eval()  # stride 2, with a 1x1 shortcut
+    x = torch.rand(2, 2, 8, 8)
+    conv1, norm1, _, conv2, norm2 = block.branch
+    hidden = F.relu(norm1(F.conv2d(x, conv1.weight, stride=2, padding=1)))
+    branch = norm2(F.conv2d(hidden, conv2.weight, padding=1))
+    shortcut = block.shortcut[1](F.conv2d(x, block.shortcut[0].weight, stride=2))
+    torch.testing.assert_close(block(x), F.relu(branch + shortcut))
+
+
+def test_eval_mode_gives_each_module_its_own_mode_back() -> None:
+    model = network("resnet18-2", 10, 3, 8).train()
+    model.blocks[0].eval()
+    with eval_mode(model):
+        assert not any(m.training for m in model.modules())
+    assert model.training and not any(m.training for m in model.blocks[0].modules()) and model.blocks[1].training

@@ -1,0 +1,58 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bsk.perturb.ball import ball_around
+from bsk.perturb.draws import BatchDraws, ExampleDraws, example_draws, generator
+
+
+def test_projection_by_hand() -> None:
+    x = torch.tensor([[0.0, 0.5, 1.0, 0.9]])
+    moved = torch.tensor([[-0.3, 0.75, 1.2, 0.2]])
+    projected = ball_around(x, 0.2).project(moved)
+    torch.testing.assert_close(projected, torch.tensor([[0.0, 0.7, 1.0, 0.7]]))
+
+
+@given(eps=st.floats(0, 1), seed=st.integers(0, 1000), scale=st.floats(0, 10))
+def test_projection_is_in_ball_and_box_and_idempotent(eps: float, seed: int, scale: float) -> None:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(3, 2, 4, 4, generator=g)
+    point = x + scale * torch.randn(x.shape, generator=g)
+    ball = ball_around(x, eps)
+    projected = ball.project(point)
+    assert projected.min() >= 0 and projected.max() <= 1
+    assert (projected - x).abs().max() <= eps + 1e-7
+    assert torch.equal(ball.project(projected), projected)
+    assert torch.equal(ball.project(x), x)
+
+
+def test_a_stream_depends_on_its_whole_key() -> None:
+    def first(*key: object) -> float:
+        return float(torch.rand(1, generator=generator(*key)))
+
+    assert first(1, "noise", 7) == first(1, "noise", 7)
+    assert len({first(1, "noise", 7), first(2, "noise", 7), first(1, "order", 7), first(1, "noise", 8)}) == 4
+
+
+def test_an_example_draws_the_same_whoever_is_beside_it() -> None:
+    like = torch.zeros(4, 3, 5, 5)
+    together = example_draws(0, "pgd-10", [3, 1, 4, 15]).uniform(like)
+    alone = example_draws(0, "pgd-10", [4]).uniform(like[:1])
+    assert torch.equal(together[2:3], alone)
+    kept = example_draws(0, "pgd-10", [3, 1, 4, 15]).keep(torch.tensor([False, True, True, False]))
+    assert torch.equal(kept.uniform(like[:2]), together[1:3])
+    assert isinstance(kept, ExampleDraws) and together.abs().max() <= 1
+
+
+def test_processes_that_share_a_batch_draw_what_one_would() -> None:
+    whole = BatchDraws(generator(0)).uniform(torch.zeros(5, 2, 3, 3))
+    first = BatchDraws(generator(0), 0, 5).uniform(torch.zeros(3, 2, 3, 3))
+    second = BatchDraws(generator(0), 3, 5).uniform(torch.zeros(2, 2, 3, 3))
+    assert torch.equal(torch.cat([first, second]), whole)
+
+
+def test_draws_have_the_moments_they_should() -> None:
+    like = torch.zeros(20_000, 1)
+    uniform, gaussian = BatchDraws(generator(1)).uniform(like), BatchDraws(generator(2)).gaussian(like)
+    assert abs(float(uniform.mean())) < 0.02 and abs(float(uniform.var()) - 1 / 3) < 0.01
+    assert abs(float(gaussian.mean())) < 0.03 and abs(float(gaussian.var()) - 1) < 0.04

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bsk.report.comparison import COLUMNS, compare
+from bsk.report.tables import render
+
+Make = Any
+
+
+@pytest.fixture
+def file(results: Make, tmp_path: Path) -> Path:
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in results))
+    return path
+
+
+def test_a_pipe_gets_tsv_of_files_and_of_stdin(bsk: Make, file: Path, results: Make, place: Make) -> None:
+    expected = render(compare(place(results))[0], "tsv")
+    assert bsk("compare results.jsonl").stdout == expected
+    piped = bsk("compare", input=file.read_text())
+    assert piped.stdout == expected and piped.stderr == ""
+    assert bsk("compare", "-", "--format", "jsonl", input=file.read_text()).stdout.count("\n") == 2
+
+
+def test_sorting_by_the_fifth_column_is_sorting_by_robust_accuracy(bsk: Make, file: Path) -> None:
+    command = f"{sys.executable} -m bsk compare {file} | sort -t$'\\t' -k5 -nr | head -1"
+    out = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert out.stdout.split("\t")[0] == "bs" and out.stderr == ""
+    assert COLUMNS[4] == "robust"
+
+
+def test_a_terminal_gets_a_table(file: Path) -> None:
+    mine, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "bsk", "compare", str(file)], stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    text = os.read(mine, 65536).decode().replace("\r\n", "\n")
+    os.close(mine)
+    assert done.returncode == 0 and text.startswith("digits, test split, n 10, cnn,") and "\x1b" not in text
+
+
+def test_no_records_on_a_terminal_name_the_next_step() -> None:
+    mine, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "bsk", "compare"], stdin=theirs, capture_output=True, text=True, timeout=60
+    )
+    os.close(theirs)
+    os.close(mine)
+    assert done.returncode == 2
+    assert done.stderr == "bsk: compare: no records; name JSONL files, or pipe in what bsk evaluate prints\n"
+
+
+def test_notices_go_to_stderr_and_the_picture_to_its_file(bsk: Make, file: Path, make: Make) -> None:
+    with file.open("a") as out:
+        out.write(json.dumps(make("bs", 1, eps=0.3, checkpoint_sha256="x")) + "\n" + '{"kind": "evaluation", "torn')
+    done = bsk("compare results.jsonl --plot figure.png --format markdown")
+    assert done.stderr == "bsk: rows of different eps (0.2, 0.3) are not compared with one another\n"
+    assert "eps 0.3, not 0.2" in done.stdout and file.with_name("figure.png").stat().st_size > 10_000
+    assert bsk("compare results.jsonl --quiet").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "input", "code", "message"),
+    [
+        ("compare", "", 3, "stdin: no evaluation or log records among 0; run bsk evaluate"),
+        ("compare", '{"kind": "data"}\n', 3, "stdin: no evaluation or log records among 1; run bsk evaluate"),
+        ("compare", "not json\n", 3, "stdin:1: not a JSON record (Expecting value); remove the line"),
+        (
+            "compare no.jsonl",
+            "",
+            3,
+            "no.jsonl: cannot read: No such file or directory; give a JSONL file that bsk wrote",
+        ),
+        ("compare - --format tvs", "", 2, "--format tvs: no such format; did you mean tsv?"),
+        ("compare - --plot a.pdf", "", 2, "--plot a.pdf: must end in .png or .svg; other formats are not drawn"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(bsk: Make, arguments: str, input: str, code: int, message: str) -> None:
+    done = bsk(arguments, input=input, check=code)
+    assert done.stdout == "" and done.stderr == f"bsk: {message}\n"

@@ -1,0 +1,182 @@
+"""Training: it learns, it goes on bit for bit, it stops at NaN, and it keeps to its own files."""
+
+import fcntl
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bsk.data.store import DataFile, open_data
+from bsk.errors import DivergedError, InputError, StoppedError
+from bsk.files import checkpoints, records
+from bsk.training.methods import METHODS
+from bsk.training.run import run
+from bsk.training.settings import Settings
+
+CPU = torch.device("cpu")
+
+
+class Silent:
+    def step(self, done, total, epoch, loss) -> None:
+        pass
+
+    def epoch(self, record) -> None:
+        pass
+
+
+@pytest.fixture
+def data(toy: Path) -> DataFile:
+    return open_data(toy)
+
+
+def settings(method: str = "bs", **changes: object) -> Settings:
+    plain = Settings(
+        method=method,
+        row=METHODS[method].at(0.1),
+        model="cnn-4",
+        dataset="toy",
+        eps=0.1,
+        epochs=3,
+        batch_size=32,
+        schedule="cyclic",
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        precision="fp32",
+        augment="crop-flip",
+        seed=1,
+    )
+    return replace(plain, **changes)
+
+
+def trained(out: Path, data: DataFile, s: Settings, **more: object) -> dict:
+    return run(s, data, out, device=CPU, watcher=Silent(), **more)
+
+
+def timeless(log: list[dict]) -> list[dict]:
+    """Return the epochs of a log without what the clock says."""
+    epochs = [record for record in log if record["kind"] == "epoch"]
+    return [{k: v for k, v in r.items() if "second" not in k} for r in epochs]
+
+
+def stop_after(updates: int, code: int = 143):
+    calls = iter(range(10**9))
+    return lambda: code if next(calls) >= updates - 1 else 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_the_toy_data(method: str, data: DataFile, tmp_path: Path) -> None:
+    end = trained(tmp_path / "m.safetensors", data, settings(method, augment="none", epochs=5))
+    assert end["val_natural"] > 0.9
+    log = records.read(tmp_path / "m.jsonl")
+    assert [r["kind"] for r in log] == ["start", *["epoch"] * 5, "end"]
+    assert log[1]["loss"] > log[5]["loss"]
+    assert end["train_forward_passes"] == sum(r["forward_passes"] for r in log if r["kind"] == "epoch")
+
+
+@pytest.mark.parametrize("method", ["bs", "fast-at-plus"])
+@pytest.mark.parametrize("updates", [1, 7, 8, 13])  # an epoch has 8: within and at the end of one
+def test_an_interrupted_training_goes_on_bit_for_bit(method, updates: int, data: DataFile, tmp_path: Path) -> None:
+    s = settings(method)
+    trained(tmp_path / "whole.safetensors", data, s)
+    with pytest.raises(StoppedError) as stopped:
+        trained(tmp_path / "cut.safetensors", data, s, stopping=stop_after(updates))
+    assert stopped.value.exit_code == 143
+    trained(tmp_path / "cut.safetensors", data, s)
+    for name in ("{}.safetensors", "{}.last.safetensors"):
+        whole, _ = checkpoints.load(tmp_path / name.format("whole"), ("model", "training-state"))
+        cut, _ = checkpoints.load(tmp_path / name.format("cut"), ("model", "training-state"))
+        assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)
+    logs = [records.read(tmp_path / f"{name}.jsonl") for name in ("whole", "cut")]
+    assert timeless(logs[0]) == timeless(logs[1])
+
+
+def test_a_finished_training_is_found_done(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    first = trained(out, data, settings())
+    stamp = out.stat().st_mtime_ns
+    again = trained(out, data, settings())
+    assert out.stat().st_mtime_ns == stamp
+    assert (again["checkpoint_sha256"], again["val_robust"]) == (first["checkpoint_sha256"], first["val_robust"])
+    assert sum(r["kind"] == "end" for r in records.read(tmp_path / "m.jsonl")) == 1
+
+
+def test_files_of_another_training_are_not_overwritten(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    trained(out, data, settings())
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"was trained with gamma 1.0, now 2.0; .*--force"):
+        trained(out, data, settings(row=replace(METHODS["bs"].at(0.1), gamma=2.0)))
+    (tmp_path / "m.last.safetensors").unlink()
+    with pytest.raises(InputError, match="--force"):
+        trained(out, data, settings())
+    assert out.read_bytes() == before
+    trained(out, data, settings(seed=2), force=True)
+    assert out.read_bytes() != before
+    assert records.read(tmp_path / "m.jsonl")[0]["seed"] == 2
+
+
+def test_two_trainings_into_one_file_at_once(data: DataFile, tmp_path: Path) -> None:
+    with (tmp_path / "m.jsonl").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another bsk train is writing it"):
+            trained(tmp_path / "m.safetensors", data, settings())
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    with pytest.raises(StoppedError):
+        trained(out, data, settings(epochs=2), stopping=stop_after(12))
+    good = (tmp_path / "m.last.safetensors").read_bytes()
+    tensors, header = checkpoints.load(tmp_path / "m.last.safetensors", "training-state")
+    tensors["model.network.0.weight"][:] = float("nan")
+    checkpoints.save(tmp_path / "bad.last.safetensors", tensors, header)
+    bad = (tmp_path / "bad.last.safetensors").read_bytes()
+    with pytest.raises(DivergedError, match="not finite after 16 updates"):
+        trained(tmp_path / "bad.safetensors", data, settings(epochs=2))
+    assert (tmp_path / "bad.last.safetensors").read_bytes() == bad
+    assert (tmp_path / "m.last.safetensors").read_bytes() == good
+
+
+def test_a_state_that_does_not_fit_is_refused(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    with pytest.raises(StoppedError):
+        trained(out, data, settings(), stopping=stop_after(2))
+    last = tmp_path / "m.last.safetensors"
+    tensors, header = checkpoints.load(last, "training-state")
+    checkpoints.save(last, {k: v for k, v in tensors.items() if "network.0" not in k}, header)
+    with pytest.raises(InputError, match="does not fit this training"):
+        trained(out, data, settings())
+    last.write_bytes(last.read_bytes()[:-5])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        trained(out, data, settings())
+
+
+def test_selection_takes_the_best_epoch_under_pgd_and_never_sees_test(data: DataFile, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Spy(DataFile):
+        def split(self, name: str, limit: int | None = None):
+            seen.append(name)
+            return super().split(name, limit)
+
+    spy = Spy(**{k: getattr(data, k) for k in data.__dataclass_fields__})
+    end = trained(tmp_path / "m.safetensors", spy, settings(epochs=4))
+    epochs = [r for r in records.read(tmp_path / "m.jsonl") if r["kind"] == "epoch"]
+    best = max(epochs, key=lambda r: (r["val_robust"], -r["epoch"]))
+    assert (end["epoch"], end["val_robust"]) == (best["epoch"], best["val_robust"])
+    assert (end["last_epoch"], end["last_val_robust"]) == (4, epochs[-1]["val_robust"])
+    assert set(seen) == {"train", "val"}
+    header = checkpoints.load_header(tmp_path / "m.safetensors", "model")
+    assert header["complete"] and header["epoch"] == best["epoch"] and json.dumps(header["flags"])
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_half_precision_trains(precision: str, data: DataFile, tmp_path: Path) -> None:
+    end = trained(tmp_path / "m.safetensors", data, settings(precision=precision, augment="none", epochs=4))
+    assert end["val_natural"] > 0.9
+    tensors, _ = checkpoints.load(tmp_path / "m.safetensors", "model")
+    assert {t.dtype for t in tensors.values()} == {torch.float32, torch.int64}
