@@ -27,6 +27,7 @@ install: $(INSTALLED) ## Make .venv with bsk and its test tools
 
 test: $(INSTALLED) ## Check style and types and run the tests
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest
 

@@ -26,8 +26,11 @@ def spread(r: Ratio) -> str:
 def main(repeats: int = 9) -> None:
     """Measure everything and print a row each."""
     bs, trades, plain, evaluation = Subject("bs"), Subject("trades"), Plain(), Evaluation()
-    print(f"{device_name(CPU)}, {torch.get_num_threads()} threads, {bs.precision}, torch {torch.__version__}, "
-          f"medians of {repeats} interleaved pairs", flush=True)
+    print(
+        f"{device_name(CPU)}, {torch.get_num_threads()} threads, {bs.precision}, torch {torch.__version__}, "
+        f"medians of {repeats} interleaved pairs",
+        flush=True,
+    )
     r = ratio(bs.step, lambda: bs.passes(4, 2, 2), repeats)
     say("bs step / its own passes bare (4F + 2Bi + 2Bf)", r.median, "<= 1.10", r.median <= 1.10, spread(r))
     r = ratio(plain.step, bs.step, repeats)

@@ -49,6 +49,12 @@ class StoppedError(BskError):
         self.exit_code = exit_code
 
 
+class ReaderClosedError(BskError):
+    """Nobody reads stdout any more, as after `| head -1`; nothing is said about it."""
+
+    exit_code = READER_CLOSED
+
+
 def nearest(name: str, known: list[str]) -> str:
     """Return "did you mean X?" for the known name nearest to `name`, or the list of all of them."""
     import difflib

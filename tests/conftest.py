@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from bsk.cli.app import main
+from bsk.cli.console import CHOICES
 from bsk.data.store import Info, Part, write
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +50,35 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_thread() -> None:
     """Small tensors are faster so, and sums have one order."""
     torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left on its streams."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run `bsk` in this process, in a folder of its own: the same as `bsk`, without the wait for imports."""
+
+    def run(*words: object, check: int = 0) -> Said:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["bsk", *map(str, words)])
+        terminate = signal.getsignal(signal.SIGTERM)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        signal.signal(signal.SIGTERM, terminate)
+        CHOICES.quiet = CHOICES.debug = False
+        said = Said(int(ended.value.code or 0), *capsys.readouterr())
+        assert said.returncode == check, said.stderr
+        return said
+
+    return run
 
 
 Bsk = Callable[..., subprocess.CompletedProcess[str]]

@@ -18,7 +18,7 @@ STDIN = Path("-")
 
 def compare(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE...|-]", help="JSONL of bsk evaluate, and logs of bsk train.")
+        list[Path] | None, typer.Argument(metavar="FILE|-", help="JSONL of bsk evaluate, and logs of bsk train.")
     ] = None,
     format: Annotated[
         str | None,

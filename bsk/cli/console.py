@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
-from bsk.errors import BUG, DONE, INTERRUPTED, READER_CLOSED, TERMINATED, BskError, StoppedError
+from bsk.errors import BUG, DONE, INTERRUPTED, TERMINATED, BskError, ReaderClosedError, StoppedError
 from bsk.files.records import dumps
 
 
@@ -27,8 +27,12 @@ CHOICES = _Choices()
 
 def emit(text: str) -> None:
     """Write data to stdout, at once, so that a reader in a pipe sees each record as it is known."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
+        raise ReaderClosedError from error
 
 
 def emit_record(record: dict[str, Any]) -> None:
@@ -53,10 +57,6 @@ def guarded(command: Callable[[], object]) -> NoReturn:
     try:
         command()
         code = DONE
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = READER_CLOSED
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
     except BaseException as error:
         code = _report(error)
     sys.exit(code)
@@ -70,6 +70,8 @@ def _report(error: BaseException) -> int:
     name = type(error).__name__
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else BUG
+    if isinstance(error, ReaderClosedError):
+        return error.exit_code
     if isinstance(error, KeyboardInterrupt) or name == "Abort":
         return _say("stopped", INTERRUPTED)
     if isinstance(error, BskError):
@@ -127,6 +129,8 @@ class Bar:
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
+                redirect_stdout=False,  # data stays on stdout
+                redirect_stderr=False,
             )
             self._task = self._progress.add_task(what, total=None)
             self._progress.start()

@@ -48,8 +48,6 @@ def epoch_line(record: dict[str, Any]) -> str:
     )
 
 
-
-
 class EvaluationProgress:
     """A bar with the robust accuracy so far on a terminal, and a line an attack everywhere."""
 

@@ -44,12 +44,8 @@ class Layout:
 
 LAYOUTS = {
     "cifar10": (
-        Layout(
-            tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta", "labels", "label_names"
-        ),
-        Layout(
-            tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "batches.meta.txt", label_bytes=1
-        ),
+        Layout(tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta", "labels", "label_names"),
+        Layout(tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "batches.meta.txt", label_bytes=1),
     ),
     "cifar100": (
         Layout(("train",), "test", "meta", "fine_labels", "fine_label_names"),

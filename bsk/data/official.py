@@ -49,9 +49,7 @@ OFFICIAL = {
         },
     ),
     # Source: the course page of Stanford's CS231n, which gives no checksum; this one is in general use
-    "tiny-imagenet": Official(
-        "https://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"
-    ),
+    "tiny-imagenet": Official("https://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"),
 }
 
 

@@ -14,11 +14,48 @@ from bsk.errors import InputError
 
 LIBRARY: Any = pickle._Unpickler.dispatch  # opcode -> what it does
 OPCODES = (
-    "PROTO", "STOP", "MARK", "POP", "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1",
-    "BININT2", "LONG", "LONG1", "STRING", "SHORT_BINSTRING", "BINSTRING", "UNICODE", "BINUNICODE",
-    "SHORT_BINBYTES", "BINBYTES", "EMPTY_DICT", "DICT", "EMPTY_LIST", "LIST", "EMPTY_TUPLE", "TUPLE",
-    "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "PUT", "BINPUT",
-    "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET", "GLOBAL", "REDUCE", "BUILD",
+    "PROTO",
+    "STOP",
+    "MARK",
+    "POP",
+    "NONE",
+    "NEWTRUE",
+    "NEWFALSE",
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "STRING",
+    "SHORT_BINSTRING",
+    "BINSTRING",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINBYTES",
+    "BINBYTES",
+    "EMPTY_DICT",
+    "DICT",
+    "EMPTY_LIST",
+    "LIST",
+    "EMPTY_TUPLE",
+    "TUPLE",
+    "TUPLE1",
+    "TUPLE2",
+    "TUPLE3",
+    "APPEND",
+    "APPENDS",
+    "SETITEM",
+    "SETITEMS",
+    "PUT",
+    "BINPUT",
+    "LONG_BINPUT",
+    "GET",
+    "BINGET",
+    "LONG_BINGET",
+    "GLOBAL",
+    "REDUCE",
+    "BUILD",
 )
 READS = 4_000_000  # opcodes and their arguments; the 50,000 images of CIFAR-100 take 500,000
 LINE = 4096  # bytes of a text argument
@@ -111,10 +148,10 @@ def _dict(self: Unpickler) -> None:
 
 Unpickler.dispatch.update(
     {
-    pickle.BUILD[0]: _build,
-    pickle.SETITEM[0]: _setitem,
-    pickle.SETITEMS[0]: _setitems,
-    pickle.DICT[0]: _dict,
+        pickle.BUILD[0]: _build,
+        pickle.SETITEM[0]: _setitem,
+        pickle.SETITEMS[0]: _setitems,
+        pickle.DICT[0]: _dict,
     }
 )
 

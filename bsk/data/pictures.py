@@ -91,7 +91,7 @@ def decode_all(
     shape = shape or Shape(*first.shape[1:])
     whole = np.empty((len(names), *first.shape), np.uint8)
     whole[0] = first
-    done, total = tree.sizes[names[0]], sum(tree.sizes[name] for name in names)
+    done, total = tree.sizes[names[0]], sum(tree.sizes.get(name, 0) for name in names)
     for i, name in enumerate(names[1:], 1):
         image = decode(tree, name, shape, colour)
         if len(image) > whole.shape[1]:  # the first in colour: all before it get three equal channels

@@ -38,12 +38,8 @@ class Dataset:
 # Source: mean and std are those of the authors' data_loader.py; ImageNet's for Tiny ImageNet
 DATASETS = {
     "digits": Dataset(digits.read, 0.2, "none", "cnn", val=200, most=0.5),
-    "cifar10": Dataset(
-        cifar.read, 0.031, "crop-flip", "resnet18", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
-    ),
-    "cifar100": Dataset(
-        cifar.read, 0.031, "crop-flip", "resnet18", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-    ),
+    "cifar10": Dataset(cifar.read, 0.031, "crop-flip", "resnet18", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": Dataset(cifar.read, 0.031, "crop-flip", "resnet18", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
     "tiny-imagenet": Dataset(
         tiny_imagenet.read, 0.031, "flip", "resnet50", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     ),
@@ -131,9 +127,7 @@ def _limited(part: Part, limit: int | None) -> Part:
     return Part(part.images, part.labels, part.ordered()[:limit])
 
 
-def _describe(
-    name: str, dataset: Dataset, contents: Contents, train: Part, limits: dict[str, int | None]
-) -> Info:
+def _describe(name: str, dataset: Dataset, contents: Contents, train: Part, limits: dict[str, int | None]) -> Info:
     mean, std = dataset.mean, dataset.std
     if mean is None or std is None:
         mean, std = mean_and_std(train)

@@ -61,7 +61,5 @@ def attacked(
         keep_images=keep_images,
         watch=lambda done, standing: watch(attack, done, standing, len(split.labels)),
     )
-    record = evaluation_record(
-        subject, attack, verdicts, bench.data, eps=bench.eps, seed=bench.seed, split=bench.split
-    )
+    record = evaluation_record(subject, attack, verdicts, bench.data, eps=bench.eps, seed=bench.seed, split=bench.split)
     return record, verdicts

@@ -30,5 +30,3 @@ def _layer(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     ]
-
-

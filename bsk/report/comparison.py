@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from bsk.report.differences import baseline, difference, mismatches, mixtures, outcomes
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, collect
 from bsk.report.fields import Located
-from bsk.report.groups import Group, completed, gather, interruption, latest, names, validations
-from bsk.report.statistics import accuracy_interval, mean_sd, rough_accuracy_interval, t_interval, wilson
+from bsk.report.groups import Group, completed, gather, interruption, latest, names, short_name, validations
+from bsk.report.statistics import accuracy_interval, mean_sd, rough_accuracy_interval
 from bsk.report.words import plain
 
 Value = str | int | float | None
@@ -56,8 +56,8 @@ def compare(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
     these networks on new images, so it can be small where the interval holds 0.
 
     Where a row has another eps, split, data, n or attack parameters than that first row, these stay empty,
-    `note` says why, and so does a notice. With logs but no evaluations, the rows are what the
-    trainings saw on their val split.
+    `note` says why, and so does a notice. With logs but no evaluations, the rows are what the trainings saw on
+    their val split, with intervals where the log says how many images it has (`val_n`).
 
     Raises:
         InputError: a record is not what it should be.
@@ -114,13 +114,12 @@ def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:
 
 
 def _interval(evaluations: Sequence[Evaluation]) -> tuple[float, float] | None:
-    accuracies = [item.accuracy for item in evaluations]
     n, known = evaluations[0].n, outcomes(evaluations)
     if n is None:
-        return t_interval(accuracies) if len(accuracies) > 1 else None
+        return None
     if known is not None:
         return accuracy_interval(known)
-    return rough_accuracy_interval(accuracies, n) if len(accuracies) > 1 else wilson(accuracies[0] * n, n)
+    return rough_accuracy_interval([item.accuracy for item in evaluations], n)
 
 
 def _remarks(group: Group) -> list[str]:
@@ -155,14 +154,14 @@ def _ignored(evidence: Evidence) -> list[str]:
 
 
 def _interrupted_row(run: Run, note: str) -> Row:
-    cells: Row = {"name": run.method, "model": run.model, "eps": run.eps, "seeds": 1, "dataset": run.dataset}
+    cells: Row = {"name": short_name(run), "model": run.model, "eps": run.eps, "seeds": 1, "dataset": run.dataset}
     cells["note"] = note
     return {column: cells.get(column) for column in COLUMNS}
 
 
 def _mean(values: Sequence[float | None]) -> int | float | None:
-    known = [float(value) for value in values if value is not None]
+    known = [value for value in values if value is not None]
     if not known:
         return None
     mean = mean_sd(known)[0]
-    return int(mean) if mean.is_integer() and all(type(value) is int for value in values) else mean
+    return int(mean) if mean.is_integer() and all(type(value) is int for value in known) else mean

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -82,7 +81,7 @@ def number(item: Located, key: str, largest: float = LARGEST) -> float | None:
     value = item.record.get(key)
     if value is None:
         return None
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= largest:
+    if type(value) not in (int, float) or not 0 <= value <= largest:  # NaN and infinity are in no range
         raise wrong(item, key, f"a number from 0 to {largest:g}")
     return float(value)
 

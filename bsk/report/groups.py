@@ -113,8 +113,13 @@ def names(groups: Sequence[Group]) -> list[str]:
         run = group.first.run
         flags = _flags(run)
         shown = [f"{key}={plain(flags[key])}" for key in telling[run.method] if key in flags]
-        found.append(" ".join([run.method or Path(run.checkpoint).stem, *shown]))
+        found.append(" ".join([short_name(run), *shown]))
     return found
+
+
+def short_name(run: Run) -> str:
+    """Return the method id, or the name of the file of a network that bsk did not train."""
+    return run.method or Path(run.checkpoint).stem
 
 
 def settings(run: Run) -> str:

@@ -53,6 +53,7 @@ def run(
     """
     share = share or Share()
     split = data.split("train", limit)
+    state = new_state(settings, data, split.images.shape[1], split.images.shape[2], device)
     header = _header(settings, data, device, limit, tuple(split.images.shape[1:]))
     with _log(checkpoint, share) as log:
         going_on = not force and _may_go_on(checkpoint, header)
@@ -66,7 +67,6 @@ def run(
             device=device,
         )
         training = Training(settings, loader, data.split("val"), outputs, share, device, stopping)
-        state = new_state(settings, data, split.images.shape[1], split.images.shape[2], device)
         if going_on:
             states.restore(last_path(checkpoint), state)
             outputs.cut_log((state.step - bool(state.epoch_passes.forward)) // len(loader))
@@ -147,5 +147,3 @@ def _end(outputs: Outputs, state: states.State, checkpoint: Path) -> dict[str, A
     }
     outputs.log(end)
     return {**outputs.header, **end}
-
-

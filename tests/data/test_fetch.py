@@ -191,9 +191,7 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
-def test_https_alone_even_after_a_redirection(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_https_alone_even_after_a_redirection(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.redirect = "ftp://127.0.0.1/x"
     with pytest.raises(UsageError, match="expected an https URL"):
         download(f"{site.url}/x", tmp_path / "x")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -10,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from bsk.cli.compare import FORMATS as OFFERED
+from bsk.cli.compare import compare as command
+from bsk.errors import BskError
 from bsk.report.comparison import COLUMNS, compare
-from bsk.report.tables import render
+from bsk.report.tables import FORMATS, render
 
 Make = Any
 
@@ -23,12 +27,15 @@ def file(results: Make, tmp_path: Path) -> Path:
     return path
 
 
+def test_the_formats_offered_are_those_there_are() -> None:
+    assert list(FORMATS) == OFFERED
+
+
 def test_a_pipe_gets_tsv_of_files_and_of_stdin(bsk: Make, file: Path, results: Make, place: Make) -> None:
     expected = render(compare(place(results))[0], "tsv")
     assert bsk("compare results.jsonl").stdout == expected
     piped = bsk("compare", input=file.read_text())
     assert piped.stdout == expected and piped.stderr == ""
-    assert bsk("compare", "-", "--format", "jsonl", input=file.read_text()).stdout.count("\n") == 2
 
 
 def test_sorting_by_the_fifth_column_is_sorting_by_robust_accuracy(bsk: Make, file: Path) -> None:
@@ -72,19 +79,29 @@ def test_notices_go_to_stderr_and_the_picture_to_its_file(bsk: Make, file: Path,
 @pytest.mark.parametrize(
     ("arguments", "input", "code", "message"),
     [
-        ("compare", "", 3, "stdin: no evaluation or log records among 0; run bsk evaluate"),
-        ("compare", '{"kind": "data"}\n', 3, "stdin: no evaluation or log records among 1; run bsk evaluate"),
-        ("compare", "not json\n", 3, "stdin:1: not a JSON record (Expecting value); remove the line"),
-        (
-            "compare no.jsonl",
-            "",
-            3,
-            "no.jsonl: cannot read: No such file or directory; give a JSONL file that bsk wrote",
-        ),
-        ("compare - --format tvs", "", 2, "--format tvs: no such format; did you mean tsv?"),
-        ("compare - --plot a.pdf", "", 2, "--plot a.pdf: must end in .png or .svg; other formats are not drawn"),
+        ({}, "", 3, "stdin: no evaluation or log records among 0; run bsk evaluate"),
+        ({}, '{"kind": "data"}\n', 3, "stdin: no evaluation or log records among 1; run bsk evaluate"),
+        ({}, "not json\n", 3, "stdin:1: not a JSON record (Expecting value); remove the line"),
+        ({"files": [Path("no.jsonl")]}, "", 3, "no.jsonl: cannot read: No such file or directory; give a JSONL file"),
+        ({"format": "tvs"}, "", 2, "--format tvs: no such format; did you mean tsv?"),
+        ({"plot": Path("a.pdf")}, "", 2, "--plot a.pdf: must end in .png or .svg; other formats are not drawn"),
     ],
 )
-def test_errors_are_one_line_and_a_code(bsk: Make, arguments: str, input: str, code: int, message: str) -> None:
-    done = bsk(arguments, input=input, check=code)
-    assert done.stdout == "" and done.stderr == f"bsk: {message}\n"
+def test_errors_are_one_line_with_a_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: dict[str, Any],
+    input: str,
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input.encode())))
+    with pytest.raises(BskError) as error:
+        command(**arguments)
+    assert error.value.exit_code == code and str(error.value).startswith(message) and "\n" not in str(error.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_error_of_the_command_line(bsk: Make) -> None:
+    done = bsk("compare no.jsonl", check=3)
+    assert done.stdout == "" and done.stderr.startswith("bsk: no.jsonl: cannot read") and done.stderr.count("\n") == 1

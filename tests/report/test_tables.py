@@ -57,18 +57,25 @@ TSV = (
     "pgd-20\t564.0\t\t\t-0.0625\t0.00004\tdigits\ttest\tbest\ttrained at eps 0.1\t-0.1\t0.025\n"
 )
 
+CAPTION = (
+    "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals; "
+    "sd over seeds; difference to the first row, p by exact McNemar"
+)
+
 TABLE = """\
 digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals;
 sd over seeds; difference to the first row, p by exact McNemar
 
-method                 natural             robust   sd          difference        p  training
-fast-at      98.0 [96.1, 99.0]  62.5 [58.0, 67.0]  1.0                                  3.0 s
-bs gamma=2   95.0 [92.0, 97.0]   0.0 [0.0, 100.0]       -6.2 [-10.0, +2.5]  <0.0001   9.4 min  [1]
+method                natural             robust   sd          difference        p  training
+fast-at     98.0 [96.1, 99.0]  62.5 [58.0, 67.0]  1.0                                  3.0 s
+bs gamma=2  95.0 [92.0, 97.0]   0.0 [0.0, 100.0]       -6.2 [-10.0, +2.5]  <0.0001   9.4 min  [1]
 
 [1] trained at eps 0.1
 """
 
-MARKDOWN = r"""digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals; sd over seeds; difference to the first row, p by exact McNemar
+MARKDOWN = (
+    CAPTION
+    + r"""
 
 | method | natural | robust | sd | difference | p | training |  |
 | :-- | --: | --: | --: | --: | --: | --: | :-- |
@@ -77,8 +84,12 @@ MARKDOWN = r"""digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 se
 
 [1] trained at eps 0.1
 """
+)
 
-LATEX = r"""% digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals; sd over seeds; difference to the first row, p by exact McNemar
+LATEX = (
+    "% "
+    + CAPTION
+    + r"""
 % [1] trained at eps 0.1
 % needs \usepackage{booktabs}
 \begin{tabular}{lrrrrrrl}
@@ -90,6 +101,7 @@ bs gamma=2 & 95.0 [92.0, 97.0] & 0.0 [0.0, 100.0] &  & $-$6.2 [$-$10.0, +2.5] & 
 \bottomrule
 \end{tabular}
 """
+)
 
 
 @pytest.mark.parametrize(("format", "text"), [("tsv", TSV), ("table", TABLE), ("markdown", MARKDOWN), ("latex", LATEX)])
@@ -121,12 +133,13 @@ def test_what_differs_has_a_column_and_what_does_not_a_caption() -> None:
     )
     one = row(name="bs", robust=0.5, seeds=1, n=None, model=None, selected=None, difference=0.1)
     assert caption([one, {**one, "attack": "fgsm"}]) == (
-        "digits, test split, eps 0.2, 1 seed; percent with 95 % intervals; difference to the first row of the same attack"
+        "digits, test split, eps 0.2, 1 seed; percent with 95 % intervals; "
+        "difference to the first row of the same attack"
     )
 
 
 def test_intervals_give_way_to_the_width_of_a_terminal() -> None:
-    wide = {**BS, "name": "a-method-with-a-name-of-forty-characters"}
+    wide = {**BS, "name": "a-method-of-thirty-characters!"}
     lines = render([FAST_AT, wide], "table").splitlines()
     assert max(map(len, lines)) <= 100
     assert "[58.0, 67.0]" in lines[4] and "[96.1, 99.0]" not in lines[4] and "[-10.0, +2.5]" not in lines[5]

@@ -1,0 +1,229 @@
+"""The commands as a shell sees them: streams, exit codes, one line an error, nothing half-written."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bsk.attacks import registry as attacks
+from bsk.cli import options
+from bsk.data.sources import DATASETS
+from bsk.models.registry import MODELS
+from bsk.training.methods import METHODS
+
+TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
+
+
+@pytest.fixture
+def trained(call, toy: Path, tmp_path: Path) -> Path:
+    call("train", "--data", toy, *TRAIN, "--method", "bs", "--out", "m.safetensors", "--quiet")
+    return tmp_path / "m.safetensors"
+
+
+def only_line(stderr: str) -> str:
+    """Return the one line that an error is."""
+    assert stderr.startswith("bsk: ") and stderr.count("\n") == 1 and "Traceback" not in stderr, stderr
+    return stderr.strip()
+
+
+def test_names_in_help_and_completion_are_the_registries() -> None:
+    assert sorted(options.METHODS) == sorted(METHODS)
+    assert list(DATASETS) == options.DATASETS and options.MODELS == MODELS
+    assert options.ATTACKS == attacks.ATTACKS
+
+
+def test_help_is_fast_and_imports_no_torch(bsk) -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "bsk", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "prepare-data" in loaded.stdout
+    modules = {line.split("|")[-1].strip() for line in loaded.stderr.splitlines()}
+    assert not modules & {"torch", "numpy", "rich", "matplotlib", "safetensors", "scipy"}
+    for command in ("prepare-data", "train", "attack", "evaluate", "compare"):
+        text = bsk(command, "--help").stdout
+        assert "bsk " + command in text, "each help shows an example"
+
+
+def test_the_whole_pipe(bsk, toy: Path, trained: Path, tmp_path: Path) -> None:
+    done = bsk("evaluate", trained, "--data", toy, "--attack", "natural,pgd-5", "--out", "results.jsonl")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["attack"] for r in records] == ["natural", "pgd-5"]
+    assert (tmp_path / "results.jsonl").read_text() == done.stdout
+    assert records[0]["n"] == 90 and records[0]["method"] == "bs" and records[0]["flags"]["gamma"] == 1.0
+    assert records[1]["eps"] == 0.1 and records[1]["attack_parameters"]["step"] == pytest.approx(0.1 / 4)
+    table = bsk("compare", input=done.stdout).stdout.splitlines()
+    assert table[0].split("\t")[:5] == ["name", "model", "eps", "natural", "robust"] or len(table) == 2
+    assert float(table[1].split("\t")[4]) == records[1]["accuracy"]
+
+
+def test_train_prints_one_record_and_progress_goes_to_stderr(call, toy: Path, tmp_path: Path) -> None:
+    done = call("train", "--data", toy, *TRAIN, "--method", "fast-at", "--gamma", "1", "--step", "8/255")
+    record = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1 and record["checkpoint"] == "runs/toy-fast-at-1.safetensors"
+    assert record["flags"]["step"] == 8 / 255
+    assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == ["epoch 1", "epoch 2"]
+    again = call("train", "--data", toy, *TRAIN, "--method", "fast-at", "--step", "8/255", "--quiet")
+    assert again.stderr == "" and json.loads(again.stdout)["checkpoint_sha256"] == record["checkpoint_sha256"]
+
+
+def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path: Path) -> None:
+    words = ["--attack", "pgd-5", "--limit", "30", "--out", "adv.safetensors", "--quiet"]
+    record = json.loads(call("attack", trained, "--data", toy, *words).stdout)
+    tensors = load_file(tmp_path / "adv.safetensors")
+    assert tensors["images"].shape == (30, 1, 8, 8) and tensors["images"].dtype == torch.float32
+    assert tensors["images"].min() >= 0 and tensors["images"].max() <= 1
+    right = tensors["predictions"] == tensors["labels"]
+    assert float(right.float().mean()) == pytest.approx(record["accuracy"])
+    clean = load_file(toy)
+    by_index = {int(i): image for i, image in zip(clean["test_index"], clean["test_images"], strict=True)}
+    for index, image in zip(tensors["index"], tensors["images"], strict=True):
+        assert (image - by_index[int(index)] / 255).abs().max() <= 0.1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("train --eps 8/0", 2, "8/0 is not a number"),
+        ("train --eps -8/255", 2, "--eps -0.0313"),
+        ("train --eps 31", 2, "--eps 31"),
+        ("train --eps nan", 2, "not a number"),
+        ("train --eps 0", 2, "--eps 0"),
+        ("train --method tradse", 2, "did you mean trades?"),
+        ("train --model resnet81", 2, "did you mean resnet18"),
+        ("train --start bakcward", 2, "did you mean backward?"),
+        ("train --schedule cycle", 2, "did you mean cyclic?"),
+        ("train --precision fp8", 2, "--precision fp8"),
+        ("train --lr 0", 2, "--lr 0"),
+        ("train --beta -1", 2, "--beta -1"),
+        ("train --epochs 0", 2, "epochs"),
+        ("train --device tpu", 2, "--device tpu"),
+        ("train --out m.pt", 2, "must end in .safetensors"),
+        ("train --gama 1", 2, "--gama"),
+        ("trian", 2, "trian"),
+        ("evaluate m.safetensors --attack pdg-20", 2, "did you mean pgd-20?"),
+        ("evaluate m.safetensors --attack pgd-5,", 2, "no such attack"),
+        ("evaluate m.safetensors --eps 2", 2, "--eps 2"),
+        ("evaluate m.safetensors --split tset", 2, "did you mean test?"),
+        ("evaluate missing.safetensors", 3, "missing.safetensors: no such file"),
+        ("evaluate .", 3, "is a folder"),
+        ("prepare-data cifar11", 2, "did you mean cifar10?"),
+        ("compare missing.jsonl", 3, "missing.jsonl"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_its_exit_code(call, toy: Path, tmp_path: Path, words, code, said) -> None:
+    (tmp_path / "data").mkdir()
+    shutil.copy(toy, tmp_path / "data" / "cifar10.safetensors")
+    (tmp_path / "m.safetensors").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    done = call(*words.split(), check=code)
+    assert said in only_line(done.stderr) and done.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_files_that_are_not_what_they_should_be(call, toy: Path, trained: Path, tmp_path: Path) -> None:
+    whole = trained.read_bytes()
+    (tmp_path / "torn.safetensors").write_bytes(whole[:-7])
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    (tmp_path / "huge.safetensors").write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+    for name, said in [
+        ("torn", "not a whole safetensors file"),
+        ("empty", "not a whole safetensors file"),
+        ("foreign", "not written by bsk"),
+        ("huge", "not a whole safetensors file"),
+    ]:
+        line = only_line(call("evaluate", f"{name}.safetensors", "--data", toy, check=3).stderr)
+        assert f"{name}.safetensors" in line and said in line
+    line = only_line(call("evaluate", toy, "--data", toy, check=3).stderr)
+    assert "expected a model or training-state file, found a data file" in line
+    line = only_line(call("evaluate", trained, "--data", trained, check=3).stderr)
+    assert "m.safetensors" in line
+
+
+def test_a_checkpoint_for_other_classes(call, trained: Path, tmp_path: Path) -> None:
+    call("prepare-data", "digits")
+    line = only_line(call("evaluate", trained, "--dataset", "digits", check=3).stderr)
+    assert "trained for 3 classes, digits.safetensors has 10; pass --data" in line
+
+
+def test_the_default_data_is_named_with_the_next_step(call) -> None:
+    line = only_line(call("train", check=3).stderr)
+    assert "data/cifar10.safetensors: no such file; run bsk prepare-data cifar10" in line
+
+
+def test_an_output_folder_that_cannot_be_written(call, toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    line = only_line(call("train", "--data", toy, *TRAIN, "--out", "file/m.safetensors", check=3).stderr)
+    assert "cannot write" in line
+    line = only_line(call("train", "--data", toy, *TRAIN, "--out", "/proc/none/m.safetensors", check=3).stderr)
+    assert "/proc/none" in line
+
+
+def test_a_closed_pipe_is_silent(trained: Path, toy: Path, tmp_path: Path) -> None:
+    many = " ".join([str(trained)] * 2)
+    script = f"set -o pipefail; '{sys.executable}' -m bsk evaluate {many} --data {toy} --attack natural --quiet | true"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_goes_on(toy: Path, tmp_path: Path, number, code) -> None:
+    words = ["train", "--data", toy, *TRAIN, "--epochs", "12", "--method", "trades", "--out", "m.safetensors"]
+    command = [sys.executable, "-m", "bsk", *map(str, words)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    process.stderr.readline()  # the first epoch is done
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == code and out == "" and "the same command goes on from there" in err
+    assert not list(tmp_path.glob(".*tmp"))
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["last_epoch"] == 12 and "epoch 1:" not in done.stderr
+
+
+def test_a_full_disk_loses_nothing(call, toy: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root can make a small file system")
+    try:
+        line = call("train", "--data", toy, *TRAIN, "--model", "cnn-32", "--out", small / "m.safetensors", check=3)
+        assert "cannot write" in line.stderr.splitlines()[-1] and "Traceback" not in line.stderr
+        assert not (small / "m.safetensors").exists() and not list(small.glob(".*"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_progress_is_drawn_on_a_terminal_only(toy: Path, tmp_path: Path) -> None:
+    main, side = pty.openpty()
+    words = ["train", "--data", str(toy), *TRAIN, "--out", "m.safetensors"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bsk", *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=side, env=environment
+    )
+    os.close(side)
+    shown, end = b"", time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            chunk = os.read(main, 4096)
+        except OSError:
+            break
+        shown += chunk
+    assert process.wait() == 0 and process.stdout is not None
+    assert json.loads(process.stdout.read())["kind"] == "end"
+    assert b"\x1b[" in shown and b"epoch 2" in shown
+
+
+def test_python_m_bsk_version_and_bare_call(bsk) -> None:
+    assert bsk("--version").stdout == "bsk 0.1.0\n"
+    assert "Usage" in bsk("--help").stdout
