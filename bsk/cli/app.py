@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -16,12 +18,20 @@ from bsk.version import VERSION
 app = typer.Typer(
     name="bsk",
     help="Train image classifiers that withstand adversarial perturbations, and measure whether they do.",
-    epilog="bsk prepare-data digits; bsk train --dataset digits --epochs 30 | bsk evaluate runs/*.safetensors",
+    epilog="\b\nbsk prepare-data digits\n"
+    "bsk train --dataset digits --epochs 30 --schedule cyclic --out bs.safetensors\n"
+    "bsk evaluate bs.safetensors --attack natural,pgd-20 | bsk compare",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _paragraphs(command: Callable[..., object]) -> str:
+    """Return a command's docstring with its indented examples marked as not to be wrapped."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join("\b\n" + p if p.startswith("    ") else p for p in paragraphs)
 
 
 def _version(value: bool) -> None:
@@ -38,11 +48,8 @@ def _shared(
     CHOICES.debug = debug
 
 
-app.command("prepare-data")(prepare_data)
-app.command()(train)
-app.command()(attack)
-app.command()(evaluate)
-app.command()(compare)
+for command in (prepare_data, train, attack, evaluate, compare):
+    app.command(command.__name__.replace("_", "-"), help=_paragraphs(command))(command)
 
 
 def main() -> None:

@@ -33,7 +33,9 @@ def compare(
     ] = None,
     quiet: o.Quiet = False,
 ) -> None:
-    r"""Compare methods: seeds pooled, 95 % intervals, difference to the first row with a paired exact test.
+    r"""Compare methods in one table.
+
+    Seeds are pooled, intervals are of 95 %, differences to the first row come with a paired exact test.
 
     One row per method and attack. Rows of another eps, split, data or attack than the first are not compared
     with it, and say so. Piped, the table is TSV: 1 name, 2 model, 3 eps, 4 natural, 5 robust, ...

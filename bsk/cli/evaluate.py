@@ -39,12 +39,14 @@ def evaluate(
     threads: o.Threads = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Attack checkpoints, in fp32 with the model in eval mode; one JSON record per checkpoint and attack.
+    """Measure how many examples survive.
 
-    A record has the accuracy, its 95 % interval, all parameters, the cost, and one bit an example, so that
-    bsk compare can pair any two of them. An example is lost at the first iterate that is misclassified.
+    Prints one JSON record per checkpoint and attack, in fp32 with the model in eval mode. A record has the
+    accuracy, its 95 % interval, all parameters, the cost, and one bit an example, so that bsk compare can pair any
+    two of them. An example is lost at the first iterate that is misclassified.
 
         bsk evaluate runs/*.safetensors --attack natural,pgd-100 --out results.jsonl | bsk compare
+        bsk evaluate runs/bs.safetensors --attack pgd-50x10,cw-100 --eps 8/255 --limit 1000
     """
     flags = locals()
     from bsk.evaluation.run import evaluate as run
@@ -78,7 +80,7 @@ def attack(
     threads: o.Threads = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Write the adversarial images of one attack, with labels, indices and predictions.
+    """Write the adversarial images of an attack.
 
     F.safetensors has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` (in the data's source order) and
     `predictions`; its header has the record that is printed too.

@@ -28,9 +28,10 @@ def prepare_data(
     size: Annotated[int | None, typer.Option(min=4, help="For folder: resize images to this side.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Convert a data set once: images as bytes, labels, a held-out val split, in one safetensors file.
+    """Convert a data set once, to one file.
 
-    Prints one JSON record. The same source always gives the same bytes.
+    Writes images as bytes, labels and a held-out val split to data/NAME.safetensors, and prints one JSON
+    record. The same source always gives the same bytes.
 
         bsk prepare-data digits
         bsk prepare-data cifar10 --from cifar-10-python.tar.gz

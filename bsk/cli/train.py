@@ -54,14 +54,16 @@ def train(
     force: o.Force = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train a classifier to withstand perturbations; the same command again goes on where it was.
+    """Train a classifier by one method.
 
-    Writes F.safetensors (the epoch that is best under PGD-20 on held-out val images), F.last.safetensors (all
-    that going on needs) and F.jsonl (the log), and prints one JSON record. A method is a row of flags, and
-    each of them can be overridden. Several GPUs: torchrun --nproc-per-node=N -m bsk train ...
+    The same command again goes on where it was stopped. Writes F.safetensors (the epoch that is best under PGD-20
+    on held-out val images), F.last.safetensors (all that going on needs) and F.jsonl (the log), and prints one JSON
+    record. A method is a row of flags, and each of them can be overridden. Several GPUs: torchrun --nproc-per-
+    node=N -m bsk train ...
 
         bsk train --method bs --gamma 1 --beta 10 --step 8/255
         bsk train --method trades --dataset digits --epochs 30 --schedule cyclic
+        bsk train --method fast-at --start backward --gamma 2 --out runs/mine.safetensors
     """
     flags = locals()
     from bsk.cli.progress import TrainingProgress

@@ -16,7 +16,7 @@ from bsk.models.modes import device_name
 from bsk.report.statistics import wilson
 from bsk.version import VERSION
 
-_FROM_HEADER = ("method", "model", "dataset", "seed", "selected", "epoch", "flags")
+_FROM_HEADER = ("method", "model", "dataset", "seed", "selected", "epoch", "complete", "flags")
 _COSTS = ("train_seconds", "train_forward_passes", "train_backward_passes")
 
 

@@ -133,8 +133,8 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
     seconds = time.perf_counter() - start
     record = _epoch_record(training, state, seconds)
     state.validation_seconds += seconds
-    state.passes.forward += state.epoch_passes.forward
-    state.passes.backward += state.epoch_passes.backward
+    state.passes.forward += record["forward_passes"]
+    state.passes.backward += record["backward_passes"]
     state.sums.zero_()
     state.epoch_passes, state.epoch_seconds = Passes(), 0.0
     if is_better(state.last, state.best, training.settings):

@@ -54,7 +54,8 @@ def run(
     share = share or Share()
     split = data.split("train", limit)
     state = new_state(settings, data, split.images.shape[1], split.images.shape[2], device)
-    header = _header(settings, data, device, limit, tuple(split.images.shape[1:]))
+    val = data.split("val")
+    header = _header(settings, data, device, limit, tuple(split.images.shape[1:]), len(val.labels))
     with _log(checkpoint, share) as log:
         going_on = not force and _may_go_on(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
@@ -66,7 +67,7 @@ def run(
             seed=settings.seed,
             device=device,
         )
-        training = Training(settings, loader, data.split("val"), outputs, share, device, stopping)
+        training = Training(settings, loader, val, outputs, share, device, stopping)
         if going_on:
             states.restore(last_path(checkpoint), state)
             outputs.cut_log((state.step - bool(state.epoch_passes.forward)) // len(loader))
@@ -78,7 +79,7 @@ def run(
 
 
 def _header(
-    settings: Settings, data: DataFile, device: torch.device, limit: int | None, shape: tuple[int, ...]
+    settings: Settings, data: DataFile, device: torch.device, limit: int | None, shape: tuple[int, ...], val_n: int
 ) -> dict[str, Any]:
     return {
         "method": settings.method,
@@ -91,6 +92,7 @@ def _header(
         "std": list(data.std),
         "eps": settings.eps,
         "seed": settings.seed,
+        "val_n": val_n,
         "flags": {**settings.flags(), "limit": limit},
         "version": VERSION,
         "torch": torch.__version__,

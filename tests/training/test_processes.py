@@ -1,0 +1,83 @@
+"""Two gloo processes against one: the same images, the same perturbations, the same loss and weights."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from bsk.data.batches import Loader, Share
+from bsk.data.store import open_data
+from bsk.training.loop import new_state
+from bsk.training.methods import METHODS
+from bsk.training.processes import sum_over_processes
+from bsk.training.schedules import Rates
+from bsk.training.settings import Settings
+from bsk.training.step import update
+
+CPU = torch.device("cpu")
+
+
+def three_updates(data: Path, share: Share, method: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the summed losses and all weights after three updates with batch norm in eval mode."""
+    torch.set_num_threads(1)
+    opened = open_data(data)
+    row = METHODS[method].at(0.1)
+    settings = Settings(method, row, "cnn-4", "toy", 0.1, 1, 33, "cyclic", 0.1, 0.9, 5e-4, "fp32", "crop-flip", seed=1)
+    state = new_state(settings, opened, 1, 8, CPU)
+    state.model.eval()
+    train = opened.split("train")
+    loader = Loader(train.images, train.labels, batch_size=33, augment="crop-flip", seed=1, device=CPU)
+    for i, batch in enumerate(loader.epoch(0, 0, share)):
+        if i < 3:
+            update(state, settings, batch, share, Rates(0.1, 0.9))
+    return sum_over_processes(state.sums, share), torch.cat([p.detach().reshape(-1) for p in state.model.parameters()])
+
+
+def one_of_two(rank: int, meeting: str, data: Path, method: str, out: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    result = three_updates(data, Share(rank, 2), method)
+    torch.save(result, f"{out}.{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("method", ["bs", "trades", "fast-at"])
+def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) -> None:
+    sums, weights = three_updates(toy, Share(), method)
+    mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, method, str(tmp_path / "out")), nprocs=2)
+    found = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in (0, 1)]
+    assert torch.equal(found[0][1], found[1][1]), "the processes keep the same weights"
+    torch.testing.assert_close(found[0][0], sums, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[0][1], weights, rtol=0, atol=1e-5)
+
+
+def test_shares_are_all_rows_once() -> None:
+    rows = torch.arange(11)
+    for world in (1, 2, 3, 12):
+        parts = [Share(rank, world).of(rows) for rank in range(world)]
+        assert torch.equal(torch.cat(parts), rows)
+        assert [Share(rank, world).first(11) for rank in range(world)] == [
+            sum(len(p) for p in parts[:rank]) for rank in range(world)
+        ]
+
+
+def test_torchrun_trains_and_one_process_writes(toy: Path, tmp_path: Path) -> None:
+    words = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--threads", "1", "--out", "m.safetensors"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29713"]
+    done = subprocess.run(
+        [*torchrun, "-m", "bsk", "train", "--data", str(toy), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    log = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert [r["kind"] for r in log] == ["start", "epoch", "epoch", "end"]
+    assert record["train_forward_passes"] == 2 * 4 * 240 and record["train_backward_passes"] == 2 * 4 * 240
