@@ -78,6 +78,7 @@ def attack(
     seed: AttackSeed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
+    force: o.Force = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Write the adversarial images of an attack.
@@ -90,8 +91,9 @@ def attack(
     flags = locals()
     from bsk.evaluation.run import attacked
     from bsk.files import checkpoints
+    from bsk.files.headers import check_replaceable
 
-    o.checked_suffix(out)
+    check_replaceable(o.checked_suffix(out), "attack", force)
     subject, (named,), bench = lay_out(checkpoint, flags)
     with EvaluationProgress(checkpoint.name) as progress:
         record, verdicts = attacked(subject, named, bench, progress.show, keep_images=True)

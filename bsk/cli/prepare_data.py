@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bsk.cli.console import Bar, emit_record, note
-from bsk.cli.options import DATASETS, Quiet, completing
+from bsk.cli.options import DATASETS, Force, Quiet, checked_suffix, completing
 
 
 def prepare_data(
@@ -26,6 +26,7 @@ def prepare_data(
     train_limit: Annotated[int | None, typer.Option(min=1, help="Training images left, class-balanced.")] = None,
     test_limit: Annotated[int | None, typer.Option(min=1, help="Test images left, class-balanced.")] = None,
     size: Annotated[int | None, typer.Option(min=4, help="For folder: resize images to this side.")] = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert a data set once, to one file.
@@ -38,13 +39,16 @@ def prepare_data(
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
     """
     from bsk.data.sources import prepare
+    from bsk.files.headers import check_replaceable
 
+    path = checked_suffix(out or Path("data") / f"{name}.safetensors")
+    check_replaceable(path, "data", force)
     bar = Bar("download")
     try:
         record = prepare(
             name,
             source,
-            out or Path("data") / f"{name}.safetensors",
+            path,
             val=val,
             train_limit=train_limit,
             test_limit=test_limit,

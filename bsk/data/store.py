@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from bsk.data.info import Info, problem
 from bsk.data.order import Images, Labels, Rows, balanced_order
 from bsk.errors import InputError
 from bsk.files.atomic import replacing
-from bsk.files.records import SCHEMA, parse, sha256
+from bsk.files.headers import KEY, load_header, opening
+from bsk.files.records import SCHEMA, sha256
 from bsk.version import VERSION
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["SPLITS", "DataFile", "Info", "Part", "Split", "balanced_order", "open_data", "write"]
 
 SPLITS = ("train", "val", "test")
-KEY = "bsk"  # the one metadata key: several would be written in random order
-HEADER_LIMIT = 1 << 24  # bytes of header that are still believed
 CHUNK = 1 << 22  # bytes of pixels gathered at a time
 DTYPES = {"images": "U8", "labels": "I64", "index": "I64"}
 WORDS = {"U8": "uint8", "I64": "int64", "F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
@@ -84,7 +82,7 @@ class DataFile(Info):
         n = self.counts[name] if limit is None else min(limit, self.counts[name])
         if n <= 0:
             raise InputError(f"{self.path}: no {name} examples to take; prepare data with some, or raise the limit")
-        with _reading(self.path), safe_open(self.path, framework="pt") as file:
+        with opening(self.path, _again(self.path)), safe_open(self.path, framework="pt") as file:
             return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES})
 
 
@@ -137,38 +135,14 @@ def open_data(path: Path) -> DataFile:
     Raises:
         InputError: it is missing, torn, not a data file of bsk, or does not hold what it says.
     """
-    with _reading(path):
-        _check_size(path)
-        with safe_open(path, framework="np") as file:
-            header = _header(path, (file.metadata() or {}).get(KEY))
-            shapes = {name: _shape(path, file, name) for name in SPLITS}
-            data = _described(path, header)
-            _check_shapes(data, shapes)
-            for name in SPLITS:
-                _check_labels(data, name, file.get_tensor(f"{name}_labels"))
+    header = load_header(path, "data", _again(path))
+    with opening(path, _again(path)), safe_open(path, framework="np") as file:
+        shapes = {name: _shape(path, file, name) for name in SPLITS}
+        data = _described(path, header)
+        _check_shapes(data, shapes)
+        for name in SPLITS:
+            _check_labels(data, name, file.get_tensor(f"{name}_labels"))
     return data
-
-
-def _check_size(path: Path) -> None:
-    """Refuse a header that no data file has before the library reads it."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the .safetensors file that bsk prepare-data wrote")
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > HEADER_LIMIT:
-        raise InputError(f"{path}: not a safetensors file (a header of {length} bytes); {_again(path)}")
-
-
-def _header(path: Path, text: str | None) -> dict[str, Any]:
-    if text is None:
-        raise InputError(f"{path}: a safetensors file, but not written by bsk; {_again(path)}")
-    header = next(parse([text.encode() + b"\n"], f"{path}: header"), {})
-    kind, schema = header.get("kind"), header.get("schema")
-    if kind != "data":
-        raise InputError(f"{path}: expected a data file, found a {kind} file; give one of bsk prepare-data")
-    if schema != SCHEMA:
-        raise InputError(f"{path}: schema {schema}, this bsk reads {SCHEMA}; {_again(path)}")
-    return header
 
 
 def _shape(path: Path, file: Any, name: str) -> list[int]:
@@ -225,18 +199,4 @@ def _check_labels(data: DataFile, name: str, labels: Labels) -> None:
 
 
 def _again(path: Path) -> str:
-    return f"make it again with: bsk prepare-data {path.stem}"
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while reading a safetensors file into one line."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; make it with: bsk prepare-data {path.stem}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror or error}; check the path") from error
-    except (SafetensorError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0][:80]
-        raise InputError(f"{path}: not a whole safetensors file ({reason}); {_again(path)}") from error
+    return f"make it with: bsk prepare-data {path.stem}"

@@ -10,12 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bsk.errors import InputError
 from bsk.files.atomic import naming_the_file, replacing
+from bsk.files.headers import KEY, load_header, opening
 from bsk.files.records import SCHEMA
-
-KEY = "bsk"  # the one metadata key: several would be written in random order
-HEADER_LIMIT = 1 << 24  # bytes of metadata that are still believed
 
 
 def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -37,45 +34,8 @@ def load(path: Path, kind: str | tuple[str, ...]) -> tuple[dict[str, Tensor], di
         InputError: the file is missing, is not a whole safetensors file, or holds something else.
     """
     header = load_header(path, kind)
-    with _opening(path), safe_open(path, framework="pt") as file:
+    with opening(path), safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - no dict
-
-
-def load_header(path: Path, kind: str | tuple[str, ...]) -> dict[str, Any]:
-    """Return the header alone of a file of one of these kinds; see `load`."""
-    with _opening(path), safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-    kinds = (kind,) if isinstance(kind, str) else kind
-    try:
-        header = json.loads(metadata[KEY])
-        found, schema = header["kind"], header["schema"]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: a safetensors file, but not written by bsk; give one that bsk wrote") from error
-    if found not in kinds:
-        raise InputError(f"{path}: expected a {' or '.join(kinds)} file, found a {found} file; check the path")
-    if schema != SCHEMA:
-        raise InputError(f"{path}: schema {schema}, this bsk reads {SCHEMA}; use the version that wrote it")
-    return dict(header)
-
-
-class _opening:
-    """Turn what goes wrong while reading a safetensors file into one line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        if self.path.is_dir():
-            raise InputError(f"{self.path}: is a folder; give a .safetensors file")
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise InputError(f"{self.path}: no such file; check the path") from error
-        if isinstance(error, OSError):
-            raise InputError(f"{self.path}: cannot read: {error.strerror or error}; check the path") from error
-        if isinstance(error, (SafetensorError, UnicodeDecodeError)):
-            reason = str(error).splitlines()[0][:80]
-            raise InputError(f"{self.path}: not a whole safetensors file ({reason}); make it again") from error
 
 
 class _safetensors_as_os_errors:

@@ -13,7 +13,8 @@ import torch
 from bsk.data.batches import Loader, Share
 from bsk.data.store import DataFile
 from bsk.errors import InputError
-from bsk.files import checkpoints, records
+from bsk.files import records
+from bsk.files.headers import load_header
 from bsk.models.modes import device_name
 from bsk.training import state as states
 from bsk.training.loop import Training, Watcher, new_state, train
@@ -117,7 +118,7 @@ def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
         if checkpoint.exists() and _finished_epoch(checkpoint):
             raise InputError(f"{checkpoint}: exists, with no {last.name} to go on from; pass --force to replace it")
         return False
-    changed = differences(checkpoints.load_header(last, states.KIND), header)
+    changed = differences(load_header(last, states.KIND), header)
     if changed:
         advice = "choose another --out, or --force to start over"
         raise InputError(f"{checkpoint}: was trained with {', '.join(changed)}; {advice}")
@@ -127,14 +128,14 @@ def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
 def _finished_epoch(checkpoint: Path) -> bool:
     """A checkpoint that bsk wrote in its first epoch may stand without `.last` after a crash; others stay."""
     try:
-        header = checkpoints.load_header(checkpoint, KIND)
+        header = load_header(checkpoint, KIND)
     except InputError:
         return True
     return bool(header.get("complete", True)) or header.get("epoch") != 1
 
 
 def _end(outputs: Outputs, state: states.State, checkpoint: Path) -> dict[str, Any]:
-    if outputs.writes and not checkpoints.load_header(checkpoint, KIND).get("complete"):
+    if outputs.writes and not load_header(checkpoint, KIND).get("complete"):
         outputs.complete(state)
     best, last = state.best, state.last
     end = {

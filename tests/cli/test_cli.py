@@ -149,6 +149,16 @@ def test_files_that_are_not_what_they_should_be(call, toy: Path, trained: Path, 
     assert "m.safetensors" in line
 
 
+def test_another_kind_of_file_is_not_overwritten(call, toy: Path, trained: Path, tmp_path: Path) -> None:
+    before = trained.read_bytes()
+    line = only_line(call("attack", trained, "--data", toy, "--out", trained, check=3).stderr)
+    assert "m.safetensors: exists and is no attack file; choose another --out, or --force" in line
+    assert "no data file" in only_line(call("prepare-data", "digits", "--out", trained, check=3).stderr)
+    assert trained.read_bytes() == before
+    for _ in range(2):
+        call("prepare-data", "digits", "--out", "d.safetensors")
+
+
 def test_a_checkpoint_for_other_classes(call, trained: Path, tmp_path: Path) -> None:
     call("prepare-data", "digits")
     line = only_line(call("evaluate", trained, "--dataset", "digits", check=3).stderr)

@@ -11,6 +11,7 @@ import torch
 from bsk.data.store import DataFile, open_data
 from bsk.errors import DivergedError, InputError, StoppedError
 from bsk.files import checkpoints, records
+from bsk.files.headers import load_header
 from bsk.training.methods import METHODS
 from bsk.training.run import run
 from bsk.training.settings import Settings
@@ -170,7 +171,7 @@ def test_selection_takes_the_best_epoch_under_pgd_and_never_sees_test(data: Data
     assert (end["epoch"], end["val_robust"]) == (best["epoch"], best["val_robust"])
     assert (end["last_epoch"], end["last_val_robust"]) == (4, epochs[-1]["val_robust"])
     assert set(seen) == {"train", "val"}
-    header = checkpoints.load_header(tmp_path / "m.safetensors", "model")
+    header = load_header(tmp_path / "m.safetensors", "model")
     assert header["complete"] and header["epoch"] == best["epoch"] and json.dumps(header["flags"])
 
 
