@@ -1,0 +1,111 @@
+"""Files are whole or absent, records are lines, a checkpoint is the same bytes for the same content."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from bsk.errors import InputError
+from bsk.files import checkpoints, records
+from bsk.files.atomic import replacing
+from bsk.files.headers import load_header
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(path.parent.iterdir()) == []
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        raise RuntimeError
+    assert path.read_text() == "whole"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(InputError, match="file: cannot write: .*; choose another path"), replacing(tmp_path / "file"):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(record=st.dictionaries(st.text(), values))
+def test_a_record_is_one_line_and_comes_back(record: dict) -> None:
+    line = records.dumps(record)
+    assert "\n" not in line
+    assert list(records.parse([line.encode() + b"\n"], "x")) == [record]
+
+
+def test_a_torn_last_line_is_tolerated_and_cut_off_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    records.append(path, {"a": 1})
+    with path.open("ab") as file:
+        file.write(b'{"b": 2, "c')
+    assert records.read(path) == [{"a": 1}]
+    records.append(path, {"d": 4})
+    assert path.read_bytes() == b'{"a": 1}\n{"d": 4}\n'
+
+
+@pytest.mark.parametrize(
+    "line", [b"[1]\n", b"{\n", b'{"a": NaN}\n', b'{"a": 1, "a": 2}\n', b"\xff\n", b"[" * 100_000 + b"\n"]
+)
+def test_a_whole_line_that_is_no_record_is_named(line: bytes) -> None:
+    with pytest.raises(InputError, match="^log:2: not a JSON record"):
+        list(records.parse([b'{"fine": 1}\n', line], "log"))
+
+
+def test_numbers_that_json_has_not_are_never_written() -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        records.dumps({"loss": float("nan")})
+
+
+def test_a_checkpoint_comes_back_and_is_the_same_bytes(tmp_path: Path) -> None:
+    tensors = {"b": torch.randn(3, 4).T, "a": torch.arange(5), "c": torch.randn(2).bfloat16()}
+    header = {"kind": "model", "flags": {"gamma": 1.0, "beta": 10.0}, "classes": ["x"]}
+    for name in ("one", "two"):
+        checkpoints.save(tmp_path / name, dict(reversed(tensors.items())) if name == "two" else tensors, header)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    found, said = checkpoints.load(tmp_path / "one", "model")
+    assert said == {"schema": 1, **header}
+    assert found.keys() == tensors.keys() and all(torch.equal(found[k], tensors[k]) for k in tensors)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (None, "not written by bsk"),
+        ({"other": "x"}, "not written by bsk"),
+        ({"bsk": "{"}, "not a JSON record"),
+        ({"bsk": "[]"}, "not a JSON record"),
+        ({"bsk": json.dumps({"schema": 1, "kind": "data"})}, "expected a model file, found a data file"),
+        ({"bsk": json.dumps({"schema": 99, "kind": "model"})}, "schema 99, this bsk reads 1"),
+    ],
+)
+def test_a_header_that_is_not_ours_is_one_line(tmp_path: Path, metadata, said: str) -> None:
+    save_file({"w": torch.zeros(2)}, tmp_path / "m.safetensors", metadata=metadata)
+    with pytest.raises(InputError) as error:
+        load_header(tmp_path / "m.safetensors", "model")
+    assert said in str(error.value) and "m.safetensors" in str(error.value) and "\n" not in str(error.value)
