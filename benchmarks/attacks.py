@@ -24,7 +24,7 @@ def small_cnn() -> nn.Module:
         nn.ReLU(),
         nn.Linear(100, 10),
     )
-    return layers.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return layers.to(memory_format=torch.channels_last).eval()
 
 
 class Undecided(nn.Module):

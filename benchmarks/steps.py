@@ -77,7 +77,8 @@ class Plain:
 
     def __init__(self) -> None:
         """Build the same network in the same shape."""
-        self.model: nn.Module = registry.build(MODEL, classes=10, channels=3, size=32, mean=CIFAR.mean, std=CIFAR.std)
+        model = registry.build(MODEL, classes=10, channels=3, size=32, mean=CIFAR.mean, std=CIFAR.std)
+        self.model = model.to(memory_format=torch.contiguous_format)
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-9, momentum=0.9, weight_decay=5e-4)
         images, self.y = random_images(BATCH)
         self.x = images.float() / 255

@@ -43,13 +43,13 @@ def load_subject(path: Path, device: torch.device) -> Subject:
             size=size,
             mean=header["mean"],
             std=header["std"],
+            device=device,
         )
         model.load_state_dict(states.model_tensors(tensors) if header["kind"] == states.KIND else tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:80]
         raise InputError(f"{path}: header and tensors do not fit ({reason}); train it again") from error
-    model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return Subject(model, path, records.sha256(path), header)
+    return Subject(model.eval(), path, records.sha256(path), header)
 
 
 def check_fit(subject: Subject, data: DataFile, split: Split) -> None:

@@ -53,8 +53,13 @@ def build(
     mean: Sequence[float],
     std: Sequence[float],
     seed: int = 0,
+    device: torch.device | None = None,
 ) -> Normalised:
-    """Return a new model with its normalisation, its weights drawn from `seed`; the global state is kept."""
+    """Return a new model with its normalisation, channels last, on the device.
+
+    Its weights are drawn from `seed` on the CPU, the same for every device; the global random state is kept.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Normalised(network(name, classes, channels, size), mean, std)
+        model = Normalised(network(name, classes, channels, size), mean, std)
+    return model.to(device).to(memory_format=torch.channels_last)

@@ -29,7 +29,7 @@ def counting(model: Model, passes: Passes) -> Model:
             def count(_: Tensor) -> None:
                 passes.backward += images
 
-            logits.register_hook(count)  # type: ignore[no-untyped-call]  # torch ships no types for it
+            logits.register_hook(count)
         return logits
 
     return forward

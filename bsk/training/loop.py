@@ -65,8 +65,8 @@ def new_state(settings: Settings, data: DataFile, channels: int, size: int, devi
         mean=data.mean,
         std=data.std,
         seed=settings.seed,
+        device=device,
     )
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing overload
     optimiser = torch.optim.SGD(
         model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
     )

@@ -30,7 +30,7 @@ def update(state: State, settings: Settings, batch: Batch, share: Share, rates: 
         x_adv = perturb(method, forward, batch.x, batch.y, settings.eps, draws)
     losses = OUTER[method.outer](forward, batch.x, x_adv, batch.y, method.beta)
     state.optimiser.zero_grad(set_to_none=True)
-    state.scaler.scale(losses.total.sum() / batch.total).backward()  # type: ignore[no-untyped-call]
+    state.scaler.scale(losses.total.sum() / batch.total).backward()
     sum_gradients(state.model, share)
     for group in state.optimiser.param_groups:
         group["lr"], group["momentum"] = rates
