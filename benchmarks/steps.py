@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bsk.data.batches import Batch, Loader, Share, to_unit
 from bsk.models import registry

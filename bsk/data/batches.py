@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bsk.errors import UsageError
 from bsk.perturb.draws import generator
 
 AUGMENTATIONS = ("crop-flip", "flip", "none")
@@ -31,6 +32,9 @@ class Share:
         return self.rank * (total // self.world) + min(self.rank, total % self.world)
 
 
+WHOLE = Share()
+
+
 @dataclass(frozen=True)
 class Batch:
     """Images (N, C, H, W), fp32 in [0, 1], channels last; labels (N,); the number of all processes' images."""
@@ -48,10 +52,24 @@ class Loader:
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, *, batch_size: int, augment: str, seed: int, device: torch.device
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        augment: str,
+        seed: int,
+        device: torch.device,
+        share: Share = WHOLE,
     ) -> None:
-        """Hold images (N, C, H, W) uint8 and labels (N,) int64; `augment` is one of AUGMENTATIONS."""
-        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        """Hold images (N, C, H, W) uint8 and labels (N,) int64; `augment` is one of AUGMENTATIONS.
+
+        Raises:
+            UsageError: a batch, or the whole data, has fewer images than there are processes.
+        """
+        if min(batch_size, len(labels)) < share.world:
+            raise UsageError(f"--batch-size {batch_size}: must be at least the {share.world} processes that share it")
+        self.batch_size, self.augment, self.seed, self.share = batch_size, augment, seed, share
         self.height, self.width = images.shape[2:]
         pad = PADDING if augment == "crop-flip" else 0
         self.images = F.pad(images.to(device), [pad] * 4)
@@ -59,12 +77,12 @@ class Loader:
         self.offsets = 2 * pad + 1
 
     def __len__(self) -> int:
-        """Return the batches of an epoch; the last may be smaller."""
-        return -(-len(self.labels) // self.batch_size)
+        """Return the batches of an epoch; the last may be smaller, but has an image for every process."""
+        whole, rest = divmod(len(self.labels), self.batch_size)
+        return whole + (rest >= self.share.world)
 
-    def epoch(self, epoch: int, skip: int = 0, share: Share | None = None) -> Iterator[Batch]:
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch after the first `skip`, this process's share of each."""
-        share = share or Share()
         n, random, device = len(self.labels), generator(self.seed, "epoch", epoch), self.labels.device
         order = torch.randperm(n, generator=random).to(device)
         top, left = torch.randint(0, self.offsets, (2, n), generator=random).to(device)
@@ -72,7 +90,7 @@ class Loader:
         for i in range(skip, len(self)):
             mine = slice(i * self.batch_size, (i + 1) * self.batch_size)
             rows = order[mine]
-            cut = [share.of(each) for each in (rows, top[mine], left[mine], flip[mine])]
+            cut = [self.share.of(each) for each in (rows, top[mine], left[mine], flip[mine])]
             yield Batch(self._images(*cut), self.labels[cut[0]], len(rows))
 
     def _images(self, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:

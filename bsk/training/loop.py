@@ -97,7 +97,7 @@ def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher:
     schedule = SCHEDULES[settings.schedule]
     clock = saved = time.perf_counter()
     state.model.train()
-    for batch in training.loader.epoch(epoch, skip, share):
+    for batch in training.loader.epoch(epoch, skip):
         check_rescue(state, settings, training.val)
         rates = schedule(state.step, training.total_steps, settings.lr, settings.momentum)
         update(state, settings, batch, share, rates)

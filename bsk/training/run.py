@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import torch
 
-from bsk.data.batches import Loader, Share
+from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.store import DataFile
 from bsk.errors import InputError
 from bsk.files import records
@@ -30,7 +30,7 @@ def run(
     *,
     device: torch.device,
     watcher: Watcher,
-    share: Share | None = None,
+    share: Share = WHOLE,
     force: bool = False,
     limit: int | None = None,
     stopping: Callable[[], int] = lambda: 0,
@@ -52,7 +52,6 @@ def run(
         InputError: files of another training are in the way, or cannot be written.
         DivergedError, StoppedError: see `bsk.training.loop.train`.
     """
-    share = share or Share()
     split = data.split("train", limit)
     state = new_state(settings, data, split.images.shape[1], split.images.shape[2], device)
     val = data.split("val")
@@ -67,6 +66,7 @@ def run(
             augment=settings.augment,
             seed=settings.seed,
             device=device,
+            share=share,
         )
         training = Training(settings, loader, val, outputs, share, device, stopping)
         if going_on:

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from bsk.data.batches import Loader, Share, to_unit
+from bsk.data.batches import WHOLE, Loader, Share, to_unit
 from bsk.perturb.draws import generator
 
 CPU = torch.device("cpu")
 
 
-def loader(n: int = 50, augment: str = "none", batch_size: int = 16, seed: int = 1) -> Loader:
+def loader(n: int = 50, augment: str = "none", batch_size: int = 16, seed: int = 1, share: Share = WHOLE) -> Loader:
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, 3, 6, 5), generator=random, dtype=torch.uint8)
-    return Loader(images, torch.arange(n), batch_size=batch_size, augment=augment, seed=seed, device=CPU)
+    return Loader(images, torch.arange(n), batch_size=batch_size, augment=augment, seed=seed, device=CPU, share=share)
 
 
 def test_an_epoch_has_every_image_once_in_an_order_of_its_own() -> None:
@@ -63,8 +63,8 @@ def test_going_on_within_an_epoch_gives_the_batches_that_were_left(augment: str)
 
 
 def test_processes_take_parts_of_the_same_batches() -> None:
-    whole = list(loader(augment="crop-flip").epoch(0))
-    parts = [list(loader(augment="crop-flip").epoch(0, share=Share(rank, 3))) for rank in range(3)]
+    whole = list(loader(51, augment="crop-flip").epoch(0))
+    parts = [list(loader(51, augment="crop-flip", share=Share(rank, 3)).epoch(0)) for rank in range(3)]
     for i, batch in enumerate(whole):
         assert torch.equal(torch.cat([p[i].x for p in parts]), batch.x)
         assert {p[i].total for p in parts} == {len(batch.y)}

@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 
 from bsk.data.batches import Loader, Share
 from bsk.data.store import open_data
+from bsk.errors import UsageError
 from bsk.training.loop import new_state
 from bsk.training.methods import METHODS
 from bsk.training.processes import sum_over_processes
@@ -31,8 +32,8 @@ def three_updates(data: Path, share: Share, method: str) -> tuple[torch.Tensor, 
     state = new_state(settings, opened, 1, 8, CPU)
     state.model.eval()
     train = opened.split("train")
-    loader = Loader(train.images, train.labels, batch_size=33, augment="crop-flip", seed=1, device=CPU)
-    for i, batch in enumerate(loader.epoch(0, 0, share)):
+    loader = Loader(train.images, train.labels, batch_size=33, augment="crop-flip", seed=1, device=CPU, share=share)
+    for i, batch in enumerate(loader.epoch(0)):
         if i < 3:
             update(state, settings, batch, share, Rates(0.1, 0.9))
     return sum_over_processes(state.sums, share), torch.cat([p.detach().reshape(-1) for p in state.model.parameters()])
@@ -63,6 +64,15 @@ def test_shares_are_all_rows_once() -> None:
         assert [Share(rank, world).first(11) for rank in range(world)] == [
             sum(len(p) for p in parts[:rank]) for rank in range(world)
         ]
+
+
+def test_a_last_batch_with_too_few_images_for_all_is_left_out() -> None:
+    images, labels = torch.zeros(10, 1, 4, 4, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64)
+    for world, batches in ((1, 4), (2, 3)):
+        loader = Loader(images, labels, batch_size=3, augment="none", seed=1, device=CPU, share=Share(0, world))
+        assert len(loader) == batches == sum(1 for _ in loader.epoch(0))
+    with pytest.raises(UsageError, match="--batch-size 3: must be at least the 4 processes"):
+        Loader(images, labels, batch_size=3, augment="none", seed=1, device=CPU, share=Share(0, 4))
 
 
 def test_torchrun_trains_and_one_process_writes(toy: Path, tmp_path: Path) -> None:
