@@ -11,7 +11,7 @@ import numpy as np
 from bsk.errors import UsageError, nearest
 from bsk.files.records import dumps
 from bsk.report.comparison import COLUMNS, Row, Value
-from bsk.report.words import duration, estimate, plain, probability
+from bsk.report.words import duration, estimate, many, plain, probability
 
 WIDTH = 100  # of a terminal's table, where that is possible
 TEXT_COLUMNS = {"", "method", "model", "attack", "dataset", "split", "selected"}  # aligned left
@@ -52,7 +52,7 @@ def jsonl(rows: Sequence[Row]) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Return an aligned table for a terminal; where it is too wide, intervals other than those of `robust` give way."""
-    for without in ((), ("difference",), ("difference", "natural")):
+    for without in ((), ("difference",), ("difference", "natural"), ("difference", "natural", "passes")):
         header, *lines = grid = _grid(rows, without)
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         if sum(widths) + 2 * len(widths) - 2 <= WIDTH:
@@ -118,7 +118,7 @@ def caption(rows: Sequence[Row]) -> str:
         legend.append("sd over seeds")
     if _values(rows, "difference"):
         first = "the first row of the same attack" if "attack" in varying(rows) else "the first row"
-        legend.append(f"difference to {first}" + (", p by exact McNemar" if _values(rows, "p") else ""))
+        legend.append(f"difference to {first}" + (", p by an exact paired test" if _values(rows, "p") else ""))
     return "; ".join(filter(None, [shared(rows), *legend]))
 
 
@@ -152,6 +152,7 @@ def _grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     columns["sd"] = [estimate(_float(row["robust_sd"])) for row in rows]
     columns["difference"] = _estimates(rows, "difference", without, sign="+")
     columns["p"] = [probability(_float(row["p"])) for row in rows]
+    columns["passes"] = ["" if "passes" in without else _passes(row) for row in rows]
     columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
     columns[""] = [f"[{notes.index(row['note']) + 1}]" if row["note"] else "" for row in rows]
     kept = {title: cells for title, cells in columns.items() if any(cells) or title == "method"}
@@ -163,6 +164,12 @@ def _estimates(rows: Sequence[Row], column: str, without: Sequence[str], sign: s
         return [estimate(_float(row[column]), sign=sign) for row in rows]
     low, high = f"{column}_low", f"{column}_high"
     return [estimate(_float(row[column]), _float(row[low]), _float(row[high]), sign=sign) for row in rows]
+
+
+def _passes(row: Row) -> str:
+    """Return what training cost in images passed forward and backward, which no machine's speed changes."""
+    both = [_float(row[f"train_{way}_passes"]) for way in ("forward", "backward")]
+    return many(sum(count for count in both if count is not None)) if None not in both else ""
 
 
 def _float(value: Value) -> float | None:
