@@ -21,7 +21,9 @@ CIFAR10 ?=
 $(DATA)/cifar10.safetensors: | $(INSTALLED)
 	$(BSK) prepare-data cifar10 $(if $(CIFAR10),--from '$(CIFAR10)') --out $@ > /dev/null
 
-runs = $(foreach row,$($(1).rows),$(foreach seed,$($(1).$(row).seeds),$(OUT)/$(1)/$(row)-$(seed)))
+# All rows of one seed before the next seed, so that a half-done experiment can be read.
+seeds = $(sort $(foreach row,$($(1).rows),$($(1).$(row).seeds)))
+runs = $(foreach seed,$(seeds),$(foreach row,$($(1).rows),$(if $(filter $(seed),$($(1).$(row).seeds)),$(OUT)/$(1)/$(row)-$(seed))))
 
 define experiment
 $(foreach row,$($(1).rows),$(foreach seed,$($(1).$(row).seeds),$(eval $(call training,$(1),$(row),$(seed)))))
