@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,21 @@ CPU = torch.device("cpu")
 
 
 def three_updates(data: Path, share: Share, method: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean losses and all weights after three updates with batch norm in eval mode."""
+    """Return the mean losses and all weights after three updates with batch norm in eval mode.
+
+    In fp64: in fp32 another number of rows changes the last bit, and with it the sign of a gradient near zero.
+    """
     torch.set_num_threads(1)
     opened = open_data(data)
     row = METHODS[method].at(0.1)
     settings = Settings(method, row, "cnn-4", "toy", 0.1, 1, 33, "cyclic", 0.1, 0.9, 5e-4, "fp32", "crop-flip", seed=1)
     state = new_state(settings, opened, 1, 8, CPU)
-    state.model.eval()
+    state.model.eval().double()
     train = opened.split("train")
     loader = Loader(train.images, train.labels, batch_size=33, augment="crop-flip", seed=1, device=CPU, share=share)
     for i, batch in enumerate(loader.epoch(0)):
         if i < 3:
-            update(state, settings, batch, share, Rates(0.1, 0.9))
+            update(state, settings, replace(batch, x=batch.x.double()), share, Rates(0.1, 0.9))
     means = sum_over_processes(state.sums, share) / (3 * 33)
     return means, torch.cat([p.detach().reshape(-1) for p in state.model.parameters()])
 
@@ -53,8 +57,8 @@ def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) 
     mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, method, str(tmp_path / "out")), nprocs=2)
     found = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in (0, 1)]
     assert torch.equal(found[0][1], found[1][1]), "the processes keep the same weights"
-    torch.testing.assert_close(found[0][0], means, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[0][1], weights, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[0][0], means, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found[0][1], weights, rtol=0, atol=1e-9)
 
 
 def test_shares_are_all_rows_once() -> None:
