@@ -22,8 +22,20 @@ def process_group(device: torch.device) -> Iterator[Share]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Share(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        dist.destroy_process_group()  # the others may be elsewhere: nothing to wait for
+        raise
+    leave_group()
+
+
+def leave_group() -> None:
+    """Wait for all processes and leave the group.
+
+    A thread of gloo may let go of the last sum's tensor after the sum is there; if Python is ending by then,
+    the process aborts. A barrier has no such tensor.
+    """
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def local_device(device: torch.device) -> torch.device:

@@ -16,7 +16,7 @@ from bsk.data.store import open_data
 from bsk.errors import UsageError
 from bsk.training.loop import new_state
 from bsk.training.methods import METHODS
-from bsk.training.processes import sum_over_processes
+from bsk.training.processes import leave_group, sum_over_processes
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings
 from bsk.training.step import update
@@ -48,7 +48,7 @@ def one_of_two(rank: int, meeting: str, data: Path, method: str, out: str) -> No
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     result = three_updates(data, Share(rank, 2), method)
     torch.save(result, f"{out}.{rank}")
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.parametrize("method", ["bs", "trades", "fast-at"])
