@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from bsk.data.store import DataFile, Split
+from bsk.data.store import SPLITS, DataFile, Split
 from bsk.errors import InputError
 from bsk.files import checkpoints, records
 from bsk.models import registry
+from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.normalised import Normalised
 from bsk.training import state as states
 from bsk.training.outputs import KIND
@@ -19,12 +22,13 @@ from bsk.training.outputs import KIND
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in eval mode on its device, its file and its header."""
+    """A model in eval mode on its device, its file, its header, and what its user should hear of it."""
 
     model: Normalised
     path: Path
     sha256: str
     header: dict[str, Any]
+    notices: tuple[str, ...] = ()
 
 
 def load_subject(path: Path, device: torch.device) -> Subject:
@@ -50,6 +54,74 @@ def load_subject(path: Path, device: torch.device) -> Subject:
         reason = str(error).splitlines()[0][:80]
         raise InputError(f"{path}: header and tensors do not fit ({reason}); train it again") from error
     return Subject(model.eval(), path, records.sha256(path), header)
+
+
+def load_model(path: str | Path, device: str = "cpu") -> nn.Module:
+    """Return the model of a checkpoint of bsk, in eval mode, for use in any other code.
+
+    It takes images (N, C, H, W) in [0, 1] and returns logits, so that it goes into foolbox, torchattacks and
+    RobustBench as it is. Its `state_dict()` is plain tensors: the weights as `network.*`, and `mean` and `std`.
+
+    Raises:
+        InputError: the file is missing, corrupt, or no checkpoint.
+    """
+    return load_subject(Path(path), torch.device(device)).model
+
+
+def foreign_subject(
+    model: str,
+    weights: Path,
+    data: DataFile,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    device: torch.device,
+) -> Subject:
+    """Return a model that bsk did not train, taken to be for the data's classes and images.
+
+    Raises:
+        UsageError: there is no such model, or mean and std do not fit.
+        InputError: the weights are missing, refused or do not fit; the images are not square.
+    """
+    split = next((name for name in SPLITS if data.counts[name]), SPLITS[0])
+    channels, height, width = data.split(split, 1).images.shape[1:]
+    if height != width:
+        raise InputError(f"{data.path}: images of {height}x{width}, expected square ones; pass other --data")
+    found = foreign_model(
+        model,
+        weights,
+        classes=len(data.classes),
+        channels=channels,
+        size=height,
+        mean=mean,
+        std=std,
+        device=device,
+    )
+    header: dict[str, Any] = {
+        "kind": "foreign",
+        "model": model,
+        "method": None,
+        "seed": None,
+        "flags": {},
+        "classes": data.classes,
+        "shape": [channels, height, width],
+        "dataset": data.name,
+        "eps": data.eps,
+        "mean": found.mean,
+        "std": found.std,
+        "normalisation": found.normalisation,
+    }
+    return Subject(found.model, weights, records.sha256(weights), header, _notices(weights, found, data))
+
+
+def _notices(weights: Path, found: Foreign, data: DataFile) -> tuple[str, ...]:
+    said = []
+    if found.normalisation == "none":
+        usual = " ".join(f"--{name} {','.join(map(str, getattr(data, name)))}" for name in ("mean", "std"))
+        said.append(f"{weights}: holds no mean and std, so images are not normalised; usual for {data.name} is {usual}")
+    if found.dropped:
+        more = f" and {len(found.dropped) - 1} more" if len(found.dropped) > 1 else ""
+        said.append(f"{weights}: {found.dropped[0]}{more} not used")
+    return tuple(said)
 
 
 def check_fit(subject: Subject, data: DataFile, split: Split) -> None:

@@ -1,0 +1,155 @@
+"""Other people's models: a network by name, their weights in it, and the normalisation in front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bsk.errors import InputError, UsageError
+from bsk.models.architectures import PUBLISHED
+from bsk.models.constructors import constructed
+from bsk.models.layouts import fitted
+from bsk.models.normalised import Normalised
+from bsk.models.weights import load_weights
+
+__all__ = ["Foreign", "foreign_model", "load_weights"]
+
+_PAIRS = (("mean", "std"), ("mu", "sigma"))  # what normalisation is called within weights
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A model that bsk did not train.
+
+    Attributes:
+        model: in eval mode on its device, for images in [0, 1].
+        mean, std: a number a channel, what `model` normalises by.
+        normalisation: where they come from: "flags", "weights", "known" (by the model's name), "network" (it
+            normalises by buffers of its own, mean and std are 0 and 1), or "none" (0 and 1 too).
+        dropped: names in the file that are not used: dead parts, or mean and std where flags say others.
+    """
+
+    model: Normalised
+    mean: list[float]
+    std: list[float]
+    normalisation: str
+    dropped: list[str]
+
+
+def foreign_model(
+    model: str,
+    weights: Path,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    device: torch.device | None = None,
+) -> Foreign:
+    """Return the network `model` with the weights of a file, all of them and no others.
+
+    Weights in the layout of TRADES and RobustBench (wide ResNets) or of kuangliu (ResNet-18) fit bsk's own
+    networks. Normalisation is what the flags say, else what the weights hold (`mean` and `std`, or `mu` and
+    `sigma`, of any part), else what is known of `model`, else none.
+
+    Args:
+        model: a name of bsk, cnn-a, resnet2b, resnet20, or `module:function`.
+        weights: see `load_weights`.
+        classes: the number of logits.
+        channels: of the images.
+        size: the side of the images in pixels.
+        mean: a number a channel, or None to find it.
+        std: a number a channel above 0, or None to find it.
+        device: where the model goes; None leaves it on the CPU.
+
+    Raises:
+        UsageError: there is no such model, or mean and std do not fit.
+        InputError: the file is missing, refused, or does not fit the model.
+    """
+    flags = _checked_flags(mean, std, channels)
+    network = constructed(model, classes, channels, size)
+    own = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    tensors = load_weights(weights)
+    inside = _normalisation(own, channels)
+    if inside and flags:
+        raise UsageError(f"--mean: {model} normalises by its own {' and '.join(inside)}; leave --mean and --std out")
+    found = {} if inside else _normalisation(tensors, channels)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in found}
+    fit = fitted(model, own, tensors, optional=inside)
+    if fit.problems:
+        raise InputError(f"{weights}: does not fit {model}: {fit.problems}; check --model and --data")
+    network.load_state_dict(fit.tensors, strict=False)  # `fitted` was strict, and knows what may be missing
+    chosen_mean, chosen_std, source = _chosen(flags, found, inside, model, channels)
+    whole = Normalised(network, chosen_mean, chosen_std).to(device).eval()
+    if ":" not in model:
+        whole.to(memory_format=torch.channels_last)
+    _check_logits(whole, (2, channels, size, size), classes, f"{weights}: {model}")
+    return Foreign(whole, chosen_mean, chosen_std, source, [*(found if flags else ()), *fit.dropped])
+
+
+def _checked_flags(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[list[float], list[float]] | None:
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise UsageError(f"--{'mean' if mean is None else 'std'}: missing; give --mean and --std together")
+    for flag, numbers in (("--mean", mean), ("--std", std)):
+        if len(numbers) != channels:
+            raise UsageError(f"{flag}: {len(numbers)} numbers, the images have {channels} channels; give one a channel")
+        if not all(math.isfinite(number) for number in numbers):
+            raise UsageError(f"{flag}: {', '.join(map(str, numbers))}; give finite numbers")
+    if min(std) <= 0:
+        raise UsageError(f"--std: {min(std)}; give numbers above 0")
+    return list(mean), list(std)
+
+
+def _normalisation(tensors: Mapping[str, Tensor], channels: int) -> dict[str, list[float]]:
+    """Return mean and std, under their names among the tensors and in this order; {} if there are none."""
+    for name, tensor in tensors.items():
+        part, dot, leaf = name.rpartition(".")
+        for mean, std in _PAIRS:
+            other = tensors.get(part + dot + std)
+            if leaf == mean and other is not None and {tensor.numel(), other.numel()} <= {1, channels}:
+                pair = {name: tensor, part + dot + std: other}
+                return {key: each.float().reshape(-1).expand(channels).tolist() for key, each in pair.items()}
+    return {}
+
+
+def _chosen(
+    flags: tuple[list[float], list[float]] | None,
+    found: Mapping[str, list[float]],
+    inside: Collection[str],
+    model: str,
+    channels: int,
+) -> tuple[list[float], list[float], str]:
+    """Return mean, std and where they come from."""
+    if flags:
+        return *flags, "flags"
+    if found:
+        mean, std = found.values()
+        return mean, std, "weights"
+    if model in PUBLISHED:
+        return list(PUBLISHED[model].mean), list(PUBLISHED[model].std), "known"
+    return [0.0] * channels, [1.0] * channels, "network" if inside else "none"
+
+
+def _check_logits(model: nn.Module, shape: tuple[int, int, int, int], classes: int, start: str) -> None:
+    """Raise if the model does not turn images of this shape into a logit a class."""
+    buffer = next(model.buffers())
+    try:
+        with torch.no_grad():
+            logits = model(buffer.new_zeros(shape))
+        found = str(tuple(logits.shape)) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    except Exception as error:  # the forward pass may be anybody's
+        found = (str(error) or type(error).__name__).splitlines()[0][:120]
+    if found != str((shape[0], classes)):
+        raise InputError(
+            f"{start}: expected logits {(shape[0], classes)} of images {shape}, found {found}; check --model and --data"
+        )

@@ -1,0 +1,95 @@
+"""Weights out of other people's files: whatever holds a state dict, without unpickling anything else."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bsk.errors import InputError
+
+# Keys under which training scripts keep the state dict, and names that wrapping modules put before all keys.
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
+PREFIXES = ("module.", "model.", "_orig_mod.", "network.", "net.", "state_dict.")
+AGAIN = "give a state dict, as torch.save(model.state_dict(), path) writes it"
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a state dict by name, on the CPU, without prefixes that all names share.
+
+    A .safetensors file is read as such, any other by `torch.load` with `weights_only=True`. The state dict
+    may lie under `state_dict`, `model`, `net` and the like.
+
+    Raises:
+        InputError: the file is missing, torn, holds more than tensors and plain numbers, or no tensors.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file of weights; {AGAIN}")
+    try:
+        found: object = load_file(path) if path.suffix.lower() == ".safetensors" else _torch_load(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; check --weights") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror or error}; check --weights") from error
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file ({_line(error)}); {AGAIN}") from error
+    tensors = _tensors(found)
+    if not tensors:
+        raise InputError(f"{path}: expected tensors by name, found {_described(found)}; {AGAIN}")
+    return stripped(tensors)
+
+
+def stripped(tensors: Mapping[str, Tensor], prefixes: Iterable[str] = PREFIXES) -> dict[str, Tensor]:
+    """Return the tensors without those of the prefixes that all names begin with, one after the other."""
+    result = dict(tensors)
+    known = tuple(prefixes)
+    while prefix := next((p for p in known if result and all(name.startswith(p) for name in result)), None):
+        result = {name.removeprefix(prefix): tensor for name, tensor in result.items()}
+    return result
+
+
+def _torch_load(path: Path) -> object:
+    """A hostile or torn pickle can fail in any way, so every failure is the file's, and warnings add nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found: object = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        if needs := re.search(r"GLOBAL (\S+)", str(error)):
+            more = f"holds more than tensors ({needs[1]}), which bsk does not unpickle"
+            raise InputError(f"{path}: {more}; {AGAIN}") from error
+        raise InputError(f"{path}: not a whole file of torch.save ({type(error).__name__}); {AGAIN}") from error
+    return found
+
+
+def _tensors(found: object) -> dict[str, Tensor]:
+    """Return the tensors of a dict, or of the one in it that is a state dict; {} where there is none."""
+    if not isinstance(found, Mapping):
+        return {}
+    inner: list[Any] = [found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)]
+    for each in inner:
+        if tensors := _tensors(each):
+            return tensors
+    own = {name: tensor for name, tensor in found.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+    nested = [tensors for each in found.values() if (tensors := _tensors(each))]
+    return nested[0] if not own and len(nested) == 1 else own
+
+
+def _described(found: object) -> str:
+    if not isinstance(found, Mapping):
+        return f"a {type(found).__name__}"
+    keys = ", ".join(str(key) for key in list(found)[:5])
+    return f"a dict of {keys}{', ...' * (len(found) > 5)}" if found else "an empty dict"
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:80]
