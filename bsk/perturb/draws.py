@@ -54,27 +54,62 @@ class BatchDraws:
         return slice(self.first, self.first + len(like))
 
 
-@dataclass(frozen=True)
 class ExampleDraws:
-    """One generator an example, always on the CPU: for evaluation.
+    """A stream of numbers an example, of its own: for evaluation.
 
-    There a result must not depend on an example's neighbours, batch size, order, process or device.
+    There a result must not depend on an example's neighbours, batch size, order, process or device. The k-th
+    number of a stream is a hash of (key, k), so that the streams of a whole batch are drawn in one go, wherever the
+    tensors are.
+
+    Source: Steele, Lea and Flood (2014), SplitMix64, started at a SHA-256 of the key.
     """
 
-    generators: Sequence[torch.Generator]
+    def __init__(self, keys: Tensor, position: int = 0) -> None:
+        """Take a key an example, (N,) int64, and how many numbers each stream has given."""
+        self.keys, self.position = keys, position
+
+    def bits(self, count: int) -> Tensor:
+        """Return the next `count` numbers of each stream, (N, count), uniform over 0 ... 2^24 - 1, int64."""
+        counter = torch.arange(1, count + 1, device=self.keys.device) + self.position
+        self.position += count
+        return _mix(self.keys[:, None] + _GOLDEN * counter) >> 40 & 0xFFFFFF
+
+    def unit(self, count: int) -> Tensor:
+        """Return the next `count` numbers of each stream, (N, count) fp32, U[0, 1)."""
+        return self.bits(count).float().mul_(2.0**-24)
 
     def uniform(self, like: Tensor) -> Tensor:
         """Return U(-1, 1) numbers like `like`."""
-        rows = [torch.rand(like.shape[1:], generator=g) for g in self.generators]
-        return torch.stack(rows).mul_(2.0).sub_(1.0).to(like)
+        return self._shaped(like, self.unit(like[:1].numel()).mul_(2.0).sub_(1.0))
 
     def gaussian(self, like: Tensor) -> Tensor:
-        """Return N(0, 1) numbers like `like`."""
-        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(like)
+        """Return N(0, 1) numbers like `like`. Source: Box and Muller (1958)."""
+        radius, angle = self.unit(2 * like[:1].numel()).tensor_split(2, dim=1)
+        return self._shaped(like, (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * torch.pi * angle))
 
-    def keep(self, mask: Tensor) -> ExampleDraws:
-        """Return the draws of the examples where the boolean mask, shape (N,), holds."""
-        return ExampleDraws([g for g, kept in zip(self.generators, mask.tolist(), strict=True) if kept])
+    def keep(self, rows: Tensor) -> ExampleDraws:
+        """Return the streams, where they are, of some rows: a boolean mask (N,), or positions in any number."""
+        return ExampleDraws(self.keys[rows], self.position)
+
+    @staticmethod
+    def _shaped(like: Tensor, values: Tensor) -> Tensor:
+        return torch.empty_like(like).copy_(values.view(like.shape))
+
+
+# The constants of SplitMix64 as signed numbers: int64 products wrap around as unsigned ones do.
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _FIRST
+    z = (z ^ _shift(z, 27)) * _SECOND
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, by: int) -> Tensor:
+    """Shift to the right with zeros coming in; torch's shift of a signed number brings in the sign."""
+    return z >> by & (1 << 64 - by) - 1
 
 
 def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
@@ -82,10 +117,17 @@ def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generat
 
     The key is hashed, so that streams of neighbouring keys have nothing in common.
     """
+    return torch.Generator(device).manual_seed(_hashed(key) % (1 << 64) >> 1)
+
+
+def example_draws(
+    seed: int, attack: str, indices: Sequence[int], device: torch.device | str = "cpu"
+) -> ExampleDraws:
+    """Return draws that depend on (seed, attack, index of the example) alone, made on the device."""
+    keys = [_hashed((seed, attack, index)) for index in indices]
+    return ExampleDraws(torch.tensor(keys, dtype=torch.int64).to(device))
+
+
+def _hashed(key: Sequence[object]) -> int:
     digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def example_draws(seed: int, attack: str, indices: Sequence[int]) -> ExampleDraws:
-    """Return draws that depend on (seed, attack, index of the example) alone."""
-    return ExampleDraws([generator(seed, attack, index) for index in indices])
+    return int.from_bytes(digest[:8], "little", signed=True)

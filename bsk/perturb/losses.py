@@ -37,6 +37,32 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return others - logits.gather(1, y[:, None]).squeeze(1)
 
 
+def margin_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Return z_t - z_y for logits (N, C), labels y and targets t, (N,): shape (N,)."""
+    logits = _full(logits)
+    return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3) + 1e-12): shape (N,).
+
+    z_(k) is the k-th largest logit; at least 3 classes.
+    Source: Croce & Hein (2020), eq. (5), with the constant of their code.
+    """
+    first, _, third = _full(logits).topk(3, dim=1).values.unbind(1)
+    return margin(logits, y) / (first - third + 1e-12)
+
+
+def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Return the targeted ratio -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12): shape (N,).
+
+    At least 4 classes.
+    Source: Croce & Hein (2020), eq. (6), with the constant of their code.
+    """
+    first, _, third, fourth = _full(logits).topk(4, dim=1).values.unbind(1)
+    return margin_to(logits, y, target) / (first - 0.5 * (third + fourth) + 1e-12)
+
+
 def _full(logits: Tensor) -> Tensor:
     """Half precision is lifted to fp32 (softmax and KL lose their small terms below it), fp64 is kept."""
     return logits if logits.dtype == torch.float64 else logits.float()

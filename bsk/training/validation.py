@@ -12,13 +12,14 @@ from bsk.data.batches import Share, to_unit
 from bsk.data.store import Split
 from bsk.models.modes import eval_mode
 from bsk.perturb.ascent import Model
-from bsk.perturb.draws import ExampleDraws
+from bsk.perturb.draws import example_draws
 from bsk.training.processes import sum_over_processes
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State
 from bsk.training.step import in_precision
 
 SELECTION_ATTACK = "pgd-20"
+NO_DRAWS = example_draws(0, "", [])  # these attacks draw nothing
 BATCH = 250
 
 
@@ -39,7 +40,7 @@ def validate(
             rows = mine[first : first + BATCH]
             pause()
             x, y = to_unit(split.images[rows].to(counts.device)), split.labels[rows].to(counts.device)
-            fooled = attack.run(forward, x, y, ExampleDraws([]), settings.eps).fooled
+            fooled = attack.run(forward, x, y, NO_DRAWS, settings.eps).fooled
             counts += torch.stack([torch.tensor(len(y)).to(counts), _right(forward, x, y), (~fooled).sum()])
     n, natural, robust = sum_over_processes(counts, share).tolist()
     return Scored(epoch, natural / n, robust / n)
@@ -70,7 +71,7 @@ def check_rescue(state: State, settings: Settings, split: Split) -> None:
     with eval_mode(state.model):
         forward = in_precision(state.model, settings.precision)
         attack = attack_named(RESCUE_ATTACK, settings.eps)
-        fooled = attack.run(forward, x, y, ExampleDraws([]), settings.eps).fooled
+        fooled = attack.run(forward, x, y, NO_DRAWS, settings.eps).fooled
     accuracy = 1.0 - float(fooled.float().mean())
     state.rescue.active = state.rescue.accuracy - accuracy > settings.row.rescue_drop
     state.rescue.accuracy = accuracy

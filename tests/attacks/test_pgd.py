@@ -7,7 +7,10 @@ from torch import Tensor, nn
 from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import attack_named
 from bsk.errors import UsageError
-from bsk.perturb.draws import ExampleDraws, example_draws
+from bsk.perturb.draws import example_draws
+
+
+NO_DRAWS = example_draws(0, "", [])
 
 
 def linear(classes: int = 2, features: int = 12, seed: int = 0) -> nn.Module:
@@ -28,7 +31,7 @@ def test_on_a_linear_model_fgsm_finds_the_closed_form(eps: float, seed: int) -> 
     w = model[1].weight[0] - model[1].weight[1]
     gap = (model(x)[:, 0] - model(x)[:, 1]).abs()
     clear = (gap - eps * w.abs().sum()).abs() > 1e-4
-    found = attack_named("fgsm", eps).run(model, x, y, ExampleDraws([]), eps)
+    found = attack_named("fgsm", eps).run(model, x, y, NO_DRAWS, eps)
     assert torch.equal(found.fooled[clear], (gap < eps * w.abs().sum())[clear])
 
 
@@ -43,8 +46,8 @@ def test_an_example_counts_as_fooled_at_any_iterate() -> None:
 
     x, y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 0])
     spec = {"eps": 0.1, "step": 0.025, "steps": 4}
-    assert pgd(Shell(), x, y, ExampleDraws([]), **spec).fooled.tolist() == [True, True]
-    assert pgd(Shell(), x, y, ExampleDraws([]), **spec, last_iterate=True).fooled.tolist() == [False, False]
+    assert pgd(Shell(), x, y, NO_DRAWS, **spec).fooled.tolist() == [True, True]
+    assert pgd(Shell(), x, y, NO_DRAWS, **spec, last_iterate=True).fooled.tolist() == [False, False]
 
 
 def test_pgd_is_the_textbook_loop_when_nothing_is_fooled() -> None:
@@ -58,7 +61,7 @@ def test_pgd_is_the_textbook_loop_when_nothing_is_fooled() -> None:
         nn.functional.cross_entropy(model(expected), y).backward()
         moved = expected.detach() + 0.002 * expected.grad.sign()
         expected = torch.minimum(torch.maximum(moved, x - 0.01), x + 0.01).clamp(0, 1)
-    found = pgd(model, x, y, ExampleDraws([]), eps=0.01, step=0.002, steps=7, last_iterate=True)
+    found = pgd(model, x, y, NO_DRAWS, eps=0.01, step=0.002, steps=7, last_iterate=True)
     torch.testing.assert_close(found.x_adv, expected, rtol=0, atol=1e-12)
 
 
@@ -114,5 +117,5 @@ def test_names() -> None:
 def test_an_attack_runs_wherever_its_tensors_are(name: str) -> None:
     model, x = linear().to("meta"), torch.empty(4, 3, 2, 2, device="meta")
     attack = attack_named(name, 0.1, last_iterate=True)
-    found = attack.run(model, x, torch.empty(4, dtype=torch.int64, device="meta"), ExampleDraws([]), 0.1)
+    found = attack.run(model, x, torch.empty(4, dtype=torch.int64, device="meta"), NO_DRAWS, 0.1)
     assert found.x_adv.device.type == "meta" == found.fooled.device.type

@@ -56,3 +56,26 @@ def test_draws_have_the_moments_they_should() -> None:
     uniform, gaussian = BatchDraws(generator(1)).uniform(like), BatchDraws(generator(2)).gaussian(like)
     assert abs(float(uniform.mean())) < 0.02 and abs(float(uniform.var()) - 1 / 3) < 0.01
     assert abs(float(gaussian.mean())) < 0.03 and abs(float(gaussian.var()) - 1) < 0.04
+
+
+def test_streams_are_splitmix64() -> None:
+    """Against the algorithm in Python's unbounded integers."""
+    key, mask = 0x1234567890ABCDEF, (1 << 64) - 1
+    expected = []
+    for k in range(1, 6):
+        z = (key + k * 0x9E3779B97F4A7C15) & mask
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+        expected.append((z ^ z >> 31) >> 40)
+    draws = ExampleDraws(torch.tensor([key, 7]))
+    assert torch.cat([draws.bits(2), draws.bits(3)], 1)[0].tolist() == expected
+
+
+def test_streams_have_the_moments_they_should_along_and_across() -> None:
+    wide = example_draws(0, "a", [5]).uniform(torch.zeros(1, 20_000))
+    tall = example_draws(0, "a", range(20_000)).uniform(torch.zeros(20_000, 1))
+    for drawn in (wide, tall):
+        assert abs(float(drawn.mean())) < 0.02 and abs(float(drawn.var()) - 1 / 3) < 0.01
+        assert drawn.min() >= -1 and drawn.max() <= 1 and len(drawn.unique()) > 19_900
+    normal = example_draws(0, "a", range(200)).gaussian(torch.zeros(200, 100))
+    assert abs(float(normal.mean())) < 0.03 and abs(float(normal.var()) - 1) < 0.04

@@ -1,0 +1,73 @@
+"""What every attack hands back, and how examples leave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack found for N examples.
+
+    Attributes:
+        x_adv: (N, C, H, W) images in the ball.
+        fooled: (N,) which of them are misclassified.
+        forward, backward: (N,) int64, how often each example went through the model.
+        distance: (N,) to the nearest misclassified image, where the attack looks for it beyond the ball too.
+    """
+
+    x_adv: Tensor
+    fooled: Tensor
+    forward: Tensor
+    backward: Tensor
+    distance: Tensor | None = None
+
+
+class Tally:
+    """The outcome of N examples as it grows, with examples leaving as they are fooled."""
+
+    def __init__(self, x: Tensor) -> None:
+        """Begin with no example fooled and no pass made."""
+        self.x_adv = x.clone()
+        self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.forward, self.backward = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for _ in range(2))
+
+    def count(self, owner: Tensor, forward: int = 1, backward: int = 0) -> None:
+        """Add passes to the examples `owner` (R,), in ascending order, once for each of their rows."""
+        rows = torch.bincount(owner, minlength=len(self.forward)) if len(owner) else torch.zeros_like(self.forward)
+        self.forward += forward * rows
+        self.backward += backward * rows
+
+    def leave(self, owner: Tensor, x_adv: Tensor, wrong: Tensor) -> Tensor | None:
+        """Take out the examples with a wrong row; return a mask (R,) of the rows that stay, None if all do.
+
+        owner (R,) is in ascending order: rows of one example stand together, and its first wrong one is kept.
+        """
+        if not bool(wrong.any()):
+            return None
+        rows = wrong.nonzero().squeeze(1)
+        mine = owner[rows]
+        first = first_rows(mine)
+        self.fooled[mine] = True
+        self.x_adv[mine[first]] = x_adv[rows[first]]
+        return ~self.fooled[owner]
+
+    def outcome(self) -> Outcome:
+        """Return what was found."""
+        return Outcome(self.x_adv, self.fooled, self.forward, self.backward)
+
+
+def first_rows(owner: Tensor) -> Tensor:
+    """Return a mask (R,) of the first row of each example, for owner (R,) in ascending order."""
+    first = torch.ones_like(owner, dtype=torch.bool)
+    first[1:] = owner[1:] != owner[:-1]
+    return first
+
+
+def ranked_targets(logits: Tensor, y: Tensor, targets: int) -> Tensor:
+    """Return the classes other than y with the largest logits (N, C), largest first: (N, targets)."""
+    label = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
+    return logits.masked_fill(label, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :targets]
