@@ -8,31 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from bsk.errors import UsageError
-from bsk.files.atomic import replacing
+from bsk.report import canvas
+from bsk.report.canvas import QUIET, drawing
 from bsk.report.comparison import Row, Value
 from bsk.report.placement import label_markers, side_by_side
 from bsk.report.tables import FACTS, shared, varying
 from bsk.report.words import duration, many
 
-SUFFIXES = (".png", ".svg")
-DPI = 200
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito (2008)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # no common divisor with the colours: 56 pairs
-INK, QUIET = "#222222", "#777777"
 PANEL_FACTS = ("dataset", "split", "n", "eps", "attack")  # rows that differ in one stand in different panels
-STYLE: Any = {
-    "svg.hashsalt": "bsk",  # the same bytes for the same rows
-    "font.family": "DejaVu Sans",  # ships with matplotlib
-    "font.size": 9,
-    "text.parse_math": False,  # a name may have a dollar sign
-    "axes.edgecolor": QUIET,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 
 
 @dataclass(frozen=True)
@@ -74,17 +59,8 @@ def accuracy_against_cost(rows: Sequence[Row], path: Path) -> list[str]:
         raise UsageError(
             f"--plot {path}: no row has both an accuracy and a training cost; evaluate what bsk train made"
         )
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawing(path, layout="constrained") as figure:
         _draw(figure, drawn, cost)
-        with replacing(path) as temporary:
-            suffix = path.suffix.lower()
-            figure.savefig(temporary, format=suffix[1:], metadata={"Date" if suffix == ".svg" else "Software": None})
     left_out = len(rows) - len(drawn)
     return [f"{path}: {left_out} row(s) without accuracy or training cost are not in the picture"] if left_out else []
 
@@ -95,9 +71,7 @@ def checked_suffix(path: Path) -> Path:
     Raises:
         UsageError: it does not.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--plot {path}: must end in {' or '.join(SUFFIXES)}; other formats are not drawn")
-    return path
+    return canvas.checked_suffix(path, "--plot")
 
 
 def _drawable(rows: Sequence[Row], cost: Cost) -> list[Row]:
