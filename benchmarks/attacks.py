@@ -54,16 +54,17 @@ class Evaluation:
 
     def attack(self) -> None:
         """Run the attack as `bsk evaluate` does."""
-        verdicts = judge(
+        ledger = judge(
             self.model, self.split, attack_named("pgd-100", EPS), eps=EPS, seed=0, batch_size=256, device=CPU
         )
-        assert bool(verdicts.correct.all()) and verdicts.passes.forward == 101 * 256
+        assert bool(ledger.standing.all()) and int(ledger.forward.sum()) == 102 * 256
 
     def passes(self) -> None:
-        """101 forward, 100 back to the images."""
+        """102 forward, 100 back to the images."""
         with exact(self.model):
             for _ in range(100):
                 leaf = self.x.detach().requires_grad_()
                 torch.autograd.grad(self.model(leaf).sum(), leaf)
             with torch.no_grad():
-                self.model(self.x)
+                for _ in range(2):
+                    self.model(self.x)

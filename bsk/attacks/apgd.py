@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,11 +52,9 @@ class Climb:
 
     def keep(self, rows: Tensor) -> Climb:
         """Return some of the rows."""
-        return Climb(*(_keep(getattr(self, each.name), rows) for each in fields(self)))
-
-
-def _keep(value: Tensor | Region, rows: Tensor) -> Tensor | Region:
-    return value[rows] if isinstance(value, Tensor) else value.keep(rows)
+        kept: dict[str, Any] = {"within": self.within.keep(rows)}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in kept}
+        return Climb(**kept, **{name: value[rows] for name, value in values.items()})
 
 
 def apgd(
@@ -126,18 +125,16 @@ def _start(x: Tensor, within: Region, owner: Tensor, y: Tensor, target: Tensor, 
     )
 
 
-def _evaluate(
-    climb: Climb, model: Model, objective: Objective, eot: int, tally: Tally
-) -> tuple[Climb, Tensor]:
+def _evaluate(climb: Climb, model: Model, objective: Objective, eot: int, tally: Tally) -> tuple[Climb, Tensor]:
     """Run the model at the rows' points; return the rows that are not fooled, with their gradients, and losses."""
-    gradients = []
+    gradient = torch.zeros_like(climb.x)
     for _ in range(eot):
         leaf = climb.x.detach().requires_grad_()
         logits = model(leaf)
         losses = objective(logits, climb.y, climb.target)
-        gradients += torch.autograd.grad(losses.sum(), leaf)
+        gradient += torch.autograd.grad(losses.sum(), leaf)[0] / eot
     tally.count(climb.owner, eot, eot)
-    climb, losses = replace(climb, gradient=sum(gradients[1:], gradients[0]) / eot), losses.detach()
+    climb, losses = replace(climb, gradient=gradient), losses.detach()
     stays = tally.leave(climb.owner, climb.x, logits.detach().argmax(dim=1) != climb.y)
     return (climb, losses) if stays is None else (climb.keep(stays), losses[stays])
 

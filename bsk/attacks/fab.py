@@ -107,9 +107,7 @@ def _step(search: Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
     return moved.view_as(search.x)
 
 
-def _look(
-    model: Model, search: Search, tally: Tally, eps: float, norm: str
-) -> tuple[Search, Tensor, Tensor] | None:
+def _look(model: Model, search: Search, tally: Tally, eps: float, norm: str) -> tuple[Search, Tensor, Tensor] | None:
     """Judge the rows' points, let the fooled examples leave, draw back the rows beyond the boundary, linearise.
 
     A row that was beyond the boundary after the last step is expected there again: its point is only judged,
@@ -131,7 +129,13 @@ def _look(
     near = wrong & (length(search.x - search.x_clean, norm) <= eps)
     stays = tally.leave(search.owner, search.x, near)
     if stays is not None:
-        search, wrong, gap, normal, expected = search.keep(stays), wrong[stays], gap[stays], normal[stays], expected[stays]
+        search, wrong, gap, normal, expected = (
+            search.keep(stays),
+            wrong[stays],
+            gap[stays],
+            normal[stays],
+            expected[stays],
+        )
         if len(wrong) == 0:
             return None
     back = per_image(torch.where(wrong, BETA, 1.0), search.x)

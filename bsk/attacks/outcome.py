@@ -36,10 +36,9 @@ class Tally:
         self.forward, self.backward = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for _ in range(2))
 
     def count(self, owner: Tensor, forward: int = 1, backward: int = 0) -> None:
-        """Add passes to the examples `owner` (R,), in ascending order, once for each of their rows."""
-        rows = torch.bincount(owner, minlength=len(self.forward)) if len(owner) else torch.zeros_like(self.forward)
-        self.forward += forward * rows
-        self.backward += backward * rows
+        """Add passes to the examples `owner` (R,), once for each of their rows."""
+        self.forward.index_add_(0, owner, torch.full_like(owner, forward))
+        self.backward.index_add_(0, owner, torch.full_like(owner, backward))
 
     def leave(self, owner: Tensor, x_adv: Tensor, wrong: Tensor) -> Tensor | None:
         """Take out the examples with a wrong row; return a mask (R,) of the rows that stay, None if all do.

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from bsk.attacks.outcome import Outcome, Tally
 from bsk.perturb.ascent import Model, sign_step
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.losses import cross_entropy, margin
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "margin": margin}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an attack found: images (N, C, H, W) in the ball, and which of them are misclassified, (N,)."""
-
-    x_adv: Tensor
-    fooled: Tensor
 
 
 def pgd(
@@ -50,51 +42,50 @@ def pgd(
 
     Source: Madry et al. (2018); section 5.1 (100 steps of 2/255, no random start in the authors' code).
     """
-    x_adv, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
+    tally = Tally(x)
     active = torch.arange(len(x), device=x.device)
     for restart in range(restarts):
         begin = x[active]
         if start == "uniform" or restart > 0:
             begin = ball_around(begin, eps).project(begin + eps * draws.uniform(begin))
-        found = _one_restart(model, x[active], begin, y[active], eps, step, steps, LOSSES[loss], last_iterate)
-        x_adv[active], fooled[active] = found.x_adv, found.fooled
-        if restart + 1 == restarts or bool(found.fooled.all()):
+        _climb(model, x, begin, y, active, eps, step, steps, LOSSES[loss], last_iterate, tally)
+        if restart + 1 == restarts or bool(tally.fooled.all()):
             break
-        draws = draws.keep(~found.fooled)
-        active = active[~found.fooled]
-    return Outcome(x_adv, fooled)
+        stays = ~tally.fooled[active]
+        draws, active = draws.keep(stays), active[stays]
+    return tally.outcome()
 
 
-def _one_restart(
+def _climb(
     model: Model,
     x: Tensor,
-    begin: Tensor,
+    at: Tensor,
     y: Tensor,
+    active: Tensor,
     eps: float,
     step: float,
     steps: int,
     loss: Callable[[Tensor, Tensor], Tensor],
     last_iterate: bool,
-) -> Outcome:
-    """Climb from `begin`; the prediction at an iterate comes free with the gradient taken there."""
-    result, fooled = begin.clone(), torch.zeros_like(y, dtype=torch.bool)
-    active = torch.arange(len(x), device=x.device)
-    ball, at = ball_around(x, eps), begin
+    tally: Tally,
+) -> None:
+    """Climb with the examples `active` from `at`; the prediction at an iterate comes free with the gradient there."""
+    ball = ball_around(x[active], eps)
     for i in range(steps + 1):
         last = i == steps
         at = at.detach().requires_grad_(not last)
         with torch.set_grad_enabled(not last):
             logits = model(at)
-        wrong = logits.detach().argmax(dim=1) != y[active]
-        result[active] = at.detach()
-        if last or not last_iterate:
-            fooled[active] = wrong
-        if last:
-            break
-        at = sign_step(loss(logits, y[active]), at, ball, step)
-        if not last_iterate and bool(wrong.any()):
-            stays = ~wrong
-            active, at, ball = active[stays], at[stays], type(ball)(ball.lower[stays], ball.upper[stays])
+        tally.count(active, 1, 0 if last else 1)
+        here, wrong = at.detach(), logits.detach().argmax(dim=1) != y[active]
+        if not last:
+            at = sign_step(loss(logits, y[active]), at, ball, step)
+        else:
+            tally.x_adv[active] = here
+        if last_iterate and not last:
+            continue
+        stays = tally.leave(active, here, wrong)
+        if stays is not None:
+            active, at, ball = active[stays], at[stays], ball.keep(stays)
             if len(active) == 0:
-                break
-    return Outcome(result, fooled)
+                return

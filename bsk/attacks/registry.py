@@ -1,82 +1,201 @@
-"""Attacks by name: natural, fgsm, pgd-K, pgd-KxR, cw-K."""
+"""Attacks by name: each a row of stages, and each stage meets the examples that the stages before left standing."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bsk.attacks.pgd import Outcome, pgd
+from bsk.attacks.apgd import apgd
+from bsk.attacks.fab import fab_t
+from bsk.attacks.outcome import Outcome
+from bsk.attacks.pgd import pgd
+from bsk.attacks.rays import rays
+from bsk.attacks.square import square
 from bsk.errors import UsageError, nearest
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.radius import step_at
 
-ATTACKS = ["natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100"]
 PAPER_STEP = 2 / 255  # section 5.1, at the paper's radius
+MOST_TARGETS = 9  # Source: AutoAttack's standard version
+DLR_CLASSES = 4  # below it the ratio has not the logits it needs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack on the examples that still stand.
+
+    Attributes:
+        run: (model, x, y, draws, eps=, **parameters) -> Outcome, as `pgd` or `apgd`.
+        rows: how many rows of a batch an example takes.
+        passes: about how many passes an example takes that is never fooled; for the time left.
+    """
+
+    name: str
+    run: Callable[..., Outcome]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    rows: int = 1
+    passes: int = 1
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float) -> Outcome:
+        """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps."""
+        return self.run(model, x, y, draws, eps=eps, **self.parameters)
 
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack with all its parameters; `name` is what the user wrote.
-
-    Attributes:
-        loss: "cross_entropy" or "margin".
-        step: in pixel units.
-        steps, restarts: how many; no steps is no attack.
-        start: of the first restart, "zero" or "uniform".
-        last_iterate: judge only the last iterate.
-    """
+    """An attack with all its parameters; `name` is what the user wrote, `notices` what the user should hear."""
 
     name: str
-    loss: str = "cross_entropy"
-    step: float = 0.0
-    steps: int = 0
-    restarts: int = 1
-    start: str = "zero"
-    last_iterate: bool = False
+    stages: tuple[Stage, ...]
+    notices: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Everything but the name, as it goes into a record."""
-        return {key: value for key, value in asdict(self).items() if key != "name"}
-
-    def run(self, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float) -> Outcome:
-        """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps."""
-        if self.steps == 0:
-            with torch.no_grad():
-                return Outcome(x, model(x).argmax(dim=1) != y)
-        return pgd(model, x, y, draws, eps=eps, **self.parameters)
+        """Everything but the name, as it goes into a record: of one stage its own, of several by stage."""
+        real = [stage for stage in self.stages if stage.parameters]
+        if len(real) == 1:
+            return dict(real[0].parameters)
+        return {stage.name: dict(stage.parameters) for stage in real}
 
 
-def attack_named(
-    name: str, eps: float, *, step: float | None = None, start: str = "zero", last_iterate: bool = False
-) -> Attack:
+@dataclass(frozen=True)
+class Flags:
+    """What flags decide of an attack; None leaves it to the attack.
+
+    Attributes:
+        step, start, last_iterate: of FGSM, PGD and CW.
+        norm: "linf" or "l2".
+        queries: of Square and RayS.
+        stop_at_eps: of RayS.
+        classes: of the model; decides how many targets there are.
+    """
+
+    step: float | None = None
+    start: str = "zero"
+    last_iterate: bool = False
+    norm: str = "linf"
+    queries: int | None = None
+    stop_at_eps: bool = False
+    classes: int = 10
+
+
+def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float) -> Outcome:
+    """Judge the images as they are."""
+    with torch.no_grad():
+        fooled = model(x).argmax(dim=1) != y
+    one = torch.ones_like(y)
+    return Outcome(x, fooled, one, torch.zeros_like(one))
+
+
+NATURAL = Stage("natural", natural)
+
+
+def _pgd(name: str, flags: Flags, eps: float, loss: str, steps: int, restarts: int, step: float) -> Stage:
+    parameters = {
+        "loss": loss,
+        "step": step if flags.step is None else flags.step,
+        "steps": steps,
+        "restarts": restarts,
+        "start": flags.start,
+        "last_iterate": flags.last_iterate,
+    }
+    return Stage(name, pgd, parameters, passes=2 * steps * restarts)
+
+
+def _apgd(name: str, flags: Flags, loss: str, targeted: bool = False, eot: int = 1) -> Stage:
+    targets = min(MOST_TARGETS, flags.classes - 1) if targeted else 0
+    if loss == "dlr" and flags.classes < DLR_CLASSES:
+        loss = "margin"
+    parameters = {"loss": loss, "norm": flags.norm, "steps": 100, "targets": targets, "eot": eot}
+    return Stage(name, apgd, parameters, rows=max(1, targets), passes=200 * max(1, targets) * eot)
+
+
+def _fab(flags: Flags) -> Stage:
+    targets = min(MOST_TARGETS, flags.classes - 1)
+    return Stage("fab-t", fab_t, {"norm": flags.norm, "steps": 100, "targets": targets}, targets, 300 * targets)
+
+
+def _square(flags: Flags, queries: int) -> Stage:
+    return Stage("square", square, {"norm": flags.norm, "queries": queries}, passes=queries)
+
+
+def _rays(flags: Flags) -> Stage:
+    queries = flags.queries or 10_000
+    parameters = {"norm": flags.norm, "queries": queries, "stop_at_eps": flags.stop_at_eps}
+    return Stage("rays", rays, parameters, passes=queries)
+
+
+Stages = Callable[[Flags], list[Stage]]
+ENSEMBLES: dict[str, Stages] = {
+    "apgd-ce": lambda f: [_apgd("apgd-ce", f, "cross_entropy")],
+    "apgd-dlr": lambda f: [_apgd("apgd-dlr", f, "dlr")],
+    "apgd-t": lambda f: [_apgd("apgd-t", f, "dlr", targeted=True)],
+    "fab-t": lambda f: [_fab(f)],
+    "square": lambda f: [_square(f, f.queries or 5000)],
+    "rays": lambda f: [_rays(f)],
+    # Croce & Hein (2020): the standard version, one restart each, from the clean image
+    "autoattack": lambda f: [
+        _apgd("apgd-ce", f, "cross_entropy"),
+        _apgd("apgd-t", f, "dlr", targeted=True),
+        _fab(f),
+        _square(f, 5000),
+    ],
+    # their version for models that are random: gradients averaged over 20 passes
+    "autoattack-rand": lambda f: [
+        _apgd("apgd-ce", f, "cross_entropy", eot=20),
+        _apgd("apgd-dlr", f, "dlr", eot=20),
+    ],
+    # a quarter of the time of `autoattack`, within 0.02 points of it on honest models; always an upper bound
+    "screen": lambda f: [_apgd("apgd-ce", f, "cross_entropy"), _apgd("apgd-t", f, "dlr", targeted=True)],
+}
+LINF_ONLY = ("fgsm", "pgd", "cw", "rays")
+ATTACKS = ["natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100", *ENSEMBLES]
+
+
+def attack_named(name: str, eps: float, flags: Flags | None = None) -> Attack:
     """Return the attack of that name at the radius eps.
 
-    `pgd-K` takes K steps, `pgd-KxR` restarts R times, `cw-K` climbs the margin, `fgsm` takes one step of eps.
-    The step is 2/255 at the paper's radius and keeps its ratio to it elsewhere, unless `step` is given.
+    `pgd-K` takes K steps, `pgd-KxR` restarts R times, `cw-K` climbs the margin, `fgsm` takes one step of eps; their
+    step is 2/255 at the paper's radius and keeps its ratio to it elsewhere, unless a flag says otherwise. The
+    others are in ENSEMBLES.
 
     Raises:
-        UsageError: there is no such attack.
+        UsageError: there is no such attack, or not for this norm or number of classes.
     """
+    flags = flags or Flags()
     if name == "natural":
-        return Attack(name)
+        return Attack(name, (NATURAL,))
+    if name in ENSEMBLES:
+        stages, said = [NATURAL, *ENSEMBLES[name](flags)], _notices(name, flags)
+    else:  # by its last iterate alone, an image that is misclassified as it is may be classified right
+        stages, said = [*([] if flags.last_iterate else [NATURAL]), _gradient_attack(name, eps, flags)], ()
+    if flags.norm != "linf" and name.split("-")[0] in LINF_ONLY:
+        raise UsageError(f"--norm {flags.norm}: {name} has Linf only; use apgd-ce, apgd-t, fab-t, square or autoattack")
+    if flags.classes < 2:
+        raise UsageError(f"--attack {name}: one class cannot be attacked; prepare data of two classes or more")
+    return Attack(name, tuple(stages), said)
+
+
+def _gradient_attack(name: str, eps: float, flags: Flags) -> Stage:
     if name == "fgsm":
-        return Attack(name, step=eps if step is None else step, steps=1, start=start, last_iterate=last_iterate)
+        return _pgd(name, flags, eps, "cross_entropy", 1, 1, step=eps)
     match = re.fullmatch(r"(pgd|cw)-([1-9]\d{0,5})(?:x([1-9]\d{0,3}))?", name)
     if match is None:
         raise UsageError(f"--attack {name}: no such attack; {nearest(name, ATTACKS)}")
-    kind, steps, restarts = match[1], int(match[2]), int(match[3] or 1)
-    return Attack(
-        name,
-        loss="margin" if kind == "cw" else "cross_entropy",
-        step=step_at(PAPER_STEP, eps) if step is None else step,
-        steps=steps,
-        restarts=restarts,
-        start=start,
-        last_iterate=last_iterate,
-    )
+    loss = "margin" if match[1] == "cw" else "cross_entropy"
+    return _pgd(name, flags, eps, loss, int(match[2]), int(match[3] or 1), step=step_at(PAPER_STEP, eps))
+
+
+def _notices(name: str, flags: Flags) -> tuple[str, ...]:
+    said = []
+    if name == "screen":
+        said.append("screen is an upper bound, not AutoAttack's number; autoattack gives that")
+    if flags.classes < DLR_CLASSES and name in ("apgd-dlr", "apgd-t", "autoattack", "autoattack-rand", "screen"):
+        said.append(f"{name}: {flags.classes} classes are too few for the DLR loss; the margin takes its place")
+    return tuple(said)

@@ -58,7 +58,23 @@ METHODS = [
     "bs-alone",
     "bs-at",
 ]
-ATTACKS = ["natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100"]
+ATTACKS = [
+    "natural",
+    "fgsm",
+    "pgd-20",
+    "pgd-100",
+    "pgd-50x10",
+    "cw-100",
+    "apgd-ce",
+    "apgd-dlr",
+    "apgd-t",
+    "fab-t",
+    "square",
+    "rays",
+    "autoattack",
+    "autoattack-rand",
+    "screen",
+]
 
 
 def _quiet(value: bool) -> bool:
@@ -94,14 +110,33 @@ Attacks = Annotated[
     typer.Option(
         "--attack",
         metavar="A[,A...]",
-        help="natural, fgsm, pgd-K, pgd-KxR (R restarts), cw-K.",
+        help="natural, fgsm, pgd-K, pgd-KxR (R restarts), cw-K, apgd-ce, apgd-dlr, apgd-t, fab-t, square, rays, "
+        "autoattack, autoattack-rand, screen (an upper bound of autoattack in a quarter of its time).",
         autocompletion=completing(lambda: ATTACKS),
     ),
 ]
 LastIterate = Annotated[
     bool, option("--last-iterate", help="Judge only the last iterate, as the paper does (default: any iterate).")
 ]
-Start = Annotated[str, typer.Option(help="Of the first restart: zero (the image itself) or uniform.")]
+Start = Annotated[str, typer.Option(help="Of the first restart of pgd and cw: zero (the image itself) or uniform.")]
+Norm = Annotated[str, typer.Option(help="linf, or l2 (for apgd, fab-t, square and autoattack); eps is in that norm.")]
+Queries = Annotated[int | None, option(min=1, help="Of square and rays [default: 5000 and 10000].")]
+StopAtEps = Annotated[bool, option("--stop-at-eps", help="rays: accuracy alone, not the distance; much faster.")]
+Rows = Annotated[
+    int | None, option("--batch-size", min=1, help="Rows of a model call [default: 128 on a CPU, else 512].")
+]
+Model = Annotated[
+    str | None,
+    option("--model", metavar="NAME|module:function", help="Of --weights: a name, or code that makes the network."),
+]
+Weights = Annotated[
+    Path | None, option("--weights", metavar="F", help="Another's .pt, .pth or .safetensors, instead of CKPT.")
+]
+Mean = Annotated[str | None, option("--mean", metavar="a,b,c", help="Of --weights: its normalisation.")]
+Std = Annotated[str | None, option("--std", metavar="a,b,c", help="Of --weights: its normalisation.")]
+Checks = Annotated[
+    bool, option("--checks/--no-checks", help="Examine the model for signs that it cannot be believed [default: do].")
+]
 
 
 def open_dataset(dataset: str, path: Path | None) -> DataFile:
@@ -144,9 +179,22 @@ def chosen_device(name: str, threads: int | None) -> torch.device:
     return device
 
 
-def checked_eps(eps: float, zero: bool = False) -> float:
-    """Return eps if it is a radius: above 0 (or 0 where that means something) and at most 1."""
-    if not (0 <= eps <= 1 if zero else 0 < eps <= 1):
+def numbers(flag: str, text: str | None) -> list[float] | None:
+    """Return the numbers of "0.49,0.48,0.45".
+
+    Raises:
+        UsageError: one of them is none.
+    """
+    try:
+        return None if text is None else [number(each) for each in text.split(",")]
+    except typer.BadParameter as error:
+        raise UsageError(f"--{flag} {text}: expected a number a channel, as 0.49,0.48,0.45") from error
+
+
+def checked_eps(eps: float, zero: bool = False, norm: str = "linf") -> float:
+    """Return eps if it is a radius: above 0 (or 0 where that means something) and, by Linf, at most 1."""
+    most = 1 if norm == "linf" else math.inf
+    if not (0 <= eps <= most if zero else 0 < eps <= most):
         raise UsageError(f"--eps {eps:g}: must be between 0 and 1, in pixels of [0, 1]; write 8/255 for 8 grey levels")
     return eps
 

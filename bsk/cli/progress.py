@@ -9,6 +9,7 @@ from bsk.cli.console import Bar
 
 if TYPE_CHECKING:
     from bsk.attacks.registry import Attack
+    from bsk.evaluation.verdicts import Progress
 
 
 class TrainingProgress:
@@ -49,11 +50,11 @@ def epoch_line(record: dict[str, Any]) -> str:
 
 
 class EvaluationProgress:
-    """A bar with the robust accuracy so far on a terminal, and a line an attack everywhere."""
+    """A bar with the robust accuracy so far, an upper bound, on a terminal; a line a stage and an attack elsewhere."""
 
-    def __init__(self, name: str) -> None:
-        """Take the checkpoint's name."""
-        self._name, self._bar = name, Bar(name)
+    def __init__(self, name: str, speaks: bool) -> None:
+        """Take the checkpoint's name; only the first of several processes speaks."""
+        self._name, self._bar = name, Bar(name) if speaks else None
 
     def __enter__(self) -> EvaluationProgress:
         """Nothing to do."""
@@ -61,16 +62,29 @@ class EvaluationProgress:
 
     def __exit__(self, *error: object) -> None:
         """Take the bar away."""
-        self._bar.close()
+        if self._bar:
+            self._bar.close()
 
-    def show(self, attack: Attack, done: int, standing: int, total: int) -> None:
-        """Move the bar."""
-        self._bar.show(done, total, lambda: f"{attack.name} {standing / done:.1%} standing")
+    def show(self, attack: Attack, at: Progress) -> None:
+        """Move the bar; say how many stand after each stage of several."""
+        if self._bar is None:
+            return
+        so_far = f"{attack.name} {at.stage} <= {at.standing / at.n:.1%}"
+        self._bar.show(at.done, at.total, lambda: so_far)
+        if at.ended and len(attack.stages) > 2:
+            self._bar.note(f"{self._name}: {attack.name}: {at.standing} of {at.n} stand after {at.stage}")
 
     def done(self, record: dict[str, Any]) -> None:
-        """Write a line."""
+        """Write a line, and one for each doubt."""
+        if self._bar is None:
+            return
+        bound = "at most " if record["attack"] == "screen" else ""
         self._bar.note(
             f"{self._name}: {record['attack']} at eps {record['eps']:g} ({record['eps'] * 255:.3g}/255): "
-            f"{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] of {record['n']}, "
+            f"{bound}{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] of {record['n']}, "
             f"{record['seconds']:.1f} s"
         )
+        if "adbd" in record:
+            self._bar.note(f"{self._name}: ADBD {record['adbd']:.4f}, {record['never_fooled']} never fooled")
+        for doubt in record["doubts"]:
+            self._bar.note(f"{self._name}: doubtful: {doubt}")

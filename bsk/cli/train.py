@@ -67,7 +67,7 @@ def train(
     """
     flags = locals()
     from bsk.cli.progress import TrainingProgress
-    from bsk.training.processes import local_device, process_group
+    from bsk.data.processes import local_device, process_group
     from bsk.training.run import run
 
     where = local_device(o.chosen_device(device, threads))

@@ -17,7 +17,7 @@ from bsk.data.info import Info, problem
 from bsk.data.order import Images, Labels, Rows, balanced_order
 from bsk.errors import InputError
 from bsk.files.atomic import replacing
-from bsk.files.headers import KEY, load_header, opening
+from bsk.files.headers import head, load_header, opening, tensor_start
 from bsk.files.records import SCHEMA, sha256
 from bsk.version import VERSION
 
@@ -57,6 +57,43 @@ class Split:
     labels: Tensor
     index: Tensor
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width of an image."""
+        return tuple(self.images.shape[1:])
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the images of some rows, (K, C, H, W) uint8."""
+        return self.images[rows]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A split whose images stay in the file until they are taken, so that any number of them fits into memory."""
+
+    path: Path
+    start: int
+    shape: tuple[int, ...]
+    labels: Tensor
+    index: Tensor
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the images of some rows, (K, C, H, W) uint8.
+
+        Raises:
+            InputError: the file cannot be read any more.
+        """
+        import torch
+
+        size = math.prod(self.shape)
+        images = np.empty((len(rows), size), np.uint8)
+        with opening(self.path, _again(self.path)), self.path.open("rb") as file:
+            for image, row in zip(images, rows.tolist(), strict=True):
+                file.seek(self.start + row * size)
+                if file.readinto(image.data) != size:
+                    raise InputError(f"{self.path}: has changed while it was read; {_again(self.path)}")
+        return torch.from_numpy(images).view(-1, *self.shape)
+
 
 @dataclass(frozen=True)
 class DataFile(Info):
@@ -79,11 +116,27 @@ class DataFile(Info):
         Raises:
             InputError: the file cannot be read any more, or has no such examples.
         """
+        n = self._count(name, limit)
+        with opening(self.path, _again(self.path)), safe_open(self.path, framework="pt") as file:
+            return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES})
+
+    def stream(self, name: str, limit: int | None = None) -> Stream:
+        """Return the same examples as `split`, with their images left in the file.
+
+        Raises:
+            InputError: the file cannot be read any more, or has no such examples.
+        """
+        n = self._count(name, limit)
+        with opening(self.path, _again(self.path)), safe_open(self.path, framework="pt") as file:
+            labels, index = (file.get_slice(f"{name}_{part}")[:n] for part in ("labels", "index"))
+            shape = tuple(file.get_slice(f"{name}_images").get_shape()[1:])
+        return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index)
+
+    def _count(self, name: str, limit: int | None) -> int:
         n = self.counts[name] if limit is None else min(limit, self.counts[name])
         if n <= 0:
             raise InputError(f"{self.path}: no {name} examples to take; prepare data with some, or raise the limit")
-        with opening(self.path, _again(self.path)), safe_open(self.path, framework="pt") as file:
-            return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES})
+        return n
 
 
 def write(path: Path, parts: Mapping[str, Part], info: Info) -> None:
@@ -109,18 +162,11 @@ def write(path: Path, parts: Mapping[str, Part], info: Info) -> None:
 
 
 def _head(parts: Mapping[str, Part], counts: Mapping[str, int], metadata: str) -> bytes:
-    """Return the head of a safetensors file: int64 tensors first, so that each starts aligned."""
-    shapes = {f"{name}_{part}": [counts[name]] for name in SPLITS for part in ("labels", "index")}
-    shapes |= {f"{name}_images": [counts[name], *parts[name].images.shape[1:]] for name in SPLITS}
-    entries: dict[str, Any] = {"__metadata__": {KEY: metadata}}
-    end = 0
-    for tensor, shape in shapes.items():
-        dtype = DTYPES[tensor.split("_")[1]]
-        start, end = end, end + math.prod(shape) * (8 if dtype == "I64" else 1)
-        entries[tensor] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    """Return the head of a data file: int64 tensors first, so that each starts aligned."""
+    shapes = {f"{name}_{part}": (DTYPES[part], [counts[name]]) for name in SPLITS for part in ("labels", "index")}
+    for name in SPLITS:
+        shapes[f"{name}_images"] = (DTYPES["images"], [counts[name], *parts[name].images.shape[1:]])
+    return head(shapes, metadata)
 
 
 def _gather(images: Images, rows: Rows) -> Iterator[Images]:

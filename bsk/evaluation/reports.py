@@ -1,15 +1,18 @@
-"""The record of an evaluation, as `evaluate` writes and `compare` reads it."""
+"""The record of an evaluation, as `evaluate` writes and `compare` reads it, and the verdict on each example."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bsk.attacks.registry import Attack
-from bsk.data.store import DataFile
+from bsk.evaluation.circumstances import Bench
+from bsk.evaluation.integrity import Look, late_doubts
+from bsk.evaluation.ledger import NOWHERE, STANDING, Ledger
 from bsk.evaluation.subjects import Subject
-from bsk.evaluation.verdicts import Verdicts
+from bsk.evaluation.verdicts import Examples
 from bsk.files.bits import encode_correct
 from bsk.files.records import SCHEMA
 from bsk.models.modes import device_name
@@ -18,43 +21,109 @@ from bsk.version import VERSION
 
 _FROM_HEADER = ("method", "model", "dataset", "seed", "selected", "epoch", "complete", "flags")
 _COSTS = ("train_seconds", "train_forward_passes", "train_backward_passes")
+ENGINE = 1  # grows when a change of the attacks' code changes verdicts: what was computed before is not taken up
+
+
+def facts_of(subject: Subject, attack: Attack, bench: Bench, n: int) -> dict[str, Any]:
+    """Return all that decides the verdicts of an evaluation: its key is a hash of these."""
+    return {
+        "checkpoint_sha256": subject.sha256,
+        "model": subject.header.get("model"),
+        "normalisation": [subject.header.get("mean"), subject.header.get("std")],
+        "data_sha256": bench.data.sha256,
+        "split": bench.split,
+        "n": n,
+        "eps": bench.eps,
+        "attack": attack.name,
+        "stages": [[stage.name, stage.parameters] for stage in attack.stages],
+        "seed": bench.seed,
+        "engine": ENGINE,
+    }
 
 
 def evaluation_record(
-    subject: Subject, attack: Attack, verdicts: Verdicts, data: DataFile, *, eps: float, seed: int, split: str
+    subject: Subject, attack: Attack, ledger: Ledger, bench: Bench, look: Look, key: str
 ) -> dict[str, Any]:
     """Return everything one needs to believe, repeat and compare one accuracy.
 
     `accuracy` is a fraction of n, `low` and `high` its 95 % Wilson interval, `correct` one bit an example in
-    the data's fixed order; passes count images.
+    the data's fixed order; passes count images; `after` is the accuracy after each stage; `doubts` says when not to
+    believe it.
     """
-    n, right = len(verdicts.correct), int(verdicts.correct.sum())
+    correct = ledger.standing
+    n, right = len(correct), int(correct.sum())
     low, high = wilson(right, n)
     header = subject.header
+    after = accuracies_after(ledger, attack)
     return {
         "schema": SCHEMA,
         "kind": "evaluation",
+        "key": key,
         "checkpoint": str(subject.path),
         "checkpoint_sha256": subject.sha256,
         **{name: header.get(name) for name in _FROM_HEADER},
-        "train_eps": header.get("eps"),
+        "normalisation": header.get("normalisation"),
+        "train_eps": header.get("eps") if header.get("method") else None,
         **{name: header.get(name) for name in _COSTS},
-        "data_sha256": data.sha256,
-        "eps": eps,
+        "data_sha256": bench.data.sha256,
+        "eps": bench.eps,
         "attack": attack.name,
-        "attack_parameters": {**attack.parameters, "seed": seed},
-        "split": split,
+        "attack_parameters": {**attack.parameters, "seed": bench.seed},
+        "split": bench.split,
         "n": n,
         "accuracy": right / n,
         "low": low,
         "high": high,
-        "seconds": verdicts.seconds,
-        "forward_passes": verdicts.passes.forward,
-        "backward_passes": verdicts.passes.backward,
-        "correct": encode_correct(verdicts.correct.numpy()),
+        "after": after,
+        **rays_summary(ledger, attack),
+        "checks": look.facts,
+        "doubts": [*look.doubts, *late_doubts(after, n)],
+        "seconds": ledger.seconds,
+        "forward_passes": int(ledger.forward.sum()),
+        "backward_passes": int(ledger.backward.sum()),
+        "correct": encode_correct(correct.numpy()),
         "device": device_name(next(subject.model.buffers()).device),
         "threads": torch.get_num_threads(),
         "precision": "fp32",
         "version": VERSION,
         "torch": torch.__version__,
+    }
+
+
+def accuracies_after(ledger: Ledger, attack: Attack) -> dict[str, float]:
+    """Return the share of examples that stand after each stage, by its name."""
+    stands = [(ledger.broken_by == STANDING) | (ledger.broken_by > k) for k in range(len(attack.stages))]
+    return {stage.name: int(each.sum()) / len(each) for stage, each in zip(attack.stages, stands, strict=True)}
+
+
+def rays_summary(ledger: Ledger, attack: Attack) -> dict[str, Any]:
+    """Return what RayS tells beside the accuracy: distances to the boundary and queries.
+
+    `adbd` is the average decision boundary distance of all examples, those that are misclassified as they are at 0
+    and those never fooled at the distance of the white image, as published; `adbd_correct` that of examples
+    classified right as they are.
+    """
+    if attack.stages[-1].name != "rays":
+        return {}
+    right = ledger.broken_by != 0  # by the natural stage
+    distance, asked = ledger.distance, ledger.forward[right].double() - 1
+    never = int((ledger.standing & (distance == NOWHERE)).sum())
+    return {
+        "adbd": float(distance.double().mean()),
+        "adbd_correct": float(distance[right].double().mean()) if bool(right.any()) else None,
+        "never_fooled": never,
+        "queries_mean": float(asked.mean()) if len(asked) else 0.0,
+        "queries_median": float(asked.median()) if len(asked) else 0.0,
+    }
+
+
+def verdict_tensors(ledger: Ledger, examples: Examples) -> dict[str, Tensor]:
+    """Return the verdict on each example: labels, index, the stage that broke it, distance and passes."""
+    return {
+        "labels": examples.labels,
+        "index": examples.index,
+        "broken_by": ledger.broken_by,
+        "distance": ledger.distance,
+        "forward": ledger.forward,
+        "backward": ledger.backward,
     }

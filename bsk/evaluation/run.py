@@ -1,65 +1,121 @@
-"""From a checkpoint, data and attacks to records, one as soon as it is known."""
+"""From a model, data and attacks to records, one as soon as it is known, and nothing computed twice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bsk.attacks.registry import Attack
-from bsk.data.store import DataFile
-from bsk.evaluation.reports import evaluation_record
+from bsk.data.processes import sum_over_processes
+from bsk.evaluation.circumstances import Bench
+from bsk.evaluation.growing import Growing, key_of
+from bsk.evaluation.integrity import Look, look_at
+from bsk.evaluation.ledger import Ledger
+from bsk.evaluation.reports import evaluation_record, facts_of, verdict_tensors
 from bsk.evaluation.subjects import Subject, check_fit
-from bsk.evaluation.verdicts import Verdicts, judge
+from bsk.evaluation.verdicts import Examples, Hooks, Progress, judge
+from bsk.files.bulk import Bulk
 
-
-@dataclass(frozen=True)
-class Bench:
-    """The circumstances of an evaluation: which examples, within which radius, by which draws, where."""
-
-    data: DataFile
-    split: str
-    limit: int | None
-    eps: float
-    seed: int
-    batch_size: int
-    device: torch.device
+Watch = Callable[[Attack, Progress], None]
 
 
 def evaluate(
-    subject: Subject, attacks: Sequence[Attack], bench: Bench, watch: Callable[[Attack, int, int, int], None]
+    subject: Subject, attacks: Sequence[Attack], bench: Bench, out: Path | None, watch: Watch
 ) -> Iterator[dict[str, Any]]:
-    """Yield the record of each attack; `watch` hears the attack, examples done, standing, and all.
+    """Yield the record of each attack. With `out`, F.jsonl, it is appended there, unless it is there already.
+
+    An evaluation that was interrupted goes on where it was: its blocks are in `F.examples/`, and in the end so is the
+    verdict on each example. Of several processes each yields the same records, and the first writes them.
 
     Raises:
-        InputError: the model does not fit the data.
+        InputError: the model does not fit the data, or a file cannot be read or written.
     """
+    examples = bench.data.stream(bench.split, bench.limit)
+    check_fit(subject, bench.data, examples.shape)
+    look: Look | None = None
     for attack in attacks:
-        yield attacked(subject, attack, bench, watch)[0]
+        key = key_of(facts_of(subject, attack, bench, len(examples.labels)))
+        growing = Growing(out, key) if out is not None else None
+        record = growing.finished() if growing else None
+        _meet(bench)
+        if record is None:
+            ledger = _judge(subject, attack, bench, examples, growing, watch)
+            look = look or _look(subject, bench, examples, attacks)
+            record = evaluation_record(subject, attack, ledger, bench, look, key)
+            if growing and bench.share.rank == 0:
+                stages = [stage.name for stage in attack.stages]
+                growing.finish(record, verdict_tensors(ledger, examples), {"attack": attack.name, "stages": stages})
+        yield record
 
 
-def attacked(
-    subject: Subject,
-    attack: Attack,
-    bench: Bench,
-    watch: Callable[[Attack, int, int, int], None],
-    keep_images: bool = False,
-) -> tuple[dict[str, Any], Verdicts]:
-    """Return the record of one attack and its verdicts; see `evaluate`."""
-    split = bench.data.split(bench.split, bench.limit)
-    check_fit(subject, bench.data, split)
-    verdicts = judge(
+def _judge(
+    subject: Subject, attack: Attack, bench: Bench, examples: Examples, growing: Growing | None, watch: Watch
+) -> Ledger:
+    known = growing.blocks(len(examples.labels), len(attack.stages)) if growing else []
+    _meet(bench)  # nobody writes before all have read
+    hooks = Hooks(watch=lambda progress: watch(attack, progress))
+    if growing:
+        hooks = Hooks(watch=hooks.watch, grow=growing.grow)
+    return judge(
         subject.model,
-        split,
+        examples,
         attack,
         eps=bench.eps,
         seed=bench.seed,
         batch_size=bench.batch_size,
         device=bench.device,
-        keep_images=keep_images,
-        watch=lambda done, standing: watch(attack, done, standing, len(split.labels)),
+        known=known,
+        share=bench.share,
+        hooks=hooks,
     )
-    record = evaluation_record(subject, attack, verdicts, bench.data, eps=bench.eps, seed=bench.seed, split=bench.split)
-    return record, verdicts
+
+
+def _look(subject: Subject, bench: Bench, examples: Examples, attacks: Sequence[Attack]) -> Look:
+    if not bench.checks or all(attack.name == "natural" for attack in attacks):
+        return Look({}, ())
+    return look_at(subject.model, examples, eps=bench.eps, seed=bench.seed, device=bench.device)
+
+
+def _meet(bench: Bench) -> None:
+    sum_over_processes(torch.zeros(1, device=bench.device), bench.share)
+
+
+def attacked(subject: Subject, attack: Attack, bench: Bench, out: Path, watch: Watch) -> dict[str, Any]:
+    """Write the adversarial images of one attack to `out`, and return its record.
+
+    The file has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` and `predictions`; an example that
+    several stages met has the image of the last. Images go to the disk as they come.
+
+    Raises:
+        InputError: the model does not fit the data, or the file cannot be written.
+    """
+    examples = bench.data.stream(bench.split, bench.limit)
+    check_fit(subject, bench.data, examples.shape)
+    predictions = torch.zeros_like(examples.labels)
+    key = key_of(facts_of(subject, attack, bench, len(examples.labels)))
+    with Bulk(out) as bulk:
+
+        def keep(rows: Tensor, images: Tensor, predicted: Tensor) -> None:
+            bulk.put(rows, images)
+            predictions[rows] = predicted
+
+        ledger = judge(
+            subject.model,
+            examples,
+            attack,
+            eps=bench.eps,
+            seed=bench.seed,
+            batch_size=bench.batch_size,
+            device=bench.device,
+            hooks=Hooks(keep=keep, watch=lambda progress: watch(attack, progress)),
+        )
+        look = _look(subject, bench, examples, [attack])
+        record = evaluation_record(subject, attack, ledger, bench, look, key)
+        record = {**record, "kind": "attack", "out": str(out)}
+        tensors = {"labels": examples.labels, "index": examples.index, "predictions": predictions}
+        bulk.save("images", [len(predictions), *examples.shape], tensors, record)
+    return record

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bsk.data.store import SPLITS, DataFile, Split
+from bsk.data.store import SPLITS, DataFile
 from bsk.errors import InputError
 from bsk.files import checkpoints, records
+from bsk.files.checkpoints import MODEL, STATE, model_tensors
 from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.normalised import Normalised
-from bsk.training import state as states
-from bsk.training.outputs import KIND
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def load_subject(path: Path, device: torch.device) -> Subject:
     Raises:
         InputError: the file is missing, corrupt, or its tensors do not fit its header.
     """
-    tensors, header = checkpoints.load(path, (KIND, states.KIND))
+    tensors, header = checkpoints.load(path, (MODEL, STATE))
     try:
         channels, size = header["shape"][:2]
         model = registry.build(
@@ -49,7 +48,7 @@ def load_subject(path: Path, device: torch.device) -> Subject:
             std=header["std"],
             device=device,
         )
-        model.load_state_dict(states.model_tensors(tensors) if header["kind"] == states.KIND else tensors)
+        model.load_state_dict(model_tensors(tensors) if header["kind"] == STATE else tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:80]
         raise InputError(f"{path}: header and tensors do not fit ({reason}); train it again") from error
@@ -83,7 +82,7 @@ def foreign_subject(
         InputError: the weights are missing, refused or do not fit; the images are not square.
     """
     split = next((name for name in SPLITS if data.counts[name]), SPLITS[0])
-    channels, height, width = data.split(split, 1).images.shape[1:]
+    channels, height, width = data.stream(split, 1).shape
     if height != width:
         raise InputError(f"{data.path}: images of {height}x{width}, expected square ones; pass other --data")
     found = foreign_model(
@@ -124,13 +123,13 @@ def _notices(weights: Path, found: Foreign, data: DataFile) -> tuple[str, ...]:
     return tuple(said)
 
 
-def check_fit(subject: Subject, data: DataFile, split: Split) -> None:
+def check_fit(subject: Subject, data: DataFile, shape: tuple[int, ...]) -> None:
     """Raise if the model was trained for other classes or images than the data has.
 
     Raises:
         InputError: they do not fit.
     """
-    header, shape = subject.header, tuple(split.images.shape[1:])
+    header = subject.header
     if len(header["classes"]) != len(data.classes):
         raise InputError(
             f"{subject.path}: trained for {len(header['classes'])} classes, {data.path.name} has "

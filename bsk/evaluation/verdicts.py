@@ -1,89 +1,204 @@
-"""Which examples survive which attack."""
+"""Which examples survive which attack: stage by stage, block by block, each example for itself."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bsk.attacks.registry import Attack
-from bsk.data.batches import to_unit
-from bsk.data.store import Split
+from bsk.attacks.outcome import Outcome
+from bsk.attacks.registry import Attack, Stage
+from bsk.data.batches import WHOLE, Share, to_unit
+from bsk.data.processes import sum_over_processes
 from bsk.errors import InputError
+from bsk.evaluation.ledger import NOWHERE, Block, Ledger
 from bsk.models.modes import eval_mode
 from bsk.perturb.ascent import Model
+from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws
-from bsk.perturb.passes import Passes, counting
 
 ROWS = 16  # a model call has a multiple of so many rows
 
 
+class Examples(Protocol):
+    """Labelled images: `Split` in memory, or `Stream` from a file."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the labels (N,)."""
+
+    @property
+    def index(self) -> Tensor:
+        """Return the places (N,) in the data's source order."""
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the images of some rows, (K, C, H, W) uint8."""
+
+
 @dataclass(frozen=True)
-class Verdicts:
-    """What an attack did to N examples.
+class Progress:
+    """How far an evaluation is; `done` and `total` count forward passes of all stages, as far as can be told."""
+
+    stage: str
+    standing: int
+    n: int
+    done: int
+    total: int
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What happens beside the verdicts.
 
     Attributes:
-        correct: (N,) bool, in the order of the split: not fooled.
-        x_adv: (N, C, H, W) fp32, or None if it was not asked for.
-        predictions: (N,) the class of x_adv, or None.
-        passes: images forward and backward.
-        seconds: of the attack.
+        grow: is given every block as it is known.
+        keep: is given rows (K,), images (K, C, H, W) fp32 and predictions (K,) of each block of each stage.
+        watch: is told how far it is.
     """
 
-    correct: Tensor
-    x_adv: Tensor | None
-    predictions: Tensor | None
-    passes: Passes
-    seconds: float
+    grow: Callable[[Block], None] = lambda block: None
+    keep: Callable[[Tensor, Tensor, Tensor], None] | None = None
+    watch: Callable[[Progress], None] = lambda progress: None
 
 
 def judge(
     model: nn.Module,
-    split: Split,
+    examples: Examples,
     attack: Attack,
     *,
     eps: float,
     seed: int,
     batch_size: int,
     device: torch.device,
-    keep_images: bool = False,
-    watch: Callable[[int, int], None] = lambda done, standing: None,
-) -> Verdicts:
-    """Attack every example of the split, in fp32, with the model in eval mode.
+    known: Sequence[Block] = (),
+    share: Share = WHOLE,
+    hooks: Hooks = Hooks(),  # noqa: B008 - it holds nothing that changes
+) -> Ledger:
+    """Attack every example, in fp32, with the model in eval mode; each stage meets what still stands.
 
-    The verdict on an example depends on (seed, attack, its index in the data) and on nothing beside it: not
-    on the batch size, the order or the limit.
+    The verdict on an example depends on (seed, stage, its index in the data) and on nothing beside it: not on the
+    batch size, the order, the limit, the number of processes, or on what was `known` from an earlier run.
+    `batch_size` is in rows of a model call.
 
     Raises:
-        InputError: the model returns a number that is not finite.
+        InputError: the model returns a number that is not finite; the example is named.
     """
-    passes, start = Passes(), time.perf_counter()
-    correct, images, predictions = [], [], []
+    ledger = Ledger(len(examples.labels))
+    for block in known:
+        ledger.add(block)
     with exact(model):
-        forward = counting(steady(checked(model)), passes)
-        for first in range(0, len(split.labels), batch_size):
-            rows = slice(first, first + batch_size)
-            x = to_unit(split.images[rows].to(device))
-            y = split.labels[rows].to(device)
-            draws = example_draws(seed, attack.name, split.index[rows].tolist())
-            outcome = attack.run(forward, x, y, draws, eps)
-            correct.append(~outcome.fooled.cpu())
-            if keep_images:
-                images.append(outcome.x_adv.cpu())
-                with torch.no_grad():
-                    predictions.append(steady(model)(outcome.x_adv).argmax(dim=1).cpu())
-            watch(min(rows.stop, len(split.labels)), sum(int(c.sum()) for c in correct))
-    return Verdicts(
-        torch.cat(correct),
-        torch.cat(images) if keep_images else None,
-        torch.cat(predictions) if keep_images else None,
-        passes,
-        time.perf_counter() - start,
-    )
+        for number, stage in enumerate(attack.stages):
+            run = _Runner(model, examples, attack, number, eps, seed, device, hooks)
+            mine = _mine(ledger.due(number), max(1, batch_size // stage.rows), share)
+            found: list[Block] = []
+            for rows in mine:
+                found.append(run(rows))
+                hooks.grow(found[-1])
+                hooks.watch(_progress(ledger, found, attack, number))
+            for block in _gathered(found, len(examples.labels), number, share, device):
+                ledger.add(block)
+            hooks.watch(_progress(ledger, [], attack, number, ended=True))
+    return ledger
+
+
+def _mine(due: Tensor, size: int, share: Share) -> Iterable[Tensor]:
+    """Return this process's blocks: every `world`-th one."""
+    return [rows for rows in due.split(size) if len(rows)][share.rank :: share.world]
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs one stage on blocks of examples."""
+
+    model: nn.Module
+    examples: Examples
+    attack: Attack
+    number: int
+    eps: float
+    seed: int
+    device: torch.device
+    hooks: Hooks
+
+    @property
+    def stage(self) -> Stage:
+        return self.attack.stages[self.number]
+
+    def __call__(self, rows: Tensor) -> Block:
+        start = time.perf_counter()
+        x, outcome = self._attack(rows)
+        distance = outcome.distance
+        if distance is None:
+            norm = str(self.stage.parameters.get("norm", "linf"))
+            away = length(outcome.x_adv - x, norm)
+            distance = torch.where(outcome.fooled, away, torch.full_like(away, NOWHERE))
+        if self.hooks.keep is not None:
+            with torch.no_grad():
+                predictions = steady(self.model)(outcome.x_adv).argmax(dim=1)
+            self.hooks.keep(rows, outcome.x_adv.cpu(), predictions.cpu())
+        return Block(
+            self.number,
+            rows,
+            outcome.fooled.cpu(),
+            distance.float().cpu(),
+            outcome.forward.cpu(),
+            outcome.backward.cpu(),
+            time.perf_counter() - start,
+        )
+
+    def _attack(self, rows: Tensor) -> tuple[Tensor, Outcome]:
+        """Attack some rows; if the model returns NaN for one of them, find out for which."""
+        x, y = to_unit(self.examples.take(rows).to(self.device)), self.examples.labels[rows].to(self.device)
+        index: list[int] = self.examples.index[rows].tolist()
+        draws = example_draws(self.seed, self.stage.name, index, self.device)
+        try:
+            return x, self.stage(steady(checked(self.model)), x, y, draws, self.eps)
+        except NotFiniteError as error:
+            if len(rows) == 1:
+                raise InputError(
+                    f"example {int(rows[0])} (index {index[0]}): the model returns NaN or infinity under "
+                    f"{self.stage.name}; no attack can judge that"
+                ) from error
+            for row in rows.split(1):
+                self._attack(row)
+            raise InputError("the model returns NaN or infinity for some images, only in company") from error
+
+
+def _gathered(found: list[Block], n: int, number: int, share: Share, device: torch.device) -> list[Block]:
+    """Return the blocks of all processes, as one if there are several."""
+    if share.world == 1:
+        return found
+    table = torch.zeros(6, n, dtype=torch.float64)
+    for block in found:
+        cells = (torch.ones(len(block.rows)), block.fooled, block.distance.nan_to_num(posinf=-1.0))
+        table[:5, block.rows] = torch.stack([each.double() for each in (*cells, block.forward, block.backward)])
+        table[5, 0] += block.seconds
+    table = sum_over_processes(table.to(device), share).cpu()
+    rows = (table[0] > 0).nonzero().squeeze(1)
+    if len(rows) == 0:
+        return []
+    _, fooled, distance, forward, backward, _ = table[:, rows]
+    distance = torch.where(distance < 0, NOWHERE, distance).float()
+    whole = Block(number, rows, fooled > 0, distance, forward.long(), backward.long(), float(table[5, 0]))
+    return [whole]
+
+
+def _progress(ledger: Ledger, found: list[Block], attack: Attack, number: int, ended: bool = False) -> Progress:
+    """Count what is done and what is left; an example that falls leaves nothing more to do."""
+    fallen = sum(int(block.fooled.sum()) for block in found)
+    met = sum(len(block.rows) for block in found)
+    standing = int(ledger.standing.sum()) - fallen
+    costs = [stage.passes for stage in attack.stages]
+    left_here = int(ledger.standing.sum()) - int((ledger.standing & (ledger.done > number)).sum()) - met
+    left = 0 if ended else left_here * costs[number]
+    left += standing * sum(costs[number + 1 :])
+    done = sum(int((ledger.done > k).sum()) * cost for k, cost in enumerate(costs)) + met * costs[number]
+    return Progress(attack.stages[number].name, standing, len(ledger.done), done, done + left, ended)
 
 
 @contextlib.contextmanager
@@ -118,13 +233,17 @@ def steady(model: Model) -> Model:
     return forward
 
 
+class NotFiniteError(Exception):
+    """The model returned NaN or infinity for some image of a batch."""
+
+
 def checked(model: Model) -> Model:
     """Return the model with its logits checked: an attack cannot judge a NaN."""
 
     def forward(x: Tensor) -> Tensor:
         logits = model(x)
         if not bool(torch.isfinite(logits.detach()).all()):
-            raise InputError("the model returns NaN or infinity for some image; no attack can judge that")
+            raise NotFiniteError
         return logits
 
     return forward

@@ -14,6 +14,14 @@ from bsk.files.atomic import naming_the_file, replacing
 from bsk.files.headers import KEY, load_header, opening
 from bsk.files.records import SCHEMA
 
+MODEL, STATE = "model", "training-state"  # kinds of file: a selected model, and all that a training needs to go on
+MODEL_PART = "model."  # in the names of a training state
+
+
+def model_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the network alone, from the tensors of a training state."""
+    return {name.removeprefix(MODEL_PART): t for name, t in tensors.items() if name.startswith(MODEL_PART)}
+
 
 def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Write tensors and header to `path`, whole or not at all, the same bytes for the same content.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from bsk.files.records import SCHEMA, parse
 KEY = "bsk"  # the one metadata key: several would be written in random order
 HEADER_LIMIT = 1 << 24  # bytes of header that are still believed
 AGAIN = "give one that bsk wrote"
+BYTES = {"U8": 1, "I64": 8, "F32": 4}  # of a number of the types that are streamed
 
 
 def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> dict[str, Any]:
@@ -37,6 +40,25 @@ def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> 
     if header.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema {header.get('schema')}, this bsk reads {SCHEMA}; {again}")
     return header
+
+
+def head(shapes: Mapping[str, tuple[str, list[int]]], text: str) -> bytes:
+    """Return the head of a safetensors file of tensors (dtype, shape) that follow in this order, with JSON in it."""
+    entries: dict[str, Any] = {"__metadata__": {KEY: text}}
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        start, end = end, end + math.prod(shape) * BYTES[dtype]
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    packed = json.dumps(entries, separators=(",", ":")).encode()
+    packed += b" " * (-len(packed) % 8)
+    return len(packed).to_bytes(8, "little") + packed
+
+
+def tensor_start(path: Path, name: str) -> int:
+    """Return where in a whole safetensors file the bytes of a tensor begin."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return 8 + length + int(json.loads(file.read(length))[name]["data_offsets"][0])
 
 
 @contextlib.contextmanager

@@ -120,9 +120,7 @@ def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generat
     return torch.Generator(device).manual_seed(_hashed(key) % (1 << 64) >> 1)
 
 
-def example_draws(
-    seed: int, attack: str, indices: Sequence[int], device: torch.device | str = "cpu"
-) -> ExampleDraws:
+def example_draws(seed: int, attack: str, indices: Sequence[int], device: torch.device | str = "cpu") -> ExampleDraws:
     """Return draws that depend on (seed, attack, index of the example) alone, made on the device."""
     keys = [_hashed((seed, attack, index)) for index in indices]
     return ExampleDraws(torch.tensor(keys, dtype=torch.int64).to(device))

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import torch
 
 from bsk.data.batches import Loader, Share
+from bsk.data.processes import agree, sum_over_processes
 from bsk.data.store import DataFile, Split
 from bsk.errors import DivergedError, StoppedError
 from bsk.models import registry
 from bsk.perturb.passes import Passes
 from bsk.training.outputs import Outputs
-from bsk.training.processes import agree, sum_over_processes
 from bsk.training.schedules import SCHEDULES
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State

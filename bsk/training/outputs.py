@@ -12,10 +12,10 @@ from typing import IO, Any
 from bsk.errors import InputError
 from bsk.files import checkpoints, records
 from bsk.files.atomic import naming_the_file
+from bsk.files.checkpoints import MODEL
 from bsk.training import state as states
 from bsk.training.state import State
 
-KIND = "model"
 LOG_KINDS = ("start", "epoch", "end")
 
 
@@ -34,7 +34,7 @@ class Outputs:
     def save_best(self, state: State) -> None:
         """Write the selected model."""
         if self._log is not None:
-            header = {**self.header, "kind": KIND, "complete": False, **selection(state)}
+            header = {**self.header, "kind": MODEL, "complete": False, **selection(state)}
             checkpoints.save(self.checkpoint, state.model.state_dict(), header)
 
     def save_state(self, state: State) -> None:
@@ -46,7 +46,7 @@ class Outputs:
     def complete(self, state: State) -> None:
         """Stamp the totals of the whole training on the selected model."""
         if self._log is not None:
-            tensors, header = checkpoints.load(self.checkpoint, KIND)
+            tensors, header = checkpoints.load(self.checkpoint, MODEL)
             checkpoints.save(self.checkpoint, tensors, {**header, "complete": True, **totals(state)})
 
     def log(self, record: dict[str, Any]) -> None:

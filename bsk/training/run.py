@@ -14,11 +14,12 @@ from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.store import DataFile
 from bsk.errors import InputError
 from bsk.files import records
+from bsk.files.checkpoints import MODEL, STATE
 from bsk.files.headers import load_header
 from bsk.models.modes import device_name
 from bsk.training import state as states
 from bsk.training.loop import Training, Watcher, new_state, train
-from bsk.training.outputs import KIND, Outputs, differences, last_path, locked_log, totals
+from bsk.training.outputs import Outputs, differences, last_path, locked_log, totals
 from bsk.training.settings import Settings
 from bsk.version import VERSION
 
@@ -118,7 +119,7 @@ def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
         if checkpoint.exists() and _finished_epoch(checkpoint):
             raise InputError(f"{checkpoint}: exists, with no {last.name} to go on from; pass --force to replace it")
         return False
-    changed = differences(load_header(last, states.KIND), header)
+    changed = differences(load_header(last, STATE), header)
     if changed:
         advice = "choose another --out, or --force to start over"
         raise InputError(f"{checkpoint}: was trained with {', '.join(changed)}; {advice}")
@@ -128,14 +129,14 @@ def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
 def _finished_epoch(checkpoint: Path) -> bool:
     """A checkpoint that bsk wrote in its first epoch may stand without `.last` after a crash; others stay."""
     try:
-        header = load_header(checkpoint, KIND)
+        header = load_header(checkpoint, MODEL)
     except InputError:
         return True
     return bool(header.get("complete", True)) or header.get("epoch") != 1
 
 
 def _end(outputs: Outputs, state: states.State, checkpoint: Path) -> dict[str, Any]:
-    if outputs.writes and not load_header(checkpoint, KIND).get("complete"):
+    if outputs.writes and not load_header(checkpoint, MODEL).get("complete"):
         outputs.complete(state)
     best, last = state.best, state.last
     end = {

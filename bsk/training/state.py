@@ -11,11 +11,11 @@ from torch import Tensor
 
 from bsk.errors import InputError
 from bsk.files import checkpoints
+from bsk.files.checkpoints import MODEL_PART, STATE, model_tensors
 from bsk.models.normalised import Normalised
 from bsk.perturb.passes import Passes
 
-KIND = "training-state"
-_MODEL, _MOMENTUM = "model.", "momentum."
+_MOMENTUM = "momentum."
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class State:
 
 def save(path: Path, state: State, header: dict[str, Any]) -> None:
     """Write the state and the header that describes the training."""
-    tensors = {_MODEL + name: tensor for name, tensor in state.model.state_dict().items()}
+    tensors = {MODEL_PART + name: tensor for name, tensor in state.model.state_dict().items()}
     for name, parameter in state.model.named_parameters():
         momentum = state.optimiser.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
@@ -84,7 +84,7 @@ def save(path: Path, state: State, header: dict[str, Any]) -> None:
         "rescued_updates": state.rescued_updates,
         "scaler": state.scaler.state_dict(),
     }
-    checkpoints.save(path, tensors, {**header, "kind": KIND, "progress": progress})
+    checkpoints.save(path, tensors, {**header, "kind": STATE, "progress": progress})
 
 
 def restore(path: Path, state: State) -> None:
@@ -93,7 +93,7 @@ def restore(path: Path, state: State) -> None:
     Raises:
         InputError: the file is missing, corrupt or of another network.
     """
-    tensors, header = checkpoints.load(path, KIND)
+    tensors, header = checkpoints.load(path, STATE)
     try:
         progress = dict(header["progress"])
         state.model.load_state_dict(model_tensors(tensors))
@@ -109,11 +109,6 @@ def restore(path: Path, state: State) -> None:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:80]
         raise InputError(f"{path}: does not fit this training ({reason}); pass --force to start over") from error
-
-
-def model_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of the network alone, from the tensors of a training state."""
-    return {name.removeprefix(_MODEL): t for name, t in tensors.items() if name.startswith(_MODEL)}
 
 
 def _optimiser_state(state: State, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from bsk.data.batches import Batch, Share
+from bsk.data.processes import sum_gradients
 from bsk.models.modes import eval_mode
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.passes import counting
 from bsk.training.methods import METHODS, OUTER, Method, perturb
-from bsk.training.processes import sum_gradients
 from bsk.training.schedules import Rates
 from bsk.training.settings import PRECISIONS, Settings
 from bsk.training.state import State

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from bsk.attacks.registry import attack_named
 from bsk.data.batches import Share, to_unit
+from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.models.modes import eval_mode
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import example_draws
-from bsk.training.processes import sum_over_processes
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State
 from bsk.training.step import in_precision
@@ -31,7 +31,7 @@ def validate(
     It only ranks the epochs of one run; what is reported of a model is measured by `bsk evaluate`, in fp32.
     `pause` is called between batches and may raise to stop.
     """
-    attack = attack_named(SELECTION_ATTACK, settings.eps)
+    attack = attack_named(SELECTION_ATTACK, settings.eps).stages[-1]  # it starts at the image itself
     counts = torch.zeros(3, device=state.sums.device, dtype=torch.int64)
     with eval_mode(state.model):
         forward = in_precision(state.model, settings.precision)
@@ -40,7 +40,7 @@ def validate(
             rows = mine[first : first + BATCH]
             pause()
             x, y = to_unit(split.images[rows].to(counts.device)), split.labels[rows].to(counts.device)
-            fooled = attack.run(forward, x, y, NO_DRAWS, settings.eps).fooled
+            fooled = attack(forward, x, y, NO_DRAWS, settings.eps).fooled
             counts += torch.stack([torch.tensor(len(y)).to(counts), _right(forward, x, y), (~fooled).sum()])
     n, natural, robust = sum_over_processes(counts, share).tolist()
     return Scored(epoch, natural / n, robust / n)
@@ -70,8 +70,8 @@ def check_rescue(state: State, settings: Settings, split: Split) -> None:
     x, y = to_unit(split.images[rows].to(state.sums.device)), split.labels[rows].to(state.sums.device)
     with eval_mode(state.model):
         forward = in_precision(state.model, settings.precision)
-        attack = attack_named(RESCUE_ATTACK, settings.eps)
-        fooled = attack.run(forward, x, y, NO_DRAWS, settings.eps).fooled
+        attack = attack_named(RESCUE_ATTACK, settings.eps).stages[-1]
+        fooled = attack(forward, x, y, NO_DRAWS, settings.eps).fooled
     accuracy = 1.0 - float(fooled.float().mean())
     state.rescue.active = state.rescue.accuracy - accuracy > settings.row.rescue_drop
     state.rescue.accuracy = accuracy

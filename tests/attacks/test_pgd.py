@@ -1,16 +1,23 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from bsk.attacks.outcome import Outcome
 from bsk.attacks.pgd import pgd
-from bsk.attacks.registry import attack_named
+from bsk.attacks.registry import Flags, attack_named
 from bsk.errors import UsageError
-from bsk.perturb.draws import example_draws
-
+from bsk.perturb.draws import ExampleDraws, example_draws
 
 NO_DRAWS = example_draws(0, "", [])
+
+
+def run(name: str, model: nn.Module, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float, **flags: Any) -> Outcome:
+    """The attack itself, without the look at the natural images before it."""
+    return attack_named(name, eps, Flags(**flags)).stages[-1](model, x, y, draws, eps)
 
 
 def linear(classes: int = 2, features: int = 12, seed: int = 0) -> nn.Module:
@@ -31,7 +38,7 @@ def test_on_a_linear_model_fgsm_finds_the_closed_form(eps: float, seed: int) -> 
     w = model[1].weight[0] - model[1].weight[1]
     gap = (model(x)[:, 0] - model(x)[:, 1]).abs()
     clear = (gap - eps * w.abs().sum()).abs() > 1e-4
-    found = attack_named("fgsm", eps).run(model, x, y, NO_DRAWS, eps)
+    found = run("fgsm", model, x, y, NO_DRAWS, eps)
     assert torch.equal(found.fooled[clear], (gap < eps * w.abs().sum())[clear])
 
 
@@ -70,7 +77,7 @@ def test_pgd_is_the_textbook_loop_when_nothing_is_fooled() -> None:
 def test_every_attack_stays_in_the_ball_and_says_the_truth(name: str, start: str) -> None:
     model, x = linear(5), images(40)
     y = torch.randint(0, 5, (40,), generator=torch.Generator().manual_seed(0))
-    found = attack_named(name, 0.05, start=start).run(model, x, y, example_draws(0, name, range(40)), 0.05)
+    found = run(name, model, x, y, example_draws(0, name, range(40)), 0.05, start=start)
     assert (found.x_adv - x).abs().max() <= 0.05 + 1e-6 and found.x_adv.min() >= 0 and found.x_adv.max() <= 1
     assert torch.equal(model(found.x_adv).argmax(1) != y, found.fooled)
     assert bool(found.fooled[model(x).argmax(1) != y].all())
@@ -79,21 +86,21 @@ def test_every_attack_stays_in_the_ball_and_says_the_truth(name: str, start: str
 def test_the_order_and_the_company_of_examples_change_nothing() -> None:
     model, x = linear(4), images(30)
     y = torch.randint(0, 4, (30,), generator=torch.Generator().manual_seed(0))
-    attack, index = attack_named("pgd-4x3", 0.03, start="uniform"), list(range(30))
-    whole = attack.run(model, x, y, example_draws(7, attack.name, index), 0.03)
+    attack, index = attack_named("pgd-4x3", 0.03, Flags(start="uniform")).stages[-1], list(range(30))
+    whole = attack(model, x, y, example_draws(7, attack.name, index), 0.03)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(2))
-    mixed = attack.run(model, x[order], y[order], example_draws(7, attack.name, order.tolist()), 0.03)
+    mixed = attack(model, x[order], y[order], example_draws(7, attack.name, order.tolist()), 0.03)
     assert torch.equal(mixed.fooled, whole.fooled[order])
     torch.testing.assert_close(mixed.x_adv, whole.x_adv[order])
-    part = attack.run(model, x[10:17], y[10:17], example_draws(7, attack.name, index[10:17]), 0.03)
+    part = attack(model, x[10:17], y[10:17], example_draws(7, attack.name, index[10:17]), 0.03)
     assert torch.equal(part.fooled, whole.fooled[10:17])
 
 
 def test_restarts_only_add() -> None:
     net, x = linear(6, seed=3), images(60)
     y = net(x).argmax(1)
-    one = attack_named("pgd-2", 0.03).run(net, x, y, example_draws(0, "a", range(60)), 0.03)
-    ten = attack_named("pgd-2x5", 0.03).run(net, x, y, example_draws(0, "a", range(60)), 0.03)
+    one = run("pgd-2", net, x, y, example_draws(0, "a", range(60)), 0.03)
+    ten = run("pgd-2x5", net, x, y, example_draws(0, "a", range(60)), 0.03)
     assert bool((ten.fooled | ~one.fooled).all())
 
 
@@ -106,16 +113,18 @@ def test_names() -> None:
         "start": "zero",
         "last_iterate": False,
     }
-    assert attack_named("pgd-50x10", 8 / 255).restarts == 10 and attack_named("cw-20", 0.2).loss == "margin"
-    assert attack_named("pgd-10", 0.2).step == pytest.approx(0.05)
+    assert attack_named("pgd-50x10", 8 / 255).parameters["restarts"] == 10
+    assert attack_named("cw-20", 0.2).parameters["loss"] == "margin"
+    assert attack_named("pgd-10", 0.2).parameters["step"] == pytest.approx(0.05)
     for name in ("pgd", "pgd-0", "pgd-100x", "pdg-100", "cw", "", "pgd-1e3"):
         with pytest.raises(UsageError, match="no such attack"):
             attack_named(name, 0.1)
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd-2", "cw-2"])
-def test_an_attack_runs_wherever_its_tensors_are(name: str) -> None:
-    model, x = linear().to("meta"), torch.empty(4, 3, 2, 2, device="meta")
-    attack = attack_named(name, 0.1, last_iterate=True)
-    found = attack.run(model, x, torch.empty(4, dtype=torch.int64, device="meta"), NO_DRAWS, 0.1)
-    assert found.x_adv.device.type == "meta" == found.fooled.device.type
+@pytest.mark.parametrize("name", ["fgsm", "pgd-2x2", "cw-2"])
+def test_an_attack_makes_its_tensors_where_its_images_are(name: str) -> None:
+    """A tensor made on the default device, which here is not the images', could not meet them."""
+    model, x, draws = linear(), images(4), example_draws(0, name, range(4))
+    with torch.device("meta"):
+        found = run(name, model, x, torch.zeros(4, dtype=torch.int64, device="cpu"), draws, 0.1)
+    assert found.x_adv.device.type == "cpu" == found.fooled.device.type

@@ -10,9 +10,9 @@ from bsk.errors import InputError
 from bsk.evaluation.run import Bench, attacked
 from bsk.evaluation.subjects import check_fit, foreign_subject, load_model, load_subject
 from bsk.files import checkpoints, records
+from bsk.files.checkpoints import MODEL
 from bsk.models.foreign import foreign_model
 from bsk.models.registry import build
-from bsk.training.outputs import KIND
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def x(data: DataFile) -> Tensor:
 def checkpoint(data: DataFile, tmp_path: Path) -> Path:
     """What `bsk train` would have written, but for the training."""
     model = build("cnn-4", classes=3, channels=1, size=8, mean=data.mean, std=data.std, seed=2)
-    header = {"kind": KIND, "model": "cnn-4", "classes": data.classes, "shape": [1, 8, 8], "dataset": "toy"}
+    header = {"kind": MODEL, "model": "cnn-4", "classes": data.classes, "shape": [1, 8, 8], "dataset": "toy"}
     path = tmp_path / "bs.safetensors"
     checkpoints.save(path, model.state_dict(), {**header, "mean": data.mean, "std": data.std, "eps": data.eps})
     return path

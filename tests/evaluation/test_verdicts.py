@@ -2,22 +2,30 @@
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bsk.attacks.registry import attack_named
+from bsk.attacks.registry import Flags, attack_named
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
 from bsk.errors import InputError
-from bsk.evaluation.verdicts import exact, judge, steady
+from bsk.evaluation.verdicts import Hooks, exact, judge, steady
 from bsk.files.bits import decode_correct, encode_correct
 from bsk.models.normalised import Normalised
 from bsk.models.registry import build
 
 CPU = torch.device("cpu")
+
+
+class Found(NamedTuple):
+    correct: Tensor
+    x_adv: Tensor
+    forward: int
+    backward: int
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +51,21 @@ def split(model: nn.Module) -> Split:
 
 def verdicts(model, split, name="pgd-5x2", **more):
     arguments = {"eps": 0.004, "seed": 0, "batch_size": 75, "device": CPU, **more}
-    return judge(model, split, attack_named(name, 0.004, start="uniform"), **arguments)
+    images = torch.full(split.images.shape, torch.nan)
+
+    def keep(rows, x_adv, predictions):
+        images[rows] = x_adv
+
+    attack = attack_named(name, arguments["eps"] or 0.004, Flags(start="uniform"))
+    ledger = judge(model, split, attack, **arguments, hooks=Hooks(keep=keep))
+    assert not images.isnan().any()
+    return Found(ledger.standing, images, int(ledger.forward.sum()), int(ledger.backward.sum()))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 33, 64])
 def test_the_batch_size_changes_no_verdict(model, split: Split, batch_size: int) -> None:
-    whole = verdicts(model, split, keep_images=True)
-    parts = verdicts(model, split, batch_size=batch_size, keep_images=True)
+    whole = verdicts(model, split)
+    parts = verdicts(model, split, batch_size=batch_size)
     assert 5 < whole.correct.sum() < 60
     assert torch.equal(whole.correct, parts.correct)
     assert torch.equal(whole.x_adv, parts.x_adv), "not even the last bit of an image"
@@ -65,15 +81,11 @@ def test_order_and_limit_change_no_verdict(model, split: Split) -> None:
 
 
 def test_the_seed_matters_and_only_to_random_starts(model, split: Split) -> None:
-    a, b = (verdicts(model, split, seed=seed, keep_images=True) for seed in (0, 1))
+    a, b = (verdicts(model, split, seed=seed) for seed in (0, 1))
     assert not torch.equal(a.x_adv, b.x_adv)
-    fixed = [
-        judge(
-            model, split, attack_named("pgd-3", 0.01), eps=0.01, seed=seed, batch_size=40, device=CPU, keep_images=True
-        )
-        for seed in (0, 1)
-    ]
-    assert torch.equal(fixed[0].x_adv, fixed[1].x_adv)
+    attack = attack_named("pgd-3", 0.01)
+    a, b = (judge(model, split, attack, eps=0.01, seed=seed, batch_size=40, device=CPU) for seed in (0, 1))
+    assert torch.equal(a.distance, b.distance) and torch.equal(a.broken_by, b.broken_by)
 
 
 def test_the_model_is_in_eval_mode_and_left_as_it_was(model, split: Split) -> None:
@@ -90,13 +102,13 @@ def test_the_model_is_in_eval_mode_and_left_as_it_was(model, split: Split) -> No
 
 def test_passes_are_counted_as_fooled_examples_leave(model, split: Split) -> None:
     natural = verdicts(model, split, "natural")
-    assert (natural.passes.forward, natural.passes.backward) == (75, 0)
+    assert (natural.forward, natural.backward) == (75, 0)
+    right = int(natural.correct.sum())
     fgsm = judge(model, split, attack_named("fgsm", 0.01), eps=0.01, seed=0, batch_size=75, device=CPU)
-    assert fgsm.passes.forward == 75 + int(natural.correct.sum()) and fgsm.passes.backward == 75
-    last = judge(
-        model, split, attack_named("pgd-4", 0.01, last_iterate=True), eps=0.01, seed=0, batch_size=75, device=CPU
-    )
-    assert (last.passes.forward, last.passes.backward) == (5 * 75, 4 * 75)
+    assert (int(fgsm.forward.sum()), int(fgsm.backward.sum())) == (75 + 2 * right, right)
+    attack = attack_named("pgd-4", 0.01, Flags(last_iterate=True))
+    last = judge(model, split, attack, eps=0.01, seed=0, batch_size=75, device=CPU)
+    assert last.forward.tolist() == [5] * 75 and last.backward.tolist() == [4] * 75
 
 
 def test_eps_zero_is_natural_accuracy(model, split: Split) -> None:
@@ -108,8 +120,16 @@ def test_a_model_that_returns_nan_is_refused(split: Split) -> None:
         def forward(self, x):
             return torch.full((len(x), 10), math.nan)
 
-    with pytest.raises(InputError, match="NaN"):
+    with pytest.raises(InputError, match=r"example 0 \(index 0\): the model returns NaN"):
         verdicts(Broken(), split)
+
+    class Picky(nn.Module):
+        def forward(self, x):
+            dark = (x.flatten(1).mean(1) == float(split.images[41].float().div(255).flatten().mean()))[:, None]
+            return torch.where(dark, math.nan, x.flatten(1)[:, :10])
+
+    with pytest.raises(InputError, match=r"example 41 \(index 123\)"):
+        verdicts(Picky(), split, "natural")
 
 
 def test_filling_up_a_batch_changes_no_gradient(model, split: Split) -> None:
@@ -136,7 +156,7 @@ def test_a_real_checkpoint_has_its_known_accuracy(shared: Path, tmp_path: Path) 
     for eps, expected in ((2 / 255, 0.5125), (8 / 255, 0.1440)):
         attack = attack_named("pgd-20", eps)
         found = judge(model, images, attack, eps=eps, seed=0, batch_size=500, device=CPU)
-        assert float(found.correct.float().mean()) == pytest.approx(expected, abs=0.005)
+        assert float(found.standing.float().mean()) == pytest.approx(expected, abs=0.005)
 
 
 def test_fgsm_and_pgd_agree_with_foolbox(model, split: Split) -> None:
@@ -146,11 +166,11 @@ def test_fgsm_and_pgd_agree_with_foolbox(model, split: Split) -> None:
         other = foolbox.PyTorchModel(model, bounds=(0, 1))
         pgd = foolbox.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=0.0025, steps=5, random_start=False)
         _, theirs, success = pgd(other, x, y, epsilons=0.01)
-        ours = attack_named("pgd-5", 0.01, last_iterate=True, step=0.0025).run(model, x, y, None, 0.01)
+        ours = attack_named("pgd-5", 0.01, Flags(last_iterate=True, step=0.0025)).stages[0](model, x, y, None, 0.01)
         torch.testing.assert_close(ours.x_adv, theirs, rtol=0, atol=1e-6)
         assert torch.equal(ours.fooled, success)
         _, theirs, success = foolbox.attacks.FGSM(random_start=False)(other, x, y, epsilons=0.01)
-        ours = attack_named("fgsm", 0.01, last_iterate=True).run(model, x, y, None, 0.01)
+        ours = attack_named("fgsm", 0.01, Flags(last_iterate=True)).stages[0](model, x, y, None, 0.01)
         torch.testing.assert_close(ours.x_adv, theirs, rtol=0, atol=1e-6)
         assert torch.equal(ours.fooled, success)
 

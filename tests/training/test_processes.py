@@ -12,11 +12,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from bsk.data.batches import Loader, Share
+from bsk.data.processes import leave_group, sum_over_processes
 from bsk.data.store import open_data
 from bsk.errors import UsageError
 from bsk.training.loop import new_state
 from bsk.training.methods import METHODS
-from bsk.training.processes import leave_group, sum_over_processes
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings
 from bsk.training.step import update

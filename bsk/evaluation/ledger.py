@@ -1,0 +1,64 @@
+"""What is known of each example: which stage broke it, how far away, at what cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STANDING = -1  # no stage broke it
+NOWHERE = math.inf  # the distance of an example of which no misclassified image is known
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one stage found of K examples: rows (K,) are their places in the split, the rest as in Ledger."""
+
+    stage: int
+    rows: Tensor
+    fooled: Tensor
+    distance: Tensor
+    forward: Tensor
+    backward: Tensor
+    seconds: float
+
+
+class Ledger:
+    """The verdicts on N examples as they come in.
+
+    Attributes:
+        done: (N,) int64, how many stages each example has gone through.
+        broken_by: (N,) int64, the stage that broke it, or STANDING.
+        distance: (N,) fp32, of its misclassified image, in the attack's norm; NOWHERE where there is none.
+        forward, backward: (N,) int64, how often it went through the model.
+        seconds: of all blocks, added up.
+    """
+
+    def __init__(self, n: int) -> None:
+        """Begin with N examples of which nothing is known."""
+        self.done, self.forward, self.backward = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
+        self.broken_by = torch.full((n,), STANDING)
+        self.distance = torch.full((n,), NOWHERE)
+        self.seconds = 0.0
+
+    @property
+    def standing(self) -> Tensor:
+        """Which examples no stage has broken so far, (N,)."""
+        return self.broken_by == STANDING
+
+    def due(self, stage: int) -> Tensor:
+        """Return the places, ascending, of the standing examples that a stage has not met yet."""
+        return (self.standing & (self.done <= stage)).nonzero().squeeze(1)
+
+    def add(self, block: Block) -> None:
+        """Enter what a stage found; what is known already, as from two evaluations at once, is not counted twice."""
+        new = self.done[block.rows] <= block.stage
+        rows = block.rows[new]
+        self.done[rows] = block.stage + 1
+        self.broken_by[rows[block.fooled[new]]] = block.stage
+        self.distance[rows] = torch.minimum(self.distance[rows], block.distance[new])
+        self.forward[rows] += block.forward[new]
+        self.backward[rows] += block.backward[new]
+        self.seconds += block.seconds

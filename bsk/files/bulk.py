@@ -1,0 +1,68 @@
+"""A tensor larger than memory, written row by row in any order, that ends in a safetensors file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from torch import Tensor
+
+from bsk.files.atomic import naming_the_file, replacing
+from bsk.files.headers import head
+from bsk.files.records import SCHEMA
+
+
+class Bulk:
+    """Rows of fp32, kept in a file without a name beside `path` until they are saved; it goes with the process."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the path of the safetensors file."""
+        self.path = path
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Bulk:
+        """Open the file without a name."""
+        with naming_the_file(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 - closed in __exit__
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of it."""
+        if self._file is not None:
+            self._file.close()
+
+    def put(self, rows: Tensor, values: Tensor) -> None:
+        """Write values (K, ...) fp32 as the rows (K,) of the tensor.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        assert self._file is not None
+        flat = values.detach().cpu().contiguous().flatten(1).numpy()
+        with naming_the_file(self.path):
+            for row, value in zip(rows.tolist(), flat, strict=True):
+                self._file.seek(row * value.nbytes)
+                self._file.write(value.data)
+
+    def save(self, name: str, shape: list[int], tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Write the rows as the tensor `name`, after small int64 tensors, with a header, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        assert self._file is not None
+        shapes = {each: ("I64", list(tensor.shape)) for each, tensor in tensors.items()} | {name: ("F32", shape)}
+        text = json.dumps({"schema": SCHEMA, **header}, sort_keys=True, allow_nan=False)
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            file.write(head(shapes, text))
+            for tensor in tensors.values():
+                file.write(tensor.contiguous().numpy().astype("<i8").data)
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, file)
