@@ -128,18 +128,29 @@ def attack(
     from bsk.data.batches import WHOLE
     from bsk.evaluation.run import attacked
     from bsk.files.headers import check_replaceable
+    from bsk.report.canvas import checked_suffix
 
     if out is None:
         raise UsageError("attack: no --out; name F.safetensors for the images")
     if "," in attack:
         raise UsageError(f"--attack {attack}: one attack a file; run it once for each")
     check_replaceable(o.checked_suffix(out), "attack", force)
+    if images is not None:
+        checked_suffix(images, "--images")
     (path,) = subjects({**flags, "checkpoints": [checkpoint] if checkpoint else None})
     subject, (named,), bench = lay_out(path, flags, o.chosen_device(device, threads), WHOLE)
     with EvaluationProgress(subject.path.name, True) as progress:
-        record = attacked(subject, named, bench, out, progress.show)
+        record, shown = attacked(subject, named, bench, out, progress.show)
         emit_record(record)
         progress.done(record)
+    if images is not None:
+        from bsk.report.sheet import draw_sheet
+        from bsk.report.words import plain
+
+        title = f"{subject.path.name} under {named.name}, eps {plain(bench.eps)}, {bench.data.name} {split}"
+        arrays = {name: tensor.numpy() for name, tensor in vars(shown).items()}
+        for said in draw_sheet(images, **arrays, classes=bench.data.classes, title=title):
+            note(said)
 
 
 def subjects(flags: dict[str, Any]) -> list[Path | None]:

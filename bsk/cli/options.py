@@ -165,15 +165,18 @@ def chosen_device(name: str, threads: int | None) -> torch.device:
     """
     import torch
 
+    from bsk.models.memory import keep_freed_memory
+
     if threads is not None:
         torch.set_num_threads(threads)
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        name = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else name
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cpu":
+            keep_freed_memory()
     except Exception as error:
         raise UsageError(f"--device {name}: not available here; use auto, cpu, cuda or mps") from error
     return device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.registry import Attack
+from bsk.data.batches import to_unit
 from bsk.data.processes import sum_over_processes
+from bsk.data.store import Stream
 from bsk.evaluation.circumstances import Bench
 from bsk.evaluation.growing import Growing, key_of
 from bsk.evaluation.integrity import Look, look_at
 from bsk.evaluation.ledger import Ledger
 from bsk.evaluation.reports import evaluation_record, facts_of, verdict_tensors
 from bsk.evaluation.subjects import Subject, check_fit
-from bsk.evaluation.verdicts import Examples, Hooks, Progress, judge
+from bsk.evaluation.verdicts import Examples, Hooks, Progress, exact, judge, steady
 from bsk.files.bulk import Bulk
 
 Watch = Callable[[Attack, Progress], None]
@@ -84,8 +87,21 @@ def _meet(bench: Bench) -> None:
     sum_over_processes(torch.zeros(1, device=bench.device), bench.share)
 
 
-def attacked(subject: Subject, attack: Attack, bench: Bench, out: Path, watch: Watch) -> dict[str, Any]:
-    """Write the adversarial images of one attack to `out`, and return its record.
+@dataclass(frozen=True)
+class Shown:
+    """A few examples of an attack, those first that it fooled and that were classified right before: (K, ...)."""
+
+    clean: Tensor
+    adversarial: Tensor
+    labels: Tensor
+    before: Tensor
+    after: Tensor
+
+
+def attacked(
+    subject: Subject, attack: Attack, bench: Bench, out: Path, watch: Watch, show: int = 8
+) -> tuple[dict[str, Any], Shown]:
+    """Write the adversarial images of one attack to `out`; return its record, and up to `show` examples to look at.
 
     The file has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` and `predictions`; an example that
     several stages met has the image of the last. Images go to the disk as they come.
@@ -116,6 +132,24 @@ def attacked(subject: Subject, attack: Attack, bench: Bench, out: Path, watch: W
         look = _look(subject, bench, examples, [attack])
         record = evaluation_record(subject, attack, ledger, bench, look, key)
         record = {**record, "kind": "attack", "out": str(out)}
+        shown = _shown(subject, examples, predictions, ledger, bulk, show, bench.device)
         tensors = {"labels": examples.labels, "index": examples.index, "predictions": predictions}
         bulk.save("images", [len(predictions), *examples.shape], tensors, record)
-    return record
+    return record, shown
+
+
+def _shown(
+    subject: Subject,
+    examples: Stream,
+    predictions: Tensor,
+    ledger: Ledger,
+    bulk: Bulk,
+    most: int,
+    device: torch.device,
+) -> Shown:
+    fooled = ledger.broken_by > 0  # not by the natural stage
+    rows = torch.argsort((~fooled).int(), stable=True)[:most]
+    clean = to_unit(examples.take(rows))
+    with exact(subject.model), torch.no_grad():
+        before = steady(subject.model)(clean.to(device)).argmax(dim=1).cpu()
+    return Shown(clean, bulk.take(rows, examples.shape), examples.labels[rows], before, predictions[rows])

@@ -7,8 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from bsk.files.atomic import naming_the_file, replacing
@@ -22,7 +23,7 @@ class Bulk:
     def __init__(self, path: Path) -> None:
         """Take the path of the safetensors file."""
         self.path = path
-        self._file: IO[bytes] | None = None
+        self._file: Any = None
 
     def __enter__(self) -> Bulk:
         """Open the file without a name."""
@@ -50,6 +51,15 @@ class Bulk:
             for row, value in zip(rows.tolist(), flat, strict=True):
                 self._file.seek(row * value.nbytes)
                 self._file.write(value.data)
+
+    def take(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return rows (K,) that were put, each of that shape: (K, ...) fp32."""
+        assert self._file is not None
+        values = torch.empty(len(rows), *shape)
+        for row, value in zip(rows.tolist(), values.numpy(), strict=True):
+            self._file.seek(row * value.nbytes)
+            self._file.readinto(value.data)
+        return values
 
     def save(self, name: str, shape: list[int], tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         """Write the rows as the tensor `name`, after small int64 tensors, with a header, whole or not at all.

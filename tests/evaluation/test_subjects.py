@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from bsk.attacks.registry import attack_named
 from bsk.data.store import DataFile, open_data
 from bsk.errors import InputError
-from bsk.evaluation.run import Bench, attacked
+from bsk.evaluation.circumstances import Bench
+from bsk.evaluation.run import evaluate
 from bsk.evaluation.subjects import check_fit, foreign_subject, load_model, load_subject
 from bsk.files import checkpoints, records
 from bsk.files.checkpoints import MODEL
@@ -67,11 +68,11 @@ def test_a_foreign_subject_is_evaluated_as_any_other(checkpoint: Path, data: Dat
     header = {"kind": "foreign", "model": "cnn-4", "method": None, "seed": None, "flags": {}, "eps": 0.1}
     header |= {"classes": ["a", "b", "c"], "shape": [1, 8, 8], "dataset": "toy", "mean": [0.25], "std": [0.2]}
     assert subject.header == {**header, "normalisation": "flags"}
-    check_fit(subject, data, data.split("test"))
+    check_fit(subject, data, data.split("test").shape)
     bench = Bench(data, "test", None, data.eps, 0, 30, CPU)
     attack = attack_named("pgd-3", data.eps)
-    ours, _ = attacked(load_subject(checkpoint, CPU), attack, bench, lambda *_: None)
-    theirs, _ = attacked(subject, attack, bench, lambda *_: None)
+    (ours,) = evaluate(load_subject(checkpoint, CPU), [attack], bench, None, lambda *_: None)
+    (theirs,) = evaluate(subject, [attack], bench, None, lambda *_: None)
     assert theirs["correct"] == ours["correct"] and theirs["model"] == "cnn-4" and theirs["method"] is None
 
 
