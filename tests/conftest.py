@@ -60,6 +60,13 @@ class Said:
     stdout: str
     stderr: str
 
+    @property
+    def line(self) -> str:
+        """The one line that an error is."""
+        assert self.stderr.startswith("bsk: ") and self.stderr.count("\n") == 1, self.stderr
+        assert "Traceback" not in self.stderr
+        return self.stderr.strip()
+
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
@@ -102,3 +109,13 @@ def bsk(tmp_path: Path) -> Bsk:
         return done
 
     return run
+
+
+TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
+
+
+@pytest.fixture
+def trained(call: Callable[..., Said], toy: Path, tmp_path: Path) -> Path:
+    """A small network trained on the toy data by `bsk train`."""
+    call("train", "--data", toy, *TRAIN, "--method", "bs", "--out", "m.safetensors", "--quiet")
+    return tmp_path / "m.safetensors"

@@ -23,18 +23,6 @@ from bsk.training.methods import METHODS
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
 
 
-@pytest.fixture
-def trained(call, toy: Path, tmp_path: Path) -> Path:
-    call("train", "--data", toy, *TRAIN, "--method", "bs", "--out", "m.safetensors", "--quiet")
-    return tmp_path / "m.safetensors"
-
-
-def only_line(stderr: str) -> str:
-    """Return the one line that an error is."""
-    assert stderr.startswith("bsk: ") and stderr.count("\n") == 1 and "Traceback" not in stderr, stderr
-    return stderr.strip()
-
-
 def test_names_in_help_and_completion_are_the_registries() -> None:
     assert sorted(options.METHODS) == sorted(METHODS)
     assert list(DATASETS) == options.DATASETS and options.MODELS == MODELS
@@ -125,7 +113,7 @@ def test_a_wrong_word_is_one_line_and_its_exit_code(call, toy: Path, tmp_path: P
     (tmp_path / "m.safetensors").write_bytes(b"")
     before = sorted(tmp_path.rglob("*"))
     done = call(*words.split(), check=code)
-    assert said in only_line(done.stderr) and done.stdout == ""
+    assert said in done.line and done.stdout == ""
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -141,19 +129,19 @@ def test_files_that_are_not_what_they_should_be(call, toy: Path, trained: Path, 
         ("foreign", "not written by bsk"),
         ("huge", "not a whole safetensors file"),
     ]:
-        line = only_line(call("evaluate", f"{name}.safetensors", "--data", toy, check=3).stderr)
+        line = call("evaluate", f"{name}.safetensors", "--data", toy, check=3).line
         assert f"{name}.safetensors" in line and said in line
-    line = only_line(call("evaluate", toy, "--data", toy, check=3).stderr)
+    line = call("evaluate", toy, "--data", toy, check=3).line
     assert "expected a model or training-state file, found a data file" in line
-    line = only_line(call("evaluate", trained, "--data", trained, check=3).stderr)
+    line = call("evaluate", trained, "--data", trained, check=3).line
     assert "m.safetensors" in line
 
 
 def test_another_kind_of_file_is_not_overwritten(call, toy: Path, trained: Path, tmp_path: Path) -> None:
     before = trained.read_bytes()
-    line = only_line(call("attack", trained, "--data", toy, "--out", trained, check=3).stderr)
+    line = call("attack", trained, "--data", toy, "--out", trained, check=3).line
     assert "m.safetensors: exists and is no attack file; choose another --out, or --force" in line
-    assert "no data file" in only_line(call("prepare-data", "digits", "--out", trained, check=3).stderr)
+    assert "no data file" in call("prepare-data", "digits", "--out", trained, check=3).line
     assert trained.read_bytes() == before
     for _ in range(2):
         call("prepare-data", "digits", "--out", "d.safetensors")
@@ -161,20 +149,20 @@ def test_another_kind_of_file_is_not_overwritten(call, toy: Path, trained: Path,
 
 def test_a_checkpoint_for_other_classes(call, trained: Path, tmp_path: Path) -> None:
     call("prepare-data", "digits")
-    line = only_line(call("evaluate", trained, "--dataset", "digits", check=3).stderr)
+    line = call("evaluate", trained, "--dataset", "digits", check=3).line
     assert "trained for 3 classes, digits.safetensors has 10; pass --data" in line
 
 
 def test_the_default_data_is_named_with_the_next_step(call) -> None:
-    line = only_line(call("train", check=3).stderr)
+    line = call("train", check=3).line
     assert "data/cifar10.safetensors: no such file; run bsk prepare-data cifar10" in line
 
 
 def test_an_output_folder_that_cannot_be_written(call, toy: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    line = only_line(call("train", "--data", toy, *TRAIN, "--out", "file/m.safetensors", check=3).stderr)
+    line = call("train", "--data", toy, *TRAIN, "--out", "file/m.safetensors", check=3).line
     assert "cannot write" in line
-    line = only_line(call("train", "--data", toy, *TRAIN, "--out", "/proc/none/m.safetensors", check=3).stderr)
+    line = call("train", "--data", toy, *TRAIN, "--out", "/proc/none/m.safetensors", check=3).line
     assert "/proc/none" in line
 
 

@@ -1,0 +1,200 @@
+"""`bsk evaluate` and `bsk attack` as a shell sees them: others' models, growing files, several processes, pictures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bsk.data.store import Info, Part, write
+from bsk.evaluation.subjects import load_model
+from bsk.models.small import cnn
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3,000 test images of the toy's kind."""
+    random = np.random.default_rng(1)
+    labels = np.arange(3000, dtype=np.int64) % 3
+    part = Part(random.integers(0, 256, (3000, 1, 8, 8), dtype=np.uint8), labels)
+    few = Part(part.images[:30], labels[:30])
+    path = tmp_path_factory.mktemp("many") / "toy.safetensors"
+    write(path, {"train": few, "val": few, "test": part}, Info("toy", ["a", "b", "c"], 0.1, [0.25], [0.2]))
+    return path
+
+
+def told(record: dict) -> dict:
+    """Return a record without what differs from run to run."""
+    return {name: value for name, value in record.items() if name != "seconds"}
+
+
+def test_autoattack_prints_a_record_and_a_line_a_stage(call, trained: Path, toy: Path) -> None:
+    words = ["--data", toy, "--attack", "autoattack", "--limit", 30, "--eps", "0.05"]
+    done = call("evaluate", trained, *words)
+    record = json.loads(done.stdout)
+    assert list(record["after"]) == ["natural", "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert list(record["after"].values()) == sorted(record["after"].values(), reverse=True)
+    assert record["accuracy"] == record["after"]["square"] and record["doubts"] == []
+    assert record["attack_parameters"]["apgd-t"] == {
+        "loss": "margin",
+        "norm": "linf",
+        "steps": 100,
+        "targets": 2,
+        "eot": 1,
+    }
+    assert done.stderr.count("too few for the DLR loss") == 1
+    standing = round(record["after"]["apgd-ce"] * 30)
+    assert f"m.safetensors: autoattack: {standing} of 30 stand after apgd-ce" in done.stderr
+
+
+def test_screen_is_said_to_be_an_upper_bound(call, trained: Path, toy: Path) -> None:
+    done = call("evaluate", trained, "--data", toy, "--attack", "screen", "--limit", 12)
+    assert "screen is an upper bound, not AutoAttack's number" in done.stderr and ": at most " in done.stderr
+
+
+def test_rays_tells_distances_and_queries(call, trained: Path, toy: Path) -> None:
+    words = ["evaluate", trained, "--data", toy, "--attack", "rays", "--limit", 12, "--queries", 300]
+    done = call(*words)
+    record = json.loads(done.stdout)
+    assert 0 < record["adbd"] < record["adbd_correct"] < 1 and record["never_fooled"] == 0
+    assert 300 <= record["queries_median"] < 330 and "ADBD 0." in done.stderr
+    quick = json.loads(call(*words, "--stop-at-eps").stdout)
+    assert quick["accuracy"] == record["accuracy"] and quick["queries_mean"] < record["queries_mean"]
+
+
+def test_l2_needs_a_radius(call, trained: Path, toy: Path) -> None:
+    words = ["evaluate", trained, "--data", toy, "--norm", "l2", "--limit", "12"]
+    assert "pass --eps" in call(*words, "--attack", "apgd-ce", check=2).line
+    assert "pgd-5 has Linf only" in call(*words, "--attack", "pgd-5", "--eps", "0.5", check=2).line
+    record = json.loads(call(*words, "--attack", "screen", "--eps", "2").stdout)
+    assert record["accuracy"] < record["after"]["natural"] and record["attack_parameters"]["apgd-ce"]["norm"] == "l2"
+
+
+def test_a_model_of_others_is_evaluated_by_its_weights(call, trained: Path, toy: Path, tmp_path: Path) -> None:
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in load_model(trained).network.state_dict().items()}},
+        tmp_path / "t.pt",
+    )
+    ours = json.loads(call("evaluate", trained, "--data", toy, "--attack", "pgd-5").stdout)
+    words = ["--weights", "t.pt", "--data", toy, "--attack", "pgd-5", "--eps", "0.1", "--mean", "0.25", "--std", "0.2"]
+    theirs = json.loads(call("evaluate", "--model", "cnn-4", *words).stdout)
+    assert theirs["correct"] == ours["correct"] and theirs["checkpoint"] == "t.pt" and theirs["method"] is None
+    (tmp_path / "mine.py").write_text(
+        "from bsk.models.small import cnn\ndef net(num_classes): return cnn(num_classes, 1, 8, 4)\n"
+    )
+    coded = json.loads(call("evaluate", "--model", "mine:net", *words).stdout)
+    assert coded["correct"] == ours["correct"]
+    done = call("attack", "--model", "cnn-4", *words, "--out", "a.safetensors")
+    assert json.loads(done.stdout)["model"] == "cnn-4"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("evaluate", "name checkpoints of bsk train, or --model and --weights"),
+        ("evaluate m.safetensors --model cnn --weights t.pt", "not both"),
+        ("evaluate --model cnn", "give both"),
+        ("evaluate m.safetensors --mean 0.5 --std 0.5", "they go with --weights"),
+        ("evaluate --model cnn --weights t.pt --mean x --std 1", "--mean x"),
+        ("evaluate m.safetensors --norm l3", "--norm l3"),
+        ("evaluate m.safetensors --attack autoatack", "did you mean autoattack?"),
+        ("attack m.safetensors", "no --out"),
+        ("attack m.safetensors --attack fgsm,pgd-2 --out a.safetensors", "one attack a file"),
+        ("attack m.safetensors --out a.safetensors --images a.gif", "--images a.gif"),
+    ],
+)
+def test_flags_that_cannot_go_together(call, toy: Path, words: str, said: str) -> None:
+    line = call(*words.split(), "--data", toy, check=2).line
+    assert said in line
+
+
+def test_a_model_that_deserves_doubt_is_told_of(call, toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "masked.py").write_text(
+        "import torch\nfrom torch import nn\nfrom bsk.models.small import cnn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.net = cnn(3, 1, 8, 4)\n"
+        "    def forward(self, x):\n        return torch.softmax(self.net(x), 1)\n"
+    )
+    torch.save({f"net.{k}": v for k, v in cnn(3, 1, 8, 4).state_dict().items()}, tmp_path / "w.pt")
+    words = ["--model", "masked:Net", "--weights", "w.pt", "--data", toy, "--attack", "fgsm", "--eps", "0.05"]
+    done = call("evaluate", *words, "--limit", "30")
+    assert "doubtful: its output looks like probabilities" in done.stderr
+    assert any("probabilities" in doubt for doubt in json.loads(done.stdout)["doubts"])
+    quiet = json.loads(call("evaluate", *words, "--limit", "30", "--no-checks").stdout)
+    assert quiet["doubts"] == [] and quiet["checks"] == {}
+
+
+def test_images_are_drawn_and_all_of_them_written(call, trained: Path, toy: Path, tmp_path: Path) -> None:
+    words = ["--data", toy, "--attack", "apgd-ce", "--batch-size", "7", "--out", "a.safetensors", "--images", "a.svg"]
+    record = json.loads(call("attack", trained, *words).stdout)
+    found = load_file(tmp_path / "a.safetensors")
+    model = load_model(trained)
+    assert torch.equal(model(found["images"]).argmax(1), found["predictions"])
+    assert (found["predictions"] == found["labels"]).float().mean() == pytest.approx(record["accuracy"])
+    assert "m.safetensors under apgd-ce, eps 0.1, toy test" in (tmp_path / "a.svg").read_text()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_killed_again_and_again_the_record_is_the_same(trained: Path, many: Path, tmp_path: Path) -> None:
+    """kill -9 at random moments; the record and the verdict on each example are those of a whole run."""
+    words = ["evaluate", trained, "--data", many, "--attack", "screen", "--eps", "0.02", "--batch-size", "64"]
+    words += ["--limit", "1500"]
+    command = [sys.executable, "-m", "bsk", *map(str, words), "--threads", "1", "--quiet"]
+    whole = subprocess.run([*command, "--out", tmp_path / "whole.jsonl"], capture_output=True, check=True)
+    kills, out = 0, b""
+    for wait in np.random.default_rng(0).uniform(2.0, 4.0, 6):
+        process = subprocess.Popen([*command, "--out", tmp_path / "r.jsonl"], stdout=subprocess.PIPE)
+        try:
+            out, _ = process.communicate(timeout=wait)
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    out = out or subprocess.run([*command, "--out", tmp_path / "r.jsonl"], capture_output=True, check=True).stdout
+    assert kills > 0 and told(json.loads(out)) == told(json.loads(whole.stdout))
+    assert told(json.loads((tmp_path / "r.jsonl").read_text())) == told(json.loads(whole.stdout))
+    parts = [next((tmp_path / f"{name}.examples").iterdir()).read_bytes() for name in ("r", "whole")]
+    assert parts[0] == parts[1]
+
+
+def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Path) -> None:
+    words = ["evaluate", trained, "--data", toy, "--attack", "screen,pgd-3x2", "--batch-size", "16", "--threads", "1"]
+    alone = subprocess.run(
+        [sys.executable, "-m", "bsk", *map(str, words), "--quiet"], capture_output=True, check=True, text=True
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "bsk"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = subprocess.run(
+        [*torchrun, *map(str, words), "--out", str(tmp_path / "r.jsonl")],
+        capture_output=True,
+        check=True,
+        text=True,
+        env=environment,
+    )
+    expected = [told(json.loads(line)) for line in alone.stdout.splitlines()]
+    assert [told(json.loads(line)) for line in both.stdout.splitlines()] == expected and len(expected) == 2
+    assert [told(json.loads(line)) for line in (tmp_path / "r.jsonl").read_text().splitlines()] == expected
+
+
+def test_memory_does_not_grow_with_the_images(trained: Path, many: Path) -> None:
+    """The peak of 3,000 images is that of 300, and a little for their verdicts."""
+    script = (
+        "import resource, sys; from bsk.cli.app import main\n"
+        "sys.argv = ['bsk', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    peaks = []
+    for limit in (300, 3000):
+        words = ["evaluate", trained, "--data", many, "--attack", "pgd-2", "--limit", limit, "--quiet", "--no-checks"]
+        command = [sys.executable, "-c", script, *map(str, words), "--batch-size", "64", "--threads", "1"]
+        done = subprocess.run(command, capture_output=True, check=True, text=True)
+        peaks.append(int(done.stderr.splitlines()[-1]))
+    assert peaks[1] - peaks[0] < 4_000, f"{peaks} KiB"

@@ -1,0 +1,172 @@
+"""An evaluation grows: interrupted anywhere and run again it ends as it would have, and computes nothing twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bsk.attacks.registry import Flags, attack_named
+from bsk.data.store import open_data
+from bsk.errors import InputError
+from bsk.evaluation.circumstances import Bench
+from bsk.evaluation.growing import Growing, key_of
+from bsk.evaluation.ledger import NOWHERE, STANDING, Block, Ledger
+from bsk.evaluation.run import evaluate
+from bsk.evaluation.subjects import Subject
+from bsk.models.registry import build
+
+CPU = torch.device("cpu")
+EPS = 0.06
+
+
+@pytest.fixture(scope="module")
+def subject(toy: Path) -> Subject:
+    """A model that is right for bright quadrants: many examples fall at EPS, some stand."""
+    data = open_data(toy)
+    model = build("cnn-2", classes=3, channels=1, size=8, mean=data.mean, std=data.std, seed=1)
+    split = data.split("train")
+    optimiser = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(40):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(split.images / 255), split.labels).backward()
+        optimiser.step()
+    header = {"classes": data.classes, "shape": [1, 8, 8], "dataset": "toy", "eps": 0.1, "mean": data.mean}
+    return Subject(model.eval(), Path("m.safetensors"), "0" * 64, header)
+
+
+def bench(toy: Path, **more) -> Bench:
+    arguments = {
+        "split": "test",
+        "limit": None,
+        "eps": EPS,
+        "seed": 0,
+        "batch_size": 24,
+        "device": CPU,
+        "checks": False,
+        **more,
+    }
+    return Bench(open_data(toy), **arguments)
+
+
+ATTACK = attack_named("screen", EPS, Flags(classes=3))
+
+
+def told(record: dict) -> dict:
+    return {name: value for name, value in record.items() if name != "seconds"}
+
+
+def test_blocks_by_hand() -> None:
+    ledger = Ledger(4)
+    both = torch.tensor([1, 1])
+    ledger.add(
+        Block(0, torch.tensor([0, 2]), torch.tensor([True, False]), torch.tensor([0.0, NOWHERE]), both, both, 1.5)
+    )
+    assert ledger.due(0).tolist() == [1, 3] and ledger.due(1).tolist() == [1, 2, 3]
+    again = Block(0, torch.tensor([2, 3]), torch.tensor([True, True]), torch.tensor([0.3, 0.2]), both, both, 0.5)
+    ledger.add(again)  # 2 is known already: what was entered first stays
+    assert ledger.broken_by.tolist() == [0, STANDING, STANDING, 0]
+    assert ledger.forward.tolist() == [1, 0, 1, 1] and ledger.seconds == 2.0
+    assert ledger.distance.tolist() == [0.0, NOWHERE, NOWHERE, pytest.approx(0.2)]
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 6, 9])
+def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
+    subject: Subject, toy: Path, tmp_path, stop_after
+) -> None:
+    (whole,) = evaluate(subject, [ATTACK], bench(toy), tmp_path / "whole.jsonl", lambda *_: None)
+    assert 0.1 < whole["accuracy"] < whole["after"]["natural"]
+    seen = 0
+
+    def stop(attack, progress) -> None:
+        nonlocal seen
+        seen += not progress.ended
+        if seen == stop_after:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "parts.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        list(evaluate(subject, [ATTACK], bench(toy), out, stop))
+    (blocks,) = (tmp_path / "parts.examples").glob("*.jsonl")
+    assert len(blocks.read_text().splitlines()) == stop_after
+    with blocks.open("ab") as file:
+        file.write(b'{"stage": 0, "rows": [1')  # the line that a power cut tore
+    seen = 100
+    (parts,) = evaluate(subject, [ATTACK], bench(toy, batch_size=9), out, stop)
+    assert told(parts) == told(whole) and not blocks.exists()
+    verdicts = [next((tmp_path / f"{name}.examples").glob("*.safetensors")) for name in ("whole", "parts")]
+    assert verdicts[0].read_bytes() == verdicts[1].read_bytes()
+
+
+def test_a_complete_evaluation_answers_without_the_model(subject: Subject, toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    first = list(evaluate(subject, [ATTACK, attack_named("natural", EPS)], bench(toy), out, lambda *_: None))
+    before = out.read_bytes()
+    broken = Subject(torch.nn.Identity(), subject.path, subject.sha256, subject.header)  # type: ignore[arg-type]
+    again = list(evaluate(broken, [ATTACK, attack_named("natural", EPS)], bench(toy), out, lambda *_: None))
+    assert again == first and out.read_bytes() == before
+
+
+def test_whatever_decides_a_verdict_is_in_the_key(subject: Subject, toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    attack = attack_named("pgd-2", EPS, Flags(start="uniform"))
+
+    def key(subject: Subject = subject, attack=attack, **more) -> str:
+        return next(iter(evaluate(subject, [attack], bench(toy, **more), out, lambda *_: None)))["key"]
+
+    other = Subject(subject.model, subject.path, "1" * 64, subject.header)
+    keys = [key(), key(limit=30), key(seed=1), key(eps=0.05), key(split="val"), key(other)]
+    keys += [
+        key(attack=attack_named("pgd-2", EPS, Flags(start="uniform", step=0.01))),
+        key(attack=attack_named("fgsm", EPS)),
+    ]
+    assert len(set(keys)) == len(keys) == len(out.read_text().splitlines())
+    assert key(batch_size=7) == keys[0] and len(out.read_text().splitlines()) == len(keys)
+
+
+def test_the_verdict_on_each_example_stands_beside_the_record(subject: Subject, toy: Path, tmp_path: Path) -> None:
+    (record,) = evaluate(subject, [ATTACK], bench(toy), tmp_path / "r.jsonl", lambda *_: None)
+    found = load_file(tmp_path / "r.examples" / f"{record['key']}.safetensors")
+    n = record["n"]
+    assert {name: len(tensor) for name, tensor in found.items()} == dict.fromkeys(
+        ("labels", "index", "broken_by", "distance", "forward", "backward"), n
+    )
+    assert int((found["broken_by"] == STANDING).sum()) == round(record["accuracy"] * n)
+    assert found["forward"].sum() == record["forward_passes"] and found["backward"].sum() == record["backward_passes"]
+    natural, broken = found["broken_by"] == 0, found["broken_by"] > 0
+    assert (found["distance"][natural] == 0).all() and (found["distance"][broken] <= EPS + 1e-6).all()
+    assert found["distance"][found["broken_by"] == STANDING].isinf().all()
+    for k, name in enumerate(("natural", "apgd-ce", "apgd-t")):
+        standing = (found["broken_by"] == STANDING) | (found["broken_by"] > k)
+        assert record["after"][name] == pytest.approx(float(standing.float().mean()))
+
+
+GOOD = {"stage": 0, "rows": [0], "fooled": [0], "distance": [None], "forward": [1], "backward": [0], "seconds": 1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"stage": 9}, {"rows": [90]}, {"rows": [-1]}, {"rows": [0, 1]}, {"rows": "0"}, {"forward": [1, 2]}, {"rows": []}],
+)
+def test_blocks_that_are_none_are_refused(tmp_path: Path, wrong: dict) -> None:
+    growing = Growing(tmp_path / "r.jsonl", "k")
+    (tmp_path / "r.examples").mkdir()
+    path = tmp_path / "r.examples" / "k.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n")
+    assert len(growing.blocks(90, 3)) == 1
+    path.write_text(json.dumps({**GOOD, **wrong}) + "\n")
+    with pytest.raises(InputError, match=r"k.jsonl"):
+        growing.blocks(90, 3)
+
+
+def test_a_key_is_a_hash_of_the_facts() -> None:
+    assert key_of({"a": 1, "b": [2]}) == key_of({"b": [2], "a": 1}) != key_of({"a": 1, "b": [3]})
+
+
+def test_a_stream_takes_what_a_split_has(toy: Path) -> None:
+    data = open_data(toy)
+    split, stream = data.split("test", 50), data.stream("test", 50)
+    rows = torch.tensor([3, 49, 0, 7, 7])
+    assert torch.equal(stream.take(rows), split.take(rows)) and stream.shape == split.shape == (1, 8, 8)
+    assert torch.equal(stream.labels, split.labels) and torch.equal(stream.index, split.index)
