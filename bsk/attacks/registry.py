@@ -15,6 +15,7 @@ from bsk.attacks.fab import fab_t
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.pgd import pgd
 from bsk.attacks.rays import rays
+from bsk.attacks.reference import KNOWN, installed, reference
 from bsk.attacks.square import square
 from bsk.errors import UsageError, nearest
 from bsk.perturb.ascent import Model
@@ -74,6 +75,7 @@ class Flags:
         queries: of Square and RayS.
         stop_at_eps: of RayS.
         classes: of the model; decides how many targets there are.
+        engine: "bsk", or "reference" for the authors' code of AutoAttack.
     """
 
     step: float | None = None
@@ -83,6 +85,7 @@ class Flags:
     queries: int | None = None
     stop_at_eps: bool = False
     classes: int = 10
+    engine: str = "bsk"
 
 
 def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float) -> Outcome:
@@ -171,6 +174,8 @@ def attack_named(name: str, eps: float, flags: Flags | None = None) -> Attack:
     flags = flags or Flags()
     if name == "natural":
         return Attack(name, (NATURAL,))
+    if flags.engine == "reference":
+        return Attack(name, (NATURAL, _reference(name, flags)))
     if name in ENSEMBLES:
         stages, said = [NATURAL, *ENSEMBLES[name](flags)], _notices(name, flags)
     else:  # by its last iterate alone, an image that is misclassified as it is may be classified right
@@ -180,6 +185,12 @@ def attack_named(name: str, eps: float, flags: Flags | None = None) -> Attack:
     if flags.classes < 2:
         raise UsageError(f"--attack {name}: one class cannot be attacked; prepare data of two classes or more")
     return Attack(name, tuple(stages), said)
+
+
+def _reference(name: str, flags: Flags) -> Stage:
+    if name not in KNOWN:
+        raise UsageError(f"--engine reference: it has no {name}; it has {', '.join(KNOWN)}")
+    return Stage(name, reference, {"norm": flags.norm, "attack": name, "package": installed()}, passes=10_000)
 
 
 def _gradient_attack(name: str, eps: float, flags: Flags) -> Stage:

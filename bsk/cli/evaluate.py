@@ -49,6 +49,7 @@ def evaluate(
     mean: o.Mean = None,
     std: o.Std = None,
     batch_size: o.Rows = None,
+    engine: o.Engine = "bsk",
     checks: o.Checks = True,
     seed: AttackSeed = 0,
     device: o.Device = "auto",
@@ -110,6 +111,7 @@ def attack(
     mean: o.Mean = None,
     std: o.Std = None,
     batch_size: o.Rows = None,
+    engine: o.Engine = "bsk",
     checks: o.Checks = True,
     seed: AttackSeed = 0,
     device: o.Device = "auto",
@@ -204,11 +206,13 @@ def _flags(flags: dict[str, Any]) -> dict[str, Any]:
     o.one_of("split", flags["split"], ["test", "val", "train"])
     o.one_of("start", flags["start"], ["zero", "uniform"])
     o.one_of("norm", flags["norm"], NORMS)
+    o.one_of("engine", flags["engine"], o.ENGINES)
     if flags["step"] is not None:
         o.above_zero(step=flags["step"])
     if flags["eps"] is not None:
         o.checked_eps(flags["eps"], zero=True, norm=flags["norm"])
-    return {name: flags[name] for name in ("step", "start", "last_iterate", "norm", "queries", "stop_at_eps")}
+    names = ("step", "start", "last_iterate", "norm", "queries", "stop_at_eps", "engine")
+    return {name: flags[name] for name in names}
 
 
 def _subject_and_data(path: Path | None, flags: dict[str, Any], device: torch.device) -> tuple[Subject, Any]:

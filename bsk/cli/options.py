@@ -134,6 +134,11 @@ Weights = Annotated[
 ]
 Mean = Annotated[str | None, option("--mean", metavar="a,b,c", help="Of --weights: its normalisation.")]
 Std = Annotated[str | None, option("--std", metavar="a,b,c", help="Of --weights: its normalisation.")]
+ENGINES = ["bsk", "reference"]
+Engine = Annotated[
+    str,
+    typer.Option(help="bsk, or reference: the authors' code of AutoAttack (pip install 'bsk[reference]'), as it is."),
+]
 Checks = Annotated[
     bool, option("--checks/--no-checks", help="Examine the model for signs that it cannot be believed [default: do].")
 ]

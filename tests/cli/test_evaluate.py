@@ -53,6 +53,16 @@ def test_autoattack_prints_a_record_and_a_line_a_stage(call, trained: Path, toy:
     assert f"m.safetensors: autoattack: {standing} of 30 stand after apgd-ce" in done.stderr
 
 
+def test_the_reference_runs_as_an_engine(call, trained: Path, toy: Path) -> None:
+    pytest.importorskip("pyautoattack")
+    words = ["evaluate", trained, "--data", toy, "--attack", "apgd-ce", "--limit", 30, "--eps", "0.05"]
+    theirs, ours = (json.loads(call(*words, "--engine", engine).stdout) for engine in ("reference", "bsk"))
+    assert abs(theirs["accuracy"] - ours["accuracy"]) <= 1 / 30 and theirs["key"] != ours["key"]
+    assert theirs["attack_parameters"]["package"].startswith("pyautoattack ")
+    assert theirs["forward_passes"] > 100 * round(30 * theirs["accuracy"])
+    assert "it has no pgd-5" in call(*words[:-5], "pgd-5", "--engine", "reference", check=2).line
+
+
 def test_screen_is_said_to_be_an_upper_bound(call, trained: Path, toy: Path) -> None:
     done = call("evaluate", trained, "--data", toy, "--attack", "screen", "--limit", 12)
     assert "screen is an upper bound, not AutoAttack's number" in done.stderr and ": at most " in done.stderr

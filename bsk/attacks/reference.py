@@ -1,0 +1,69 @@
+"""The authors' code of AutoAttack, for whoever must report its number: slower, and it is run as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+
+import torch
+from torch import Tensor
+
+from bsk.attacks.outcome import Outcome
+from bsk.errors import UsageError
+from bsk.perturb.ascent import Model
+from bsk.perturb.draws import ExampleDraws
+from bsk.perturb.passes import Passes, counting
+
+PACKAGE = "pyautoattack"
+KNOWN = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "autoattack", "autoattack-rand")
+VERSIONS = {"autoattack-rand": "rand"}  # all others are attacks of its standard version
+NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+def installed() -> str:
+    """Return the name and version of the reference.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(f"--engine reference: {PACKAGE} is not installed; pip install 'bsk[reference]'") from error
+
+
+def reference(
+    model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float, norm: str, attack: str, package: str
+) -> Outcome:
+    """Run the reference's standard version, or one attack of it, on images x (N, C, H, W) with labels y (N,).
+
+    It draws for a whole batch at once, so its verdicts depend on the batch. Passes are counted for the batch and
+    spread evenly over its examples.
+
+    Source: Croce & Hein (2020), as packaged by others under that name.
+    """
+    import pyautoattack
+
+    passes = Passes()
+    seed = int(draws.bits(1)[0, 0]) if len(x) else 0
+    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
+        engine = pyautoattack.AutoAttack(
+            counting(model, passes),
+            norm=NORMS[norm],
+            eps=eps,
+            version=VERSIONS.get(attack, "standard"),
+            seed=seed,
+            device=str(x.device),
+        )
+        if not attack.startswith("autoattack"):
+            engine.attacks_to_run = [attack]
+        x_adv, _ = engine.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
+    with torch.no_grad():
+        fooled = model(x_adv).argmax(dim=1) != y
+    return Outcome(x_adv, fooled, _spread(passes.forward, y), _spread(passes.backward, y))
+
+
+def _spread(count: int, y: Tensor) -> Tensor:
+    each, rest = divmod(count, len(y))
+    return torch.full_like(y, each) + (torch.arange(len(y), device=y.device) < rest)
