@@ -35,15 +35,21 @@ def onto_plane(t: Tensor, w: Tensor, c: Tensor, norm: str) -> tuple[Tensor, Tens
 def _radius(weight: Tensor, room: Tensor, speed: Tensor | None, need: Tensor) -> Tensor:
     """Return r (R,) with f(r) = need, FAR where the box is too small for that."""
     slope = weight if speed is None else weight * speed
-    parts = torch.stack([slope, weight * room], dim=1)  # (R, 2, D)
-    whole = parts.sum(dim=2)
-    r = torch.where(whole[:, 0] > 0, need / whole[:, 0], FAR).clamp_(max=FAR)
+    gain = weight * room
+    steepest = slope.sum(dim=1)
+    r = torch.where(steepest > 0, need / steepest, FAR).clamp_(max=FAR)
+    rows = torch.arange(len(r), device=r.device)
     for _ in range(MOST):
-        free = room > (r[:, None] if speed is None else r[:, None] * speed)
-        steepness, gain = torch.bmm(parts, free.to(parts)[:, :, None]).squeeze(2).unbind(1)
-        better = ((need - (whole[:, 1] - gain)) / steepness).clamp_(max=FAR)  # root of the tangent at r
-        rises = better > r * (1 + PRECISION)
-        if not bool(rises.any()):
+        at = r[rows]
+        free = room > (at[:, None] if speed is None else at[:, None] * speed)
+        stopped = (gain * ~free).sum(dim=1)
+        better = ((need - stopped) / (slope * free).sum(dim=1)).clamp_(max=FAR)  # root of the tangent at r
+        rises = better > at * (1 + PRECISION)
+        r[rows] = torch.where(rises, better, at)
+        left = rises.nonzero().squeeze(1)
+        if len(left) == 0:
             break
-        r = torch.where(rises, better, r)
+        if 2 * len(left) < len(rows):  # most rows are done after two steps
+            rows, room, slope, gain, need = (each[left] for each in (rows, room, slope, gain, need))
+            speed = None if speed is None else speed[left]
     return r
