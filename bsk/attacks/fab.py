@@ -60,9 +60,12 @@ def fab_t(
     """
     tally = Tally(x)
     with torch.no_grad():
-        target = ranked_targets(model(x), y, targets)
+        logits = model(x)
     owner = torch.arange(len(x), device=x.device)
     tally.count(owner)
+    stays = tally.leave(owner, x, logits.argmax(dim=1) != y)  # the nearest image of some is the image itself
+    owner = owner if stays is None else owner[stays]
+    target = ranked_targets(logits[owner], y[owner], targets)
     owner = owner.repeat_interleave(target.shape[1])
     never = torch.zeros_like(owner, dtype=torch.bool)
     search = Search(owner, y[owner], target.reshape(-1), x[owner], x[owner], never)
