@@ -67,6 +67,7 @@ def first_rows(owner: Tensor) -> Tensor:
 
 
 def ranked_targets(logits: Tensor, y: Tensor, targets: int) -> Tensor:
-    """Return the classes other than y with the largest logits (N, C), largest first: (N, targets)."""
+    """Return the classes other than y with the largest logits (N, C), largest first: (N, targets), C - 1 at most."""
+    targets = min(targets, logits.shape[1] - 1)
     label = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
     return logits.masked_fill(label, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :targets]
