@@ -141,7 +141,7 @@ def _look(model: Model, search: Search, tally: Tally, eps: float, norm: str) -> 
         )
         if len(wrong) == 0:
             return None
-    back = per_image(torch.where(wrong, BETA, 1.0), search.x)
+    back = per_image(torch.where(wrong, BETA, 1.0).to(search.x), search.x)
     search.x, search.behind = torch.lerp(search.x_clean, search.x, back), wrong
     again = (wrong | expected).nonzero().squeeze(1)
     if len(again):
