@@ -126,7 +126,7 @@ def project(point: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
 def naive_apgd(
     model: nn.Module, x: Tensor, y: int, t: int, start: Tensor, eps: float, norm: str, kind: str
 ) -> tuple[list[Tensor], Tensor, int, int]:
-    """100 steps from `start`; returns every point, the best, how often the step was halved, and how often it was not."""
+    """100 steps from `start`; returns every point, the best, and how many checks halved the step and did not."""
 
     def look(point: Tensor) -> tuple[float, Tensor]:
         leaf = point.clone().requires_grad_()
@@ -138,7 +138,7 @@ def naive_apgd(
     loss, gradient = look(at)
     best, best_gradient, best_loss = at, gradient, loss
     best_at_last_check, halved_at_last_check, losses = loss, True, list[float]()
-    points, halvings, passed, last_check = [at], 0, 0, -1
+    points, checks, last_check = [at], list[bool](), -1
     for i in range(100):
         direction = gradient.sign() if norm == "linf" else gradient / (gradient.norm() + 1e-12)
         z = project(at + eta * direction, x, eps, norm)
@@ -155,10 +155,10 @@ def naive_apgd(
             rises = sum(losses[j] > (losses[j - 1] if j > 0 else 0.0) for j in since)  # the first against 0
             halve = rises <= 0.75 * len(since) or (not halved_at_last_check and best_at_last_check >= best_loss)
             if halve:
-                eta, at, gradient, halvings = eta / 2, best, best_gradient, halvings + 1
-            passed += not halve
+                eta, at, gradient = eta / 2, best, best_gradient
+            checks.append(halve)
             halved_at_last_check, best_at_last_check, last_check = halve, best_loss, i
-    return points, best, halvings, passed
+    return points, best, checks
 
 
 def starts(x: Tensor, eps: float, norm: str, draws: ExampleDraws) -> Tensor:
@@ -176,14 +176,14 @@ def test_apgd_is_the_naive_loop(norm: str, loss: str) -> None:
     recorder = Recorder(model)
     found = apgd(recorder, x, y, example_draws(3, "a", range(4)), eps=eps, norm=norm, loss=loss)
     assert not found.fooled.any() and len(recorder.seen) == 101
-    begin, halvings, passed = starts(x, eps, norm, example_draws(3, "a", range(4))), 0, 0
+    begin, checks = starts(x, eps, norm, example_draws(3, "a", range(4))), list[bool]()
     for i in range(4):
-        points, best, more, less = naive_apgd(model, x[i], 0, 0, begin[i], eps, norm, loss)
-        halvings, passed = halvings + more, passed + less
+        points, best, more = naive_apgd(model, x[i], 0, 0, begin[i], eps, norm, loss)
+        checks += more
         for batch, point in zip(recorder.seen, points, strict=True):
             torch.testing.assert_close(batch[i], point, rtol=0, atol=1e-9)
         torch.testing.assert_close(found.x_adv[i], best, rtol=0, atol=1e-9)
-    assert halvings > 8 and passed > 0
+    assert sum(checks) > 8 and not all(checks)
     assert found.forward.tolist() == found.backward.tolist() == [101] * 4
 
 
@@ -195,20 +195,61 @@ def test_targeted_apgd_is_the_naive_loop_of_each_target(norm: str, loss: str) ->
     recorder, y = Recorder(model), torch.zeros(3, dtype=torch.int64)
     found = apgd(recorder, x, y, example_draws(3, "a", range(3)), eps=eps, norm=norm, loss=loss, targets=3)
     assert not found.fooled.any() and len(recorder.seen) == 102
-    draws, halvings = example_draws(3, "a", range(3)), 0
+    draws, checks = example_draws(3, "a", range(3)), list[bool]()
     begin = [starts(x, eps, norm, draws) for _ in range(3)]
     for i in range(3):
         ranked = model(x[i : i + 1])[0].argsort(descending=True).tolist()
         ranked.remove(0)
         for k in range(3):
-            points, best, more, _ = naive_apgd(model, x[i], 0, ranked[k], begin[k][i], eps, norm, f"{loss}_to")
-            halvings += more
+            points, best, more = naive_apgd(model, x[i], 0, ranked[k], begin[k][i], eps, norm, f"{loss}_to")
+            checks += more
             for batch, point in zip(recorder.seen[1:], points, strict=True):
                 torch.testing.assert_close(batch[3 * i + k], point, rtol=0, atol=1e-9)
             if k == 0:
                 torch.testing.assert_close(found.x_adv[i], best, rtol=0, atol=1e-9)
-    assert halvings > 9
+    assert sum(checks) > 9 and not all(checks)
     assert found.forward.tolist() == [1 + 3 * 101] * 3 and found.backward.tolist() == [3 * 101] * 3
+
+
+class Scripted(nn.Module):
+    """Whose k-th call returns the k-th value, whatever the image, and a gradient of 1 and -1 in turn."""
+
+    def __init__(self, changes: list[float]) -> None:
+        super().__init__()
+        self.changes, self.call = changes, -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.call += 1
+        total = x.flatten(1).sum(1)
+        value = -5 + sum(self.changes[: self.call]) + (-1) ** self.call * (total - total.detach())
+        return torch.stack([torch.zeros_like(value), value], 1)
+
+
+UP = 0.009
+SCRIPTS = {
+    # of 22 steps 17 must rise (more than 16.5); the first is compared with 0, below cross entropy and above the margin
+    "17, for it rose from 0": ("cross_entropy", [-1.0, *[UP] * 16, *[-UP] * 5], [False]),
+    "16, for it fell from 0": ("margin", [*[UP] * 17, *[-UP] * 5], [True]),
+    "17 in any case": ("margin", [-1.0, *[UP] * 17, *[-UP] * 4], [False]),
+    "16 in any case": ("cross_entropy", [-1.0, *[UP] * 15, *[-UP] * 6], [True]),
+    # it rises and never comes up to the first: the first check, and each after a halving, lets that pass
+    "no better than at the last check": ("margin", [-1.0, *[UP] * 99], [False, True] * 4),
+    "better than at the last check": ("margin", [UP] * 100, [False] * 8),
+    "never a rise": ("margin", [-UP] * 100, [True] * 8),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_when_a_step_is_halved(name: str) -> None:
+    loss, changes, expected = SCRIPTS[name]
+    model, x, y = Scripted(changes), torch.full((1, 1, 2, 2), 0.5).double(), torch.tensor([0])
+    begin = starts(x, 0.1, "linf", example_draws(0, "", [0]))[0]
+    points, best, checks = naive_apgd(model, x[0], 0, 0, begin, 0.1, "linf", loss)
+    assert checks[: len(expected)] == expected, "the naive loop itself"
+    recorder = Recorder(Scripted(changes))
+    found = apgd(recorder, x, y, example_draws(0, "", [0]), eps=0.1, loss=loss)
+    torch.testing.assert_close(torch.cat(recorder.seen), torch.stack(points), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.x_adv[0], best, rtol=0, atol=1e-9)
 
 
 def test_apgd_finds_the_corner_of_a_linear_model_and_the_pole_under_l2() -> None:
@@ -267,7 +308,7 @@ def test_in_the_ball_and_the_box_and_true(name: str, norm: str, eps: float, shap
     recorder = Recorder(model)
     found = run(name, recorder, x, y, eps, norm=norm, classes=5)
     assert found.x_adv.shape == x.shape and found.x_adv.dtype == x.dtype and not found.x_adv.requires_grad
-    assert 0 <= found.x_adv.min() and found.x_adv.max() <= 1
+    assert found.x_adv.min() >= 0 and found.x_adv.max() <= 1
     assert length(found.x_adv - x, norm).max() <= eps + SLACK
     assert torch.equal(model(found.x_adv).argmax(1) != y, found.fooled)
     assert 4 < found.fooled.sum() < 20
@@ -282,7 +323,7 @@ def test_in_the_ball_and_the_box_and_true_for_any_model(eps: float, seed: int, n
     model, x = Wavy(4, 12, waves=4.0, seed=seed), images(6, 3, 2, 2, seed).mul(1.5).sub(0.25).clamp(0, 1)
     y = model(x).argmax(1)
     found = run(name, model, x, y, eps, norm=norm, classes=4)
-    assert 0 <= found.x_adv.min() and found.x_adv.max() <= 1
+    assert found.x_adv.min() >= 0 and found.x_adv.max() <= 1
     assert length(found.x_adv - x, norm).max() <= eps + SLACK
     assert torch.equal(model(found.x_adv).argmax(1) != y, found.fooled)
 
