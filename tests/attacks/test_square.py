@@ -1,0 +1,234 @@
+"""Square against a naive loop over pixels, with the same random numbers."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from bsk.attacks.registry import Flags, attack_named
+from bsk.attacks.square import side, square
+from bsk.errors import UsageError
+from bsk.evaluation.verdicts import steady
+from bsk.perturb.draws import ExampleDraws, example_draws
+from bsk.perturb.losses import margin
+
+
+class Net(nn.Module):
+    """A smooth network; the first class is far ahead if `lead` is large."""
+
+    def __init__(self, features: int, lead: float = 0.0, classes: int = 4, seed: int = 0) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(seed)
+        self.inner = nn.Parameter(torch.randn(24, features, generator=random) / features**0.5)
+        self.outer = nn.Parameter(torch.randn(classes, 24, generator=random) / 5)
+        self.lead = lead
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.sin(4 * x.flatten(1).to(self.inner) @ self.inner.T) @ self.outer.T
+        return torch.cat([logits[:, :1] + self.lead, logits[:, 1:]], 1)
+
+
+class Seen:
+    """The model, which remembers every batch that it saw."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.batches = model, list[Tensor]()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.batches.append(x.clone())
+        logits: Tensor = self.model(x)
+        return logits
+
+
+def images(n: int, channels: int, height: int, width: int, seed: int = 1) -> Tensor:
+    """Some pixels are black or white."""
+    x = torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    return x.mul(1.4).sub(0.2).clamp(0, 1)
+
+
+def draws(n: int) -> ExampleDraws:
+    return example_draws(5, "square", range(n))
+
+
+# --- the side of the square -------------------------------------------------------------------------------------------
+
+
+def share(query: int) -> float:
+    """The table of the reference, line by line."""
+    if query <= 10:
+        return 0.8
+    if query <= 50:
+        return 0.8 / 2
+    if query <= 200:
+        return 0.8 / 4
+    if query <= 500:
+        return 0.8 / 8
+    if query <= 1000:
+        return 0.8 / 16
+    if query <= 2000:
+        return 0.8 / 32
+    if query <= 4000:
+        return 0.8 / 64
+    if query <= 6000:
+        return 0.8 / 128
+    if query <= 8000:
+        return 0.8 / 256
+    return 0.8 / 512
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 64), (8, 8), (1, 1), (3, 40), (40, 3), (28, 20)])
+def test_the_side_is_that_of_the_table(height: int, width: int) -> None:
+    for query in (
+        *range(0, 1100),
+        *range(1900, 2100),
+        *range(3990, 4010),
+        *range(5990, 6010),
+        *range(7990, 8010),
+        9999,
+    ):
+        expected = max(round(math.sqrt(share(query) * height * width)), 1)
+        assert side(query, height, width) == min(expected, height, width), query
+
+
+def test_the_sides_of_a_cifar_image() -> None:
+    """The root of 0.8 * 1024 is 28.6, of half of that 20.2, and so on."""
+    firsts = [0, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001]
+    assert [side(query, 32, 32) for query in firsts] == [29, 20, 14, 10, 7, 5, 4, 3, 2, 1]
+    assert side(10, 32, 32) == 29 and side(50, 32, 32) == 20 and side(4999, 32, 32) == 3
+
+
+# --- the attack against a loop over pixels ----------------------------------------------------------------------------
+
+
+def naive_square(
+    model: nn.Module, x: Tensor, y: int, eps: float, queries: int, u: list[float]
+) -> tuple[Tensor, bool, int]:
+    """Attack one image (C, H, W) with the random numbers u; returns the image, whether it is fooled, and the passes."""
+    channels, height, width = x.shape
+    numbers = iter(u)
+
+    def look(image: Tensor) -> tuple[float, bool]:
+        z = model(image[None])[0].tolist()
+        others = max(z[j] for j in range(len(z)) if j != y)
+        return z[y] - others, max(range(len(z)), key=lambda j: z[j]) != y
+
+    def clip(value: float, c: int, i: int, j: int) -> float:
+        near = float(x[c, i, j])
+        return min(max(min(max(value, near - eps), near + eps), 0.0), 1.0)
+
+    best = x.clone().double()
+    for j in range(width):  # vertical stripes
+        for c in range(channels):
+            colour = eps if next(numbers) >= 0.5 else -eps
+            for i in range(height):
+                best[c, i, j] = clip(float(x[c, i, j]) + colour, c, i, j)
+    least, fooled = look(best)
+    calls = 1
+    for query in range(queries):
+        if fooled:
+            break
+        s = min(max(round(math.sqrt(share(query) * height * width)), 1), height, width)
+        top, left = int(next(numbers) * (height - s)), int(next(numbers) * (width - s))
+        new = best.clone()
+        for c in range(channels):
+            colour = 2 * eps if next(numbers) >= 0.5 else -2 * eps
+            for i in range(top, top + s):
+                for j in range(left, left + s):
+                    new[c, i, j] = clip(float(best[c, i, j]) + colour, c, i, j)
+        found, fooled = look(new)
+        calls += 1
+        if found < least or fooled:
+            best, least = new, found
+    return best, fooled, calls
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 6), (1, 4, 7), (2, 7, 3)])
+@pytest.mark.parametrize("lead", [0.0, 9.0])
+def test_square_is_the_naive_loop(shape: tuple[int, int, int], lead: float) -> None:
+    n, queries, eps = 6, 150, 0.04
+    model, x = Net(math.prod(shape), lead).double(), images(n, *shape).double()
+    y = model(x).argmax(1)
+    found = square(model, x, y, draws(n), eps=eps, queries=queries)
+    u = draws(n).unit(shape[0] * shape[2] + queries * (2 + shape[0])).tolist()
+    if lead == 0:
+        assert 0 < found.fooled.sum() < n
+    for i in range(n):
+        image, fooled, calls = naive_square(model, x[i], int(y[i]), eps, queries, u[i])
+        assert (bool(found.fooled[i]), int(found.forward[i])) == (fooled, calls)
+        torch.testing.assert_close(found.x_adv[i], image, rtol=0, atol=1e-7)
+    assert not found.backward.any()
+
+
+@given(seed=st.integers(0, 200), eps=st.floats(0.001, 0.3), height=st.integers(1, 9), width=st.integers(1, 9))
+@settings(deadline=None, max_examples=25)
+def test_every_image_on_the_way_is_at_a_bound_of_the_ball(seed: int, eps: float, height: int, width: int) -> None:
+    x = images(3, 2, height, width, seed)
+    seen, y = Seen(Net(2 * height * width, 9.0)), torch.zeros(3, dtype=torch.int64)
+    found = square(seen, x, y, draws(3), eps=eps, queries=60)
+    assert not found.fooled.any() and len(seen.batches) == 61
+    for image in [*seen.batches, found.x_adv]:
+        lower, upper = (image - (x - eps).clamp(min=0)).abs(), (image - (x + eps).clamp(max=1)).abs()
+        assert torch.minimum(lower, upper).max() <= 1e-7
+        assert image.min() >= 0 and image.max() <= 1
+
+
+def test_the_margin_only_rises_and_what_is_returned_is_the_best_seen() -> None:
+    x, y, model = images(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64), Net(192, 9.0)
+    best = torch.full((8,), -torch.inf)
+    for queries in (0, 1, 5, 64, 65, 200):
+        seen = Seen(model)
+        found = square(seen, x, y, draws(8), eps=0.05, queries=queries)
+        assert found.forward.tolist() == [queries + 1] * 8 == [len(seen.batches)] * 8
+        reached = margin(model(found.x_adv), y).detach()
+        torch.testing.assert_close(reached, torch.stack([margin(model(each), y) for each in seen.batches]).amax(0))
+        assert (reached >= best).all(), "more queries go on where fewer stopped"
+        best = reached
+    assert (best > margin(model(x), y)).all()
+
+
+def test_no_square_touches_the_last_row_or_column() -> None:
+    """As in the reference, whose random integer is below its upper end; other pixels change, and both colours occur."""
+    x = torch.full((20, 1, 8, 8), 0.5)
+    seen, y = Seen(Net(64, 9.0)), torch.zeros(20, dtype=torch.int64)
+    square(seen, x, y, draws(20), eps=0.05, queries=1500)
+    changed = torch.stack([batch != seen.batches[0] for batch in seen.batches[1:]]).any(0).any(0)[0]
+    assert not changed[-1].any() and not changed[:, -1].any() and changed[:-1, :-1].all()
+    stripes = seen.batches[0][:, 0]
+    assert (stripes == stripes[:, :1]).all(), "they are vertical"
+    assert 60 < (stripes[:, 0] > 0.5).sum() < 100, "about half of 160"
+
+
+@pytest.mark.parametrize("queries", [1, 40, 130])
+def test_order_and_company_change_nothing(queries: int) -> None:
+    model, x = steady(Net(108)), images(20, 3, 6, 6)
+    y = model(x).argmax(1)
+    whole = square(model, x, y, draws(20), eps=0.04, queries=queries)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    for rows in (order, torch.arange(4, 9), torch.tensor([17])):
+        part = square(model, x[rows], y[rows], example_draws(5, "square", rows.tolist()), eps=0.04, queries=queries)
+        assert torch.equal(part.fooled, whole.fooled[rows]) and torch.equal(part.forward, whole.forward[rows])
+        assert torch.equal(part.x_adv, whole.x_adv[rows])
+    assert 0 < whole.fooled.sum() < 20
+
+
+def test_it_says_the_truth_and_counts_its_queries() -> None:
+    model, x = Net(144), images(30, 3, 4, 12)
+    y = model(x).argmax(1)
+    y[::6] = (y[::6] + 1) % 4
+    seen = Seen(model)
+    found = square(seen, x, y, draws(30), eps=0.05, queries=200)
+    assert torch.equal(model(found.x_adv).argmax(1) != y, found.fooled) and 5 < found.fooled.sum() < 30
+    assert int(found.forward.sum()) == sum(len(batch) for batch in seen.batches)
+    assert (found.forward[~found.fooled] == 201).all() and (found.x_adv - x).abs().max() <= 0.05 + 1e-6
+
+
+@pytest.mark.parametrize("name", ["square", "autoattack"])
+def test_there_is_no_square_in_l2(name: str) -> None:
+    """Under Linf's ball of an L2 radius nothing would stand."""
+    flags: Any = Flags(norm="l2")
+    with pytest.raises(UsageError, match="Linf only"):
+        attack_named(name, 0.5, flags)
