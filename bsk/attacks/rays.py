@@ -64,17 +64,18 @@ class _Search:
         self.count = torch.zeros_like(self.asked)
 
     def flip(self, block: slice) -> None:
-        """Flip the signs of a block; where the ray at today's radius is fooled, search on it, else flip them back."""
+        """Flip the signs of a block, search along the rays fooled at today's radius, flip back what is no nearer."""
         self.sign[:, block].neg_()
         hit = self._wrong(self.x, self.sign, self.radius, self.y)
         self.count += 1
-        self.sign[:, block] *= torch.where(hit, 1.0, -1.0)[:, None]
-        rows = hit.nonzero().squeeze(1)
+        nearer, rows = torch.zeros_like(hit), hit.nonzero().squeeze(1)
         if len(rows):
             found = self._bisect(rows)
-            nearer = found < self.radius[rows]
+            nearer[rows] = found < self.radius[rows]
             self.radius[rows] = torch.minimum(found, self.radius[rows])
-            at = rows[nearer]
+        self.sign[:, block] *= torch.where(nearer, 1.0, -1.0)[:, None]
+        at = nearer.nonzero().squeeze(1)
+        if len(at):
             points = _point(self.x[at], self.sign[at], self.radius[at])
             self.nearest[self.owner[at]] = points.view(-1, *self.shape)
             self.distance[self.owner[at]] = length(points - self.x[at], "linf")
