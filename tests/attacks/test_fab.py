@@ -248,7 +248,7 @@ class Curved(nn.Module):
         self.outer = torch.randn(4, 16, generator=random).double() / 4
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(2 * x.flatten(1) @ self.inner.T) @ self.outer.T
+        return torch.sin(6 * x.flatten(1) @ self.inner.T) @ self.outer.T
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
