@@ -1,6 +1,7 @@
 """Square against a naive loop over pixels, with the same random numbers."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,13 +36,12 @@ class Net(nn.Module):
 class Seen:
     """The model, which remembers every batch that it saw."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
         self.model, self.batches = model, list[Tensor]()
 
     def __call__(self, x: Tensor) -> Tensor:
         self.batches.append(x.clone())
-        logits: Tensor = self.model(x)
-        return logits
+        return self.model(x)
 
 
 def images(n: int, channels: int, height: int, width: int, seed: int = 1) -> Tensor:
@@ -188,6 +188,13 @@ def test_the_margin_only_rises_and_what_is_returned_is_the_best_seen() -> None:
         assert (reached >= best).all(), "more queries go on where fewer stopped"
         best = reached
     assert (best > margin(model(x), y)).all()
+
+
+def test_a_square_that_changes_nothing_is_taken_back() -> None:
+    x = images(3, 1, 5, 5)
+    seen = Seen(lambda image: image.flatten(1)[:, :3] * 0 + torch.tensor([2.0, 1.0, 0.0]))
+    found = square(seen, x, torch.zeros(3, dtype=torch.int64), draws(3), eps=0.1, queries=30)
+    assert torch.equal(found.x_adv, seen.batches[0]) and not torch.equal(seen.batches[1], seen.batches[0])
 
 
 def test_no_square_touches_the_last_row_or_column() -> None:
