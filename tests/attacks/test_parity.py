@@ -186,7 +186,7 @@ def network(shared: Path, name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("name", "n"), [("apgd-ce", 100), ("apgd-dlr", 100), ("apgd-t", 60), ("fab-t", 24), ("square", 24)]
+    ("name", "n"), [("apgd-ce", 100), ("apgd-dlr", 100), ("apgd-t", 40), ("fab-t", 16), ("square", 16)]
 )
 def test_on_a_real_network(shared: Path, cifar: Split, name: str, n: int) -> None:
     """With the standard version's settings, Square's 5000 queries too; the slower the reference, the fewer images."""
