@@ -102,7 +102,7 @@ class Pyramids:
         self.x, self.eps, self.random = x, eps, Ahead(draws, 5 + x.shape[1])
         channels, height, width = x.shape[1:]
         s = max(height // 5, 1)
-        first, rows, columns = (height - 5 * s) // 2, height // s, width // s
+        first, rows, columns = max((height - 5 * s) // 2, 0), height // s, width // s
         numbers = draws.unit(1 + rows * columns * channels)
         signs = _sign(numbers[:, 1:]).view(len(x), channels, rows, columns)
         tiles = signs[..., None, None] * _turned(pyramids(s, x), numbers[:, 0])[:, None, None, None]

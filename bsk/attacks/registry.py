@@ -157,7 +157,7 @@ ENSEMBLES: dict[str, Stages] = {
     # a quarter of the time of `autoattack`, within 0.02 points of it on honest models; always an upper bound
     "screen": lambda f: [_apgd("apgd-ce", f, "cross_entropy"), _apgd("apgd-t", f, "dlr", targeted=True)],
 }
-LINF_ONLY = ("fgsm", "pgd", "cw", "square", "rays")  # by the name of a stage, up to a dash
+LINF_ONLY = ("fgsm", "pgd", "cw", "rays")  # by the name of a stage, up to a dash
 ATTACKS = ["natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100", *ENSEMBLES]
 
 
@@ -181,7 +181,7 @@ def attack_named(name: str, eps: float, flags: Flags | None = None) -> Attack:
     else:  # by its last iterate alone, an image that is misclassified as it is may be classified right
         stages, said = [*([] if flags.last_iterate else [NATURAL]), _gradient_attack(name, eps, flags)], ()
     if flags.norm != "linf" and any(stage.name.split("-")[0] in LINF_ONLY for stage in stages):
-        raise UsageError(f"--norm {flags.norm}: {name} has Linf only; use apgd-ce, apgd-dlr, apgd-t, fab-t or screen")
+        raise UsageError(f"--norm {flags.norm}: {name} has Linf only; use apgd-ce, apgd-t, fab-t, square or autoattack")
     if flags.classes < 2:
         raise UsageError(f"--attack {name}: one class cannot be attacked; prepare data of two classes or more")
     return Attack(name, tuple(stages), said)

@@ -119,7 +119,7 @@ LastIterate = Annotated[
     bool, option("--last-iterate", help="Judge only the last iterate, as the paper does (default: any iterate).")
 ]
 Start = Annotated[str, typer.Option(help="Of the first restart of pgd and cw: zero (the image itself) or uniform.")]
-Norm = Annotated[str, typer.Option(help="linf, or l2 (for apgd, fab-t and screen); eps is in that norm.")]
+Norm = Annotated[str, typer.Option(help="linf, or l2 (for apgd, fab-t, square and autoattack); eps is in that norm.")]
 Queries = Annotated[int | None, option(min=1, help="Of square and rays [default: 5000 and 10000].")]
 StopAtEps = Annotated[bool, option("--stop-at-eps", help="rays: accuracy alone, not the distance; much faster.")]
 Rows = Annotated[

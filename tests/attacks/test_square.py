@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -10,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bsk.attacks.registry import Flags, attack_named
-from bsk.attacks.square import side, square
-from bsk.errors import UsageError
+from bsk.attacks.painters import pyramids, side
+from bsk.attacks.square import square
 from bsk.evaluation.verdicts import steady
 from bsk.perturb.draws import ExampleDraws, example_draws
 from bsk.perturb.losses import margin
@@ -233,9 +231,49 @@ def test_it_says_the_truth_and_counts_its_queries() -> None:
     assert (found.forward[~found.fooled] == 201).all() and (found.x_adv - x).abs().max() <= 0.05 + 1e-6
 
 
-@pytest.mark.parametrize("name", ["square", "autoattack"])
-def test_there_is_no_square_in_l2(name: str) -> None:
-    """Under Linf's ball of an L2 radius nothing would stand."""
-    flags: Any = Flags(norm="l2")
-    with pytest.raises(UsageError, match="Linf only"):
-        attack_named(name, 0.5, flags)
+def test_pyramids_by_hand() -> None:
+    """Source: eq. (4) of the paper: 1 / (k + 1)^2 on ever larger rectangles around the middle, one up and one down."""
+    third = pyramids(3, torch.zeros(1))  # one row up, two rows down
+    up, down = [0.25, 1.25, 0.25], [[0.25, 0.25, 0.25], [0.25, 1.25, 0.25]]
+    expected = torch.cat(
+        [torch.tensor([up]) / torch.tensor(up).norm(), -torch.tensor(down) / torch.tensor(down).norm()]
+    )
+    torch.testing.assert_close(third, expected / expected.norm())
+    for s in (1, 2, 5, 12, 31):
+        assert float(pyramids(s, torch.zeros(1)).norm()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 9, 14), (2, 4, 4)])
+def test_in_l2_every_image_is_in_the_ball_and_the_margin_only_rises(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 5)).double()
+    x = 0.4 + 0.2 * torch.rand(6, *shape, dtype=torch.float64)
+    y = model(x).argmax(1)
+    seen: list[Tensor] = []
+
+    def watched(z: Tensor) -> Tensor:
+        seen.append(z.clone())
+        return model(z) + 1000 * nn.functional.one_hot(y, 5)  # nobody falls
+
+    eps = 0.3
+    found = square(watched, x, y, example_draws(0, "square", range(6)), eps=eps, norm="l2", queries=60)
+    lengths = torch.stack([(z - x).flatten(1).norm(dim=1) for z in seen])
+    assert lengths.max() <= eps + 1e-6 and lengths.min() > 0.9 * eps, "away from the box the length is eps"
+    assert all(z.min() >= 0 and z.max() <= 1 for z in seen) and found.forward.tolist() == [61] * 6
+    margins = torch.stack([margin(watched(z), y) for z in seen[:]])
+    torch.testing.assert_close(
+        margin(watched(found.x_adv), y), margins[:61].amax(0).to(torch.float32), check_dtype=False
+    )
+
+
+def test_in_l2_an_example_does_not_depend_on_company() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).double()
+    x = torch.rand(8, 3, 8, 8, dtype=torch.float64)
+    y = model(x).argmax(1)
+    index = list(range(8))
+    whole = square(model, x, y, example_draws(3, "square", index), eps=0.4, norm="l2", queries=40)
+    assert 0 < int(whole.fooled.sum()) < 8
+    part = square(model, x[3:5], y[3:5], example_draws(3, "square", index[3:5]), eps=0.4, norm="l2", queries=40)
+    assert torch.equal(part.fooled, whole.fooled[3:5]) and torch.equal(part.forward, whole.forward[3:5])
+    torch.testing.assert_close(part.x_adv, whole.x_adv[3:5])
