@@ -5,7 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
+import torch.multiprocessing as mp
 
 
 class Ratio(NamedTuple):
@@ -31,3 +34,28 @@ def _seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+class Elsewhere:
+    """A subject in a process of its own, whose memory is as torch leaves it: `step` has it make one and waits."""
+
+    def __init__(self, make: Callable[[], Any], threads: int) -> None:
+        """Start the process; `make` returns the subject, with a method `step`."""
+        context = mp.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(make, threads, theirs), daemon=True)
+        self._process.start()
+
+    def step(self) -> None:
+        """Have it make one step."""
+        self._pipe.send(None)
+        self._pipe.recv()
+
+
+def _serve(make: Callable[[], Any], threads: int, pipe: Any) -> None:
+    torch.set_num_threads(threads)
+    subject = make()
+    while True:
+        pipe.recv()
+        subject.step()
+        pipe.send(None)

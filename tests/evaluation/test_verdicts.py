@@ -132,6 +132,27 @@ def test_a_model_that_returns_nan_is_refused(split: Split) -> None:
         verdicts(Picky(), split, "natural")
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_number_of_rows_changes_a_bit(model, split: Split, threads: int) -> None:
+    """Logits and gradients of an example are the same to the last bit in any company."""
+    torch.set_num_threads(threads)
+    networks = [model, small_cnn().eval(), build("wrn-10-1", classes=10, channels=3, size=32, mean=[0], std=[1])]
+    for network, size in zip(networks, (16, 32, 32), strict=True):
+        images = torch.rand(70, 3, size, size, generator=torch.Generator().manual_seed(0))
+        images = images.contiguous(memory_format=torch.channels_last)
+        with exact(network):
+            whole, gradient = _both(network, images)
+            for n in [*range(1, 34), 47, 63, 65]:
+                logits, part = _both(network, images[:n])
+                assert torch.equal(logits, whole[:n]) and torch.equal(part, gradient[:n]), f"{n} rows"
+
+
+def _both(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = images.clone().requires_grad_()
+    logits = steady(network)(leaf)
+    return logits.detach(), torch.autograd.grad(logits.logsumexp(1).sum(), leaf)[0]
+
+
 def test_filling_up_a_batch_changes_no_gradient(model, split: Split) -> None:
     x = (split.images[:5] / 255).requires_grad_()
     with exact(model):
