@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -55,7 +56,8 @@ class Elsewhere:
 def _serve(make: Callable[[], Any], threads: int, pipe: Any) -> None:
     torch.set_num_threads(threads)
     subject = make()
-    while True:
-        pipe.recv()
-        subject.step()
-        pipe.send(None)
+    with contextlib.suppress(EOFError):  # at the end nobody asks any more
+        while True:
+            pipe.recv()
+            subject.step()
+            pipe.send(None)

@@ -1,6 +1,6 @@
 # The README's table: CIFAR-10 images, a narrow ResNet-18, two radii. One thread a job: `make -j` runs as many jobs
 # as there are cores, which is faster than a job on all of them, and the seconds are those of one core.
-readme-rows := fast-at fast-trades fast-trades-2 bs trades
+readme-rows := bs fast-at fast-trades fast-trades-2 trades
 
 readme8.flags  := --eps 8/255 --epochs 15
 readme16.flags := --eps 16/255 --epochs 12

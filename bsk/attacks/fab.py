@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -18,12 +18,12 @@ ALPHA_MAX, ETA, BETA = 0.1, 1.05, 0.9  # bias to the image, overshoot, way back 
 SHORTEST = 1e-8  # of a step, so that the bias is defined
 
 
-@dataclass
+@dataclass(frozen=True)
 class Search:
     """Rows that search, an example and a target class each.
 
     owner (R,): the example of each row, ascending; y, target (R,); x: where it is, x_clean: where it began,
-    (R, C, H, W); behind (R,): its last step ended beyond the boundary.
+    (R, C, H, W).
     """
 
     owner: Tensor
@@ -31,7 +31,6 @@ class Search:
     target: Tensor
     x_clean: Tensor
     x: Tensor
-    behind: Tensor
 
     def keep(self, rows: Tensor) -> Search:
         """Return some of the rows."""
@@ -55,8 +54,7 @@ def fab_t(
     a misclassified image within eps. Nothing is drawn: the one search of each target starts at the image.
 
     Source: Croce & Hein (2020), FAB, algorithm 1; the constants of AutoAttack's standard version.
-    Differs from the reference: all targets at once, and a point that is not beyond the boundary goes through the
-    model once, for verdict and gradient alike. The verdict is the same.
+    Differs from the reference: all targets at once. The verdict is the same.
     """
     tally = Tally(x)
     with torch.no_grad():
@@ -67,33 +65,25 @@ def fab_t(
     owner = owner if stays is None else owner[stays]
     target = ranked_targets(logits[owner], y[owner], targets)
     owner = owner.repeat_interleave(target.shape[1])
-    never = torch.zeros_like(owner, dtype=torch.bool)
-    search = Search(owner, y[owner], target.reshape(-1), x[owner], x[owner], never)
-    if len(owner) == 0:
-        return tally.outcome()
-    gap, normal = _linearise(model, search, tally, torch.arange(len(owner), device=x.device))
+    search = Search(owner, y[owner], target.reshape(-1), x[owner], x[owner])
     for _ in range(steps):
-        search.x = _step(search, gap, normal, norm)
-        found = _look(model, search, tally, eps, norm)
-        if found is None:
+        if len(search.owner) == 0:
             break
-        search, gap, normal = found
+        gap, normal = _linearise(model, search)
+        search = replace(search, x=_step(search, gap, normal, norm))
+        with torch.no_grad():
+            wrong = model(search.x).argmax(dim=1) != search.y
+        tally.count(search.owner, 2, 1)
+        search = _go_on(search, wrong, tally, eps, norm)
     return tally.outcome()
 
 
-def _linearise(model: Model, search: Search, tally: Tally, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return g = z_t - z_y at some rows' points and its gradient there: (K,) and (K, C, H, W)."""
-    _, gap, normal = _with_logits(model, search, tally, rows)
-    return gap, normal
-
-
-def _with_logits(model: Model, search: Search, tally: Tally, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    leaf = search.x[rows].requires_grad_()
-    logits = model(leaf)
-    gap = margin_to(logits, search.y[rows], search.target[rows])
+def _linearise(model: Model, search: Search) -> tuple[Tensor, Tensor]:
+    """Return g = z_t - z_y at the rows' points and its gradient there: (R,) and (R, C, H, W)."""
+    leaf = search.x.detach().requires_grad_()
+    gap = margin_to(model(leaf), search.y, search.target)
     (normal,) = torch.autograd.grad(gap.sum(), leaf)
-    tally.count(search.owner[rows], 1, 1)
-    return logits.detach(), gap.detach(), normal
+    return gap.detach(), normal
 
 
 def _step(search: Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
@@ -110,40 +100,14 @@ def _step(search: Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
     return moved.view_as(search.x)
 
 
-def _look(model: Model, search: Search, tally: Tally, eps: float, norm: str) -> tuple[Search, Tensor, Tensor] | None:
-    """Judge the rows' points, let the fooled examples leave, draw back the rows beyond the boundary, linearise.
+def _go_on(search: Search, wrong: Tensor, tally: Tally, eps: float, norm: str) -> Search:
+    """Let the examples leave that are fooled within eps, and draw the other rows beyond the boundary back.
 
-    A row that was beyond the boundary after the last step is expected there again: its point is only judged,
-    and linearised after it was drawn back. The others are judged and linearised in one pass, and those that turn
-    out to be beyond it once more.
+    Source: algorithm 1, the last step: x + beta (x' - x).
     """
-    expected = search.behind
-    wrong = torch.zeros_like(expected)
-    gap, normal = search.x.new_zeros(len(expected)), torch.zeros_like(search.x)
-    judged, both = expected.nonzero().squeeze(1), (~expected).nonzero().squeeze(1)
-    if len(judged):
-        with torch.no_grad():
-            logits = model(search.x[judged])
-        tally.count(search.owner[judged])
-        wrong[judged] = logits.argmax(dim=1) != search.y[judged]
-    if len(both):
-        logits, gap[both], normal[both] = _with_logits(model, search, tally, both)
-        wrong[both] = logits.argmax(dim=1) != search.y[both]
     near = wrong & (length(search.x - search.x_clean, norm) <= eps)
     stays = tally.leave(search.owner, search.x, near)
     if stays is not None:
-        search, wrong, gap, normal, expected = (
-            search.keep(stays),
-            wrong[stays],
-            gap[stays],
-            normal[stays],
-            expected[stays],
-        )
-        if len(wrong) == 0:
-            return None
+        search, wrong = search.keep(stays), wrong[stays]
     back = per_image(torch.where(wrong, BETA, 1.0).to(search.x), search.x)
-    search.x, search.behind = torch.lerp(search.x_clean, search.x, back), wrong
-    again = (wrong | expected).nonzero().squeeze(1)
-    if len(again):
-        gap[again], normal[again] = _linearise(model, search, tally, again)
-    return search, gap, normal
+    return replace(search, x=torch.lerp(search.x_clean, search.x, back))

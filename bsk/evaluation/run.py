@@ -80,7 +80,9 @@ def _judge(
 def _look(subject: Subject, bench: Bench, examples: Examples, attacks: Sequence[Attack]) -> Look:
     if not bench.checks or all(attack.name == "natural" for attack in attacks):
         return Look({}, ())
-    return look_at(subject.model, examples, eps=bench.eps, seed=bench.seed, device=bench.device)
+    l2 = any(stage.parameters.get("norm") == "l2" for attack in attacks for stage in attack.stages)
+    eps = bench.data.eps if l2 else bench.eps  # the signs are looked for within a Linf ball
+    return look_at(subject.model, examples, eps=eps, seed=bench.seed, device=bench.device)
 
 
 def _meet(bench: Bench) -> None:
