@@ -9,7 +9,8 @@
 # and $(eval $(call experiment,NAME)) makes, under $(OUT)/NAME/,
 #   ROW-SEED.safetensors, .last.safetensors, .jsonl   by bsk train
 #   ROW-SEED.train.json   its record, written last: the training is done
-#   ROW-SEED.eval.jsonl   by bsk evaluate
+#   ROW-SEED.evaluations.jsonl   by bsk evaluate, as it goes
+#   ROW-SEED.eval.jsonl   the same, complete
 #   table.txt .tsv .md, figure.png   by bsk compare
 # Each target appears whole (written aside, then moved), so that a killed make goes on where it was.
 
@@ -45,5 +46,6 @@ $(OUT)/$(1)/$(2)-$(3).train.json: $($(1).data) | $(INSTALLED)
 
 $(OUT)/$(1)/$(2)-$(3).eval.jsonl: $(OUT)/$(1)/$(2)-$(3).train.json
 	$(LAUNCH) $(BSK) evaluate $$(@:.eval.jsonl=.safetensors) --data $($(1).data) --attack $($(1).attacks) \
-	  --device $(DEVICE) $(if $($(1).threads),--threads $($(1).threads)) > $$@.tmp && mv $$@.tmp $$@
+	  --device $(DEVICE) $(if $($(1).threads),--threads $($(1).threads)) \
+	  --out $$(@:.eval.jsonl=.evaluations.jsonl) > $$@.tmp && mv $$@.tmp $$@
 endef

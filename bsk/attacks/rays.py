@@ -30,8 +30,8 @@ def rays(
 
     Signs start at +1 and are flipped in ever smaller blocks; a flip stays where the boundary comes nearer. An
     example stops when it has asked `queries` times (the last search along a ray is ended), or, with `stop_at_eps`, as
-    soon as its distance is at most eps. `distance` is the Linf distance of the nearest misclassified image, or, where
-    none was found, that of the white image, as in the reference. Nothing is drawn.
+    soon as its distance is at most eps. `distance` is the Linf distance of the nearest misclassified image, infinite
+    where none was found (the reference then takes that of the white image). Nothing is drawn.
 
     Source: Chen & Gu (2020), algorithms 1 to 3, in the form of their code.
     """
@@ -56,7 +56,7 @@ class _Search:
         self.model, self.shape, self.queries = model, x.shape[1:], queries
         self.dimension = math.prod(self.shape)
         self.nearest = torch.ones_like(x)
-        self.distance = length(1 - x, "linf")
+        self.distance = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         self.asked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.owner, self.y, self.x = torch.arange(len(x), device=x.device), y, x.flatten(1)
         self.sign = torch.ones_like(self.x)

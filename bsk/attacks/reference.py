@@ -34,7 +34,16 @@ def installed() -> str:
 
 
 def reference(
-    model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float, norm: str, attack: str, package: str
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    draws: ExampleDraws,
+    *,
+    eps: float,
+    norm: str,
+    attack: str,
+    package: str,
+    targets: int,
 ) -> Outcome:
     """Run the reference's standard version, or one attack of it, on images x (N, C, H, W) with labels y (N,).
 
@@ -56,6 +65,7 @@ def reference(
             seed=seed,
             device=str(x.device),
         )
+        engine.apgd_targeted.n_target_classes = engine.fab.n_target_classes = targets
         if not attack.startswith("autoattack"):
             engine.attacks_to_run = [attack]
         x_adv, _ = engine.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))

@@ -190,7 +190,11 @@ def attack_named(name: str, eps: float, flags: Flags | None = None) -> Attack:
 def _reference(name: str, flags: Flags) -> Stage:
     if name not in KNOWN:
         raise UsageError(f"--engine reference: it has no {name}; it has {', '.join(KNOWN)}")
-    return Stage(name, reference, {"norm": flags.norm, "attack": name, "package": installed()}, passes=10_000)
+    if flags.classes < DLR_CLASSES and name not in ("apgd-ce", "fab-t", "square"):
+        raise UsageError(f"--engine reference: its DLR loss needs {DLR_CLASSES} classes, these are {flags.classes}")
+    targets = min(MOST_TARGETS, flags.classes - 1)
+    parameters = {"norm": flags.norm, "attack": name, "package": installed(), "targets": targets}
+    return Stage(name, reference, parameters, passes=10_000)
 
 
 def _gradient_attack(name: str, eps: float, flags: Flags) -> Stage:

@@ -187,6 +187,7 @@ def lay_out(
     names = flags["attack"].split(",")
     for name in names:
         attack_named(name, 1.0, Flags(**named))  # a wrong name is said before a model is loaded
+    _check_used(flags, names)
     subject, data = _subject_and_data(path, flags, device)
     if flags["norm"] != "linf" and flags["eps"] is None:
         raise UsageError(f"--norm {flags['norm']}: no customary radius; pass --eps, as 0.5 for CIFAR-10")
@@ -198,6 +199,21 @@ def lay_out(
         for said in dict.fromkeys([*subject.notices, *(line for each in attacks for line in each.notices)]):
             note(said)
     return subject, attacks, bench
+
+
+TAKERS = {  # flags that only some attacks have, by the first word of their names
+    "queries": ("square", "rays"),
+    "stop_at_eps": ("rays",),
+    "step": ("fgsm", "pgd", "cw"),
+    "last_iterate": ("fgsm", "pgd", "cw"),
+}
+
+
+def _check_used(flags: dict[str, Any], names: list[str]) -> None:
+    """Refuse a flag that none of the attacks has: nobody should report what never ran."""
+    for flag, takers in TAKERS.items():
+        if flags[flag] and not any(name.split("-")[0] in takers for name in names):
+            raise UsageError(f"--{flag.replace('_', '-')}: no attack here has it; it is for {', '.join(takers)}")
 
 
 def _flags(flags: dict[str, Any]) -> dict[str, Any]:

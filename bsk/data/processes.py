@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from bsk.data.batches import Share
 
+PATIENCE = datetime.timedelta(days=7)  # one process may have a long attack to end while the others wait
+
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Share]:
@@ -19,7 +22,7 @@ def process_group(device: torch.device) -> Iterator[Share]:
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         yield Share()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Share(dist.get_rank(), dist.get_world_size())
     except BaseException:

@@ -38,7 +38,8 @@ class Growing:
         """Return the record of this evaluation, if it is complete."""
         if not self.out.exists():
             return None
-        return next((record for record in records.read(self.out) if record.get("key") == self.key), None)
+        mine = (each for each in records.read(self.out) if each.get("key") == self.key)
+        return next((each for each in mine if each.get("kind") == "evaluation"), None)
 
     def blocks(self, n: int, stages: int) -> list[Block]:
         """Return the blocks that are there already, of an evaluation of n examples.
@@ -64,7 +65,8 @@ class Growing:
     def finish(self, record: dict[str, Any], tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
         """Write the verdict on each example, then the record, and drop the blocks."""
         checkpoints.save(self.examples, tensors, {**header, "kind": KIND, "key": self.key})
-        records.append(self.out, record)
+        if self.finished() is None:  # another may have been faster
+            records.append(self.out, record)
         with naming_the_file(self._blocks):
             self._blocks.unlink(missing_ok=True)
 

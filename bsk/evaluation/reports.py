@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bsk.attacks.reference import reference
 from bsk.attacks.registry import Attack
+from bsk.data.batches import to_unit
 from bsk.evaluation.circumstances import Bench
 from bsk.evaluation.integrity import Look, late_doubts
 from bsk.evaluation.ledger import NOWHERE, STANDING, Ledger
@@ -16,11 +18,13 @@ from bsk.evaluation.verdicts import Examples
 from bsk.files.bits import encode_correct
 from bsk.files.records import SCHEMA
 from bsk.models.modes import device_name
+from bsk.perturb.ball import length
 from bsk.report.statistics import wilson
 from bsk.version import VERSION
 
 _FROM_HEADER = ("method", "model", "dataset", "seed", "selected", "epoch", "complete", "flags")
 _COSTS = ("train_seconds", "train_forward_passes", "train_backward_passes")
+WHITE_ROWS = 256  # images taken at a time
 ENGINE = 1  # grows when a change of the attacks' code changes verdicts: what was computed before is not taken up
 
 
@@ -37,12 +41,15 @@ def facts_of(subject: Subject, attack: Attack, bench: Bench, n: int) -> dict[str
         "attack": attack.name,
         "stages": [[stage.name, stage.parameters] for stage in attack.stages],
         "seed": bench.seed,
+        "checks": bench.checks,
+        "code": subject.header.get("code"),
+        "batch": bench.batch_size if any(stage.run is reference for stage in attack.stages) else None,
         "engine": ENGINE,
     }
 
 
 def evaluation_record(
-    subject: Subject, attack: Attack, ledger: Ledger, bench: Bench, look: Look, key: str
+    subject: Subject, attack: Attack, ledger: Ledger, examples: Examples, bench: Bench, look: Look, key: str
 ) -> dict[str, Any]:
     """Return everything one needs to believe, repeat and compare one accuracy.
 
@@ -75,9 +82,9 @@ def evaluation_record(
         "low": low,
         "high": high,
         "after": after,
-        **rays_summary(ledger, attack),
+        **rays_summary(ledger, attack, examples),
         "checks": look.facts,
-        "doubts": [*look.doubts, *late_doubts(after, n)],
+        "doubts": [*told_of(look.doubts, attack), *late_doubts(after, n)],
         "seconds": ledger.seconds,
         "forward_passes": int(ledger.forward.sum()),
         "backward_passes": int(ledger.backward.sum()),
@@ -90,13 +97,18 @@ def evaluation_record(
     }
 
 
+def told_of(doubts: tuple[str, ...], attack: Attack) -> list[str]:
+    """Return the doubts without those that the attack itself has answered."""
+    return [doubt for doubt in doubts if f"use {attack.name}" not in doubt]
+
+
 def accuracies_after(ledger: Ledger, attack: Attack) -> dict[str, float]:
     """Return the share of examples that stand after each stage, by its name."""
     stands = [(ledger.broken_by == STANDING) | (ledger.broken_by > k) for k in range(len(attack.stages))]
     return {stage.name: int(each.sum()) / len(each) for stage, each in zip(attack.stages, stands, strict=True)}
 
 
-def rays_summary(ledger: Ledger, attack: Attack) -> dict[str, Any]:
+def rays_summary(ledger: Ledger, attack: Attack, examples: Examples) -> dict[str, Any]:
     """Return what RayS tells beside the accuracy: distances to the boundary and queries.
 
     `adbd` is the average decision boundary distance of all examples, those that are misclassified as they are at 0
@@ -106,14 +118,17 @@ def rays_summary(ledger: Ledger, attack: Attack) -> dict[str, Any]:
     if attack.stages[-1].name != "rays":
         return {}
     right = ledger.broken_by != 0  # by the natural stage
-    distance, asked = ledger.distance, ledger.forward[right].double() - 1
-    never = int((ledger.standing & (distance == NOWHERE)).sum())
+    asked = ledger.forward[right].double() - 1
+    never = (ledger.distance == NOWHERE).nonzero().squeeze(1)
+    distance = ledger.distance.double()
+    for rows in never.split(WHITE_ROWS):
+        distance[rows] = length(1 - to_unit(examples.take(rows)), "linf").double()
     return {
-        "adbd": float(distance.double().mean()),
-        "adbd_correct": float(distance[right].double().mean()) if bool(right.any()) else None,
-        "never_fooled": never,
+        "adbd": float(distance.mean()),
+        "adbd_correct": float(distance[right].mean()) if bool(right.any()) else None,
+        "never_fooled": len(never),
         "queries_mean": float(asked.mean()) if len(asked) else 0.0,
-        "queries_median": float(asked.median()) if len(asked) else 0.0,
+        "queries_median": float(asked.quantile(0.5)) if len(asked) else 0.0,
     }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,16 +15,20 @@ from bsk.attacks.registry import Attack
 from bsk.data.batches import to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Stream
+from bsk.errors import InputError
 from bsk.evaluation.circumstances import Bench
 from bsk.evaluation.growing import Growing, key_of
 from bsk.evaluation.integrity import Look, look_at
-from bsk.evaluation.ledger import Ledger
+from bsk.evaluation.ledger import Block, Ledger
 from bsk.evaluation.reports import evaluation_record, facts_of, verdict_tensors
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import Examples, Hooks, Progress, exact, judge, steady
 from bsk.files.bulk import Bulk
 
 Watch = Callable[[Attack, Progress], None]
+Found = TypeVar("Found")
+NOT_LOOKED = Look({}, ())
+TRIES = 10  # to read a file that others write
 
 
 def evaluate(
@@ -43,12 +48,13 @@ def evaluate(
     for attack in attacks:
         key = key_of(facts_of(subject, attack, bench, len(examples.labels)))
         growing = Growing(out, key) if out is not None else None
-        record = growing.finished() if growing else None
-        _meet(bench)
+        record = _agreed(growing.finished, bench) if growing else None
         if record is None:
             ledger = _judge(subject, attack, bench, examples, growing, watch)
-            look = look or _look(subject, bench, examples, attacks)
-            record = evaluation_record(subject, attack, ledger, bench, look, key)
+            if attack.name != "natural" and look is None:
+                look = _look(subject, bench, examples, attacks)
+            seen = look if look is not None and attack.name != "natural" else NOT_LOOKED
+            record = evaluation_record(subject, attack, ledger, examples, bench, seen, key)
             if growing and bench.share.rank == 0:
                 stages = [stage.name for stage in attack.stages]
                 growing.finish(record, verdict_tensors(ledger, examples), {"attack": attack.name, "stages": stages})
@@ -58,10 +64,10 @@ def evaluate(
 def _judge(
     subject: Subject, attack: Attack, bench: Bench, examples: Examples, growing: Growing | None, watch: Watch
 ) -> Ledger:
-    known = growing.blocks(len(examples.labels), len(attack.stages)) if growing else []
-    _meet(bench)  # nobody writes before all have read
+    known: list[Block] = []
     hooks = Hooks(watch=lambda progress: watch(attack, progress))
     if growing:
+        known = _agreed(lambda: growing.blocks(len(examples.labels), len(attack.stages)), bench)
         hooks = Hooks(watch=hooks.watch, grow=growing.grow)
     return judge(
         subject.model,
@@ -79,14 +85,28 @@ def _judge(
 
 def _look(subject: Subject, bench: Bench, examples: Examples, attacks: Sequence[Attack]) -> Look:
     if not bench.checks or all(attack.name == "natural" for attack in attacks):
-        return Look({}, ())
+        return NOT_LOOKED
     l2 = any(stage.parameters.get("norm") == "l2" for attack in attacks for stage in attack.stages)
     eps = bench.data.eps if l2 else bench.eps  # the signs are looked for within a Linf ball
     return look_at(subject.model, examples, eps=eps, seed=bench.seed, device=bench.device)
 
 
-def _meet(bench: Bench) -> None:
-    sum_over_processes(torch.zeros(1, device=bench.device), bench.share)
+def _agreed(read: Callable[[], Found], bench: Bench) -> Found:
+    """Return what a file holds, when all processes have read the same; nobody writes before all have read.
+
+    Raises:
+        InputError: they do not, again and again: another evaluation writes there, or the disks are not shared.
+    """
+    for _ in range(TRIES):
+        found = read()
+        if bench.share.world == 1:
+            return found
+        digest = int.from_bytes(hashlib.sha256(repr(found).encode()).digest()[:6], "little")
+        mine = torch.zeros(bench.share.world, dtype=torch.float64, device=bench.device)
+        mine[bench.share.rank] = digest
+        if bool((sum_over_processes(mine, bench.share) == digest).all()):
+            return found
+    raise InputError("the processes read different --out files; give them one disk, and no other evaluation in it")
 
 
 @dataclass(frozen=True)
@@ -132,9 +152,10 @@ def attacked(
             hooks=Hooks(keep=keep, watch=lambda progress: watch(attack, progress)),
         )
         look = _look(subject, bench, examples, [attack])
-        record = evaluation_record(subject, attack, ledger, bench, look, key)
+        record = evaluation_record(subject, attack, ledger, examples, bench, look, key)
         record = {**record, "kind": "attack", "out": str(out)}
-        shown = _shown(subject, examples, predictions, ledger, bulk, show, bench.device)
+        fooled = ledger.broken_by >= int(attack.stages[0].name == "natural")
+        shown = _shown(subject, examples, predictions, fooled, bulk, show, bench.device)
         tensors = {"labels": examples.labels, "index": examples.index, "predictions": predictions}
         bulk.save("images", [len(predictions), *examples.shape], tensors, record)
     return record, shown
@@ -144,12 +165,11 @@ def _shown(
     subject: Subject,
     examples: Stream,
     predictions: Tensor,
-    ledger: Ledger,
+    fooled: Tensor,
     bulk: Bulk,
     most: int,
     device: torch.device,
 ) -> Shown:
-    fooled = ledger.broken_by > 0  # not by the natural stage
     rows = torch.argsort((~fooled).int(), stable=True)[:most]
     clean = to_unit(examples.take(rows))
     with exact(subject.model), torch.no_grad():

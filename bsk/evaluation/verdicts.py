@@ -22,7 +22,7 @@ from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws
 
-ROWS = 16  # on a GPU a model call has a multiple of so many rows; see `steady`
+ROWS = 8  # a model call has a multiple of so many rows; see `steady`
 
 
 class Examples(Protocol):
@@ -95,7 +95,9 @@ def judge(
     with exact(model):
         for number, stage in enumerate(attack.stages):
             run = _Runner(model, examples, attack, number, eps, seed, device, hooks)
-            mine = _mine(ledger.due(number), max(1, batch_size // stage.rows), share)
+            due = ledger.due(number)
+            size = min(batch_size // stage.rows, -(-len(due) // share.world))
+            mine = _mine(due, max(1, size), share)
             found: list[Block] = []
             for rows in mine:
                 found.append(run(rows))
@@ -103,6 +105,8 @@ def judge(
                 hooks.watch(_progress(ledger, found, attack, number))
             for block in _gathered(found, len(examples.labels), number, share, device):
                 ledger.add(block)
+            if len(ledger.due(number)):
+                raise InputError(f"{stage.name}: {len(ledger.due(number))} examples were attacked by no process")
             hooks.watch(_progress(ledger, [], attack, number, ended=True))
     return ledger
 
@@ -164,8 +168,8 @@ class _Runner:
                     f"example {int(rows[0])} (index {index[0]}): the model returns NaN or infinity under "
                     f"{self.stage.name}; no attack can judge that"
                 ) from error
-            for row in rows.split(1):
-                self._attack(row)
+            for half in rows.tensor_split(2):
+                self._attack(half)
             raise InputError("the model returns NaN or infinity for some images, only in company") from error
 
 
@@ -209,7 +213,8 @@ def exact(model: nn.Module) -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         with eval_mode(model):
-            assert not any(module.training for module in model.modules())
+            if any(module.training for module in model.modules()):
+                raise InputError("the model does not go into eval mode; let its `train` and `eval` do as torch's do")
             for parameter in wanted:
                 parameter.requires_grad_(False)
             yield
@@ -223,13 +228,12 @@ def steady(model: Model) -> Model:
     """Return the model called with its batch filled up to a whole number of groups by copies of the last one.
 
     Matrix kernels sum in another order for small and odd numbers of rows; the last bit of a logit, the sign
-    of a tiny gradient and so a verdict would depend on who else is in the batch. On a CPU groups of four rows, two
-    of them for each thread, were enough wherever it was tried; the tests look at every number of rows.
+    of a tiny gradient and so a verdict would depend on who else is in the batch. Multiples of four were enough on every
+    CPU where it was tried; the tests look at every number of rows.
     """
 
     def forward(x: Tensor) -> Tensor:
-        group = 4 * -(-torch.get_num_threads() // 2) if x.device.type == "cpu" else ROWS
-        short = -len(x) % group
+        short = -len(x) % ROWS
         return model(torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))[: len(x)] if short else model(x)
 
     return forward

@@ -38,10 +38,20 @@ def append(path: Path, record: Record) -> None:
 
 
 def write_line(file: IO[bytes], record: Record) -> None:
-    """Write one record at the end of an open binary file, after cutting off a torn last line."""
+    """Write one record at the end of an open binary file, after cutting off a torn last line.
+
+    A last record that only lacks its newline gets it; a file that is no JSONL stays as it is.
+    """
     end = whole_length(file)
-    file.truncate(end)
+    file.seek(end)
+    tail = file.read()
     line = (dumps(record) + "\n").encode()
+    if tail and _is_record(tail):
+        end, line = end + len(tail), b"\n" + line
+    elif tail and not tail.lstrip().startswith(b"{"):
+        raise OSError(None, "its last line is no JSON record")
+    file.truncate(end)
+    file.seek(end)
     try:
         file.write(line)
         file.flush()
@@ -49,6 +59,13 @@ def write_line(file: IO[bytes], record: Record) -> None:
     except OSError:
         file.truncate(end)  # a full disk leaves no half line behind
         raise
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def whole_length(file: IO[bytes]) -> int:

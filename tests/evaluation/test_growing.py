@@ -13,6 +13,7 @@ from bsk.errors import InputError
 from bsk.evaluation.circumstances import Bench
 from bsk.evaluation.growing import Growing, key_of
 from bsk.evaluation.ledger import NOWHERE, STANDING, Block, Ledger
+from bsk.evaluation.reports import rays_summary
 from bsk.evaluation.run import evaluate
 from bsk.evaluation.subjects import Subject
 from bsk.models.registry import build
@@ -89,11 +90,22 @@ def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
     with pytest.raises(KeyboardInterrupt):
         list(evaluate(subject, [ATTACK], bench(toy), out, stop))
     (blocks,) = (tmp_path / "parts.examples").glob("*.jsonl")
-    assert len(blocks.read_text().splitlines()) == stop_after
+    lines = [json.loads(line) for line in blocks.read_text().splitlines()]
+    assert len(lines) == stop_after
+    before = sum(sum(line["forward"]) for line in lines)
     with blocks.open("ab") as file:
         file.write(b'{"stage": 0, "rows": [1')  # the line that a power cut tore
-    seen = 100
+    seen, images = 100, 0
+
+    def count(module, inputs, output) -> None:
+        nonlocal images
+        images += len(inputs[0])
+
+    hook = subject.model.register_forward_hook(count)
     (parts,) = evaluate(subject, [ATTACK], bench(toy, batch_size=9), out, stop)
+    hook.remove()
+    left = whole["forward_passes"] - before
+    assert left <= images <= left * 16 / 9 + 8, "only what was left was run; batches are filled up to 8 rows"
     assert told(parts) == told(whole) and not blocks.exists()
     verdicts = [next((tmp_path / f"{name}.examples").glob("*.safetensors")) for name in ("whole", "parts")]
     assert verdicts[0].read_bytes() == verdicts[1].read_bytes()
@@ -158,6 +170,24 @@ def test_blocks_that_are_none_are_refused(tmp_path: Path, wrong: dict) -> None:
     path.write_text(json.dumps({**GOOD, **wrong}) + "\n")
     with pytest.raises(InputError, match=r"k.jsonl"):
         growing.blocks(90, 3)
+
+
+def test_adbd_takes_the_white_image_for_examples_never_fooled(subject: Subject, toy: Path) -> None:
+    """As published: 0 for an image that is wrong as it is, the distance of the white image where nothing was found."""
+    examples = open_data(toy).stream("test", 4)
+    attack = attack_named("rays", EPS, Flags(classes=3))
+    ledger, one = Ledger(4), torch.ones(4, dtype=torch.int64)
+    wrong = torch.tensor([True, False, False, False])
+    nowhere = torch.full((4,), NOWHERE)
+    ledger.add(Block(0, torch.arange(4), wrong, torch.where(wrong, 0.0, nowhere), one, 0 * one, 0.0))
+    asked = torch.tensor([10, 30, 20])
+    fooled = torch.tensor([True, False, False])
+    ledger.add(Block(1, torch.tensor([1, 2, 3]), fooled, torch.tensor([0.01, 0.25, NOWHERE]), asked, 0 * asked, 0.0))
+    found = rays_summary(ledger, attack, examples)
+    white = 1 - float(examples.take(torch.tensor([3])).min()) / 255
+    assert found["never_fooled"] == 1 and found["adbd"] == pytest.approx((0.01 + 0.25 + white) / 4)
+    assert found["adbd_correct"] == pytest.approx((0.01 + 0.25 + white) / 3)
+    assert found["queries_mean"] == 20 and found["queries_median"] == 20
 
 
 def test_a_key_is_a_hash_of_the_facts() -> None:

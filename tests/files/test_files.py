@@ -59,6 +59,17 @@ def test_a_record_is_one_line_and_comes_back(record: dict) -> None:
     assert list(records.parse([line.encode() + b"\n"], "x")) == [record]
 
 
+def test_a_last_record_without_its_newline_is_kept_and_another_text_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"b": 2}')
+    records.append(path, {"c": 3})
+    assert records.read(path) == [{"a": 1}, {"b": 2}, {"c": 3}]
+    path.write_bytes(b"my notes")
+    with pytest.raises(InputError, match="no JSON record"):
+        records.append(path, {"c": 3})
+    assert path.read_bytes() == b"my notes"
+
+
 def test_a_torn_last_line_is_tolerated_and_cut_off_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     records.append(path, {"a": 1})
