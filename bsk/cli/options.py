@@ -111,7 +111,7 @@ Attacks = Annotated[
         "--attack",
         metavar="A[,A...]",
         help="natural, fgsm, pgd-K, pgd-KxR (R restarts), cw-K, apgd-ce, apgd-dlr, apgd-t, fab-t, square, rays, "
-        "autoattack, autoattack-rand, screen (an upper bound of autoattack in a quarter of its time).",
+        "autoattack, autoattack-rand, screen (the first half of autoattack: an upper bound).",
         autocompletion=completing(lambda: ATTACKS),
     ),
 ]

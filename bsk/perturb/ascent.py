@@ -36,5 +36,6 @@ def ascend(objective: Objective, model: Model, x: Tensor, ball: Ball, step: floa
 def sign_step(loss: Tensor, x: Tensor, ball: Ball, step: float) -> Tensor:
     """Return P(x + step * sign(grad_x loss)) for a loss (N,) that was computed from x (N, C, H, W)."""
     (gradient,) = torch.autograd.grad(loss.sum(), x)
+    # the ball's projection, in place: at PGD's pace another tensor of images is felt
     moved = torch.add(x.detach(), gradient.sign_(), alpha=step)
     return torch.clamp(moved, ball.lower, ball.upper, out=moved)
