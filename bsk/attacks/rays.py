@@ -22,7 +22,6 @@ def rays(
     draws: ExampleDraws,
     *,
     eps: float,
-    norm: str = "linf",
     queries: int = 10_000,
     stop_at_eps: bool = False,
 ) -> Outcome:

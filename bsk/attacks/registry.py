@@ -130,7 +130,7 @@ def _square(flags: Flags, queries: int) -> Stage:
 
 def _rays(flags: Flags) -> Stage:
     queries = flags.queries or 10_000
-    parameters = {"norm": flags.norm, "queries": queries, "stop_at_eps": flags.stop_at_eps}
+    parameters = {"queries": queries, "stop_at_eps": flags.stop_at_eps}
     return Stage("rays", rays, parameters, passes=queries)
 
 

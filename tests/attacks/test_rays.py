@@ -185,7 +185,7 @@ def test_order_and_company_change_nothing() -> None:
 
 
 def test_its_flags() -> None:
-    assert attack_named("rays", 0.03).parameters == {"norm": "linf", "queries": 10_000, "stop_at_eps": False}
+    assert attack_named("rays", 0.03).parameters == {"queries": 10_000, "stop_at_eps": False}
     assert attack_named("rays", 0.03, Flags(queries=40_000, stop_at_eps=True)).parameters["queries"] == 40_000
     with pytest.raises(UsageError, match="Linf only"):
         attack_named("rays", 0.03, Flags(norm="l2"))
