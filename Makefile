@@ -37,8 +37,16 @@ bench: $(INSTALLED) ## Measure speed as ratios within one run
 clean: ## Remove what the pipelines made (not the environment, not the data)
 	rm -rf -- '$(OUT)'
 
+# What the paper shows, in the order of what is worth having first.
+experiments := table2 figure5 table7 table8 figure1 table6 table9 table10 table3 figure3 table1 table11 figure2 \
+  section54 figure4 table5 table4
+
+paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small or paper (a GPU)
+
 include pipelines/common.mk
 include pipelines/demo.mk
 include pipelines/readme.mk
+include pipelines/scales.mk
+include $(experiments:%=pipelines/%.mk)
 
-.PHONY: help install test bench clean
+.PHONY: help install test bench clean paper

@@ -1,51 +1,128 @@
 # The three rules of every experiment: train, evaluate, compare.
 #
-# An experiment NAME is
-#   NAME.data     the prepared data file
-#   NAME.flags    flags of every training
-#   NAME.attacks  what every model is evaluated under
-#   NAME.rows     one name for each row of the printed table, each with
-#   NAME.ROW.flags and NAME.ROW.seeds
-# and $(eval $(call experiment,NAME)) makes, under $(OUT)/NAME/,
-#   ROW-SEED.safetensors, .last.safetensors, .jsonl   by bsk train
-#   ROW-SEED.train.json   its record, written last: the training is done
-#   ROW-SEED.evaluations.jsonl   by bsk evaluate, as it goes
-#   ROW-SEED.eval.jsonl   the same, complete
-#   table.txt .tsv .md, figure.png   by bsk compare
+# A SETTING is data, and flags that all its trainings share, kept in one folder:
+#   $(call setting,SETTING,FOLDER,DATA,THREADS,FLAGS)   to be eval'ed
+# A TABLE is rows, each a line of flags over the methods' own, and the seeds it is run with:
+#   $(call row,TABLE,SETTING,SEEDS,FLAGS)
+#   TABLE.evaluate   flags of every evaluation, if not the usual ones
+# $(call table,TABLE,FOLDER) then makes, for each of its settings, under FOLDER/SETTING/
+#   results.jsonl, table.txt .tsv .md .tex .jsonl, figure.png   by bsk compare with TABLE.compare and TABLE.SETTING.compare
+# from these, in the setting's folder. A RUN has the name of its flags, so that tables share what they have in common.
+#   RUN.safetensors, .last.safetensors, .jsonl   by bsk train
+#   RUN.train.json   its record, written last: the training is done
+#   RUN.evaluations.jsonl   by bsk evaluate, as it goes
+#   RUN.eval.jsonl   the same, complete; RUN.TABLE.eval.jsonl where the table has its own flags
 # Each target appears whole (written aside, then moved), so that a killed make goes on where it was.
 
-$(DATA)/digits.safetensors: | $(INSTALLED)
-	$(BSK) prepare-data digits --out $@ > /dev/null
+space := $(subst x, ,x)
+comma := ,
 
-# CIFAR10=archive, folder or URL; without it the official archive is downloaded.
-CIFAR10 ?=
-$(DATA)/cifar10.safetensors: | $(INSTALLED)
-	$(BSK) prepare-data cifar10 $(if $(CIFAR10),--from '$(CIFAR10)') --out $@ > /dev/null
+# CIFAR10=, CIFAR100=, TINY=: archive, folder or URL; without it the official archive is downloaded.
+CIFAR10  ?=
+CIFAR100 ?=
+TINY     ?=
+$(DATA)/digits.safetensors.flags := digits
+$(DATA)/cifar10.safetensors.flags := cifar10 $(if $(CIFAR10),--from '$(CIFAR10)')
+$(DATA)/cifar100.safetensors.flags := cifar100 $(if $(CIFAR100),--from '$(CIFAR100)')
+$(DATA)/tiny-imagenet.safetensors.flags := tiny-imagenet $(if $(TINY),--from '$(TINY)')
+$(foreach d,cifar10 cifar100 tiny-imagenet,$(eval \
+  $(DATA)/$(d)-small.safetensors.flags := $($(DATA)/$(d).safetensors.flags) --train-limit 9000 --test-limit 2000))
 
-# All rows of one seed before the next seed, so that a half-done experiment can be read.
-seeds = $(sort $(foreach row,$($(1).rows),$($(1).$(row).seeds)))
-runs = $(foreach seed,$(seeds),$(foreach row,$($(1).rows),$(if $(filter $(seed),$($(1).$(row).seeds)),$(OUT)/$(1)/$(row)-$(seed))))
+$(DATA)/%.safetensors: | $(INSTALLED)
+	$(BSK) prepare-data $($@.flags) --out $@ > /dev/null
 
-define experiment
-$(foreach row,$($(1).rows),$(foreach seed,$($(1).$(row).seeds),$(eval $(call training,$(1),$(row),$(seed)))))
+%.train.json: | $(INSTALLED)
+	mkdir -p $(@D)
+	$(LAUNCH) $(BSK) train $($@.flags) --device $(DEVICE) --out $*.safetensors --quiet > $@.tmp && mv $@.tmp $@
 
-$(OUT)/$(1)/results.jsonl: $(addsuffix .eval.jsonl,$(call runs,$(1)))
-	cat $$^ > $$@.tmp && mv $$@.tmp $$@
+%.eval.jsonl: | $(INSTALLED)
+	$(LAUNCH) $(BSK) evaluate $($@.run).safetensors $($@.flags) --device $(DEVICE) --out $($@.run).evaluations.jsonl --quiet \
+	  > $@.tmp && mv $@.tmp $@
 
-$(OUT)/$(1)/table.txt: $(OUT)/$(1)/results.jsonl
-	$(BSK) compare $$< --format tsv > $$(@D)/table.tsv
-	$(BSK) compare $$< --format markdown > $$(@D)/table.md
-	$(BSK) compare $$< --format table --plot $$(@D)/figure.png > $$@.tmp && mv $$@.tmp $$@
+%/results.jsonl: | $(INSTALLED)
+	mkdir -p $(@D)
+	cat $^ > $@.tmp && mv $@.tmp $@
+
+%/table.txt: %/results.jsonl | $(INSTALLED)
+	$(BSK) compare $< $($@.flags) --format tsv > $*/table.tsv
+	$(BSK) compare $< $($@.flags) --format markdown --quiet > $*/table.md
+	$(BSK) compare $< $($@.flags) --format latex --quiet > $*/table.tex
+	$(BSK) compare $< $($@.flags) --format jsonl --quiet > $*/table.jsonl
+	$(BSK) compare $< $($@.flags) --format table --quiet --plot $*/figure.png > $@.tmp && mv $@.tmp $@
+
+%/logs.jsonl: | $(INSTALLED)
+	mkdir -p $(@D)
+	cat $(^:.train.json=.jsonl) > $@.tmp && mv $@.tmp $@
+
+%/picture.png: | $(INSTALLED)
+	$(BSK) plot $($@.flags) $< --out $*/picture.svg --out $@
+
+# --method bs --step 6/255 is bs_step-6of255.
+slug = $(subst /,of,$(subst $(space),-,$(subst $(space)--,_,$(strip $(subst --method,,$(1))))))
+
+usual := --attack natural,pgd-100
+get = $(if $(filter undefined,$(origin $(1))),,$($(1)))
+once = $(1) $(if $(filter $(2),$(1)),,$(2))
+known :=
+
+define setting
+$(1).folder  := $(2)
+$(1).data    := $(DATA)/$(3).safetensors
+$(1).threads := $(if $(4),--threads $(4))
+$(1).flags   := $(5)
+endef
+
+row = $(foreach seed,$(3),$(eval $(call run,$(1),$(2),$(seed),$(4),$($(2).folder)/$(call slug,$(4))-$(seed),$(call ending,$(1)))))
+ending = $(if $(call get,$(1).evaluate),.$(1)).eval.jsonl
+
+define run
+$(1).settings := $(call once,$(call get,$(1).settings),$(2))
+$(1).$(2).seeds := $(call once,$(call get,$(1).$(2).seeds),$(3))
+$(1).$(2).runs := $(call get,$(1).$(2).runs) $(3):$(5)
+$(if $(filter $(5).train.json,$(known)),,$(call training,$(5).train.json,$(2),--data $($(2).data) $($(2).flags) $($(2).threads) $(4) --seed $(3)))
+$(if $(filter $(5)$(6),$(known)),,$(call evaluation,$(5)$(6),$(5),--data $($(2).data) $(or $(call get,$(1).evaluate),$(usual)) $($(2).threads)))
 endef
 
 define training
-$(OUT)/$(1)/$(2)-$(3).train.json: $($(1).data) | $(INSTALLED)
-	mkdir -p $$(@D)
-	$(LAUNCH) $(BSK) train --data $($(1).data) $($(1).flags) $($(1).$(2).flags) --seed $(3) --device $(DEVICE) \
-	  --out $$(@:.train.json=.safetensors) > $$@.tmp && mv $$@.tmp $$@
+known += $(1)
+$(1).flags := $(3)
+$(1): $($(2).data)
 
-$(OUT)/$(1)/$(2)-$(3).eval.jsonl: $(OUT)/$(1)/$(2)-$(3).train.json
-	$(LAUNCH) $(BSK) evaluate $$(@:.eval.jsonl=.safetensors) --data $($(1).data) --attack $($(1).attacks) \
-	  --device $(DEVICE) $(if $($(1).threads),--threads $($(1).threads)) \
-	  --out $$(@:.eval.jsonl=.evaluations.jsonl) > $$@.tmp && mv $$@.tmp $$@
 endef
+
+define evaluation
+known += $(1)
+$(1).run := $(2)
+$(1).flags := $(3)
+$(1): $(2).train.json
+
+endef
+
+table = $(foreach s,$($(1).settings),$(eval $(call comparison,$(2)/$(s),$(call evaluations,$(1),$(s)),$(call get,$(1).compare) $(call get,$(1).$(s).compare))))
+tables = $(patsubst %,$(2)/%/table.txt,$($(1).settings))
+# All rows of one seed before the next seed, so that a half-done experiment can be read.
+runs = $(foreach seed,$($(1).$(2).seeds),$(patsubst $(seed):%,%,$(filter $(seed):%,$($(1).$(2).runs))))
+evaluations = $(addsuffix $(call ending,$(1)),$(call runs,$(1),$(2)))
+
+define comparison
+$(1)/results.jsonl: $(2)
+$(1)/table.txt.flags := $(3)
+endef
+
+define drawing
+$(1)/picture.png.flags := $(2)
+$(1)/picture.png: $(1)/results.jsonl
+endef
+
+# make jobs-TABLE: its jobs as TSV, command, target and flags; make plan-TABLE: what they will cost here.
+tab := $(subst x,	,x)
+trainings = $(foreach s,$($(1).settings),$(addsuffix .train.json,$(call runs,$(1),$(s))))
+jobs = $(foreach e,$(1),$(foreach s,$($(e).settings),prepare-data:$($(s).data)) \
+  $(addprefix train:,$(call trainings,$(e))) $(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s)))))
+job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate,$(1)),$($(2).run).safetensors )$($(2).flags))
+
+jobs-%:
+	@: $(foreach j,$(call jobs,$(if $(filter paper,$*),$(experiments),$*)),$(call job,$(firstword $(subst :, ,$(j))),$(lastword $(subst :, ,$(j)))))
+
+plan-%: $(INSTALLED)
+	@$(MAKE) --silent --no-print-directory jobs-$* | $(BSK) plan --device $(DEVICE)

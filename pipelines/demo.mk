@@ -1,15 +1,12 @@
 # The paper's result in miniature: real digits, a small network, three seeds, minutes on a laptop.
-demo.data    := $(DATA)/digits.safetensors
-demo.threads := 1
-demo.flags   := --epochs 30 --batch-size 100 --schedule cyclic --lr 0.1 --threads 1 --quiet
-demo.attacks := natural,pgd-20
-demo.rows    := fast-at bs trades natural
-demo.natural.flags := --method natural
-demo.fast-at.flags := --method fast-at
-demo.bs.flags      := --method bs
-demo.trades.flags  := --method trades
-$(foreach row,$(demo.rows),$(eval demo.$(row).seeds := 1 2 3))
-$(eval $(call experiment,demo))
+$(eval $(call setting,demo,$(OUT)/demo,digits,1,--epochs 30 --batch-size 100 --schedule cyclic --lr 0.1))
+demo.evaluate := --attack natural,pgd-20
+demo.compare  := --plot $(OUT)/demo/figure.png
+$(call row,demo,demo,1 2 3,--method fast-at)
+$(call row,demo,demo,1 2 3,--method bs)
+$(call row,demo,demo,1 2 3,--method trades)
+$(call row,demo,demo,1 2 3,--method natural)
+$(call table,demo,$(OUT))
 
 demo: $(INSTALLED) ## Train, attack and compare four methods on the digits; minutes
 	@$(MAKE) --no-print-directory -j$(JOBS) $(OUT)/demo/table.txt

@@ -31,6 +31,11 @@ def compare(
     plot: Annotated[
         Path | None, o.option("--plot", help="Draw accuracy against training cost into F.png or F.svg.")
     ] = None,
+    paper: Annotated[
+        str | None,
+        o.option("--paper", metavar="TABLE[/DATASET]", help="The paper's numbers beside: 2, 6/cifar100, section54."),
+    ] = None,
+    title: Annotated[str | None, o.option("--title", help="Of the table, in its caption and last column.")] = None,
     quiet: o.Quiet = False,
 ) -> None:
     r"""Compare methods in one table.
@@ -41,13 +46,17 @@ def compare(
     with it, and say so. Piped, the table is TSV: 1 name, 2 model, 3 eps, 4 natural, 5 robust, ...
 
         bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
+        bsk compare results.jsonl --paper 2 --format markdown
     """
     from bsk.report.comparison import compare as rows_of
     from bsk.report.fields import Located, located, read
     from bsk.report.plots import accuracy_against_cost, checked_suffix
+    from bsk.report.published import published
     from bsk.report.tables import checked_format, render
+    from bsk.report.words import printable
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
+    beside = None if paper is None else published(paper)
     target = None if plot is None else checked_suffix(plot)
     sources = files or [STDIN]
     if not files and sys.stdin.isatty():
@@ -55,7 +64,7 @@ def compare(
     items: list[Located] = []
     for path in sources:
         items += located(sys.stdin.buffer, "stdin") if path == STDIN else read(path)
-    rows, notices = rows_of(items)
+    rows, notices = rows_of(items, beside, title and printable(title))
     if not rows:
         names = ", ".join("stdin" if path == STDIN else str(path) for path in sources)
         raise InputError(f"{names}: no evaluation or log records among {len(items)}; run bsk evaluate")

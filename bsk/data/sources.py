@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bsk.data import cifar, digits, folder, tiny_imagenet
 from bsk.data.contents import Contents, Notice, Progress, Request
 from bsk.data.order import held_out, image_hashes
-from bsk.data.store import Info, Part, open_data, write
+from bsk.data.store import DataFile, Info, Part, open_data, write
 from bsk.errors import InputError, UsageError, nearest
 from bsk.files.records import SCHEMA
 
@@ -23,7 +23,10 @@ VAL_RULE = "of each class the train images of the smallest SHA-256 of their pixe
 
 @dataclass(frozen=True)
 class Dataset:
-    """A row of the table of datasets; mean and std are measured on the train split where they are None."""
+    """A row of the table of datasets; mean and std are measured on the train split where they are None.
+
+    `train`, `test`, `shape` (channels, height, width) and `classes` are those of the official files.
+    """
 
     read: Callable[[Request], Contents]
     eps: float
@@ -33,15 +36,49 @@ class Dataset:
     std: tuple[float, ...] | None = None
     val: int = 1000
     most: float = 0.1  # of the train images, unless a number is asked for
+    train: int = 0
+    test: int = 0
+    shape: tuple[int, int, int] = (3, 32, 32)
+    classes: int = 10
 
 
 # Source: mean and std are those of the authors' data_loader.py; ImageNet's for Tiny ImageNet
 DATASETS = {
-    "digits": Dataset(digits.read, 0.2, "none", "cnn", val=200, most=0.5),
-    "cifar10": Dataset(cifar.read, 0.031, "crop-flip", "resnet18", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
-    "cifar100": Dataset(cifar.read, 0.031, "crop-flip", "resnet18", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "digits": Dataset(
+        digits.read, 0.2, "none", "cnn", val=200, most=0.5, train=1400, test=digits.TEST, shape=(1, 8, 8)
+    ),
+    "cifar10": Dataset(
+        cifar.read,
+        0.031,
+        "crop-flip",
+        "resnet18",
+        (0.4914, 0.4822, 0.4465),
+        (0.2471, 0.2435, 0.2616),
+        train=50_000,
+        test=10_000,
+    ),
+    "cifar100": Dataset(
+        cifar.read,
+        0.031,
+        "crop-flip",
+        "resnet18",
+        (0.5071, 0.4867, 0.4408),
+        (0.2675, 0.2565, 0.2761),
+        train=50_000,
+        test=10_000,
+        classes=100,
+    ),
     "tiny-imagenet": Dataset(
-        tiny_imagenet.read, 0.031, "flip", "resnet50", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        tiny_imagenet.read,
+        0.031,
+        "flip",
+        "resnet50",
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        train=100_000,
+        test=10_000,
+        shape=(3, 64, 64),
+        classes=200,
     ),
     "folder": Dataset(folder.read, 0.031, "crop-flip", "resnet18"),
 }
@@ -97,6 +134,33 @@ def prepare(
         "official": contents.official,
         "seconds": round(time.perf_counter() - start, 3),
     }
+
+
+def expected(name: str, path: Path, train_limit: int | None = None, test_limit: int | None = None) -> DataFile:
+    """Return what `prepare` would make at `path` of the official files, unread; only its pixels are not there.
+
+    Raises:
+        UsageError: an unknown name, or one whose size nobody knows beforehand.
+    """
+    dataset = _dataset(name)
+    if not dataset.train:
+        raise UsageError(f"{path}: {name} can have any size; run bsk prepare-data {name} first")
+    val = min(dataset.val, int(dataset.most * dataset.train))
+    counts = {"train": dataset.train - val, "val": val, "test": dataset.test}
+    for split, limit in (("train", train_limit), ("test", test_limit)):
+        counts[split] = min(counts[split], limit or counts[split])
+    channels = dataset.shape[0]
+    return DataFile(
+        name=name,
+        classes=[str(each) for each in range(dataset.classes)],
+        eps=dataset.eps,
+        mean=list(dataset.mean or [0.5] * channels),
+        std=list(dataset.std or [0.5] * channels),
+        augment=dataset.augment,
+        model=dataset.model,
+        path=path,
+        counts=counts,
+    )
 
 
 def _dataset(name: str) -> Dataset:

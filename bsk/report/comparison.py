@@ -8,6 +8,7 @@ from bsk.report.differences import baseline, difference, mismatches, mixtures, o
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, collect
 from bsk.report.fields import Located
 from bsk.report.groups import Group, completed, gather, interruption, latest, names, short_name, validations
+from bsk.report.published import Table
 from bsk.report.statistics import accuracy_interval, mean_sd, rough_accuracy_interval
 from bsk.report.words import plain
 
@@ -40,10 +41,22 @@ COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
     "note",
     "difference_low",
     "difference_high",
+    "train_time_ratio",
+    "robust_best",
+    "adbd",
+    "paper_natural",
+    "paper_robust",
+    "paper_minutes",
+    "paper_time_ratio",
+    "paper_robust_best",
+    "paper_adbd",
+    "title",
 )
 
 
-def compare(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
+def compare(
+    items: Iterable[Located], beside: Table | None = None, title: str | None = None
+) -> tuple[list[Row], list[str]]:
     """Return one row per method and attack, seeds pooled, in order of first appearance, and what must be said.
 
     Accuracies are fractions. `natural` and `robust` are means over seeds, `*_sd` their sample standard deviations,
@@ -59,6 +72,10 @@ def compare(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
     `note` says why, and so does a notice. With logs but no evaluations, the rows are what the trainings saw on
     their val split, with intervals where the log says how many images it has (`val_n`).
 
+    `train_time_ratio` is the training time by that of the first row, `robust_best` the best of several seeds, `adbd`
+    the mean boundary distance that RayS tells. `paper_*` are the numbers of the rows of `beside`, its accuracies as
+    fractions too; `title` stands in every row.
+
     Raises:
         InputError: a record is not what it should be.
     """
@@ -67,6 +84,9 @@ def compare(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
     kept, repeated = latest(evaluations)
     groups = gather(kept)
     rows = [_row(name, group, baseline(group, groups)) for name, group in zip(names(groups), groups, strict=True)]
+    for row, group in zip(rows, groups, strict=True):
+        row.update({"title": title, **_published(group, beside)})
+    _add_ratios(rows)
     if not evidence.evaluations:
         rows += [_interrupted_row(item.run, interruption(item)) for item in evidence.trainings if not item.finished]
     return rows, [*mixtures(groups), *repeated, *_log_notices(evidence), *_ignored(evidence)]
@@ -79,6 +99,8 @@ def _row(name: str, group: Group, reference: Group) -> Row:
         **_facts(group),
         **_accuracy("natural", group.natural),
         **_accuracy("robust", group.robust),
+        "robust_best": max((item.accuracy for item in group.robust), default=None) if len(group.robust) > 1 else None,
+        "adbd": _mean([item.adbd for item in group.robust]),
     }
     if group is not reference and group.robust and not reasons:
         found, reasons = difference(group.robust, reference.robust)
@@ -103,6 +125,31 @@ def _facts(group: Group) -> Row:
         "split": first.split,
         "selected": run.selected,
     }
+
+
+def _published(group: Group, beside: Table | None) -> Row:
+    """Return the paper's numbers for a training like the group's."""
+    run, attack = group.first.run, group.first.attack
+    found = beside and beside.row(run.method, {**run.flags, "eps": run.eps})
+    if not beside or not found:
+        return {}
+    best = beside.row(run.method, {**run.flags, "eps": run.eps}, best=True)
+    return {
+        "paper_natural": found.accuracy("natural"),
+        "paper_robust": found.accuracy("robust", attack),
+        "paper_minutes": found.numbers.get("minutes"),
+        "paper_robust_best": None if best is None else best.accuracy("robust", attack),
+        "paper_adbd": found.numbers.get("adbd") if attack == "rays" else None,
+    }
+
+
+def _add_ratios(rows: Sequence[Row]) -> None:
+    """Give each row its cost by that of the first: minutes are a machine's, ratios less so."""
+    for cost, ratio in (("train_seconds", "train_time_ratio"), ("paper_minutes", "paper_time_ratio")):
+        for row in rows:
+            mine, first = row[cost], rows[0][cost]
+            if isinstance(mine, (int, float)) and isinstance(first, (int, float)) and first > 0:
+                row[ratio] = mine / first
 
 
 def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:

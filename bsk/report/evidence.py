@@ -44,7 +44,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One network under one attack: accuracy in [0, 1] on n images, and (n,) outcomes where they are known."""
+    """One network under one attack: accuracy in [0, 1] on n images, and (n,) outcomes where they are known.
+
+    `adbd` is the mean distance to the decision boundary, which RayS tells.
+    """
 
     where: str
     run: Run
@@ -55,6 +58,7 @@ class Evaluation:
     n: int | None
     accuracy: float
     correct: NDArray[np.bool_] | None = None
+    adbd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def evaluation(item: Located) -> Evaluation:
         n=n,
         accuracy=accuracy,
         correct=correct,
+        adbd=number(item, "adbd", 1),
     )
 
 

@@ -14,6 +14,7 @@ from bsk.report.comparison import COLUMNS, Row, Value
 from bsk.report.words import duration, estimate, many, plain, probability
 
 WIDTH = 100  # of a terminal's table, where that is possible
+WIDTH_BESIDE = 150  # with the paper's numbers
 TEXT_COLUMNS = {"", "method", "model", "attack", "dataset", "split", "selected"}  # aligned left
 
 
@@ -52,10 +53,11 @@ def jsonl(rows: Sequence[Row]) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Return an aligned table for a terminal; where it is too wide, intervals other than those of `robust` give way."""
+    most = WIDTH_BESIDE if _is_beside(rows) else WIDTH
     for without in ((), ("difference",), ("difference", "natural"), ("difference", "natural", "passes")):
         header, *lines = grid = _grid(rows, without)
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-        if sum(widths) + 2 * len(widths) - 2 <= WIDTH:
+        if sum(widths) + 2 * len(widths) - 2 <= most:
             break
     aligned = [
         "  ".join(
@@ -66,7 +68,7 @@ def table(rows: Sequence[Row]) -> str:
     ]
     return (
         "\n".join(
-            [*textwrap.wrap(caption(rows), WIDTH), "", *aligned, *([""] if footnotes(rows) else []), *footnotes(rows)]
+            [*textwrap.wrap(caption(rows), most), "", *aligned, *([""] if footnotes(rows) else []), *footnotes(rows)]
         )
         + "\n"
     )
@@ -119,7 +121,10 @@ def caption(rows: Sequence[Row]) -> str:
     if _values(rows, "difference"):
         first = "the first row of the same attack" if "attack" in varying(rows) else "the first row"
         legend.append(f"difference to {first}" + (", p by an exact paired test" if _values(rows, "p") else ""))
-    return "; ".join(filter(None, [shared(rows), *legend]))
+    if _is_beside(rows):
+        legend.append("time by that of the first row; the paper's own numbers beside")
+    titles = [f"{title}: " for title in _values(rows, "title")]
+    return "".join(titles) + "; ".join(filter(None, [shared(rows), *legend]))
 
 
 def shared(rows: Sequence[Row]) -> str:
@@ -138,6 +143,10 @@ def varying(rows: Sequence[Row]) -> list[str]:
     return [fact for fact in FACTS if len(_values(rows, fact)) > 1]
 
 
+def _is_beside(rows: Sequence[Row]) -> bool:
+    return bool(_values(rows, "paper_natural") or _values(rows, "paper_robust"))
+
+
 def _values(rows: Sequence[Row], column: str) -> list[Value]:
     return [value for value in dict.fromkeys(row[column] for row in rows) if value is not None]
 
@@ -154,9 +163,35 @@ def _grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     columns["p"] = [probability(_float(row["p"])) for row in rows]
     columns["passes"] = ["" if "passes" in without else _passes(row) for row in rows]
     columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
+    columns["adbd"] = [_short(row["adbd"]) for row in rows]
+    if _is_beside(rows):
+        columns |= _paper_columns(rows)
     columns[""] = [f"[{notes.index(row['note']) + 1}]" if row["note"] else "" for row in rows]
     kept = {title: cells for title, cells in columns.items() if any(cells) or title == "method"}
     return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]
+
+
+def _paper_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return what only a table beside the paper's shows: ratios of time, the best seed, and the paper's numbers."""
+    best = [estimate(_float(row["robust_best"])) for row in rows] if _values(rows, "paper_robust_best") else []
+    return {
+        "time": [_ratio(row["train_time_ratio"]) for row in rows],
+        "best": best or [""] * len(rows),
+        "paper: natural": [estimate(_float(row["paper_natural"])) for row in rows],
+        "robust ": [estimate(_float(row["paper_robust"])) for row in rows],
+        "best ": [estimate(_float(row["paper_robust_best"])) for row in rows],
+        "minutes": [_short(row["paper_minutes"]) for row in rows],
+        "time ": [_ratio(row["paper_time_ratio"]) for row in rows],
+        "adbd ": [_short(row["paper_adbd"]) for row in rows],
+    }
+
+
+def _ratio(value: Value) -> str:
+    return f"x {value:.2f}" if isinstance(value, (int, float)) else ""
+
+
+def _short(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, (int, float)) else ""
 
 
 def _estimates(rows: Sequence[Row], column: str, without: Sequence[str], sign: str = "") -> list[str]:

@@ -1,13 +1,21 @@
 """The Makefile: each experiment lists its jobs, repeats nothing, and a failing row spoils no other."""
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import typer
 
 from bsk.cli.app import app
+from bsk.cli.train import resolve
+from bsk.data.sources import expected
+from bsk.report.published import published
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -46,15 +54,116 @@ def test_the_readme_table_has_its_rows_and_seeds(make) -> None:
     assert sum("--method trades" in job for job in trainings) == 2
 
 
-def test_every_flag_in_a_pipeline_exists(make) -> None:
-    import typer
+EXPERIMENTS = [path.stem for path in (ROOT / "pipelines").glob("*[0-9].mk")]
+SCALES = ("smoke", "small", "paper")
 
+
+def parsed(line: str) -> tuple[str, dict[str, Any]]:
+    """Return a job's command and its flags, parsed as that command parses them; it raises where one is unknown."""
+    command, target, flags = line.split("\t")
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    known = {name: {o for p in command.params for o in p.opts} for name, command in commands.items()}
-    for target in ("demo", "readme-table"):
-        for line in make("-n", target).stdout.splitlines():
-            if match := re.search(r"-m bsk ([a-z-]+) ([^>]*)", line):
-                assert set(re.findall(r"(?<!\S)--[a-z-]+", match[2])) <= known[match[1]], line
+    return command, {**commands[command].make_context(command, shlex.split(flags)).params, "target": target}
+
+
+def resolved(line: str) -> dict[str, Any]:
+    """Return all flags of a training as its records will have them."""
+    _, flags = parsed(line)
+    name = Path(flags["data"]).stem.removesuffix("-small")
+    found = resolve(flags, expected(name, Path(flags["data"])), torch.device("cpu")).flags()
+    return {**found, "data": str(flags["data"])}
+
+
+def test_there_is_a_file_for_each_table_and_figure_of_the_paper() -> None:
+    names = [f"table{n}" for n in range(1, 12)] + [f"figure{n}" for n in range(1, 6)] + ["section54"]
+    assert sorted(EXPERIMENTS) == sorted(names)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_target_lists_its_jobs_at_every_scale(make, scale: str) -> None:
+    for name in EXPERIMENTS:
+        listed = make("-n", name, f"SCALE={scale}").stdout
+        assert jobs(listed, "train"), name
+        assert all(f"/out/{scale}/runs/" in job for job in jobs(listed, "train") + jobs(listed, "evaluate"))
+        assert all(f"SCALE={scale}" in job for job in jobs(listed, "compare") + jobs(listed, "plot"))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_jobs_parse_as_their_commands_parse_them_and_no_training_is_run_twice(make, scale: str) -> None:
+    lines = make("jobs-paper", f"SCALE={scale}").stdout.splitlines()
+    commands = [parsed(line)[0] for line in lines]
+    assert {"prepare-data", "train", "evaluate"} == set(commands)
+    trainings = {line.split("\t")[1]: resolved(line) for line in lines if line.startswith("train\t")}
+    distinct = {json.dumps(flags, sort_keys=True) for flags in trainings.values()}
+    assert len(distinct) == len(trainings)
+
+
+def test_a_scale_that_is_none_and_seeds_and_places_of_ones_own(make) -> None:
+    failed = make("-n", "table2", "SCALE=huge", check=False)
+    assert failed.returncode and "SCALE=huge: no such scale; smoke, small or paper" in failed.stderr
+    trainings = jobs(make("-n", "table10", "SEEDS=7 8", "DEVICE=cpu", "LAUNCH=srun --gpus=1").stdout, "train")
+    assert len(trainings) == 3 * 2
+    assert all(job.startswith("srun --gpus=1 ") and "--device cpu" in job for job in trainings)
+    assert {re.search(r"--seed (\d+)", job)[1] for job in trainings} == {"7", "8"}  # type: ignore[index]
+
+
+def test_ten_seeds_where_the_paper_has_ten(make) -> None:
+    for name, rows in (("figure1", 5), ("figure2", 5), ("figure5", 4), ("section54", 2)):
+        assert len(jobs(make("-n", name, "SCALE=paper").stdout, "train")) == 10 * rows
+    assert len(jobs(make("-n", "table1", "SCALE=paper").stdout, "train")) == 10 + 2
+
+
+def test_every_row_of_the_paper_belongs_to_exactly_one_row_of_its_pipeline(make) -> None:
+    rows: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for name in [*(f"table{n}" for n in range(1, 12)), "section54"]:
+        lines = make(f"jobs-{name}", "SCALE=paper", "SEEDS=1").stdout.splitlines()
+        rows[name] = [
+            (each["dataset"], each) for each in map(resolved, (job for job in lines if job.startswith("train\t")))
+        ]
+    met = set()
+    records = [json.loads(line) for line in (ROOT / "bsk/report/paper/results.jsonl").read_text().splitlines()]
+    for record in records:
+        name = f"table{record['table']}" if isinstance(record["table"], int) else "section54"
+        table = published(f"{name.removeprefix('table')}/{record['dataset']}")
+        numbers = {key: value for key, value in record.items() if key in ("natural", "robust", "minutes")}
+        owners = []
+        for place, (dataset, flags) in enumerate(rows[name]):
+            found = [table.row(flags["method"], flags), table.row(flags["method"], flags, best=True)]
+            if dataset == record["dataset"] and any(each and numbers.items() <= each.numbers.items() for each in found):
+                owners.append((name, place))
+        owners = [owner for owner in owners if rows[name][owner[1]][1]["method"] == record["method"]]
+        assert len(owners) == 1, record
+        met.add(owners[0])
+    extra = {(name, place) for name, found in rows.items() for place in range(len(found))} - met
+    assert extra == {("section54", 0)}  # Fast AT, which section 5.4 compares with figure 5's
+
+
+def test_a_plan_tells_passes_and_what_is_done(make, tmp_path: Path) -> None:
+    make(f"{tmp_path}/data/digits.safetensors")
+    target = tmp_path / "out/smoke/runs/digits/fast-at-1.train.json"
+    target.parent.mkdir(parents=True)
+    target.touch()
+    lines = make("plan-table10", "SCALE=smoke", "SEEDS=1").stdout.splitlines()
+    header, *rows = [line.split("\t") for line in lines]
+    found = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["done"] for row in found] == ["True", *["False"] * 6]
+    assert [row["forward_passes"] for row in found[:3]] == ["48000", "96000", "72000"]  # 1,200 images, 20 epochs
+    assert found[-1]["job"] == "left" and found[-1]["target"] == "5 of 6"
+    assert all(float(row["hours"]) > 0 for row in found)
+
+
+def test_a_table_at_smoke_scale_end_to_end(make, tmp_path: Path) -> None:
+    made = make("-j2", "table10", "SCALE=smoke", "SEEDS=1")
+    folder = tmp_path / "out/smoke/table10/cifar10"
+    assert sorted(each.name for each in folder.iterdir()) == [
+        "figure.png", "results.jsonl", "table.jsonl", "table.md", "table.tex", "table.tsv", "table.txt",
+    ]  # fmt: skip
+    assert made.stdout.endswith((folder / "table.txt").read_text())
+    rows = [json.loads(line) for line in (folder / "table.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == ["fast-at", "fast-trades", "bs-alone"]
+    assert [row["paper_robust"] for row in rows] == [0.463, 0.4625, 0.3926]
+    assert all(row["title"] == "Table 10, SCALE=smoke" and row["n"] == 397 and row["robust"] > 0.2 for row in rows)
+    again = make("table10", "SCALE=smoke", "SEEDS=1").stdout
+    assert again == (folder / "table.txt").read_text()  # nothing is run again
 
 
 STUB = """#!/bin/bash
@@ -75,12 +184,12 @@ def test_a_second_run_does_nothing_and_a_failing_row_stops_no_other(make, tmp_pa
     failed = make("-k", "-j2", table, check=False, bsk=str(stub))
     assert failed.returncode != 0
     done = sorted(p.name for p in (tmp_path / "out" / "demo").glob("*.eval.jsonl"))
-    assert len(done) == 11 and "bs-2.eval.jsonl" not in done
+    assert len(done) == 11 and "bs-2.demo.eval.jsonl" not in done
     assert not (tmp_path / "out" / "demo" / "bs-2.train.json").exists()
     broken.unlink()
     before = len(log.read_text().splitlines())
     make(table, bsk=str(stub))
     added = log.read_text().splitlines()[before:]
-    assert [line.split()[0] for line in added] == ["train", "evaluate", "compare", "compare", "compare"]
+    assert [line.split()[0] for line in added] == ["train", "evaluate", *["compare"] * 5]
     make(table, bsk=str(stub))
-    assert len(log.read_text().splitlines()) == before + 5
+    assert len(log.read_text().splitlines()) == before + 7

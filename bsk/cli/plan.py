@@ -1,0 +1,91 @@
+"""`bsk plan`: what a list of jobs will cost on this device, before any of them runs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bsk.cli import options as o
+from bsk.cli.console import emit, note
+from bsk.cli.prices import COLUMNS, Job, Prices
+from bsk.errors import InputError, UsageError
+
+
+def plan(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE|-", help="What make jobs-TABLE prints.")] = None,
+    device: o.Device = "auto",
+    quiet: o.Quiet = False,
+) -> None:
+    """Estimate what jobs will cost here.
+
+    Reads a line a job: its command, the file that it makes and its flags, separated by tabs. Prints for each whether
+    it is done, its passes, hours and disk; the last line is what is left to do, one job after the other. A few passes
+    of each network and precision are timed; how many examples fall early in an attack is not known before, so
+    evaluations are guesses.
+
+        make plan-table8 SCALE=paper
+        make jobs-table8 | bsk plan --device cuda
+    """
+    jobs = list(_jobs(_lines(files)))
+    if not jobs:
+        raise UsageError("plan: no jobs; pipe in what make jobs-table8 prints")
+    prices = Prices(o.chosen_device(device, None))
+    missing = {name for job in jobs if (name := prices.assumed(job))}
+    for name in sorted(missing):
+        note(f"{name}: not there yet; planned with the official number of images")
+    lines = [prices.line(job) for job in jobs if job.command != "prepare-data"]
+    left = [round(sum(line[column] for line in lines if not line["done"]), 3) for column in COLUMNS[3:]]
+    todo = f"{sum(not line['done'] for line in lines)} of {len(lines)}"
+    lines.append(dict(zip(COLUMNS, ("left", todo, False, *left), strict=True)))
+    emit(_table(lines) if sys.stdout.isatty() else _tsv(lines))
+
+
+def _lines(files: list[Path] | None) -> Iterator[str]:
+    if not files and sys.stdin.isatty():
+        raise UsageError("plan: no jobs; pipe in what make jobs-table8 prints")
+    for path in files or [Path("-")]:
+        if str(path) == "-":
+            yield from sys.stdin
+            continue
+        try:
+            yield from path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot read; give what make jobs-table8 prints") from error
+
+
+def _jobs(lines: Iterable[str]) -> Iterator[Job]:
+    """Yield each job once, its flags parsed as the command itself parses them."""
+    from bsk.cli.app import app
+
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    seen = set()
+    for line in lines:
+        command, target, flags = [*line.rstrip("\n").split("\t"), "", ""][:3]
+        if command not in ("prepare-data", "train", "evaluate"):
+            raise UsageError(f"plan: {command[:40]!r} is no job; expected what make jobs-table8 prints")
+        if target not in seen:
+            seen.add(target)
+            yield Job(command, target, commands[command].make_context(command, shlex.split(flags)).params)
+
+
+def _tsv(lines: list[dict[str, Any]]) -> str:
+    return "\n".join("\t".join(str(cell) for cell in line) for line in [COLUMNS, *(each.values() for each in lines)])
+
+
+def _table(lines: list[dict[str, Any]]) -> str:
+    from bsk.report.words import many
+
+    rows = [["job", "target", "done", "passes", "hours", "MB"]]
+    for line in lines:
+        passes = many(line["forward_passes"] + line["backward_passes"])
+        done = "yes" if line["done"] else ""
+        rows.append([line["job"], line["target"], done, passes, f"{line['hours']:.2f}", f"{line['megabytes']:.0f}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [str.ljust, str.ljust, str.ljust, str.rjust, str.rjust, str.rjust]
+    aligned = ([side(cell, w) for side, cell, w in zip(sides, row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in aligned)

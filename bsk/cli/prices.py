@@ -1,0 +1,141 @@
+"""What jobs cost on a device: their passes counted, and a few passes of each network and precision timed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bsk.cli import options as o
+from bsk.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from bsk.data.store import DataFile
+    from bsk.training.costs import Passes
+    from bsk.training.settings import Settings
+
+COLUMNS = ("job", "target", "done", "forward_passes", "backward_passes", "hours", "megabytes")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command, the file that it makes, and its flags as the command itself parses them."""
+
+    command: str
+    target: str
+    flags: dict[str, Any]
+
+
+class Prices:
+    """What jobs cost on a device; trainings come before the evaluations of what they make."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Take the device that will run them."""
+        self.device = device
+        self.startup = time.process_time()  # of this process: it imported what theirs will
+        self._data: dict[str, tuple[DataFile, tuple[int, ...]]] = {}
+        self._prepared: dict[str, Job] = {}
+        self._trained: dict[str, tuple[Settings, Job]] = {}
+
+    def assumed(self, job: Job) -> str | None:
+        """Remember how data will be prepared; return its path where it is not there yet."""
+        if job.command != "prepare-data":
+            return None
+        self._prepared[job.target] = job
+        return None if Path(job.target).exists() else job.target
+
+    def line(self, job: Job) -> dict[str, Any]:
+        """Return the columns of a job."""
+        passes, seconds, size = self._train(job) if job.command == "train" else self._evaluate(job)
+        done = Path(job.target).exists()
+        counts = round(passes.forward), round(passes.to_input + passes.full)
+        hours = round((seconds + self.startup) / 3600, 5)
+        return dict(zip(COLUMNS, (job.command, job.target, done, *counts, hours, round(size, 3)), strict=True))
+
+    def _train(self, job: Job) -> tuple[Passes, float, float]:
+        from bsk.attacks.registry import attack_named
+        from bsk.cli.train import resolve
+        from bsk.training.costs import training_passes, validation_passes
+        from bsk.training.validation import SELECTION_ATTACK
+
+        data, _ = self._open(str(job.flags["data"]))
+        settings = resolve(job.flags, data, self.device)
+        self._trained[job.target.removesuffix(".train.json") + ".safetensors"] = settings, job
+        images = min(data.counts["train"], job.flags["limit"] or data.counts["train"])
+        passes = training_passes(settings, images)
+        attack = attack_named(SELECTION_ATTACK, settings.eps)
+        validation = validation_passes(attack, data.counts["val"]) * settings.epochs
+        rates, size = self._rates(settings, job, settings.precision)
+        return passes, passes.seconds(rates) + validation.seconds(rates), 3 * size
+
+    def _evaluate(self, job: Job) -> tuple[Passes, float, float]:
+        from bsk.attacks.registry import Flags, attack_named
+        from bsk.training.costs import Passes, attack_passes
+
+        checkpoint = str(job.flags["checkpoints"][0])
+        if checkpoint not in self._trained:
+            raise UsageError(f"plan: {job.target}: nothing before it trains {checkpoint}")
+        settings, training = self._trained[checkpoint]
+        data, _ = self._open(str(training.flags["data"]))
+        images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
+        flags = Flags(queries=job.flags["queries"], classes=len(data.classes))
+        passes = Passes()
+        for name in job.flags["attack"].split(","):
+            attack = attack_named(name, settings.eps, flags)
+            passes += attack_passes(attack, images)
+        rates, _ = self._rates(settings, training, "fp32")
+        return passes, passes.seconds(rates), 0.0
+
+    def _open(self, path: str) -> tuple[DataFile, tuple[int, ...]]:
+        from bsk.data.sources import DATASETS, expected
+        from bsk.data.store import open_data
+
+        if path not in self._data:
+            job = self._prepared.get(path)
+            if Path(path).exists() or job is None:
+                data = open_data(Path(path))
+                self._data[path] = data, data.stream("test").shape
+            else:
+                limits = job.flags["train_limit"], job.flags["test_limit"]
+                self._data[path] = expected(job.flags["name"], Path(path), *limits), DATASETS[job.flags["name"]].shape
+        return self._data[path]
+
+    def _rates(self, settings: Settings, job: Job, precision: str) -> tuple[Passes, float]:
+        data, shape = self._open(str(job.flags["data"]))
+        return _timed(
+            settings.model,
+            len(data.classes),
+            shape,
+            tuple(data.mean),
+            tuple(data.std),
+            precision,
+            settings.batch_size,
+            job.flags["threads"],
+            self.device,
+        )
+
+
+@cache
+def _timed(
+    name: str,
+    classes: int,
+    shape: tuple[int, int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    precision: str,
+    batch: int,
+    threads: int | None,
+    device: torch.device,
+) -> tuple[Passes, float]:
+    """Return the seconds of an image's passes, and the size of the network in megabytes."""
+    from bsk.models.registry import build
+    from bsk.training.costs import time_passes
+
+    o.chosen_device(device.type, threads)
+    model = build(name, classes=classes, channels=shape[0], size=shape[1], mean=mean, std=std, device=device)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
+    return time_passes(model, shape, precision, batch, device), size

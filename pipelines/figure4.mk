@@ -1,0 +1,16 @@
+# Figure 4, a sketch in the paper: where uniform and backward starts land in the output space of a real network.
+figure4 := $(call here,figure4)/cifar10
+figure4.run := $(cifar10.folder)/bs-$(firstword $(few))
+$(call row,figure4,cifar10,$(firstword $(few)),--method bs)
+
+$(figure4)/landings.jsonl: $(figure4.run).train.json
+	mkdir -p $(@D)
+	$(LAUNCH) $(BSK) starts $(figure4.run).safetensors --data $(cifar10.data) --start uniform,backward --limit 200 \
+	  --device $(DEVICE) > $@.tmp && mv $@.tmp $@
+
+$(figure4)/picture.png.flags := landings $(call title,figure4)
+$(figure4)/picture.png: $(figure4)/landings.jsonl
+
+figure4: $(figure4)/picture.png ## Figure 4: where uniform and backward starts land in output space
+
+.PHONY: figure4

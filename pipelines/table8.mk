@@ -1,0 +1,15 @@
+# Table 8: Cyclic schedule and mixed precision.
+# The paper's Fast AT+ is copied from Li et al. (2020): another machine and protocol.
+$(call row,table8,cyclic,$(few),--method at)
+$(call row,table8,cyclic,$(few),--method fast-at)
+$(call row,table8,cyclic,$(few),--method fast-at-plus)
+$(call row,table8,cyclic,$(few),--method trades)
+$(call row,table8,cyclic,$(few),--method fast-trades)
+$(call row,table8,cyclic,$(few),--method fast-trades-2)
+$(call row,table8,cyclic,$(few),--method bs)
+$(call paper-table,table8)
+
+table8: $(call printed,table8) ## Table 8: Cyclic schedule and mixed precision
+	@cat $^
+
+.PHONY: table8
