@@ -47,6 +47,10 @@ def train(
     weight_decay: Annotated[float, typer.Option(min=0, help="Of SGD, on all parameters.")] = 5e-4,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16; auto is bf16 where it is fast.")] = "auto",
     augment: Annotated[str | None, _own(help="crop-flip, flip or none [default: the data's].")] = None,
+    log_divergence: Annotated[
+        bool,
+        _own("--log-divergence", help="Log each epoch how far start and ascent move the output; nothing else changes."),
+    ] = False,
     limit: o.Limit = None,
     seed: o.Seed = 1,
     device: o.Device = "auto",
@@ -60,6 +64,9 @@ def train(
     on held-out val images), F.last.safetensors (all that going on needs) and F.jsonl (the log), and prints one JSON
     record. A method is a row of flags, and each of them can be overridden. Several GPUs: torchrun --nproc-per-
     node=N -m bsk train ...
+
+    With --log-divergence an epoch in the log has kl_start and kl_ascent: the mean KL divergence, in nats, of the
+    output at x from that after the method's start, and after its whole ascent, on the first 256 val images.
 
         bsk train --method bs --gamma 1 --beta 10 --step 8/255
         bsk train --method trades --dataset digits --epochs 30 --schedule cyclic
@@ -131,4 +138,5 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
         precision=fast_precision(device) if flags["precision"] == "auto" else flags["precision"],
         augment=flags["augment"] or data.augment,
         seed=flags["seed"],
+        log_divergence=flags["log_divergence"],
     )

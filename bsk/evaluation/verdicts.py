@@ -17,7 +17,7 @@ from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.errors import InputError
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger
-from bsk.models.modes import eval_mode
+from bsk.models.modes import eval_mode, without_tf32
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws
@@ -209,10 +209,8 @@ def _progress(ledger: Ledger, found: list[Block], attack: Attack, number: int, e
 def exact(model: nn.Module) -> Iterator[None]:
     """Put the model in eval mode, its parameters out of the gradient and TF32 off, within the block."""
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
-        with eval_mode(model):
+        with eval_mode(model), without_tf32():
             if any(module.training for module in model.modules()):
                 raise InputError("the model does not go into eval mode; let its `train` and `eval` do as torch's do")
             for parameter in wanted:
@@ -221,7 +219,6 @@ def exact(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 def steady(model: Model) -> Model:

@@ -15,7 +15,17 @@ from bsk.report.fields import LARGEST
 from bsk.report.words import plain, printable
 
 NATURAL = "natural"
-NOT_SETTINGS = {"seed", "out", "data", "device", "threads", "quiet", "debug", "force"}  # they make no other method
+NOT_SETTINGS = {  # they make no other method
+    "seed",
+    "out",
+    "data",
+    "device",
+    "threads",
+    "quiet",
+    "debug",
+    "force",
+    "log_divergence",
+}
 OWN_COLUMNS = {"method", "model", "dataset"}  # never part of a name
 
 

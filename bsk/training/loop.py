@@ -16,6 +16,7 @@ from bsk.data.store import DataFile, Split
 from bsk.errors import DivergedError, StoppedError
 from bsk.models import registry
 from bsk.perturb.passes import Passes
+from bsk.training.divergence import divergences
 from bsk.training.outputs import Outputs
 from bsk.training.schedules import SCHEDULES
 from bsk.training.settings import Settings
@@ -130,8 +131,9 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
     start = time.perf_counter()
     epoch = state.step // len(training.loader)
     state.last = validate(state, training.settings, training.val, training.share, epoch, pause)
+    logged = divergences(state, training.settings, training.val, training.share, epoch, pause)
     seconds = time.perf_counter() - start
-    record = _epoch_record(training, state, seconds)
+    record = {**_epoch_record(training, state, seconds), **logged}
     state.validation_seconds += seconds
     state.passes.forward += record["forward_passes"]
     state.passes.backward += record["backward_passes"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bsk.perturb.ascent import Model, Objective, ascend
-from bsk.perturb.ball import ball_around
+from bsk.perturb.ball import Ball, ball_around
 from bsk.perturb.draws import Draws
 from bsk.perturb.losses import cross_entropy, kl
 from bsk.perturb.radius import step_at
@@ -103,15 +103,34 @@ def perturb(method: Method, model: Model, x: Tensor, y: Tensor, eps: float, draw
     `method.step` is in pixel units (`Method.at`); the model is in eval mode, as in the authors' code.
     Source: Algorithm 1, lines 5 and 6.
     """
-    assert not isinstance(method.step, str)
     if method.start == "zero" and method.steps == 0:
         return x
+    return climb(method, model, begin(method, model, x, eps, draws), y)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An inner maximisation before its first step: x + xi*, (N, C, H, W), the clean batch, and the ball around it."""
+
+    x: Tensor
+    clean: Clean
+    ball: Ball
+
+
+def begin(method: Method, model: Model, x: Tensor, eps: float, draws: Draws) -> Begun:
+    """Return the start x + xi*. Source: Algorithm 1, line 5."""
+    assert not isinstance(method.step, str)
     ball = ball_around(x, eps)
     clean = _clean(method, model, x)  # f(x) once, for (4.3), (4.4) and (4.5)
     start = STARTS[method.start]
-    x_adv = start(clean, ball, draws, eps=eps, gamma=method.gamma, step=method.step)  # line 5: x + xi*, (4.4)
-    objective = INNER[method.inner](clean.logits.detach(), y)
-    return ascend(objective, model, x_adv, ball, method.step, method.steps)  # line 6: + delta*, (4.5)
+    return Begun(start(clean, ball, draws, eps=eps, gamma=method.gamma, step=method.step), clean, ball)  # (4.4)
+
+
+def climb(method: Method, model: Model, begun: Begun, y: Tensor) -> Tensor:
+    """Return x + xi* + delta*, after the ascent. Source: Algorithm 1, line 6."""
+    assert not isinstance(method.step, str)
+    objective = INNER[method.inner](begun.clean.logits.detach(), y)
+    return ascend(objective, model, begun.x, begun.ball, method.step, method.steps)  # (4.5)
 
 
 def _clean(method: Method, model: Model, x: Tensor) -> Clean:

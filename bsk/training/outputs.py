@@ -17,6 +17,7 @@ from bsk.training import state as states
 from bsk.training.state import State
 
 LOG_KINDS = ("start", "epoch", "end")
+LATER_FLAGS = {"log_divergence": False}  # what files that are older than a flag were made with
 
 
 class Outputs:
@@ -116,9 +117,8 @@ def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return "gamma 1.0, now 2.0" for every flag, and the data, in which two headers differ."""
+    before = {**LATER_FLAGS, **old.get("flags", {})}
     changed = [
-        f"{name} {old.get('flags', {}).get(name)}, now {value}"
-        for name, value in new["flags"].items()
-        if old.get("flags", {}).get(name) != value
+        f"{name} {before.get(name)}, now {value}" for name, value in new["flags"].items() if before.get(name) != value
     ]
     return changed + ["other data"] * (old.get("data_sha256") != new["data_sha256"])

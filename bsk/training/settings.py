@@ -22,6 +22,7 @@ class Settings:
         lr: the starting rate of piecewise and cosine, the peak of cyclic.
         precision: of the network's passes, a name in PRECISIONS; losses and weights are always fp32.
         augment: a name in `bsk.data.batches.AUGMENTATIONS`.
+        log_divergence: whether each epoch's log record has the divergences; it changes nothing else.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Settings:
     precision: str
     augment: str
     seed: int
+    log_divergence: bool = False
 
     def flags(self) -> dict[str, Any]:
         """Return every flag by its one name, flat: {"gamma": 1.0, "eps": 0.031, ...}."""

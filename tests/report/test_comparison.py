@@ -81,7 +81,7 @@ def test_natural_accuracy_does_not_depend_on_eps(make: Make, place: Make) -> Non
 def test_names_have_the_flags_that_differ(make: Make, place: Make) -> None:
     records = [
         make("bs", 1, flags={"gamma": 1, "lr": 0.1, "device": "cpu", "out": "a"}),
-        make("bs", 2, flags={"gamma": 1.0, "lr": 0.1, "device": "cuda", "out": "b"}),
+        make("bs", 2, flags={"gamma": 1.0, "lr": 0.1, "device": "cuda", "log_divergence": True}),
         make("bs", 3, flags={"gamma": 2.0, "lr": 0.1, "step": 8 / 255}),
         make("fast-at", 1, flags={"gamma": None}),
     ]

@@ -1,0 +1,57 @@
+"""How far a method's start, and its whole perturbation, move the network's output: what Figure 3 shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bsk.data.batches import Share, to_unit
+from bsk.data.processes import sum_over_processes
+from bsk.data.store import Split
+from bsk.models.modes import eval_mode, without_tf32
+from bsk.perturb.ascent import Model
+from bsk.perturb.draws import Draws, example_draws
+from bsk.perturb.losses import kl
+from bsk.training.methods import Method, begin, climb
+from bsk.training.settings import Settings
+from bsk.training.state import State
+
+IMAGES = 256  # the first of the val split, the same every epoch
+BATCH = 128
+
+
+def divergences(
+    state: State, settings: Settings, split: Split, share: Share, epoch: int, pause: Callable[[], None]
+) -> dict[str, float]:
+    """Return `kl_start`, `kl_ascent` and the number of images they are means over, if the settings ask for them.
+
+    Whatever the training's precision, in fp32, in which a divergence near zero can still be seen. The draws depend on
+    (seed, epoch, image) alone, so that the training's own are what they would be without. The row is the method's
+    own, also where another one rescues it. `pause` is called first and may raise to stop.
+
+    Source: Figure 3, for the method that is trained, whichever it is.
+    """
+    if not settings.log_divergence:
+        return {}
+    rows = share.of(torch.arange(min(IMAGES, len(split.labels))))
+    sums, device = torch.zeros(3, dtype=torch.float64), state.sums.device
+    pause()
+    with eval_mode(state.model), without_tf32():
+        for some in rows.split(BATCH):
+            x, y = to_unit(split.images[some].to(device)), split.labels[some].to(device)
+            draws = example_draws(settings.seed, f"divergence {epoch}", split.index[some].tolist(), device)
+            both = divergence(settings.row, state.model, x, y, settings.eps, draws)
+            sums += torch.stack([sums.new_tensor(len(y)), *(each.sum() for each in both)])
+    n, start, ascent = sum_over_processes(sums.to(state.sums), share).tolist()
+    return {"kl_start": start / n, "kl_ascent": ascent / n, "kl_n": round(n)}
+
+
+def divergence(method: Method, model: Model, x: Tensor, y: Tensor, eps: float, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Return KL(s(f(x)) || s(f(x'))) in nats, (N,) fp64 on the CPU, for x' after the start and after the ascent."""
+    begun = begin(method, model, x, eps, draws)
+    x_adv = climb(method, model, begun, y)
+    with torch.no_grad():
+        z, started, ascended = (model(each).cpu().double() for each in (x, begun.x, x_adv))
+    return kl(z, started).clamp(min=0), kl(z, ascended).clamp(min=0)  # rounding may leave -1e-17

@@ -1,0 +1,145 @@
+"""How far start and ascent move the output: by hand, and without touching the training."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsk.data.batches import Share
+from bsk.data.store import DataFile, open_data
+from bsk.errors import InputError, StoppedError
+from bsk.files import checkpoints, records
+from bsk.perturb.draws import example_draws
+from bsk.training import divergence as module
+from bsk.training import loop
+from bsk.training.divergence import divergence, divergences
+from bsk.training.loop import new_state
+from bsk.training.methods import METHODS
+from bsk.training.run import run
+from bsk.training.settings import Settings
+
+CPU = torch.device("cpu")
+EPS = 0.1
+
+
+class Silent:
+    def step(self, done, total, epoch, loss) -> None:
+        pass
+
+    def epoch(self, record) -> None:
+        pass
+
+
+@pytest.fixture
+def data(toy: Path) -> DataFile:
+    return open_data(toy)
+
+
+def settings(method: str, **changes: object) -> Settings:
+    row = METHODS[method].at(EPS)
+    plain = Settings(method, row, "cnn-4", "toy", EPS, 2, 32, "cyclic", 0.1, 0.9, 5e-4, "fp32", "crop-flip", seed=1)
+    return replace(plain, **changes)
+
+
+def trained(out: Path, data: DataFile, s: Settings, **more: object) -> list[dict]:
+    run(s, data, out, device=CPU, watcher=Silent(), **more)
+    return [record for record in records.read(out.with_suffix(".jsonl")) if record["kind"] == "epoch"]
+
+
+def softmax_kl(p: Tensor, q: Tensor) -> Tensor:
+    p, q = p.exp() / p.exp().sum(1, keepdim=True), q.exp() / q.exp().sum(1, keepdim=True)
+    return (p * (p.log() - q.log())).sum(1)
+
+
+def stepped(loss: Tensor, point: Tensor, x: Tensor, step: float) -> Tensor:
+    (gradient,) = torch.autograd.grad(loss.sum(), point)
+    moved = point.detach() + step * gradient.sign()
+    return torch.minimum(torch.maximum(moved, x - EPS), x + EPS).clamp(0, 1)
+
+
+@pytest.mark.parametrize("method", ["bs", "fast-trades", "fast-at", "bs-alone"])
+def test_both_divergences_by_their_definitions(method: str) -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 5)).double()
+    x, y = torch.rand(6, 1, 4, 4, dtype=torch.float64), torch.arange(6) % 5
+    row, draws = METHODS[method].at(EPS), example_draws(1, "d", range(6))
+    z = model(x).detach()
+    if row.start == "backward":
+        leaf = x.clone().requires_grad_()
+        start = stepped(-softmax_kl(z + row.gamma * draws.uniform(z), model(leaf)), leaf, x, row.step)
+    else:
+        start = x + EPS * draws.uniform(x)
+    leaf = start.clone().requires_grad_()
+    climbed = softmax_kl(z, model(leaf)) if row.inner == "kl_to_clean" else -model(leaf).log_softmax(1)[range(6), y]
+    end = stepped(climbed, leaf, x, row.step) if row.steps else start
+    found = divergence(row, model, x, y, EPS, example_draws(1, "d", range(6)))
+    torch.testing.assert_close(found, (softmax_kl(z, model(start)), softmax_kl(z, model(end))), rtol=1e-9, atol=1e-12)
+    assert found[0].min() > 0
+
+
+def test_without_start_and_ascent_nothing_moves() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    x, y = torch.rand(6, 1, 4, 4), torch.arange(6) % 5
+    for both in divergence(METHODS["natural"].at(EPS), model, x, y, EPS, example_draws(1, "d", range(6))):
+        assert both.tolist() == [0.0] * 6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_training_is_the_same_to_the_bit(method: str, data: DataFile, tmp_path: Path) -> None:
+    s = settings(method)
+    plain = trained(tmp_path / "plain.safetensors", data, s)
+    logged = trained(tmp_path / "logged.safetensors", data, replace(s, log_divergence=True))
+    for name in ("{}.safetensors", "{}.last.safetensors"):
+        a, b = (checkpoints.load(tmp_path / name.format(n), ("model", "training-state")) for n in ("plain", "logged"))
+        assert a[0].keys() == b[0].keys() and all(torch.equal(a[0][k], b[0][k]) for k in a[0])
+    for one, other in zip(plain, logged, strict=True):
+        assert {k for k in other if k not in one} == {"kl_start", "kl_ascent", "kl_n"}
+        assert all(one[k] == other[k] for k in one if "second" not in k)
+        assert other["kl_n"] == 60 and 0 <= other["kl_start"] < 10 and 0 <= other["kl_ascent"] < 10
+    assert logged[0]["kl_start"] != logged[1]["kl_start"] or method == "natural"
+
+
+@pytest.mark.parametrize("updates", [3, 8, 9])  # an epoch has 8
+def test_it_goes_on_after_an_interruption(updates: int, data: DataFile, tmp_path: Path) -> None:
+    s, calls = settings("bs", log_divergence=True), iter(range(100))
+    whole = trained(tmp_path / "whole.safetensors", data, s)
+    with pytest.raises(StoppedError):
+        trained(tmp_path / "m.safetensors", data, s, stopping=lambda: 143 * (next(calls) >= updates - 1))
+    cut = trained(tmp_path / "m.safetensors", data, s)
+    assert [(r["kl_start"], r["kl_ascent"]) for r in cut] == [(r["kl_start"], r["kl_ascent"]) for r in whole]
+
+
+def test_a_log_never_has_it_for_some_epochs_only(data: DataFile, tmp_path: Path) -> None:
+    trained(tmp_path / "m.safetensors", data, settings("bs"))
+    with pytest.raises(InputError, match="log_divergence False, now True; choose another --out, or --force"):
+        trained(tmp_path / "m.safetensors", data, settings("bs", log_divergence=True))
+
+
+def test_files_older_than_the_flag_go_on(data: DataFile, tmp_path: Path) -> None:
+    trained(tmp_path / "m.safetensors", data, settings("bs"))
+    last = tmp_path / "m.last.safetensors"
+    tensors, header = checkpoints.load(last, "training-state")
+    del header["flags"]["log_divergence"]
+    checkpoints.save(last, tensors, header)
+    assert len(trained(tmp_path / "m.safetensors", data, settings("bs"))) == 2
+
+
+def test_its_time_is_evaluation(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "divergences", lambda *_: time.sleep(0.5) or {})
+    for record in trained(tmp_path / "m.safetensors", data, settings("natural")):
+        assert record["validation_seconds"] >= 0.5 > record["seconds"]
+
+
+def test_processes_share_the_images(data: DataFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    s, val = settings("bs", log_divergence=True), data.split("val")
+    state = new_state(s, data, 1, 8, CPU)
+    whole = divergences(state, s, val, Share(), 1, lambda: None)
+    found: list[Tensor] = []
+    monkeypatch.setattr(module, "sum_over_processes", lambda sums, share: found.append(sums) or sums)
+    for rank in (0, 1):
+        divergences(state, s, val, Share(rank, 2), 1, lambda: None)
+    n, start, ascent = sum(found).tolist()  # type: ignore[union-attr]
+    assert (start / n, ascent / n, n) == pytest.approx((whole["kl_start"], whole["kl_ascent"], whole["kl_n"]), rel=1e-5)
