@@ -14,6 +14,7 @@ from bsk.errors import InputError
 from bsk.files.atomic import naming_the_file
 
 SCHEMA = 1
+BEST_ON_TEST = "best-on-test"  # a record's `selected`: an epoch chosen on test images, as the paper's are
 Record = dict[str, Any]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from bsk.files.records import BEST_ON_TEST
 from bsk.report.differences import baseline, difference, mismatches, mixtures, outcomes
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, collect
 from bsk.report.fields import Located
@@ -189,7 +190,7 @@ def _log_notices(evidence: Evidence) -> list[str]:
     finished = [item for item in evidence.trainings if item.finished]
     evaluated = {item.run.sha256 for item in evidence.evaluations}
     missing = [item.run.checkpoint for item in finished if item.run.sha256 not in evaluated]
-    if finished and not evaluated:
+    if any(item.run.selected != BEST_ON_TEST for item in finished) and not evaluated:
         found.append(f"{VALIDATION_ATTACK} is what the checkpoints were selected by, so too high; run bsk evaluate")
     elif missing:
         found.append(f"{len(missing)} finished training(s) without evaluation; run bsk evaluate {missing[0]}")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bsk.files.records import BEST_ON_TEST
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation
 from bsk.report.groups import Group, without_seed
 from bsk.report.statistics import difference_interval, mean_sd, paired_exact
@@ -19,6 +20,7 @@ ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies:
     ("split", lambda e: e.split, lambda e: e.split),
     ("data", lambda e: (e.run.dataset, e.run.data_sha256), lambda e: f"{e.run.dataset} {e.run.data_sha256 or ''}"[:20]),
     ("n", lambda e: e.n, lambda e: plain(e.n)),
+    ("epoch", lambda e: e.run.selected == BEST_ON_TEST, lambda e: f"{e.run.selected}"),
 )
 
 

@@ -24,6 +24,7 @@ NOT_SETTINGS = {  # they make no other method
     "quiet",
     "debug",
     "force",
+    "select",  # `selected` says it, of the model that it selected
     "log_divergence",
 }
 OWN_COLUMNS = {"method", "model", "dataset"}  # never part of a name

@@ -40,11 +40,12 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """What stays the same during a training."""
+    """What stays the same during a training; `test` is there only to select the epoch."""
 
     settings: Settings
     loader: Loader
     val: Split
+    test: Split | None
     outputs: Outputs
     share: Share
     device: torch.device
@@ -130,7 +131,7 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
 
     start = time.perf_counter()
     epoch = state.step // len(training.loader)
-    state.last = validate(state, training.settings, training.val, training.share, epoch, pause)
+    state.last = validate(state, training.settings, training.val, training.test, training.share, epoch, pause)
     logged = divergences(state, training.settings, training.val, training.share, epoch, pause)
     seconds = time.perf_counter() - start
     record = {**_epoch_record(training, state, seconds), **logged}
@@ -149,9 +150,8 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
 
 def is_better(new: Scored, best: Scored, settings: Settings) -> bool:
     """Say if an epoch beats the best so far: by PGD-20 accuracy, or, trained without attacks, by natural."""
-    if settings.row.outer == "natural":
-        return new.val_natural > best.val_natural
-    return new.val_robust > best.val_robust
+    score = f"{settings.select}_{'natural' if settings.row.outer == 'natural' else 'robust'}"
+    return bool(getattr(new, score) > getattr(best, score))
 
 
 def _epoch_record(training: Training, state: State, validation_seconds: float) -> dict[str, Any]:
@@ -166,8 +166,7 @@ def _epoch_record(training: Training, state: State, validation_seconds: float) -
         "loss": total,
         "natural_loss": None if settings.row.outer == "adversarial" else natural,
         "robust_loss": None if settings.row.outer == "natural" else robust,
-        "val_natural": state.last.val_natural,
-        "val_robust": state.last.val_robust,
+        **state.last.record(),
         "seconds": state.epoch_seconds,
         "images_per_second": images / max(state.epoch_seconds, 1e-9),
         "validation_seconds": validation_seconds,

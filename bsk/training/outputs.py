@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,11 +12,12 @@ from bsk.errors import InputError
 from bsk.files import checkpoints, records
 from bsk.files.atomic import naming_the_file
 from bsk.files.checkpoints import MODEL
+from bsk.files.records import BEST_ON_TEST
 from bsk.training import state as states
 from bsk.training.state import State
 
 LOG_KINDS = ("start", "epoch", "end")
-LATER_FLAGS = {"log_divergence": False}  # what files that are older than a flag were made with
+LATER_FLAGS = {"select": "val", "log_divergence": False}  # what files that are older than a flag were made with
 
 
 class Outputs:
@@ -35,13 +35,13 @@ class Outputs:
     def save_best(self, state: State) -> None:
         """Write the selected model."""
         if self._log is not None:
-            header = {**self.header, "kind": MODEL, "complete": False, **selection(state)}
-            checkpoints.save(self.checkpoint, state.model.state_dict(), header)
+            header = {**self.header, "kind": MODEL, "complete": False, "selected": selected(self.header)}
+            checkpoints.save(self.checkpoint, state.model.state_dict(), {**header, **state.best.record()})
 
     def save_state(self, state: State) -> None:
         """Write all that a resume needs; it is a checkpoint of the last epoch at the same time."""
         if self._log is not None:
-            header = {**self.header, "selected": "last", **asdict(state.last), **totals(state)}
+            header = {**self.header, "selected": "last", **state.last.record(), **totals(state)}
             states.save(last_path(self.checkpoint), state, header)
 
     def complete(self, state: State) -> None:
@@ -70,9 +70,9 @@ class Outputs:
         self._log.truncate(length if epochs >= 0 else 0)
 
 
-def selection(state: State) -> dict[str, Any]:
-    """Return which epoch was selected, by what."""
-    return {"selected": "best", **asdict(state.best)}
+def selected(header: dict[str, Any]) -> str:
+    """Return which epoch the selected model is of: "best" is that on val."""
+    return BEST_ON_TEST if header["flags"]["select"] == "test" else "best"
 
 
 def totals(state: State) -> dict[str, Any]:

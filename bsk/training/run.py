@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,8 +18,9 @@ from bsk.files.headers import load_header
 from bsk.models.modes import device_name
 from bsk.training import state as states
 from bsk.training.loop import Training, Watcher, new_state, train
-from bsk.training.outputs import Outputs, differences, last_path, locked_log, totals
+from bsk.training.outputs import Outputs, differences, last_path, locked_log, selected, totals
 from bsk.training.settings import Settings
+from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
 
@@ -40,7 +40,7 @@ def run(
 
     Args:
         settings: every flag.
-        data: with its train and val splits; test images are never read.
+        data: with its train and val splits; test images are only read if they are to select the epoch.
         checkpoint: F.safetensors; F.last.safetensors and F.jsonl stand beside it.
         device: where.
         watcher: is told of progress.
@@ -56,6 +56,7 @@ def run(
     split = data.split("train", limit)
     state = new_state(settings, data, split.images.shape[1], split.images.shape[2], device)
     val = data.split("val")
+    test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
     header = _header(settings, data, device, limit, tuple(split.images.shape[1:]), len(val.labels))
     with _log(checkpoint, share) as log:
         going_on = not force and _may_go_on(checkpoint, header)
@@ -69,7 +70,7 @@ def run(
             device=device,
             share=share,
         )
-        training = Training(settings, loader, val, outputs, share, device, stopping)
+        training = Training(settings, loader, val, test, outputs, share, device, stopping)
         if going_on:
             states.restore(last_path(checkpoint), state)
             outputs.cut_log((state.step - bool(state.epoch_passes.forward)) // len(loader))
@@ -143,8 +144,9 @@ def _end(outputs: Outputs, state: states.State, checkpoint: Path) -> dict[str, A
         "kind": "end",
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": records.sha256(checkpoint) if outputs.writes else None,
-        **asdict(best),
-        **{f"last_{name}": value for name, value in asdict(last).items()},
+        "selected": selected(outputs.header),
+        **best.record(),
+        **{f"last_{name}": value for name, value in last.record().items()},
         "seconds": state.seconds,
         "validation_seconds": state.validation_seconds,
         **totals(state),

@@ -9,6 +9,7 @@ import torch
 
 from bsk.training.methods import Method
 
+SELECTORS = ("val", "test")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -22,6 +23,7 @@ class Settings:
         lr: the starting rate of piecewise and cosine, the peak of cyclic.
         precision: of the network's passes, a name in PRECISIONS; losses and weights are always fp32.
         augment: a name in `bsk.data.batches.AUGMENTATIONS`.
+        select: the split that selects the epoch, a name in SELECTORS.
         log_divergence: whether each epoch's log record has the divergences; it changes nothing else.
     """
 
@@ -39,6 +41,7 @@ class Settings:
     precision: str
     augment: str
     seed: int
+    select: str = "val"
     log_divergence: bool = False
 
     def flags(self) -> dict[str, Any]:

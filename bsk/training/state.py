@@ -20,11 +20,18 @@ _MOMENTUM = "momentum."
 
 @dataclass(frozen=True)
 class Scored:
-    """An epoch and its validation accuracies; -1 before the first."""
+    """An epoch and its accuracies on val and, if it selects, on test; -1 before the first, and where not measured."""
 
     epoch: int = 0
     val_natural: float = -1.0
     val_robust: float = -1.0
+    test_natural: float = -1.0
+    test_robust: float = -1.0
+
+    def record(self) -> dict[str, Any]:
+        """Return its fields, those of test only where they were measured."""
+        fields = asdict(self)
+        return fields if self.test_robust >= 0 else {k: v for k, v in fields.items() if not k.startswith("test_")}
 
 
 @dataclass
@@ -78,8 +85,8 @@ def save(path: Path, state: State, header: dict[str, Any]) -> None:
         "epoch_seconds": state.epoch_seconds,
         "passes": asdict(state.passes),
         "epoch_passes": asdict(state.epoch_passes),
-        "best": asdict(state.best),
-        "last": asdict(state.last),
+        "best": state.best.record(),
+        "last": state.last.record(),
         "rescue": asdict(state.rescue),
         "rescued_updates": state.rescued_updates,
         "scaler": state.scaler.state_dict(),

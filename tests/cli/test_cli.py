@@ -63,6 +63,18 @@ def test_train_prints_one_record_and_progress_goes_to_stderr(call, toy: Path, tm
     assert again.stderr == "" and json.loads(again.stdout)["checkpoint_sha256"] == record["checkpoint_sha256"]
 
 
+def test_an_epoch_chosen_on_test_images_is_told_from_training_to_table(call, toy: Path) -> None:
+    words = ["--select", "test", "--log-divergence", "--method", "fast-trades", "--out", "t.safetensors"]
+    done = call("train", "--data", toy, *TRAIN, *words)
+    record = json.loads(done.stdout)
+    assert (
+        record["selected"] == "best-on-test" and record["flags"]["select"] == "test" and ", test PGD-20 " in done.stderr
+    )
+    evaluated = call("evaluate", "t.safetensors", "--data", toy, "--attack", "pgd-2", "--no-checks", "--out", "r.jsonl")
+    assert json.loads(evaluated.stdout)["selected"] == "best-on-test"
+    assert "best-on-test epoch" in call("compare", "r.jsonl", "--format", "table").stdout
+
+
 def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path: Path) -> None:
     words = ["--attack", "pgd-5", "--limit", "30", "--out", "adv.safetensors", "--quiet"]
     record = json.loads(call("attack", trained, "--data", toy, *words).stdout)
@@ -90,6 +102,7 @@ def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path
         ("train --start bakcward", 2, "did you mean backward?"),
         ("train --schedule cycle", 2, "did you mean cyclic?"),
         ("train --precision fp8", 2, "--precision fp8"),
+        ("train --select tset", 2, "did you mean test?"),
         ("train --lr 0", 2, "--lr 0"),
         ("train --beta -1", 2, "--beta -1"),
         ("train --epochs 0", 2, "epochs"),

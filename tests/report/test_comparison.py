@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bsk.report.comparison import COLUMNS, compare
 from bsk.report.statistics import mcnemar_exact, wilson
+from bsk.report.tables import render
 
 Make = Any
 
@@ -195,6 +196,28 @@ def test_best_and_last_are_different_rows(make: Make, place: Make) -> None:
     rows, notices = compare(place([make("bs", 1), last]))
     assert [row["selected"] for row in rows] == ["best", "last"] and rows[1]["difference"] == pytest.approx(-0.4)
     assert notices == []
+
+
+def test_epochs_chosen_on_test_images_are_never_mixed_with_others(make: Make, place: Make) -> None:
+    chosen = [
+        {**make(m, s, flags={"select": "test"}), "selected": "best-on-test", "checkpoint_sha256": f"{m}-{s}-test"}
+        for m in ("fast-at", "bs")
+        for s in (1, 2)
+    ]
+    rows, notices = compare(place([make("bs", 1), make("bs", 2, flags={"select": "val"}), *chosen]))
+    assert [(row["name"], row["selected"], row["seeds"]) for row in rows] == [
+        ("bs", "best", 2),
+        ("fast-at", "best-on-test", 2),
+        ("bs", "best-on-test", 2),
+    ]
+    assert [row["note"] for row in rows] == [None, *["epoch best-on-test, not best"] * 2]
+    assert rows[2]["difference"] is None
+    assert notices == ["rows of different epoch (best, best-on-test) are not compared with one another"]
+    for format in ("table", "markdown", "latex", "tsv", "jsonl"):
+        assert render(rows, format).count("best-on-test") >= 2
+    among, notices = compare(place(chosen))
+    assert among[1]["difference"] == pytest.approx(0.1) and notices == []
+    assert "cnn, best-on-test epoch, eps 0.2" in render(among, "table")
 
 
 # --- logs

@@ -12,9 +12,11 @@ from bsk.data.store import DataFile, open_data
 from bsk.errors import DivergedError, InputError, StoppedError
 from bsk.files import checkpoints, records
 from bsk.files.headers import load_header
+from bsk.training.loop import is_better
 from bsk.training.methods import METHODS
 from bsk.training.run import run
 from bsk.training.settings import Settings
+from bsk.training.state import Scored
 
 CPU = torch.device("cpu")
 
@@ -173,6 +175,42 @@ def test_selection_takes_the_best_epoch_under_pgd_and_never_sees_test(data: Data
     assert set(seen) == {"train", "val"}
     header = load_header(tmp_path / "m.safetensors", "model")
     assert header["complete"] and header["epoch"] == best["epoch"] and json.dumps(header["flags"])
+
+
+@pytest.mark.parametrize(("method", "kind"), [("bs", "robust"), ("natural", "natural")])
+def test_the_paper_s_selection_is_by_test_images_and_says_so(method, kind, data: DataFile, tmp_path: Path) -> None:
+    s = settings(method, select="test", epochs=6, lr=0.5)
+    with pytest.raises(StoppedError):
+        trained(tmp_path / "m.safetensors", data, s, stopping=stop_after(20))
+    end = trained(tmp_path / "m.safetensors", data, s)
+    start, *epochs, _ = records.read(tmp_path / "m.jsonl")
+    best = max(epochs, key=lambda r: (r[f"test_{kind}"], -r["epoch"]))
+    assert (end["epoch"], end["test_robust"]) == (best["epoch"], best["test_robust"])
+    assert start["flags"]["select"] == end["flags"]["select"] == "test" and end["selected"] == "best-on-test"
+    header = load_header(tmp_path / "m.safetensors", "model")
+    assert (header["selected"], header["epoch"], header["flags"]["select"]) == ("best-on-test", best["epoch"], "test")
+    assert load_header(tmp_path / "m.last.safetensors", "training-state")["selected"] == "last"
+    with pytest.raises(InputError, match="was trained with select test, now val"):
+        trained(tmp_path / "m.safetensors", data, replace(s, select="val"))
+
+
+def test_which_epoch_is_better_depends_on_what_selects() -> None:
+    better_on_val, better_on_test = Scored(2, 0.8, 0.6, 0.7, 0.4), Scored(1, 0.7, 0.5, 0.8, 0.5)
+    for method in ("bs", "natural"):
+        assert is_better(better_on_val, better_on_test, settings(method))
+        assert is_better(better_on_test, better_on_val, settings(method, select="test"))
+        assert not is_better(better_on_val, better_on_test, settings(method, select="test"))
+    assert is_better(Scored(1, 0.0, 0.0, 0.0, 0.0), Scored(), settings(select="test")), "the first is better than none"
+
+
+def test_selection_on_test_trains_the_same_network(data: DataFile, tmp_path: Path) -> None:
+    for select in ("val", "test"):
+        trained(tmp_path / f"{select}.safetensors", data, settings(select=select))
+    (a, _), (b, _) = (checkpoints.load(tmp_path / f"{n}.last.safetensors", "training-state") for n in ("val", "test"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    plain, other = (records.read(tmp_path / f"{name}.jsonl")[1] for name in ("val", "test"))
+    assert other.keys() - plain.keys() == {"test_natural", "test_robust"}
+    assert all(plain[k] == other[k] for k in plain if "second" not in k)
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
