@@ -12,6 +12,7 @@ from bsk.cli.compare import compare
 from bsk.cli.console import CHOICES, emit, guarded
 from bsk.cli.evaluate import attack, evaluate
 from bsk.cli.plan import plan
+from bsk.cli.plot import plot
 from bsk.cli.prepare_data import prepare_data
 from bsk.cli.train import train
 from bsk.version import VERSION
@@ -49,7 +50,7 @@ def _shared(
     CHOICES.debug = debug
 
 
-for command in (prepare_data, train, attack, evaluate, compare, plan):
+for command in (prepare_data, train, attack, evaluate, compare, plot, plan):
     app.command(command.__name__.replace("_", "-"), help=_paragraphs(command))(command)
 
 

@@ -10,10 +10,10 @@ import typer
 
 from bsk.cli import options as o
 from bsk.cli.console import emit, note
-from bsk.errors import InputError, UsageError
+from bsk.cli.sources import STDIN, records_of
+from bsk.errors import InputError
 
 FORMATS = ["table", "tsv", "jsonl", "markdown", "latex"]
-STDIN = Path("-")
 
 
 def compare(
@@ -49,7 +49,6 @@ def compare(
         bsk compare results.jsonl --paper 2 --format markdown
     """
     from bsk.report.comparison import compare as rows_of
-    from bsk.report.fields import Located, located, read
     from bsk.report.plots import accuracy_against_cost, checked_suffix
     from bsk.report.published import published
     from bsk.report.tables import checked_format, render
@@ -58,15 +57,10 @@ def compare(
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
     beside = None if paper is None else published(paper)
     target = None if plot is None else checked_suffix(plot)
-    sources = files or [STDIN]
-    if not files and sys.stdin.isatty():
-        raise UsageError("compare: no records; name JSONL files, or pipe in what bsk evaluate prints")
-    items: list[Located] = []
-    for path in sources:
-        items += located(sys.stdin.buffer, "stdin") if path == STDIN else read(path)
+    items = records_of("compare", files)
     rows, notices = rows_of(items, beside, title and printable(title))
     if not rows:
-        names = ", ".join("stdin" if path == STDIN else str(path) for path in sources)
+        names = ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])
         raise InputError(f"{names}: no evaluation or log records among {len(items)}; run bsk evaluate")
     for notice in notices + (accuracy_against_cost(rows, target) if target else []):
         note(notice)

@@ -17,6 +17,8 @@ SUFFIXES = (".png", ".svg")
 DPI = 200
 FONT = "DejaVu Sans"  # ships with matplotlib
 INK, QUIET = "#222222", "#777777"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito (2008)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # no common divisor with the colours: 56 pairs
 STYLE: Any = {
     "svg.hashsalt": "bsk",  # the same bytes for the same rows
     "font.family": FONT,
@@ -63,6 +65,18 @@ def drawing(path: Path, layout: Literal["constrained"] | None = None) -> Iterato
         with replacing(path) as temporary:
             suffix = path.suffix.lower()
             figure.savefig(temporary, format=suffix[1:], metadata={"Date" if suffix == ".svg" else "Software": None})
+
+
+def colour_and_marker(number: int) -> tuple[str, str]:
+    """Return how the number-th of several things is drawn."""
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+
+
+def title(figure: Any, *paragraphs: str, size: float = 8.5) -> None:
+    """Write paragraphs over the figure, on as many lines as they take; its size in inches must be settled."""
+    room, measure = figure.get_size_inches()[0] * figure.dpi * 0.98, measuring(figure, size)
+    lines = [line for text in paragraphs for line in wrapped(legible(text), room, measure)]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=size, color=QUIET)
 
 
 def measuring(figure: Any, size: float) -> Measure:

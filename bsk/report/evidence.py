@@ -63,7 +63,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Training:
-    """One run as its log tells it; `epoch` is the last one logged, of `epochs`."""
+    """One run as its log tells it; `epoch` is the last one logged, of `epochs`; `log` has the record of each."""
 
     where: str
     run: Run
@@ -73,6 +73,7 @@ class Training:
     val_natural: float | None = None
     val_robust: float | None = None
     val_n: int | None = None
+    log: Mapping[int, Located] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,15 @@ def trainings(log: Iterable[Located]) -> list[Training]:
         if item.record["kind"] == "start" or "flags" in item.record:
             new = _started(item)
             if current is not None and found[current].run.checkpoint == new.run.checkpoint:
-                found[current] = replace(new, epoch=found[current].epoch)
+                found[current] = replace(new, epoch=found[current].epoch, log=found[current].log)
             else:
                 running[item.source] = current = len(found)
                 found.append(new)
         if current is None:
             raise InputError(f"{item.where}: {item.record['kind']} record without its start; give the whole log")
         if item.record["kind"] == "epoch":
-            found[current] = replace(found[current], epoch=needed(count(item, "epoch"), item, "epoch"))
+            epoch = needed(count(item, "epoch"), item, "epoch")
+            found[current] = replace(found[current], epoch=epoch, log={**found[current].log, epoch: item})
         elif item.record["kind"] == "end":
             found[running.pop(item.source)] = _ended(found[current], item)
     return found

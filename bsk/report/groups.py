@@ -133,6 +133,16 @@ def short_name(run: Run) -> str:
     return run.method or Path(run.checkpoint).stem
 
 
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Return the flags in which trainings differ, in alphabetical order; not a step that is the same part of eps."""
+    flags = [_flags(run) for run in runs]
+    keys = {key for each in flags for key in each} - OWN_COLUMNS
+    telling = {key for key in keys if len({_key(each.get(key)) for each in flags}) > 1}
+    if len({_relative_step(each) for each in flags}) == 1:
+        telling.discard("step")
+    return sorted(telling)
+
+
 def settings(run: Run) -> str:
     """Return all that makes a training another one, except its seed, as text to compare."""
     file = (run.sha256 or run.checkpoint) if run.method is None else None
@@ -157,14 +167,8 @@ def _flags(run: Run) -> dict[str, Any]:
 
 def _telling_flags(rivals: Sequence[Evaluation]) -> list[str]:
     """Return the flags in which evaluations of one method differ, in alphabetical order."""
-    flags = [_flags(rival.run) for rival in rivals]
-    keys = {key for each in flags for key in each} - OWN_COLUMNS
-    telling = {key for key in keys if len({_key(each.get(key)) for each in flags}) > 1}
-    if "step" in telling and len({_relative_step(each) for each in flags}) == 1:
-        telling.remove("step")
-    if all(rival.eps in (None, rival.run.eps) for rival in rivals):
-        telling.discard("eps")
-    return sorted(telling)
+    columns = {"eps"} if all(rival.eps in (None, rival.run.eps) for rival in rivals) else set()
+    return [flag for flag in differing([rival.run for rival in rivals]) if flag not in columns]
 
 
 def _relative_step(flags: Mapping[str, Any]) -> str:

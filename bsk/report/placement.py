@@ -1,9 +1,11 @@
-"""Where the labels of a picture's markers stand, so that they cover nothing."""
+"""Where the labels of a picture's markers and lines stand, so that they cover nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
+
+from bsk.report.canvas import QUIET
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 
@@ -75,6 +77,38 @@ def _write(axes: Any, text: str, found: Place, colour: str) -> None:
     if found.line is not None:
         (x, low), (_, high) = to_part([found.line[:2], found.line[2:]])
         axes.plot([x, x], [low, high], color=ink, linewidth=0.6, scalex=False, scaley=False, **where)
+
+
+def mark_ends(axes: Any, ends: Sequence[tuple[str, float, float]]) -> list[Any]:
+    """Write each text to the right of the end (x, y) of its line; return the artists, for `spread_ends`."""
+    line = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
+    where: Any = {"textcoords": "offset points", "verticalalignment": "center", "annotation_clip": False}
+    return [axes.annotate(text, (x, y), (2 * GAP, 0), arrowprops=line, **where) for text, x, y in ends]
+
+
+def spread_ends(labels: Sequence[Any]) -> None:
+    """Move labels of `mark_ends` up or down until none covers another; the layout must be settled."""
+    boxes = [label.get_window_extent() for label in labels]
+    heights = [(box.y0 + box.y1) / 2 for box in boxes]
+    moved = spread(heights, max((box.height for box in boxes), default=0.0) * 1.05)
+    for label, height, to in zip(labels, heights, moved, strict=True):
+        label.set_position((2 * GAP, (to - height) * 72 / label.figure.dpi))
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Return heights in the same order, at least `gap` apart and near the old ones: crowds stand around their mean."""
+
+    def lowest(crowd: Sequence[int]) -> float:
+        return sum(heights[i] for i in crowd) / len(crowd) - gap * (len(crowd) - 1) / 2
+
+    crowds: list[list[int]] = []
+    for index in sorted(range(len(heights)), key=lambda i: heights[i]):
+        crowd = [index]
+        while crowds and lowest(crowd) < lowest(crowds[-1]) + gap * len(crowds[-1]):
+            crowd = crowds.pop() + crowd
+        crowds.append(crowd)
+    found = {index: lowest(crowd) + gap * place for crowd in crowds for place, index in enumerate(crowd)}
+    return [found[index] for index in range(len(heights))]
 
 
 def place(bar: Bar, size: tuple[float, float], gap: float, taken: Sequence[Box], room: Box) -> Place:

@@ -9,14 +9,12 @@ from typing import Any
 
 from bsk.errors import UsageError
 from bsk.report import canvas
-from bsk.report.canvas import QUIET, drawing
+from bsk.report.canvas import QUIET, colour_and_marker, drawing
 from bsk.report.comparison import Row, Value
 from bsk.report.placement import label_markers, side_by_side
 from bsk.report.tables import FACTS, shared, varying
 from bsk.report.words import duration, many
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito (2008)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # no common divisor with the colours: 56 pairs
 PANEL_FACTS = ("dataset", "split", "n", "eps", "attack")  # rows that differ in one stand in different panels
 
 
@@ -145,7 +143,7 @@ def _points(axes: Any, rows: Sequence[Row], cost: Cost, numbers: Sequence[int]) 
     shifts = side_by_side([cost.of(row) for row in rows])
     for row, shift, number in zip(rows, shifts, numbers, strict=True):
         moved = axes.transData + ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        colour, marker = colour_and_marker(number)
         style = {"color": colour, "marker": marker, "markersize": 7, "markeredgewidth": 1.3, "transform": moved}
         artists = []
         for kind, face in (("natural", "white"), ("robust", colour)):

@@ -1,0 +1,60 @@
+"""`bsk plot`: the paper's figures, drawn from records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bsk.cli import options as o
+from bsk.cli.console import note
+from bsk.cli.sources import records_of
+from bsk.errors import UsageError, nearest
+
+KINDS = ["boxes", "curves"]
+
+
+def plot(
+    kind: Annotated[str, typer.Argument(help="boxes or curves.", autocompletion=o.completing(lambda: KINDS))],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE|-", help="JSONL of bsk evaluate, logs of bsk train."),
+    ] = None,
+    out: Annotated[list[Path] | None, o.option("--out", help="F.png or F.svg; once for each.")] = None,
+    by: Annotated[str, typer.Option(help="The flag that tells boxes or lines apart: step, gamma, ...")] = "method",
+    y: Annotated[
+        str | None,
+        o.option("--y", metavar="Y[,Y...]", help="curves: fields of a log [default: val_natural,val_robust]."),
+    ] = None,
+    log: Annotated[bool, o.option("--log", help="curves: a logarithmic scale.")] = False,
+    title: Annotated[str, o.option("--title", help="Above what the picture says of itself.")] = "",
+    quiet: o.Quiet = False,
+) -> None:
+    """Draw records as pictures.
+
+    boxes: robust accuracy over seeds, one box for each value of --by, every seed a dot. curves: what training logs say,
+    against the epoch: the mean over seeds, and a band from the least seed to the greatest. Records that stand
+    together must be alike but for their seeds.
+
+        bsk plot boxes results.jsonl --by step --out figure1.png --out figure1.svg
+        bsk plot curves runs/*.jsonl --y kl_start,kl_ascent --log --out figure3.png
+    """
+    from bsk.report.boxes import draw_boxes
+    from bsk.report.canvas import checked_suffix
+    from bsk.report.curves import draw_curves
+
+    if kind not in KINDS:
+        raise UsageError(f"plot {kind}: no such picture; {nearest(kind, KINDS)}")
+    if not out:
+        raise UsageError("plot: no --out; name F.png or F.svg")
+    paths = [checked_suffix(path, "--out") for path in out]
+    if kind != "curves" and (y or log):
+        raise UsageError(f"plot {kind}: --y and --log are for curves; leave them out")
+    items = records_of("plot", files)
+    if kind == "boxes":
+        notices = draw_boxes(items, by, paths, title)
+    else:
+        notices = draw_curves(items, by, (y or "val_natural,val_robust").split(","), paths, title, log=log)
+    for notice in notices:
+        note(notice)
