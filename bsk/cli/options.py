@@ -58,6 +58,7 @@ METHODS = [
     "bs-alone",
     "bs-at",
 ]
+STARTS = ["zero", "uniform", "gaussian", "backward"]
 ATTACKS = [
     "natural",
     "fgsm",

@@ -12,14 +12,14 @@ from bsk.cli.console import note
 from bsk.cli.sources import records_of
 from bsk.errors import UsageError, nearest
 
-KINDS = ["boxes", "curves"]
+KINDS = ["boxes", "curves", "landings"]
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(help="boxes or curves.", autocompletion=o.completing(lambda: KINDS))],
+    kind: Annotated[str, typer.Argument(help="boxes, curves or landings.", autocompletion=o.completing(lambda: KINDS))],
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE|-", help="JSONL of bsk evaluate, logs of bsk train."),
+        typer.Argument(metavar="FILE|-", help="JSONL of bsk evaluate, logs of bsk train, or JSONL of bsk starts."),
     ] = None,
     out: Annotated[list[Path] | None, o.option("--out", help="F.png or F.svg; once for each.")] = None,
     by: Annotated[str, typer.Option(help="The flag that tells boxes or lines apart: step, gamma, ...")] = "method",
@@ -34,15 +34,17 @@ def plot(
     """Draw records as pictures.
 
     boxes: robust accuracy over seeds, one box for each value of --by, every seed a dot. curves: what training logs say,
-    against the epoch: the mean over seeds, and a band from the least seed to the greatest. Records that stand
-    together must be alike but for their seeds.
+    against the epoch: the mean over seeds, and a band from the least seed to the greatest. landings: where starts land
+    in output space, and how far, as bsk starts tells. Records that stand together must be alike but for their seeds.
 
         bsk plot boxes results.jsonl --by step --out figure1.png --out figure1.svg
         bsk plot curves runs/*.jsonl --y kl_start,kl_ascent --log --out figure3.png
+        bsk starts runs/bs.safetensors --limit 500 | bsk plot landings --out figure4.svg
     """
     from bsk.report.boxes import draw_boxes
     from bsk.report.canvas import checked_suffix
     from bsk.report.curves import draw_curves
+    from bsk.report.landings import draw_landings
 
     if kind not in KINDS:
         raise UsageError(f"plot {kind}: no such picture; {nearest(kind, KINDS)}")
@@ -54,6 +56,8 @@ def plot(
     items = records_of("plot", files)
     if kind == "boxes":
         notices = draw_boxes(items, by, paths, title)
+    elif kind == "landings":
+        notices = draw_landings(items, paths, title)
     else:
         notices = draw_curves(items, by, (y or "val_natural,val_robust").split(","), paths, title, log=log)
     for notice in notices:

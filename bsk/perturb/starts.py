@@ -63,11 +63,14 @@ def backward(clean: Clean, ball: Ball, draws: Draws, *, eps: float, gamma: float
     Differs from the paper: as in the authors' code, the step size is the attack's. The authors' code runs
     f(x) twice in the same mode; here the gradient is taken through the one clean forward: equal, and cheaper.
     """
-    z = clean.logits.detach()
-    psi = draws.uniform(z)  # psi ~ U(-1, 1), section 4.3
-    target = z + gamma * psi  # f(x) + gamma psi, the right side of (4.3)
+    target = random_output(clean.logits.detach(), draws, gamma)
     distance = kl(target, clean.logits)  # KL(s(f(x) + gamma psi), s(f(x + xi))) at xi = 0, (4.4)
     return sign_step(-distance, clean.x, ball, step)  # argmin over the ball by one projected step, (4.4)
+
+
+def random_output(z: Tensor, draws: Draws, gamma: float) -> Tensor:
+    """Return f(x) + gamma * psi with psi ~ U(-1, 1), for logits z = f(x) (N, classes): the right side of eq. (4.3)."""
+    return z + gamma * draws.uniform(z)
 
 
 Start = Callable[..., Tensor]

@@ -120,6 +120,17 @@ def mapping(item: Located, key: str) -> dict[str, Any]:
     return value or {}
 
 
+def vector(item: Located, key: str) -> list[float] | None:
+    """Return a list of at least two numbers, or None where there is none."""
+    value = item.record.get(key)
+    if value is None:
+        return None
+    plain = isinstance(value, list) and len(value) > 1 and all(type(each) in (int, float) for each in value)
+    if not plain or not all(abs(each) <= LARGEST for each in value):
+        raise wrong(item, key, "a list of numbers")
+    return [float(each) for each in value]
+
+
 def needed(value: T | None, item: Located, key: str) -> T:
     """Return the value of a field that must be there."""
     if value is None:

@@ -1,0 +1,67 @@
+"""`bsk starts`: where the starts of training's perturbations land in output space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bsk.cli import options as o
+from bsk.cli.console import Bar, emit_record
+from bsk.cli.evaluate import DatasetOfModel, SplitName
+
+
+def starts(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A file that bsk train wrote.")],
+    start: Annotated[
+        str,
+        typer.Option(
+            metavar="S[,S...]",
+            help=f"{', '.join(o.STARTS)}; in the order of the records.",
+            autocompletion=o.completing(lambda: o.STARTS),
+        ),
+    ] = "uniform,backward",
+    dataset: DatasetOfModel = None,
+    data: o.DataPath = None,
+    split: SplitName = "test",
+    eps: o.Eps = None,
+    gamma: Annotated[
+        float | None, o.option(parser=o.number, metavar="X", help="Of the backward start [default: the model's].")
+    ] = None,
+    limit: o.Limit = None,
+    batch_size: o.Rows = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the starts' random numbers.")] = 0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Tell where starts land in output space.
+
+    Prints one JSON record for each image and start: the clean `logits`, the `landed` ones after the start alone (no
+    ascent), the KL divergence between the two in nats, and for backward the `target` f(x) + gamma psi that its step
+    went towards; the step is eps.
+
+        bsk starts runs/bs.safetensors --limit 500 > starts.jsonl
+        bsk plot landings starts.jsonl --out figure4.png
+    """
+    from bsk.evaluation.circumstances import Bench
+    from bsk.evaluation.landings import landings
+    from bsk.evaluation.subjects import load_subject
+    from bsk.perturb.starts import STARTS
+
+    names = [o.one_of("start", name, STARTS) for name in dict.fromkeys(start.split(","))]
+    o.one_of("split", split, ["test", "val", "train"])
+    where = o.chosen_device(device, threads)
+    subject = load_subject(checkpoint, where)
+    opened = o.open_dataset(dataset or subject.header["dataset"], data)
+    radius = o.checked_eps(subject.header["eps"] if eps is None else eps)
+    size = float(subject.header["flags"].get("gamma", 1.0)) if gamma is None else gamma
+    o.above_zero(or_zero=True, gamma=size)
+    rows = batch_size or (128 if where.type == "cpu" else 512)
+    bar = Bar(checkpoint.name)
+    try:
+        for record in landings(subject, names, Bench(opened, split, limit, radius, seed, rows, where), size, bar.show):
+            emit_record(record)
+    finally:
+        bar.close()
