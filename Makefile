@@ -43,10 +43,13 @@ experiments := table2 figure5 table7 table8 figure1 table6 table9 table10 table3
 
 paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small or paper (a GPU)
 
+report: $(INSTALLED) | $(filter paper $(experiments),$(MAKECMDGOALS)) ## One HTML page of all that is there at this SCALE: tables, figures, curves, flags
+	$(BSK) report $(OUT)/$(SCALE)
+
 include pipelines/common.mk
 include pipelines/demo.mk
 include pipelines/readme.mk
 include pipelines/scales.mk
 include $(experiments:%=pipelines/%.mk)
 
-.PHONY: help install test bench clean paper
+.PHONY: help install test bench clean paper report

@@ -6,7 +6,8 @@
 #   $(call row,TABLE,SETTING,SEEDS,FLAGS)
 #   TABLE.evaluate   flags of every evaluation, if not the usual ones
 # $(call table,TABLE,FOLDER) then makes, for each of its settings, under FOLDER/SETTING/
-#   results.jsonl, table.txt .tsv .md .tex .jsonl, figure.png   by bsk compare with TABLE.compare and TABLE.SETTING.compare
+#   results.jsonl, table.txt .tsv .md .tex .jsonl, figure.png   by bsk compare with TABLE.title and TABLE.SETTING.compare
+#   logs.jsonl, curves.svg   by bsk plot curves, a line for each value of TABLE.by, if not for each method
 # from these, in the setting's folder. A RUN has the name of its flags, so that tables share what they have in common.
 #   RUN.safetensors, .last.safetensors, .jsonl   by bsk train
 #   RUN.train.json   its record, written last: the training is done
@@ -54,6 +55,9 @@ $(DATA)/%.safetensors: | $(INSTALLED)
 	mkdir -p $(@D)
 	cat $(^:.train.json=.jsonl) > $@.tmp && mv $@.tmp $@
 
+%/curves.svg: %/logs.jsonl | $(INSTALLED)
+	$(BSK) plot curves $< $($@.flags) --y loss$(comma)val_natural$(comma)val_robust$(comma)seconds --out $@ --quiet
+
 %/picture.png: | $(INSTALLED)
 	$(BSK) plot $($@.flags) $< --out $*/picture.svg --out $@
 
@@ -98,8 +102,8 @@ $(1): $(2).train.json
 
 endef
 
-table = $(foreach s,$($(1).settings),$(eval $(call comparison,$(2)/$(s),$(call evaluations,$(1),$(s)),$(call get,$(1).compare) $(call get,$(1).$(s).compare))))
-tables = $(patsubst %,$(2)/%/table.txt,$($(1).settings))
+table = $(foreach s,$($(1).settings),$(eval $(call comparison,$(2)/$(s),$(call evaluations,$(1),$(s)),$(call get,$(1).title) $(call get,$(1).$(s).compare)))$(eval $(call training-curves,$(2)/$(s),$(addsuffix .train.json,$(call runs,$(1),$(s))),--by $(or $(call get,$(1).by),method) $(call get,$(1).title))))
+tables = $(foreach s,$($(1).settings),$(2)/$(s)/table.txt $(2)/$(s)/curves.svg)
 # All rows of one seed before the next seed, so that a half-done experiment can be read.
 runs = $(foreach seed,$($(1).$(2).seeds),$(patsubst $(seed):%,%,$(filter $(seed):%,$($(1).$(2).runs))))
 evaluations = $(addsuffix $(call ending,$(1)),$(call runs,$(1),$(2)))
@@ -109,9 +113,14 @@ $(1)/results.jsonl: $(2)
 $(1)/table.txt.flags := $(3)
 endef
 
+define training-curves
+$(1)/logs.jsonl: $(2)
+$(1)/curves.svg.flags := $(3)
+endef
+
 define drawing
-$(1)/picture.png.flags := $(2)
-$(1)/picture.png: $(1)/results.jsonl
+$(1)/picture.png.flags := $(3)
+$(1)/picture.png: $(1)/$(2).jsonl
 endef
 
 # make jobs-TABLE: its jobs as TSV, command, target and flags; make plan-TABLE: what they will cost here.

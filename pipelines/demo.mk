@@ -1,7 +1,6 @@
 # The paper's result in miniature: real digits, a small network, three seeds, minutes on a laptop.
 $(eval $(call setting,demo,$(OUT)/demo,digits,1,--epochs 30 --batch-size 100 --schedule cyclic --lr 0.1))
 demo.evaluate := --attack natural,pgd-20
-demo.compare  := --plot $(OUT)/demo/figure.png
 $(call row,demo,demo,1 2 3,--method fast-at)
 $(call row,demo,demo,1 2 3,--method bs)
 $(call row,demo,demo,1 2 3,--method trades)

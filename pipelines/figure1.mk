@@ -1,4 +1,5 @@
 # Figure 1: Fast AT over step sizes, ten seeds.
+figure1.by := step
 $(call row,figure1,cifar10,$(ten),--method fast-at --step $(call step,6))
 $(call row,figure1,cifar10,$(ten),--method fast-at --step $(call step,7))
 $(call row,figure1,cifar10,$(ten),--method fast-at --step $(call step,8))

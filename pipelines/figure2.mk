@@ -1,4 +1,5 @@
 # Figure 2: Fast TRADES over step sizes, ten seeds.
+figure2.by := step
 $(call row,figure2,cifar10,$(ten),--method fast-trades --step $(call step,6))
 $(call row,figure2,cifar10,$(ten),--method fast-trades --step $(call step,7))
 $(call row,figure2,cifar10,$(ten),--method fast-trades)

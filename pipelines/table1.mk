@@ -6,6 +6,6 @@ $(call row,table1,cifar10,$(few),--method trades)
 $(call paper-table,table1)
 
 table1: $(call printed,table1) ## Table 1: What single-step training leaves to be gained
-	@cat $^
+	@cat $(filter %.txt,$^)
 
 .PHONY: table1

@@ -5,6 +5,6 @@ $(call row,table10,cifar10,$(few),--method bs-alone)
 $(call paper-table,table10)
 
 table10: $(call printed,table10) ## Table 10: Backward Smoothing alone, CIFAR-10
-	@cat $^
+	@cat $(filter %.txt,$^)
 
 .PHONY: table10

@@ -9,6 +9,6 @@ $(call row,table2,cifar10,$(few),--method bs)
 $(call paper-table,table2)
 
 table2: $(call printed,table2) ## Table 2: CIFAR-10
-	@cat $^
+	@cat $(filter %.txt,$^)
 
 .PHONY: table2

@@ -8,6 +8,6 @@ $(call row,table3,cifar100,$(few),--method bs)
 $(call paper-table,table3)
 
 table3: $(call printed,table3) ## Table 3: CIFAR-100
-	@cat $^
+	@cat $(filter %.txt,$^)
 
 .PHONY: table3

@@ -8,6 +8,6 @@ $(call row,table4,tiny-imagenet,$(few),--method bs)
 $(call paper-table,table4)
 
 table4: $(call printed,table4) ## Table 4: Tiny ImageNet, ResNet-50
-	@cat $^
+	@cat $(filter %.txt,$^)
 
 .PHONY: table4

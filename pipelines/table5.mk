@@ -11,6 +11,6 @@ $(call row,table5,wide,$(few),--method bs)
 $(call paper-table,table5)
 
 table5: $(call printed,table5) ## Table 5: WRN-34-10 under AutoAttack and RayS
-	@cat $^
+	@cat $(filter %.txt,$^)
 
 .PHONY: table5

@@ -1,4 +1,5 @@
 # Table 6: Sensitivity to gamma.
+table6.by := gamma
 $(call row,table6,cifar10,$(few),--method bs --gamma 0.1)
 $(call row,table6,cifar10,$(few),--method bs --gamma 0.5)
 $(call row,table6,cifar10,$(few),--method bs)
@@ -12,6 +13,6 @@ $(call row,table6,cifar100,$(few),--method bs --gamma 5)
 $(call paper-table,table6)
 
 table6: $(call printed,table6) ## Table 6: Sensitivity to gamma
-	@cat $^
+	@cat $(filter %.txt,$^)
 
 .PHONY: table6

@@ -10,6 +10,6 @@ $(call row,table8,cyclic,$(few),--method bs)
 $(call paper-table,table8)
 
 table8: $(call printed,table8) ## Table 8: Cyclic schedule and mixed precision
-	@cat $^
+	@cat $(filter %.txt,$^)
 
 .PHONY: table8

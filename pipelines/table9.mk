@@ -1,4 +1,5 @@
 # Table 9: Sensitivity to beta.
+table9.by := beta
 $(call row,table9,cifar10,$(few),--method bs --beta 2)
 $(call row,table9,cifar10,$(few),--method bs --beta 4)
 $(call row,table9,cifar10,$(few),--method bs --beta 6)
@@ -14,6 +15,6 @@ $(call row,table9,cifar100,$(few),--method bs --beta 12)
 $(call paper-table,table9)
 
 table9: $(call printed,table9) ## Table 9: Sensitivity to beta
-	@cat $^
+	@cat $(filter %.txt,$^)
 
 .PHONY: table9

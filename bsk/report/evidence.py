@@ -63,7 +63,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Training:
-    """One run as its log tells it; `epoch` is the last one logged, of `epochs`; `log` has the record of each."""
+    """One run as its log tells it; `epoch` is the last one logged, of `epochs`; `log` has the record of each.
+
+    `made_with` has the versions and the device, as far as the log says.
+    """
 
     where: str
     run: Run
@@ -74,6 +77,7 @@ class Training:
     val_robust: float | None = None
     val_n: int | None = None
     log: Mapping[int, Located] = field(default_factory=dict)
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,8 @@ def trainings(log: Iterable[Located]) -> list[Training]:
 def _started(item: Located) -> Training:
     epochs = mapping(item, "flags").get("epochs")
     planned = epochs if isinstance(epochs, int) else None
-    return Training(item.where, _run(item, ""), epochs=planned, val_n=count(item, "val_n"))
+    made_with = {"version": text(item, "version"), "torch": text(item, "torch"), "device": text(item, "device")}
+    return Training(item.where, _run(item, ""), epochs=planned, val_n=count(item, "val_n"), made_with=made_with)
 
 
 def _ended(training: Training, item: Located) -> Training:

@@ -55,8 +55,8 @@ def table(rows: Sequence[Row]) -> str:
     """Return an aligned table for a terminal; where it is too wide, intervals other than those of `robust` give way."""
     most = WIDTH_BESIDE if _is_beside(rows) else WIDTH
     for without in ((), ("difference",), ("difference", "natural"), ("difference", "natural", "passes")):
-        header, *lines = grid = _grid(rows, without)
-        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+        header, *lines = cells = grid(rows, without)
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         if sum(widths) + 2 * len(widths) - 2 <= most:
             break
     aligned = [
@@ -76,7 +76,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return a GitHub table under its caption."""
-    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in _grid(rows)]
+    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in grid(rows)]
     rule = [":--" if title in TEXT_COLUMNS else "--:" for title in header]
     body = ["| " + " | ".join(line) + " |" for line in [header, rule, *lines]]
     notes = [re.sub(r"([\\<*`])", r"\\\1", note) + "\\" for note in footnotes(rows)]
@@ -85,7 +85,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def latex(rows: Sequence[Row]) -> str:
     """Return a tabular in the manner of booktabs; caption and notes are comments above it."""
-    header, *lines = [[_latex_text(cell) for cell in line] for line in _grid(rows)]
+    header, *lines = [[_latex_text(cell) for cell in line] for line in grid(rows)]
     align = "".join("l" if title in TEXT_COLUMNS else "r" for title in header)
     body = [" & ".join(line) + r" \\" for line in lines]
     comments = [f"% {line}" for line in [caption(rows), *footnotes(rows), r"needs \usepackage{booktabs}"]]
@@ -151,7 +151,7 @@ def _values(rows: Sequence[Row], column: str) -> list[Value]:
     return [value for value in dict.fromkeys(row[column] for row in rows) if value is not None]
 
 
-def _grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
+def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     """Return a header and a line a row, without empty columns; those in `without` lose their interval."""
     notes = _values(rows, "note")
     columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}

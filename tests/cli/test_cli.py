@@ -36,7 +36,7 @@ def test_help_is_fast_and_imports_no_torch(bsk) -> None:
     assert "prepare-data" in loaded.stdout
     modules = {line.split("|")[-1].strip() for line in loaded.stderr.splitlines()}
     assert not modules & {"torch", "numpy", "rich", "matplotlib", "safetensors", "scipy"}
-    for command in ("prepare-data", "train", "attack", "evaluate", "compare", "starts", "plot"):
+    for command in ("prepare-data", "train", "attack", "evaluate", "compare", "starts", "plot", "report", "plan"):
         text = bsk(command, "--help").stdout
         assert "bsk " + command in text, "each help shows an example"
 

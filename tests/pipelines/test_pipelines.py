@@ -155,7 +155,8 @@ def test_a_table_at_smoke_scale_end_to_end(make, tmp_path: Path) -> None:
     made = make("-j2", "table10", "SCALE=smoke", "SEEDS=1")
     folder = tmp_path / "out/smoke/table10/cifar10"
     assert sorted(each.name for each in folder.iterdir()) == [
-        "figure.png", "results.jsonl", "table.jsonl", "table.md", "table.tex", "table.tsv", "table.txt",
+        "curves.svg", "figure.png", "logs.jsonl", "results.jsonl",
+        "table.jsonl", "table.md", "table.tex", "table.tsv", "table.txt",
     ]  # fmt: skip
     assert made.stdout.endswith((folder / "table.txt").read_text())
     rows = [json.loads(line) for line in (folder / "table.jsonl").read_text().splitlines()]
@@ -164,6 +165,18 @@ def test_a_table_at_smoke_scale_end_to_end(make, tmp_path: Path) -> None:
     assert all(row["title"] == "Table 10, SCALE=smoke" and row["n"] == 397 and row["robust"] > 0.2 for row in rows)
     again = make("table10", "SCALE=smoke", "SEEDS=1").stdout
     assert again == (folder / "table.txt").read_text()  # nothing is run again
+
+
+def test_every_flag_in_a_pipeline_exists(make) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    known = {name: {o for p in command.params for o in p.opts} for name, command in commands.items()}
+    met = set()
+    for target in ("demo", "readme-table", "paper", "report"):
+        for line in make("-n", target).stdout.replace("\\\n", "").splitlines():
+            if match := re.search(r"-m bsk ([a-z-]+) ([^>]*)", line):
+                met.add(match[1])
+                assert set(re.findall(r"(?<!\S)--[a-z-]+", match[2])) <= known[match[1]], line
+    assert met == {"prepare-data", "train", "attack", "evaluate", "compare", "plot", "starts", "report"}
 
 
 STUB = """#!/bin/bash

@@ -1,0 +1,206 @@
+"""One HTML page of all that lies in a folder: tables, pictures, the paper's numbers, and the trainings behind them."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bsk.errors import InputError
+from bsk.report.comparison import Row
+from bsk.report.evidence import Training, collect
+from bsk.report.fields import read
+from bsk.report.groups import differing, short_name
+from bsk.report.tables import caption, footnotes, grid
+from bsk.report.words import duration, estimate, many, percent, plain
+
+PICTURES = ("picture.svg", "figure.png", "curves.svg")  # of a folder of a table, in this order
+WORDS = {
+    "picture.svg": "The figure.",
+    "figure.png": "Accuracy against the cost of training: robust filled, natural hollow.",
+    "curves.svg": "Training: loss, accuracy on validation images, seconds an epoch.",
+}
+OF_THE_METHOD = ("start", "inner", "outer", "rescue", "eps")  # flags that the method or another column tells
+TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A folder with a table or a picture of the paper."""
+
+    name: str
+    rows: list[Row]
+    pictures: list[Path]
+
+    @property
+    def title(self) -> str:
+        """Return the title that its rows carry, else the folder's name."""
+        return next((str(row["title"]) for row in self.rows if row.get("title")), self.name)
+
+
+def page(folder: Path) -> str:
+    """Return a whole HTML page that needs no other file, no script and no network.
+
+    It shows every folder below with a `table.jsonl` of bsk compare or a picture, then the numbers against the
+    paper's, then every training log below. The same files give the same page, byte by byte.
+
+    Raises:
+        InputError: there is nothing to show, or a file is not what it should be.
+    """
+    sections = list(_sections(folder))
+    logs = [each for path in _logs(folder) for each in collect(read(path)).trainings]
+    if not sections and not logs:
+        raise InputError(f"{folder}: no table.jsonl, picture or log below it; make table2, or name another folder")
+    body = [*(_section(each) for each in sections), _against_the_paper(sections), _trainings(logs), _differences()]
+    links = [(each.name, each.title) for each in sections]
+    links += [("against", "Against the paper"), ("trainings", "Trainings"), ("differences", "Where bsk differs")]
+    nav = "".join(f'<li><a href="#{escape(name)}">{escape(title)}</a></li>' for name, title in links)
+    title = f"bsk: {escape(folder.resolve().name)}"
+    style = (files("bsk.report") / "page.css").read_text(encoding="utf-8")
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    return (
+        f"<!doctype html>\n<html lang=en><head>{head}<style>{style}</style></head>\n"
+        f"<body><h1>{title}</h1>\n<nav><ul>{nav}</ul></nav>\n{''.join(body)}</body></html>\n"
+    )
+
+
+def _sections(folder: Path) -> Iterator[Section]:
+    found = {path.parent for name in ("table.jsonl", *PICTURES) for path in folder.rglob(name)}
+    for place in sorted(found, key=lambda path: _natural(str(path.relative_to(folder)))):
+        table = place / "table.jsonl"
+        rows: list[Row] = [dict(item.record) for item in read(table)] if table.exists() else []
+        pictures = [place / name for name in PICTURES if (place / name).exists()]
+        yield Section("-".join(place.relative_to(folder).parts) or folder.name, rows, pictures)
+
+
+def _natural(text: str) -> list[str | int]:
+    """Return a key by which table2 comes before table10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+
+
+def _logs(folder: Path) -> list[Path]:
+    """Return the training logs: the JSONL beside a .last.safetensors or .train.json of the same name."""
+    ends = (".last.safetensors", ".train.json")
+    found = {path.with_name(path.name.removesuffix(end) + ".jsonl") for end in ends for path in folder.rglob("*" + end)}
+    return sorted((path for path in found if path.exists()), key=lambda path: _natural(str(path)))
+
+
+def _section(section: Section) -> str:
+    parts = [
+        f'<section id="{escape(section.name)}"><h2>{escape(section.title)} <small>{escape(section.name)}</small></h2>'
+    ]
+    if section.rows:
+        parts += [f"<p>{escape(caption(section.rows))}</p>", table(grid(section.rows))]
+        parts += [f"<p class=note>{escape(note)}</p>" for note in footnotes(section.rows)]
+    parts += [_picture(path) for path in section.pictures]
+    return "\n".join([*parts, "</section>\n"])
+
+
+def table(cells: Sequence[Sequence[str]]) -> str:
+    """Return a header and rows as an HTML table."""
+    header, *rows = cells
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+
+
+def _picture(path: Path) -> str:
+    """Return a picture as part of the page; each on its own, since the names within two SVGs may be the same."""
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    words = escape(WORDS[path.name])
+    image = f'<img alt="{words}" src="data:{TYPES[path.suffix]};base64,{data}">'
+    return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
+
+
+def _against_the_paper(sections: Sequence[Section]) -> str:
+    cells = [["", "row", "natural", "paper", "difference", "robust", "paper", "difference", "time", "paper"]]
+    for section in sections:
+        for row in section.rows:
+            if row.get("paper_robust") is not None:
+                cells.append(
+                    [section.title, str(row["name"]), *_pair(row, "natural"), *_pair(row, "robust"), *_times(row)]
+                )
+    if len(cells) == 1:
+        return ""
+    words = (
+        "Percent; time by that of the table's first row. Where data, network and radius are not the paper's, the "
+        "levels are others, and only the order of rows and the ratios of time can be compared."
+    )
+    return f'<section id="against"><h2>Against the paper</h2><p>{words}</p>{table(cells)}</section>\n'
+
+
+def _pair(row: Row, kind: str) -> list[str]:
+    ours, theirs = row.get(kind), row.get(f"paper_{kind}")
+    if not isinstance(ours, float) or not isinstance(theirs, float):
+        return [estimate(ours) if isinstance(ours, float) else "", "", ""]
+    return [percent(ours), percent(theirs), percent(ours - theirs, "+")]
+
+
+def _times(row: Row) -> list[str]:
+    ratios = (row.get("train_time_ratio"), row.get("paper_time_ratio"))
+    return [f"{each:.2f}" if isinstance(each, (int, float)) else "" for each in ratios]
+
+
+def _trainings(logs: Sequence[Training]) -> str:
+    if not logs:
+        return ""
+    header = ["method", "flags", "data", "model", "seed", "epochs", "val natural", "val PGD-20", "passes", "seconds"]
+    apart = [flag for flag in differing([each.run for each in logs]) if flag not in OF_THE_METHOD]
+    cells = [header, *(_training(each, apart) for each in logs)]
+    same = _shared_facts(logs)
+    return (
+        f'<section id="trainings"><h2>Trainings</h2><p>{len(logs)} trainings. The same in all: {escape(same)}.</p>'
+        f"{table(cells)}</section>\n"
+    )
+
+
+def _training(each: Training, apart: Sequence[str]) -> list[str]:
+    run = each.run
+    both = (
+        None if run.forward_passes is None or run.backward_passes is None else run.forward_passes + run.backward_passes
+    )
+    flags = [f"{key}={plain(run.flags[key])}" for key in apart if run.flags.get(key) is not None]
+    return [
+        short_name(run),
+        " ".join(flags),
+        plain(run.dataset),
+        plain(run.model),
+        plain(run.seed),
+        str(each.epoch) if each.finished else f"{each.epoch}, not ended",
+        estimate(each.val_natural),
+        estimate(each.val_robust),
+        "" if both is None else many(both),
+        duration(run.seconds),
+    ]
+
+
+def _shared_facts(logs: Sequence[Training]) -> str:
+    """Return the flags, versions and devices that all trainings share."""
+    facts: dict[str, set[str]] = {}
+    for each in logs:
+        known: dict[str, Any] = {**each.run.flags, **each.made_with}
+        for key, value in known.items():
+            if value is not None:
+                facts.setdefault(key, set()).add(plain(value))
+    common = {key: values for key, values in facts.items() if len(values) == 1 and key not in ("method", "seed")}
+    return ", ".join(f"{key} {next(iter(values))}" for key, values in sorted(common.items()))
+
+
+def _differences() -> str:
+    text = (files("bsk.report") / "paper" / "differences.md").read_text(encoding="utf-8")
+    items = [" ".join(item.split()) for item in re.split(r"^- ", text, flags=re.MULTILINE)[1:]]
+    shown = "".join(f"<li>{_marked(item)}</li>" for item in items)
+    return (
+        f'<section id="differences"><h2>Where paper and code differ, and what bsk does</h2><ul>{shown}</ul></section>\n'
+    )
+
+
+def _marked(text: str) -> str:
+    """Return a little Markdown as HTML: bold and code."""
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text, quote=False))
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", bold)
