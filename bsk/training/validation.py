@@ -52,15 +52,21 @@ def _accuracies(
     counts = torch.zeros(3, device=state.sums.device, dtype=torch.int64)
     with eval_mode(state.model):
         forward = in_precision(state.model, settings.precision)
-        mine = share.of(torch.arange(len(split.labels)))
-        for first in range(0, len(mine), BATCH):
-            rows = mine[first : first + BATCH]
+        for rows in batches(len(split.labels), share):
             pause()
+            if len(rows) == 0:
+                continue
             x, y = to_unit(split.images[rows].to(counts.device)), split.labels[rows].to(counts.device)
             fooled = attack(forward, x, y, NO_DRAWS, settings.eps).fooled
             counts += torch.stack([torch.tensor(len(y)).to(counts), _right(forward, x, y), (~fooled).sum()])
     n, natural, robust = sum_over_processes(counts, share).tolist()
     return natural / n, robust / n
+
+
+def batches(n: int, share: Share) -> tuple[Tensor, ...]:
+    """Return this process's rows in batches of at most 250; every process has as many, since they meet at each."""
+    count = -(-max(1, -(-n // share.world)) // BATCH)
+    return share.of(torch.arange(n)).tensor_split(count)
 
 
 def _right(forward: Model, x: Tensor, y: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from bsk.training.methods import METHODS
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings
 from bsk.training.step import update
+from bsk.training.validation import BATCH, batches
 
 CPU = torch.device("cpu")
 
@@ -71,11 +72,19 @@ def test_shares_are_all_rows_once() -> None:
         ]
 
 
+@pytest.mark.parametrize(("n", "world"), [(501, 2), (500, 2), (1000, 1), (2, 3), (751, 3)])
+def test_all_processes_validate_in_as_many_batches_since_they_meet_at_each(n: int, world: int) -> None:
+    parts = [batches(n, Share(rank, world)) for rank in range(world)]
+    assert len({len(part) for part in parts}) == 1
+    assert all(len(rows) <= BATCH for part in parts for rows in part)
+    assert sorted(torch.cat([rows for part in parts for rows in part]).tolist()) == list(range(n))
+
+
 def test_a_last_batch_with_too_few_images_for_all_is_left_out() -> None:
     images, labels = torch.zeros(10, 1, 4, 4, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64)
-    for world, batches in ((1, 4), (2, 3)):
+    for world, count in ((1, 4), (2, 3)):
         loader = Loader(images, labels, batch_size=3, augment="none", seed=1, device=CPU, share=Share(0, world))
-        assert len(loader) == batches == sum(1 for _ in loader.epoch(0))
+        assert len(loader) == count == sum(1 for _ in loader.epoch(0))
     with pytest.raises(UsageError, match="--batch-size 3: must be at least the 4 processes"):
         Loader(images, labels, batch_size=3, augment="none", seed=1, device=CPU, share=Share(0, 4))
 
