@@ -64,8 +64,8 @@ def evaluate(
     iterate that is misclassified.
 
     With --out F.jsonl an evaluation is a file that grows: stopped at any moment, the same command goes on where it
-    was, and answers at once when it is complete. F.examples/ has the verdict on each example. Several processes share
-    the work: torchrun --nproc-per-node=N -m bsk evaluate ...
+    was, and answers at once when it is complete; autoattack after screen starts from what that found. F.examples/ has
+    the verdict on each example. Several processes share the work: torchrun --nproc-per-node=N -m bsk evaluate ...
 
         bsk evaluate runs/*.safetensors --attack natural,pgd-100 --out results.jsonl | bsk compare
         bsk evaluate runs/bs.safetensors --attack autoattack --out results.jsonl

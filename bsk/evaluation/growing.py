@@ -1,10 +1,10 @@
-"""An evaluation as a file that grows: a line a block, so that nothing is computed twice."""
+"""An evaluation as files that grow: a line a block of a stage, so that nothing is computed twice."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,20 @@ def key_of(facts: Mapping[str, Any]) -> str:
 
 
 class Growing:
-    """The files of one evaluation beside the records `F.jsonl`: `F.examples/KEY.jsonl`, then `KEY.safetensors`."""
+    """The files of one evaluation beside the records `F.jsonl`, in `F.examples/`.
 
-    def __init__(self, out: Path, key: str) -> None:
-        """Take the file of records and the evaluation's key."""
+    `STAGE-KEY.jsonl` grows by a line a block, and its key is one of the stages up to this one: all evaluations that
+    begin with the same stages read and write the same files, whichever comes first. `KEY.safetensors` is the verdict
+    on each example, in the end.
+    """
+
+    def __init__(self, out: Path, key: str, stages: Sequence[tuple[str, str]]) -> None:
+        """Take the file of records, the evaluation's key, and for each stage its name and the key up to it."""
         self.out, self.key = out, key
-        self._folder = out.with_suffix(".examples")
-        self._blocks = self._folder / f"{key}.jsonl"
-        self.examples = self._folder / f"{key}.safetensors"
+        folder = out.with_suffix(".examples")
+        self._stages = [folder / f"{name}-{up_to}.jsonl" for name, up_to in stages]
+        self._whole = folder / f"{key}.jsonl"  # where bsk kept the blocks of all stages before each had its file
+        self.examples = folder / f"{key}.safetensors"
 
     def finished(self) -> dict[str, Any] | None:
         """Return the record of this evaluation, if it is complete."""
@@ -41,18 +47,19 @@ class Growing:
         mine = (each for each in records.read(self.out) if each.get("key") == self.key)
         return next((each for each in mine if each.get("kind") == "evaluation"), None)
 
-    def blocks(self, n: int, stages: int) -> list[Block]:
-        """Return the blocks that are there already, of an evaluation of n examples.
+    def blocks(self, n: int) -> list[Block]:
+        """Return the blocks that are there already, of examples 0 to n - 1, stage by stage.
 
         Raises:
             InputError: a line is not what this writes.
         """
-        if not self._blocks.exists():
-            return []
-        try:
-            return [_block(record, n, stages) for record in records.read(self._blocks)]
-        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise InputError(f"{self._blocks}: not the blocks of an evaluation; remove it to start over") from error
+        known = []
+        for path in [*self._stages, self._whole]:
+            try:
+                known += [_block(record, n, len(self._stages)) for record in _lines(path)]
+            except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+                raise InputError(f"{path}: not the blocks of an evaluation; remove it to start over") from error
+        return known
 
     def grow(self, block: Block) -> None:
         """Append a block; several processes may do so at once."""
@@ -60,15 +67,19 @@ class Growing:
         lists = {name: getattr(block, name).tolist() for name in columns}
         lists["fooled"] = [int(each) for each in lists["fooled"]]
         lists["distance"] = [None if each == float("inf") else each for each in lists["distance"]]
-        records.append(self._blocks, {"stage": block.stage, **lists, "seconds": block.seconds})
+        records.append(self._stages[block.stage], {"stage": block.stage, **lists, "seconds": block.seconds})
 
     def finish(self, record: dict[str, Any], tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
-        """Write the verdict on each example, then the record, and drop the blocks."""
+        """Write the verdict on each example, then the record; the blocks stay, for other evaluations."""
         checkpoints.save(self.examples, tensors, {**header, "kind": KIND, "key": self.key})
         if self.finished() is None:  # another may have been faster
             records.append(self.out, record)
-        with naming_the_file(self._blocks):
-            self._blocks.unlink(missing_ok=True)
+        with naming_the_file(self._whole):
+            self._whole.unlink(missing_ok=True)
+
+
+def _lines(path: Path) -> list[records.Record]:
+    return records.read(path) if path.exists() else []
 
 
 def _block(record: dict[str, Any], n: int, stages: int) -> Block:

@@ -38,7 +38,7 @@ class Ledger:
         broken_by: (N,) int64, the stage that broke it, or STANDING.
         distance: (N,) fp32, of its misclassified image, in the attack's norm; NOWHERE where there is none.
         forward, backward: (N,) int64, how often it went through the model.
-        seconds: of all blocks, added up.
+        seconds: of all blocks, added up, in the part that was new.
     """
 
     def __init__(self, n: int) -> None:
@@ -58,12 +58,15 @@ class Ledger:
         return (self.standing & (self.done <= stage)).nonzero().squeeze(1)
 
     def add(self, block: Block) -> None:
-        """Enter what a stage found; what is known already, as from two evaluations at once, is not counted twice."""
-        new = self.done[block.rows] <= block.stage
+        """Enter what a stage found of examples that have gone through those before it and no further.
+
+        What is known already, as from two evaluations at once, is not counted twice, nor are its seconds.
+        """
+        new = self.done[block.rows] == block.stage
         rows = block.rows[new]
         self.done[rows] = block.stage + 1
         self.broken_by[rows[block.fooled[new]]] = block.stage
         self.distance[rows] = torch.minimum(self.distance[rows], block.distance[new])
         self.forward[rows] += block.forward[new]
         self.backward[rows] += block.backward[new]
-        self.seconds += block.seconds
+        self.seconds += block.seconds * int(new.sum()) / len(new)

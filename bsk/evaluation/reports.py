@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bsk.attacks.reference import reference
-from bsk.attacks.registry import Attack
+from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import to_unit
 from bsk.evaluation.circumstances import Bench
+from bsk.evaluation.growing import key_of
 from bsk.evaluation.integrity import Look, late_doubts
 from bsk.evaluation.ledger import NOWHERE, STANDING, Ledger
 from bsk.evaluation.subjects import Subject
@@ -28,8 +30,8 @@ WHITE_ROWS = 256  # images taken at a time
 ENGINE = 1  # grows when a change of the attacks' code changes verdicts: what was computed before is not taken up
 
 
-def facts_of(subject: Subject, attack: Attack, bench: Bench, n: int) -> dict[str, Any]:
-    """Return all that decides the verdicts of an evaluation: its key is a hash of these."""
+def facts_of(subject: Subject, stages: Sequence[Stage], bench: Bench, n: int) -> dict[str, Any]:
+    """Return all that decides the verdicts of stages one after another on the first n examples."""
     return {
         "checkpoint_sha256": subject.sha256,
         "model": subject.header.get("model"),
@@ -38,14 +40,19 @@ def facts_of(subject: Subject, attack: Attack, bench: Bench, n: int) -> dict[str
         "split": bench.split,
         "n": n,
         "eps": bench.eps,
-        "attack": attack.name,
-        "stages": [[stage.name, stage.parameters] for stage in attack.stages],
+        "stages": [[stage.name, stage.parameters] for stage in stages],
         "seed": bench.seed,
-        "checks": bench.checks,
         "code": subject.header.get("code"),
-        "batch": bench.batch_size if any(stage.run is reference for stage in attack.stages) else None,
+        "batch": bench.batch_size if any(stage.run is reference for stage in stages) else None,
         "engine": ENGINE,
     }
+
+
+def keys_of(subject: Subject, attack: Attack, bench: Bench, n: int) -> tuple[str, list[tuple[str, str]]]:
+    """Return the key of an evaluation's record, and for each stage its name and the key of all stages up to it."""
+    whole = {**facts_of(subject, attack.stages, bench, n), "attack": attack.name, "checks": bench.checks}
+    up_to = [key_of(facts_of(subject, attack.stages[: k + 1], bench, n)) for k in range(len(attack.stages))]
+    return key_of(whole), [(stage.name, key) for stage, key in zip(attack.stages, up_to, strict=True)]
 
 
 def evaluation_record(

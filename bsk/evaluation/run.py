@@ -17,10 +17,10 @@ from bsk.data.processes import sum_over_processes
 from bsk.data.store import Stream
 from bsk.errors import InputError
 from bsk.evaluation.circumstances import Bench
-from bsk.evaluation.growing import Growing, key_of
+from bsk.evaluation.growing import Growing
 from bsk.evaluation.integrity import Look, look_at
 from bsk.evaluation.ledger import Block, Ledger
-from bsk.evaluation.reports import evaluation_record, facts_of, verdict_tensors
+from bsk.evaluation.reports import evaluation_record, keys_of, verdict_tensors
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import Examples, Hooks, Progress, exact, judge, steady
 from bsk.files.bulk import Bulk
@@ -36,8 +36,9 @@ def evaluate(
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each attack. With `out`, F.jsonl, it is appended there, unless it is there already.
 
-    An evaluation that was interrupted goes on where it was: its blocks are in `F.examples/`, and in the end so is the
-    verdict on each example. Of several processes each yields the same records, and the first writes them.
+    What an earlier evaluation found of the same stages is taken up, whether it came to its end or not: blocks are in
+    `F.examples/`, and so is the verdict on each example in the end. Of several processes each yields the same records,
+    and the first writes them.
 
     Raises:
         InputError: the model does not fit the data, or a file cannot be read or written.
@@ -46,8 +47,8 @@ def evaluate(
     check_fit(subject, bench.data, examples.shape)
     look: Look | None = None
     for attack in attacks:
-        key = key_of(facts_of(subject, attack, bench, len(examples.labels)))
-        growing = Growing(out, key) if out is not None else None
+        key, stage_keys = keys_of(subject, attack, bench, len(examples.labels))
+        growing = Growing(out, key, stage_keys) if out is not None else None
         record = _agreed(growing.finished, bench) if growing else None
         if record is None:
             ledger = _judge(subject, attack, bench, examples, growing, watch)
@@ -67,7 +68,7 @@ def _judge(
     known: list[Block] = []
     hooks = Hooks(watch=lambda progress: watch(attack, progress))
     if growing:
-        known = _agreed(lambda: growing.blocks(len(examples.labels), len(attack.stages)), bench)
+        known = _agreed(lambda: growing.blocks(len(examples.labels)), bench)
         hooks = Hooks(watch=hooks.watch, grow=growing.grow)
     return judge(
         subject.model,
@@ -134,7 +135,7 @@ def attacked(
     examples = bench.data.stream(bench.split, bench.limit)
     check_fit(subject, bench.data, examples.shape)
     predictions = torch.zeros_like(examples.labels)
-    key = key_of(facts_of(subject, attack, bench, len(examples.labels)))
+    key, _ = keys_of(subject, attack, bench, len(examples.labels))
     with Bulk(out) as bulk:
 
         def keep(rows: Tensor, images: Tensor, predicted: Tensor) -> None:

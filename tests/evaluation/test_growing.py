@@ -1,13 +1,16 @@
 """An evaluation grows: interrupted anywhere and run again it ends as it would have, and computes nothing twice."""
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from bsk.attacks.registry import Flags, attack_named
+from bsk.attacks.registry import Attack, Flags, attack_named
 from bsk.data.store import open_data
 from bsk.errors import InputError
 from bsk.evaluation.circumstances import Bench
@@ -58,6 +61,24 @@ def told(record: dict) -> dict:
     return {name: value for name, value in record.items() if name != "seconds"}
 
 
+def stage_of(path: Path) -> int:
+    return json.loads(path.read_text().splitlines()[0])["stage"]
+
+
+@contextlib.contextmanager
+def images_through(subject: Subject) -> Iterator[Callable[[], int]]:
+    """How many images have gone through the model within the block."""
+    images = 0
+
+    def count(module, inputs, output) -> None:
+        nonlocal images
+        images += len(inputs[0])
+
+    hook = subject.model.register_forward_hook(count)
+    yield lambda: images
+    hook.remove()
+
+
 def test_blocks_by_hand() -> None:
     ledger = Ledger(4)
     both = torch.tensor([1, 1])
@@ -68,8 +89,11 @@ def test_blocks_by_hand() -> None:
     again = Block(0, torch.tensor([2, 3]), torch.tensor([True, True]), torch.tensor([0.3, 0.2]), both, both, 0.5)
     ledger.add(again)  # 2 is known already: what was entered first stays
     assert ledger.broken_by.tolist() == [0, STANDING, STANDING, 0]
-    assert ledger.forward.tolist() == [1, 0, 1, 1] and ledger.seconds == 2.0
+    assert ledger.forward.tolist() == [1, 0, 1, 1] and ledger.seconds == 1.75, "half of the second block was known"
     assert ledger.distance.tolist() == [0.0, NOWHERE, NOWHERE, pytest.approx(0.2)]
+    ledger.add(Block(1, torch.tensor([1, 2]), torch.tensor([True, True]), torch.tensor([0.1, 0.1]), both, both, 2.0))
+    assert ledger.broken_by.tolist() == [0, STANDING, 1, 0], "1 has not met stage 0, so stage 1 says nothing of it"
+    assert ledger.due(0).tolist() == [1] and ledger.seconds == 2.75
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 9])
@@ -89,26 +113,96 @@ def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
     out = tmp_path / "parts.jsonl"
     with pytest.raises(KeyboardInterrupt):
         list(evaluate(subject, [ATTACK], bench(toy), out, stop))
-    (blocks,) = (tmp_path / "parts.examples").glob("*.jsonl")
-    lines = [json.loads(line) for line in blocks.read_text().splitlines()]
+    files = sorted((tmp_path / "parts.examples").glob("*.jsonl"), key=stage_of)
+    lines = [json.loads(line) for path in files for line in path.read_text().splitlines()]
     assert len(lines) == stop_after
     before = sum(sum(line["forward"]) for line in lines)
-    with blocks.open("ab") as file:
+    with files[-1].open("ab") as file:
         file.write(b'{"stage": 0, "rows": [1')  # the line that a power cut tore
-    seen, images = 100, 0
-
-    def count(module, inputs, output) -> None:
-        nonlocal images
-        images += len(inputs[0])
-
-    hook = subject.model.register_forward_hook(count)
-    (parts,) = evaluate(subject, [ATTACK], bench(toy, batch_size=9), out, stop)
-    hook.remove()
+    seen = 100
+    with images_through(subject) as images:
+        (parts,) = evaluate(subject, [ATTACK], bench(toy, batch_size=9), out, stop)
     left = whole["forward_passes"] - before
-    assert left <= images <= left * 16 / 9 + 8, "only what was left was run; batches are filled up to 8 rows"
-    assert told(parts) == told(whole) and not blocks.exists()
+    assert left <= images() <= left * 16 / 9 + 8, "only what was left was run; batches are filled up to 8 rows"
+    assert told(parts) == told(whole)
     verdicts = [next((tmp_path / f"{name}.examples").glob("*.safetensors")) for name in ("whole", "parts")]
     assert verdicts[0].read_bytes() == verdicts[1].read_bytes()
+
+
+def short(name: str) -> Attack:
+    """The attack with few steps and queries."""
+    attack = attack_named(name, EPS, Flags(classes=3))
+    few = {"steps": 8, "queries": 30}
+    parameters = [{**each.parameters, **{k: few[k] for k in few if k in each.parameters}} for each in attack.stages]
+    stages = zip(attack.stages, parameters, strict=True)
+    return replace(attack, stages=tuple(replace(stage, parameters=changed) for stage, changed in stages))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stop_after"),
+    [
+        ("screen", "autoattack", None),
+        ("screen", "autoattack", 7),
+        ("autoattack", "screen", 7),
+        ("apgd-ce", "screen", None),
+        ("natural", "pgd-3", None),
+    ],
+)
+def test_stages_that_an_earlier_evaluation_made_are_not_made_again(
+    subject: Subject, toy: Path, tmp_path: Path, first: str, second: str, stop_after: int | None
+) -> None:
+    """Whether it came to its end or not; the record is, seconds apart, that of the second evaluation alone."""
+    seen = 0
+
+    def stop(attack, progress) -> None:
+        nonlocal seen
+        seen += not progress.ended
+        if seen == stop_after:
+            raise KeyboardInterrupt
+
+    def run(name: str, out: str, watch=lambda *_: None) -> tuple[dict, int]:
+        record: dict = {}
+        with images_through(subject) as images, contextlib.suppress(KeyboardInterrupt):
+            (record,) = evaluate(subject, [short(name)], bench(toy), tmp_path / out, watch)
+        return record, images()
+
+    alone, all_images = run(second, "alone.jsonl")
+    earlier, before = run(first, "r.jsonl", stop)
+    blocks = [path.read_bytes() for path in sorted((tmp_path / "r.examples").glob("*.jsonl"))]
+    record, after = run(second, "r.jsonl")
+    assert before > 0 and before + after == all_images, "each image of each stage went through the model once"
+    assert json.dumps(told(record)) == json.dumps(told(alone))
+    verdicts = [tmp_path / f"{name}.examples" / f"{record['key']}.safetensors" for name in ("alone", "r")]
+    assert verdicts[0].read_bytes() == verdicts[1].read_bytes()
+    if stop_after is None:
+        assert record["seconds"] > earlier["seconds"], "of what was taken up too"
+        now = [path.read_bytes() for path in sorted((tmp_path / "r.examples").glob("*.jsonl"))]
+        assert set(blocks) <= set(now)
+
+
+def test_blocks_are_shared_by_the_circumstances_only(subject: Subject, toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    list(evaluate(subject, [ATTACK], bench(toy), out, lambda *_: None))
+    with images_through(subject) as images:
+        list(evaluate(subject, [attack_named("natural", EPS)], bench(toy, seed=1), out, lambda *_: None))
+        assert images() >= 90
+    with images_through(subject) as images:
+        list(evaluate(subject, [attack_named("natural", EPS)], bench(toy, checks=True), out, lambda *_: None))
+        assert images() == 0, "the checks decide no verdict"
+
+
+def test_an_evaluation_stopped_when_all_stages_had_one_file_goes_on(
+    subject: Subject, toy: Path, tmp_path: Path
+) -> None:
+    (whole,) = evaluate(subject, [ATTACK], bench(toy), tmp_path / "r.jsonl", lambda *_: None)
+    files = sorted((tmp_path / "r.examples").glob("*.jsonl"), key=stage_of)
+    (tmp_path / "old.examples").mkdir()
+    blocks = tmp_path / "old.examples" / f"{whole['key']}.jsonl"
+    blocks.write_text("".join(path.read_text() for path in files[:2]))
+    with images_through(subject) as images:
+        (record,) = evaluate(subject, [ATTACK], bench(toy), tmp_path / "old.jsonl", lambda *_: None)
+    assert 0 < images() < 0.9 * whole["forward_passes"]
+    assert told(record) == told(whole) and not blocks.exists()
 
 
 def test_a_complete_evaluation_answers_without_the_model(subject: Subject, toy: Path, tmp_path: Path) -> None:
@@ -162,14 +256,14 @@ GOOD = {"stage": 0, "rows": [0], "fooled": [0], "distance": [None], "forward": [
     [{"stage": 9}, {"rows": [90]}, {"rows": [-1]}, {"rows": [0, 1]}, {"rows": "0"}, {"forward": [1, 2]}, {"rows": []}],
 )
 def test_blocks_that_are_none_are_refused(tmp_path: Path, wrong: dict) -> None:
-    growing = Growing(tmp_path / "r.jsonl", "k")
+    growing = Growing(tmp_path / "r.jsonl", "k", [("natural", "a"), ("apgd-ce", "b"), ("apgd-t", "c")])
     (tmp_path / "r.examples").mkdir()
-    path = tmp_path / "r.examples" / "k.jsonl"
+    path = tmp_path / "r.examples" / "apgd-ce-b.jsonl"
     path.write_text(json.dumps(GOOD) + "\n")
-    assert len(growing.blocks(90, 3)) == 1
+    assert len(growing.blocks(90)) == 1
     path.write_text(json.dumps({**GOOD, **wrong}) + "\n")
-    with pytest.raises(InputError, match=r"k.jsonl"):
-        growing.blocks(90, 3)
+    with pytest.raises(InputError, match=r"apgd-ce-b.jsonl"):
+        growing.blocks(90)
 
 
 def test_adbd_takes_the_white_image_for_examples_never_fooled(subject: Subject, toy: Path) -> None:
