@@ -15,7 +15,7 @@ from bsk.attacks.square import square
 from bsk.data.batches import to_unit
 from bsk.evaluation.verdicts import Examples, exact, steady
 from bsk.perturb.ascent import Model
-from bsk.perturb.draws import example_draws
+from bsk.perturb.draws import example_draws, own_randomness
 from bsk.perturb.losses import cross_entropy, margin
 from bsk.perturb.radius import step_at
 
@@ -59,7 +59,7 @@ def look_at(model: nn.Module, examples: Examples, *, eps: float, seed: int, devi
     rows = torch.arange(min(N, len(examples.labels)))
     x, y = to_unit(examples.take(rows).to(device)), examples.labels[rows].to(device)
     before = [tensor.clone() for tensor in _state(model)]
-    with exact(model):
+    with exact(model), own_randomness(device, seed, "integrity"):
         forward = steady(model)
         facts = _outputs(forward, x)
         right = _right(forward, x, y)

@@ -20,7 +20,7 @@ from bsk.evaluation.ledger import NOWHERE, Block, Ledger
 from bsk.models.modes import eval_mode, without_tf32
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
-from bsk.perturb.draws import example_draws
+from bsk.perturb.draws import example_draws, own_randomness
 
 ROWS = 8  # a model call has a multiple of so many rows; see `steady`
 
@@ -84,7 +84,8 @@ def judge(
 
     The verdict on an example depends on (seed, stage, its index in the data) and on nothing beside it: not on the
     batch size, the order, the limit, the number of processes, or on what was `known` from an earlier run.
-    `batch_size` is in rows of a model call.
+    `batch_size` is in rows of a model call. What a model draws itself, from torch's global generators, depends on
+    (seed, stage, index of the block's first example): it is the same again for the same batch size and processes.
 
     Raises:
         InputError: the model returns a number that is not finite; the example is named.
@@ -100,7 +101,8 @@ def judge(
             mine = _mine(due, max(1, size), share)
             found: list[Block] = []
             for rows in mine:
-                found.append(run(rows))
+                with own_randomness(device, seed, stage.name, int(examples.index[rows[0]])):
+                    found.append(run(rows))
                 hooks.grow(found[-1])
                 hooks.watch(_progress(ledger, found, attack, number))
             for block in _gathered(found, len(examples.labels), number, share, device):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,6 +119,22 @@ def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generat
     The key is hashed, so that streams of neighbouring keys have nothing in common.
     """
     return torch.Generator(device).manual_seed(_hashed(key) % (1 << 64) >> 1)
+
+
+@contextlib.contextmanager
+def own_randomness(device: torch.device, *key: object) -> Iterator[None]:
+    """Let a model that draws from torch's global generators draw a function of the key alone within the block.
+
+    The caller's generators, of the CPU and of a CUDA device, are as they were afterwards.
+    """
+    gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if gpu else []):
+        number = _hashed(key) % (1 << 64) >> 1
+        torch.default_generator.manual_seed(number)  # `torch.manual_seed` would reach devices that are not put back
+        if gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(number)
+        yield
 
 
 def example_draws(seed: int, attack: str, indices: Sequence[int], device: torch.device | str = "cpu") -> ExampleDraws:

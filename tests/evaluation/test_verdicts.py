@@ -1,6 +1,7 @@
 """Evaluation: the same verdict in any company, in eval mode, with its passes counted; real checkpoints."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,6 +131,47 @@ def test_a_model_that_returns_nan_is_refused(split: Split) -> None:
 
     with pytest.raises(InputError, match=r"example 41 \(index 123\)"):
         verdicts(Picky(), split, "natural")
+
+
+class Noisy(nn.Module):
+    """A model that is random: noise on its images, from torch's global generator."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x + 0.02 * torch.randn_like(x))
+
+
+def test_a_random_model_draws_the_same_again_and_leaves_the_generator_alone(model, split: Split) -> None:
+    attack = attack_named("autoattack-rand", 0.004, Flags())
+    few = [replace(stage, parameters={**stage.parameters, "steps": 4, "eot": 2}) for stage in attack.stages[1:]]
+    attack = replace(attack, stages=(attack.stages[0], *few))
+
+    def found(seed: int, before: int) -> list:
+        torch.manual_seed(before)
+        state = torch.get_rng_state()
+        ledger = judge(Noisy(model), split, attack, eps=0.004, seed=seed, batch_size=20, device=CPU)
+        assert torch.equal(torch.get_rng_state(), state)
+        return [ledger.broken_by.tolist(), ledger.distance.tolist(), ledger.forward.tolist()]
+
+    assert found(0, 1) == found(0, 2) != found(1, 1)
+
+
+def test_each_block_of_a_random_model_has_numbers_of_its_own(split: Split) -> None:
+    seen: list[float] = []
+
+    class Loud(nn.Module):
+        def forward(self, x):
+            seen.append(float(torch.rand(1)))
+            return x.flatten(1)[:, :10]
+
+    judge(Loud(), split, attack_named("fgsm", 0.1), eps=0.1, seed=0, batch_size=25, device=CPU)
+    assert len(seen) == len(set(seen)) >= 5, "three blocks without an attack, then with one"
+    again, seen = seen, []
+    judge(Loud(), split, attack_named("fgsm", 0.1), eps=0.1, seed=0, batch_size=25, device=CPU)
+    assert seen == again
 
 
 @pytest.mark.parametrize("threads", [1, 2])
