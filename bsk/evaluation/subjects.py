@@ -39,12 +39,12 @@ def load_subject(path: Path, device: torch.device) -> Subject:
     """
     tensors, header = checkpoints.load(path, (MODEL, STATE))
     try:
-        channels, size = header["shape"][:2]
+        channels, height, width = header["shape"]
         model = registry.build(
             header["model"],
             classes=len(header["classes"]),
             channels=channels,
-            size=size,
+            size=(height, width),
             mean=header["mean"],
             std=header["std"],
             device=device,
@@ -80,18 +80,16 @@ def foreign_subject(
 
     Raises:
         UsageError: there is no such model, or mean and std do not fit.
-        InputError: the weights are missing, refused or do not fit; the images are not square.
+        InputError: the weights are missing, refused or do not fit.
     """
     split = next((name for name in SPLITS if data.counts[name]), SPLITS[0])
     channels, height, width = data.stream(split, 1).shape
-    if height != width:
-        raise InputError(f"{data.path}: images of {height}x{width}, expected square ones; pass other --data")
     found = foreign_model(
         model,
         weights,
         classes=len(data.classes),
         channels=channels,
-        size=height,
+        size=(height, width),
         mean=mean,
         std=std,
         device=device,

@@ -16,9 +16,10 @@ from torch import nn
 from bsk.errors import UsageError
 from bsk.models import registry
 from bsk.models.architectures import PUBLISHED, SHAPE
+from bsk.models.size import Size, sides
 
 
-def constructed(model: str, classes: int, channels: int, size: int) -> nn.Module:
+def constructed(model: str, classes: int, channels: int, size: Size) -> nn.Module:
     """Return a new network by name, or by calling the function that `module:function` names.
 
     The function gets `num_classes=classes` if it takes that, else nothing. Its module may lie in the current
@@ -31,9 +32,9 @@ def constructed(model: str, classes: int, channels: int, size: int) -> nn.Module
         if ":" in model:
             return _called(model, classes)
         if model in PUBLISHED:
-            if (channels, size, size) != SHAPE:
+            if (channels, *sides(size)) != SHAPE:
                 raise UsageError(
-                    f"--model {model}: is for images {SHAPE}, found {(channels, size, size)}; check --data"
+                    f"--model {model}: is for images {SHAPE}, found {(channels, *sides(size))}; check --data"
                 )
             return PUBLISHED[model].build(classes)
         try:

@@ -15,6 +15,7 @@ from bsk.models.architectures import PUBLISHED
 from bsk.models.constructors import constructed
 from bsk.models.layouts import fitted
 from bsk.models.normalised import Normalised
+from bsk.models.size import Size, sides
 from bsk.models.weights import load_weights
 
 __all__ = ["Foreign", "foreign_model", "load_weights"]
@@ -47,7 +48,7 @@ def foreign_model(
     *,
     classes: int,
     channels: int,
-    size: int,
+    size: Size,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     device: torch.device | None = None,
@@ -63,7 +64,7 @@ def foreign_model(
         weights: see `load_weights`.
         classes: the number of logits.
         channels: of the images.
-        size: the side of the images in pixels.
+        size: the side of the images in pixels, or their height and width.
         mean: a number a channel, or None to find it.
         std: a number a channel above 0, or None to find it.
         device: where the model goes; None leaves it on the CPU.
@@ -89,7 +90,7 @@ def foreign_model(
     whole = Normalised(network, chosen_mean, chosen_std).to(device).eval()
     if ":" not in model:
         whole.to(memory_format=torch.channels_last)
-    _check_logits(whole, (2, channels, size, size), classes, f"{weights}: {model}")
+    _check_logits(whole, (2, channels, *sides(size)), classes, f"{weights}: {model}")
     return Foreign(whole, chosen_mean, chosen_std, source, [*(found if flags else ()), *fit.dropped])
 
 

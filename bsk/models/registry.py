@@ -11,6 +11,7 @@ from torch import nn
 from bsk.errors import UsageError, nearest
 from bsk.models.normalised import Normalised
 from bsk.models.resnet import resnet18, resnet50
+from bsk.models.size import Size
 from bsk.models.small import cnn
 from bsk.models.wide_resnet import wide_resnet
 
@@ -18,7 +19,7 @@ MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
 _WIDTHS: dict[str, Callable[..., nn.Module]] = {"resnet18": resnet18, "resnet50": resnet50, "cnn": cnn}
 
 
-def network(name: str, classes: int, channels: int, size: int) -> nn.Module:
+def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
     """Return a new network by its name, with torch's global random state deciding its weights.
 
     `resnet18-W`, `resnet50-W` and `cnn-W` have width W instead of 64, 64 and 16; `wrn-D-W` is of any depth
@@ -28,7 +29,7 @@ def network(name: str, classes: int, channels: int, size: int) -> nn.Module:
         name: for example resnet18, resnet18-16, wrn-34-10.
         classes: the number of logits.
         channels: of the images.
-        size: the side of the images in pixels.
+        size: the side of the images in pixels, or their height and width.
 
     Raises:
         UsageError: there is no such model.
@@ -49,7 +50,7 @@ def build(
     *,
     classes: int,
     channels: int,
-    size: int,
+    size: Size,
     mean: Sequence[float],
     std: Sequence[float],
     seed: int = 0,

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bsk.models.size import Size
+
 
 class Block(nn.Module):
     """A residual block: a branch of convolutions with batch norm, added to its input."""
@@ -83,12 +85,12 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet18(classes: int, channels: int, size: int, width: int = 64) -> nn.Module:
+def resnet18(classes: int, channels: int, size: Size, width: int = 64) -> nn.Module:
     """Return the ResNet-18 for 32x32 images: stages of 1, 2, 4, 8 times `width`, strides 1, 2, 2, 2."""
     return ResNet(Block, (2, 2, 2, 2), (1, 2, 2, 2), classes, channels, width)
 
 
-def resnet50(classes: int, channels: int, size: int, width: int = 64) -> nn.Module:
+def resnet50(classes: int, channels: int, size: Size, width: int = 64) -> nn.Module:
     """Return the ResNet-50 for 64x64 images: bottlenecks [3, 4, 6, 3], strides 2, 2, 2, 2."""
     return ResNet(Bottleneck, (3, 4, 6, 3), (2, 2, 2, 2), classes, channels, width)
 

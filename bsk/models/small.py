@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
+from bsk.models.size import Size, sides
 
-def cnn(classes: int, channels: int, size: int, width: int = 16) -> nn.Module:
+
+def cnn(classes: int, channels: int, size: Size, width: int = 16) -> nn.Module:
     """Return three 3x3 convolutions of width, 2 width and 4 width with strides 1, 2, 2, and a linear layer.
 
     Args:
         classes: the number of logits.
         channels: of the images.
-        size: the side of the images in pixels.
+        size: the side of the images in pixels, or their height and width.
         width: channels after the first convolution.
     """
-    side = -(-size // 4)
+    places = math.prod(-(-side // 4) for side in sides(size))
     return nn.Sequential(
         *_layer(channels, width, stride=1),
         *_layer(width, 2 * width, stride=2),
         *_layer(2 * width, 4 * width, stride=2),
         nn.Flatten(),
-        nn.Linear(4 * width * side * side, classes),
+        nn.Linear(4 * width * places, classes),
     )
 
 

@@ -10,6 +10,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bsk.models.size import Size
+
 
 class WideBlock(nn.Module):
     """relu(bn(x)) through two 3x3 convolutions, added to x, or to a 1x1 convolution where shapes change."""
@@ -60,6 +62,6 @@ class WideResNet(nn.Module):
         return logits
 
 
-def wide_resnet(classes: int, channels: int, size: int, depth: int = 34, width: int = 10) -> nn.Module:
+def wide_resnet(classes: int, channels: int, size: Size, depth: int = 34, width: int = 10) -> nn.Module:
     """Return WRN-depth-width, with dropout 0."""
     return WideResNet(classes, channels, depth, width)

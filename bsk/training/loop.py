@@ -15,6 +15,7 @@ from bsk.data.processes import agree, sum_over_processes
 from bsk.data.store import DataFile, Split
 from bsk.errors import DivergedError, StoppedError
 from bsk.models import registry
+from bsk.models.size import Size
 from bsk.perturb.passes import Passes
 from bsk.training.divergence import divergences
 from bsk.training.outputs import Outputs
@@ -57,7 +58,7 @@ class Training:
         return self.settings.epochs * len(self.loader)
 
 
-def new_state(settings: Settings, data: DataFile, channels: int, size: int, device: torch.device) -> State:
+def new_state(settings: Settings, data: DataFile, channels: int, size: Size, device: torch.device) -> State:
     """Return a state before the first update; the weights are drawn from the seed, on the CPU."""
     model = registry.build(
         settings.model,

@@ -54,7 +54,8 @@ def run(
         DivergedError, StoppedError: see `bsk.training.loop.train`.
     """
     split = data.split("train", limit)
-    state = new_state(settings, data, split.images.shape[1], split.images.shape[2], device)
+    height, width = split.images.shape[2:]
+    state = new_state(settings, data, split.images.shape[1], (height, width), device)
     val = data.split("val")
     test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
     header = _header(settings, data, device, limit, tuple(split.images.shape[1:]), len(val.labels))

@@ -106,6 +106,36 @@ def test_a_model_of_others_is_evaluated_by_its_weights(call, trained: Path, toy:
     assert json.loads(done.stdout)["model"] == "cnn-4"
 
 
+@pytest.mark.parametrize("model", ["cnn-4", "oblong:net"])
+def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
+    """What a network accepts is evaluated, by every kind of attack; what it does not is refused in one line."""
+    random, labels = np.random.default_rng(0), np.arange(60, dtype=np.int64) % 3
+    images = random.integers(0, 120, (60, 1, 8, 13), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[0, :, 4 * label : 4 * label + 4] += 100
+    parts = {name: Part(images, labels) for name in ("train", "val", "test")}
+    write(tmp_path / "wide.safetensors", parts, Info("wide", ["a", "b", "c"], 0.1, [0.3], [0.2]))
+    words = ["--data", "wide.safetensors", "--threads", "1", "--quiet"]
+    if ":" in model:
+        (tmp_path / "oblong.py").write_text(
+            "from torch import nn\ndef net(): return nn.Sequential(nn.Flatten(), nn.Linear(8 * 13, 3))\n"
+        )
+        torch.save(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8 * 13, 3)).state_dict(), tmp_path / "w.pt")
+    else:
+        call("train", *words, "--model", model, "--epochs", "1", "--batch-size", "20", "--out", "m.safetensors")
+        torch.save(load_model(tmp_path / "m.safetensors").state_dict(), tmp_path / "w.pt")
+    attacks = ["--attack", "pgd-3,apgd-t,fab-t,square,rays", "--queries", "40", "--limit", "12", "--no-checks"]
+    theirs = call("evaluate", "--model", model, "--weights", "w.pt", *words, *attacks).stdout.splitlines()
+    assert [json.loads(line)["n"] for line in theirs] == [12] * 5
+    if ":" not in model:
+        ours = call("evaluate", "m.safetensors", *words, *attacks).stdout.splitlines()
+        assert [json.loads(line)["correct"] for line in ours] == [json.loads(line)["correct"] for line in theirs]
+    call("attack", "--model", model, "--weights", "w.pt", *words, "--out", "a.safetensors", "--images", "a.png")
+    assert load_file(tmp_path / "a.safetensors")["images"].shape == (60, 1, 8, 13)
+    line = call("evaluate", "--model", "cnn-a", "--weights", "w.pt", *words, check=2).line
+    assert "is for images (3, 32, 32), found (1, 8, 13)" in line
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

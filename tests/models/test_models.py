@@ -42,6 +42,11 @@ def test_every_model_has_a_logit_a_class(name: str) -> None:
         assert model(x).shape == (2, 7)
 
 
+def test_the_linear_layer_of_the_small_network_fits_images_of_any_sides() -> None:
+    for size, places in (((8, 12), 2 * 3), ((12, 8), 3 * 2), ((9, 5), 3 * 2), ((8, 8), 4), (8, 4)):
+        assert network("cnn-4", 10, 3, size)[-1].in_features == 16 * places
+
+
 @pytest.mark.parametrize("name", ["resnet19", "resnet18-0", "wrn-33-10", "wrn-34", "Resnet18", "resnet18-16-4", ""])
 def test_unknown_models_are_named(name: str) -> None:
     with pytest.raises(UsageError, match="--model"):
