@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from bsk.attacks.registry import Attack, Flags, attack_named
+from bsk.data.batches import Share
 from bsk.data.store import open_data
 from bsk.errors import InputError
+from bsk.evaluation import reports
 from bsk.evaluation.circumstances import Bench
 from bsk.evaluation.growing import Growing, key_of
 from bsk.evaluation.ledger import NOWHERE, STANDING, Block, Ledger
-from bsk.evaluation.reports import rays_summary
+from bsk.evaluation.reports import keys_of, rays_summary
 from bsk.evaluation.run import evaluate
 from bsk.evaluation.subjects import Subject
 from bsk.models.registry import build
@@ -214,21 +216,106 @@ def test_a_complete_evaluation_answers_without_the_model(subject: Subject, toy: 
     assert again == first and out.read_bytes() == before
 
 
-def test_whatever_decides_a_verdict_is_in_the_key(subject: Subject, toy: Path, tmp_path: Path) -> None:
+def plain(subject: Subject, toy: Path) -> dict:
+    """The circumstances that the cases below change one by one."""
+    return {"subject": subject, "data": open_data(toy), "attack": "square", "flags": {"classes": 3}, "bench": {}}
+
+
+def keys(case: dict) -> tuple[str, str]:
+    """The key of the record, and that of the blocks of the last stage."""
+    told = {"split": "test", "limit": None, "eps": EPS, "seed": 0, "batch_size": 24, "device": CPU, **case["bench"]}
+    named = attack_named(case["attack"], told["eps"], Flags(**case["flags"]))
+    here = Bench(case["data"], **told)
+    whole, stages = keys_of(case["subject"], named, here, len(here.data.stream(here.split, here.limit).labels))
+    return whole, stages[-1][1]
+
+
+def headed(case: dict, **header: object) -> dict:
+    subject = case["subject"]
+    return {**case, "subject": replace(subject, header={**subject.header, **header})}
+
+
+def flagged(case: dict, attack: str | None = None, **flags: object) -> dict:
+    return {**case, "attack": attack or case["attack"], "flags": {**case["flags"], **flags}}
+
+
+def benched(case: dict, **bench: object) -> dict:
+    return {**case, "bench": {**case["bench"], **bench}}
+
+
+def other_data(case: dict, folder: Path) -> dict:
+    path = folder / "other.safetensors"
+    path.write_bytes(case["data"].path.read_bytes()[:-1] + b"\x07")  # one pixel
+    return {**case, "data": open_data(path)}
+
+
+@pytest.mark.parametrize(
+    ("attack", "change"),
+    [
+        ("square", lambda c, _: {**c, "subject": replace(c["subject"], sha256="1" * 64)}),
+        ("square", lambda c, _: headed(c, model="cnn-8")),
+        ("square", lambda c, _: headed(c, mean=[0.26])),
+        ("square", lambda c, _: headed(c, std=[0.21])),
+        ("square", lambda c, _: headed(c, code="2" * 64)),
+        ("square", other_data),
+        ("square", lambda c, _: benched(c, split="val")),
+        ("square", lambda c, _: benched(c, limit=30)),
+        ("square", lambda c, _: benched(c, eps=0.05)),
+        ("square", lambda c, _: benched(c, seed=1)),
+        ("square", lambda c, _: flagged(c, norm="l2")),
+        ("square", lambda c, _: flagged(c, queries=400)),
+        ("square", lambda c, _: flagged(c, engine="reference")),
+        ("square", lambda c, _: flagged(c, "apgd-t")),
+        ("apgd-t", lambda c, _: flagged(c, classes=10)),
+        ("apgd-ce", lambda c, _: flagged(c, "apgd-dlr")),
+        ("rays", lambda c, _: flagged(c, queries=400)),
+        ("rays", lambda c, _: flagged(c, stop_at_eps=True)),
+        ("pgd-2", lambda c, _: flagged(c, last_iterate=True)),
+        ("pgd-2", lambda c, _: flagged(c, step=0.01)),
+        ("pgd-2", lambda c, _: flagged(c, start="uniform")),
+        ("pgd-2", lambda c, _: flagged(c, "pgd-2x2")),
+        ("pgd-2", lambda c, _: flagged(c, "pgd-3")),
+        ("pgd-2", lambda c, _: flagged(c, "cw-2")),
+    ],
+)
+def test_whatever_decides_a_verdict_is_in_the_keys(subject: Subject, toy: Path, tmp_path: Path, attack, change) -> None:
+    if "reference" in change.__code__.co_consts:
+        pytest.importorskip("pyautoattack")
+    case = flagged(plain(subject, toy), attack)
+    assert all(a != b for a, b in zip(keys(case), keys(change(case, tmp_path)), strict=True))
+
+
+def test_what_decides_no_verdict_is_not_in_the_keys(subject: Subject, toy: Path) -> None:
+    case = plain(subject, toy)
+    assert keys(benched(case, batch_size=7)) == keys(benched(case, share=Share(1, 2))) == keys(case)
+    assert keys(headed(case, method="bs", flags={"gamma": 1})) == keys(case)
+    assert keys(flagged(case, step=0.01, last_iterate=True)) == keys(case), "Square has none of these"
+    checked = keys(benched(case, checks=False))
+    assert checked[0] != keys(case)[0] and checked[1] == keys(case)[1], "checks are in the record, and no verdict"
+
+
+def test_the_reference_has_the_batch_in_its_keys(subject: Subject, toy: Path) -> None:
+    pytest.importorskip("pyautoattack")
+    case = flagged(plain(subject, toy), "apgd-ce", engine="reference", classes=10)
+    assert all(a != b for a, b in zip(keys(case), keys(benched(case, batch_size=7)), strict=True))
+
+
+def test_attacks_that_judge_otherwise_than_before_have_other_keys(
+    subject: Subject, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(plain(subject, toy))
+    monkeypatch.setattr(reports, "ENGINE", reports.ENGINE + 1)
+    assert all(a != b for a, b in zip(before, keys(plain(subject, toy)), strict=True))
+
+
+def test_a_record_a_key(subject: Subject, toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
-    attack = attack_named("pgd-2", EPS, Flags(start="uniform"))
-
-    def key(subject: Subject = subject, attack=attack, **more) -> str:
-        return next(iter(evaluate(subject, [attack], bench(toy, **more), out, lambda *_: None)))["key"]
-
-    other = Subject(subject.model, subject.path, "1" * 64, subject.header)
-    keys = [key(), key(limit=30), key(seed=1), key(eps=0.05), key(split="val"), key(other)]
-    keys += [
-        key(attack=attack_named("pgd-2", EPS, Flags(start="uniform", step=0.01))),
-        key(attack=attack_named("fgsm", EPS)),
+    natural = attack_named("natural", EPS)
+    found = [
+        next(iter(evaluate(subject, [natural], bench(toy, **more), out, lambda *_: None)))["key"]
+        for more in ({}, {"limit": 30}, {"batch_size": 7}, {"seed": 1}, {})
     ]
-    assert len(set(keys)) == len(keys) == len(out.read_text().splitlines())
-    assert key(batch_size=7) == keys[0] and len(out.read_text().splitlines()) == len(keys)
+    assert found[0] == found[2] == found[4] and len(set(found)) == 3 == len(out.read_text().splitlines())
 
 
 def test_the_verdict_on_each_example_stands_beside_the_record(subject: Subject, toy: Path, tmp_path: Path) -> None:
