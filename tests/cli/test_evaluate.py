@@ -1,10 +1,12 @@
 """`bsk evaluate` and `bsk attack` as a shell sees them: others' models, growing files, several processes, pictures."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bsk.cli.app import main
 from bsk.data.store import Info, Part, write
 from bsk.evaluation.subjects import load_model
 from bsk.models.small import cnn
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3,000 test images of the toy's kind."""
-    random = np.random.default_rng(1)
-    labels = np.arange(3000, dtype=np.int64) % 3
-    part = Part(random.integers(0, 256, (3000, 1, 8, 8), dtype=np.uint8), labels)
-    few = Part(part.images[:30], labels[:30])
-    path = tmp_path_factory.mktemp("many") / "toy.safetensors"
-    write(path, {"train": few, "val": few, "test": part}, Info("toy", ["a", "b", "c"], 0.1, [0.25], [0.2]))
-    return path
 
 
 def told(record: dict) -> dict:
@@ -183,28 +174,54 @@ def test_images_are_drawn_and_all_of_them_written(call, trained: Path, toy: Path
     assert not list(tmp_path.glob(".*"))
 
 
-def test_killed_again_and_again_the_record_is_the_same(trained: Path, many: Path, tmp_path: Path) -> None:
-    """kill -9 at random moments; the record and the verdict on each example are those of a whole run."""
-    words = ["evaluate", trained, "--data", many, "--attack", "screen", "--eps", "0.02", "--batch-size", "64"]
-    words += ["--limit", "1500"]
-    command = [sys.executable, "-m", "bsk", *map(str, words), "--threads", "1", "--quiet"]
-    whole = subprocess.run([*command, "--out", tmp_path / "whole.jsonl"], capture_output=True, check=True)
-    kills, grown, out = 0, 0, b""
-    for wait in np.random.default_rng(0).uniform(2.0, 4.0, 6):
-        process = subprocess.Popen([*command, "--out", tmp_path / "r.jsonl"], stdout=subprocess.PIPE)
-        try:
-            out, _ = process.communicate(timeout=wait)
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-            grown += any((tmp_path / "r.examples").glob("*.jsonl"))
-    out = out or subprocess.run([*command, "--out", tmp_path / "r.jsonl"], capture_output=True, check=True).stdout
-    assert kills > 0 and grown > 0 and told(json.loads(out)) == told(json.loads(whole.stdout))
-    assert told(json.loads((tmp_path / "r.jsonl").read_text())) == told(json.loads(whole.stdout))
-    parts = [next((tmp_path / f"{name}.examples").glob("*.safetensors")).read_bytes() for name in ("r", "whole")]
-    assert parts[0] == parts[1]
+class Kept:
+    """`bsk evaluate` in processes that come from one where everything is imported, so that they start at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+        self.monkeypatch, self.words = monkeypatch, words
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["bsk.cli.evaluate", "bsk.evaluation.run", "bsk.evaluation.subjects"])
+
+    def start(self, out: Path) -> multiprocessing.process.BaseProcess:
+        self.monkeypatch.setattr(sys, "argv", [*self.words, "--out", str(out)])  # which the process gets, too
+        process = self.context.Process(target=main)
+        process.start()
+        return process
+
+
+def test_killed_twenty_times_the_record_is_the_same(
+    trained: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 at random moments of `autoattack`; record and verdicts are, byte for byte, those of a whole run."""
+    words = ["bsk", "evaluate", str(trained), "--data", str(toy), "--attack", "autoattack", "--eps", "0.1"]
+    kept = Kept(monkeypatch, [*words, "--limit", "15", "--batch-size", "5", "--threads", "1", "--quiet"])
+    kept.start(tmp_path / "no.folder" / "x").kill()  # everything is imported now
+    begin = time.monotonic()
+    kept.start(tmp_path / "whole.jsonl").join()
+    long = time.monotonic() - begin
+    whole = evaluated(tmp_path / "whole.jsonl")
+    kills, run, going_on = 0, 0, 0
+    random = np.random.default_rng(0)
+    while kills < 20:
+        out = tmp_path / f"{run}.jsonl"
+        going_on += any(out.with_suffix(".examples").glob("*.jsonl"))
+        process = kept.start(out)
+        process.join(random.uniform(0, long / 4))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:  # it came to its end between two kills: the next one starts over
+            assert evaluated(out) == whole
+            run += 1
+    kept.start(tmp_path / f"{run}.jsonl").join()
+    assert evaluated(tmp_path / f"{run}.jsonl") == whole
+    assert going_on >= 10, "most of them found what those before had left"
+
+
+def evaluated(out: Path) -> tuple[str, bytes]:
+    """The record, seconds apart, and the verdict on each example, as bytes."""
+    (record,) = [json.loads(line) for line in out.read_text().splitlines()]
+    return json.dumps(told(record)), (out.with_suffix(".examples") / f"{record['key']}.safetensors").read_bytes()
 
 
 def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Path) -> None:
