@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import statistics
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 
 from benchmarks.attacks import Evaluation
-from benchmarks.autoattack import images, ours, over_processes, robust_cnn, theirs, trained_resnet
+from benchmarks.autoattack import ours, theirs
+from benchmarks.material import Material, Model, material
 from benchmarks.memory import prepare_data_over_data
+from benchmarks.processes import over_processes
 from benchmarks.steps import CPU, Plain, Subject, load_epoch
 from benchmarks.timing import Elsewhere, Ratio, ratio
+from bsk.data.store import Split
 from bsk.models.memory import keep_freed_memory
 from bsk.models.modes import device_name
 
 
 def say(what: str, value: float, limit: str, kept: bool, detail: str = "") -> None:
     """Print a row: the figure, what was promised, whether it holds."""
-    print(f"{what:<58} {value:7.3f}  {limit:<9} {'ok' if kept else 'NOT MET'}  {detail}", flush=True)
+    print(f"{what:<84} {value:7.3f}  {limit:<9} {'ok' if kept else 'NOT MET'}  {detail}", flush=True)
 
 
 def spread(r: Ratio) -> str:
@@ -48,27 +53,34 @@ def main(repeats: int = 9) -> None:
     say("evaluate pgd-100 / its own passes bare (102F + 100Bi)", r.median, "<= 1.10", r.median <= 1.10, spread(r))
     over = prepare_data_over_data()
     say("peak memory of prepare-data / the data", over, "<= 2", over <= 2)
-    autoattack()
+    with tempfile.TemporaryDirectory() as folder:
+        attacks(material(Path(folder)))
 
 
-def autoattack(pairs: int = 3) -> None:
-    """Measure AutoAttack and RayS."""
-    cnn, split = robust_cnn(), images(64)
-    resnet, few = trained_resnet(images(2000)), images(32)
-    for name, model, some, repeats, least in (("cnn_a", cnn, split, pairs, 5.0), ("resnet18-16", resnet, few, 1, 1.5)):
-        runs = [(theirs(model, some), ours(model, some)) for _ in range(repeats)]
-        faster = statistics.median(their[0] / our[0] for their, our in runs)
-        (their, our) = runs[0]
-        detail = f"{their[0]:.1f} s and {our[0]:.1f} s; {their[1]} and {our[1]} of {len(some.labels)} stand"
-        say(f"pyautoattack / autoattack, {name}", faster, f">= {least}", faster >= least, detail)
-        bare = statistics.median(our[0] / our[2].bare() for _, our in runs)
-        say(f"autoattack / its own passes bare, {name}", bare, "<= 2.0", bare <= 2.0)
-    runs_of_rays = [ours(cnn, split, "rays", queries=1000) for _ in range(pairs)]
-    bare = statistics.median(seconds / recorder.bare() for seconds, _, recorder in runs_of_rays)
-    say("rays / its own forwards bare, cnn_a", bare, "<= 1.4", bare <= 1.4)
-    many = images(256)
-    faster = statistics.median(over_processes(many, 1) / over_processes(many, 2) for _ in range(pairs))
-    say("one process of one thread / two, screen, cnn_a", faster, ">= 1.7", faster >= 1.7)
+def attacks(given: Material) -> None:
+    """Measure AutoAttack and RayS: a small network at 2/255, and one that `bsk train` made at its own radius."""
+    small, trained = given.small(), given.trained()
+    autoattack(small, given.images(64), 2 / 255, 2, 5.0)
+    autoattack(trained, given.images(64), 8 / 255, 1, 1.5)
+    runs = [ours(small.model, given.images(64), 2 / 255, "rays", queries=1000) for _ in range(3)]
+    over = statistics.median(seconds / calls.bare(small.model) for seconds, _, calls in runs)
+    say(f"rays / its own forwards bare, {small.name}, 64 images", over, "<= 1.4", over <= 1.4)
+    pairs = [[over_processes(small.path, given.data.path, world, 256, 2 / 255) for world in (1, 2)] for _ in range(2)]
+    faster, detail = statistics.median(one / two for one, two in pairs), "{:.1f} s and {:.1f} s".format(*pairs[0])
+    say(f"one process of one thread / two, screen, {small.name}, 256 images", faster, ">= 1.7", faster >= 1.7, detail)
+
+
+def autoattack(model: Model, images: Split, eps: float, pairs: int, least: float) -> None:
+    """Measure AutoAttack against the authors' code, at least so many times as fast, and against its passes."""
+    name = f"{model.name}, {len(images.labels)} images, {round(eps * 255)}/255"
+    runs = [(theirs(model.model, images, eps), ours(model.model, images, eps)) for _ in range(pairs)]
+    faster = statistics.median(their[0] / our[0] for their, our in runs)
+    their, our = runs[0]
+    detail = f"{their[0]:.1f} s and {our[0]:.1f} s; {their[1]} and {our[1]} stand"
+    say(f"pyautoattack / autoattack, {name}", faster, f">= {least}", faster >= least, detail)
+    bare = [our[2].bare(model.model) for _, our in runs]
+    over = statistics.median(our[0] / alone for (_, our), alone in zip(runs, bare, strict=True))
+    say(f"autoattack / its own passes bare, {name}", over, "<= 2.0", over <= 2.0, f"bare {bare[0]:.1f} s")
 
 
 if __name__ == "__main__":

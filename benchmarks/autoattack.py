@@ -1,125 +1,109 @@
-"""What AutoAttack and RayS cost: against the authors' code, against their own passes run bare, over processes."""
+"""What AutoAttack and RayS cost: against the authors' code, and against their own passes run bare."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from benchmarks.attacks import small_cnn
-from benchmarks.steps import CIFAR, CPU, random_images
-from bsk.attacks.registry import Flags, attack_named
-from bsk.data.batches import Share, to_unit
-from bsk.data.sources import prepare
-from bsk.data.store import Split, open_data
+from benchmarks.steps import CPU
+from bsk.attacks.outcome import Outcome
+from bsk.attacks.registry import Attack, Flags, attack_named
+from bsk.data.store import Split
 from bsk.evaluation.verdicts import exact, judge
-from bsk.models.foreign import foreign_model
 from bsk.models.memory import keep_freed_memory
-from bsk.models.registry import build
+from bsk.perturb.ascent import Model
 
-EPS = 2 / 255
-SHARED = Path(os.environ.get("BSK_SHARED", Path(__file__).parents[2] / "shared"))
-
-
-def images(n: int) -> Split:
-    """Return n real CIFAR-10 test images where they are at hand, else random ones."""
-    archive = SHARED / "data" / "cifar10-subset-exact-python.tar.gz"
-    if not archive.exists():
-        pixels, labels = random_images(n)
-        return Split(pixels, labels, torch.arange(n))
-    with tempfile.TemporaryDirectory() as folder:
-        prepare("cifar10", str(archive), Path(folder) / "c.safetensors")
-        return open_data(Path(folder) / "c.safetensors").split("test", n)
+SAMPLE = 20  # calls of one kind that are timed
 
 
-def robust_cnn() -> nn.Module:
-    """Return the adversarially trained cnn_a where it is at hand, else the same network untrained."""
-    weights = SHARED / "models" / "cnn_a_adv.model"
-    if weights.exists():
-        return foreign_model("cnn-a", weights, classes=10, channels=3, size=32, device=CPU).model
-    return small_cnn()
+class Calls:
+    """The model calls that the stages of an attack ask for: how often with how many rows, and if for a gradient."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.kinds: Counter[tuple[int, bool]] = Counter()
+
+    def of(self, attack: Attack) -> Attack:
+        """Return the attack with the calls of its stages counted here, as they come from the stages."""
+        return replace(attack, stages=tuple(replace(stage, run=self._heard(stage.run)) for stage in attack.stages))
+
+    def _heard(self, run: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        def heard(model: Model, *arguments: Any, **parameters: Any) -> Outcome:
+            def forward(x: Tensor) -> Tensor:
+                self.kinds[len(x), x.requires_grad] += 1
+                return model(x)
+
+            return run(forward, *arguments, **parameters)
+
+        return heard
+
+    def bare(self, model: nn.Module) -> float:
+        """Return the seconds that the passes alone take, which the algorithm cannot do without.
+
+        Every call is replayed with the rows that its stage asked for, not those that `bsk` fills the batch up with:
+        forward, and back to the images where the stage wanted the gradient. Nothing is done before, between or after:
+        no loss, no step, no projection, no choice of who stays. Of each kind of call up to 20 are timed, and their
+        mean stands for all of the kind.
+        """
+        x = torch.rand(max(n for n, _ in self.kinds), 3, 32, 32).contiguous(memory_format=torch.channels_last)
+        with exact(model):
+            _pass(model, x, True)
+            return sum(count * _mean(model, x[:n], wanted, count) for (n, wanted), count in self.kinds.items())
 
 
-def trained_resnet(train: Split) -> nn.Module:
-    """Return a resnet18-16 after 200 updates of Fast AT's kind: enough that some images stand at 2/255."""
-    model = build("resnet18-16", classes=10, channels=3, size=32, mean=CIFAR.mean, std=CIFAR.std, seed=1)
-    optimiser = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-    order = torch.Generator().manual_seed(0)
-    for _ in range(200):
-        rows = torch.randint(0, len(train.labels), (64,), generator=order)
-        x, y = to_unit(train.take(rows)), train.labels[rows]
-        leaf = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(leaf), y), leaf)
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model((x + EPS * gradient.sign()).clamp(0, 1)), y).backward()
-        optimiser.step()
-    return model.eval()
+def _mean(model: nn.Module, x: Tensor, wanted: bool, count: int) -> float:
+    times = min(count, SAMPLE)
+    start = time.perf_counter()
+    for _ in range(times):
+        _pass(model, x, wanted)
+    return (time.perf_counter() - start) / times
 
 
-class Recorder(nn.Module):
-    """Passes images on, and remembers how many came each time, and if their gradient was wanted."""
-
-    def __init__(self, model: nn.Module) -> None:
-        """Wrap a model."""
-        super().__init__()
-        self.model = model
-        self.calls: list[tuple[int, bool]] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits."""
-        self.calls.append((len(x), x.requires_grad))
-        logits: Tensor = self.model(x)
-        return logits
-
-    def bare(self) -> float:
-        """Return the seconds that the same calls take with nothing between them."""
-        x = torch.rand(max(n for n, _ in self.calls), 3, 32, 32).contiguous(memory_format=torch.channels_last)
-        with exact(self.model):
-            start = time.perf_counter()
-            for n, wanted in self.calls:
-                leaf = x[:n].detach().requires_grad_(wanted)
-                if wanted:
-                    torch.autograd.grad(self.model(leaf).sum(), leaf)
-                else:
-                    with torch.no_grad():
-                        self.model(leaf)
-            return time.perf_counter() - start
+def _pass(model: nn.Module, x: Tensor, wanted: bool) -> None:
+    leaf = x.detach().requires_grad_(wanted)
+    with torch.set_grad_enabled(wanted):
+        logits = model(leaf)
+    if wanted:
+        torch.autograd.grad(logits.sum(), leaf)
 
 
-def ours(model: nn.Module, split: Split, name: str = "autoattack", **flags: int) -> tuple[float, int, Recorder]:
+def ours(
+    model: nn.Module, split: Split, eps: float, name: str = "autoattack", **flags: int
+) -> tuple[float, int, Calls]:
     """Return seconds, examples left standing and the calls of an attack as `bsk evaluate` runs it."""
     keep_freed_memory()
-    recorder = Recorder(model)
-    attack = attack_named(name, EPS, Flags(**flags))  # type: ignore[arg-type]
+    calls = Calls()
+    attack = calls.of(attack_named(name, eps, Flags(**flags)))  # type: ignore[arg-type]
     start = time.perf_counter()
-    ledger = judge(recorder, split, attack, eps=EPS, seed=0, batch_size=128, device=CPU)
-    return time.perf_counter() - start, int(ledger.standing.sum()), recorder
+    ledger = judge(model, split, attack, eps=eps, seed=0, batch_size=128, device=CPU)
+    return time.perf_counter() - start, int(ledger.standing.sum()), calls
 
 
-def theirs(model: nn.Module, split: Split) -> tuple[float, int]:
+def theirs(model: nn.Module, split: Split, eps: float) -> tuple[float, int]:
     """Return seconds and examples left standing of the authors' standard version, in a process of its own."""
     context = mp.get_context("spawn")
     results = context.SimpleQueue()
-    worker = context.Process(target=_theirs, args=(model, split, torch.get_num_threads(), results))
+    worker = context.Process(target=_theirs, args=(model, split, eps, torch.get_num_threads(), results))
     worker.start()
     seconds, standing = results.get()
     worker.join()
     return float(seconds), int(standing)
 
 
-def _theirs(model: nn.Module, split: Split, threads: int, results: Any) -> None:
+def _theirs(model: nn.Module, split: Split, eps: float, threads: int, results: Any) -> None:
     import pyautoattack
 
     torch.set_num_threads(threads)
     model = model.to(memory_format=torch.contiguous_format)
     x, y = (split.images.float() / 255).contiguous(), split.labels
-    engine = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, version="standard", seed=0, device="cpu")
+    engine = pyautoattack.AutoAttack(model, norm="Linf", eps=eps, version="standard", seed=0, device="cpu")
     with torch.no_grad():
         model(x)
     start = time.perf_counter()
@@ -128,37 +112,3 @@ def _theirs(model: nn.Module, split: Split, threads: int, results: Any) -> None:
     with torch.no_grad():
         standing = int((model(x_adv).argmax(dim=1) == y).sum())
     results.put((seconds, standing))
-
-
-def over_processes(split: Split, world: int) -> float:
-    """Return the seconds of `world` processes of one thread that share an evaluation, from ready to done."""
-    context = mp.get_context("spawn")
-    ready, seconds = context.Barrier(world), context.Queue()
-    workers = [context.Process(target=_share, args=(rank, world, split, ready, seconds)) for rank in range(world)]
-    for worker in workers:
-        worker.start()
-    longest = max(float(seconds.get()) for _ in workers)
-    for worker in workers:
-        worker.join()
-    return longest
-
-
-def _share(rank: int, world: int, split: Split, ready: Any, seconds: Any) -> None:
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    model, share = robust_cnn(), Share(rank, world)
-    mine = Split(*(share.of(part) for part in (split.images, split.labels, split.index)))
-    attack = attack_named("screen", EPS)
-    judge(
-        model,
-        Split(mine.images[:8], mine.labels[:8], mine.index[:8]),
-        attack,
-        eps=EPS,
-        seed=0,
-        batch_size=128,
-        device=CPU,
-    )
-    ready.wait()
-    start = time.perf_counter()
-    judge(model, mine, attack, eps=EPS, seed=0, batch_size=128, device=CPU)
-    seconds.put(time.perf_counter() - start)

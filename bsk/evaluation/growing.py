@@ -74,6 +74,10 @@ class Growing:
         checkpoints.save(self.examples, tensors, {**header, "kind": KIND, "key": self.key})
         if self.finished() is None:  # another may have been faster
             records.append(self.out, record)
+        self.clean()
+
+    def clean(self) -> None:
+        """Remove the blocks that no evaluation takes up once the record is there, as one killed before may leave."""
         with naming_the_file(self._whole):
             self._whole.unlink(missing_ok=True)
 

@@ -59,6 +59,8 @@ def evaluate(
             if growing and bench.share.rank == 0:
                 stages = [stage.name for stage in attack.stages]
                 growing.finish(record, verdict_tensors(ledger, examples), {"attack": attack.name, "stages": stages})
+        elif growing and bench.share.rank == 0:
+            growing.clean()
         yield record
 
 

@@ -335,6 +335,17 @@ def test_the_verdict_on_each_example_stands_beside_the_record(subject: Subject, 
         assert record["after"][name] == pytest.approx(float(standing.float().mean()))
 
 
+def test_blocks_that_outlived_their_record_are_cleaned_by_the_next_run(subject: Subject, toy: Path, tmp_path) -> None:
+    """As a kill between the record and their removal leaves them; those of the stages are for others, and stay."""
+    out, natural = tmp_path / "r.jsonl", attack_named("natural", EPS)
+    (record,) = evaluate(subject, [natural], bench(toy), out, lambda *_: None)
+    (stage,) = (tmp_path / "r.examples").glob("natural-*.jsonl")
+    left = tmp_path / "r.examples" / f"{record['key']}.jsonl"
+    left.write_bytes(stage.read_bytes())
+    assert list(evaluate(subject, [natural], bench(toy), out, lambda *_: None)) == [record]
+    assert not left.exists() and stage.exists()
+
+
 GOOD = {"stage": 0, "rows": [0], "fooled": [0], "distance": [None], "forward": [1], "backward": [0], "seconds": 1}
 
 
