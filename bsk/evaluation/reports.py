@@ -49,9 +49,14 @@ def facts_of(subject: Subject, stages: Sequence[Stage], bench: Bench, n: int) ->
 
 
 def keys_of(subject: Subject, attack: Attack, bench: Bench, n: int) -> tuple[str, list[tuple[str, str]]]:
-    """Return the key of an evaluation's record, and for each stage its name and the key of all stages up to it."""
+    """Return the key of an evaluation's record, and for each stage its name and the key of all stages up to it.
+
+    A record answers on any device. Blocks are of one kind of device, for its last bits are its own: an evaluation that
+    was stopped on another starts over, so that `device` is true of the whole record.
+    """
     whole = {**facts_of(subject, attack.stages, bench, n), "attack": attack.name, "checks": bench.checks}
-    up_to = [key_of(facts_of(subject, attack.stages[: k + 1], bench, n)) for k in range(len(attack.stages))]
+    begun = [attack.stages[: k + 1] for k in range(len(attack.stages))]
+    up_to = [key_of({**facts_of(subject, stages, bench, n), "device": bench.device.type}) for stages in begun]
     return key_of(whole), [(stage.name, key) for stage, key in zip(attack.stages, up_to, strict=True)]
 
 

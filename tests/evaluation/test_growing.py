@@ -294,6 +294,12 @@ def test_what_decides_no_verdict_is_not_in_the_keys(subject: Subject, toy: Path)
     assert checked[0] != keys(case)[0] and checked[1] == keys(case)[1], "checks are in the record, and no verdict"
 
 
+def test_blocks_are_of_one_kind_of_device_and_a_record_answers_on_any(subject: Subject, toy: Path) -> None:
+    case = plain(subject, toy)
+    first, second = (keys(benched(case, device=torch.device("cuda", i))) for i in (0, 1))
+    assert first == second and first[0] == keys(case)[0] and first[1] != keys(case)[1]
+
+
 def test_the_reference_has_the_batch_in_its_keys(subject: Subject, toy: Path) -> None:
     pytest.importorskip("pyautoattack")
     case = flagged(plain(subject, toy), "apgd-ce", engine="reference", classes=10)
