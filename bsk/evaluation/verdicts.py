@@ -104,7 +104,7 @@ def judge(
                 with own_randomness(device, seed, stage.name, int(examples.index[rows[0]])):
                     found.append(run(rows))
                 hooks.grow(found[-1])
-                hooks.watch(_progress(ledger, found, attack, number))
+                hooks.watch(_progress(ledger, found, attack, number, share.world))
             for block in _gathered(found, len(examples.labels), number, share, device):
                 ledger.add(block)
             if len(ledger.due(number)):
@@ -194,17 +194,21 @@ def _gathered(found: list[Block], n: int, number: int, share: Share, device: tor
     return [whole]
 
 
-def _progress(ledger: Ledger, found: list[Block], attack: Attack, number: int, ended: bool = False) -> Progress:
-    """Count what is done and what is left; an example that falls leaves nothing more to do."""
-    fallen = sum(int(block.fooled.sum()) for block in found)
-    met = sum(len(block.rows) for block in found)
-    standing = int(ledger.standing.sum()) - fallen
-    costs = [stage.passes for stage in attack.stages]
-    left_here = int(ledger.standing.sum()) - int((ledger.standing & (ledger.done > number)).sum()) - met
-    left = 0 if ended else left_here * costs[number]
-    left += standing * sum(costs[number + 1 :])
+def _progress(
+    ledger: Ledger, found: list[Block], attack: Attack, number: int, world: int = 1, ended: bool = False
+) -> Progress:
+    """Count what is done and what is left; an example that falls leaves nothing more to do.
+
+    Of several processes each knows its own blocks of this stage: what is done and left takes the others to be as far,
+    `standing` counts nobody as fallen who may stand.
+    """
+    costs, due = [stage.passes for stage in attack.stages], len(ledger.due(number))
+    standing, fallen = int(ledger.standing.sum()), sum(int(block.fooled.sum()) for block in found)
+    met = min(due, world * sum(len(block.rows) for block in found))
+    left = 0 if ended else (due - met) * costs[number]
+    left += max(0, standing - world * fallen) * sum(costs[number + 1 :])
     done = sum(int((ledger.done > k).sum()) * cost for k, cost in enumerate(costs)) + met * costs[number]
-    return Progress(attack.stages[number].name, standing, len(ledger.done), done, done + left, ended)
+    return Progress(attack.stages[number].name, standing - fallen, len(ledger.done), done, done + left, ended)
 
 
 @contextlib.contextmanager

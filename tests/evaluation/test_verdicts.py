@@ -14,7 +14,8 @@ from bsk.attacks.registry import Flags, attack_named
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
 from bsk.errors import InputError
-from bsk.evaluation.verdicts import Hooks, exact, judge, steady
+from bsk.evaluation.ledger import Block, Ledger
+from bsk.evaluation.verdicts import Hooks, _progress, exact, judge, steady
 from bsk.files.bits import decode_correct, encode_correct
 from bsk.models.normalised import Normalised
 from bsk.models.registry import build
@@ -110,6 +111,22 @@ def test_passes_are_counted_as_fooled_examples_leave(model, split: Split) -> Non
     attack = attack_named("pgd-4", 0.01, Flags(last_iterate=True))
     last = judge(model, split, attack, eps=0.01, seed=0, batch_size=75, device=CPU)
     assert last.forward.tolist() == [5] * 75 and last.backward.tolist() == [4] * 75
+
+
+def test_progress_counts_the_work_of_all_processes() -> None:
+    """Of 20 images 2 are wrong as they are; then this process, one of two, has attacked 4 and fooled 3 of them."""
+    attack, ledger, rows = attack_named("screen", 0.1, Flags(classes=10)), Ledger(20), torch.arange(20)
+    cost = [stage.passes for stage in attack.stages]
+    assert cost == [1, 200, 1800]
+    none = torch.zeros(20, dtype=torch.int64)
+    ledger.add(Block(0, rows, rows < 2, torch.zeros(20), none, none, 0.0))
+    four = Block(1, rows[2:6], torch.tensor([True, True, True, False]), torch.zeros(4), none[:4], none[:4], 0.0)
+    one, two = (_progress(ledger, [four], attack, 1, world) for world in (1, 2))
+    assert (one.standing, one.n, one.done, one.total - one.done) == (15, 20, 20 + 800, 14 * 200 + 15 * 1800)
+    assert (two.standing, two.n, two.done, two.total - two.done) == (15, 20, 20 + 1600, 10 * 200 + 12 * 1800)
+    rest = Block(1, rows[6:16], torch.ones(10, dtype=torch.bool), torch.zeros(10), none[:10], none[:10], 0.0)
+    late = _progress(ledger, [four, rest], attack, 1, 2)
+    assert (late.standing, late.done, late.total) == (5, 20 + 18 * 200, 20 + 18 * 200), "never more than there is"
 
 
 def test_eps_zero_is_natural_accuracy(model, split: Split) -> None:
