@@ -1,0 +1,104 @@
+"""`python -m benchmarks.parity`: verdicts of bsk against the authors' code, attack by attack on the same images.
+
+It needs the published models and CIFAR-10 images in `../shared` or `$BSK_SHARED`, and takes half an hour.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.material import ARCHIVE, PUBLISHED, SHARED, material, published
+from benchmarks.steps import CPU
+from bsk.attacks.reference import installed
+from bsk.attacks.registry import ENSEMBLES, Flags, attack_named
+from bsk.data.store import Split
+from bsk.evaluation.verdicts import exact, judge
+from bsk.files import records
+from bsk.models.modes import device_name
+from bsk.perturb.draws import example_draws
+from bsk.version import VERSION
+
+EPS, N = 2 / 255, 200
+ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
+UNION = tuple(stage.name for stage in ENSEMBLES["autoattack"](Flags()))
+SEEDS = (0, 1)  # of the reference: how much it differs from itself
+RECORD = Path(__file__).parents[1] / "results" / "parity.jsonl"
+COLUMNS = ("model", "attack", "bsk", "reference", "different", "reference_again", "bsk_seconds", "reference_seconds")
+
+Verdicts = tuple[Tensor, float]  # which of n examples stand, and seconds of one thread
+
+
+def ours(model: nn.Module, images: Split, name: str) -> Verdicts:
+    """Return which examples stand after one attack of bsk, alone, with the standard version's settings."""
+    start = time.process_time()
+    ledger = judge(model, images, attack_named(name, EPS), eps=EPS, seed=0, batch_size=len(images.labels), device=CPU)
+    return ledger.standing, time.process_time() - start
+
+
+def theirs(model: nn.Module, images: Split, name: str, seed: int) -> Verdicts:
+    """Return which examples stand after one attack of the authors' standard version, alone, all images at once."""
+    stage = attack_named(name, EPS, Flags(engine="reference")).stages[-1]
+    x, draws = images.images.float() / 255, example_draws(seed, name, images.index.tolist())
+    start = time.process_time()
+    with exact(model):
+        found = stage(model, x.contiguous(), images.labels, draws, EPS)
+    return ~found.fooled, time.process_time() - start
+
+
+def rows(name: str, images: Split) -> Iterator[dict[str, Any]]:
+    """Yield a row for each attack on one model, and one for the union that AutoAttack is.
+
+    `bsk` and `reference` are how many of the n images stand, `different` on how many the two disagree, and
+    `reference_again` on how many the reference disagrees with itself under another seed. Seconds are of one core.
+    """
+    path = SHARED / "models" / PUBLISHED[name]
+    model = published(name, path).requires_grad_(False)
+    plain = published(name, path).requires_grad_(False).to(memory_format=torch.contiguous_format)
+    found: dict[str, list[Verdicts]] = {}
+    facts = {"model": name, "weights_sha256": records.sha256(path), "eps": EPS, "n": len(images.labels)}
+    for attack in ATTACKS:
+        found[attack] = [ours(model, images, attack), *(theirs(plain, images, attack, seed) for seed in SEEDS)]
+        yield {**facts, "attack": attack, **_row(found[attack])}
+    stands = zip(*(found[attack] for attack in UNION), strict=True)
+    union = [(torch.stack([s for s, _ in each]).all(dim=0), sum(t for _, t in each)) for each in stands]
+    yield {**facts, "attack": "autoattack", **_row(union)}
+
+
+def _row(found: list[Verdicts]) -> dict[str, Any]:
+    (our, seconds), (their, their_seconds), (again, _) = found
+    return {
+        "bsk": int(our.sum()),
+        "reference": int(their.sum()),
+        "different": int((our != their).sum()),
+        "reference_again": int((their != again).sum()),
+        "bsk_seconds": round(seconds, 1),
+        "reference_seconds": round(their_seconds, 1),
+    }
+
+
+def main(out: Path = RECORD) -> None:
+    """Print a table and write its rows, each as it is known."""
+    if not ARCHIVE.exists():
+        sys.exit(f"{ARCHIVE}: no such file; set BSK_SHARED to the folder of real images and models")
+    torch.set_num_threads(1)
+    made = {"device": device_name(CPU), "threads": 1, "torch": torch.__version__, "package": installed()}
+    out.unlink(missing_ok=True)
+    print(*COLUMNS, sep="\t")
+    with tempfile.TemporaryDirectory() as folder:
+        data = material(Path(folder)).data
+        for name in PUBLISHED:
+            for row in rows(name, data.split("test", N)):
+                print(*(row[column] for column in COLUMNS), sep="\t", flush=True)
+                records.append(out, {**row, "data_sha256": data.sha256, "version": VERSION, **made})
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

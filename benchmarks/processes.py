@@ -1,0 +1,64 @@
+"""What a second process brings to an evaluation."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+from benchmarks.steps import CPU
+from bsk.attacks.registry import attack_named
+from bsk.data.processes import process_group
+from bsk.data.store import open_data
+from bsk.evaluation.circumstances import Bench
+from bsk.evaluation.run import evaluate
+from bsk.evaluation.subjects import foreign_subject
+from bsk.models.memory import keep_freed_memory
+
+
+def over_processes(weights: Path, data: Path, world: int, n: int, eps: float) -> float:
+    """Return the seconds of `screen` on n images by `world` processes of one thread, as torchrun would start them.
+
+    They do all that `bsk evaluate --out F.jsonl` does, the checks too, which are not shared. What is not timed is
+    what does not grow with the work: starting Python, loading, and a first look at the images (`natural`), at whose
+    end all processes have met.
+    """
+    context = mp.get_context("spawn")
+    seconds = context.SimpleQueue()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = (world, port, weights, data, n, eps, seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "r.jsonl"
+        workers = [context.Process(target=_work, args=(rank, *arguments, out)) for rank in range(world)]
+        for worker in workers:
+            worker.start()
+        longest = max(float(seconds.get()) for _ in workers)
+        for worker in workers:
+            worker.join()
+    return longest
+
+
+def _work(
+    rank: int, world: int, port: int, weights: Path, data: Path, n: int, eps: float, seconds: Any, out: Path
+) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    if world > 1:  # what torchrun tells each process
+        told = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in told.items()})
+    images = open_data(data)
+    subject = foreign_subject("cnn-a", weights, images, None, None, CPU)
+    with process_group(CPU) as share:
+        bench = Bench(images, "test", n, eps, 0, 128, CPU, share)
+        list(evaluate(subject, [attack_named("natural", eps)], bench, None, lambda *_: None))
+        start = time.perf_counter()
+        list(evaluate(subject, [attack_named("screen", eps)], bench, out, lambda *_: None))
+        seconds.put(time.perf_counter() - start)
