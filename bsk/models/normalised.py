@@ -26,5 +26,15 @@ class Normalised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes)."""
-        logits: Tensor = self.network((x - self.mean) / self.std)
+        mean, std = (_plane(each, x) for each in (self.mean, self.std))
+        logits: Tensor = self.network((x - mean) / std)
         return logits
+
+
+def _plane(values: Tensor, x: Tensor) -> Tensor:
+    """Return a number a channel, (1, C, 1, 1), as an image in the memory format of images x.
+
+    With three numbers spread over channels-last images, torch subtracts and divides value by value: six times as
+    slow, and a seventh of the small CNN's forward pass. The result is the same to the bit.
+    """
+    return torch.empty_like(x.detach()[:1], dtype=values.dtype).copy_(values)

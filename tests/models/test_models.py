@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from bsk.errors import UsageError
 from bsk.models.modes import eval_mode
+from bsk.models.normalised import Normalised
 from bsk.models.registry import MODELS, build, network
 
 
@@ -32,6 +33,17 @@ def test_stages_have_the_sides_of_the_paper_s_code(name: str, size: int, sides: 
         block.register_forward_hook(lambda m, i, out: seen.append(out.shape[-1]))
     model(torch.rand(2, 3, size, size))
     assert sorted(set(seen), reverse=True) == sorted(set(sides), reverse=True)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_normalisation_keeps_layout_and_bits(layout: torch.memory_format) -> None:
+    model = Normalised(torch.nn.Identity(), [0.1, 0.2, 0.4], [0.5, 0.3, 0.7])
+    x = torch.rand(4, 3, 5, 6).contiguous(memory_format=layout).requires_grad_()
+    found = model(x)
+    assert torch.equal(found, (x - model.mean) / model.std) and found.is_contiguous(memory_format=layout)
+    weights = torch.rand(4, 3, 5, 6)
+    assert torch.equal(torch.autograd.grad((found * weights).sum(), x)[0], weights / model.std)
+    assert model(x[:0]).shape == (0, 3, 5, 6) and model(x.detach().double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", [*MODELS, "wrn-16-2", "cnn-8", "resnet50-8"])
