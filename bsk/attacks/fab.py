@@ -13,6 +13,7 @@ from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length, per_image
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.losses import margin_to
+from bsk.perturb.pixels import to_images, to_rows
 
 ALPHA_MAX, ETA, BETA = 0.1, 1.05, 0.9  # bias to the image, overshoot, way back after success
 SHORTEST = 1e-8  # of a step, so that the bias is defined
@@ -91,13 +92,14 @@ def _step(search: Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
 
     Source: eq. (8) to (10).
     """
-    x, x_clean, w = (each.flatten(1) for each in (search.x, search.x_clean, normal))
-    gap_clean = gap + ((x_clean - x) * w).sum(dim=1)  # of the linearised g at the clean image
-    d, far = onto_plane(torch.cat([x, x_clean]), torch.cat([w, w]), torch.cat([gap, gap_clean]), norm)
-    (d, d_clean), (far, far_clean) = (each.tensor_split(2) for each in (d, far.clamp(min=SHORTEST)))
+    x, x_clean, w = (to_rows(each) for each in (search.x, search.x_clean, normal))
+    gap_clean = gap + torch.linalg.vecdot(x_clean - x, w)  # of the linearised g at the clean image
+    d, far = onto_plane(x, w, gap, norm)
+    d_clean, far_clean = onto_plane(x_clean, w, gap_clean, norm)
+    far, far_clean = far.clamp(min=SHORTEST), far_clean.clamp(min=SHORTEST)
     alpha = (far / (far + far_clean)).clamp_(max=ALPHA_MAX)[:, None]
     moved = torch.lerp(torch.add(x, d, alpha=ETA), torch.add(x_clean, d_clean, alpha=ETA), alpha).clamp_(0.0, 1.0)
-    return moved.view_as(search.x)
+    return to_images(moved, search.x.shape)
 
 
 def _go_on(search: Search, wrong: Tensor, tally: Tally, eps: float, norm: str) -> Search:

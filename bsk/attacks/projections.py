@@ -23,8 +23,8 @@ def onto_plane(t: Tensor, w: Tensor, c: Tensor, norm: str) -> tuple[Tensor, Tens
 
     Source: Hein & Andriushchenko (2017) for the problem; Croce & Hein (2020), FAB, solve it by sorting.
     """
-    sign = -w.sign() * c.sign()[:, None]
-    room = torch.where(sign > 0, 1 - t, t)
+    sign = w.sign().mul_(-c.sign()[:, None])
+    room = (sign.clamp(min=0.0) - t).abs_()  # to 1 or to 0; a CPU is ten times as slow to choose by a mask
     weight = w.abs()
     speed = None if norm == "linf" else weight
     r = _radius(weight, room, speed, c.abs())
@@ -41,15 +41,16 @@ def _radius(weight: Tensor, room: Tensor, speed: Tensor | None, need: Tensor) ->
     rows = torch.arange(len(r), device=r.device)
     for _ in range(MOST):
         at = r[rows]
-        free = room > (at[:, None] if speed is None else at[:, None] * speed)
-        stopped = (gain * ~free).sum(dim=1)
-        better = ((need - stopped) / (slope * free).sum(dim=1)).clamp_(max=FAR)  # root of the tangent at r
+        free = (room - (at[:, None] if speed is None else at[:, None] * speed)).sign_().clamp_(min=0.0)  # 1 or 0
+        steep = torch.linalg.vecdot(slope, free)
+        stopped = torch.linalg.vecdot(gain, 1 - free)
+        better = ((need - stopped) / steep).clamp_(max=FAR)  # root of the tangent at r
         rises = better > at * (1 + PRECISION)
         r[rows] = torch.where(rises, better, at)
         left = rises.nonzero().squeeze(1)
         if len(left) == 0:
             break
         if 2 * len(left) < len(rows):  # most rows are done after two steps
-            rows, room, slope, gain, need = (each[left] for each in (rows, room, slope, gain, need))
-            speed = None if speed is None else speed[left]
+            rows, room, slope, gain, need = (each.index_select(0, left) for each in (rows, room, slope, gain, need))
+            speed = None if speed is None else speed.index_select(0, left)
     return r

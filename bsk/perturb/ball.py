@@ -112,8 +112,10 @@ def region(x: Tensor, eps: float, norm: str) -> Region:
 
 def length(d: Tensor, norm: str) -> Tensor:
     """Return the norm of each image or row of d, (N, ...): shape (N,)."""
-    flat = d.flatten(1)
-    return flat.abs().amax(dim=1) if norm == "linf" else torch.linalg.vector_norm(flat, dim=1)
+    if norm == "linf":
+        return d.abs().amax(dim=tuple(range(1, d.dim())))
+    euclidean: Tensor = torch.linalg.vector_norm(d.flatten(1), dim=1)
+    return euclidean
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:

@@ -32,8 +32,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     Source: Carlini & Wagner (2017), without the clamp at zero: fooled examples leave the batch instead.
     """
     logits = _full(logits)
-    label = F.one_hot(y, logits.shape[1]).bool()
-    others = logits.masked_fill(label, -torch.inf).amax(dim=1)
+    others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
     return others - logits.gather(1, y[:, None]).squeeze(1)
 
 
