@@ -6,14 +6,15 @@ import math
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bsk.perturb.ball import ball_around, length, per_image
 from bsk.perturb.draws import ExampleDraws
+from bsk.perturb.pixels import to_images, to_rows
 
 P_INIT = 0.8  # share of the pixels that the first squares cover
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which that share is halved
-AHEAD = 64  # queries whose random numbers are drawn at once
 TINY = 1e-12
 
 
@@ -26,129 +27,140 @@ def side(query: int, height: int, width: int) -> int:
     return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
 
+class Sides:
+    """The sides of the squares of many steps, by how often the share of the pixels was halved before."""
+
+    def __init__(self, x: Tensor, odd: bool = False) -> None:
+        """Take images (N, C, H, W); L2's sides are odd, and 3 at least, where the image is large enough."""
+        height, width = x.shape[2:]
+        sides = [side(query, height, width) for query in (0, *(each + 1 for each in HALVINGS))]
+        if odd:
+            sides = [min(max(each, 3) | 1, height, width) for each in sides]
+        self.all = sides
+        self.table, self.after = torch.tensor(sides, device=x.device), torch.tensor(HALVINGS, device=x.device)
+
+    def halvings(self, query: Tensor) -> Tensor:
+        """Return how often the share was halved before each step, (R,)."""
+        return torch.bucketize(query, self.after)
+
+    def __call__(self, query: Tensor) -> Tensor:
+        """Return the sides in pixels, (R,)."""
+        return self.table[self.halvings(query)]
+
+
 class Painter(Protocol):
-    """Holds the best image so far of each example, and changes squares of it."""
+    """Paints canvases, an image each in a layout of its own; those of one example by its own random numbers."""
 
-    def images(self) -> Tensor:
-        """Return the images (N, C, H, W) as they are painted now."""
+    def start(self) -> Tensor:
+        """Return the first canvas of each example, (N, ...)."""
 
-    def paint(self, query: int, queries: int) -> None:
-        """Change each image for the query-th step of `queries`."""
+    def images(self, canvas: Tensor) -> Tensor:
+        """Return canvases (R, ...) as images (R, C, H, W)."""
 
-    def take_back(self, better: Tensor) -> None:
-        """Undo the last change of all images but those of the mask (N,)."""
+    def paint(self, canvas: Tensor, owner: Tensor, query: Tensor) -> Tensor:
+        """Return canvases (R, ...), which are given up, as they are proposed in the query-th step, (R,), of `owner`.
 
-    def keep(self, rows: Tensor) -> None:
-        """Keep some examples."""
+        Depends on the canvas, the example and the query alone, so that steps can be tried out of their order.
+        """
 
 
 class Stripes:
     """Linf: images are at a bound of the ball everywhere; first vertical stripes, then squares of either bound.
 
-    Images are rows of pixels, (N, H * W * C), so that a square is an index into a row; bounds (N, 2, D) has the
+    Canvases are rows of pixels, (R, H * W * C), so that a square is an index into a row; bounds (N, 2, D) has the
     ball's lower and upper bound. To paint a bound is what adding +-2 eps and projecting gives.
     """
 
     def __init__(self, x: Tensor, draws: ExampleDraws, eps: float) -> None:
-        """Paint the stripes."""
-        self.shape, self.random = x.shape[1:], Ahead(draws, 2 + x.shape[1])
-        channels, height, width = self.shape
-        self.bounds = torch.stack([each.permute(0, 2, 3, 1).flatten(1) for each in ball_around(x, eps)], dim=1)
-        stripes = draws.unit(width * channels).repeat(1, height) >= 0.5
-        self.best = torch.where(stripes, self.bounds[:, 1], self.bounds[:, 0])
-        self.index = self.painted = self.before = self.best
+        """Take the images, and what decides all squares and colours."""
+        self.shape, self.draws, self.sides = x.shape[1:], draws, Sides(x)
+        self.bounds = torch.stack([to_rows(each) for each in ball_around(x, eps)], dim=1)
 
-    def images(self) -> Tensor:
+    def start(self) -> Tensor:
+        """Return stripes."""
+        channels, height, width = self.shape
+        upper = self.draws.unit(width * channels).repeat(1, height) >= 0.5
+        return torch.where(upper, self.bounds[:, 1], self.bounds[:, 0])
+
+    def images(self, canvas: Tensor) -> Tensor:
         """Return the rows of pixels as images."""
-        channels, height, width = self.shape
-        return self.best.view(-1, height, width, channels).permute(0, 3, 1, 2)
+        return to_images(canvas, self.shape)
 
-    def paint(self, query: int, queries: int) -> None:
+    def paint(self, canvas: Tensor, owner: Tensor, query: Tensor) -> Tensor:
         """Paint a square, its colour one of the two bounds a channel."""
         channels, height, width = self.shape
-        top, left, *colours = self.random.numbers(query, queries)
-        s = side(query, height, width)
+        s = self.sides(query)
+        top, left, *colours = _numbers(self.draws, owner, query, 2 + channels)
         corner = _place(top, height - s) * width + _place(left, width - s)
-        self.index = (corner[:, None] * channels + self._square(s)).contiguous()
-        upper = (torch.stack(colours, dim=1) >= 0.5).long().repeat(1, s * s)
-        painted = self.bounds.flatten(1).gather(1, upper * self.best.shape[1] + self.index)
-        self.painted, self.before = painted, self.best.gather(1, self.index)
-        self.best.scatter_(1, self.index, painted)
+        pixels = corner[:, None, None] + self._square(s)
+        index = pixels * channels + torch.arange(channels, device=canvas.device)
+        bound = 2 * owner[:, None] + (torch.stack(colours, dim=1) >= 0.5)
+        painted = self.bounds.take(bound[:, None] * canvas.shape[1] + index)
+        return canvas.scatter_(1, index.flatten(1), painted.flatten(1))
 
-    def _square(self, s: int) -> Tensor:
-        """Return the places of a square's values, from its corner's on: (s * s * C,)."""
-        channels, _, width = self.shape
-        line = torch.arange(s * channels, device=self.best.device)
-        return (torch.arange(s, device=self.best.device)[:, None] * (width * channels) + line).view(-1)
-
-    def take_back(self, better: Tensor) -> None:
-        """Put the values of the square back."""
-        self.best.scatter_(1, self.index, torch.where(better[:, None], self.painted, self.before))
-
-    def keep(self, rows: Tensor) -> None:
-        """Keep some examples."""
-        self.bounds, self.best = self.bounds[rows], self.best[rows]
-        self.random.keep(rows)
+    def _square(self, s: Tensor) -> Tensor:
+        """Return the places of a square's pixels, from its corner's on, (R, S, 1); a small one has its last twice."""
+        line = torch.minimum(torch.arange(int(s.max()), device=s.device), s[:, None] - 1)
+        return (line[:, :, None] * self.shape[2] + line[:, None]).flatten(1)[..., None]
 
 
 class Pyramids:
     """L2: the perturbation always has the length eps; a step moves what two squares hold into one of them.
 
-    Source: algorithm 3 and section 3.4 of the paper.
+    Canvases are images. Source: algorithm 3 and section 3.4 of the paper.
     """
 
     def __init__(self, x: Tensor, draws: ExampleDraws, eps: float) -> None:
-        """Lay out a grid of 5 x 5 pyramids of random sign."""
-        self.x, self.eps, self.random = x, eps, Ahead(draws, 5 + x.shape[1])
-        channels, height, width = x.shape[1:]
+        """Take the images, and what decides all squares and signs."""
+        self.x, self.eps, self.draws, self.sides = x, eps, draws, Sides(x, odd=True)
+        most = max(self.sides.all)
+        self.shapes = torch.stack([F.pad(pyramids(s, x), (0, most - s, 0, most - s)) for s in self.sides.all])
+
+    def start(self) -> Tensor:
+        """Return images under a grid of 5 x 5 pyramids of random sign."""
+        channels, height, width = self.x.shape[1:]
         s = max(height // 5, 1)
         first, rows, columns = max((height - 5 * s) // 2, 0), height // s, width // s
-        numbers = draws.unit(1 + rows * columns * channels)
-        signs = _sign(numbers[:, 1:]).view(len(x), channels, rows, columns)
-        tiles = signs[..., None, None] * _turned(pyramids(s, x), numbers[:, 0])[:, None, None, None]
-        grid = tiles.permute(0, 1, 2, 4, 3, 5).reshape(len(x), channels, rows * s, columns * s)
-        start = torch.zeros_like(x)
-        place = start[:, :, first : first + rows * s, first : first + columns * s]
+        numbers = self.draws.unit(1 + rows * columns * channels)
+        signs = _sign(numbers[:, 1:]).view(len(self.x), channels, rows, columns)
+        pyramid = pyramids(s, self.x)
+        tiles = torch.where((numbers[:, 0] > 0.5).view(-1, 1, 1, 1, 1, 1), pyramid.T, pyramid) * signs[..., None, None]
+        grid = tiles.permute(0, 1, 2, 4, 3, 5).reshape(len(self.x), channels, rows * s, columns * s)
+        delta = torch.zeros_like(self.x)
+        place = delta[:, :, first : first + rows * s, first : first + columns * s]
         place.copy_(grid[:, :, : place.shape[2], : place.shape[3]])
-        self.best = self._scaled(start)
-        self.before = self.best
+        return self._scaled(self.x, delta)
 
-    def _scaled(self, delta: Tensor) -> Tensor:
+    def _scaled(self, x: Tensor, delta: Tensor) -> Tensor:
         """Return x + eps delta / |delta|, clipped to [0, 1]."""
-        return torch.addcmul(self.x, delta, per_image(self.eps / (length(delta, "l2") + TINY), delta)).clamp_(0, 1)
+        return torch.addcmul(x, delta, per_image(self.eps / (length(delta, "l2") + TINY), delta)).clamp_(0, 1)
 
-    def images(self) -> Tensor:
+    def images(self, canvas: Tensor) -> Tensor:
         """Return the images."""
-        return self.best
+        return canvas
 
-    def paint(self, query: int, queries: int) -> None:
+    def paint(self, canvas: Tensor, owner: Tensor, query: Tensor) -> Tensor:
         """Move the perturbation of two squares into the first, in its direction plus a pyramid's."""
-        channels, height, width = self.x.shape[1:]
-        s = min(max(side(query, height, width), 3) | 1, height, width)  # odd
-        top, left, top2, left2, turn, *colours = self.random.numbers(query, queries)
-        delta = self.best - self.x
-        first = _window(_place(top, height - s), _place(left, width - s), s, height, width)
-        second = _window(_place(top2, height - s), _place(left2, width - s), s, height, width)
+        x, (channels, height, width), s = self.x[owner], self.x.shape[1:], self.sides(query)
+        top, left, top2, left2, turn, *colours = _numbers(self.draws, owner, query, 5 + channels)
+        place = _lines(_place(top, height - s), height), _lines(_place(left, width - s), width)
+        place2 = _lines(_place(top2, height - s), height), _lines(_place(left2, width - s), width)
+        first, second = _window(*place, s), _window(*place2, s)
+        delta = canvas - x
         held = (delta**2 * (first | second)).sum(dim=(2, 3), keepdim=True)
         free = (self.eps**2 - length(delta, "l2") ** 2).clamp(min=0)
         inside = delta * first
-        bump = torch.zeros_like(delta)
-        where = first.expand_as(delta)
-        shape = _turned(pyramids(s, self.x), turn)[:, None] * _sign(torch.stack(colours, dim=1))[..., None, None]
-        bump[where] = shape.flatten()  # row by row, as the window's places come
+        bump = self._pyramid(query, *place, turn) * first * _sign(torch.stack(colours, dim=1))[..., None, None]
         aim = bump + inside / (_norm(inside) + TINY)
         moved = aim / (_norm(aim) + TINY) * (per_image(free, delta) / channels + held).sqrt()
-        self.before = self.best
-        self.best = self._scaled(torch.where(first, moved, torch.where(second, 0.0, delta)))
+        return self._scaled(x, torch.where(first, moved, torch.where(second, 0.0, delta)))
 
-    def take_back(self, better: Tensor) -> None:
-        """Put the images back."""
-        self.best = torch.where(per_image(better, self.best), self.best, self.before)
-
-    def keep(self, rows: Tensor) -> None:
-        """Keep some examples."""
-        self.x, self.best = self.x[rows], self.best[rows]
-        self.random.keep(rows)
+    def _pyramid(self, query: Tensor, down: Tensor, across: Tensor, turn: Tensor) -> Tensor:
+        """Return the step's pyramids, (R, 1, H, W), turned where the number is above one half; void outside."""
+        most = self.shapes.shape[1] - 1
+        i, j = torch.broadcast_tensors(down[:, :, None].clamp(0, most), across[:, None].clamp(0, most))
+        turned, which = (turn > 0.5)[:, None, None], self.sides.halvings(query)[:, None, None]
+        return self.shapes[which, torch.where(turned, j, i), torch.where(turned, i, j)][:, None]
 
 
 def pyramids(s: int, like: Tensor) -> Tensor:
@@ -177,17 +189,15 @@ def _unit(square: Tensor) -> Tensor:
     return unit
 
 
-def _turned(square: Tensor, number: Tensor) -> Tensor:
-    """Return (N, s, s): the square, or turned by a right angle where the number is above one half."""
-    return torch.where((number > 0.5)[:, None, None], square.T, square)
+def _lines(first: Tensor, size: int) -> Tensor:
+    """Return how far each line of an image is from the first of a square, (R, size), for first (R,)."""
+    return torch.arange(size, device=first.device) - first[:, None]
 
 
-def _window(top: Tensor, left: Tensor, s: int, height: int, width: int) -> Tensor:
-    """Return where the squares at (N,) corners are, (N, 1, H, W)."""
-    rows, columns = (torch.arange(n, device=top.device) for n in (height, width))
-    down = (rows >= top[:, None]) & (rows < top[:, None] + s)
-    across = (columns >= left[:, None]) & (columns < left[:, None] + s)
-    return (down[:, :, None] & across[:, None, :])[:, None]
+def _window(down: Tensor, across: Tensor, s: Tensor) -> Tensor:
+    """Return where squares of sides s (R,) are, (R, 1, H, W), by how far the lines are from their first."""
+    rows, columns = ((lines >= 0) & (lines < s[:, None]) for lines in (down, across))
+    return (rows[:, :, None] & columns[:, None])[:, None]
 
 
 def _norm(delta: Tensor) -> Tensor:
@@ -198,26 +208,11 @@ def _sign(numbers: Tensor) -> Tensor:
     return (numbers >= 0.5) * 2.0 - 1.0
 
 
-def _place(number: Tensor, room: int) -> Tensor:
+def _place(number: Tensor, room: Tensor) -> Tensor:
     """Return a row or column from U[0, 1): as in the reference never the last one there is room for."""
     return (number * room).long()
 
 
-class Ahead:
-    """Random numbers a step, drawn for AHEAD steps at once."""
-
-    def __init__(self, draws: ExampleDraws, count: int) -> None:
-        """Take the streams, and how many numbers a step needs."""
-        self.draws, self.count = draws, count
-        self.table = torch.empty(0)
-
-    def numbers(self, query: int, queries: int) -> list[Tensor]:
-        """Return the numbers of a step, each (N,) in [0, 1)."""
-        if query % AHEAD == 0:
-            ahead = min(AHEAD, queries - query)
-            self.table = self.draws.unit(ahead * self.count).view(-1, ahead, self.count)
-        return list(self.table[:, query % AHEAD].unbind(1))
-
-    def keep(self, rows: Tensor) -> None:
-        """Keep some examples."""
-        self.draws, self.table = self.draws.keep(rows), self.table[rows] if len(self.table) else self.table
+def _numbers(draws: ExampleDraws, owner: Tensor, query: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Return the `count` numbers of each step, each (R,) in [0, 1); the steps' numbers follow those of the start."""
+    return draws.unit_at(owner, draws.position + query * count, count).unbind(dim=1)

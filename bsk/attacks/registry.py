@@ -35,6 +35,7 @@ class Stage:
         run: (model, x, y, draws, eps=, **parameters) -> Outcome, as `pgd` or `apgd`.
         rows: how many rows of a batch an example takes.
         passes: about how many passes an example takes that is never fooled; for the time left.
+        fills: if `run` takes `rows`, the rows of a model call, and fills them with work ahead.
     """
 
     name: str
@@ -42,10 +43,14 @@ class Stage:
     parameters: dict[str, Any] = field(default_factory=dict)
     rows: int = 1
     passes: int = 1
+    fills: bool = False
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float) -> Outcome:
-        """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps."""
-        return self.run(model, x, y, draws, eps=eps, **self.parameters)
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float, rows: int | None = None
+    ) -> Outcome:
+        """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps, `rows` rows a model call."""
+        more = {"rows": rows} if self.fills else {}
+        return self.run(model, x, y, draws, eps=eps, **more, **self.parameters)
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ def _fab(flags: Flags) -> Stage:
 
 
 def _square(flags: Flags, queries: int) -> Stage:
-    return Stage("square", square, {"norm": flags.norm, "queries": queries}, passes=queries)
+    return Stage("square", square, {"norm": flags.norm, "queries": queries}, passes=queries, fills=True)
 
 
 def _rays(flags: Flags) -> Stage:

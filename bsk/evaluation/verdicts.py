@@ -95,7 +95,7 @@ def judge(
         ledger.add(block)
     with exact(model):
         for number, stage in enumerate(attack.stages):
-            run = _Runner(model, examples, attack, number, eps, seed, device, hooks)
+            run = _Runner(model, examples, attack, number, eps, seed, batch_size, device, hooks)
             due = ledger.due(number)
             size = min(batch_size // stage.rows, -(-len(due) // share.world))
             mine = _mine(due, max(1, size), share)
@@ -128,6 +128,7 @@ class _Runner:
     number: int
     eps: float
     seed: int
+    batch_size: int
     device: torch.device
     hooks: Hooks
 
@@ -163,7 +164,7 @@ class _Runner:
         index: list[int] = self.examples.index[rows].tolist()
         draws = example_draws(self.seed, self.stage.name, index, self.device)
         try:
-            return x, self.stage(steady(checked(self.model)), x, y, draws, self.eps)
+            return x, self.stage(steady(checked(self.model)), x, y, draws, self.eps, self.batch_size)
         except NotFiniteError as error:
             if len(rows) == 1:
                 raise InputError(

@@ -73,11 +73,19 @@ class ExampleDraws:
         """Return the next `count` numbers of each stream, (N, count), uniform over 0 ... 2^24 - 1, int64."""
         counter = torch.arange(1, count + 1, device=self.keys.device) + self.position
         self.position += count
-        return _mix(self.keys[:, None] + _GOLDEN * counter) >> 40 & 0xFFFFFF
+        return _bits(self.keys[:, None], counter)
 
     def unit(self, count: int) -> Tensor:
         """Return the next `count` numbers of each stream, (N, count) fp32, U[0, 1)."""
-        return self.bits(count).float().mul_(2.0**-24)
+        return _unit(self.bits(count))
+
+    def unit_at(self, rows: Tensor, positions: Tensor, count: int) -> Tensor:
+        """Return numbers of some streams, rows (R,), that come after so many, (R,): (R, count) fp32, U[0, 1).
+
+        They are what `unit` gives when a stream is there; the streams stay where they are.
+        """
+        counter = torch.arange(1, count + 1, device=self.keys.device) + positions[:, None]
+        return _unit(_bits(self.keys[rows, None], counter))
 
     def uniform(self, like: Tensor) -> Tensor:
         """Return U(-1, 1) numbers like `like`."""
@@ -100,6 +108,14 @@ class ExampleDraws:
 # The constants of SplitMix64 as signed numbers: int64 products wrap around as unsigned ones do.
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
+
+
+def _unit(bits: Tensor) -> Tensor:
+    return bits.float().mul_(2.0**-24)
+
+
+def _bits(keys: Tensor, counter: Tensor) -> Tensor:
+    return _mix(keys + _GOLDEN * counter) >> 40 & 0xFFFFFF
 
 
 def _mix(z: Tensor) -> Tensor:

@@ -73,6 +73,17 @@ def test_the_batch_size_changes_no_verdict(model, split: Split, batch_size: int)
     assert torch.equal(whole.x_adv, parts.x_adv), "not even the last bit of an image"
 
 
+@pytest.mark.parametrize("batch_size", [5, 40, 300])
+def test_the_batch_size_changes_nothing_of_what_is_judged_ahead(model, split: Split, batch_size: int) -> None:
+    """Square fills a call of `batch_size` rows with steps ahead: how many depends on the batch, the verdicts do not."""
+    attack = attack_named("square", 0.02, Flags(queries=60))
+    arguments = {"eps": 0.02, "seed": 0, "device": CPU}
+    whole, other = (judge(model, split, attack, batch_size=size, **arguments) for size in (75, batch_size))
+    assert 5 < whole.standing.sum() < 60 and int(whole.forward.max()) == 62
+    for name in ("broken_by", "distance", "forward"):
+        assert torch.equal(getattr(whole, name), getattr(other, name)), name
+
+
 def test_order_and_limit_change_no_verdict(model, split: Split) -> None:
     whole = verdicts(model, split)
     order = torch.randperm(75, generator=torch.Generator().manual_seed(3))
@@ -197,11 +208,11 @@ def test_no_number_of_rows_changes_a_bit(model, split: Split, threads: int) -> N
     torch.set_num_threads(threads)
     networks = [model, small_cnn().eval(), build("wrn-10-1", classes=10, channels=3, size=32, mean=[0], std=[1])]
     for network, size in zip(networks, (16, 32, 32), strict=True):
-        images = torch.rand(70, 3, size, size, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(131, 3, size, size, generator=torch.Generator().manual_seed(0))
         images = images.contiguous(memory_format=torch.channels_last)
         with exact(network):
             whole, gradient = _both(network, images)
-            for n in [*range(1, 34), 47, 63, 65]:
+            for n in [*range(1, 34), 47, 63, 65, 104, 128]:
                 logits, part = _both(network, images[:n])
                 assert torch.equal(logits, whole[:n]) and torch.equal(part, gradient[:n]), f"{n} rows"
 

@@ -71,6 +71,14 @@ def test_streams_are_splitmix64() -> None:
     assert torch.cat([draws.bits(2), draws.bits(3)], 1)[0].tolist() == expected
 
 
+def test_a_stream_can_be_read_anywhere() -> None:
+    whole = example_draws(0, "a", [3, 1, 4]).unit(20)
+    draws = example_draws(0, "a", [3, 1, 4])
+    found = draws.unit_at(torch.tensor([2, 0, 2]), torch.tensor([5, 0, 16]), 4)
+    assert torch.equal(found, torch.stack([whole[2, 5:9], whole[0, :4], whole[2, 16:]]))
+    assert torch.equal(draws.unit(20), whole), "it stays where it was"
+
+
 def test_streams_have_the_moments_they_should_along_and_across() -> None:
     wide = example_draws(0, "a", [5]).uniform(torch.zeros(1, 20_000))
     tall = example_draws(0, "a", range(20_000)).uniform(torch.zeros(20_000, 1))
