@@ -91,6 +91,19 @@ def test_rays_is_the_naive_search(shape: tuple[int, int, int], queries: int) -> 
     assert not found.backward.any() and torch.equal(found.fooled, found.distance <= 0.1)
 
 
+def test_a_call_asks_one_question_of_everybody() -> None:
+    """Nobody waits for another's search along a ray: there are as many calls as the busiest has questions."""
+    model, x, sizes = Net(108), images(20, 3, 6, 6), []
+
+    def counting(batch: Tensor) -> Tensor:
+        sizes.append(len(batch))
+        return model(batch)
+
+    found = rays(counting, x, model(x).argmax(1), NO_DRAWS, eps=0.05, queries=300)
+    assert len(sizes) == int(found.forward.max()) and sum(sizes) == int(found.forward.sum())
+    assert sizes[:300] == [20] * 300
+
+
 # --- linear models ----------------------------------------------------------------------------------------------------
 
 
