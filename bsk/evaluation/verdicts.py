@@ -17,6 +17,7 @@ from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.errors import InputError
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger
+from bsk.models.folding import folded
 from bsk.models.modes import eval_mode, without_tf32
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
@@ -214,7 +215,7 @@ def _progress(
 
 @contextlib.contextmanager
 def exact(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode, its parameters out of the gradient and TF32 off, within the block."""
+    """Within the block: the model in eval mode with its batch norms folded, parameters without gradient, TF32 off."""
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         with eval_mode(model), without_tf32():
@@ -222,7 +223,8 @@ def exact(model: nn.Module) -> Iterator[None]:
                 raise InputError("the model does not go into eval mode; let its `train` and `eval` do as torch's do")
             for parameter in wanted:
                 parameter.requires_grad_(False)
-            yield
+            with folded(model):
+                yield
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
