@@ -1,7 +1,6 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.SECONDARY:
 MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
 .DEFAULT_GOAL := help
 
@@ -14,8 +13,11 @@ DEVICE ?= auto
 LAUNCH ?=
 JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 
+$(foreach v,OUT DATA VENV,$(if $(word 2,$($(v))),$(error $(v)=$($(v)): no spaces in paths; choose another folder)))
+
 help: ## Show the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort -u | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort -u | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
+	@echo "  variables: SCALE=smoke|small|paper SEEDS='1 2 3' OUT= DATA= DEVICE= LAUNCH= JOBS= CIFAR10= CIFAR100= TINY="
 
 INSTALLED := $(VENV)/.installed
 $(INSTALLED): pyproject.toml
@@ -43,7 +45,7 @@ experiments := table2 figure5 table7 table8 figure1 table6 table9 table10 table3
 
 paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small or paper (a GPU)
 
-report: $(INSTALLED) | $(filter paper $(experiments),$(MAKECMDGOALS)) ## One HTML page of all that is there at this SCALE: tables, figures, curves, flags
+report: $(INSTALLED) ## One HTML page of all that is there at this SCALE: tables, figures, curves, flags
 	$(BSK) report $(OUT)/$(SCALE)
 
 include pipelines/common.mk

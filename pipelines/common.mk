@@ -13,7 +13,8 @@
 #   RUN.train.json   its record, written last: the training is done
 #   RUN.evaluations.jsonl   by bsk evaluate, as it goes
 #   RUN.eval.jsonl   the same, complete; RUN.TABLE.eval.jsonl where the table has its own flags
-# Each target appears whole (written aside, then moved), so that a killed make goes on where it was.
+# Each target appears whole (written aside, then moved), so that a killed make goes on where it was. Other flags of a
+# setting, in FOLDER/setting.flags, make every run of it due; bsk train then refuses to mix: remove the folder, or use OUT=.
 
 space := $(subst x, ,x)
 comma := ,
@@ -40,9 +41,19 @@ $(DATA)/%.safetensors: | $(INSTALLED)
 	$(LAUNCH) $(BSK) evaluate $($@.run).safetensors $($@.flags) --device $(DEVICE) --out $($@.run).evaluations.jsonl --quiet \
 	  > $@.tmp && mv $@.tmp $@
 
-%/results.jsonl: | $(INSTALLED)
-	mkdir -p $(@D)
-	cat $^ > $@.tmp && mv $@.tmp $@
+# Gathered anew each time, and changed only where what is gathered has: other seeds or rows make another table.
+%/results.jsonl: FORCE | $(INSTALLED)
+	@mkdir -p $(@D)
+	@cat $(filter-out FORCE,$^) > $@.tmp && $(replaced)
+
+%.flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' $(call quoted,$($@)) > $@.tmp && $(replaced)
+
+replaced = if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
+quoted = '$(subst ','\'',$(1))'
+FORCE:
+.PHONY: FORCE
 
 %/table.txt: %/results.jsonl | $(INSTALLED)
 	$(BSK) compare $< $($@.flags) --format tsv > $*/table.tsv
@@ -51,9 +62,9 @@ $(DATA)/%.safetensors: | $(INSTALLED)
 	$(BSK) compare $< $($@.flags) --format jsonl --quiet > $*/table.jsonl
 	$(BSK) compare $< $($@.flags) --format table --quiet --plot $*/figure.png > $@.tmp && mv $@.tmp $@
 
-%/logs.jsonl: | $(INSTALLED)
-	mkdir -p $(@D)
-	cat $(^:.train.json=.jsonl) > $@.tmp && mv $@.tmp $@
+%/logs.jsonl: FORCE | $(INSTALLED)
+	@mkdir -p $(@D)
+	@cat $(patsubst %.train.json,%.jsonl,$(filter-out FORCE,$^)) > $@.tmp && $(replaced)
 
 %/curves.svg: %/logs.jsonl | $(INSTALLED)
 	$(BSK) plot curves $< $($@.flags) --y loss$(comma)val_natural$(comma)val_robust$(comma)seconds --out $@ --quiet
@@ -74,6 +85,7 @@ $(1).folder  := $(2)
 $(1).data    := $(DATA)/$(3).safetensors
 $(1).threads := $(if $(4),--threads $(4))
 $(1).flags   := $(5)
+$(2)/setting.flags := $(3) $(5)
 endef
 
 row = $(foreach seed,$(3),$(eval $(call run,$(1),$(2),$(seed),$(4),$($(2).folder)/$(call slug,$(4))-$(seed),$(call ending,$(1)))))
@@ -90,7 +102,7 @@ endef
 define training
 known += $(1)
 $(1).flags := $(3)
-$(1): $($(2).data)
+$(1): $($(2).data) $($(2).folder)/setting.flags
 
 endef
 
@@ -123,15 +135,16 @@ $(1)/picture.png.flags := $(3)
 $(1)/picture.png: $(1)/$(2).jsonl
 endef
 
-# make jobs-TABLE: its jobs as TSV, command, target and flags; make plan-TABLE: what they will cost here.
 tab := $(subst x,	,x)
 trainings = $(foreach s,$($(1).settings),$(addsuffix .train.json,$(call runs,$(1),$(s))))
 jobs = $(foreach e,$(1),$(foreach s,$($(e).settings),prepare-data:$($(s).data)) \
   $(addprefix train:,$(call trainings,$(e))) $(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s)))))
 job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate,$(1)),$($(2).run).safetensors )$($(2).flags))
 
-jobs-%:
-	@: $(foreach j,$(call jobs,$(if $(filter paper,$*),$(experiments),$*)),$(call job,$(firstword $(subst :, ,$(j))),$(lastword $(subst :, ,$(j)))))
+known-table = $(if $(filter paper $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
+jobs-%: ## What TABLE consists of, as TSV: command, target, flags
+	@: $(call known-table,$*) $(foreach j,$(call jobs,$(if $(filter paper,$*),$(experiments),$*)),$(call job,$(firstword $(subst :, ,$(j))),$(lastword $(subst :, ,$(j)))))
 
-plan-%: $(INSTALLED)
+plan-%: $(INSTALLED) ## What each job of TABLE will cost here: passes, hours, disk; runs nothing
+	@: $(call known-table,$*)
 	@$(MAKE) --silent --no-print-directory jobs-$* | $(BSK) plan --device $(DEVICE)

@@ -56,6 +56,6 @@ $(call scaled,paper,wide,cifar10-wide,cifar10,,--model wrn-34-10 $(paper))
 here = $(OUT)/$(SCALE)/$(1)
 title = --title '$(subst table,Table ,$(subst figure,Figure ,$(subst section54,Section 5.4,$(1)))), SCALE=$(SCALE)'
 paper-table = $(eval $(1).title := $(call title,$(1)))$(foreach s,$($(1).settings),$(eval $(1).$(s).compare := --paper $(1:table%=%)/$($(s).published)))$(call table,$(1),$(here))
-paper-figure = $(eval $(1).title := $(call title,$(1)))$(call table,$(1),$(here))$(foreach s,$($(1).settings),$(eval $(call drawing,$(here)/$(s),$(or $(3),results),$(2) $(call title,$(1)))))
+paper-figure = $(eval $(1).title := $(call title,$(1)))$(call table,$(1),$(here))$(foreach s,$($(1).settings),$(eval $(call drawing,$(here)/$(s),$(3),$(2) $(call title,$(1)))))
 printed = $(call tables,$(1),$(here))
 drawn = $(call tables,$(1),$(here)) $($(1).settings:%=$(here)/%/picture.png)

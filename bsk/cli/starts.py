@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,8 @@ def starts(
         bsk starts runs/bs.safetensors --limit 500 > starts.jsonl
         bsk plot landings starts.jsonl --out figure4.png
     """
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes that torchrun starts, one tells it
     from bsk.evaluation.circumstances import Bench
     from bsk.evaluation.landings import landings
     from bsk.evaluation.subjects import load_subject

@@ -52,6 +52,7 @@ COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
     "paper_robust_best",
     "paper_adbd",
     "title",
+    "paper_robust_sd",
 )
 
 
@@ -86,11 +87,14 @@ def compare(
     groups = gather(kept)
     rows = [_row(name, group, baseline(group, groups)) for name, group in zip(names(groups), groups, strict=True)]
     for row, group in zip(rows, groups, strict=True):
-        row.update({"title": title, **_published(group, beside)})
+        paper = _published(group, beside)
+        row.update({"title": title, **paper, "note": _joined(row["note"], paper.get("note"))})
     _add_ratios(rows)
     if not evidence.evaluations:
         rows += [_interrupted_row(item.run, interruption(item)) for item in evidence.trainings if not item.finished]
-    return rows, [*mixtures(groups), *repeated, *_log_notices(evidence), *_ignored(evidence)]
+    lost = beside is not None and not any(row["paper_robust"] or row["paper_robust_best"] for row in rows)
+    missing = [f"no row fits table {beside.name} of the paper by method, flags and attack"] if beside and lost else []
+    return rows, [*missing, *mixtures(groups), *repeated, *_log_notices(evidence), *_ignored(evidence)]
 
 
 def _row(name: str, group: Group, reference: Group) -> Row:
@@ -129,19 +133,27 @@ def _facts(group: Group) -> Row:
 
 
 def _published(group: Group, beside: Table | None) -> Row:
-    """Return the paper's numbers for a training like the group's."""
+    """Return the paper's numbers for a training like the group's; the best of several runs is told apart."""
     run, attack = group.first.run, group.first.attack
-    found = beside and beside.row(run.method, {**run.flags, "eps": run.eps})
-    if not beside or not found:
+    found = beside.fitting(run.method, {**run.flags, "eps": run.eps}, run.dataset) if beside else []
+    if not found:
         return {}
-    best = beside.row(run.method, {**run.flags, "eps": run.eps}, best=True)
+    best = next((each for each in found if each.aggregate.startswith("best")), None)
+    mean = next((each for each in found if each is not best), None)
+    any_row = mean or found[0]
     return {
-        "paper_natural": found.accuracy("natural"),
-        "paper_robust": found.accuracy("robust", attack),
-        "paper_minutes": found.numbers.get("minutes"),
-        "paper_robust_best": None if best is None else best.accuracy("robust", attack),
-        "paper_adbd": found.numbers.get("adbd") if attack == "rays" else None,
+        "paper_natural": any_row.fraction("natural"),
+        "paper_robust": mean.robust(attack) if mean else None,
+        "paper_robust_sd": mean.fraction("robust_std") if mean else None,
+        "paper_minutes": any_row.numbers.get("minutes"),
+        "paper_robust_best": best.robust(attack) if best else None,
+        "paper_adbd": any_row.numbers.get("adbd") if attack == "rays" else None,
+        "note": f"the paper's: {any_row.source}" if any_row.source else None,
     }
+
+
+def _joined(*notes: Value) -> str | None:
+    return "; ".join(str(note) for note in notes if note) or None
 
 
 def _add_ratios(rows: Sequence[Row]) -> None:

@@ -58,7 +58,8 @@ def page(folder: Path) -> str:
         raise InputError(f"{folder}: no table.jsonl, picture or log below it; make table2, or name another folder")
     body = [*(_section(each) for each in sections), _against_the_paper(sections), _trainings(logs), _differences()]
     links = [(each.name, each.title) for each in sections]
-    links += [("against", "Against the paper"), ("trainings", "Trainings"), ("differences", "Where bsk differs")]
+    more = {"against": "Against the paper", "trainings": "Trainings", "differences": "Where bsk differs"}
+    links += [(name, words) for name, words in more.items() if any(f'id="{name}"' in part for part in body)]
     nav = "".join(f'<li><a href="#{escape(name)}">{escape(title)}</a></li>' for name, title in links)
     title = f"bsk: {escape(folder.resolve().name)}"
     style = (files("bsk.report") / "page.css").read_text(encoding="utf-8")
@@ -118,32 +119,32 @@ def _picture(path: Path) -> str:
 
 
 def _against_the_paper(sections: Sequence[Section]) -> str:
-    cells = [["", "row", "natural", "paper", "difference", "robust", "paper", "difference", "time", "paper"]]
+    cells = [["", "row", "natural", "paper natural", "robust", "paper robust", "time", "paper time"]]
     for section in sections:
         for row in section.rows:
-            if row.get("paper_robust") is not None:
-                cells.append(
-                    [section.title, str(row["name"]), *_pair(row, "natural"), *_pair(row, "robust"), *_times(row)]
-                )
+            if row.get("paper_robust") is not None or row.get("paper_robust_best") is not None:
+                cells.append([section.title, str(row["name"]), *_against(row)])
     if len(cells) == 1:
         return ""
     words = (
-        "Percent; time by that of the table's first row. Where data, network and radius are not the paper's, the "
-        "levels are others, and only the order of rows and the ratios of time can be compared."
+        "Percent; time by that of the table's first row. Where data, network and radius are not the paper's, levels "
+        "cannot be compared, only the order of rows and the ratios of time."
     )
     return f'<section id="against"><h2>Against the paper</h2><p>{words}</p>{table(cells)}</section>\n'
 
 
-def _pair(row: Row, kind: str) -> list[str]:
-    ours, theirs = row.get(kind), row.get(f"paper_{kind}")
-    if not isinstance(ours, float) or not isinstance(theirs, float):
-        return [estimate(ours) if isinstance(ours, float) else "", "", ""]
-    return [percent(ours), percent(theirs), percent(ours - theirs, "+")]
+def _against(row: Row) -> list[str]:
+    natural, paper_natural, robust, paper, best = (
+        _percent(row.get(name)) for name in ("natural", "paper_natural", "robust", "paper_robust", "paper_robust_best")
+    )
+    times = (row.get("train_time_ratio"), row.get("paper_time_ratio"))
+    ratios = [f"{each:.2f}" if isinstance(each, (int, float)) else "" for each in times]
+    told = ", ".join(filter(None, [paper, f"best {best}" if best else ""]))
+    return [natural, paper_natural, robust, told, *ratios]
 
 
-def _times(row: Row) -> list[str]:
-    ratios = (row.get("train_time_ratio"), row.get("paper_time_ratio"))
-    return [f"{each:.2f}" if isinstance(each, (int, float)) else "" for each in ratios]
+def _percent(value: object) -> str:
+    return percent(value) if isinstance(value, float) else ""
 
 
 def _trainings(logs: Sequence[Training]) -> str:

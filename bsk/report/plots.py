@@ -83,7 +83,8 @@ def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
     across = min(2, len(panels))
     down = -(-len(panels) // across)
     figure.set_size_inches(7 if across == 1 else 10.5, 4.6 if down == 1 else 4.2 * down)
-    figure.suptitle(f"{shared(rows)}; bars are 95 % intervals", x=0.01, ha="left", fontsize=8.5, color=QUIET)
+    title = f"{rows[0]['title']}: " if rows[0].get("title") else ""
+    figure.suptitle(f"{title}{shared(rows)}; bars are 95 % intervals", x=0.01, ha="left", fontsize=8.5, color=QUIET)
     names = {
         id(row): " ".join(filter(None, [str(row["name"]), _facts(row, rows, ("model", "selected"))])) for row in rows
     }

@@ -144,7 +144,7 @@ def varying(rows: Sequence[Row]) -> list[str]:
 
 
 def _is_beside(rows: Sequence[Row]) -> bool:
-    return bool(_values(rows, "paper_natural") or _values(rows, "paper_robust"))
+    return bool(_values(rows, "paper_robust") or _values(rows, "paper_robust_best"))
 
 
 def _values(rows: Sequence[Row], column: str) -> list[Value]:
@@ -177,12 +177,13 @@ def _paper_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     return {
         "time": [_ratio(row["train_time_ratio"]) for row in rows],
         "best": best or [""] * len(rows),
-        "paper: natural": [estimate(_float(row["paper_natural"])) for row in rows],
-        "robust ": [estimate(_float(row["paper_robust"])) for row in rows],
-        "best ": [estimate(_float(row["paper_robust_best"])) for row in rows],
-        "minutes": [_short(row["paper_minutes"]) for row in rows],
-        "time ": [_ratio(row["paper_time_ratio"]) for row in rows],
-        "adbd ": [_short(row["paper_adbd"]) for row in rows],
+        "paper natural": [estimate(_float(row["paper_natural"])) for row in rows],
+        "paper robust": [estimate(_float(row["paper_robust"])) for row in rows],
+        "paper sd": [estimate(_float(row["paper_robust_sd"])) for row in rows],
+        "paper best": [estimate(_float(row["paper_robust_best"])) for row in rows],
+        "paper min": [_short(row["paper_minutes"]) for row in rows],
+        "paper time": [_ratio(row["paper_time_ratio"]) for row in rows],
+        "paper adbd": [_short(row["paper_adbd"]) for row in rows],
     }
 
 

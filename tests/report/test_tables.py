@@ -51,11 +51,11 @@ TSV = (
     "name\tmodel\teps\tnatural\trobust\trobust_low\trobust_high\trobust_sd\tnatural_low\tnatural_high\tnatural_sd\tseeds\tn\t"
     "attack\ttrain_seconds\ttrain_forward_passes\ttrain_backward_passes\tdifference\tp\tdataset\tsplit\tselected\tnote\t"
     "difference_low\tdifference_high\ttrain_time_ratio\trobust_best\tadbd\t"
-    "paper_natural\tpaper_robust\tpaper_minutes\tpaper_time_ratio\tpaper_robust_best\tpaper_adbd\ttitle\n"
+    "paper_natural\tpaper_robust\tpaper_minutes\tpaper_time_ratio\tpaper_robust_best\tpaper_adbd\ttitle\tpaper_robust_sd\n"
     "fast-at\tcnn\t0.2\t0.98\t0.625\t0.58\t0.67\t0.01\t0.9612\t0.99\t0.004\t3\t397\t"
-    "pgd-20\t3.04\t84000\t84000\t\t\tdigits\ttest\tbest\t\t\t" + "\t" * 10 + "\n"
+    "pgd-20\t3.04\t84000\t84000\t\t\tdigits\ttest\tbest\t\t\t" + "\t" * 11 + "\n"
     "bs gamma=2\tcnn\t0.2\t0.95\t0.00001\t0.0\t1.0\t\t0.92\t0.97\t\t3\t397\t"
-    "pgd-20\t564.0\t\t\t-0.0625\t0.00004\tdigits\ttest\tbest\ttrained at eps 0.1\t-0.1\t0.025" + "\t" * 10 + "\n"
+    "pgd-20\t564.0\t\t\t-0.0625\t0.00004\tdigits\ttest\tbest\ttrained at eps 0.1\t-0.1\t0.025" + "\t" * 11 + "\n"
 )
 
 CAPTION = (
