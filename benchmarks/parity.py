@@ -22,6 +22,7 @@ from bsk.attacks.registry import ENSEMBLES, Flags, attack_named
 from bsk.data.store import Split
 from bsk.evaluation.verdicts import exact, judge
 from bsk.files import records
+from bsk.files.bits import encode_correct
 from bsk.models.modes import device_name
 from bsk.perturb.draws import example_draws
 from bsk.version import VERSION
@@ -57,7 +58,8 @@ def rows(name: str, images: Split) -> Iterator[dict[str, Any]]:
     """Yield a row for each attack on one model, and one for the union that AutoAttack is.
 
     `bsk` and `reference` are how many of the n images stand, `different` on how many the two disagree, and
-    `reference_again` on how many the reference disagrees with itself under another seed. Seconds are of one core.
+    `reference_again` on how many the reference disagrees with itself under another seed. Seconds are of one core;
+    `bsk_correct` and `reference_correct` are a bit an example.
     """
     path = SHARED / "models" / PUBLISHED[name]
     model = published(name, path).requires_grad_(False)
@@ -81,6 +83,8 @@ def _row(found: list[Verdicts]) -> dict[str, Any]:
         "reference_again": int((their != again).sum()),
         "bsk_seconds": round(seconds, 1),
         "reference_seconds": round(their_seconds, 1),
+        "bsk_correct": encode_correct(our.numpy()),
+        "reference_correct": encode_correct(their.numpy()),
     }
 
 
