@@ -1,7 +1,7 @@
 # What SCALE makes of the paper's experiments: the same rows of flags over other data, networks and radii.
 #
 #   smoke  real digits at eps 0.2, a small network: minutes on a laptop, ten seeds included
-#   small  10,000 CIFAR images at eps 16/255, narrow networks: hours on a CPU
+#   small  9,000 CIFAR images at eps 16/255, narrow networks: hours on a CPU
 #   paper  the paper's own; a GPU
 SCALE ?= smoke
 $(if $(filter $(SCALE),smoke small paper),,$(error SCALE=$(SCALE): no such scale; smoke, small or paper))

@@ -37,8 +37,8 @@ def rays(
     """
     search = _Search(model, x, y, queries)
     while len(search.owner):
-        search.ask()
-        search.leave(eps if stop_at_eps else None)
+        nearer = search.ask()
+        search.leave(nearer, eps if stop_at_eps else None)
     fooled = search.distance <= eps
     x_adv = torch.where(per_image(fooled, x), search.nearest, x)
     return Outcome(x_adv, fooled, search.asked, torch.zeros_like(search.asked), search.distance)
@@ -47,8 +47,9 @@ def rays(
 class _Search:
     """The examples still searching, as rows of values (N, C * H * W); `nearest`, `distance`, `asked` are of all.
 
-    Of each example: `sign` with the next flip tried, `radius` where the best signs so far are fooled, `flips` tried
-    and ended, `count` of questions, and, where it is `halving` the way along its ray, between which radii it is.
+    Of each example: the best `sign`, and `radius` where its ray is fooled; `flips` tried and ended. The next question,
+    of which each has had `count`, is about the next flip `at` some radius: today's, or, if it was fooled there, one
+    amid the way from `low`, where it is not, to `high`, where it is; then it is `halving`.
     """
 
     def __init__(self, model: Model, x: Tensor, y: Tensor, queries: int) -> None:
@@ -61,54 +62,57 @@ class _Search:
         self.owner, self.y, self.x = torch.arange(len(x), device=x.device), y, x.flatten(1)
         self.sign = torch.ones_like(self.x)
         self.radius = torch.full_like(self.x[:, 0], torch.inf)
-        self.low, self.high = torch.zeros_like(self.radius), self.radius
+        self.at, self.low, self.high = self.radius, torch.zeros_like(self.radius), self.radius
         self.halving = torch.zeros_like(self.owner, dtype=torch.bool)
-        self.flips, self.count = torch.zeros_like(self.owner), torch.zeros_like(self.owner)
-        self._flip(~self.halving)
+        self.flips, self.count = torch.zeros_like(self.owner), 0
 
-    def ask(self) -> None:
-        """Ask if a ray is fooled at today's radius, or, where it was, at the middle of the way; go on from there."""
-        middle = (self.low + self.high) / 2
-        points = _point(self.x, self.sign, torch.where(self.halving, middle, self.radius))
+    def ask(self) -> Tensor:
+        """Ask if each ray is fooled where it is to be asked, and decide what next; say which rows came nearer, (N,)."""
+        block = self._block()
+        sign, at = self.sign.gather(1, block), self.at[:, None]
+        points = torch.addcmul(self.x, self.sign, at)
+        points.scatter_(1, block, torch.addcmul(self.x.gather(1, block), sign, at, value=-1))
         with torch.no_grad():
-            wrong = self.model(points.view(-1, *self.shape)).argmax(dim=1) != self.y
+            wrong = self.model(points.clamp_(0.0, 1.0).view(-1, *self.shape)).argmax(dim=1) != self.y
         self.count += 1
-        self.low = torch.where(self.halving, torch.where(wrong, self.low, middle), 0.0)
-        self.high = torch.where(self.halving, torch.where(wrong, middle, self.high), self.radius.clamp(max=1.0))
-        wide = self.high - self.low > TOLERANCE / math.sqrt(self.dimension)
-        found = (self.halving | wrong) & ~wide
-        self.halving = (self.halving | wrong) & wide
-        self._end(~self.halving, found & (self.high < self.radius))
+        self.low = torch.where(wrong, self.low, self.at)
+        self.high = torch.where(wrong, self.at.clamp(max=1.0), self.high)
+        fooled = self.halving | wrong
+        self.halving = fooled & (self.high - self.low > TOLERANCE / math.sqrt(self.dimension))
+        nearer = (fooled > self.halving) & (self.high < self.radius)
+        self.sign.scatter_(1, block, torch.where(nearer, -1.0, 1.0).to(sign)[:, None] * sign)
+        self.radius = torch.where(nearer, self.high, self.radius)
+        self.flips += ~self.halving
+        self.low = torch.where(self.halving, self.low, 0.0)
+        self.at = torch.where(self.halving, (self.low + self.high) / 2, self.radius)
+        return nearer
 
-    def _end(self, ended: Tensor, nearer: Tensor) -> None:
-        """Keep the flips that brought the boundary nearer, flip back the others that ended, (N,), and try the next."""
-        self._flip(ended & ~nearer)
-        at = nearer.nonzero().squeeze(1)
-        self.radius[at] = self.high[at]
-        points = _point(self.x[at], self.sign[at], self.radius[at])
-        self.nearest[self.owner[at]] = points.view(-1, *self.shape)
-        self.distance[self.owner[at]] = length(points - self.x[at], "linf")
-        self.flips += ended
-        self._flip(ended & (self.count < self.queries))
+    def _block(self) -> Tensor:
+        """Return the places of the values that the next flips are of, (N, W); a short block has its last twice."""
+        first, last = self.blocks[self.flips].unbind(dim=1)
+        place = torch.arange(int((last - first).max()), device=first.device)
+        return torch.minimum(first[:, None] + place, last[:, None] - 1)
 
-    def _flip(self, rows: Tensor) -> None:
-        """Flip the signs of the block that is tried now, of rows (N,)."""
-        at = rows.nonzero()
-        first, last = self.blocks[self.flips[at]].unbind(dim=2)
-        if len(at):
-            place = torch.arange(int((last - first).max()), device=at.device)
-            index = at * self.dimension + torch.minimum(first + place, last - 1)  # a short block has its last twice
-            self.sign.view(-1)[index] = -self.sign.view(-1)[index]
-
-    def leave(self, eps: float | None) -> None:
-        """Take out the examples that have used up their queries, or are near enough; none amid a ray."""
-        stays = (self.count < self.queries) | self.halving
+    def leave(self, nearer: Tensor, eps: float | None) -> None:
+        """Take out the examples that have used up their queries, none amid a ray, or are near enough."""
+        if self.count < self.queries and eps is None:
+            return
+        gone = ~self.halving if self.count >= self.queries else torch.zeros_like(self.halving)
         if eps is not None:
-            stays &= self.distance[self.owner] > eps
-        self.asked[self.owner] = self.count
-        if not bool(stays.all()):
-            for name in ("owner", "y", "x", "sign", "radius", "low", "high", "halving", "flips", "count"):
-                setattr(self, name, getattr(self, name)[stays])
+            self._settle(nearer)
+            gone |= self.distance[self.owner] <= eps
+        if bool(gone.any()):
+            self._settle(gone & self.radius.isfinite())
+            self.asked[self.owner[gone]] = self.count
+            for name in ("owner", "y", "x", "sign", "radius", "at", "low", "high", "halving", "flips"):
+                setattr(self, name, getattr(self, name)[~gone])
+
+    def _settle(self, rows: Tensor) -> None:
+        """Note the images where the rays of some rows, (N,), become fooled, from above, and how far they are."""
+        x = self.x[rows]
+        points = torch.addcmul(x, self.sign[rows], self.radius[rows, None]).clamp_(0.0, 1.0)
+        self.nearest[self.owner[rows]] = points.view(-1, *self.shape)
+        self.distance[self.owner[rows]] = length(points - x, "linf")
 
 
 def _blocks(dimension: int, count: int) -> list[tuple[int, int]]:
@@ -121,7 +125,3 @@ def _blocks(dimension: int, count: int) -> list[tuple[int, int]]:
         blocks += [(start, min(start + size, dimension)) for start in starts]
         level += 1
     return blocks[:count]
-
-
-def _point(x: Tensor, sign: Tensor, radius: Tensor) -> Tensor:
-    return torch.addcmul(x, sign, radius[:, None]).clamp_(0.0, 1.0)

@@ -30,6 +30,15 @@ class Job:
     flags: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Seconds of one image's passes and of a step of the optimiser, and the size of the network in megabytes."""
+
+    passes: Passes
+    step: float
+    megabytes: float
+
+
 class Prices:
     """What jobs cost on a device; trainings come before the evaluations of what they make."""
 
@@ -57,20 +66,20 @@ class Prices:
         return dict(zip(COLUMNS, (job.command, job.target, done, *counts, hours, round(size, 3)), strict=True))
 
     def _train(self, job: Job) -> tuple[Passes, float, float]:
-        from bsk.attacks.registry import attack_named
         from bsk.cli.train import resolve
-        from bsk.training.costs import training_passes, validation_passes
-        from bsk.training.validation import SELECTION_ATTACK
+        from bsk.training.costs import training_costs
 
         data, _ = self._open(str(job.flags["data"]))
         settings = resolve(job.flags, data, self.device)
         self._trained[job.target.removesuffix(".train.json") + ".safetensors"] = settings, job
         images = min(data.counts["train"], job.flags["limit"] or data.counts["train"])
-        passes = training_passes(settings, images)
-        attack = attack_named(SELECTION_ATTACK, settings.eps)
-        validation = validation_passes(attack, data.counts["val"]) * settings.epochs
-        rates, size = self._rates(settings, job, settings.precision)
-        return passes, passes.seconds(rates) + validation.seconds(rates), 3 * size
+        costs = training_costs(settings, images, data.counts["val"], data.counts["test"])
+        rates = self._rates(settings, job, settings.precision)
+        exact = self._rates(settings, job, "fp32") if settings.log_divergence else rates
+        seconds = (costs.own + costs.beside).seconds(rates.passes) + costs.exact.seconds(exact.passes)
+        seconds += costs.updates * rates.step
+        left = 1.0 - _part_done(job, costs.updates)
+        return costs.own * left, seconds * left, 3 * rates.megabytes
 
     def _evaluate(self, job: Job) -> tuple[Passes, float, float]:
         from bsk.attacks.registry import Flags, attack_named
@@ -87,8 +96,7 @@ class Prices:
         for name in job.flags["attack"].split(","):
             attack = attack_named(name, settings.eps, flags)
             passes += attack_passes(attack, images)
-        rates, _ = self._rates(settings, training, "fp32")
-        return passes, passes.seconds(rates), 0.0
+        return passes, passes.seconds(self._rates(settings, training, "fp32").passes), 0.0
 
     def _open(self, path: str) -> tuple[DataFile, tuple[int, ...]]:
         from bsk.data.sources import DATASETS, expected
@@ -104,7 +112,7 @@ class Prices:
                 self._data[path] = expected(job.flags["name"], Path(path), *limits), DATASETS[job.flags["name"]].shape
         return self._data[path]
 
-    def _rates(self, settings: Settings, job: Job, precision: str) -> tuple[Passes, float]:
+    def _rates(self, settings: Settings, job: Job, precision: str) -> Rates:
         data, shape = self._open(str(job.flags["data"]))
         return _timed(
             settings.model,
@@ -130,12 +138,26 @@ def _timed(
     batch: int,
     threads: int | None,
     device: torch.device,
-) -> tuple[Passes, float]:
-    """Return the seconds of an image's passes, and the size of the network in megabytes."""
+) -> Rates:
+    """Return what is timed of one network, in one precision, with so many threads."""
     from bsk.models.registry import build
-    from bsk.training.costs import time_passes
+    from bsk.training.costs import time_passes, time_step
 
     o.chosen_device(device.type, threads)
     model = build(name, classes=classes, channels=shape[0], size=shape[1], mean=mean, std=std, device=device)
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
-    return time_passes(model, shape, precision, batch, device), size
+    passes = time_passes(model, shape, precision, batch, device)
+    return Rates(passes, time_step(model, device), size)
+
+
+def _part_done(job: Job, updates: int) -> float:
+    """Return how much of a training that is not complete its saved state has done, 0 to 1."""
+    from bsk.files.checkpoints import STATE
+    from bsk.files.headers import load_header
+
+    path = Path(job.target.removesuffix(".train.json") + ".last.safetensors")
+    if Path(job.target).exists() or not path.exists():
+        return 0.0
+    progress = load_header(path, STATE).get("progress")
+    step = progress.get("step") if isinstance(progress, dict) else None
+    return min(1.0, step / updates) if isinstance(step, int) and step > 0 else 0.0

@@ -34,7 +34,7 @@ class Normalised(nn.Module):
 def _plane(values: Tensor, x: Tensor) -> Tensor:
     """Return a number a channel, (1, C, 1, 1), as an image in the memory format of images x.
 
-    With three numbers spread over channels-last images, torch subtracts and divides value by value: six times as
-    slow, and a seventh of the small CNN's forward pass. The result is the same to the bit.
+    With three numbers spread over channels-last images, torch subtracts and divides value by value, which is
+    slow enough to be seen in a small network's pass. The result is the same to the bit.
     """
     return torch.empty_like(x.detach()[:1], dtype=values.dtype).copy_(values)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bsk.attacks.registry import Attack, Stage
+from bsk.attacks.registry import Attack, Stage, attack_named
 from bsk.models.modes import eval_mode
+from bsk.training.divergence import IMAGES as DIVERGENCE_IMAGES
 from bsk.training.methods import Method
 from bsk.training.settings import Settings
 from bsk.training.step import in_precision
-from bsk.training.validation import SELECTION_ATTACK
+from bsk.training.validation import RESCUE_ATTACK, RESCUE_BATCH, SELECTION_ATTACK, TEST_IMAGES
 
 STANDING = 0.5  # of the examples an attack meets, about; not known before
 BLACK_BOX = ("square", "rays")
@@ -45,20 +46,49 @@ class Passes:
         return self.forward * each.forward + self.to_input * each.to_input + self.full * each.full
 
 
-def update_passes(method: Method) -> Passes:
-    """Return the passes of one image in one update, as `methods.perturb` and the outer loss make them."""
+@dataclass(frozen=True)
+class Training:
+    """What a training will do: passes of its updates, and beside them in its own precision and in fp32; updates."""
+
+    own: Passes
+    beside: Passes
+    exact: Passes
+    updates: int
+
+
+def climb_passes(method: Method) -> Passes:
+    """Return the passes of one image in one perturbation, as `methods.perturb` makes them."""
     climbs = Passes(forward=method.steps, to_input=method.steps)
     if method.start == "backward":
         climbs += Passes(forward=1, to_input=1)
     elif method.inner == "kl_to_clean" and method.steps:
         climbs += Passes(forward=1)
+    return climbs
+
+
+def update_passes(method: Method) -> Passes:
+    """Return the passes of one image in one update: the perturbation's, and the outer loss's."""
     twice = 2 if method.outer == "trades" else 1
-    return climbs + Passes(forward=twice, full=twice)
+    return climb_passes(method) + Passes(forward=twice, full=twice)
 
 
-def training_passes(settings: Settings, images: int) -> Passes:
-    """Return the passes of a training on so many images, validation apart; a rescue's are not known before."""
-    return update_passes(settings.row) * (images * settings.epochs)
+def training_costs(settings: Settings, images: int, val: int, test: int) -> Training:
+    """Return the costs of a training on so many images of each split.
+
+    Which updates a rescue takes over is not known before: they count as the others.
+    """
+    updates = -(-images // settings.batch_size) * settings.epochs
+    selects = attack_named(SELECTION_ATTACK, settings.eps)
+    beside = validation_passes(selects, val) * settings.epochs
+    if settings.select == "test":
+        beside += validation_passes(selects, min(test, TEST_IMAGES)) * settings.epochs
+    if settings.row.rescue:
+        check = attack_named(RESCUE_ATTACK, settings.eps).stages[-1]
+        beside += _stage_passes(check) * (STANDING * min(RESCUE_BATCH, val) * updates / settings.row.rescue_every)
+    exact = Passes()
+    if settings.log_divergence:
+        exact = (climb_passes(settings.row) + Passes(forward=3)) * (min(DIVERGENCE_IMAGES, val) * settings.epochs)
+    return Training(update_passes(settings.row) * (images * settings.epochs), beside, exact, updates)
 
 
 def attack_passes(attack: Attack, images: int) -> Passes:
@@ -82,6 +112,16 @@ def _stage_passes(stage: Stage) -> Passes:
     if stage.name in BLACK_BOX:
         return Passes(forward=stage.passes)
     return Passes(forward=stage.passes / 2, to_input=stage.passes / 2)
+
+
+def time_step(model: nn.Module, device: torch.device) -> float:
+    """Return the seconds of one step of SGD with momentum on all weights: a median of a few."""
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
+    seconds = _median(lambda: optimiser.step(), device)
+    model.zero_grad(set_to_none=True)
+    return seconds
 
 
 def time_passes(model: nn.Module, shape: tuple[int, ...], precision: str, batch: int, device: torch.device) -> Passes:

@@ -1,5 +1,7 @@
 """What a training will cost: counted beforehand as the training itself counts."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -8,8 +10,9 @@ from bsk.attacks.registry import Flags, attack_named
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.passes import Passes as Counter
 from bsk.perturb.passes import counting
-from bsk.training.costs import Passes, attack_passes, time_passes, update_passes
+from bsk.training.costs import Passes, attack_passes, time_passes, time_step, training_costs, update_passes
 from bsk.training.methods import METHODS, OUTER, perturb
+from bsk.training.settings import Settings
 
 EPS = 0.2
 
@@ -45,3 +48,31 @@ def test_each_kind_of_pass_takes_time_and_leaves_no_gradient() -> None:
     found = time_passes(model, (3, 16, 16), "fp32", 64, torch.device("cpu"))
     assert found.forward > 0 and found.to_input > 0 and found.full > 0
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def settings(method: str, **flags: Any) -> Settings:
+    common = {"model": "cnn", "dataset": "digits", "eps": EPS, "epochs": 3, "batch_size": 100, "augment": "none"}
+    rates = {"schedule": "cyclic", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "precision": "fp32", "seed": 1}
+    return Settings(method, METHODS[method].at(EPS), **{**common, **rates, **flags})
+
+
+def test_what_a_training_does_beside_its_updates_by_hand() -> None:
+    plain = training_costs(settings("bs"), images=1150, val=200, test=400)
+    assert plain.updates == 36  # 12 batches, the last of 50
+    assert plain.own == Passes(4, 2, 2) * (1150 * 3)
+    assert plain.beside == Passes(200, 0) * 3 + Passes(20, 20) * (0.5 * 200 * 3)  # natural; PGD-20, half of them stand
+    assert plain.exact == Passes()
+    logged = training_costs(settings("bs", log_divergence=True), images=1150, val=200, test=400)
+    assert logged.exact == Passes(2 + 3, 2) * (200 * 3) and logged.own == plain.own
+    by_test = training_costs(settings("bs", select="test"), images=1150, val=200, test=400)
+    assert by_test.beside == plain.beside * 3  # 200 images of val and 400 of test
+    rescued = training_costs(settings("fast-at-plus"), images=1150, val=200, test=400)
+    checks = Passes(10, 10) * (0.5 * 128 * 36 / 20)
+    assert rescued.beside.forward == pytest.approx((plain.beside + checks).forward)
+
+
+def test_a_step_of_the_optimiser_takes_time_and_changes_nothing() -> None:
+    model = nn.Linear(300, 300)
+    before = model.weight.clone()
+    assert time_step(model, torch.device("cpu")) > 0
+    assert torch.equal(model.weight, before) and model.weight.grad is None
