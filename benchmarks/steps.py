@@ -47,7 +47,7 @@ class Subject:
 
     def step(self) -> None:
         """One update, with a rate that leaves the weights where they are."""
-        update(self.state, self.settings, self.batch, Share(), Rates(1e-9, 0.9))
+        update(self.state, self.settings, self.batch, Share(), Rates(1e-9, 0.9), total=10**6)
 
     def passes(self, forward: int, to_input: int, full: int) -> None:
         """Run so many passes bare: no loss, no perturbation, no optimiser.

@@ -67,12 +67,12 @@ FORCE:
 	@cat $(patsubst %.train.json,%.jsonl,$(filter-out FORCE,$^)) > $@.tmp && $(replaced)
 
 %/curves.svg: %/logs.jsonl | $(INSTALLED)
-	$(BSK) plot curves $< $($@.flags) --y loss$(comma)val_natural$(comma)val_robust$(comma)seconds --out $@ --quiet
+	$(BSK) plot curves $< $($@.flags) --y loss$(comma)val_natural$(comma)val_robust$(comma)passes$(comma)seconds --out $@ --quiet
 
 %/picture.png: | $(INSTALLED)
 	$(BSK) plot $($@.flags) $< --out $*/picture.svg --out $@
 
-# --method bs --step 6/255 is bs_step-6of255.
+# --method bs --step 6/255 is bs_step-6of255, and its seed 3 bs_step-6of255_seed-3.
 slug = $(subst /,of,$(subst $(space),-,$(subst $(space)--,_,$(strip $(subst --method,,$(1))))))
 
 usual := --attack natural,pgd-100
@@ -88,7 +88,7 @@ $(1).flags   := $(5)
 $(2)/setting.flags := $(3) $(5)
 endef
 
-row = $(foreach seed,$(3),$(eval $(call run,$(1),$(2),$(seed),$(4),$($(2).folder)/$(call slug,$(4))-$(seed),$(call ending,$(1)))))
+row = $(foreach seed,$(3),$(eval $(call run,$(1),$(2),$(seed),$(4),$($(2).folder)/$(call slug,$(4))_seed-$(seed),$(call ending,$(1)))))
 ending = $(if $(call get,$(1).evaluate),.$(1)).eval.jsonl
 
 define run
@@ -137,8 +137,9 @@ endef
 
 tab := $(subst x,	,x)
 trainings = $(foreach s,$($(1).settings),$(addsuffix .train.json,$(call runs,$(1),$(s))))
-jobs = $(foreach e,$(1),$(foreach s,$($(e).settings),prepare-data:$($(s).data)) \
-  $(addprefix train:,$(call trainings,$(e))) $(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s)))))
+distinct = $(if $(1),$(firstword $(1)) $(call distinct,$(filter-out $(firstword $(1)),$(1))))
+jobs = $(call distinct,$(foreach e,$(1),$(foreach s,$($(e).settings),prepare-data:$($(s).data)) \
+  $(addprefix train:,$(call trainings,$(e))) $(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s))))))
 job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate,$(1)),$($(2).run).safetensors )$($(2).flags))
 
 known-table = $(if $(filter paper $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))

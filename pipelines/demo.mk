@@ -9,8 +9,8 @@ $(call table,demo,$(OUT))
 
 demo: $(INSTALLED) ## Train, attack and compare four methods on the digits; minutes
 	@$(MAKE) --no-print-directory -j$(JOBS) $(OUT)/demo/table.txt
-	$(BSK) attack $(OUT)/demo/bs-1.safetensors --data $(demo.data) --attack pgd-20 --limit 100 \
-	  --out $(OUT)/demo/bs-1-adversarial.safetensors --quiet > $(OUT)/demo/attack.json
+	$(BSK) attack $(OUT)/demo/bs_seed-1.safetensors --data $(demo.data) --attack pgd-20 --limit 100 \
+	  --out $(OUT)/demo/bs_seed-1-adversarial.safetensors --quiet > $(OUT)/demo/attack.json
 	@cat $(OUT)/demo/table.txt
 	@echo "picture: $(OUT)/demo/figure.png; try: $(BSK) compare $(OUT)/demo/results.jsonl | sort -t$$'\t' -k5 -nr"
 

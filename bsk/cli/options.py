@@ -57,8 +57,14 @@ METHODS = [
     "bs",
     "bs-alone",
     "bs-at",
+    "n-fgsm",
+    "liet",
+    "gradalign",
+    "free-at",
+    "mart",
+    "nuat",
 ]
-STARTS = ["zero", "uniform", "gaussian", "backward"]
+STARTS = ["zero", "uniform", "gaussian", "backward", "noise", "bernoulli", "kept", "label-pattern"]
 ATTACKS = [
     "natural",
     "fgsm",

@@ -51,7 +51,7 @@ def starts(
     from bsk.evaluation.circumstances import Bench
     from bsk.evaluation.landings import landings
     from bsk.evaluation.subjects import load_subject
-    from bsk.perturb.starts import STARTS
+    from bsk.perturb.later_starts import STARTS
 
     names = [o.one_of("start", name, STARTS) for name in dict.fromkeys(start.split(","))]
     o.one_of("split", split, ["test", "val", "train"])

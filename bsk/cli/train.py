@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bsk.training.settings import Settings
 
 _own = o.option
+AXES = ("start", "inner", "outer", "steps", "step", "beta", "ramp", "gamma", "noise", "bound", "replays")  # of a row
 
 
 def train(
@@ -32,11 +33,26 @@ def train(
     eps: o.Eps = None,
     step: o.Step = None,
     steps: Annotated[int | None, _own(min=0, help="Sign-gradient steps of the perturbation.")] = None,
-    start: Annotated[str | None, _own(help="zero, uniform, gaussian or backward.")] = None,
-    inner: Annotated[str | None, _own(help="What the perturbation climbs: cross_entropy or kl_to_clean.")] = None,
-    outer: Annotated[str | None, _own(help="What training descends: natural, adversarial or trades.")] = None,
+    start: Annotated[
+        str | None, _own(help=f"{', '.join(o.STARTS)}.", autocompletion=o.completing(lambda: o.STARTS))
+    ] = None,
+    inner: Annotated[
+        str | None, _own(help="What the perturbation climbs: cross_entropy, kl_to_clean, cross_entropy_and_nuclear.")
+    ] = None,
+    outer: Annotated[
+        str | None,
+        _own(help="What training descends: natural, adversarial, trades, mart, nuclear, consistent, aligned."),
+    ] = None,
     gamma: Annotated[float | None, _own(parser=o.number, metavar="X", help="Of the backward start, eq. (4.3).")] = None,
-    beta: Annotated[float | None, _own(parser=o.number, metavar="X", help="Weight of the TRADES term.")] = None,
+    beta: Annotated[
+        float | None, _own(parser=o.number, metavar="X", help="Weight of the outer loss's term beside cross entropy.")
+    ] = None,
+    ramp: Annotated[bool | None, _own("--ramp/--no-ramp", help="Let beta grow from 0 to the end of training.")] = None,
+    noise: Annotated[float | None, _own(parser=o.number, metavar="X", help="Reach of the noise start, in eps.")] = None,
+    bound: Annotated[
+        str | None, _own(metavar="X", help="How far the perturbation may go, in eps; none: to any image.")
+    ] = None,
+    replays: Annotated[int | None, _own(min=1, help="Updates on a batch, one after another.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 100,
     batch_size: o.BatchSize = 128,
     schedule: Annotated[str, typer.Option(help="piecewise, cyclic or cosine, by iteration.")] = "piecewise",
@@ -54,6 +70,14 @@ def train(
         bool,
         _own("--log-divergence", help="Log each epoch how far start and ascent move the output; nothing else changes."),
     ] = False,
+    ema: Annotated[
+        float, _own(min=0, max=1, metavar="DECAY", help="Save a moving average of the weights too, e.g. 0.999.")
+    ] = 0.0,
+    label_smoothing: Annotated[float, _own(min=0, max=1, metavar="X", help="Of the labels, in training.")] = 0.0,
+    awp: Annotated[
+        float, _own(min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; one more pass each way.")
+    ] = 0.0,
+    warmup: Annotated[float, _own(min=0, metavar="EPOCHS", help="Let the learning rate rise at first.")] = 0.0,
     limit: o.Limit = None,
     seed: o.Seed = 1,
     device: o.Device = "auto",
@@ -70,6 +94,9 @@ def train(
 
     --select test selects on the first 2,560 test images instead, as the authors do: numbers on test are then too
     high, and files and tables say best-on-test.
+
+    With --ema F.ema.safetensors and F.ema-last.safetensors are the moving average of the weights, in the epoch that is
+    best for it and in the last.
 
     With --log-divergence an epoch in the log has kl_start and kl_ascent: the mean KL divergence, in nats, of the
     output at x from that after the method's start, and after its whole ascent, on the first 256 val images.
@@ -112,8 +139,9 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
     from dataclasses import replace
 
     from bsk.data.batches import AUGMENTATIONS
-    from bsk.perturb.starts import STARTS
-    from bsk.training.methods import INNER, METHODS, OUTER
+    from bsk.perturb.later_starts import STARTS
+    from bsk.training.methods import INNER, METHODS
+    from bsk.training.outer import OUTER
     from bsk.training.schedules import DEFAULT_LR, SCHEDULES
     from bsk.training.settings import PRECISIONS, SELECTORS, Settings, fast_precision
 
@@ -125,11 +153,13 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
     o.one_of("select", flags["select"], SELECTORS)
     schedule = o.one_of("schedule", flags["schedule"], SCHEDULES)
     eps = o.checked_eps(data.eps if flags["eps"] is None else flags["eps"])
-    axes = {name: flags[name] for name in ("start", "inner", "outer", "steps", "step", "beta", "gamma")}
-    row = replace(METHODS[method].at(eps), **{name: value for name, value in axes.items() if value is not None})
+    axes = {name: flags[name] for name in AXES if flags[name] is not None}
+    if "bound" in axes:
+        axes["bound"] = _bound(axes["bound"])
+    row = replace(METHODS[method].at(eps), **axes)
     lr = DEFAULT_LR[schedule] if flags["lr"] is None else flags["lr"]
     o.above_zero(lr=lr, step=float(row.step))
-    o.above_zero(or_zero=True, beta=row.beta, gamma=row.gamma)
+    o.above_zero(or_zero=True, beta=float(row.beta), gamma=row.gamma, noise=row.noise)
     return Settings(
         method=method,
         row=row,
@@ -147,4 +177,18 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
         seed=flags["seed"],
         select=flags["select"],
         log_divergence=flags["log_divergence"],
+        **{name: flags[name] for name in ("ema", "label_smoothing", "awp", "warmup")},
     )
+
+
+def _bound(text: str) -> float | None:
+    """Return a bound in eps, None for none.
+
+    Raises:
+        UsageError: it is no number above 0.
+    """
+    if text == "none":
+        return None
+    bound = o.number(text)
+    o.above_zero(bound=bound)
+    return bound

@@ -17,8 +17,9 @@ from bsk.files.records import SCHEMA
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws, example_draws
+from bsk.perturb.later_starts import STARTS
 from bsk.perturb.losses import kl
-from bsk.perturb.starts import STARTS, Clean, random_output
+from bsk.perturb.starts import Clean, Given, random_output
 
 _FROM_HEADER = ("method", "model", "dataset", "seed", "selected")
 DIGITS = 9  # that count: as many tell any two fp32 numbers apart
@@ -42,8 +43,9 @@ def landings(
     common = _common(subject, bench, gamma, n)
     for rows in torch.arange(n).split(bench.batch_size):
         x, index = to_unit(examples.take(rows).to(bench.device)), examples.index[rows].tolist()
+        y = examples.labels[rows].to(bench.device)
         with exact(subject.model):
-            found = [_landed(subject, name, x, index, bench, gamma) for name in starts]
+            found = [_landed(subject, name, x, y, index, bench, gamma) for name in starts]
         for row, (place, label) in enumerate(zip(index, examples.labels[rows].tolist(), strict=True)):
             for name, columns in zip(starts, found, strict=True):
                 yield {**common, "index": place, "label": label, "start": name, **_cells(columns, row)}
@@ -51,13 +53,14 @@ def landings(
 
 
 def _landed(
-    subject: Subject, name: str, x: Tensor, index: list[int], bench: Bench, gamma: float
+    subject: Subject, name: str, x: Tensor, y: Tensor, index: list[int], bench: Bench, gamma: float
 ) -> dict[str, Tensor | None]:
     model = steady(checked(subject.model))
     try:
         clean = _clean(model, x, name)
         draws, again = (example_draws(bench.seed, f"start {name}", index, x.device) for _ in range(2))
-        start = STARTS[name](clean, ball_around(x, bench.eps), draws, eps=bench.eps, gamma=gamma, step=bench.eps)
+        given = Given(bench.eps, bench.eps, y, model, gamma)
+        start = STARTS[name](clean, ball_around(x, bench.eps), draws, given)
         with torch.no_grad():
             landed = model(start)
     except NotFiniteError as error:

@@ -15,6 +15,18 @@ from bsk.files.atomic import naming_the_file
 
 SCHEMA = 1
 BEST_ON_TEST = "best-on-test"  # a record's `selected`: an epoch chosen on test images, as the paper's are
+LATER_FLAGS = {  # what trainings that are older than a flag were made with
+    "select": "val",
+    "log_divergence": False,
+    "noise": 2.0,
+    "bound": 1.0,
+    "replays": 1,
+    "ramp": False,
+    "ema": 0.0,
+    "label_smoothing": 0.0,
+    "awp": 0.0,
+    "warmup": 0.0,
+}
 Record = dict[str, Any]
 
 

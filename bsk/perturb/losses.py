@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return L(f(x), y) = -log s(f(x))_y for logits (N, C) and labels (N,): shape (N,).
 
-    Source: eq. (1.1).
+    With label smoothing the label has 1 - smoothing of the weight, and all classes share the rest equally.
+    Source: eq. (1.1); Szegedy et al. (2016).
     """
-    return F.cross_entropy(_full(logits), y, reduction="none")
+    return F.cross_entropy(_full(logits), y, reduction="none", label_smoothing=smoothing)
 
 
 def kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
@@ -23,6 +26,26 @@ def kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
     """
     log_p, log_q = F.log_softmax(_full(logits_p), dim=1), F.log_softmax(_full(logits_q), dim=1)
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+
+
+def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    """Return (KL(s(p) || m) + KL(s(q) || m)) / 2 with m = (s(p) + s(q)) / 2, at most log 2: shape (N,).
+
+    Source: Lin (1991), "Divergence measures based on the Shannon entropy".
+    """
+    log_p, log_q = F.log_softmax(_full(logits_p), dim=1), F.log_softmax(_full(logits_q), dim=1)
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    both = (F.kl_div(log_m, each, reduction="none", log_target=True).sum(dim=1) for each in (log_p, log_q))
+    return sum(both, torch.zeros_like(log_p[:, 0])) / 2
+
+
+def nuclear(differences: Tensor) -> Tensor:
+    """Return the nuclear norm, the sum of the singular values, of (N, C) differences, divided by N.
+
+    Source: Sriramanan et al. (2021), NuAT.
+    """
+    values: Tensor = torch.linalg.svdvals(_full(differences))
+    return values.sum() / len(differences)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:

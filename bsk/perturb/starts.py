@@ -8,14 +8,15 @@ space, where nothing bounds it, and one step in input space goes towards it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from bsk.perturb.ascent import sign_step
+from bsk.perturb.ascent import Model, sign_step
 from bsk.perturb.ball import Ball
 from bsk.perturb.draws import Draws
 from bsk.perturb.losses import kl
+from bsk.perturb.memory import Memory
 
 GAUSSIAN_SCALE = 0.001  # Source: Zhang et al. (2019), the authors' trades.py
 
@@ -32,22 +33,43 @@ class Clean:
     logits: Tensor
 
 
-def zero(clean: Clean, ball: Ball, draws: Draws, *, eps: float, gamma: float, step: float) -> Tensor:
+@dataclass(frozen=True)
+class Given:
+    """What a start is told beside the images: radius and step size in pixel units, and what only some of them use.
+
+    Attributes:
+        gamma: size of the random point in output space.
+        noise: how far `noise` goes, in eps.
+        y: the labels (N,).
+        model: the network, in eval mode.
+        memory: what outlives the batch.
+    """
+
+    eps: float
+    step: float
+    y: Tensor
+    model: Model
+    gamma: float = 1.0
+    noise: float = 2.0
+    memory: Memory = field(default_factory=Memory)
+
+
+def zero(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
     """Return the images themselves."""
     return clean.x.detach()
 
 
-def uniform(clean: Clean, ball: Ball, draws: Draws, *, eps: float, gamma: float, step: float) -> Tensor:
+def uniform(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
     """Return x + eps * xi with xi ~ U(-1, 1).
 
     Not clipped to [0, 1] before the first gradient, as in the authors' scripts; the steps project.
     Source: eq. (3.2) and (4.2); Wong et al. (2020).
     """
     x = clean.x.detach()
-    return x + eps * draws.uniform(x)
+    return x + given.eps * draws.uniform(x)
 
 
-def gaussian(clean: Clean, ball: Ball, draws: Draws, *, eps: float, gamma: float, step: float) -> Tensor:
+def gaussian(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
     """Return x + 0.001 * N(0, 1): at x itself the KL divergence to f(x) has no gradient.
 
     Source: Zhang et al. (2019).
@@ -56,16 +78,16 @@ def gaussian(clean: Clean, ball: Ball, draws: Draws, *, eps: float, gamma: float
     return x + GAUSSIAN_SCALE * draws.gaussian(x)
 
 
-def backward(clean: Clean, ball: Ball, draws: Draws, *, eps: float, gamma: float, step: float) -> Tensor:
+def backward(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
     """Return x + xi*, one step towards the input whose output is the random point f(x) + gamma * psi.
 
     Source: section 4.3, eq. (4.3) and (4.4), solved by one step of PGD from xi = 0.
     Differs from the paper: as in the authors' code, the step size is the attack's. The authors' code runs
     f(x) twice in the same mode; here the gradient is taken through the one clean forward: equal, and cheaper.
     """
-    target = random_output(clean.logits.detach(), draws, gamma)
+    target = random_output(clean.logits.detach(), draws, given.gamma)
     distance = kl(target, clean.logits)  # KL(s(f(x) + gamma psi), s(f(x + xi))) at xi = 0, (4.4)
-    return sign_step(-distance, clean.x, ball, step)  # argmin over the ball by one projected step, (4.4)
+    return sign_step(-distance, clean.x, ball, given.step)  # argmin over the ball by one projected step, (4.4)
 
 
 def random_output(z: Tensor, draws: Draws, gamma: float) -> Tensor:
@@ -73,5 +95,4 @@ def random_output(z: Tensor, draws: Draws, gamma: float) -> Tensor:
     return z + gamma * draws.uniform(z)
 
 
-Start = Callable[..., Tensor]
-STARTS: dict[str, Start] = {"zero": zero, "uniform": uniform, "gaussian": gaussian, "backward": backward}
+Start = Callable[[Clean, Ball, Draws, Given], Tensor]

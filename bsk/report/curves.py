@@ -23,8 +23,10 @@ ACCURACIES = {
     "test_natural": "natural on test",
     "test_robust": "PGD-20 on test",
 }
+PASSES = "passes"  # of images, forward and backward together
 WORDS = {**DIVERGENCES, **ACCURACIES}  # of fields in a picture
 STYLES = ("-", "--", ":", "-.")  # of the fields of one panel, in their order
+MOST = 6  # fields of a picture
 MARKED = 8  # markers on a line, about
 
 
@@ -61,8 +63,8 @@ def draw_curves(
             cannot be written.
         UsageError: more fields than can be told apart, or no line is above 0 where the scale is logarithmic.
     """
-    if len(fields) > len(STYLES) or len(set(fields)) < len(fields):
-        raise UsageError(f"--y {','.join(fields)}: expected at most {len(STYLES)} different fields; draw two pictures")
+    if len(fields) > MOST or len(set(fields)) < len(fields):
+        raise UsageError(f"--y {','.join(fields)}: expected at most {MOST} different fields; draw two pictures")
     logs = [training for training in collect(items).trainings if training.log]
     if not logs:
         raise InputError("plot curves: no epochs among the records; give logs of bsk train, F.jsonl for F.safetensors")
@@ -92,6 +94,8 @@ def _line(group: Series[Training], place: int, field: str, by: str) -> Line:
 
 
 def _number(item: Located, field: str) -> float:
+    if field == PASSES:
+        return sum(_number(item, f"{way}_passes") for way in ("forward", "backward"))
     value = number(item, field)
     if value is None:
         known = [key for key, value in item.record.items() if isinstance(value, (int, float)) and key != "epoch"]

@@ -20,7 +20,7 @@ ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies:
     ("split", lambda e: e.split, lambda e: e.split),
     ("data", lambda e: (e.run.dataset, e.run.data_sha256), lambda e: f"{e.run.dataset} {e.run.data_sha256 or ''}"[:20]),
     ("n", lambda e: e.n, lambda e: plain(e.n)),
-    ("epoch", lambda e: e.run.selected == BEST_ON_TEST, lambda e: f"{e.run.selected}"),
+    ("epoch", lambda e: (e.run.selected or "").startswith(BEST_ON_TEST), lambda e: f"{e.run.selected}"),
 )
 
 

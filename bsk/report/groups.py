@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bsk.files.records import LATER_FLAGS
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, Training
 from bsk.report.fields import LARGEST
 from bsk.report.words import plain, printable
@@ -26,6 +27,7 @@ NOT_SETTINGS = {  # they make no other method
     "force",
     "select",  # `selected` says it, of the model that it selected
     "log_divergence",
+    "ema",  # `selected` says it, of the average; the trained weights are the same without it
 }
 OWN_COLUMNS = {"method", "model", "dataset"}  # never part of a name
 
@@ -158,9 +160,10 @@ def without_seed(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _flags(run: Run) -> dict[str, Any]:
     """Return the training flags that make a method what it is; 1 and 1.0 are the same, null is none."""
     eps = {} if run.eps is None else {"eps": run.eps}
+    later = LATER_FLAGS if run.flags else {}
     return {
         printable(key): float(value) if type(value) is int and abs(value) < LARGEST else value
-        for key, value in {**run.flags, **eps}.items()
+        for key, value in {**later, **run.flags, **eps}.items()
         if key not in NOT_SETTINGS and value is not None
     }
 

@@ -23,7 +23,7 @@ PICTURES = ("picture.svg", "figure.png", "curves.svg")  # of a folder of a table
 WORDS = {
     "picture.svg": "The figure.",
     "figure.png": "Accuracy against the cost of training: robust filled, natural hollow.",
-    "curves.svg": "Training: loss, accuracy on validation images, seconds an epoch.",
+    "curves.svg": "Training: loss, accuracy on validation images, passes and seconds an epoch.",
 }
 OF_THE_METHOD = ("start", "inner", "outer", "rescue", "eps")  # flags that the method or another column tells
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from bsk.attacks.registry import Attack, Stage, attack_named
 from bsk.models.modes import eval_mode
 from bsk.training.divergence import IMAGES as DIVERGENCE_IMAGES
-from bsk.training.methods import Method
+from bsk.training.methods import NEEDS_CLEAN, Method
+from bsk.training.outer import OUTER
 from bsk.training.settings import Settings
 from bsk.training.step import in_precision
 from bsk.training.validation import RESCUE_ATTACK, RESCUE_BATCH, SELECTION_ATTACK, TEST_IMAGES
@@ -61,15 +62,20 @@ def climb_passes(method: Method) -> Passes:
     climbs = Passes(forward=method.steps, to_input=method.steps)
     if method.start == "backward":
         climbs += Passes(forward=1, to_input=1)
-    elif method.inner == "kl_to_clean" and method.steps:
+    elif method.inner in NEEDS_CLEAN and method.steps:
         climbs += Passes(forward=1)
     return climbs
 
 
 def update_passes(method: Method) -> Passes:
-    """Return the passes of one image in one update: the perturbation's, and the outer loss's."""
-    twice = 2 if method.outer == "trades" else 1
-    return climb_passes(method) + Passes(forward=twice, full=twice)
+    """Return the passes of one image in the updates of one batch: the perturbation's, and the outer loss's."""
+    return climb_passes(method) * method.replays + outer_passes(method)
+
+
+def outer_passes(method: Method) -> Passes:
+    """Return the passes of one image in the outer losses of one batch."""
+    outer = OUTER[method.outer]
+    return Passes(outer.forward, outer.to_input, outer.full) * method.replays
 
 
 def training_costs(settings: Settings, images: int, val: int, test: int) -> Training:
@@ -79,16 +85,20 @@ def training_costs(settings: Settings, images: int, val: int, test: int) -> Trai
     """
     updates = -(-images // settings.batch_size) * settings.epochs
     selects = attack_named(SELECTION_ATTACK, settings.eps)
-    beside = validation_passes(selects, val) * settings.epochs
+    looks = settings.epochs * (2 if settings.ema else 1)
+    beside = validation_passes(selects, val) * looks
     if settings.select == "test":
-        beside += validation_passes(selects, min(test, TEST_IMAGES)) * settings.epochs
+        beside += validation_passes(selects, min(test, TEST_IMAGES)) * looks
     if settings.row.rescue:
         check = attack_named(RESCUE_ATTACK, settings.eps).stages[-1]
         beside += _stage_passes(check) * (STANDING * min(RESCUE_BATCH, val) * updates / settings.row.rescue_every)
     exact = Passes()
     if settings.log_divergence:
         exact = (climb_passes(settings.row) + Passes(forward=3)) * (min(DIVERGENCE_IMAGES, val) * settings.epochs)
-    return Training(update_passes(settings.row) * (images * settings.epochs), beside, exact, updates)
+    own = update_passes(settings.row)
+    if settings.awp:
+        own += outer_passes(settings.row)
+    return Training(own * (images * settings.epochs), beside, exact, updates * settings.row.replays)
 
 
 def attack_passes(attack: Attack, images: int) -> Passes:
@@ -119,7 +129,7 @@ def time_step(model: nn.Module, device: torch.device) -> float:
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
-    seconds = _median(lambda: optimiser.step(), device)
+    seconds = _median(lambda: lambda: optimiser.step(), device)
     model.zero_grad(set_to_none=True)
     return seconds
 
@@ -139,24 +149,33 @@ def time_passes(model: nn.Module, shape: tuple[int, ...], precision: str, batch:
         x = x.repeat(-(-batch // n), 1, 1, 1)[:batch].contiguous(memory_format=torch.channels_last)
     with eval_mode(model):
         with torch.no_grad():
-            forward = _median(lambda: run(x), device)
-        both = _median(lambda: _to_input(run, x), device)
-    whole = _median(lambda: run(x).float().sum().backward(), device)
+            forward = _median(lambda: lambda: run(x), device)
+        to_input = _median(lambda: _way_to_input(run, x), device)
+    full = _median(lambda: _way_to_weights(run, x), device)
     model.zero_grad(set_to_none=True)
-    return Passes(forward, max(0.0, both - forward), max(0.0, whole - forward)) * (1 / len(x))
+    return Passes(forward, to_input, full) * (1 / len(x))
 
 
-def _to_input(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def _way_to_input(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
+    """Return the way back to the images, after the way forward."""
     leaf = x.detach().requires_grad_()
-    return torch.autograd.grad(run(leaf).float().sum(), leaf)[0]
+    end = run(leaf).float().sum()
+    return lambda: torch.autograd.grad(end, leaf)
 
 
-def _median(work: Callable[[], object], device: torch.device) -> float:
-    work()
-    return statistics.median(_clock(work, device) for _ in range(REPEATS))
+def _way_to_weights(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
+    end = run(x).float().sum()
+    return lambda: end.backward()
+
+
+def _median(prepare: Callable[[], Callable[[], object]], device: torch.device) -> float:
+    prepare()()
+    return statistics.median(_clock(prepare(), device) for _ in range(REPEATS))
 
 
 def _clock(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     start = time.perf_counter()
     work()
     if device.type == "cuda":

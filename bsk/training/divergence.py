@@ -14,6 +14,7 @@ from bsk.models.modes import eval_mode, without_tf32
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import Draws, example_draws
 from bsk.perturb.losses import kl
+from bsk.perturb.memory import Memory
 from bsk.training.methods import Method, begin, climb
 from bsk.training.settings import Settings
 from bsk.training.state import State
@@ -42,15 +43,17 @@ def divergences(
         for some in rows.split(BATCH):
             x, y = to_unit(split.images[some].to(device)), split.labels[some].to(device)
             draws = example_draws(settings.seed, f"divergence {epoch}", split.index[some].tolist(), device)
-            both = divergence(settings.row, state.model, x, y, settings.eps, draws)
+            both = divergence(settings.row, state.model, x, y, settings.eps, draws, state.memory.copy())
             sums += torch.stack([sums.new_tensor(len(y)), *(each.sum() for each in both)])
     n, start, ascent = sum_over_processes(sums.to(state.sums), share).tolist()
     return {"kl_start": start / n, "kl_ascent": ascent / n, "kl_n": round(n)}
 
 
-def divergence(method: Method, model: Model, x: Tensor, y: Tensor, eps: float, draws: Draws) -> tuple[Tensor, Tensor]:
+def divergence(
+    method: Method, model: Model, x: Tensor, y: Tensor, eps: float, draws: Draws, memory: Memory | None = None
+) -> tuple[Tensor, Tensor]:
     """Return KL(s(f(x)) || s(f(x'))) in nats, (N,) fp64 on the CPU, for x' after the start and after the ascent."""
-    begun = begin(method, model, x, eps, draws)
+    begun = begin(method, model, x, y, eps, draws, memory)
     x_adv = climb(method, model, begun, y)
     with torch.no_grad():
         z, started, ascended = (model(each).cpu().double() for each in (x, begun.x, x_adv))

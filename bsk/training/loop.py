@@ -6,9 +6,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import agree, sum_over_processes
@@ -17,11 +19,13 @@ from bsk.errors import DivergedError, StoppedError
 from bsk.models import registry
 from bsk.models.size import Size
 from bsk.perturb.passes import Passes
+from bsk.training.averaging import average_of
 from bsk.training.divergence import divergences
+from bsk.training.outer import OUTER
 from bsk.training.outputs import Outputs
-from bsk.training.schedules import SCHEDULES
+from bsk.training.schedules import SCHEDULES, Rates, warmed
 from bsk.training.settings import Settings
-from bsk.training.state import Scored, State
+from bsk.training.state import Scored, State, named
 from bsk.training.step import update
 from bsk.training.validation import check_rescue, validate
 
@@ -75,7 +79,8 @@ def new_state(settings: Settings, data: DataFile, channels: int, size: Size, dev
     )
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     sums_type = torch.float32 if device.type == "mps" else torch.float64
-    return State(model, optimiser, scaler, torch.zeros(3, device=device, dtype=sums_type))
+    sums = torch.zeros(3, device=device, dtype=sums_type)
+    return State(model, optimiser, scaler, sums, average=average_of(model, settings.ema))
 
 
 def train(training: Training, state: State, watcher: Watcher) -> None:
@@ -97,13 +102,12 @@ def train(training: Training, state: State, watcher: Watcher) -> None:
 
 def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher: Watcher) -> None:
     settings, share = training.settings, training.share
-    schedule = SCHEDULES[settings.schedule]
     clock = saved = time.perf_counter()
     state.model.train()
     for batch in training.loader.epoch(epoch, skip):
         check_rescue(state, settings, training.val)
-        rates = schedule(state.step, training.total_steps, settings.lr, settings.momentum)
-        update(state, settings, batch, share, rates)
+        rates = rates_at(training, state.step)
+        update(state, settings, batch, share, rates, training.total_steps)
         if state.step % CHECK_STEPS == 0:
             _check_finite(state, training)
         now = time.perf_counter()
@@ -122,6 +126,13 @@ def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher:
     state.epoch_seconds += time.perf_counter() - clock
 
 
+def rates_at(training: Training, step: int) -> Rates:
+    """Return what the optimiser uses in an update."""
+    settings = training.settings
+    rates = SCHEDULES[settings.schedule](step, training.total_steps, settings.lr, settings.momentum)
+    return warmed(step, settings.warmup * len(training.loader), rates)
+
+
 def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
     """Validate, select, log and save; the log comes before the state, so that a crash repeats the epoch."""
 
@@ -132,7 +143,10 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
 
     start = time.perf_counter()
     epoch = state.step // len(training.loader)
-    state.last = validate(state, training.settings, training.val, training.test, training.share, epoch, pause)
+    look = partial(_validated, training, epoch, pause)
+    state.last = look(state.model)
+    if state.average is not None:
+        state.last_average = look(state.average.module)
     logged = divergences(state, training.settings, training.val, training.share, epoch, pause)
     seconds = time.perf_counter() - start
     record = {**_epoch_record(training, state, seconds), **logged}
@@ -144,9 +158,16 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
     if is_better(state.last, state.best, training.settings):
         state.best = state.last
         training.outputs.save_best(state)
+    if state.average is not None and is_better(state.last_average, state.best_average, training.settings):
+        state.best_average = state.last_average
+        training.outputs.save_best_average(state)
     training.outputs.log(record)
     training.outputs.save_state(state)
     watcher.epoch(record)
+
+
+def _validated(training: Training, epoch: int, pause: Callable[[], None], model: nn.Module) -> Scored:
+    return validate(model, training.settings, training.val, training.test, training.share, epoch, pause)
 
 
 def is_better(new: Scored, best: Scored, settings: Settings) -> bool:
@@ -158,16 +179,17 @@ def is_better(new: Scored, best: Scored, settings: Settings) -> bool:
 def _epoch_record(training: Training, state: State, validation_seconds: float) -> dict[str, Any]:
     settings = training.settings
     total, natural, robust = _mean_losses(training, state)
-    rates = SCHEDULES[settings.schedule](state.step - 1, training.total_steps, settings.lr, settings.momentum)
+    rates = rates_at(training, state.step - 1)
     images = len(training.loader.labels)
     return {
         "kind": "epoch",
         "epoch": state.last.epoch,
         "lr": rates.lr,
         "loss": total,
-        "natural_loss": None if settings.row.outer == "adversarial" else natural,
-        "robust_loss": None if settings.row.outer == "natural" else robust,
+        "natural_loss": natural if OUTER[settings.row.outer].natural else None,
+        "robust_loss": robust if OUTER[settings.row.outer].robust else None,
         **state.last.record(),
+        **named("ema", state.last_average if state.average is not None else None),
         "seconds": state.epoch_seconds,
         "images_per_second": images / max(state.epoch_seconds, 1e-9),
         "validation_seconds": validation_seconds,

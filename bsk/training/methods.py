@@ -5,6 +5,7 @@ The paper's own analysis says that this is all there is to a method; a new varia
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,11 +15,14 @@ from torch import Tensor
 from bsk.perturb.ascent import Model, Objective, ascend
 from bsk.perturb.ball import Ball, ball_around
 from bsk.perturb.draws import Draws
-from bsk.perturb.losses import cross_entropy, kl
+from bsk.perturb.later_starts import STARTS
+from bsk.perturb.losses import cross_entropy, kl, nuclear
+from bsk.perturb.memory import Memory
 from bsk.perturb.radius import step_at
-from bsk.perturb.starts import STARTS, Clean
+from bsk.perturb.starts import Clean, Given
 
 EPS = "eps"  # a step size equal to the radius
+ALIGN = "align"  # a beta that grows with the radius as GradAlign's weight does
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,12 @@ class Method:
         steps: how many sign-gradient steps.
         step: their size in pixel units at the paper's radius (see `step_at`), or EPS.
         outer: the loss that training descends, a name in OUTER.
-        beta: weight of the KL term of TRADES.
+        beta: weight of the outer loss's term beside cross entropy, for example of the KL term of TRADES; or ALIGN.
         gamma: size of the random point in output space, for the backward start.
+        noise: how far the start `noise` goes, in eps.
+        bound: how far x' may be from x in the end, in eps; None: anywhere in [0, 1].
+        replays: how often a batch is trained on, one update after another.
+        ramp: if beta grows with the updates, from 0 at the first to the whole at the last.
         rescue: the row that takes over for `rescue_every` updates when the accuracy under PGD-10 on a batch
             of validation images has fallen by more than `rescue_drop` since the check before.
     """
@@ -42,15 +50,33 @@ class Method:
     steps: int
     step: float | str
     outer: str
-    beta: float = 6.0
+    beta: float | str = 6.0
     gamma: float = 1.0
+    noise: float = 2.0
+    bound: float | None = 1.0
+    replays: int = 1
+    ramp: bool = False
     rescue: str | None = None
     rescue_every: int = 20
     rescue_drop: float = 0.10
 
     def at(self, eps: float) -> Method:
-        """Return the row with its step size in pixel units at the radius eps."""
-        return replace(self, step=eps if isinstance(self.step, str) else step_at(self.step, eps))
+        """Return the row with its step size in pixel units, and its beta, at the radius eps."""
+        step = eps if isinstance(self.step, str) else step_at(self.step, eps)
+        return replace(self, step=step, beta=align_at(eps) if isinstance(self.beta, str) else self.beta)
+
+    def after(self, updates: int, total: int) -> Method:
+        """Return the row as it is in the next of so many updates."""
+        assert not isinstance(self.beta, str)
+        return replace(self, beta=self.beta * (updates + 1) / total) if self.ramp else self
+
+
+def align_at(eps: float) -> float:
+    """Return GradAlign's weight: 0.02 exp(255 eps ln(10) / 8), that is 0.2 at 8/255 and 2 at 16/255, and 2 beyond.
+
+    Source: Andriushchenko & Flammarion (2020), the authors' experiments, which end at 16/255.
+    """
+    return 0.02 * math.exp(min(255 * eps, 16) * math.log(10) / 8)
 
 
 METHODS: dict[str, Method] = {
@@ -78,34 +104,71 @@ METHODS: dict[str, Method] = {
     "fast-at-plus": Method(
         start="uniform", inner="cross_entropy", steps=1, step=10 / 255, outer="adversarial", rescue="at"
     ),
+    # --- What the paper does not have.
+    # de Jorge et al. (2022): twice the noise, one step, and back to the images only, not to the ball.
+    "n-fgsm": Method(start="noise", inner="cross_entropy", steps=1, step=EPS, outer="adversarial", bound=None),
+    # LIET, the authors' code at 8/255: without their label smoothing of 0.6, which is a flag.
+    "liet": Method(
+        start="label-pattern", inner="cross_entropy", steps=1, step=EPS, outer="consistent", beta=100.0, ramp=True
+    ),
+    # Andriushchenko & Flammarion (2020): FGSM from the image, and the gradient at x along that near x.
+    "gradalign": Method(start="zero", inner="cross_entropy", steps=1, step=EPS, outer="aligned", beta=ALIGN),
+    # Shafahi et al. (2019), 8 replays as Wong et al. (2020): each update moves delta too. An epoch is 8 of the others'.
+    "free-at": Method(start="kept", inner="cross_entropy", steps=0, step=EPS, outer="adversarial", replays=8),
+    # Wang et al. (2020): lambda 5; their step is 0.007, here that of `at` and `trades`.
+    "mart": Method(start="gaussian", inner="cross_entropy", steps=10, step=2 / 255, outer="mart", beta=5.0),
+    # Sriramanan et al. (2021): lambda up to 4.5.
+    "nuat": Method(
+        start="bernoulli", inner="cross_entropy_and_nuclear", steps=1, step=EPS, outer="nuclear", beta=4.5, ramp=True
+    ),
 }
 
 
-def climb_cross_entropy(clean_logits: Tensor, y: Tensor) -> Objective:
+def climb_cross_entropy(clean_logits: Tensor, y: Tensor, beta: float) -> Objective:
     """Return the objective L(f(x'), y). Source: eq. (3.1)."""
     return lambda logits: cross_entropy(logits, y)
 
 
-def climb_kl_to_clean(clean_logits: Tensor, y: Tensor) -> Objective:
+def climb_kl_to_clean(clean_logits: Tensor, y: Tensor, beta: float) -> Objective:
     """Return the objective KL(s(f(x)) || s(f(x'))), f(x) fixed. Source: eq. (4.1)."""
     return lambda logits: kl(clean_logits, logits)
 
 
-INNER: dict[str, Callable[[Tensor, Tensor], Objective]] = {
+def climb_cross_entropy_and_nuclear(clean_logits: Tensor, y: Tensor, beta: float) -> Objective:
+    """Return the objective L(f(x'), y) + beta |f(x') - f(x)|_* / N. Source: Sriramanan et al. (2021), NuAT."""
+    return lambda logits: cross_entropy(logits, y) + beta * nuclear(logits - clean_logits)
+
+
+INNER: dict[str, Callable[[Tensor, Tensor, float], Objective]] = {
     "cross_entropy": climb_cross_entropy,
     "kl_to_clean": climb_kl_to_clean,
+    "cross_entropy_and_nuclear": climb_cross_entropy_and_nuclear,
 }
+NEEDS_CLEAN = ("kl_to_clean", "cross_entropy_and_nuclear")  # an inner objective that looks at f(x)
 
 
-def perturb(method: Method, model: Model, x: Tensor, y: Tensor, eps: float, draws: Draws) -> Tensor:
-    """Return x_adv = x + xi* + delta*, the images (N, C, H, W) that the outer loss is taken at.
+@dataclass(frozen=True)
+class Moved:
+    """The images that the outer loss is taken at, (N, C, H, W): x + xi*, x_adv = x + xi* + delta*, and the ball."""
 
-    `method.step` is in pixel units (`Method.at`); the model is in eval mode, as in the authors' code.
+    start: Tensor
+    x_adv: Tensor
+    ball: Ball
+
+
+def perturb(
+    method: Method, model: Model, x: Tensor, y: Tensor, eps: float, draws: Draws, memory: Memory | None = None
+) -> Moved:
+    """Return the inner maximisation of images x (N, C, H, W).
+
+    `method.step` is in pixel units (`Method.at`); the model is in eval mode, as in the authors' code. Starts that
+    remember do so in `memory`.
     Source: Algorithm 1, lines 5 and 6.
     """
     if method.start == "zero" and method.steps == 0:
-        return x
-    return climb(method, model, begin(method, model, x, eps, draws), y)
+        return Moved(x, x, ball_around(x, eps))
+    begun = begin(method, model, x, y, eps, draws, memory)
+    return Moved(begun.x, climb(method, model, begun, y), begun.ball)
 
 
 @dataclass(frozen=True)
@@ -117,19 +180,21 @@ class Begun:
     ball: Ball
 
 
-def begin(method: Method, model: Model, x: Tensor, eps: float, draws: Draws) -> Begun:
+def begin(
+    method: Method, model: Model, x: Tensor, y: Tensor, eps: float, draws: Draws, memory: Memory | None = None
+) -> Begun:
     """Return the start x + xi*. Source: Algorithm 1, line 5."""
     assert not isinstance(method.step, str)
-    ball = ball_around(x, eps)
+    ball = ball_around(x, math.inf if method.bound is None else method.bound * eps)
     clean = _clean(method, model, x)  # f(x) once, for (4.3), (4.4) and (4.5)
-    start = STARTS[method.start]
-    return Begun(start(clean, ball, draws, eps=eps, gamma=method.gamma, step=method.step), clean, ball)  # (4.4)
+    given = Given(eps, method.step, y, model, method.gamma, method.noise, memory or Memory())
+    return Begun(STARTS[method.start](clean, ball, draws, given), clean, ball)  # (4.4)
 
 
 def climb(method: Method, model: Model, begun: Begun, y: Tensor) -> Tensor:
     """Return x + xi* + delta*, after the ascent. Source: Algorithm 1, line 6."""
-    assert not isinstance(method.step, str)
-    objective = INNER[method.inner](begun.clean.logits.detach(), y)
+    assert not isinstance(method.step, str) and not isinstance(method.beta, str)
+    objective = INNER[method.inner](begun.clean.logits.detach(), y, method.beta)
     return ascend(objective, model, begun.x, begun.ball, method.step, method.steps)  # (4.5)
 
 
@@ -138,46 +203,7 @@ def _clean(method: Method, model: Model, x: Tensor) -> Clean:
     if method.start == "backward":
         leaf = x.detach().requires_grad_()
         return Clean(leaf, model(leaf))
-    if method.inner == "kl_to_clean":
+    if method.inner in NEEDS_CLEAN and method.steps:
         with torch.no_grad():
             return Clean(x, model(x))
     return Clean(x, x)
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The outer loss an example, (N,), and its parts; a part that the method has not is None."""
-
-    total: Tensor
-    natural: Tensor | None
-    robust: Tensor | None
-
-
-def natural_loss(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, beta: float) -> Losses:
-    """Return L(f(x), y)."""
-    loss = cross_entropy(model(x), y)
-    return Losses(loss, loss, None)
-
-
-def adversarial_loss(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, beta: float) -> Losses:
-    """Return L(f(x_adv), y). Source: eq. (1.1)."""
-    loss = cross_entropy(model(x_adv), y)
-    return Losses(loss, None, loss)
-
-
-def trades_loss(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, beta: float) -> Losses:
-    """Return L(f(x), y) + beta KL(s(f(x)) || s(f(x_adv))), one clean forward for both terms.
-
-    The gradient flows through both arguments of the divergence.
-    Source: eq. (1.2); Algorithm 1, line 7.
-    """
-    z = model(x)
-    natural, robust = cross_entropy(z, y), kl(z, model(x_adv))
-    return Losses(natural + beta * robust, natural, robust)
-
-
-OUTER: dict[str, Callable[[Model, Tensor, Tensor, Tensor, float], Losses]] = {
-    "natural": natural_loss,
-    "adversarial": adversarial_loss,
-    "trades": trades_loss,
-}

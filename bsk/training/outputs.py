@@ -1,4 +1,7 @@
-"""The files of a training: F.safetensors (selected), F.last.safetensors (resume), F.jsonl (log and lock)."""
+"""The files of a training: F.safetensors (selected), F.last.safetensors (resume), F.jsonl (log and lock).
+
+With a moving average also F.ema.safetensors (selected) and, in the end, F.ema-last.safetensors.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,11 @@ from bsk.errors import InputError
 from bsk.files import checkpoints, records
 from bsk.files.atomic import naming_the_file
 from bsk.files.checkpoints import MODEL
-from bsk.files.records import BEST_ON_TEST
+from bsk.files.records import BEST_ON_TEST, LATER_FLAGS
 from bsk.training import state as states
-from bsk.training.state import State
+from bsk.training.state import Scored, State
 
 LOG_KINDS = ("start", "epoch", "end")
-LATER_FLAGS = {"select": "val", "log_divergence": False}  # what files that are older than a flag were made with
 
 
 class Outputs:
@@ -38,6 +40,20 @@ class Outputs:
             header = {**self.header, "kind": MODEL, "complete": False, "selected": selected(self.header)}
             checkpoints.save(self.checkpoint, state.model.state_dict(), {**header, **state.best.record()})
 
+    def save_best_average(self, state: State) -> None:
+        """Write the moving average of the epoch that is best for it."""
+        self._save_average(state, average_path(self.checkpoint), selected(self.header), state.best_average)
+
+    def save_last_average(self, state: State) -> None:
+        """Write the moving average after the last epoch."""
+        self._save_average(state, average_path(self.checkpoint, "-last"), "last", state.last_average)
+
+    def _save_average(self, state: State, path: Path, epoch: str, scored: Scored) -> None:
+        if self._log is not None and state.average is not None:
+            chosen = f"{epoch} ema {self.header['flags']['ema']:g}"
+            header = {**self.header, "kind": MODEL, "complete": False, "selected": chosen}
+            checkpoints.save(path, state.average.module.state_dict(), {**header, **scored.record()})
+
     def save_state(self, state: State) -> None:
         """Write all that a resume needs; it is a checkpoint of the last epoch at the same time."""
         if self._log is not None:
@@ -45,10 +61,14 @@ class Outputs:
             states.save(last_path(self.checkpoint), state, header)
 
     def complete(self, state: State) -> None:
-        """Stamp the totals of the whole training on the selected model."""
-        if self._log is not None:
-            tensors, header = checkpoints.load(self.checkpoint, MODEL)
-            checkpoints.save(self.checkpoint, tensors, {**header, "complete": True, **totals(state)})
+        """Stamp the totals of the whole training on the selected model, and on its averages."""
+        if self._log is None:
+            return
+        self.save_last_average(state)
+        averages = [average_path(self.checkpoint, which) for which in ("", "-last")] if state.average else []
+        for path in [*averages, self.checkpoint]:  # in this order: with the last one the training is done
+            tensors, header = checkpoints.load(path, MODEL)
+            checkpoints.save(path, tensors, {**header, "complete": True, **totals(state)})
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a record to the log."""
@@ -87,6 +107,11 @@ def totals(state: State) -> dict[str, Any]:
 def last_path(checkpoint: Path) -> Path:
     """Return F.last.safetensors for F.safetensors."""
     return checkpoint.with_suffix(".last.safetensors")
+
+
+def average_path(checkpoint: Path, which: str = "") -> Path:
+    """Return F.ema.safetensors for F.safetensors, or F.ema-last.safetensors."""
+    return checkpoint.with_suffix(f".ema{which}.safetensors")
 
 
 def log_path(checkpoint: Path) -> Path:

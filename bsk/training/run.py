@@ -20,6 +20,7 @@ from bsk.training import state as states
 from bsk.training.loop import Training, Watcher, new_state, train
 from bsk.training.outputs import Outputs, differences, last_path, locked_log, selected, totals
 from bsk.training.settings import Settings
+from bsk.training.state import named
 from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
@@ -147,7 +148,9 @@ def _end(outputs: Outputs, state: states.State, checkpoint: Path) -> dict[str, A
         "checkpoint_sha256": records.sha256(checkpoint) if outputs.writes else None,
         "selected": selected(outputs.header),
         **best.record(),
-        **{f"last_{name}": value for name, value in last.record().items()},
+        **named("last", last),
+        **named("ema", state.best_average if state.average is not None else None),
+        **named("ema_last", state.last_average if state.average is not None else None),
         "seconds": state.seconds,
         "validation_seconds": state.validation_seconds,
         **totals(state),

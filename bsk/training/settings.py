@@ -24,6 +24,10 @@ class Settings:
         precision: of the network's passes, a name in PRECISIONS; losses and weights are always fp32.
         augment: a name in `bsk.data.batches.AUGMENTATIONS`.
         select: the split that selects the epoch, a name in SELECTORS.
+        ema: decay of the moving average of the weights; 0 is none.
+        label_smoothing: of every cross entropy that training descends, 0 to 1.
+        awp: size of the adversarial weight perturbation, as a part of each weight tensor's norm; 0 is none.
+        warmup: epochs in which the learning rate rises to the schedule's.
         log_divergence: whether each epoch's log record has the divergences; it changes nothing else.
     """
 
@@ -43,6 +47,10 @@ class Settings:
     seed: int
     select: str = "val"
     log_divergence: bool = False
+    ema: float = 0.0
+    label_smoothing: float = 0.0
+    awp: float = 0.0
+    warmup: float = 0.0
 
     def flags(self) -> dict[str, Any]:
         """Return every flag by its one name, flat: {"gamma": 1.0, "eps": 0.031, ...}."""

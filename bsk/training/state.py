@@ -8,14 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from bsk.errors import InputError
 from bsk.files import checkpoints
 from bsk.files.checkpoints import MODEL_PART, STATE, model_tensors
 from bsk.models.normalised import Normalised
+from bsk.perturb.memory import Memory
 from bsk.perturb.passes import Passes
 
 _MOMENTUM = "momentum."
+_MEMORY = "memory."
+_AVERAGE = "average."
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class Scored:
         return fields if self.test_robust >= 0 else {k: v for k, v in fields.items() if not k.startswith("test_")}
 
 
+def named(prefix: str, scored: Scored | None) -> dict[str, Any]:
+    """Return the fields of a record with a prefix, "ema_val_robust"; none without an epoch."""
+    return {} if scored is None else {f"{prefix}_{name}": value for name, value in scored.record().items()}
+
+
 @dataclass
 class Rescue:
     """Where the Fast AT+ switch stands: the accuracy at its last check, and if PGD has taken over."""
@@ -48,7 +57,7 @@ class State:
 
     Attributes:
         step: updates done.
-        best, last: the selected epoch and the last one.
+        best, last: the selected epoch and the last one; `best_average` and `last_average` of the moving average.
         sums: (3,) fp64, the epoch's summed loss, natural loss and robust loss so far, on the device.
         seconds, validation_seconds: spent so far.
         epoch_seconds: of training within the epoch so far.
@@ -68,6 +77,10 @@ class State:
     last: Scored = field(default_factory=Scored)
     rescue: Rescue = field(default_factory=Rescue)
     rescued_updates: int = 0
+    memory: Memory = field(default_factory=Memory)
+    average: AveragedModel | None = None
+    best_average: Scored = field(default_factory=Scored)
+    last_average: Scored = field(default_factory=Scored)
 
 
 def save(path: Path, state: State, header: dict[str, Any]) -> None:
@@ -78,6 +91,9 @@ def save(path: Path, state: State, header: dict[str, Any]) -> None:
         if momentum is not None:
             tensors[_MOMENTUM + name] = momentum
     tensors["sums"] = state.sums
+    if state.average is not None:
+        tensors |= {_AVERAGE + name: tensor for name, tensor in state.average.module.state_dict().items()}
+    tensors |= {_MEMORY + name: tensor for name, tensor in state.memory.tensors.items()}
     progress = {
         "step": state.step,
         "seconds": state.seconds,
@@ -87,6 +103,8 @@ def save(path: Path, state: State, header: dict[str, Any]) -> None:
         "epoch_passes": asdict(state.epoch_passes),
         "best": state.best.record(),
         "last": state.last.record(),
+        "best_average": state.best_average.record(),
+        "last_average": state.last_average.record(),
         "rescue": asdict(state.rescue),
         "rescued_updates": state.rescued_updates,
         "scaler": state.scaler.state_dict(),
@@ -107,15 +125,24 @@ def restore(path: Path, state: State) -> None:
         state.optimiser.load_state_dict(_optimiser_state(state, tensors))
         state.scaler.load_state_dict(progress.pop("scaler"))
         state.sums.copy_(tensors["sums"])
+        state.memory.tensors = {k: t.to(state.sums.device) for k, t in _part(tensors, _MEMORY).items()}
+        if state.average is not None:
+            state.average.module.load_state_dict(_part(tensors, _AVERAGE))
+            state.average.n_averaged.fill_(progress["step"])
         state.passes = Passes(**progress.pop("passes"))
         state.epoch_passes = Passes(**progress.pop("epoch_passes"))
-        state.best, state.last = Scored(**progress.pop("best")), Scored(**progress.pop("last"))
+        for name in ("best", "last", "best_average", "last_average"):
+            setattr(state, name, Scored(**progress.pop(name, {})))
         state.rescue = Rescue(**progress.pop("rescue"))
         for name, value in progress.items():
             setattr(state, name, value)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:80]
         raise InputError(f"{path}: does not fit this training ({reason}); pass --force to start over") from error
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _optimiser_state(state: State, tensors: dict[str, Tensor]) -> dict[str, Any]:

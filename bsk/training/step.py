@@ -10,35 +10,76 @@ from bsk.data.processes import sum_gradients
 from bsk.models.modes import eval_mode
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import BatchDraws, generator
+from bsk.perturb.later_starts import keep
 from bsk.perturb.passes import counting
-from bsk.training.methods import METHODS, OUTER, Method, perturb
+from bsk.training.averaging import follow
+from bsk.training.awp import worst_weights
+from bsk.training.methods import METHODS, Method, perturb
+from bsk.training.outer import OUTER, Case, Losses
 from bsk.training.schedules import Rates
 from bsk.training.settings import PRECISIONS, Settings
 from bsk.training.state import State
 
 
-def update(state: State, settings: Settings, batch: Batch, share: Share, rates: Rates) -> None:
-    """Train on one batch and add its losses to `state.sums`.
+def update(state: State, settings: Settings, batch: Batch, share: Share, rates: Rates, total: int) -> None:
+    """Train on one batch and add its losses to `state.sums`; `total` is of all updates that there will be.
 
     Source: Algorithm 1, lines 4 to 7.
     """
-    forward = counting(in_precision(state.model, settings.precision), state.epoch_passes)
-    method = row_in_force(state, settings)
+    method = row_in_force(state, settings).after(state.step, total)
     noise = generator(settings.seed, "noise", state.step, device=batch.x.device)
     draws = BatchDraws(noise, share.first(batch.total), batch.total)
-    with eval_mode(state.model):
-        x_adv = perturb(method, forward, batch.x, batch.y, settings.eps, draws)
-    losses = OUTER[method.outer](forward, batch.x, x_adv, batch.y, method.beta)
-    state.optimiser.zero_grad(set_to_none=True)
-    state.scaler.scale(losses.total.sum() / batch.total).backward()
-    sum_gradients(state.model, share)
+    state.memory.updates = state.step
     for group in state.optimiser.param_groups:
         group["lr"], group["momentum"] = rates
+    for replay in range(method.replays):
+        losses = _replay(state, settings, method, batch, draws, share)
+        if replay == 0:
+            parts = (losses.total, losses.natural, losses.robust)
+            state.sums += torch.stack([_sum(part, losses.total) for part in parts])
+    state.step += 1
+
+
+def _replay(state: State, settings: Settings, method: Method, batch: Batch, draws: BatchDraws, share: Share) -> Losses:
+    """Perturb the batch, and take one step of SGD on the outer loss."""
+    forward, exact = (
+        counting(in_precision(state.model, precision), state.epoch_passes) for precision in (settings.precision, "fp32")
+    )
+    with eval_mode(state.model):
+        moved = perturb(method, forward, batch.x, batch.y, settings.eps, draws, state.memory)
+    if method.start == "kept":
+        moved.x_adv.requires_grad_()
+    assert not isinstance(method.beta, str)
+    case = Case(
+        forward,
+        exact,
+        batch.x,
+        batch.y,
+        moved.start,
+        moved.x_adv,
+        method.beta,
+        settings.eps,
+        draws,
+        settings.label_smoothing,
+    )
+    outer = OUTER[method.outer].loss
+
+    def mean() -> Tensor:
+        scaled: Tensor = state.scaler.scale(outer(case).total.sum() / batch.total)
+        return scaled
+
+    with worst_weights(state.model, mean, settings.awp, share):
+        losses = outer(case)
+        state.optimiser.zero_grad(set_to_none=True)
+        state.scaler.scale(losses.total.sum() / batch.total).backward()
+    if method.start == "kept":
+        assert not isinstance(method.step, str)
+        keep(state.memory, batch.x, moved.x_adv, method.step, moved.ball)
+    sum_gradients(state.model, share)
     state.scaler.step(state.optimiser)
     state.scaler.update()
-    parts = (losses.total, losses.natural, losses.robust)
-    state.sums += torch.stack([_sum(part, losses.total) for part in parts])
-    state.step += 1
+    follow(state.average, state.model)
+    return losses
 
 
 def row_in_force(state: State, settings: Settings) -> Method:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bsk.attacks.registry import attack_named
 from bsk.data.batches import Share, to_unit
@@ -25,7 +25,7 @@ BATCH = 250
 
 
 def validate(
-    state: State,
+    model: nn.Module,
     settings: Settings,
     val: Split,
     test: Split | None,
@@ -38,20 +38,20 @@ def validate(
     They only rank the epochs of one run; what is reported of a model is measured by `bsk evaluate`, in fp32.
     `pause` is called between batches and may raise to stop.
     """
-    natural, robust = _accuracies(state, settings, val, share, pause)
+    natural, robust = _accuracies(model, settings, val, share, pause)
     if test is None:
         return Scored(epoch, natural, robust)
-    return Scored(epoch, natural, robust, *_accuracies(state, settings, test, share, pause))
+    return Scored(epoch, natural, robust, *_accuracies(model, settings, test, share, pause))
 
 
 def _accuracies(
-    state: State, settings: Settings, split: Split, share: Share, pause: Callable[[], None]
+    model: nn.Module, settings: Settings, split: Split, share: Share, pause: Callable[[], None]
 ) -> tuple[float, float]:
     """Return natural accuracy and accuracy under PGD-20, in the precision of training."""
     attack = attack_named(SELECTION_ATTACK, settings.eps).stages[-1]  # it starts at the image itself
-    counts = torch.zeros(3, device=state.sums.device, dtype=torch.int64)
-    with eval_mode(state.model):
-        forward = in_precision(state.model, settings.precision)
+    counts = torch.zeros(3, device=next(model.parameters()).device, dtype=torch.int64)
+    with eval_mode(model):
+        forward = in_precision(model, settings.precision)
         for rows in batches(len(split.labels), share):
             pause()
             if len(rows) == 0:

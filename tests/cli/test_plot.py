@@ -67,7 +67,7 @@ def test_records_come_from_a_pipe_too(bsk, results: Path, tmp_path: Path) -> Non
         ("boxes missing.jsonl --out a.png", 3, "missing.jsonl: cannot read: No such file or directory"),
         ("boxes r.jsonl --out a.png", 3, "plot boxes: no evaluation under attack among the records"),
         ("curves r.jsonl --out a.png", 3, "plot curves: no epochs among the records"),
-        ("curves r.jsonl --y a,b,c,d,e --out a.png", 2, "--y a,b,c,d,e: expected at most 4 different fields"),
+        ("curves r.jsonl --y a,b,c,d,e,f,g --out a.png", 2, "--y a,b,c,d,e,f,g: expected at most 6 different fields"),
     ],
 )
 def test_a_wrong_word_is_one_line(call, tmp_path: Path, words: str, code: int, said: str) -> None:

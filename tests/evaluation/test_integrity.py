@@ -17,7 +17,8 @@ from bsk.models.foreign import foreign_model
 from bsk.models.modes import eval_mode
 from bsk.models.registry import build
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.training.methods import METHODS, OUTER, perturb
+from bsk.training.methods import METHODS, perturb
+from bsk.training.outer import OUTER, Case
 
 CPU = torch.device("cpu")
 WORDS = {  # what a doubt about each says
@@ -77,9 +78,10 @@ def train(data: DataFile, method: str, epochs: int = 10, eps: float = 0.1) -> nn
     for step, rows in enumerate(batches):
         x, y = split.images[rows] / 255, split.labels[rows]
         with eval_mode(model):
-            x_adv = perturb(row, model, x, y, eps, BatchDraws(generator(step)))
+            moved = perturb(row, model, x, y, eps, BatchDraws(generator(step)))
         optimiser.zero_grad()
-        OUTER[row.outer](model, x, x_adv, y, row.beta).total.mean().backward()
+        case = Case(model, model, x, y, moved.start, moved.x_adv, row.beta, eps, BatchDraws(generator(step)))
+        OUTER[row.outer].loss(case).total.mean().backward()
         optimiser.step()
         rate.step()
     return model.eval()

@@ -11,7 +11,7 @@ from torch import Tensor
 from bsk.cli import options
 from bsk.evaluation.subjects import load_model
 from bsk.perturb.draws import example_draws
-from bsk.perturb.starts import STARTS
+from bsk.perturb.later_starts import STARTS
 
 EPS = 0.1
 

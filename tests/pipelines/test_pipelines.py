@@ -150,7 +150,7 @@ def owns(name: str, training: str, evaluation: str, record: dict[str, Any]) -> b
 
 def test_a_plan_tells_passes_and_what_is_done(make, tmp_path: Path) -> None:
     make(f"{tmp_path}/data/digits.safetensors")
-    target = tmp_path / "out/smoke/runs/digits/fast-at-1.train.json"
+    target = tmp_path / "out/smoke/runs/digits/fast-at_seed-1.train.json"
     target.parent.mkdir(parents=True)
     target.touch()
     lines = make("plan-table10", "SCALE=smoke", "SEEDS=1").stdout.splitlines()
@@ -210,7 +210,7 @@ def test_a_second_run_does_nothing_and_a_failing_row_stops_no_other(make, tmp_pa
     assert failed.returncode != 0
     done = sorted(p.name for p in (tmp_path / "out" / "demo").glob("*.eval.jsonl"))
     assert len(done) == 11 and "bs-2.demo.eval.jsonl" not in done
-    assert not (tmp_path / "out" / "demo" / "bs-2.train.json").exists()
+    assert not (tmp_path / "out" / "demo" / "bs_seed-2.train.json").exists()
     broken.unlink()
     before = len(log.read_text().splitlines())
     make(table, bsk=str(stub))

@@ -46,6 +46,16 @@ def test_a_line_is_the_mean_of_seeds_and_its_band_their_ends(make_log: Make, pla
     assert _line(group, 0, "val_natural", "method").mean == pytest.approx([90] * 3), "percent for people"
 
 
+def test_passes_are_those_of_both_ways(make_log: Make, place: Make, tmp_path: Path) -> None:
+    items = logs(make_log, place, ("bs",), forward_passes=400, backward_passes=300, seconds=2.0)
+    (group,) = series(collect(items).trainings, "method")
+    assert _line(group, 0, "passes", "method").mean == [700, 700, 700]
+    draw_curves(items, "method", ["loss", "passes", "seconds"], [tmp_path / "a.svg"])
+    assert {"loss", "passes", "seconds"} <= set(said(tmp_path / "a.svg")), "an axis each"
+    with pytest.raises(InputError, match="an epoch without forward_passes"):
+        draw_curves(logs(make_log, place), "method", ["passes"], [tmp_path / "b.svg"])
+
+
 def test_every_line_is_named_and_the_facts_stand_above(make_log: Make, place: Make, tmp_path: Path) -> None:
     items = logs(make_log, place)
     assert draw_curves(items, "method", ["kl_start", "kl_ascent"], [tmp_path / "a.svg", tmp_path / "a.png"]) == []
@@ -130,7 +140,7 @@ def test_zero_is_not_on_a_logarithmic_scale(make_log: Make, place: Make, tmp_pat
 def test_other_errors_are_one_line(make: Make, place: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no epochs among the records; give logs of bsk train"):
         draw_curves(place([make("bs", 1)]), "method", ["loss"], [tmp_path / "a.png"])
-    with pytest.raises(UsageError, match="expected at most 4 different fields"):
+    with pytest.raises(UsageError, match="expected at most 6 different fields"):
         draw_curves([], "method", ["loss", "loss"], [tmp_path / "a.png"])
 
 

@@ -8,10 +8,12 @@ from torch import nn
 
 from bsk.attacks.registry import Flags, attack_named
 from bsk.perturb.draws import BatchDraws, generator
+from bsk.perturb.memory import Memory
 from bsk.perturb.passes import Passes as Counter
 from bsk.perturb.passes import counting
 from bsk.training.costs import Passes, attack_passes, time_passes, time_step, training_costs, update_passes
-from bsk.training.methods import METHODS, OUTER, perturb
+from bsk.training.methods import METHODS, perturb
+from bsk.training.outer import OUTER, Case
 from bsk.training.settings import Settings
 
 EPS = 0.2
@@ -23,8 +25,12 @@ def test_the_passes_of_an_update_are_those_that_it_makes(method: str) -> None:
     counter = Counter()
     forward = counting(model, counter)
     x, y = torch.rand(n, 3, 2, 2), torch.tensor([0, 1, 2])
-    x_adv = perturb(row, forward, x, y, EPS, BatchDraws(generator(1, "noise", 0), 0, n))
-    OUTER[row.outer](forward, x, x_adv, y, row.beta).total.sum().backward()
+    memory = Memory({"pattern": torch.zeros(5, 3, 2, 2)}, updates=1)
+    for replay in range(row.replays):
+        draws = BatchDraws(generator(1, "noise", replay), 0, n)
+        moved = perturb(row, forward, x, y, EPS, draws, memory)
+        case = Case(forward, forward, x, y, moved.start, moved.x_adv, row.beta, EPS, draws)
+        OUTER[row.outer].loss(case).total.sum().backward()
     passes = update_passes(row) * n
     assert (passes.forward, passes.to_input + passes.full) == (counter.forward, counter.backward)
 
@@ -66,6 +72,10 @@ def test_what_a_training_does_beside_its_updates_by_hand() -> None:
     assert logged.exact == Passes(2 + 3, 2) * (200 * 3) and logged.own == plain.own
     by_test = training_costs(settings("bs", select="test"), images=1150, val=200, test=400)
     assert by_test.beside == plain.beside * 3  # 200 images of val and 400 of test
+    modern = training_costs(settings("bs", ema=0.9, awp=0.01), images=1150, val=200, test=400)
+    assert modern.beside == plain.beside * 2 and modern.own == Passes(4 + 2, 2, 2 + 2) * (1150 * 3)
+    free = training_costs(settings("free-at"), images=1150, val=200, test=400)
+    assert free.own == Passes(8, 0, 8) * (1150 * 3) and free.updates == 8 * 36
     rescued = training_costs(settings("fast-at-plus"), images=1150, val=200, test=400)
     checks = Passes(10, 10) * (0.5 * 128 * 36 / 20)
     assert rescued.beside.forward == pytest.approx((plain.beside + checks).forward)

@@ -7,55 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from toys import settings, trained
 
-from bsk.data.store import DataFile, open_data
+from bsk.data.store import DataFile
 from bsk.errors import DivergedError, InputError, StoppedError
 from bsk.files import checkpoints, records
 from bsk.files.headers import load_header
 from bsk.training.loop import is_better
 from bsk.training.methods import METHODS
-from bsk.training.run import run
-from bsk.training.settings import Settings
 from bsk.training.state import Scored
-
-CPU = torch.device("cpu")
-
-
-class Silent:
-    def step(self, done, total, epoch, loss) -> None:
-        pass
-
-    def epoch(self, record) -> None:
-        pass
-
-
-@pytest.fixture
-def data(toy: Path) -> DataFile:
-    return open_data(toy)
-
-
-def settings(method: str = "bs", **changes: object) -> Settings:
-    plain = Settings(
-        method=method,
-        row=METHODS[method].at(0.1),
-        model="cnn-4",
-        dataset="toy",
-        eps=0.1,
-        epochs=3,
-        batch_size=32,
-        schedule="cyclic",
-        lr=0.1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        precision="fp32",
-        augment="crop-flip",
-        seed=1,
-    )
-    return replace(plain, **changes)
-
-
-def trained(out: Path, data: DataFile, s: Settings, **more: object) -> dict:
-    return run(s, data, out, device=CPU, watcher=Silent(), **more)
 
 
 def timeless(log: list[dict]) -> list[dict]:
@@ -79,16 +39,22 @@ def test_every_method_learns_the_toy_data(method: str, data: DataFile, tmp_path:
     assert end["train_forward_passes"] == sum(r["forward_passes"] for r in log if r["kind"] == "epoch")
 
 
-@pytest.mark.parametrize("method", ["bs", "fast-at-plus"])
+MODERN = {"ema": 0.9, "label_smoothing": 0.2, "awp": 0.01, "warmup": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("method", "flags"), [("bs", {}), ("bs", MODERN), ("fast-at-plus", {}), ("free-at", {}), ("liet", {})]
+)
 @pytest.mark.parametrize("updates", [1, 7, 8, 13])  # an epoch has 8: within and at the end of one
-def test_an_interrupted_training_goes_on_bit_for_bit(method, updates: int, data: DataFile, tmp_path: Path) -> None:
-    s = settings(method)
+def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int, data: DataFile, tmp_path) -> None:
+    s = settings(method, **flags)
     trained(tmp_path / "whole.safetensors", data, s)
     with pytest.raises(StoppedError) as stopped:
         trained(tmp_path / "cut.safetensors", data, s, stopping=stop_after(updates))
     assert stopped.value.exit_code == 143
     trained(tmp_path / "cut.safetensors", data, s)
-    for name in ("{}.safetensors", "{}.last.safetensors"):
+    names = ["{}.safetensors", "{}.last.safetensors"]
+    for name in [*names, "{}.ema.safetensors", "{}.ema-last.safetensors"] if flags else names:
         whole, _ = checkpoints.load(tmp_path / name.format("whole"), ("model", "training-state"))
         cut, _ = checkpoints.load(tmp_path / name.format("cut"), ("model", "training-state"))
         assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)

@@ -40,7 +40,7 @@ def three_updates(data: Path, share: Share, method: str) -> tuple[torch.Tensor, 
     loader = Loader(train.images, train.labels, batch_size=33, augment="crop-flip", seed=1, device=CPU, share=share)
     for i, batch in enumerate(loader.epoch(0)):
         if i < 3:
-            update(state, settings, replace(batch, x=batch.x.double()), share, Rates(0.1, 0.9))
+            update(state, settings, replace(batch, x=batch.x.double()), share, Rates(0.1, 0.9), total=20)
     means = sum_over_processes(state.sums, share) / (3 * 33)
     return means, torch.cat([p.detach().reshape(-1) for p in state.model.parameters()])
 

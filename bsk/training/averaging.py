@@ -1,0 +1,35 @@
+"""The moving average of the weights: a second network that follows the trained one, evaluated and saved beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+def average_of(model: nn.Module, decay: float) -> AveragedModel | None:
+    """Return the moving average of a model's weights and batch-norm statistics; None for a decay of 0.
+
+    The first update is copied. After t of them: average <- tau average + (1 - tau) weights with
+    tau = min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
+
+    Source: Polyak & Juditsky (1992); the warm-up as in Gowal et al. (2020), whose models RobustBench lists.
+    """
+    if decay == 0:
+        return None
+
+    def approach(averages: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor | int) -> None:
+        t = int(average.n_averaged)  # on the CPU, where `updates` may be on the device
+        get_ema_multi_avg_fn(min(decay, (1 + t) / (10 + t)))(averages, weights, updates)
+
+    average = AveragedModel(model, multi_avg_fn=approach, use_buffers=True)
+    return average
+
+
+def follow(average: AveragedModel | None, model: nn.Module) -> None:
+    """Let the average follow the model after an update."""
+    if average is not None:
+        with torch.no_grad():
+            average.update_parameters(model)
