@@ -136,7 +136,7 @@ def _square(flags: Flags, queries: int) -> Stage:
 def _rays(flags: Flags) -> Stage:
     queries = flags.queries or 10_000
     parameters = {"queries": queries, "stop_at_eps": flags.stop_at_eps}
-    return Stage("rays", rays, parameters, passes=queries, fills=True)
+    return Stage("rays", rays, parameters, passes=queries)
 
 
 Stages = Callable[[Flags], list[Stage]]

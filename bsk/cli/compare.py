@@ -11,7 +11,7 @@ import typer
 from bsk.cli import options as o
 from bsk.cli.console import emit, note
 from bsk.cli.sources import STDIN, records_of
-from bsk.errors import InputError
+from bsk.errors import InputError, RequirementError
 
 FORMATS = ["table", "tsv", "jsonl", "markdown", "latex"]
 
@@ -35,6 +35,15 @@ def compare(
         str | None,
         o.option("--paper", metavar="TABLE[/DATASET]", help="The paper's numbers beside: 2, 6/cifar100, section54."),
     ] = None,
+    pareto: Annotated[
+        bool, o.option("--pareto", help="Mark the rows that no other beats in both robust accuracy and passes.")
+    ] = False,
+    require: Annotated[
+        list[str] | None,
+        o.option(
+            "--require", metavar="CONDITION", help="Exit with 5 unless it holds: 'bs.robust - fast-at.robust > 0'."
+        ),
+    ] = None,
     title: Annotated[str | None, o.option("--title", help="Of the table, in its caption and last column.")] = None,
     quiet: o.Quiet = False,
 ) -> None:
@@ -45,23 +54,32 @@ def compare(
     One row per method and attack. Rows of another eps, split, data or attack than the first are not compared
     with it, and say so. Piped, the table is TSV: 1 name, 2 model, 3 eps, 4 natural, 5 robust, ...
 
+    A condition of --require is about the table's columns, as bsk compare --format jsonl has them: ROW.COLUMN, or COLUMN
+    alone for every row; NAME@ATTACK.COLUMN where a name has several rows.
+
         bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
         bsk compare results.jsonl --paper 2 --format markdown
+        bsk compare results.jsonl --require 'robust_low > 0.4' --require 'bs.difference_low > 0'
     """
     from bsk.report.comparison import compare as rows_of
     from bsk.report.plots import accuracy_against_cost, checked_suffix
     from bsk.report.published import published
+    from bsk.report.requirements import failures, parse
     from bsk.report.tables import checked_format, render
     from bsk.report.words import printable
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
     beside = None if paper is None else published(paper)
     target = None if plot is None else checked_suffix(plot)
+    required = [parse(text) for text in require or []]
     items = records_of("compare", files)
-    rows, notices = rows_of(items, beside, title and printable(title))
+    rows, notices = rows_of(items, beside, title and printable(title), pareto)
     if not rows:
         names = ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])
         raise InputError(f"{names}: no evaluation or log records among {len(items)}; run bsk evaluate")
     for notice in notices + (accuracy_against_cost(rows, target) if target else []):
         note(notice)
     emit(render(rows, chosen))
+    unmet = [line for each in required for line in failures(each, rows)]
+    if unmet:
+        raise RequirementError("; ".join(unmet))

@@ -10,7 +10,7 @@ from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, co
 from bsk.report.fields import Located
 from bsk.report.groups import Group, completed, gather, interruption, latest, names, short_name, validations
 from bsk.report.published import Table
-from bsk.report.statistics import accuracy_interval, mean_sd, rough_accuracy_interval
+from bsk.report.statistics import accuracy_interval, holm, mean_sd, rough_accuracy_interval
 from bsk.report.words import plain
 
 Value = str | int | float | None
@@ -53,11 +53,18 @@ COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
     "paper_adbd",
     "title",
     "paper_robust_sd",
+    "p_holm",
+    "detectable",
+    "difference_boot_low",
+    "difference_boot_high",
+    "difference_seeds_low",
+    "difference_seeds_high",
+    "pareto",
 )
 
 
 def compare(
-    items: Iterable[Located], beside: Table | None = None, title: str | None = None
+    items: Iterable[Located], beside: Table | None = None, title: str | None = None, pareto: bool = False
 ) -> tuple[list[Row], list[str]]:
     """Return one row per method and attack, seeds pooled, in order of first appearance, and what must be said.
 
@@ -69,6 +76,12 @@ def compare(
     `difference_*` its 95 % interval (`statistics.difference_interval`), and `p` the exact McNemar test of the same
     pairs (`statistics.paired_exact`). With several seeds the interval tells what new seeds would give; p is about
     these networks on new images, so it can be small where the interval holds 0.
+
+    `p_holm` is p adjusted for all comparisons of the table (`statistics.holm`). `detectable` is the true difference
+    that as many seeds and images would tell from 0 four times in five. Beside the interval over both,
+    `difference_boot_*` is a paired bootstrap over images, for these networks, and `difference_seeds_*` a t interval
+    over seeds, for these images. If asked for, `pareto` is 1 where no row of the same attack and images has more
+    robust accuracy for no more passes, or as much for fewer, and 0 where one has.
 
     Where a row has another eps, split, data, n or attack parameters than that first row, these stay empty,
     `note` says why, and so does a notice. With logs but no evaluations, the rows are what the trainings saw on
@@ -90,6 +103,9 @@ def compare(
         paper = _published(group, beside)
         row.update({"title": title, **paper, "note": _joined(row["note"], paper.get("note"))})
     _add_ratios(rows)
+    _adjust(rows)
+    if pareto:
+        _add_pareto(rows)
     if not evidence.evaluations:
         rows += [_interrupted_row(item.run, interruption(item)) for item in evidence.trainings if not item.finished]
     lost = beside is not None and not any(row["paper_robust"] or row["paper_robust_best"] for row in rows)
@@ -163,6 +179,35 @@ def _add_ratios(rows: Sequence[Row]) -> None:
             mine, first = row[cost], rows[0][cost]
             if isinstance(mine, (int, float)) and isinstance(first, (int, float)) and first > 0:
                 row[ratio] = mine / first
+
+
+def _adjust(rows: Sequence[Row]) -> None:
+    """Give each p its adjusted one: a table of many comparisons finds something by chance."""
+    tested = [(row, row["p"]) for row in rows]
+    known = [(row, p) for row, p in tested if isinstance(p, float)]
+    for (row, _), adjusted in zip(known, holm([p for _, p in known]), strict=True):
+        row["p_holm"] = adjusted
+
+
+def _add_pareto(rows: Sequence[Row]) -> None:
+    """Say which rows no other one beats in both robust accuracy and passes, among those of one attack and images."""
+    rivals: dict[tuple[Value, ...], list[tuple[Row, float, float]]] = {}
+    for row in rows:
+        robust, passes = row["robust"], cost_in_passes(row)
+        if isinstance(robust, (int, float)) and passes is not None:
+            alike = tuple(row[fact] for fact in ("attack", "eps", "dataset", "split", "n"))
+            rivals.setdefault(alike, []).append((row, robust, passes))
+    for group in rivals.values():
+        for row, robust, passes in group:
+            beaten = any(r >= robust and c <= passes and (r, c) != (robust, passes) for _, r, c in group)
+            row["pareto"] = int(not beaten)
+
+
+def cost_in_passes(row: Row) -> float | None:
+    """Return what training cost in images passed forward and backward, which no machine's speed changes."""
+    both = [row[f"train_{way}_passes"] for way in ("forward", "backward")]
+    known = [float(each) for each in both if isinstance(each, (int, float))]
+    return sum(known) if len(known) == 2 else None
 
 
 def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from bsk.files.records import BEST_ON_TEST
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation
 from bsk.report.groups import Group, without_seed
-from bsk.report.statistics import difference_interval, mean_sd, paired_exact
+from bsk.report.statistics import (
+    bootstrap_interval,
+    detectable,
+    difference_interval,
+    mean_sd,
+    paired_exact,
+    seed_interval,
+)
 from bsk.report.words import plain
 
 Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
@@ -79,9 +86,12 @@ def difference(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[d
         expected = ours[0].attack == VALIDATION_ATTACK
         return {"difference": mean}, [*doubt, *([] if expected else ["no `correct` bits, so no paired test"])]
     pairs = x.astype(np.int_) - reference.astype(np.int_)
-    low, high = difference_interval(pairs)
-    p = paired_exact(pairs.sum(axis=0))
-    return {"difference": mean, "p": p, "difference_low": low, "difference_high": high}, doubt
+    found = {"difference": mean, "p": paired_exact(pairs.sum(axis=0)), "detectable": detectable(pairs)}
+    intervals = {"": difference_interval(pairs), "_boot": bootstrap_interval(pairs), "_seeds": seed_interval(pairs)}
+    for name, interval in intervals.items():
+        if interval is not None:
+            found[f"difference{name}_low"], found[f"difference{name}_high"] = interval
+    return found, doubt
 
 
 def _paired(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:

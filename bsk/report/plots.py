@@ -44,7 +44,8 @@ def accuracy_against_cost(rows: Sequence[Row], path: Path) -> list[str]:
 
     The cost is passes if they are known of every row, else whichever of passes and seconds more rows have; its
     axis is logarithmic if it spans more than a factor 5. Bars are the 95 % intervals of the rows. Rows of another
-    attack, eps or data have their own panel. The same rows give the same SVG, byte by byte.
+    attack, eps or data have their own panel. Where rows say if they are Pareto optimal, a line goes along those. The
+    same rows give the same SVG, byte by byte.
 
     Raises:
         UsageError: neither .png nor .svg, or no row has an accuracy and a cost.
@@ -93,6 +94,7 @@ def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
     for place, (title, panel) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(down, across, place, sharey=figure.axes[0] if figure.axes else None)
         _frame(axes, title, panel, cost)
+        _frontier(axes, panel, cost)
         numbers = [order.index(names[id(row)]) for row in panel]
         labels.append((axes, [names[id(row)] for row in panel], _points(axes, panel, cost, numbers)))
     _limit_heights(figure.axes[0], rows)
@@ -129,8 +131,17 @@ def _frame(axes: Any, title: str, rows: Sequence[Row], cost: Cost) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.tick(value)))
 
 
+def _frontier(axes: Any, rows: Sequence[Row], cost: Cost) -> None:
+    """Draw a step line along the rows that no other one beats: what robust accuracy a cost can buy."""
+    best = sorted((cost.of(row), _percent(row["robust"]) or 0.0) for row in rows if row["pareto"])
+    if best:
+        best.append((axes.get_xlim()[1], best[-1][1]))
+        axes.step(*zip(*best, strict=True), where="post", color=QUIET, linewidth=0.8, linestyle=":", zorder=0)
+
+
 def _limit_heights(axes: Any, rows: Sequence[Row]) -> None:
-    ends = [_percent(row[column]) for row in rows for column in ("robust", "robust_low", "robust_high", "natural")]
+    columns = [f"{kind}{end}" for kind in ("robust", "natural") for end in ("", "_low", "_high")]
+    ends = [_percent(row[column]) for row in rows for column in columns]
     known = [value for value in ends if value is not None]
     margin = max(2.0, 0.06 * (max(known) - min(known)))
     axes.set_ylim(max(-2.0, min(known) - margin), min(102.0, max(known) + margin))

@@ -60,10 +60,10 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 def accuracy_interval(correct: NDArray[np.bool_], confidence: float = 0.95) -> Interval:
     """Return the interval of a method's accuracy from the (k, n) outcomes of k >= 1 seeds on the same n images.
 
-    One seed: `wilson`. Several: the interval covers both draws, of the seed and of the images. With the
-    variance V and the degrees of freedom of `crossed_variance`, it is Wilson's interval with p(1-p)/V as the number
-    of images and the t quantile in place of z. (A t interval over seeds ignores that they share the images,
-    Wilson on k n outcomes ignores that the outcomes on one image go together: both are too narrow.)
+    One seed: `wilson`. Several: the interval covers both draws, of the seed and of the images. It is Wilson's interval
+    of as many images as would have the half-width h of `half_width`: z^2 p(1-p) / h^2. (A t interval over seeds
+    ignores that they share the images, Wilson on k n outcomes ignores that the outcomes on one image go together: both
+    are too narrow.)
 
     Source: Korn and Graubard (1998), Survey Methodology 24: the effective number of examples, there for counties.
     """
@@ -71,21 +71,25 @@ def accuracy_interval(correct: NDArray[np.bool_], confidence: float = 0.95) -> I
     p = float(correct.mean())
     if k == 1 or n == 1 or p in (0.0, 1.0):
         return wilson(p * n, n, confidence)
-    variance, freedom = crossed_variance(correct)
-    return _score_interval(p, p * (1 - p) / variance, _t_quantile(freedom, confidence))
+    return _of_half_width(p, half_width(correct, confidence), confidence)
 
 
 def rough_accuracy_interval(accuracies: Sequence[float], n: int, confidence: float = 0.95) -> Interval:
     """Return the interval of `accuracy_interval` where only the k accuracies are known, not the outcomes.
 
-    V = sd^2 / k + p(1-p) / n, which is too wide by the part of chance that is counted in both terms.
+    h^2 = t^2 sd^2 / k + z^2 p(1-p) / n, which is too wide by the part of chance that is counted in both terms.
     """
     p, sd = mean_sd(accuracies)
     if sd is None or p in (0.0, 1.0):
         return wilson(p * n, n, confidence)
-    seeds, images = sd * sd / len(accuracies), p * (1 - p) / n
-    freedom = (len(accuracies) - 1) * ((seeds + images) / seeds) ** 2 if seeds else math.inf
-    return _score_interval(p, p * (1 - p) / (seeds + images), _t_quantile(freedom, confidence))
+    k, z = len(accuracies), _z(confidence)
+    half = math.sqrt(_t_quantile(k - 1, confidence) ** 2 * sd * sd / k + z * z * p * (1 - p) / n)
+    return _of_half_width(p, half, confidence)
+
+
+def _of_half_width(p: float, half: float, confidence: float) -> Interval:
+    z = _z(confidence)
+    return _score_interval(p, z * z * p * (1 - p) / half**2, z)
 
 
 def difference_interval(differences: NDArray[np.int_], confidence: float = 0.95) -> Interval:
@@ -93,41 +97,108 @@ def difference_interval(differences: NDArray[np.int_], confidence: float = 0.95)
 
     Two images are added, one won and one lost by every seed, so that the interval has a width where no
     outcome differs; for one seed this is Bonett and Price's interval. For several it covers the draw of the
-    seeds and of the images (`crossed_variance`); for one it covers the images alone.
+    seeds and of the images (`half_width`); for one it covers the images alone.
 
     Source: Bonett and Price (2012), "Adjusted Wald confidence interval for a difference of binomial
     proportions based on paired data", J. Educ. Behav. Stat. 37.
     """
-    k = len(differences)
-    added = np.concatenate([differences, np.tile([1, -1], (k, 1))], axis=1)
-    variance, freedom = crossed_variance(added)
-    half = math.sqrt(variance) * (_t_quantile(freedom, confidence) if k > 1 else _z(confidence))
-    mean = float(added.mean())
+    added = _with_two(differences)
+    half, mean = half_width(added, confidence), float(added.mean())
     return max(-1.0, mean - half), min(1.0, mean + half)
 
 
-def crossed_variance(x: NDArray[np.generic]) -> tuple[float, float]:
-    """Return the variance of the mean of (k, n) outcomes of k seeds on the same n > 1 images, and its degrees.
+def _with_two(differences: NDArray[np.int_]) -> NDArray[np.int_]:
+    return np.concatenate([differences, np.tile([1, -1], (len(differences), 1))], axis=1)
 
-    Seeds and images are both drawn at random and crossed: with the mean squares S between seeds, I between
-    images and E of the rest, V = (S + I - E) / kn, where S and I count as at least E, and the degrees of
-    freedom are Satterthwaite's. With one seed: the sample variance of the images over n (divisor n), infinite.
 
-    Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Satterthwaite (1946),
-    Biometrics 2.
+def seed_interval(differences: NDArray[np.int_], confidence: float = 0.95) -> Interval | None:
+    """Return `t_interval` of the k >= 2 seeds' mean differences, of (k, n) paired differences; None for one seed.
+
+    It tells what new seeds would give on these very images.
+    """
+    means = [float(mean) for mean in differences.mean(axis=1)]
+    return t_interval(means, confidence) if len(means) > 1 else None
+
+
+def bootstrap_interval(
+    differences: NDArray[np.int_], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Return the percentile interval of the mean of (k, n) paired differences over images drawn anew.
+
+    The networks stay. An image is drawn with all its k pairs. What a resample adds up to depends only on how often
+    each score occurs in it, so that is what is drawn.
+
+    Source: Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapters 13 and 8.
+    """
+    scores, counts = np.unique(differences.sum(axis=0), return_counts=True)
+    k, n = differences.shape
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+    means = drawn @ scores / (k * n)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def detectable(differences: NDArray[np.int_], power: float = 0.8, confidence: float = 0.95) -> float:
+    """Return the smallest true difference that an interval like that of (k, n) differences keeps from 0, so often.
+
+    The half-width of `difference_interval`, and the normal quantile of the power times the standard error.
+
+    Source: Cohen (1988), "Statistical Power Analysis", chapter 2, for a normal mean.
+    """
+    added = _with_two(differences)
+    seeds, images, rest = mean_squares(added)
+    error = math.sqrt((seeds + max(images, rest) - rest) / added.size)
+    return half_width(added, confidence) + NormalDist().inv_cdf(power) * error
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values adjusted for being several: the k-th smallest of m times m - k + 1, never falling, at most 1.
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6.
+    """
+    adjusted, largest = [0.0] * len(p), 0.0
+    for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def half_width(x: NDArray[np.generic], confidence: float = 0.95) -> float:
+    """Return the half-width of an interval of the mean of (k, n) outcomes of k seeds on the same n images.
+
+    Seeds and images are both drawn at random and crossed. With the mean squares S between seeds, I between images and E
+    of the rest, S / kn is the variance from the seeds, and (I - E) / kn what the images add to it. The half-widths that
+    belong to each, by t of k - 1 degrees and by the normal z, are added as squares; it is never less than that of new
+    images alone, z sqrt(I / kn), where I counts as at least E. With one seed: z times the standard error over images.
+
+    In simulations its intervals hold the truth in 94 to 99 of 100 tables; with Satterthwaite's degrees of freedom,
+    which would often be narrower, in 91 to 100.
+
+    Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Howe (1974), "Approximate confidence
+    limits on the mean of X + Y", JASA 69.
+    """
+    z, size = _z(confidence), x.size
+    seeds, images, rest = mean_squares(x)
+    if len(x) == 1:
+        return z * math.sqrt(images / size)
+    t, images = _t_quantile(len(x) - 1, confidence), max(images, rest)
+    return math.sqrt(max(t * t * seeds + z * z * (images - rest), z * z * images) / size)
+
+
+def mean_squares(x: NDArray[np.generic]) -> tuple[float, float, float]:
+    """Return S between seeds, I between images and E of the rest, of (k, n) outcomes of k seeds on n images.
+
+    With one seed: 0, the variance over the images (divisor n), 0.
     """
     values = np.asarray(x, dtype=np.float64)
     k, n = values.shape
     if k == 1:
-        return float(values.var()) / n, math.inf
+        return 0.0, float(values.var()), 0.0
     seeds, images = values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)
     rest = values - seeds - images + values.mean()
-    square_e = float((rest**2).sum()) / ((k - 1) * (n - 1))
-    square_s = max(square_e, n * float(seeds.var(ddof=1)))
-    square_i = max(square_e, k * float(images.var(ddof=1)))
-    total = square_s + square_i - square_e
-    spread = square_s**2 / (k - 1) + square_i**2 / (n - 1) + square_e**2 / ((k - 1) * (n - 1))
-    return total / (k * n), total**2 / spread if spread else math.inf
+    square = float((rest**2).sum()) / ((k - 1) * (n - 1))
+    return n * float(seeds.var(ddof=1)), k * float(images.var(ddof=1)), square
 
 
 def mcnemar_exact(b: int, c: int) -> float:

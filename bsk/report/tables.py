@@ -10,7 +10,7 @@ import numpy as np
 
 from bsk.errors import UsageError, nearest
 from bsk.files.records import dumps
-from bsk.report.comparison import COLUMNS, Row, Value
+from bsk.report.comparison import COLUMNS, Row, Value, cost_in_passes
 from bsk.report.words import duration, estimate, many, plain, probability
 
 WIDTH = 100  # of a terminal's table, where that is possible
@@ -120,11 +120,22 @@ def caption(rows: Sequence[Row]) -> str:
         legend.append("sd over seeds")
     if _values(rows, "difference"):
         first = "the first row of the same attack" if "attack" in varying(rows) else "the first row"
-        legend.append(f"difference to {first}" + (", p by an exact paired test" if _values(rows, "p") else ""))
+        legend.append(f"difference to {first}" + _tests(rows))
+    if _values(rows, "pareto"):
+        legend.append("* no other row beats it in both robust accuracy and passes")
     if _is_beside(rows):
         legend.append("time by that of the first row; the paper's own numbers beside")
     titles = [f"{title}: " for title in _values(rows, "title")]
     return "".join(titles) + "; ".join(filter(None, [shared(rows), *legend]))
+
+
+def _tests(rows: Sequence[Row]) -> str:
+    tested = sum(row["p_holm"] is not None for row in rows)
+    if not tested:
+        return ""
+    several = f", Holm's for {tested} comparisons" if tested > 1 else ""
+    most = max(each for row in rows if (each := _float(row["detectable"])) is not None)
+    return f", p by an exact paired test{several}; a true difference of {estimate(most)} would be seen 4 times in 5"
 
 
 def shared(rows: Sequence[Row]) -> str:
@@ -160,8 +171,9 @@ def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     columns["robust"] = _estimates(rows, "robust", without)
     columns["sd"] = [estimate(_float(row["robust_sd"])) for row in rows]
     columns["difference"] = _estimates(rows, "difference", without, sign="+")
-    columns["p"] = [probability(_float(row["p"])) for row in rows]
+    columns["p"] = [probability(_float(row["p_holm"])) for row in rows]
     columns["passes"] = ["" if "passes" in without else _passes(row) for row in rows]
+    columns["pareto"] = ["*" if row["pareto"] else "" for row in rows]
     columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
     columns["adbd"] = [_short(row["adbd"]) for row in rows]
     if _is_beside(rows):
@@ -203,9 +215,8 @@ def _estimates(rows: Sequence[Row], column: str, without: Sequence[str], sign: s
 
 
 def _passes(row: Row) -> str:
-    """Return what training cost in images passed forward and backward, which no machine's speed changes."""
-    both = [_float(row[f"train_{way}_passes"]) for way in ("forward", "backward")]
-    return many(sum(count for count in both if count is not None)) if None not in both else ""
+    passes = cost_in_passes(row)
+    return "" if passes is None else many(passes)
 
 
 def _float(value: Value) -> float | None:

@@ -38,6 +38,28 @@ def test_a_pipe_gets_tsv_of_files_and_of_stdin(bsk: Make, file: Path, results: M
     assert piped.stdout == expected and piped.stderr == ""
 
 
+def test_a_requirement_prints_the_table_and_decides_the_exit_code(bsk: Make, file: Path, tmp_path: Path) -> None:
+    plain = bsk("compare results.jsonl").stdout
+    met = bsk("compare", "results.jsonl", "--require", "bs.robust - fast-at.robust > 0", "--require", "robust > 0.4")
+    assert (met.stdout, met.stderr) == (plain, "")
+    unmet = bsk("compare", "results.jsonl", "--require", "robust > 0.9", check=5)
+    assert unmet.stdout == plain
+    assert unmet.stderr == (
+        "bsk: --require 'robust > 0.9': fast-at: 0.5 > 0.9 does not hold; "
+        "--require 'robust > 0.9': bs: 0.6667 > 0.9 does not hold\n"
+    )
+    wrong = bsk("compare", "results.jsonl", "--require", "robust", check=2)
+    assert wrong.stdout == "" and wrong.stderr.count("\n") == 1
+
+
+def test_pareto_has_its_column_and_its_line(bsk: Make, file: Path, tmp_path: Path) -> None:
+    marked = bsk("compare results.jsonl --pareto --plot with.svg")
+    assert [line.split("\t")[-1] for line in marked.stdout.splitlines()] == ["pareto", "0", "1"]
+    bsk("compare results.jsonl --plot without.svg")
+    drawn = [(tmp_path / name).read_text().count("stroke-dasharray") for name in ("with.svg", "without.svg")]
+    assert drawn[0] == drawn[1] + 1
+
+
 def test_sorting_by_the_fifth_column_is_sorting_by_robust_accuracy(bsk: Make, file: Path) -> None:
     command = f"{sys.executable} -m bsk compare {file} | sort -t$'\\t' -k5 -nr | head -1"
     out = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

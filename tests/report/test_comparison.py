@@ -17,7 +17,7 @@ Make = Any
 
 def test_columns_that_scripts_rely_on() -> None:
     assert COLUMNS[:5] == ("name", "model", "eps", "natural", "robust")
-    assert len(COLUMNS) == len(set(COLUMNS)) == 36
+    assert len(COLUMNS) == len(set(COLUMNS)) == 43
 
 
 def test_three_seeds_of_two_methods_by_hand(results: Make, place: Make) -> None:
@@ -41,6 +41,9 @@ def test_three_seeds_of_two_methods_by_hand(results: Make, place: Make) -> None:
     assert bs["p"] == pytest.approx(8 / 32)
     assert bs["difference_low"] < 0 < 5 / 30 < bs["difference_high"]
     assert bs["robust_low"] < 20 / 30 < bs["robust_high"]
+    assert bs["p_holm"] == bs["p"], "one comparison"
+    assert bs["difference_seeds_low"] < 5 / 30 < bs["difference_seeds_high"], "of 2, 0 and 3 of 10"
+    assert bs["difference_boot_low"] <= 5 / 30 <= bs["difference_boot_high"] and bs["detectable"] > 0.1
 
 
 def test_one_seed_is_wilson_and_mcnemar(make: Make, place: Make) -> None:
@@ -300,7 +303,8 @@ def test_trainings_without_evaluation_and_other_records_are_counted(make: Make, 
 def test_the_order_of_records_changes_no_accuracy(results: Make, make: Make, place: Make, seed: int) -> None:
     records = [*results, *(make("bs", s, flags={"gamma": 2.0}, checkpoint_sha256=f"x{s}") for s in (1, 2))]
     shuffled = random.Random(seed).sample(records, len(records))
-    relative = {"difference", "p", "difference_low", "difference_high", "note", "train_time_ratio"}
+    relative = {"p", "p_holm", "detectable", "note", "train_time_ratio"}
+    relative |= {column for column in COLUMNS if column.startswith("difference")}
 
     def numbers(rows: Any) -> dict[Any, list[Any]]:
         return {row["name"]: [row[column] for column in COLUMNS if column not in relative] for row in rows}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,17 @@ from scipy import stats
 
 from bsk.report.statistics import (
     accuracy_interval,
-    crossed_variance,
+    bootstrap_interval,
+    detectable,
     difference_interval,
+    half_width,
+    holm,
     mcnemar_exact,
     mean_sd,
+    mean_squares,
     paired_exact,
     rough_accuracy_interval,
+    seed_interval,
     t_interval,
     wilson,
 )
@@ -84,21 +90,24 @@ def naive_mean_squares(x: np.ndarray) -> tuple[float, float, float]:
     )
 
 
-def test_crossed_variance_by_hand() -> None:
-    # accuracies 1, 1/2 on 2 images: S = 2(1/16 + 1/16) = 1/4, I = 1/4, E = 4(1/16) = 1/4
+def test_the_half_width_by_hand() -> None:
+    # accuracies 1, 1/2 on 2 images: S = 2(1/16 + 1/16) = 1/4, I = 1/4, E = 4(1/16) = 1/4; t of 1 degree is 12.7062
     x = np.array([[1.0, 1.0], [1.0, 0.0]])
-    assert naive_mean_squares(x) == pytest.approx((0.25, 0.25, 0.25))
-    assert crossed_variance(x) == pytest.approx((0.25 / 4, (1 / 16) / (3 / 16)))
+    assert naive_mean_squares(x) == pytest.approx((0.25, 0.25, 0.25)) == mean_squares(x)
+    assert half_width(x) == pytest.approx(12.7062 * math.sqrt(0.25 / 4), rel=1e-5)
+    # equal accuracies: S = 0, and the images alone remain: I = 1/4 - it counts as E = 1/2
+    assert half_width(np.array([[1.0, 0.0], [0.0, 1.0]])) == pytest.approx(1.959964 * math.sqrt(1 / 4))
+    assert half_width(np.array([[1.0, 1.0, 0.0]])) == pytest.approx(1.959964 * math.sqrt(2 / 27))
 
 
 @settings(max_examples=40)
 @given(st.integers(2, 4), st.integers(2, 12), st.integers(0, 2**31))
-def test_crossed_variance_against_cell_by_cell(k: int, n: int, seed: int) -> None:
+def test_the_half_width_against_cell_by_cell(k: int, n: int, seed: int) -> None:
     x = np.random.default_rng(seed).random((k, n))
     s, i, e = naive_mean_squares(x)
-    s, i = max(s, e), max(i, e)
-    freedom = (s + i - e) ** 2 / (s**2 / (k - 1) + i**2 / (n - 1) + e**2 / ((k - 1) * (n - 1)))
-    assert crossed_variance(x) == pytest.approx(((s + i - e) / (k * n), freedom))
+    t, z = stats.t.ppf(0.95, k - 1), stats.norm.ppf(0.95)
+    both = t**2 * s + z**2 * max(0, i - e)
+    assert half_width(x, 0.9) == pytest.approx(math.sqrt(max(both, z**2 * max(i, e)) / (k * n)))
 
 
 def test_interval_of_one_seed_is_wilsons() -> None:
@@ -132,25 +141,73 @@ def simulated(random: np.random.Generator, k: int, n: int, by_image: float, by_s
     return np.asarray(random.random((k, n)) < stats.norm.cdf(score))
 
 
-@pytest.mark.parametrize("by_seed", [0.0, 0.1])
-def test_coverage_of_the_95_percent_interval_over_images_and_seeds(by_seed: float) -> None:
-    random, tables = np.random.default_rng(0), 1000
+def paired(random: np.random.Generator, k: int, n: int, by_seed: float) -> Any:
+    """Draws of paired differences of two methods that are equally good, but not on every image."""
+
+    def draw() -> np.ndarray:
+        shared = 2 * random.standard_normal((1, n))
+        scores = (shared + random.standard_normal((1, n)) + by_seed * random.standard_normal((k, 1)) for _ in range(2))
+        a, b = (random.random((k, n)) < stats.norm.cdf(1 + score) for score in scores)
+        return a.astype(int) - b.astype(int)
+
+    return draw
+
+
+TABLES = 2000
+
+
+def coverage(interval: Any, draw: Any, truth: float, tables: int = TABLES) -> float:
+    """How many of the intervals of simulated tables hold the truth."""
+    found = (interval(draw()) for _ in range(tables))
+    return sum(low <= truth <= high for low, high in found) / tables
+
+
+def test_intervals_of_one_network_hold_the_truth_in_95_of_100_tables() -> None:
+    random = np.random.default_rng(0)
+    truth = stats.norm.cdf(1 / math.sqrt(1 + 2**2))
+    assert 0.94 <= coverage(accuracy_interval, lambda: simulated(random, 1, 1000, 2, 0), truth) <= 0.96
+    draw = paired(random, 1, 1000, 0.0)
+    assert 0.94 <= coverage(difference_interval, draw, 0) <= 0.96
+    assert 0.94 <= coverage(lambda x: bootstrap_interval(x, resamples=1000), draw, 0) <= 0.96
+
+
+@pytest.mark.parametrize(("k", "by_seed"), [(3, 0.05), (3, 0.3), (10, 0.1)])
+def test_the_t_interval_between_methods_holds_the_truth_in_95_of_100_tables(k: int, by_seed: float) -> None:
+    """On these images: a method's advantage on each stays, only the seeds are new."""
+    random = np.random.default_rng(1)
+    images = random.standard_normal((2, 1, 400))
+
+    def draw() -> np.ndarray:
+        a, b = (random.random((k, 400)) < stats.norm.cdf(i + by_seed * random.standard_normal((k, 1))) for i in images)
+        return a.astype(int) - b.astype(int)
+
+    p = stats.norm.cdf(images / math.sqrt(1 + by_seed**2)).mean(axis=2).ravel()
+    assert 0.94 <= coverage(seed_interval, draw, p[0] - p[1], 4000) <= 0.96
+
+
+@pytest.mark.parametrize(("k", "n", "by_seed"), [(3, 400, 0.0), (3, 400, 0.1), (3, 2000, 0.3), (10, 400, 0.1)])
+def test_intervals_over_images_and_seeds_hold_the_truth_at_least_as_often(k: int, n: int, by_seed: float) -> None:
+    """Between new seeds alone and new images alone, where they are exact, they are somewhat too wide."""
+    random = np.random.default_rng(2)
     truth = stats.norm.cdf(1 / math.sqrt(1 + 2**2 + by_seed**2))
-    hits = dict.fromkeys(("crossed", "rough", "pooled", "seeds alone"), 0)
-    for _ in range(tables):
-        x = simulated(random, 3, 400, 2, by_seed)
-        accuracies = x.mean(axis=1).tolist()
-        for name, (low, high) in {
-            "crossed": accuracy_interval(x),
-            "rough": rough_accuracy_interval(accuracies, 400),
-            "pooled": wilson(x.sum(), x.size),
-            "seeds alone": t_interval(accuracies),
-        }.items():
-            hits[name] += low <= truth <= high
-    assert 0.935 <= hits["crossed"] / tables <= 0.975
-    assert hits["rough"] >= hits["crossed"]  # without outcomes: wider
-    assert hits["pooled"] / tables < 0.85  # what the other two readings would promise and not keep
-    assert hits["seeds alone"] / tables < 0.90
+    assert 0.94 <= coverage(accuracy_interval, lambda: simulated(random, k, n, 2, by_seed), truth, 1000) <= 0.99
+    assert 0.94 <= coverage(difference_interval, paired(random, k, n, by_seed), 0, 1000) <= 0.995
+
+
+def test_what_the_other_readings_would_promise_and_not_keep() -> None:
+    random = np.random.default_rng(0)
+    truth = stats.norm.cdf(1 / math.sqrt(1 + 2**2 + 0.1**2))
+
+    def draw() -> np.ndarray:
+        return simulated(random, 3, 400, 2, 0.1)
+
+    def means(x: np.ndarray) -> list[float]:
+        return [float(mean) for mean in x.mean(axis=1)]
+
+    assert coverage(lambda x: wilson(x.sum(), x.size), draw, truth, 1000) < 0.85
+    assert coverage(lambda x: t_interval(means(x)), draw, truth, 1000) < 0.90
+    x = draw()
+    assert np.ptp(rough_accuracy_interval(means(x), 400)) > np.ptp(accuracy_interval(x)), "without outcomes: wider"
 
 
 def test_rough_interval_of_one_seed_and_of_equal_seeds() -> None:
@@ -227,11 +284,60 @@ def test_difference_where_nothing_differs_still_has_a_width() -> None:
     assert difference_interval(np.ones((1, 3), dtype=int))[1] == 1
 
 
-def test_coverage_of_the_difference_over_images_and_seeds() -> None:
-    random, tables = np.random.default_rng(2), 500
-    hits = 0
-    for _ in range(tables):
-        a, b = simulated(random, 3, 400, 0.5, 0.1), simulated(random, 3, 400, 0.5, 0.1)
-        low, high = difference_interval(a.astype(int) - b.astype(int))
-        hits += low <= 0 <= high
-    assert 0.93 <= hits / tables <= 0.995
+# --- several comparisons, resampling, power
+
+
+def test_holm_by_hand() -> None:
+    """Of 0.01, 0.04, 0.03: 3 x 0.01; 2 x 0.03; 1 x 0.04, but not below the one before."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == [1.0, 1.0] and holm([]) == [] and holm([0.2]) == [0.2]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_the_closed_test_of_bonferroni(p: list[float]) -> None:
+    """An adjusted p is the largest, over all sets of hypotheses with it, of the set's size times its smallest p."""
+    adjusted = holm(p)
+    for i in range(len(p)):
+        others = sorted(p[:i] + p[i + 1 :], reverse=True)
+        sets = [[p[i], *others[:size]] for size in range(len(p))]  # of a size, the set with the largest others
+        assert adjusted[i] == pytest.approx(max(min(1.0, len(each) * min(each)) for each in sets))
+
+
+def test_holm_keeps_the_error_of_a_table() -> None:
+    random = np.random.default_rng(3)
+    wrong = sum(min(holm(list(random.random(8)))) < 0.05 for _ in range(4000))
+    assert wrong / 4000 == pytest.approx(0.05, abs=0.012)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 200), (3, 120)])
+def test_the_bootstrap_is_scipys(k: int, n: int) -> None:
+    random = np.random.default_rng(4)
+    pairs = random.integers(-1, 2, (k, n))
+    theirs = stats.bootstrap(
+        (pairs.mean(axis=0),), np.mean, n_resamples=20_000, method="percentile", random_state=random
+    ).confidence_interval
+    low, high = bootstrap_interval(pairs)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1.01 / (k * n))
+    assert bootstrap_interval(pairs) == (low, high), "the same records give the same bytes"
+
+
+def test_the_bootstrap_of_nothing_that_differs() -> None:
+    assert bootstrap_interval(np.zeros((2, 50), dtype=int)) == (0, 0)
+
+
+def test_the_interval_over_seeds_is_scipys_t() -> None:
+    pairs = np.array([[1, 0, 0, 1], [0, 0, -1, 1], [1, 1, 0, 1]])
+    means = pairs.mean(axis=1)
+    expected = stats.t.interval(0.95, 2, loc=means.mean(), scale=stats.sem(means))
+    assert seed_interval(pairs) == pytest.approx(expected)
+    assert seed_interval(pairs[:1]) is None
+
+
+def test_the_detectable_difference_is_found_four_times_in_five() -> None:
+    """One seed, 600 images, 20 % of them discordant: the interval leaves 0 out in 80 % of tables."""
+    random = np.random.default_rng(5)
+    some = np.repeat([[-1, 0, 1]], [60, 480, 60], axis=1)
+    smallest = detectable(some)
+    chances = [0.1 - smallest / 2, 0.8, 0.1 + smallest / 2]
+    found = sum(difference_interval(random.choice([-1, 0, 1], (1, 600), p=chances))[0] > 0 for _ in range(2000))
+    assert found / 2000 == pytest.approx(0.8, abs=0.03)

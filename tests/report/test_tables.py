@@ -44,6 +44,8 @@ BS = row(
     difference_low=-0.1,
     difference_high=0.025,
     p=0.00004,
+    p_holm=0.00008,
+    detectable=0.05,
     note="trained at eps 0.1",
 )
 
@@ -51,21 +53,26 @@ TSV = (
     "name\tmodel\teps\tnatural\trobust\trobust_low\trobust_high\trobust_sd\tnatural_low\tnatural_high\tnatural_sd\tseeds\tn\t"
     "attack\ttrain_seconds\ttrain_forward_passes\ttrain_backward_passes\tdifference\tp\tdataset\tsplit\tselected\tnote\t"
     "difference_low\tdifference_high\ttrain_time_ratio\trobust_best\tadbd\t"
-    "paper_natural\tpaper_robust\tpaper_minutes\tpaper_time_ratio\tpaper_robust_best\tpaper_adbd\ttitle\tpaper_robust_sd\n"
+    "paper_natural\tpaper_robust\tpaper_minutes\tpaper_time_ratio\tpaper_robust_best\tpaper_adbd\ttitle\tpaper_robust_sd\t"
+    "p_holm\tdetectable\tdifference_boot_low\tdifference_boot_high\tdifference_seeds_low\tdifference_seeds_high\tpareto\n"
     "fast-at\tcnn\t0.2\t0.98\t0.625\t0.58\t0.67\t0.01\t0.9612\t0.99\t0.004\t3\t397\t"
-    "pgd-20\t3.04\t84000\t84000\t\t\tdigits\ttest\tbest\t\t\t" + "\t" * 11 + "\n"
+    "pgd-20\t3.04\t84000\t84000\t\t\tdigits\ttest\tbest\t\t\t" + "\t" * 18 + "\n"
     "bs gamma=2\tcnn\t0.2\t0.95\t0.00001\t0.0\t1.0\t\t0.92\t0.97\t\t3\t397\t"
-    "pgd-20\t564.0\t\t\t-0.0625\t0.00004\tdigits\ttest\tbest\ttrained at eps 0.1\t-0.1\t0.025" + "\t" * 11 + "\n"
+    "pgd-20\t564.0\t\t\t-0.0625\t0.00004\tdigits\ttest\tbest\ttrained at eps 0.1\t-0.1\t0.025"
+    + "\t" * 12
+    + "0.00008\t0.05\t\t\t\t\t\n"
 )
 
 CAPTION = (
     "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals; "
-    "sd over seeds; difference to the first row, p by an exact paired test"
+    "sd over seeds; difference to the first row, p by an exact paired test; "
+    "a true difference of 5.0 would be seen 4 times in 5"
 )
 
 TABLE = """\
 digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals;
-sd over seeds; difference to the first row, p by an exact paired test
+sd over seeds; difference to the first row, p by an exact paired test; a true difference of 5.0
+would be seen 4 times in 5
 
 method                natural             robust   sd  difference        p  passes  training
 fast-at     98.0 [96.1, 99.0]  62.5 [58.0, 67.0]  1.0                         168k     3.0 s
@@ -143,7 +150,16 @@ def test_intervals_give_way_to_the_width_of_a_terminal() -> None:
     wide = {**BS, "name": "a-method-of-thirty-characters!"}
     lines = render([FAST_AT, wide], "table").splitlines()
     assert max(map(len, lines)) <= 100
-    assert "[58.0, 67.0]" in lines[4] and "[96.1, 99.0]" not in lines[4] and "[-10.0, +2.5]" not in lines[5]
+    assert "[58.0, 67.0]" in lines[5] and "[96.1, 99.0]" not in lines[5] and "[-10.0, +2.5]" not in lines[6]
+
+
+def test_several_comparisons_are_adjusted_and_the_best_for_their_cost_have_a_star() -> None:
+    rows = [{**FAST_AT, "pareto": 1}, {**BS, "pareto": 0}, {**BS, "name": "trades", "p_holm": 0.5, "detectable": 0.081}]
+    text = " ".join(render(rows, "table").split("\n"))
+    assert "Holm's for 2 comparisons; a true difference of 8.1 would be" in text
+    assert "* no other row beats it in both robust accuracy and" in text
+    stars = [line.split()[0] for line in render(rows, "table").splitlines() if "  *  " in line]
+    assert stars == ["fast-at"]
 
 
 def test_latex_and_markdown_escape_what_means_something_to_them() -> None:

@@ -1,0 +1,91 @@
+"""Conditions on a table: what they mean, and what they say when they do not hold."""
+
+from typing import Any
+
+import pytest
+
+from bsk.errors import UsageError
+from bsk.report.comparison import COLUMNS, Row, compare
+from bsk.report.requirements import failures, parse
+
+Make = Any
+
+
+def row(name: str, robust: float, attack: str = "pgd-20", **more: Any) -> Row:
+    return {**dict.fromkeys(COLUMNS), "name": name, "attack": attack, "robust": robust, **more}
+
+
+ROWS = [row("bs", 0.46, robust_low=0.44), row("fast-at", 0.5, robust_low=0.41), row("bs gamma=2", 0.25)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bs.robust < fast-at.robust",
+        "fast-at.robust - bs.robust > 0.039",
+        "fast-at.robust - bs.robust<=0.0401",
+        "bs.robust + 0.04 >= 0.5",
+        "bs gamma=2.robust < 0.3",
+        "robust > 0.2",
+        "0.2 < robust",
+        "bs@pgd-20.robust >= 4.6e-1",
+    ],
+)
+def test_a_condition_that_holds(text: str) -> None:
+    assert failures(parse(text), ROWS) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("bs.robust - fast-at.robust > 0", ["--require 'bs.robust - fast-at.robust > 0': -0.04 > 0 does not hold"]),
+        ("robust >= 0.4", ["--require 'robust >= 0.4': bs gamma=2: 0.25 >= 0.4 does not hold"]),
+        ("bs.robust < robust", ["--require 'bs.robust < robust': bs: 0.46 < 0.46 does not hold"]),
+    ],
+)
+def test_a_condition_that_does_not_hold_says_what_was_found(text: str, said: list[str]) -> None:
+    assert failures(parse(text), ROWS)[:1] == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("bs.robust", "write ROW.COLUMN, COLUMN or a number"),
+        ("0 < bs.robust < 1", "write ROW.COLUMN, COLUMN or a number"),
+        ("> 1", "write ROW.COLUMN, COLUMN or a number"),
+        ("bs.robus > 0", "bs.robus: no such column; did you mean robust?"),
+        ("fat-at.robust > 0", "fat-at.robust: no such row; did you mean fast-at?"),
+        ("bs.natural > 0", "bs.natural: bs has no number there"),
+        ("bs.attack > 0", "bs.attack: bs has no number there"),
+    ],
+)
+def test_a_condition_that_cannot_mean_anything(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        failures(parse(text), ROWS)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_rows_of_one_name_are_told_apart_by_their_attack() -> None:
+    rows = [row("bs", 0.5), row("bs", 0.4, "autoattack")]
+    assert failures(parse("bs@autoattack.robust < bs@pgd-20.robust"), rows) == []
+    with pytest.raises(UsageError, match="stands for 2 rows; write one of bs@pgd-20, bs@autoattack"):
+        failures(parse("bs.robust > 0"), rows)
+
+
+def test_pareto_by_hand(make: Make, place: Make) -> None:
+    """Robust accuracy 2, 3, 3, 1 of 4 for 10, 20, 30, 10 passes: only the first two are not beaten."""
+    costs = {"a": ("1100", 10), "b": ("1110", 20), "c": ("1101", 30), "d": ("0001", 10)}
+    records = [
+        make(name, 1, correct=bits, train_forward_passes=passes, train_backward_passes=0)
+        for name, (bits, passes) in costs.items()
+    ]
+    rows, _ = compare(place(records), pareto=True)
+    assert {row["name"]: row["pareto"] for row in rows} == {"a": 1, "b": 1, "c": 0, "d": 0}
+    rows, _ = compare(place(records))
+    assert all(row["pareto"] is None for row in rows)
+
+
+def test_equal_rows_do_not_beat_each_other_and_other_attacks_are_another_race(make: Make, place: Make) -> None:
+    records = [make("a", 1, correct="1100"), make("b", 1, correct="0011"), make("a", 1, "rays", correct="1000")]
+    rows, _ = compare(place(records), pareto=True)
+    assert [row["pareto"] for row in rows] == [1, 1, 1]
