@@ -36,6 +36,9 @@ test: $(INSTALLED) ## Check style and types and run the tests
 bench: $(INSTALLED) ## Measure speed as ratios within one run
 	$(VENV)/bin/python -m benchmarks
 
+torture: $(INSTALLED) ## Kill, damage, fill disks, write twice: nothing may be lost or let in; minutes
+	$(VENV)/bin/python -m torture
+
 clean: ## Remove what the pipelines made (not the environment, not the data)
 	rm -rf -- '$(OUT)'
 
@@ -54,4 +57,4 @@ include pipelines/readme.mk
 include pipelines/scales.mk
 include $(experiments:%=pipelines/%.mk)
 
-.PHONY: help install test bench clean paper report
+.PHONY: help install test bench torture clean paper report

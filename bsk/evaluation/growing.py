@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import torch
 from bsk.errors import InputError
 from bsk.evaluation.ledger import Block
 from bsk.files import checkpoints, records
-from bsk.files.atomic import naming_the_file
+from bsk.files.atomic import exclusive, naming_the_file
 
 KIND = "examples"
 
@@ -39,6 +40,14 @@ class Growing:
         self._stages = [folder / f"{name}-{up_to}.jsonl" for name, up_to in stages]
         self._whole = folder / f"{key}.jsonl"  # where bsk kept the blocks of all stages before each had its file
         self.examples = folder / f"{key}.safetensors"
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Be the only process within the block that works on this evaluation; who comes second waits.
+
+        Raises:
+            InputError: the lock cannot be made.
+        """
+        return exclusive(self.examples.with_name(f".{self.key}.lock"))
 
     def finished(self) -> dict[str, Any] | None:
         """Return the record of this evaluation, if it is complete."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,17 +51,20 @@ def evaluate(
         key, stage_keys = keys_of(subject, attack, bench, len(examples.labels))
         growing = Growing(out, key, stage_keys) if out is not None else None
         record = _agreed(growing.finished, bench) if growing else None
-        if record is None:
-            ledger = _judge(subject, attack, bench, examples, growing, watch)
-            if attack.name != "natural" and look is None:
-                look = _look(subject, bench, examples, attacks)
-            seen = look if look is not None and attack.name != "natural" else NOT_LOOKED
-            record = evaluation_record(subject, attack, ledger, examples, bench, seen, key)
-            if growing and bench.share.rank == 0:
-                stages = [stage.name for stage in attack.stages]
-                growing.finish(record, verdict_tensors(ledger, examples), {"attack": attack.name, "stages": stages})
-        elif growing and bench.share.rank == 0:
-            growing.clean()
+        one = growing is not None and record is None and bench.share.world == 1
+        with growing.alone() if growing and one else contextlib.nullcontext():
+            record = growing.finished() if growing and one else record  # another may have been faster
+            if record is None:
+                ledger = _judge(subject, attack, bench, examples, growing, watch)
+                if attack.name != "natural" and look is None:
+                    look = _look(subject, bench, examples, attacks)
+                seen = look if look is not None and attack.name != "natural" else NOT_LOOKED
+                record = evaluation_record(subject, attack, ledger, examples, bench, seen, key)
+                if growing and bench.share.rank == 0:
+                    stages = [stage.name for stage in attack.stages]
+                    growing.finish(record, verdict_tensors(ledger, examples), {"attack": attack.name, "stages": stages})
+            elif growing and bench.share.rank == 0:
+                growing.clean()
         yield record
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,10 +26,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with naming_the_file(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
         temporary = Path(name)
         try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # it says that somebody is writing
             yield temporary
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
             _sync(temporary)
@@ -35,6 +38,43 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` within the block, waiting for whoever holds it; a dead process holds none.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    handle = _locked(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(path: Path) -> int:
+    """Return the open lock file, locked, and still the one that has the name."""
+    while True:
+        with naming_the_file(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):  # removed by who held it
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a process that was killed has left beside `path`: nobody holds its lock any more."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 @contextlib.contextmanager

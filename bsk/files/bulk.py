@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -37,7 +38,8 @@ class Bulk:
     ) -> None:
         """Let go of it."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what a full disk has not taken is tried again here
+                self._file.close()
 
     def put(self, rows: Tensor, values: Tensor) -> None:
         """Write values (K, ...) fp32 as the rows (K,) of the tensor.
@@ -51,6 +53,7 @@ class Bulk:
             for row, value in zip(rows.tolist(), flat, strict=True):
                 self._file.seek(row * value.nbytes)
                 self._file.write(value.data)
+            self._file.flush()
 
     def take(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return rows (K,) that were put, each of that shape: (K, ...) fp32."""

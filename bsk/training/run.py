@@ -122,11 +122,22 @@ def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
         if checkpoint.exists() and _finished_epoch(checkpoint):
             raise InputError(f"{checkpoint}: exists, with no {last.name} to go on from; pass --force to replace it")
         return False
-    changed = differences(load_header(last, STATE), header)
+    found = load_header(last, STATE)
+    if not checkpoint.exists() and _best_epoch(found):
+        raise InputError(f"{checkpoint}: is gone, and {last.name} has not its weights; pass --force to start over")
+    changed = differences(found, header)
     if changed:
         advice = "choose another --out, or --force to start over"
         raise InputError(f"{checkpoint}: was trained with {', '.join(changed)}; {advice}")
     return True
+
+
+def _best_epoch(header: dict[str, Any]) -> int:
+    """Return which epoch was selected so far, 0 before the first one ended."""
+    progress = header.get("progress")
+    best = progress.get("best") if isinstance(progress, dict) else None
+    epoch = best.get("epoch") if isinstance(best, dict) else None
+    return epoch if isinstance(epoch, int) else 0
 
 
 def _finished_epoch(checkpoint: Path) -> bool:

@@ -87,6 +87,18 @@ def test_files_of_another_training_are_not_overwritten(data: DataFile, tmp_path:
     assert records.read(tmp_path / "m.jsonl")[0]["seed"] == 2
 
 
+def test_a_selected_model_that_was_deleted_is_told_before_anything_is_trained(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    with pytest.raises(StoppedError):
+        trained(out, data, settings(), stopping=stop_after(12))
+    out.unlink()
+    state = (tmp_path / "m.last.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"is gone, and m.last.safetensors has not its weights; pass --force"):
+        trained(out, data, settings())
+    assert (tmp_path / "m.last.safetensors").read_bytes() == state
+    assert trained(out, data, settings(), force=True)["last_epoch"] == 3
+
+
 def test_two_trainings_into_one_file_at_once(data: DataFile, tmp_path: Path) -> None:
     with (tmp_path / "m.jsonl").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

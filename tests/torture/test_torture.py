@@ -1,0 +1,49 @@
+"""The torture programme in short: `make torture` has all of it."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from torture.kills import kills
+from torture.mutations import absurd_length, hostile_json, mutate, mutations, repeat_line
+from torture.subjects import COMMANDS, contents, differences, unreadable
+from torture.writers import writers
+
+
+def test_killed_once_each_and_run_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert kills(tmp_path, 1, 5, said.append) == []
+    assert [line.split(": killed 1 times")[0] for line in said] == [command.name for command in COMMANDS]
+
+
+def test_damaged_inputs_through_every_reader(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert mutations(tmp_path, 48, 3, said.append) == []
+    assert len(said) == 16 and sum("exit 3" in line or "exit 2" in line for line in said) >= 12
+
+
+def test_two_writers(tmp_path: Path) -> None:
+    assert writers(tmp_path, lambda line: None) == []
+
+
+def test_what_is_wrong_is_found(tmp_path: Path) -> None:
+    """The programme's own eyes: a torn file, a file that says something else, one that is missing."""
+    (tmp_path / "a.jsonl").write_text('{"seconds": 1, "n": 2}\n{"n": 3}\n')
+    before = contents(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"seconds": 9, "n": 2}\n{"n": 3}\n')
+    assert differences(before, contents(tmp_path)) == [] == unreadable(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"seconds": 9, "n": 4}\n{"n": 3}\n')
+    assert differences(before, contents(tmp_path)) == ["a.jsonl is not the same"]
+    (tmp_path / "a.jsonl").write_text('{"seconds": 9\n{"n": 3}\n')
+    (tmp_path / "m.safetensors").write_bytes(b"12345678{}")
+    assert [line.split(":")[0] for line in unreadable(tmp_path)] == ["a.jsonl", "m.safetensors"]
+    assert differences(before, {}) == ["a.jsonl is not the same"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_damage_is_the_same_for_the_same_dice_and_changes_something(seed: int) -> None:
+    content = b'\x40\0\0\0\0\0\0\0{"a": 1, "b": "y"}\n' + bytes(range(256)) * 20
+    assert mutate(content, random.Random(seed)) == mutate(content, random.Random(seed))
+    for damage in (hostile_json, absurd_length, repeat_line):
+        assert damage(content, random.Random(seed)) != content

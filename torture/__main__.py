@@ -1,0 +1,46 @@
+"""`make torture`: kills, hostile inputs, full disks and two writers; exits with 1 if anything went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from torture.disks import disks
+from torture.kills import kills
+from torture.mutations import mutations
+from torture.writers import writers
+
+
+def main() -> int:
+    """Run all of it, or what is named, and say what was found."""
+    parser = argparse.ArgumentParser(prog="torture", description=__doc__)
+    parser.add_argument("parts", nargs="*", help="kills, mutations, disks, writers [default: all]")
+    parser.add_argument("--kills", type=int, default=100, help="in all, over four commands")
+    parser.add_argument("--mutations", type=int, default=500, help="in all, over all readers")
+    parser.add_argument("--seed", type=int, default=1)
+    chosen = parser.parse_args()
+    parts = {
+        "kills": lambda folder: kills(folder, -(-chosen.kills // 4), chosen.seed, _say),
+        "mutations": lambda folder: mutations(folder, chosen.mutations, chosen.seed, _say),
+        "disks": lambda folder: disks(folder, _say),
+        "writers": lambda folder: writers(folder, _say),
+    }
+    wrong, start = [], time.perf_counter()
+    for name in chosen.parts or parts:
+        with tempfile.TemporaryDirectory() as folder:
+            wrong += parts[name](Path(folder))
+    for line in wrong:
+        print(f"WRONG {line}")
+    print(f"{len(wrong)} wrong; {time.perf_counter() - start:.0f} s")
+    return 1 if wrong else 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""kill -9 at random moments, and the same command again: nothing unreadable, and in the end nothing different."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from torture.subjects import COMMANDS, Command, contents, differences, fresh, keep, unreadable
+
+Say = Callable[[str], None]
+
+
+def kills(folder: Path, each: int, seed: int, say: Say) -> list[str]:
+    """Kill every command so often; return what went wrong."""
+    wrong: list[str] = []
+    for command in COMMANDS:
+        whole = fresh(folder / "whole", command, folder)
+        start = time.perf_counter()
+        code, said = command.run(whole)
+        if code:
+            return [*wrong, f"{command.name}: exit {code} when left alone: {said}"]
+        seconds = time.perf_counter() - start
+        found, killed, restarts = _kill(command, folder, whole, each, seconds, random.Random(f"{seed} {command.name}"))
+        wrong += found
+        keep(whole, folder)
+        say(
+            f"{command.name}: killed {killed} times in {seconds:.1f} s, begun anew {restarts} times; {len(found)} wrong"
+        )
+    return wrong
+
+
+def _kill(
+    command: Command, folder: Path, whole: Path, each: int, seconds: float, moments: random.Random
+) -> tuple[list[str], int, int]:
+    """Kill one command so often, going on each time; whenever it ends, compare and begin anew."""
+    expected = contents(whole)
+    wrong: list[str] = []
+    killed = restarts = 0
+    place = fresh(folder / command.name, command, folder)
+    while killed < each:
+        process = command.start(place)
+        try:
+            process.communicate(timeout=moments.uniform(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            killed += 1
+            wrong += [f"{command.name}, kill {killed}: {line}" for line in unreadable(place)]
+            continue
+        wrong += _compare(command, process.returncode, place, expected)
+        place, restarts = fresh(place, command, folder), restarts + 1
+    code, _ = command.run(place)
+    return wrong + _compare(command, code, place, expected), killed, restarts
+
+
+def _compare(command: Command, code: int, place: Path, expected: dict[str, object]) -> list[str]:
+    """Say how what a command has made in the end differs from what it makes when left alone."""
+    if code:
+        return [f"{command.name}: exit {code} when run again"]
+    wrong = differences(expected, contents(place))
+    wrong += [f"{path.name} is left over" for path in place.rglob(".*.tmp")]
+    return [f"{command.name}: {line}" for line in wrong]

@@ -1,0 +1,281 @@
+"""Damaged inputs through every reader: one line and exit 2 or 3, or a result; never a traceback or a hang."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torture.subjects import COMMANDS, fresh, keep
+
+SECONDS = 5.0
+ROOM = 128 << 20  # bytes of memory that a command needs beside its input
+HOSTILE = (
+    "NaN",
+    "-1",
+    "1e999",
+    "99999999999999999999",
+    "null",
+    "true",
+    '"x"',
+    "[]",
+    "{}",
+    "[[[[]]]]",
+    '"\\u0000"',
+    "0.5",
+)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A command that reads `target`; `words` are its arguments."""
+
+    name: str
+    target: str
+    words: Sequence[str]
+    needs: Sequence[str] = ()
+
+
+def readers() -> list[Reader]:
+    """Return every way in."""
+    data, model = ["--data", "data.safetensors"], "m.safetensors"
+    evaluate = ["evaluate", model, *data, "--attack", "natural", "--limit", "8", "--no-checks", "--threads", "1"]
+    train = COMMANDS[1].words
+    archives = ("cifar10-python.tar.gz", "cifar10-binary.tar", "cifar100-python.zip", "tiny.zip")
+    found = [
+        Reader("prepared data", "data.safetensors", evaluate, [model]),
+        Reader("prepared data, to train", "data.safetensors", [*train, "--epochs", "1"], []),
+        Reader("a checkpoint", model, evaluate, ["data.safetensors"]),
+        Reader(
+            "a training state",
+            "m.last.safetensors",
+            [*train, "--epochs", "6", "--ema", "0.9"],
+            ["data.safetensors", model, "m.ema.safetensors", "m.ema-last.safetensors", "m.jsonl"],
+        ),
+        Reader("a training log", "m.jsonl", ["plot", "curves", "m.jsonl", "--out", "p.svg"]),
+        Reader("evaluation records", "r.jsonl", ["compare", "r.jsonl", "--format", "table"]),
+        Reader("evaluation records, to go on", "r.jsonl", [*evaluate, "--out", "r.jsonl"], ["data.safetensors", model]),
+        Reader("starts", "s.jsonl", ["plot", "landings", "s.jsonl", "--out", "p.svg"]),
+        Reader("jobs", "jobs.tsv", ["plan", "jobs.tsv"]),
+        Reader("foreign weights", "w.pt", _foreign("w.pt"), ["data.safetensors"]),
+        Reader("foreign weights, safetensors", "w.safetensors", _foreign("w.safetensors"), ["data.safetensors"]),
+        Reader(
+            "a picture in a folder",
+            "folder/train/a/0.png",
+            ["prepare-data", "folder", "--from", "folder", "--out", "o.safetensors"],
+            ["folder"],
+        ),
+    ]
+    kinds = {
+        "cifar10-python.tar.gz": "cifar10",
+        "cifar10-binary.tar": "cifar10",
+        "cifar100-python.zip": "cifar100",
+        "tiny.zip": "tiny-imagenet",
+    }
+    found += [
+        Reader(name, name, ["prepare-data", kinds[name], "--from", name, "--out", "o.safetensors"]) for name in archives
+    ]
+    return found
+
+
+def _foreign(name: str) -> list[str]:
+    words = (
+        "evaluate --model cnn-8 --weights X --data data.safetensors --attack natural --limit 8 --no-checks --threads 1"
+    )
+    return [name if word == "X" else word for word in words.split()]
+
+
+def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> list[str]:
+    """Send so many damaged inputs through the readers; return what went wrong."""
+    from torture.inputs import make_inputs
+
+    whole = folder / "whole"
+    whole.mkdir()
+    for command in COMMANDS:
+        made = fresh(folder / "made", command, folder)
+        code, said = command.run(made)
+        if code:
+            return [f"{command.name}: exit {code} when left alone: {said}"]
+        keep(made, folder)
+        for path in made.iterdir():
+            if path.is_file():
+                shutil.copy(path, whole / path.name)
+    make_inputs(whole)
+    _warm_up()
+    wrong: list[str] = []
+    all_readers = readers()
+    for number, reader in enumerate(all_readers):
+        code, line = attempt(reader, _place(reader, whole, folder / "place"), 0)
+        if code:
+            said = (folder / "place" / "said.txt").read_text(errors="replace")
+            wrong.append(f"{reader.name}: exit {code} for what is not damaged: {said}")
+        dice = random.Random(f"{seed} {reader.name}")
+        ends: Counter[int] = Counter()
+        for turn in range(count // len(all_readers) + (number < count % len(all_readers))):
+            place = _place(reader, whole, folder / "place")
+            target = place / reader.target
+            how, damaged = mutate(target.read_bytes(), dice)
+            target.write_bytes(damaged)
+            code, line = attempt(reader, place, len(damaged))
+            ends[code] += 1
+            if line:
+                wrong.append(f"{reader.name}, {how} ({turn}): {line}")
+        say(f"{reader.name}: {', '.join(f'exit {code} {n} times' for code, n in sorted(ends.items()))}")
+    return wrong
+
+
+def _warm_up() -> None:
+    """Import what the children will, so that their memory is their input's."""
+    import torch
+
+    import bsk.cli.app
+    import bsk.evaluation.run
+    import bsk.report.curves
+    import bsk.report.landings
+    import bsk.training.run  # noqa: F401
+
+    torch.set_num_threads(1)
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+
+
+def _place(reader: Reader, whole: Path, place: Path) -> Path:
+    """Return a folder with what the reader reads."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for name in {reader.target.split("/")[0], *reader.needs}:
+        source = whole / name
+        if source.is_dir():
+            shutil.copytree(source, place / name)
+        else:
+            shutil.copy(source, place / name)
+    return place
+
+
+def attempt(reader: Reader, place: Path, size: int) -> tuple[int, str]:
+    """Run the reader in a child process; return its exit code and what is wrong with how it ended."""
+    said = place / "said.txt"
+    start = time.perf_counter()
+    child = os.fork()
+    if child == 0:
+        _child(reader, place, said)
+    while (time.perf_counter() - start) < SECONDS:
+        done, status, usage = os.wait4(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.005)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.wait4(child, 0)
+        return -1, f"hangs for {SECONDS:.0f} s"
+    code = os.waitstatus_to_exitcode(status)
+    text = said.read_text(errors="replace")
+    grown = int((place / "grown.txt").read_text()) if (place / "grown.txt").exists() else 0
+    if code not in (0, 2, 3):
+        return code, f"exit {code}: {text[-300:]!r}"
+    if "Traceback" in text or (code and text.strip().count("\n") > 0 and "bsk: " not in text.splitlines()[-1]):
+        return code, f"said {text[-300:]!r}"
+    if grown > 2 * size + ROOM:
+        return code, f"took {grown >> 20} MB for {size >> 20} MB of input"
+    return code, ""
+
+
+def _child(reader: Reader, place: Path, said: Path) -> None:
+    os.chdir(place)
+    with said.open("wb") as file, open(os.devnull, "wb") as nothing:
+        os.dup2(file.fileno(), 2)
+        os.dup2(nothing.fileno(), 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    before = _memory("VmRSS")
+    sys.argv = ["bsk", *reader.words]
+    code = 1
+    try:
+        from bsk.cli.app import main
+
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    finally:
+        Path("grown.txt").write_text(str(_memory("VmHWM") - before))
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _memory(field: str) -> int:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+def mutate(content: bytes, dice: random.Random) -> tuple[str, bytes]:
+    """Return one damage, and its name."""
+    damages: list[Callable[[bytes, random.Random], bytes]] = [
+        flip_bits,
+        truncate,
+        overwrite,
+        splice,
+        hostile_json,
+        absurd_length,
+        repeat_line,
+    ]
+    damage = dice.choice(damages)
+    return damage.__name__, damage(content, dice)
+
+
+def flip_bits(content: bytes, dice: random.Random) -> bytes:
+    """Flip a few bits, most of them near the beginning, where headers are."""
+    found = bytearray(content)
+    for _ in range(dice.randint(1, 8)):
+        end = len(found) if dice.random() < 0.3 else min(len(found), 4096)
+        place = dice.randrange(end)
+        found[place] ^= 1 << dice.randrange(8)
+    return bytes(found)
+
+
+def truncate(content: bytes, dice: random.Random) -> bytes:
+    """Leave a beginning."""
+    return content[: dice.randrange(len(content))]
+
+
+def overwrite(content: bytes, dice: random.Random) -> bytes:
+    """Put random bytes, or zeros, over a stretch."""
+    place, length = dice.randrange(len(content)), dice.randint(1, 64)
+    new = bytes(length) if dice.random() < 0.5 else dice.randbytes(length)
+    return content[:place] + new + content[place + length :]
+
+
+def splice(content: bytes, dice: random.Random) -> bytes:
+    """Put one stretch of the file where another one is."""
+    source, place = dice.randrange(len(content)), dice.randrange(min(len(content), 4096))
+    return content[:place] + content[source : source + dice.randint(1, 2000)] + content[place:]
+
+
+def hostile_json(content: bytes, dice: random.Random) -> bytes:
+    """Put a hostile value for one that stands after a colon, or a key twice."""
+    places = list(re.finditer(rb'("[\w]+"): ?("[^"]*"|-?[\d.e-]+|true|false|null)', content[:200_000]))
+    if not places:
+        return overwrite(content, dice)
+    match = dice.choice(places)
+    if dice.random() < 0.15:
+        return content[: match.start()] + match[0] + b", " + content[match.start() :]
+    return content[: match.start(2)] + dice.choice(HOSTILE).encode() + content[match.end(2) :]
+
+
+def absurd_length(content: bytes, dice: random.Random) -> bytes:
+    """Say another length in the first eight bytes, as a safetensors file begins."""
+    length = dice.choice([0, 1, 2**31, 2**40, 2**63, 2**64 - 1, len(content), dice.randrange(1 << 20)])
+    return length.to_bytes(8, "little") + content[8:]
+
+
+def repeat_line(content: bytes, dice: random.Random) -> bytes:
+    """Say a line again, or leave one out."""
+    lines = content.splitlines(keepends=True)
+    place = dice.randrange(len(lines))
+    return b"".join([*lines[:place], *([lines[place]] * dice.choice([0, 2, 3])), *lines[place + 1 :]])

@@ -1,0 +1,130 @@
+"""The commands that are tortured, and what of their files must be the same afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from bsk.files import records
+from bsk.files.checkpoints import MODEL, STATE
+from bsk.files.headers import load_header
+
+KINDS = ("data", MODEL, STATE, "attack", "examples")
+CHANGING = ("second", "checkpoint_sha256")  # in the names of what another run of the same training may have otherwise
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line for a folder, in which `data.safetensors` and `m.safetensors` may stand already."""
+
+    name: str
+    words: Sequence[str]
+    needs: Sequence[str] = ()
+
+    def start(self, folder: Path) -> subprocess.Popen[bytes]:
+        """Start it in a folder, in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "bsk", *self.words],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def run(self, folder: Path) -> tuple[int, str]:
+        """Run it to its end; return the exit code and what it said."""
+        process = self.start(folder)
+        said = process.communicate()[1].decode(errors="replace")
+        return process.returncode, said
+
+
+def _command(name: str, words: str, *needs: str) -> Command:
+    return Command(name, [name, *words.split()], needs)
+
+
+_DATA, _MODEL = "data.safetensors", "m.safetensors"
+_ATTACK = f"{_MODEL} --data {_DATA} --queries 500 --limit 48"
+COMMANDS = (
+    _command("prepare-data", f"digits --out {_DATA}"),
+    _command(
+        "train",
+        f"--data {_DATA} --model cnn-8 --batch-size 50 --limit 600 --threads 1 --epochs 6 --ema 0.9 --out {_MODEL}",
+        _DATA,
+    ),
+    _command("attack", f"{_ATTACK} --attack square --out a.safetensors", _DATA, _MODEL),
+    _command("evaluate", f"{_ATTACK} --attack screen,square --batch-size 16 --out r.jsonl", _DATA, _MODEL),
+)
+
+
+def keep(whole: Path, folder: Path) -> None:
+    """Keep what a command has made for those after it."""
+    for name in {name for command in COMMANDS for name in command.needs}:
+        if (whole / name).exists():
+            shutil.copy(whole / name, folder / name)
+
+
+def fresh(place: Path, command: Command, whole: Path) -> Path:
+    """Return an empty folder with what a command needs, from the folder that has it."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for name in command.needs:
+        shutil.copy(whole / name, place / name)
+    return place
+
+
+def unreadable(folder: Path) -> list[str]:
+    """Return what is wrong with the files of a folder that have their final names."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.name.startswith("."):
+            continue
+        try:
+            if path.suffix == ".jsonl":
+                records.read(path)
+            elif path.suffix == ".safetensors":
+                load_header(path, KINDS)
+                with safe_open(path, framework="pt") as file:
+                    for name in file.keys():  # noqa: SIM118 - no dict
+                        file.get_tensor(name)
+        except Exception as error:
+            found.append(f"{path.name}: {error}")
+    return found
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Return all that the files of a folder say, but for seconds and what depends on them."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix == ".jsonl":
+            found[path.name] = [_timeless(record) for record in records.read(path)]
+        elif path.is_file() and path.suffix == ".safetensors" and not path.name.startswith("."):
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name).contiguous() for name in file.keys()}  # noqa: SIM118
+            content = {
+                name: (str(t.dtype), t.shape, t.view(-1).view(torch.uint8).numpy().tobytes())
+                for name, t in tensors.items()
+            }
+            found[path.name] = (_timeless(load_header(path, KINDS)), content)
+    return found
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Return a line for each file that is missing, is not expected, or says something else."""
+    names = sorted({*expected, *found})
+    return [f"{name} is not the same" for name in names if expected.get(name) != found.get(name)]
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if not any(word in k for word in CHANGING)}
+    return [_timeless(each) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,43 @@
+"""Two writers of one file at once: one is refused, or both come to one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bsk.files import records
+from torture.subjects import COMMANDS, Command, contents, differences, fresh, keep, unreadable
+
+REFUSES = ("train",)  # the others may run twice at once: what they write is the same, and appears whole
+
+
+def writers(folder: Path, say: Callable[[str], None]) -> list[str]:
+    """Start every command twice at once; return what went wrong."""
+    wrong: list[str] = []
+    for command in COMMANDS:
+        whole = fresh(folder / "whole", command, folder)
+        code, said = command.run(whole)
+        if code:
+            return [*wrong, f"{command.name}: exit {code} when left alone: {said}"]
+        found = _twice(command, fresh(folder / command.name, command, folder), contents(whole))
+        keep(whole, folder)
+        say(f"{command.name}: two at once; {len(found)} wrong")
+        wrong += found
+    return wrong
+
+
+def _twice(command: Command, place: Path, expected: dict[str, Any]) -> list[str]:
+    processes = [command.start(place) for _ in range(2)]
+    said = [process.communicate()[1].decode() for process in processes]
+    codes = sorted(process.returncode for process in processes)
+    wrong = unreadable(place)
+    if command.name in REFUSES:
+        if codes != [0, 3] or not any("another bsk" in text for text in said):
+            wrong.append(f"exit {codes}, not one refused: {said}")
+    elif codes not in ([0, 0], [0, 3]):
+        wrong.append(f"exit {codes}: {said}")
+    wrong += differences(expected, contents(place))
+    if command.name == "evaluate" and len(records.read(place / "r.jsonl")) != 2:
+        wrong.append("a record stands twice")
+    return [f"{command.name}: {line}" for line in wrong]
