@@ -34,6 +34,12 @@ class DivergedError(BskError):
     exit_code = 4
 
 
+class CollapsedError(BskError):
+    """Training overfitted to its own attack and was to stop there; the last good checkpoint stays."""
+
+    exit_code = 4
+
+
 class RequirementError(BskError):
     """A `--require` condition does not hold."""
 

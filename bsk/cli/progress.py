@@ -38,6 +38,14 @@ class TrainingProgress:
         if self._bar:
             self._bar.note(epoch_line(record))
 
+    def alarm(self, record: dict[str, Any]) -> None:
+        """Write a line."""
+        if self._bar:
+            then = "; back to the last good weights, with PGD for a while" if record["back"] else ""
+            found = f"FGSM {record['fgsm']:.0%}, PGD-10 {record['pgd']:.0%}, cosine of gradients {record['cosine']:.2f}"
+            where = f"on {record['n']} val images{then}"
+            self._bar.note(f"update {record['step']}: catastrophic overfitting: {found} {where}")
+
 
 def epoch_line(record: dict[str, Any]) -> str:
     """Return an epoch's record as a line for people."""

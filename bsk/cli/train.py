@@ -78,6 +78,10 @@ def train(
         float, _own(min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; one more pass each way.")
     ] = 0.0,
     warmup: Annotated[float, _own(min=0, metavar="EPOCHS", help="Let the learning rate rise at first.")] = 0.0,
+    on_collapse: Annotated[
+        str,
+        typer.Option(help="At catastrophic overfitting: warn, stop (exit 4), or rollback to the last good weights."),
+    ] = "warn",
     limit: o.Limit = None,
     seed: o.Seed = 1,
     device: o.Device = "auto",
@@ -143,7 +147,7 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
     from bsk.training.methods import INNER, METHODS
     from bsk.training.outer import OUTER
     from bsk.training.schedules import DEFAULT_LR, SCHEDULES
-    from bsk.training.settings import PRECISIONS, SELECTORS, Settings, fast_precision
+    from bsk.training.settings import ON_COLLAPSE, PRECISIONS, SELECTORS, Settings, fast_precision
 
     method = o.one_of("method", flags["method"], METHODS)
     for flag, known in (("start", STARTS), ("inner", INNER), ("outer", OUTER), ("augment", AUGMENTATIONS)):
@@ -151,6 +155,7 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
             o.one_of(flag, flags[flag], known)
     o.one_of("precision", flags["precision"], ["auto", *PRECISIONS])
     o.one_of("select", flags["select"], SELECTORS)
+    o.one_of("on-collapse", flags["on_collapse"], ON_COLLAPSE)
     schedule = o.one_of("schedule", flags["schedule"], SCHEDULES)
     eps = o.checked_eps(data.eps if flags["eps"] is None else flags["eps"])
     axes = {name: flags[name] for name in AXES if flags[name] is not None}
@@ -177,7 +182,7 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
         seed=flags["seed"],
         select=flags["select"],
         log_divergence=flags["log_divergence"],
-        **{name: flags[name] for name in ("ema", "label_smoothing", "awp", "warmup")},
+        **{name: flags[name] for name in ("ema", "label_smoothing", "awp", "warmup", "on_collapse")},
     )
 
 

@@ -26,6 +26,7 @@ LATER_FLAGS = {  # what trainings that are older than a flag were made with
     "label_smoothing": 0.0,
     "awp": 0.0,
     "warmup": 0.0,
+    "on_collapse": "warn",
 }
 Record = dict[str, Any]
 

@@ -15,6 +15,7 @@ from bsk.report.fields import LONGEST_SPLIT, Located, check_schema, count, mappi
 
 VALIDATION_ATTACK = "pgd-20 (val)"  # what a training selects by, weaker than what `evaluate` runs
 LOG_KINDS = ("start", "epoch", "end")
+ALARM = "alarm"  # of a training that overfitted to its attack; the curves show it
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def collect(items: Iterable[Located]) -> Evidence:
             evaluations.append(evaluation(item))
         elif kind in LOG_KINDS:
             log.append(item)
-        else:
+        elif kind != ALARM:
             ignored += 1
     return Evidence(evaluations, trainings(log), ignored)
 

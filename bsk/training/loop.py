@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,17 +15,18 @@ from torch import nn
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import agree, sum_over_processes
 from bsk.data.store import DataFile, Split
-from bsk.errors import DivergedError, StoppedError
+from bsk.errors import CollapsedError, DivergedError, StoppedError
 from bsk.models import registry
 from bsk.models.size import Size
 from bsk.perturb.passes import Passes
+from bsk.training import monitor
 from bsk.training.averaging import average_of
 from bsk.training.divergence import divergences
 from bsk.training.outer import OUTER
 from bsk.training.outputs import Outputs
 from bsk.training.schedules import SCHEDULES, Rates, warmed
 from bsk.training.settings import Settings
-from bsk.training.state import Scored, State, named
+from bsk.training.state import Scored, State, learned, named, put_back
 from bsk.training.step import update
 from bsk.training.validation import check_rescue, validate
 
@@ -41,6 +42,9 @@ class Watcher(Protocol):
 
     def epoch(self, record: dict[str, Any]) -> None:
         """After each epoch, with its log record."""
+
+    def alarm(self, record: dict[str, Any]) -> None:
+        """When the network has collapsed, with its log record."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,13 @@ def train(training: Training, state: State, watcher: Watcher) -> None:
 
 
 def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher: Watcher) -> None:
-    settings, share = training.settings, training.share
+    settings, share, looks = training.settings, training.share, monitor.every(training.settings)
     clock = saved = time.perf_counter()
     state.model.train()
     for batch in training.loader.epoch(epoch, skip):
         check_rescue(state, settings, training.val)
+        if looks and state.step % looks == 0 and state.step:
+            _look_for_collapse(training, state, epoch, watcher)
         rates = rates_at(training, state.step)
         update(state, settings, batch, share, rates, training.total_steps)
         if state.step % CHECK_STEPS == 0:
@@ -124,6 +130,36 @@ def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher:
     _check_finite(state, training)
     state.seconds += time.perf_counter() - clock
     state.epoch_seconds += time.perf_counter() - clock
+
+
+def _look_for_collapse(training: Training, state: State, epoch: int, watcher: Watcher) -> None:
+    """Look if the network has overfitted to its own attack; say so once, and do what `on_collapse` says.
+
+    Raises:
+        CollapsedError: it has, and the training is to stop.
+    """
+    settings = training.settings
+    seen = monitor.look(state, settings, training.val, training.share)
+    state.seen = {"step": state.step, **asdict(seen)}
+    fresh, state.collapses.now = seen.collapsed and not state.collapses.now, seen.collapsed
+    if not seen.collapsed and settings.on_collapse == "rollback":
+        state.healthy = {name: tensor.clone() for name, tensor in learned(state).items()}
+    if not fresh:
+        return
+    state.collapses.count += 1
+    back = settings.on_collapse == "rollback" and state.healthy is not None
+    alarm = {"kind": "alarm", "epoch": epoch + 1, **state.seen, "on_collapse": settings.on_collapse, "back": back}
+    training.outputs.log(alarm)
+    watcher.alarm(alarm)
+    if settings.on_collapse == "stop":
+        found = f"catastrophic overfitting after {state.step} updates (FGSM {seen.fgsm:.0%}, PGD-10 {seen.pgd:.0%})"
+        advice = "the best epoch is kept; try --method n-fgsm or bs, or --on-collapse rollback"
+        raise CollapsedError(f"{training.outputs.checkpoint}: {found}; {advice}")
+    if back:
+        assert state.healthy is not None
+        put_back(state, state.healthy)
+        state.collapses.now = False
+        state.collapses.rescued_until = state.step + monitor.every(settings)
 
 
 def rates_at(training: Training, step: int) -> Rates:
@@ -154,7 +190,7 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
     state.passes.forward += record["forward_passes"]
     state.passes.backward += record["backward_passes"]
     state.sums.zero_()
-    state.epoch_passes, state.epoch_seconds = Passes(), 0.0
+    state.epoch_passes, state.epoch_seconds, state.seen = Passes(), 0.0, {}
     if is_better(state.last, state.best, training.settings):
         state.best = state.last
         training.outputs.save_best(state)
@@ -195,7 +231,8 @@ def _epoch_record(training: Training, state: State, validation_seconds: float) -
         "validation_seconds": validation_seconds,
         "forward_passes": state.epoch_passes.forward * training.share.world,
         "backward_passes": state.epoch_passes.backward * training.share.world,
-        **({"rescued_updates": state.rescued_updates} if settings.row.rescue else {}),
+        **({"rescued_updates": state.rescued_updates} if settings.row.rescue or state.collapses.count else {}),
+        **({f"monitor_{name}": value for name, value in state.seen.items()}),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from bsk.training.methods import Method
 
 SELECTORS = ("val", "test")
+ON_COLLAPSE = ("warn", "stop", "rollback")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -28,6 +29,7 @@ class Settings:
         label_smoothing: of every cross entropy that training descends, 0 to 1.
         awp: size of the adversarial weight perturbation, as a part of each weight tensor's norm; 0 is none.
         warmup: epochs in which the learning rate rises to the schedule's.
+        on_collapse: what to do about catastrophic overfitting, a name in ON_COLLAPSE.
         log_divergence: whether each epoch's log record has the divergences; it changes nothing else.
     """
 
@@ -51,6 +53,7 @@ class Settings:
     label_smoothing: float = 0.0
     awp: float = 0.0
     warmup: float = 0.0
+    on_collapse: str = "warn"
 
     def flags(self) -> dict[str, Any]:
         """Return every flag by its one name, flat: {"gamma": 1.0, "eps": 0.031, ...}."""

@@ -20,6 +20,7 @@ from bsk.perturb.passes import Passes
 _MOMENTUM = "momentum."
 _MEMORY = "memory."
 _AVERAGE = "average."
+_HEALTHY = "healthy."
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,15 @@ class Rescue:
 
 
 @dataclass
+class Collapses:
+    """What the monitor has seen: if the last look was a collapse, how many began, until which update PGD rescues."""
+
+    now: bool = False
+    count: int = 0
+    rescued_until: int = 0
+
+
+@dataclass
 class State:
     """A training under way.
 
@@ -61,6 +71,8 @@ class State:
         sums: (3,) fp64, the epoch's summed loss, natural loss and robust loss so far, on the device.
         seconds, validation_seconds: spent so far.
         epoch_seconds: of training within the epoch so far.
+        seen: the epoch's last look of the monitor.
+        healthy: what `learned` was at the last look that saw no collapse, to go back to.
     """
 
     model: Normalised
@@ -81,19 +93,17 @@ class State:
     average: AveragedModel | None = None
     best_average: Scored = field(default_factory=Scored)
     last_average: Scored = field(default_factory=Scored)
+    collapses: Collapses = field(default_factory=Collapses)
+    healthy: dict[str, Tensor] | None = None
+    seen: dict[str, Any] = field(default_factory=dict)
 
 
 def save(path: Path, state: State, header: dict[str, Any]) -> None:
     """Write the state and the header that describes the training."""
-    tensors = {MODEL_PART + name: tensor for name, tensor in state.model.state_dict().items()}
-    for name, parameter in state.model.named_parameters():
-        momentum = state.optimiser.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[_MOMENTUM + name] = momentum
+    tensors = learned(state)
     tensors["sums"] = state.sums
-    if state.average is not None:
-        tensors |= {_AVERAGE + name: tensor for name, tensor in state.average.module.state_dict().items()}
-    tensors |= {_MEMORY + name: tensor for name, tensor in state.memory.tensors.items()}
+    if state.healthy is not None:
+        tensors |= {_HEALTHY + name: tensor for name, tensor in state.healthy.items()}
     progress = {
         "step": state.step,
         "seconds": state.seconds,
@@ -107,9 +117,32 @@ def save(path: Path, state: State, header: dict[str, Any]) -> None:
         "last_average": state.last_average.record(),
         "rescue": asdict(state.rescue),
         "rescued_updates": state.rescued_updates,
+        "collapses": asdict(state.collapses),
+        "seen": state.seen,
         "scaler": state.scaler.state_dict(),
     }
     checkpoints.save(path, tensors, {**header, "kind": STATE, "progress": progress})
+
+
+def learned(state: State) -> dict[str, Tensor]:
+    """Return all that updates change: weights, momentum, the moving average, what outlives a batch."""
+    tensors = {MODEL_PART + name: tensor for name, tensor in state.model.state_dict().items()}
+    for name, parameter in state.model.named_parameters():
+        momentum = state.optimiser.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None:
+            tensors[_MOMENTUM + name] = momentum
+    if state.average is not None:
+        tensors |= {_AVERAGE + name: tensor for name, tensor in state.average.module.state_dict().items()}
+    return tensors | {_MEMORY + name: tensor for name, tensor in state.memory.tensors.items()}
+
+
+def put_back(state: State, tensors: dict[str, Tensor]) -> None:
+    """Put what `learned` returned back into the state, as copies."""
+    state.model.load_state_dict(model_tensors(tensors))
+    state.optimiser.load_state_dict(_optimiser_state(state, tensors))
+    state.memory.tensors = {k: t.clone().to(state.sums.device) for k, t in _part(tensors, _MEMORY).items()}
+    if state.average is not None:
+        state.average.module.load_state_dict(_part(tensors, _AVERAGE))
 
 
 def restore(path: Path, state: State) -> None:
@@ -121,19 +154,19 @@ def restore(path: Path, state: State) -> None:
     tensors, header = checkpoints.load(path, STATE)
     try:
         progress = dict(header["progress"])
-        state.model.load_state_dict(model_tensors(tensors))
-        state.optimiser.load_state_dict(_optimiser_state(state, tensors))
+        put_back(state, {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEALTHY)})
+        healthy = {name: tensor.to(state.sums.device) for name, tensor in _part(tensors, _HEALTHY).items()}
+        state.healthy = healthy or None
         state.scaler.load_state_dict(progress.pop("scaler"))
         state.sums.copy_(tensors["sums"])
-        state.memory.tensors = {k: t.to(state.sums.device) for k, t in _part(tensors, _MEMORY).items()}
         if state.average is not None:
-            state.average.module.load_state_dict(_part(tensors, _AVERAGE))
             state.average.n_averaged.fill_(progress["step"])
         state.passes = Passes(**progress.pop("passes"))
         state.epoch_passes = Passes(**progress.pop("epoch_passes"))
         for name in ("best", "last", "best_average", "last_average"):
             setattr(state, name, Scored(**progress.pop(name, {})))
         state.rescue = Rescue(**progress.pop("rescue"))
+        state.collapses = Collapses(**progress.pop("collapses", {}))
         for name, value in progress.items():
             setattr(state, name, value)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -147,7 +180,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _optimiser_state(state: State, tensors: dict[str, Tensor]) -> dict[str, Any]:
     saved = {
-        i: {"momentum_buffer": tensors[_MOMENTUM + name]}
+        i: {"momentum_buffer": tensors[_MOMENTUM + name].clone()}
         for i, (name, _) in enumerate(state.model.named_parameters())
         if _MOMENTUM + name in tensors
     }

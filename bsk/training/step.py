@@ -82,12 +82,19 @@ def _replay(state: State, settings: Settings, method: Method, batch: Batch, draw
     return losses
 
 
+RESCUE = "at"  # the row that takes over after a collapse
+
+
 def row_in_force(state: State, settings: Settings) -> Method:
     """Return the method's row, or the one that rescues it."""
-    if settings.row.rescue is None or not state.rescue.active:
+    if state.step < state.collapses.rescued_until:
+        rescue = RESCUE
+    elif settings.row.rescue is not None and state.rescue.active:
+        rescue = settings.row.rescue
+    else:
         return settings.row
     state.rescued_updates += 1
-    return METHODS[settings.row.rescue].at(settings.eps)
+    return METHODS[rescue].at(settings.eps)
 
 
 def in_precision(model: Model, precision: str) -> Model:

@@ -1,0 +1,97 @@
+"""Catastrophic overfitting seen as it happens: FGSM against PGD on val images, and how straight the loss is there.
+
+A network that has overfitted to one step stands against FGSM and falls to PGD, because its loss is no longer nearly
+linear within the ball: the gradient at x and at x plus noise point in different directions.
+
+Source: Wong et al. (2020), section 5.4, the sign; Andriushchenko & Flammarion (2020), section 3.3, the cosine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bsk.attacks.registry import attack_named
+from bsk.data.batches import Share, to_unit
+from bsk.data.processes import sum_over_processes
+from bsk.data.store import Split
+from bsk.models.modes import eval_mode
+from bsk.perturb.draws import example_draws
+from bsk.training.costs import Passes, update_passes
+from bsk.training.outer import input_gradient
+from bsk.training.settings import Settings
+from bsk.training.state import State
+from bsk.training.step import in_precision
+from bsk.training.validation import NO_DRAWS
+
+IMAGES = 32  # of a look
+SURE = 128  # of the second look that an alarm needs
+COST = 0.01  # of the passes of the updates
+STANDS = 0.3  # against FGSM: below it there is nothing to collapse
+RATIO = 3.0  # FGSM accuracy is that many times PGD's, where it has collapsed; honest networks have less than 2
+PASSES = Passes(forward=2 + 11 + 2, to_input=1 + 10 + 2)  # of an image: FGSM, PGD-10, two gradients
+_WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
+
+
+@dataclass(frozen=True)
+class Look:
+    """Accuracy under FGSM and PGD-10, and the mean cosine of the gradients at x and x + U(-eps, eps), on n images."""
+
+    fgsm: float
+    pgd: float
+    cosine: float
+    n: int
+
+    @property
+    def collapsed(self) -> bool:
+        """Say if it stands against FGSM and not against PGD."""
+        return self.fgsm >= STANDS and self.pgd * RATIO <= self.fgsm
+
+
+def every(settings: Settings) -> int:
+    """Return after how many updates to look, so that looking costs a hundredth of their passes; 0 is never."""
+    if settings.row.outer == "natural":
+        return 0
+    update = update_passes(settings.row).seconds(_WEIGHTS) * settings.batch_size
+    return math.ceil(PASSES.seconds(_WEIGHTS) * IMAGES / (COST * update))
+
+
+def look(state: State, settings: Settings, val: Split, share: Share) -> Look:
+    """Look at the first val images; where they seem collapsed, at four times as many, and believe those.
+
+    The draws are the monitor's own, so that the training is what it would be without.
+    """
+    first = _look(state, settings, val, share, IMAGES)
+    return _look(state, settings, val, share, SURE) if first.collapsed else first
+
+
+def _look(state: State, settings: Settings, val: Split, share: Share, images: int) -> Look:
+    device = state.sums.device
+    rows = share.of(torch.arange(min(images, len(val.labels))))
+    sums = torch.zeros(4, dtype=torch.float64)
+    if len(rows):
+        x, y = to_unit(val.images[rows].to(device)), val.labels[rows].to(device)
+        with eval_mode(state.model):
+            model = in_precision(state.model, settings.precision)
+            stood = [
+                (~attack_named(name, settings.eps).stages[-1](model, x, y, NO_DRAWS, settings.eps).fooled).sum()
+                for name in ("fgsm", "pgd-10")
+            ]
+            cosine = _cosines(state, settings, x, y, val.index[rows].tolist()).sum()
+        sums += torch.stack([torch.tensor(len(y)), *(each.cpu() for each in (*stood, cosine))]).double()
+    n, fgsm, pgd, cosine = sum_over_processes(sums.to(state.sums), share).tolist()
+    return Look(fgsm / n, pgd / n, cosine / n, round(n))
+
+
+def _cosines(state: State, settings: Settings, x: Tensor, y: Tensor, index: list[int]) -> Tensor:
+    """Return the cosine of each image's two gradients, (N,), in the precision of training."""
+    model = in_precision(state.model, settings.precision)
+    noise = example_draws(settings.seed, f"monitor {state.step}", index, x.device).uniform(x)
+    at_x, near = (
+        input_gradient(model, each, y, create_graph=False).float().flatten(1) for each in (x, x + settings.eps * noise)
+    )
+    return F.cosine_similarity(at_x, near, dim=1)

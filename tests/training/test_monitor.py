@@ -1,0 +1,155 @@
+"""Catastrophic overfitting: looked for cheaply, told once, and acted upon; the training stays what it is without."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from toys import EPS, settings, stop_after, trained
+
+from bsk.data.batches import Share
+from bsk.data.store import DataFile
+from bsk.errors import CollapsedError, StoppedError
+from bsk.files import checkpoints, records
+from bsk.report.evidence import collect
+from bsk.report.fields import Located
+from bsk.training import loop, monitor
+from bsk.training.costs import update_passes
+from bsk.training.loop import new_state
+from bsk.training.methods import METHODS
+from bsk.training.monitor import IMAGES, Look, every, look
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_looking_costs_a_hundredth_of_the_updates(method: str) -> None:
+    """By hand for Fast AT: 32 images of 28 forwards' worth, an update of 128 of 5: 896 / (0.01 x 640) = 140."""
+    s = settings(method, batch_size=128)
+    if method == "natural":
+        assert every(s) == 0
+        return
+    passes = update_passes(s.row)
+    worth = 128 * (passes.forward + passes.to_input + 2 * passes.full)
+    assert 0.5 * 0.01 < 32 * 28 / (every(s) * worth) <= 0.01
+    assert method != "fast-at" or every(s) == 140
+
+
+def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed() -> None:
+    assert Look(0.85, 0.12, 0.1, 128).collapsed and Look(0.3, 0.09, 0.5, 128).collapsed
+    assert not Look(0.55, 0.36, 0.5, 128).collapsed and not Look(0.05, 0.0, 0.5, 128).collapsed
+
+
+def test_a_look_is_the_accuracies_and_the_cosine_by_their_definitions(data: DataFile) -> None:
+    torch.manual_seed(0)
+    s = settings("fast-at")
+    state = new_state(s, data, 1, 8, torch.device("cpu"))
+    state.model.eval()
+    val = data.split("val")
+    x, y = val.images[:IMAGES].float() / 255, val.labels[:IMAGES]
+
+    def gradient(at: torch.Tensor) -> torch.Tensor:
+        leaf = at.clone().requires_grad_()
+        torch.nn.functional.cross_entropy(state.model(leaf), y, reduction="sum").backward()
+        return leaf.grad
+
+    stood = state.model((x + EPS * gradient(x).sign()).clamp(0, 1)).argmax(1) == y
+    stood &= state.model(x).argmax(1) == y  # an attack begins at the image
+    seen = look(state, s, val, Share())
+    assert seen.n == IMAGES and seen.fgsm == pytest.approx(float(stood.float().mean()))
+    assert seen.pgd <= seen.fgsm and -1 <= seen.cosine <= 1
+    noise = monitor.example_draws(1, "monitor 0", val.index[:IMAGES].tolist()).uniform(x)
+    by_hand = torch.nn.functional.cosine_similarity(gradient(x).flatten(1), gradient(x + EPS * noise).flatten(1))
+    assert seen.cosine == pytest.approx(float(by_hand.mean()), abs=1e-5)
+
+
+def test_an_alarm_needs_a_second_look_at_more_images(data: DataFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def seen(state, settings, val, share, images):  # type: ignore[no-untyped-def]
+        asked.append(images)
+        return Look(0.9, 0.1 if images == IMAGES else 0.5, 0.5, images)
+
+    monkeypatch.setattr(monitor, "_look", seen)
+    state = new_state(settings("fast-at"), data, 1, 8, torch.device("cpu"))
+    assert not look(state, settings("fast-at"), data.split("val"), Share()).collapsed and asked == [32, 128]
+
+
+def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained(tmp_path / "plain.safetensors", data, settings("bs"))
+    monkeypatch.setattr(monitor, "every", lambda settings: 3)
+    trained(tmp_path / "m.safetensors", data, settings("bs"))
+    plain, _ = checkpoints.load(tmp_path / "plain.last.safetensors", "training-state")
+    looked, _ = checkpoints.load(tmp_path / "m.last.safetensors", "training-state")
+    assert all(torch.equal(plain[name], looked[name]) for name in plain)
+    epochs = [record for record in records.read(tmp_path / "m.jsonl") if record["kind"] == "epoch"]
+    assert [record["monitor_step"] for record in epochs] == [6, 15, 21]
+    assert all(0 <= record["monitor_pgd"] <= record["monitor_fgsm"] <= 1 for record in epochs)
+
+
+def collapsing(monkeypatch: pytest.MonkeyPatch, at: tuple[int, ...]) -> None:
+    """Look every 4 updates, and see a collapse after those of them."""
+    monkeypatch.setattr(monitor, "every", lambda settings: 4)
+    monkeypatch.setattr(monitor, "look", lambda state, *_: Look(0.9, 0.1 if state.step in at else 0.6, 0.5, 128))
+
+
+def alarms(path: Path) -> list[dict]:
+    return [record for record in records.read(path) if record["kind"] == "alarm"]
+
+
+def test_a_warning_is_said_once_a_collapse_and_is_no_part_of_a_table(
+    data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collapsing(monkeypatch, (8, 12, 20))
+    trained(tmp_path / "m.safetensors", data, settings("fast-at"))
+    found = alarms(tmp_path / "m.jsonl")
+    assert [(record["step"], record["epoch"], record["back"]) for record in found] == [(8, 2, False), (20, 3, False)]
+    log = records.read(tmp_path / "m.jsonl")
+    evidence = collect(Located("m.jsonl", line, record) for line, record in enumerate(log, 1))
+    assert evidence.ignored == 0 and evidence.trainings[0].finished
+
+
+def test_stop_keeps_the_best_epoch(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collapsing(monkeypatch, (12,))
+    with pytest.raises(CollapsedError, match=r"after 12 updates \(FGSM 90%, PGD-10 10%\); the best epoch is kept"):
+        trained(tmp_path / "m.safetensors", data, settings("fast-at", on_collapse="stop"))
+    assert CollapsedError.exit_code == 4
+    _, header = checkpoints.load(tmp_path / "m.safetensors", "model")
+    assert header["epoch"] == 1 and len(alarms(tmp_path / "m.jsonl")) == 1
+    with pytest.raises(CollapsedError):
+        trained(tmp_path / "m.safetensors", data, settings("fast-at", on_collapse="stop"))
+    assert len(alarms(tmp_path / "m.jsonl")) == 1, "the epoch is run again, and its log too"
+
+
+def test_rollback_goes_back_to_the_last_good_weights_and_on_with_pgd(
+    data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collapsing(monkeypatch, (12,))
+    kept, put_back = {}, loop.put_back
+    monkeypatch.setattr(loop, "put_back", lambda state, tensors: (kept.update(tensors), put_back(state, tensors)))
+    s = settings("fast-at", on_collapse="rollback", ema=0.9)
+    end = trained(tmp_path / "m.safetensors", data, s)
+    (alarm,) = alarms(tmp_path / "m.jsonl")
+    assert alarm["back"] and alarm["step"] == 12
+    monkeypatch.setattr(loop, "put_back", put_back)
+    with pytest.raises(StoppedError):  # the weights after 8 updates, when the monitor looked before
+        trained(tmp_path / "eight.safetensors", data, s, stopping=stop_after(8))
+    eight, _ = checkpoints.load(tmp_path / "eight.last.safetensors", "training-state")
+    assert kept and all(torch.equal(eight[name], kept[name]) for name in kept)
+    epochs = [record for record in records.read(tmp_path / "m.jsonl") if record["kind"] == "epoch"]
+    assert [record.get("rescued_updates") for record in epochs] == [None, 4, 4]
+    assert epochs[1]["forward_passes"] == 240 * 2 + (3 * 32 + 16) * (11 - 2), "four of its eight updates are PGD's"
+    assert end["train_forward_passes"] == sum(record["forward_passes"] for record in epochs)
+
+
+@pytest.mark.parametrize("updates", [9, 13])
+def test_a_rolled_back_training_goes_on_bit_for_bit(
+    updates: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collapsing(monkeypatch, (12,))
+    s = settings("fast-at", on_collapse="rollback")
+    trained(tmp_path / "whole.safetensors", data, s)
+    with pytest.raises(StoppedError):
+        trained(tmp_path / "cut.safetensors", data, s, stopping=stop_after(updates))
+    trained(tmp_path / "cut.safetensors", data, s)
+    whole, cut = (
+        checkpoints.load(tmp_path / f"{name}.last.safetensors", "training-state")[0] for name in ("whole", "cut")
+    )
+    assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
