@@ -56,5 +56,6 @@ include pipelines/demo.mk
 include pipelines/readme.mk
 include pipelines/scales.mk
 include $(experiments:%=pipelines/%.mk)
+include pipelines/frontier.mk
 
 .PHONY: help install test bench torture clean paper report

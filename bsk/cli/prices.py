@@ -95,7 +95,7 @@ class Prices:
         passes = Passes()
         for name in job.flags["attack"].split(","):
             attack = attack_named(name, settings.eps, flags)
-            passes += attack_passes(attack, images)
+            passes += attack_passes(attack, images) * len(job.flags["checkpoints"])
         return passes, passes.seconds(self._rates(settings, training, "fp32").passes), 0.0
 
     def _open(self, path: str) -> tuple[DataFile, tuple[int, ...]]:

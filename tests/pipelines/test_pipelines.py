@@ -16,6 +16,8 @@ from bsk.cli.app import app
 from bsk.cli.train import resolve
 from bsk.data.sources import expected
 from bsk.report.published import published
+from bsk.training.costs import update_passes
+from bsk.training.methods import METHODS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -75,7 +77,7 @@ def resolved(line: str) -> dict[str, Any]:
 
 def test_there_is_a_file_for_each_table_and_figure_of_the_paper() -> None:
     names = [f"table{n}" for n in range(1, 12)] + [f"figure{n}" for n in range(1, 6)] + ["section54"]
-    assert sorted(EXPERIMENTS) == sorted(names)
+    assert sorted(EXPERIMENTS) == sorted(names), "the frontier is not the paper's"
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -110,6 +112,25 @@ def test_ten_seeds_where_the_paper_has_ten(make) -> None:
     for name, rows in (("figure1", 5), ("figure2", 5), ("figure5", 4), ("section54", 2)):
         assert len(jobs(make("-n", name, "SCALE=paper").stdout, "train")) == 10 * rows
     assert len(jobs(make("-n", "table1", "SCALE=paper").stdout, "train")) == 10 + 2
+
+
+def test_the_frontier_spends_equal_budgets(make) -> None:
+    """16, 48 and 160 passes an image to within an epoch; ten steps do not fit into the first: they have one epoch."""
+    spent: dict[str, list[float]] = {}
+    for line in make("jobs-frontier", "SCALE=paper", "SEEDS=1").stdout.splitlines():
+        if line.startswith("train\t"):
+            flags = resolved(line)
+            passes = update_passes(METHODS[flags["method"]].at(0.031))
+            each = passes.forward + passes.to_input + passes.full
+            spent.setdefault(flags["method"], []).append(each * flags["epochs"])
+            assert flags["ema"] == 0.999 and flags["schedule"] == "cyclic"
+    assert len(spent) == 7
+    for method, found in spent.items():
+        for passes, budget in zip(found, (16, 48, 160), strict=True):
+            ten = method in ("at", "trades") and budget == 16
+            assert passes == pytest.approx(budget, rel=0.13) or ten, (method, found)
+    evaluated = [line for line in make("jobs-frontier", "SEEDS=1").stdout.splitlines() if line.startswith("evaluate")]
+    assert all(".safetensors " in line and ".ema.safetensors --data" in line for line in evaluated)
 
 
 def test_every_row_of_the_paper_belongs_to_exactly_one_row_of_its_pipeline(make) -> None:
@@ -182,7 +203,7 @@ def test_every_flag_in_a_pipeline_exists(make) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     known = {name: {o for p in command.params for o in p.opts} for name, command in commands.items()}
     met = set()
-    for target in ("demo", "readme-table", "paper", "report"):
+    for target in ("demo", "readme-table", "paper", "report", "frontier"):
         for line in make("-n", target).stdout.replace("\\\n", "").splitlines():
             if match := re.search(r"-m bsk ([a-z-]+) ([^>]*)", line):
                 met.add(match[1])
