@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -57,7 +58,8 @@ def page(folder: Path) -> str:
     if not sections and not logs:
         raise InputError(f"{folder}: no table.jsonl, picture or log below it; make table2, or name another folder")
     body = [*(_section(each) for each in sections), _against_the_paper(sections), _trainings(logs), _differences()]
-    links = [(each.name, each.title) for each in sections]
+    alike = Counter(each.title for each in sections)  # a table of two data sets has a section for each
+    links = [(s.name, f"{s.title}: {s.name}" if alike[s.title] > 1 else s.title) for s in sections]
     more = {"against": "Against the paper", "trainings": "Trainings", "differences": "Where bsk differs"}
     links += [(name, words) for name, words in more.items() if any(f'id="{name}"' in part for part in body)]
     nav = "".join(f'<li><a href="#{escape(name)}">{escape(title)}</a></li>' for name, title in links)

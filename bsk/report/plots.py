@@ -9,12 +9,13 @@ from typing import Any
 
 from bsk.errors import UsageError
 from bsk.report import canvas
-from bsk.report.canvas import QUIET, colour_and_marker, drawing
+from bsk.report.canvas import QUIET, colour_and_marker, drawing, title
 from bsk.report.comparison import Row, Value
 from bsk.report.placement import label_markers, side_by_side
 from bsk.report.tables import FACTS, shared, varying
 from bsk.report.words import duration, many
 
+CROWD = 16  # rows of which not all can have their name beside them
 PANEL_FACTS = ("dataset", "split", "n", "eps", "attack")  # rows that differ in one stand in different panels
 
 
@@ -83,20 +84,25 @@ def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
         panels.setdefault(_facts(row, rows, PANEL_FACTS), []).append(row)
     across = min(2, len(panels))
     down = -(-len(panels) // across)
-    figure.set_size_inches(7 if across == 1 else 10.5, 4.6 if down == 1 else 4.2 * down)
-    title = f"{rows[0]['title']}: " if rows[0].get("title") else ""
-    figure.suptitle(f"{title}{shared(rows)}; bars are 95 % intervals", x=0.01, ha="left", fontsize=8.5, color=QUIET)
+    crowded = len(rows) > CROWD and any(row["pareto"] is not None for row in rows)
+    figure.set_size_inches(10.5 if crowded or across > 1 else 7, (6.0 if crowded else 4.6) if down == 1 else 4.2 * down)
+    named = f"{rows[0]['title']}: " if rows[0].get("title") else ""
+    title(figure, f"{named}{shared(rows)}; bars are 95 % intervals")
     names = {
         id(row): " ".join(filter(None, [str(row["name"]), _facts(row, rows, ("model", "selected"))])) for row in rows
     }
-    order = list(dict.fromkeys(names.values()))
+    groups = {key: name.split()[0] if crowded else name for key, name in names.items()}
+    order = list(dict.fromkeys(groups.values()))
     labels = []
-    for place, (title, panel) in enumerate(panels.items(), 1):
+    for place, (heading, panel) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(down, across, place, sharey=figure.axes[0] if figure.axes else None)
-        _frame(axes, title, panel, cost)
+        _frame(axes, heading, panel, cost)
         _frontier(axes, panel, cost)
-        numbers = [order.index(names[id(row)]) for row in panel]
-        labels.append((axes, [names[id(row)] for row in panel], _points(axes, panel, cost, numbers)))
+        points = _points(axes, panel, cost, [order.index(groups[id(row)]) for row in panel])
+        told = [number for number, row in enumerate(panel) if row["pareto"] or not crowded]
+        labels.append((axes, [names[id(panel[number])] for number in told], [points[number] for number in told]))
+        if crowded:
+            _legend(axes, order)
     _limit_heights(figure.axes[0], rows)
     figure.draw_without_rendering()  # settles the layout, so that places on the canvas are known
     figure.set_layout_engine("none")
@@ -104,19 +110,27 @@ def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
         label_markers(axes, texts, points)
 
 
+def _legend(axes: Any, order: Sequence[str]) -> None:
+    """Say which mark is whose, where only the rows of the frontier have their names beside them."""
+    for number, name in enumerate(order):
+        colour, marker = colour_and_marker(number)
+        axes.plot([], [], color=colour, marker=marker, linestyle="none", label=name)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+
+
 def _facts(row: Row, rows: Sequence[Row], among: Sequence[str]) -> str:
     """Return those of a row's facts in which the rows differ."""
     return ", ".join(FACTS[fact](row[fact]) for fact in varying(rows) if fact in among and row[fact] is not None)
 
 
-def _frame(axes: Any, title: str, rows: Sequence[Row], cost: Cost) -> None:
+def _frame(axes: Any, heading: str, rows: Sequence[Row], cost: Cost) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_title(title, loc="left", fontsize=9)
+    axes.set_title(heading, loc="left", fontsize=9)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     if axes.get_subplotspec().is_first_col():
-        attack = next((f"under {row['attack']}" for row in rows if row["attack"] and not title), "under attack")
+        attack = next((f"under {row['attack']}" for row in rows if row["attack"] and not heading), "under attack")
         axes.set_ylabel(f"accuracy, %  (filled: {attack}, hollow: natural)")
     low, high = min(map(cost.of, rows)), max(map(cost.of, rows))
     axes.set_xlabel(cost.label + (" (logarithmic)" if high > 5 * low else ""))

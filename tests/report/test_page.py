@@ -101,3 +101,12 @@ def test_table2_comes_before_table10(folder: Path) -> None:
 def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no table.jsonl, picture or log below it; make table2"):
         page(tmp_path)
+
+
+def test_tables_of_one_title_are_told_apart_in_the_contents(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "small" / "table10" / "cifar100"
+    other.mkdir()
+    (other / "table.jsonl").write_bytes((folder / "table10" / "cifar10" / "table.jsonl").read_bytes())
+    text = page(folder)
+    for name in ("table10-cifar10", "table10-cifar100"):
+        assert re.search(rf'<a href="#{name}">Table 10, SCALE=small &lt;b&gt;: {name}</a>', text)

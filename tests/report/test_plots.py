@@ -60,6 +60,23 @@ def test_a_wide_span_of_costs_is_logarithmic(make: Make, place: Make, tmp_path: 
     assert "forward and backward (logarithmic)" in (tmp_path / "a.svg").read_text()
 
 
+def test_of_a_crowd_only_the_frontier_has_its_names_and_methods_share_a_mark(
+    make: Make, place: Make, tmp_path: Path
+) -> None:
+    records = []
+    for number in range(20):
+        method, robust = "bs" if number % 2 else "at", "1" * (number // 2) + "0" * 10
+        cost = {"train_forward_passes": 1000 + 100 * number, "flags": {"epochs": number + 1}}
+        records.append(make(method, 1, correct=robust[:10], checkpoint_sha256=str(number), **cost))
+    items = place(records)
+    accuracy_against_cost(compare(items, pareto=True)[0], tmp_path / "some.svg")
+    accuracy_against_cost(compare(items)[0], tmp_path / "all.svg")
+    some, every = ((tmp_path / name).read_text() for name in ("some.svg", "all.svg"))
+    assert "<!-- at epochs=3 -->" in some and "<!-- bs epochs=4 -->" not in some, "as robust for more passes"
+    assert "<!-- at -->" in some and "<!-- bs -->" in some, "a legend"
+    assert "<!-- bs epochs=4 -->" in every and "<!-- bs -->" not in every
+
+
 def test_rows_without_cost_or_accuracy_are_left_out_with_a_notice(make: Make, place: Make, tmp_path: Path) -> None:
     foreign = {**make("bs", 2), "method": None, "train_seconds": None, "train_forward_passes": None}
     rows, _ = compare(place([make("bs", 1), foreign]))
