@@ -19,6 +19,7 @@ from benchmarks.timing import Elsewhere, Ratio, ratio
 from bsk.data.store import Split
 from bsk.models.memory import keep_freed_memory
 from bsk.models.modes import device_name
+from bsk.training.monitor import every
 
 
 def say(what: str, value: float, limit: str, kept: bool, detail: str = "") -> None:
@@ -49,6 +50,11 @@ def main(repeats: int = 7) -> None:
     say("trades step / bs step", r.median, ">= 2.5", r.median >= 2.5, spread(r))
     r = ratio(load_epoch, bs.step, repeats)
     say("loading and augmenting a batch / bs step", r.median / 20, "< 0.03", r.median / 20 < 0.03, spread(r))
+    r = ratio(bs.averages, bs.step, repeats)
+    say("the moving average of an update (--ema) / bs step", r.median / 20, "< 0.02", r.median / 20 < 0.02, spread(r))
+    r, updates = ratio(bs.look, bs.step, repeats), every(bs.settings)
+    over = r.median / updates
+    say(f"a look of the monitor / the {updates} bs steps between looks", over, "< 0.02", over < 0.02, spread(r))
     r = ratio(evaluation.attack, evaluation.passes, repeats)
     say("evaluate pgd-100 / its own passes bare (102F + 100Bi)", r.median, "<= 1.10", r.median <= 1.10, spread(r))
     over = prepare_data_over_data()

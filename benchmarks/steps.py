@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bsk.data.batches import Batch, Loader, Share, to_unit
+from bsk.data.store import Split
 from bsk.models import registry
 from bsk.models.modes import eval_mode
+from bsk.training.averaging import average_of, follow
 from bsk.training.loop import new_state
 from bsk.training.methods import METHODS
+from bsk.training.monitor import look
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings, fast_precision
 from bsk.training.state import State
@@ -44,10 +47,21 @@ class Subject:
         images, labels = random_images(BATCH)
         self.batch = Batch(to_unit(images), labels, BATCH)
         self.state.model.train()
+        self.average = average_of(self.state.model, 0.999)
+        self.val = Split(images, labels, torch.arange(BATCH))
 
     def step(self) -> None:
         """One update, with a rate that leaves the weights where they are."""
         update(self.state, self.settings, self.batch, Share(), Rates(1e-9, 0.9), total=10**6)
+
+    def averages(self) -> None:
+        """What 20 updates cost more with --ema."""
+        for _ in range(20):
+            follow(self.average, self.state.model)
+
+    def look(self) -> None:
+        """What the monitor does every so many updates."""
+        look(self.state, self.settings, self.val, Share())
 
     def passes(self, forward: int, to_input: int, full: int) -> None:
         """Run so many passes bare: no loss, no perturbation, no optimiser.
