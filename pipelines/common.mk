@@ -5,6 +5,7 @@
 # A TABLE is rows, each a line of flags over the methods' own, and the seeds it is run with:
 #   $(call row,TABLE,SETTING,SEEDS,FLAGS)
 #   TABLE.evaluate   flags of every evaluation, if not the usual ones
+#   TABLE.unevaluated   if its networks are only looked at
 #   TABLE.also       endings of more checkpoints of each run that are evaluated with it: .ema
 # $(call table,TABLE,FOLDER) then makes, for each of its settings, under FOLDER/SETTING/
 #   results.jsonl, table.txt .tsv .md .tex .jsonl, figure.png   by bsk compare with TABLE.title and TABLE.SETTING.compare
@@ -141,7 +142,8 @@ tab := $(subst x,	,x)
 trainings = $(foreach s,$($(1).settings),$(addsuffix .train.json,$(call runs,$(1),$(s))))
 distinct = $(if $(1),$(firstword $(1)) $(call distinct,$(filter-out $(firstword $(1)),$(1))))
 jobs = $(call distinct,$(foreach e,$(1),$(foreach s,$($(e).settings),prepare-data:$($(s).data)) \
-  $(addprefix train:,$(call trainings,$(e))) $(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s))))))
+  $(addprefix train:,$(call trainings,$(e))) \
+  $(if $(call get,$(e).unevaluated),,$(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s)))))))
 job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate,$(1)),$($(2).checkpoints) )$($(2).flags))
 
 known-table = $(if $(filter paper frontier $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))

@@ -1,6 +1,7 @@
 # Figure 4, a sketch in the paper: where uniform and backward starts land in the output space of a real network.
 figure4 := $(call here,figure4)/cifar10
 figure4.run := $(cifar10.folder)/bs_seed-$(firstword $(few))
+figure4.unevaluated := yes
 $(call row,figure4,cifar10,$(firstword $(few)),--method bs)
 
 $(figure4)/landings.jsonl: $(figure4.run).train.json

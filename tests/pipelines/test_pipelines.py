@@ -108,6 +108,14 @@ def test_a_scale_that_is_none_and_seeds_and_places_of_ones_own(make) -> None:
     assert {re.search(r"--seed (\d+)", job)[1] for job in trainings} == {"7", "8"}  # type: ignore[index]
 
 
+def test_the_jobs_of_a_target_are_those_that_it_runs(make) -> None:
+    for name in (*EXPERIMENTS, "frontier"):
+        told = [line.split("\t")[0] for line in make(f"jobs-{name}", "SEEDS=1").stdout.splitlines()]
+        listed = make("-n", name, "SEEDS=1").stdout
+        for command in ("train", "evaluate"):
+            assert told.count(command) == len(jobs(listed, command)), (name, command)
+
+
 def test_ten_seeds_where_the_paper_has_ten(make) -> None:
     for name, rows in (("figure1", 5), ("figure2", 5), ("figure5", 4), ("section54", 2)):
         assert len(jobs(make("-n", name, "SCALE=paper").stdout, "train")) == 10 * rows
