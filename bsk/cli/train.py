@@ -93,8 +93,8 @@ def train(
 
     The same command again goes on where it was stopped. Writes F.safetensors (the epoch that is best under PGD-20
     on held-out val images), F.last.safetensors (all that going on needs) and F.jsonl (the log), and prints one JSON
-    record. A method is a row of flags, and each of them can be overridden. Several GPUs: torchrun --nproc-per-
-    node=N -m bsk train ...
+    record. A method is a row of flags, and each of them can be overridden. Several GPUs:
+    torchrun --nproc-per-node=N -m bsk train ...
 
     --select test selects on the first 2,560 test images instead, as the authors do: numbers on test are then too
     high, and files and tables say best-on-test.
