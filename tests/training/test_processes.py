@@ -52,7 +52,7 @@ def one_of_two(rank: int, meeting: str, data: Path, method: str, out: str) -> No
     leave_group()
 
 
-@pytest.mark.parametrize("method", ["bs", "trades", "fast-at"])
+@pytest.mark.parametrize("method", ["bs", "trades", "fast-at", "liet"])
 def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) -> None:
     means, weights = three_updates(toy, Share(), method)
     mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, method, str(tmp_path / "out")), nprocs=2)
