@@ -11,6 +11,7 @@ from pathlib import Path
 from torture.disks import disks
 from torture.kills import kills
 from torture.mutations import mutations
+from torture.subjects import FailedError
 from torture.writers import writers
 
 
@@ -31,7 +32,10 @@ def main() -> int:
     wrong, start = [], time.perf_counter()
     for name in chosen.parts or parts:
         with tempfile.TemporaryDirectory() as folder:
-            wrong += parts[name](Path(folder))
+            try:
+                wrong += parts[name](Path(folder))
+            except FailedError as error:
+                wrong.append(str(error))
     for line in wrong:
         print(f"WRONG {line}")
     print(f"{len(wrong)} wrong; {time.perf_counter() - start:.0f} s")

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture.subjects import COMMANDS, Command, contents, differences, fresh, keep, unreadable
+from torture.subjects import Command, contents, differences, left_alone, unreadable
 
 STEPS = 8  # sizes of the disk for each command
 
@@ -22,16 +22,11 @@ def disks(folder: Path, say: Callable[[str], None]) -> list[str]:
     wrong: list[str] = []
     small = folder / "small"
     small.mkdir()
-    for command in COMMANDS:
-        whole = fresh(folder / "whole", command, folder)
-        code, said = command.run(whole)
-        if code:
-            return [*wrong, f"{command.name}: exit {code} when left alone: {said}"]
+    for command, whole, _ in left_alone(folder):
         full = 0
         for step in range(STEPS):
             found, was_full = _on_a_disk(command, whole, small, step)
             wrong, full = wrong + found, full + was_full
-        keep(whole, folder)
         say(f"{command.name}: the disk was full {full} of {STEPS} times")
     return wrong
 

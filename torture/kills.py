@@ -6,11 +6,10 @@ import os
 import random
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from torture.subjects import COMMANDS, Command, contents, differences, fresh, keep, unreadable
+from torture.subjects import Command, contents, differences, fresh, left_alone, unreadable
 
 Say = Callable[[str], None]
 
@@ -18,16 +17,9 @@ Say = Callable[[str], None]
 def kills(folder: Path, each: int, seed: int, say: Say) -> list[str]:
     """Kill every command so often; return what went wrong."""
     wrong: list[str] = []
-    for command in COMMANDS:
-        whole = fresh(folder / "whole", command, folder)
-        start = time.perf_counter()
-        code, said = command.run(whole)
-        if code:
-            return [*wrong, f"{command.name}: exit {code} when left alone: {said}"]
-        seconds = time.perf_counter() - start
+    for command, whole, seconds in left_alone(folder):
         found, killed, restarts = _kill(command, folder, whole, each, seconds, random.Random(f"{seed} {command.name}"))
         wrong += found
-        keep(whole, folder)
         say(
             f"{command.name}: killed {killed} times in {seconds:.1f} s, begun anew {restarts} times; {len(found)} wrong"
         )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torture.subjects import COMMANDS, fresh, keep
+from torture.subjects import COMMANDS, left_alone
 
 SECONDS = 5.0
 ROOM = 128 << 20  # bytes of memory that a command needs beside its input
@@ -98,14 +98,9 @@ def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -
     """Send so many damaged inputs through the readers; return what went wrong."""
     from torture.inputs import make_inputs
 
-    whole = folder / "whole"
+    whole = folder / "inputs"
     whole.mkdir()
-    for command in COMMANDS:
-        made = fresh(folder / "made", command, folder)
-        code, said = command.run(made)
-        if code:
-            return [f"{command.name}: exit {code} when left alone: {said}"]
-        keep(made, folder)
+    for _, made, _ in left_alone(folder):
         for path in made.iterdir():
             if path.is_file():
                 shutil.copy(path, whole / path.name)

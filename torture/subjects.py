@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,25 @@ def fresh(place: Path, command: Command, whole: Path) -> Path:
     for name in command.needs:
         shutil.copy(whole / name, place / name)
     return place
+
+
+class FailedError(Exception):
+    """A command that nobody tortures does not do its work, so nothing can be said about it."""
+
+
+def left_alone(folder: Path) -> Iterator[tuple[Command, Path, float]]:
+    """Run each command as it should be run; yield it, the folder with what it made, and its seconds.
+
+    What the commands after it need is kept in `folder` before they run.
+    """
+    for command in COMMANDS:
+        whole = fresh(folder / "whole", command, folder)
+        start = time.perf_counter()
+        code, said = command.run(whole)
+        if code:
+            raise FailedError(f"{command.name}: exit {code} when left alone: {said}")
+        yield command, whole, time.perf_counter() - start
+        keep(whole, folder)
 
 
 def unreadable(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bsk.files import records
-from torture.subjects import COMMANDS, Command, contents, differences, fresh, keep, unreadable
+from torture.subjects import Command, contents, differences, fresh, left_alone, unreadable
 
 REFUSES = ("train",)  # the others may run twice at once: what they write is the same, and appears whole
 
@@ -15,13 +15,8 @@ REFUSES = ("train",)  # the others may run twice at once: what they write is the
 def writers(folder: Path, say: Callable[[str], None]) -> list[str]:
     """Start every command twice at once; return what went wrong."""
     wrong: list[str] = []
-    for command in COMMANDS:
-        whole = fresh(folder / "whole", command, folder)
-        code, said = command.run(whole)
-        if code:
-            return [*wrong, f"{command.name}: exit {code} when left alone: {said}"]
+    for command, whole, _ in left_alone(folder):
         found = _twice(command, fresh(folder / command.name, command, folder), contents(whole))
-        keep(whole, folder)
         say(f"{command.name}: two at once; {len(found)} wrong")
         wrong += found
     return wrong

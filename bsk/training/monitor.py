@@ -32,7 +32,7 @@ IMAGES = 32  # of a look
 SURE = 128  # of the second look that an alarm needs
 COST = 0.01  # of the passes of the updates
 STANDS = 0.3  # against FGSM: below it there is nothing to collapse
-RATIO = 3.0  # FGSM accuracy is that many times PGD's, where it has collapsed; honest networks have less than 2
+RATIO = 3.0  # FGSM accuracy is that many times PGD's, where it has collapsed: our choice, no paper's
 PASSES = Passes(forward=2 + 11 + 2, to_input=1 + 10 + 2)  # of an image: FGSM, PGD-10, two gradients
 _WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
 
