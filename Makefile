@@ -33,6 +33,12 @@ test: $(INSTALLED) ## Check style and types and run the tests
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest
 
+coverage: $(INSTALLED) ## Run the tests and say which lines of bsk/ none of them reaches
+	$(VENV)/bin/coverage erase
+	$(VENV)/bin/coverage run -m pytest
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report --show-missing --skip-covered
+
 bench: $(INSTALLED) ## Measure speed as ratios within one run
 	$(VENV)/bin/python -m benchmarks
 
@@ -58,4 +64,4 @@ include pipelines/scales.mk
 include $(experiments:%=pipelines/%.mk)
 include pipelines/frontier.mk
 
-.PHONY: help install test bench torture clean paper report
+.PHONY: help install test coverage bench torture clean paper report
