@@ -6,7 +6,7 @@
 #   $(call row,TABLE,SETTING,SEEDS,FLAGS)
 #   TABLE.evaluate   flags of every evaluation, if not the usual ones
 #   TABLE.unevaluated   if its networks are only looked at
-#   TABLE.also       endings of more checkpoints of each run that are evaluated with it: .ema
+#   TABLE.weights    which checkpoint of a run is evaluated, if not the run's best: .ema
 # $(call table,TABLE,FOLDER) then makes, for each of its settings, under FOLDER/SETTING/
 #   results.jsonl, table.txt .tsv .md .tex .jsonl, figure.png   by bsk compare with TABLE.title and TABLE.SETTING.compare
 #   logs.jsonl, curves.svg   by bsk plot curves, a line for each value of TABLE.by, if not for each method
@@ -40,7 +40,7 @@ $(DATA)/%.safetensors: | $(INSTALLED)
 	$(LAUNCH) $(BSK) train $($@.flags) --device $(DEVICE) --out $*.safetensors --quiet > $@.tmp && mv $@.tmp $@
 
 %.eval.jsonl: | $(INSTALLED)
-	$(LAUNCH) $(BSK) evaluate $($@.checkpoints) $($@.flags) --device $(DEVICE) --out $($@.run).evaluations.jsonl --quiet \
+	$(LAUNCH) $(BSK) evaluate $($@.checkpoint) $($@.flags) --device $(DEVICE) --out $($@.run).evaluations.jsonl --quiet \
 	  > $@.tmp && mv $@.tmp $@
 
 # Gathered anew each time, and changed only where what is gathered has: other seeds or rows make another table.
@@ -98,7 +98,7 @@ $(1).settings := $(call once,$(call get,$(1).settings),$(2))
 $(1).$(2).seeds := $(call once,$(call get,$(1).$(2).seeds),$(3))
 $(1).$(2).runs := $(call get,$(1).$(2).runs) $(3):$(5)
 $(if $(filter $(5).train.json,$(known)),,$(call training,$(5).train.json,$(2),--data $($(2).data) $($(2).flags) $($(2).threads) $(4) --seed $(3)))
-$(if $(filter $(5)$(6),$(known)),,$(call evaluation,$(5)$(6),$(5),--data $($(2).data) $(or $(call get,$(1).evaluate),$(usual)) $($(2).threads),$(call get,$(1).also)))
+$(if $(filter $(5)$(6),$(known)),,$(call evaluation,$(5)$(6),$(5),--data $($(2).data) $(or $(call get,$(1).evaluate),$(usual)) $($(2).threads),$(call get,$(1).weights)))
 endef
 
 define training
@@ -111,7 +111,7 @@ endef
 define evaluation
 known += $(1)
 $(1).run := $(2)
-$(1).checkpoints := $(2).safetensors$(4:%= $(2)%.safetensors)
+$(1).checkpoint := $(2)$(4).safetensors
 $(1).flags := $(3)
 $(1): $(2).train.json
 
@@ -144,9 +144,9 @@ distinct = $(if $(1),$(firstword $(1)) $(call distinct,$(filter-out $(firstword 
 jobs = $(call distinct,$(foreach e,$(1),$(foreach s,$($(e).settings),prepare-data:$($(s).data)) \
   $(addprefix train:,$(call trainings,$(e))) \
   $(if $(call get,$(e).unevaluated),,$(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s)))))))
-job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate,$(1)),$($(2).checkpoints) )$($(2).flags))
+job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate,$(1)),$($(2).checkpoint) )$($(2).flags))
 
-known-table = $(if $(filter paper frontier $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
+known-table = $(if $(filter paper frontier budget $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
 jobs-%: ## What TABLE consists of, as TSV: command, target, flags
 	@: $(call known-table,$*) $(foreach j,$(call jobs,$(if $(filter paper,$*),$(experiments),$*)),$(call job,$(firstword $(subst :, ,$(j))),$(lastword $(subst :, ,$(j)))))
 

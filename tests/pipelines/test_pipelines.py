@@ -109,7 +109,7 @@ def test_a_scale_that_is_none_and_seeds_and_places_of_ones_own(make) -> None:
 
 
 def test_the_jobs_of_a_target_are_those_that_it_runs(make) -> None:
-    for name in (*EXPERIMENTS, "frontier"):
+    for name in (*EXPERIMENTS, "frontier", "budget"):
         told = [line.split("\t")[0] for line in make(f"jobs-{name}", "SEEDS=1").stdout.splitlines()]
         listed = make("-n", name, "SEEDS=1").stdout
         for command in ("train", "evaluate"):
@@ -137,8 +137,17 @@ def test_the_frontier_spends_equal_budgets(make) -> None:
         for passes, budget in zip(found, (16, 48, 160), strict=True):
             ten = method in ("at", "trades") and budget == 16
             assert passes == pytest.approx(budget, rel=0.13) or ten, (method, found)
-    evaluated = [line for line in make("jobs-frontier", "SEEDS=1").stdout.splitlines() if line.startswith("evaluate")]
-    assert all(".safetensors " in line and ".ema.safetensors --data" in line for line in evaluated)
+
+
+def test_the_middle_budget_is_attacked_harder_and_trained_once(make) -> None:
+    jobs = [
+        [line.split("\t") for line in make(f"jobs-{t}", "SEEDS=1").stdout.splitlines()] for t in ("frontier", "budget")
+    ]
+    frontier, budget = [{target: flags for command, target, flags in each if command == "train"} for each in jobs]
+    assert len(frontier) == 3 * 7 and len(budget) == 7 and budget.items() <= frontier.items()
+    attacks = [{flags for command, _, flags in each if command == "evaluate"} for each in jobs]
+    assert all(".ema.safetensors --data" in flags for each in attacks for flags in each)
+    assert all("natural,autoattack --limit 1000" in flags for flags in attacks[1]) and len(attacks[1]) == 7
 
 
 def test_every_row_of_the_paper_belongs_to_exactly_one_row_of_its_pipeline(make) -> None:
@@ -211,7 +220,7 @@ def test_every_flag_in_a_pipeline_exists(make) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     known = {name: {o for p in command.params for o in p.opts} for name, command in commands.items()}
     met = set()
-    for target in ("demo", "readme-table", "paper", "report", "frontier"):
+    for target in ("demo", "readme-table", "paper", "report", "frontier", "budget"):
         for line in make("-n", target).stdout.replace("\\\n", "").splitlines():
             if match := re.search(r"-m bsk ([a-z-]+) ([^>]*)", line):
                 met.add(match[1])
