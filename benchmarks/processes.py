@@ -25,8 +25,8 @@ from bsk.models.memory import keep_freed_memory
 def over_processes(weights: Path, data: Path, world: int, n: int, eps: float) -> float:
     """Return the seconds of `screen` on n images by `world` processes of one thread, as torchrun would start them.
 
-    They do all that `bsk evaluate --out F.jsonl` does, the checks too, which are not shared. What is not timed is
-    what does not grow with the work: starting Python, loading, and a first look at the images (`natural`), at whose
+    They do all that `bsk evaluate --out F.jsonl` does, the checks too. What is not timed is what
+    does not grow with the work: starting Python, loading, and a first look at the images (`natural`), at whose
     end all processes have met.
     """
     context = mp.get_context("spawn")

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.pgd import pgd
 from bsk.attacks.square import square
-from bsk.data.batches import to_unit
+from bsk.data.batches import WHOLE, Share, to_unit
+from bsk.data.processes import sum_over_processes
 from bsk.evaluation.verdicts import Examples, exact, steady
 from bsk.perturb.ascent import Model
-from bsk.perturb.draws import example_draws, own_randomness
+from bsk.perturb.draws import ExampleDraws, example_draws, own_randomness
 from bsk.perturb.losses import cross_entropy, margin
 from bsk.perturb.radius import step_at
 
@@ -23,6 +24,7 @@ N = 64  # examples that are looked at
 FEW = 3  # so many of them may behave in any way
 STEPS = (10, 50, 100)
 MARGIN_STEPS = 50  # on honest models neither loss gains anything after them
+NEVER = 10**6  # steps
 QUERIES = 250  # of the attack that sees no gradient
 PROBE = 1 / 1024  # a quarter of a pixel level: there networks are still straight, and fp32 still exact
 SAME = 1e-4  # of two outputs for one image, to the largest. Source: AutoAttack's check for randomised defences
@@ -48,10 +50,13 @@ class Look:
     doubts: tuple[str, ...]
 
 
-def look_at(model: nn.Module, examples: Examples, *, eps: float, seed: int, device: torch.device) -> Look:
+def look_at(
+    model: nn.Module, examples: Examples, *, eps: float, seed: int, device: torch.device, share: Share = WHOLE
+) -> Look:
     """Examine a model on the first 64 examples, within eps: its outputs, and if attacks on it behave.
 
-    Shares are of the examples looked at that the model gets right. Passes made here are not counted anywhere.
+    Rates are of the examples looked at that the model gets right. Passes made here are not counted anywhere. Several
+    processes see the same: each attacks its share, unless the model's answer depends on more than the image.
 
     Source: Carlini et al. (2019), "On evaluating adversarial robustness"; Pintor et al. (2022), "Indicators of
     attack failure"; the checks of AutoAttack's code. The thresholds leave honest models alone (see the tests).
@@ -67,7 +72,8 @@ def look_at(model: nn.Module, examples: Examples, *, eps: float, seed: int, devi
         if eps > 0 and facts["checked"]:
             index = examples.index[rows][right.cpu()].tolist()
             facts |= _gradients(forward, x[right], y[right])
-            facts |= _attacks(forward, x[right], y[right], eps, seed, index)
+            each = WHOLE if facts["random"] or facts["depends_on_batch"] else share
+            facts |= _attacks(forward, x[right], y[right], eps, seed, index, each)
     facts["changes_at_test_time"] = not all(map(torch.equal, before, _state(model)))
     return Look(facts, tuple(_doubts(facts)))
 
@@ -113,33 +119,47 @@ def _gradients(model: Model, x: Tensor, y: Tensor) -> dict[str, Any]:
     return {"zero_gradients": _share(zero), "wrong_gradients": _share(visible & (rise < promised / 2))}
 
 
-def _attacks(model: Model, x: Tensor, y: Tensor, eps: float, seed: int, index: list[int]) -> dict[str, Any]:
-    """Run PGD on both losses, and on what stands then an attack that sees no gradient."""
-    draws = example_draws(seed, "integrity", index, x.device)
+def _attacks(
+    model: Model, x: Tensor, y: Tensor, eps: float, seed: int, index: list[int], share: Share
+) -> dict[str, Any]:
+    """Run the attacks below on this process's part of N images, and say what they found of all of them."""
+    mine = share.of(torch.arange(len(y), device=y.device))
+    seen = torch.zeros(3, len(y), dtype=torch.int64, device=y.device)
+    if len(mine):
+        draws = example_draws(seed, "integrity", [index[row] for row in mine.tolist()], x.device)
+        seen[:, mine] = _seen(model, x[mine], y[mine], draws, eps)
+    by_entropy, by_margin, blindly = sum_over_processes(seen, share)
+    standing = (by_entropy == NEVER) & (by_margin == NEVER)
+    accuracies = [_share(by_entropy > steps) for steps in STEPS]
+    margin_accuracy = _share(by_margin > MARGIN_STEPS)
+    return {
+        **{f"pgd_{steps}": accuracy for steps, accuracy in zip(STEPS, accuracies, strict=True)},
+        f"margin_{MARGIN_STEPS}": margin_accuracy,
+        **{f"gain_after_{k}": now - later for k, (now, later) in zip(STEPS, pairwise(accuracies), strict=False)},
+        "fooled": 1 - _share(standing),
+        "cross_entropy_misses": max(0.0, accuracies[-1] - margin_accuracy),
+        "margin_misses": max(0.0, margin_accuracy - _share(by_entropy > MARGIN_STEPS)),
+        "black_box_gain": _share(blindly),
+    }
+
+
+def _seen(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float) -> Tensor:
+    """Return (3, N): steps until PGD on either loss fools an image, and if, where both fail, blind Square does."""
     step = step_at(2 / 255, eps)
     first = pgd(model, x, y, draws, eps=eps, step=step, steps=STEPS[-1])
     second = pgd(model, x, y, draws, eps=eps, step=step, steps=MARGIN_STEPS, loss="margin")
     standing = ~(first.fooled | second.fooled)
-    found = 0
+    blindly = torch.zeros_like(standing)
     if bool(standing.any()):
-        blind = square(model, x[standing], y[standing], draws.keep(standing), eps=eps, queries=QUERIES)
-        found = int(blind.fooled.sum())
-    accuracies = [_accuracy_after(first, steps) for steps in STEPS]
-    by_margin = _accuracy_after(second, MARGIN_STEPS)
-    return {
-        **{f"pgd_{steps}": accuracy for steps, accuracy in zip(STEPS, accuracies, strict=True)},
-        f"margin_{MARGIN_STEPS}": by_margin,
-        **{f"gain_after_{k}": now - later for k, (now, later) in zip(STEPS, pairwise(accuracies), strict=False)},
-        "fooled": 1 - _share(standing),
-        "cross_entropy_misses": max(0.0, accuracies[-1] - by_margin),
-        "margin_misses": max(0.0, by_margin - _accuracy_after(first, MARGIN_STEPS)),
-        "black_box_gain": found / len(y),
-    }
+        blindly[standing] = square(
+            model, x[standing], y[standing], draws.keep(standing), eps=eps, queries=QUERIES
+        ).fooled
+    return torch.stack([_steps(first), _steps(second), blindly.long()])
 
 
-def _accuracy_after(outcome: Outcome, steps: int) -> float:
-    """Return the accuracy that so many steps would have left: an example leaves with its steps + 1 passes."""
-    return 1 - _share(outcome.fooled & (outcome.forward <= steps + 1))
+def _steps(outcome: Outcome) -> Tensor:
+    """Return the steps after which each example left, with one look more than steps, or never."""
+    return torch.where(outcome.fooled, outcome.forward - 1, NEVER)
 
 
 def _share(mask: Tensor) -> float:

@@ -95,7 +95,7 @@ def _look(subject: Subject, bench: Bench, examples: Examples, attacks: Sequence[
         return NOT_LOOKED
     l2 = any(stage.parameters.get("norm") == "l2" for attack in attacks for stage in attack.stages)
     eps = bench.data.eps if l2 else bench.eps  # the signs are looked for within a Linf ball
-    return look_at(subject.model, examples, eps=eps, seed=bench.seed, device=bench.device)
+    return look_at(subject.model, examples, eps=eps, seed=bench.seed, device=bench.device, share=bench.share)
 
 
 def _agreed(read: Callable[[], Found], bench: Bench) -> Found:
