@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_thread() -> None:
     """Small tensors are faster so, and sums have one order."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def traced() -> Iterator[None]:
+    """The reference of AutoAttack ends all tracing, that of `make coverage` too."""
+    trace = sys.gettrace()
+    yield
+    sys.settrace(trace)
 
 
 @dataclass(frozen=True)

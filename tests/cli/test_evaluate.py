@@ -44,11 +44,13 @@ def test_autoattack_prints_a_record_and_a_line_a_stage(call, trained: Path, toy:
     assert f"m.safetensors: autoattack: {standing} of 30 stand after apgd-ce" in done.stderr
 
 
-def test_the_reference_runs_as_an_engine(call, trained: Path, toy: Path) -> None:
+def test_the_reference_runs_as_an_engine(call, trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyautoattack")
     words = ["evaluate", trained, "--data", toy, "--attack", "apgd-ce", "--limit", 30, "--eps", "0.05"]
+    monkeypatch.setattr(sys, "settrace", (traced := []).append)  # what a debugger would be told
     theirs, ours = (json.loads(call(*words, "--engine", engine).stdout) for engine in ("reference", "bsk"))
     assert abs(theirs["accuracy"] - ours["accuracy"]) <= 1 / 30 and theirs["key"] != ours["key"]
+    assert len(traced) > 1 and traced[-1] == sys.gettrace()
     assert theirs["attack_parameters"]["package"].startswith("pyautoattack ")
     assert theirs["forward_passes"] > 100 * round(30 * theirs["accuracy"])
     assert "needs 4 classes" in call(*words[:-5], "autoattack", "--engine", "reference", check=2).line
