@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
@@ -48,7 +49,9 @@ class Subject:
         self.batch = Batch(to_unit(images), labels, BATCH)
         self.state.model.train()
         self.average = average_of(self.state.model, 0.999)
-        self.val = Split(images, labels, torch.arange(BATCH))
+        with eval_mode(self.state.model), torch.no_grad():
+            right = self.state.model(self.batch.x).argmax(dim=1)
+        self.val = Split(images, right, torch.arange(BATCH))
 
     def step(self) -> None:
         """One update, with a rate that leaves the weights where they are."""
@@ -60,8 +63,8 @@ class Subject:
             follow(self.average, self.state.model)
 
     def look(self) -> None:
-        """What the monitor does every so many updates."""
-        look(self.state, self.settings, self.val, Share())
+        """What the monitor does every so many updates, at its dearest: no image leaves PGD early."""
+        look(self.state, replace(self.settings, eps=1e-6), self.val, Share())
 
     def passes(self, forward: int, to_input: int, full: int) -> None:
         """Run so many passes bare: no loss, no perturbation, no optimiser.

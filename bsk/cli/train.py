@@ -9,6 +9,7 @@ import typer
 
 from bsk.cli import options as o
 from bsk.cli.console import emit_record, stop_requests
+from bsk.errors import UsageError
 
 if TYPE_CHECKING:
     from bsk.data.store import DataFile
@@ -75,7 +76,8 @@ def train(
     ] = 0.0,
     label_smoothing: Annotated[float, _own(min=0, max=1, metavar="X", help="Of the labels, in training.")] = 0.0,
     awp: Annotated[
-        float, _own(min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; one more pass each way.")
+        float,
+        _own(min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; takes the outer loss twice."),
     ] = 0.0,
     warmup: Annotated[float, _own(min=0, metavar="EPOCHS", help="Let the learning rate rise at first.")] = 0.0,
     on_collapse: Annotated[
@@ -162,6 +164,8 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
     if "bound" in axes:
         axes["bound"] = _bound(axes["bound"])
     row = replace(METHODS[method].at(eps), **axes)
+    if row.start == "kept" and row.outer == "natural":
+        raise UsageError("--start kept goes on by the gradient at x', which --outer natural never sees; choose another")
     lr = DEFAULT_LR[schedule] if flags["lr"] is None else flags["lr"]
     o.above_zero(lr=lr, step=float(row.step))
     o.above_zero(or_zero=True, beta=float(row.beta), gamma=row.gamma, noise=row.noise)

@@ -22,9 +22,12 @@ def noise(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
 
 
 def bernoulli(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
-    """Return x -+ eps / 2, a fair coin for each value. Source: Sriramanan et al. (2021), NuAT: 4/255 at 8/255."""
+    """Return x -+ eps / 2, a fair coin for each value, clipped to [0, 1].
+
+    Source: Sriramanan et al. (2021), NuAT: 4/255 at 8/255; clipped as in their code.
+    """
     x = clean.x.detach()
-    return x + given.eps / 2 * _coins(draws, x)
+    return (x + given.eps / 2 * _coins(draws, x)).clamp_(0.0, 1.0)
 
 
 def kept(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:

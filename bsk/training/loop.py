@@ -139,6 +139,8 @@ def _look_for_collapse(training: Training, state: State, epoch: int, watcher: Wa
         CollapsedError: it has, and the training is to stop.
     """
     settings = training.settings
+    if state.seen.get("step") == state.step:  # stopped after this look
+        return
     seen = monitor.look(state, settings, training.val, training.share)
     state.seen = {"step": state.step, **asdict(seen)}
     fresh, state.collapses.now = seen.collapsed and not state.collapses.now, seen.collapsed
@@ -153,8 +155,9 @@ def _look_for_collapse(training: Training, state: State, epoch: int, watcher: Wa
     watcher.alarm(alarm)
     if settings.on_collapse == "stop":
         found = f"catastrophic overfitting after {state.step} updates (FGSM {seen.fgsm:.0%}, PGD-10 {seen.pgd:.0%})"
-        advice = "the best epoch is kept; try --method n-fgsm or bs, or --on-collapse rollback"
-        raise CollapsedError(f"{training.outputs.checkpoint}: {found}; {advice}")
+        kept = "the best epoch is kept" if state.best.epoch else "no epoch had ended"
+        advice = "try --method n-fgsm or bs, or --on-collapse rollback"
+        raise CollapsedError(f"{training.outputs.checkpoint}: {found}; {kept}; {advice}")
     if back:
         assert state.healthy is not None
         put_back(state, state.healthy)
@@ -170,7 +173,10 @@ def rates_at(training: Training, step: int) -> Rates:
 
 
 def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
-    """Validate, select, log and save; the log comes before the state, so that a crash repeats the epoch."""
+    """Validate, select, log and save: the log before the state, so that a crash repeats the epoch.
+
+    The selected model comes last: `keep_best` writes it again where a crash came between.
+    """
 
     def pause() -> None:
         if code := agree(training.stopping(), training.share, training.device):
@@ -179,6 +185,8 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
 
     start = time.perf_counter()
     epoch = state.step // len(training.loader)
+    if state.step == training.total_steps and monitor.every(training.settings):
+        _look_for_collapse(training, state, epoch - 1, watcher)
     look = partial(_validated, training, epoch, pause)
     state.last = look(state.model)
     if state.average is not None:
@@ -193,12 +201,11 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
     state.epoch_passes, state.epoch_seconds, state.seen = Passes(), 0.0, {}
     if is_better(state.last, state.best, training.settings):
         state.best = state.last
-        training.outputs.save_best(state)
     if state.average is not None and is_better(state.last_average, state.best_average, training.settings):
         state.best_average = state.last_average
-        training.outputs.save_best_average(state)
     training.outputs.log(record)
     training.outputs.save_state(state)
+    training.outputs.keep_best(state)
     watcher.epoch(record)
 
 

@@ -107,7 +107,9 @@ METHODS: dict[str, Method] = {
     # --- What the paper does not have.
     # de Jorge et al. (2022): twice the noise, one step, and back to the images only, not to the ball.
     "n-fgsm": Method(start="noise", inner="cross_entropy", steps=1, step=EPS, outer="adversarial", bound=None),
-    # LIET, the authors' code at 8/255: without their label smoothing of 0.6, which is a flag.
+    # LIET, the authors' code at 8/255.
+    # Differs: no label smoothing (theirs is 0.6; a flag); f at the start is passed once for the step, in eval mode, and
+    # once more for the loss, where they pass it once; beyond 8/255 they have other numbers and project to [0, 1] only.
     "liet": Method(
         start="label-pattern", inner="cross_entropy", steps=1, step=EPS, outer="consistent", beta=100.0, ramp=True
     ),
@@ -118,6 +120,7 @@ METHODS: dict[str, Method] = {
     # Wang et al. (2020): lambda 5; their step is 0.007, here that of `at` and `trades`.
     "mart": Method(start="gaussian", inner="cross_entropy", steps=10, step=2 / 255, outer="mart", beta=5.0),
     # Sriramanan et al. (2021): lambda up to 4.5.
+    # Differs: their attack has the nuclear norm in every second update only.
     "nuat": Method(
         start="bernoulli", inner="cross_entropy_and_nuclear", steps=1, step=EPS, outer="nuclear", beta=4.5, ramp=True
     ),

@@ -32,7 +32,8 @@ IMAGES = 32  # of a look
 SURE = 128  # of the second look that an alarm needs
 COST = 0.01  # of the passes of the updates
 STANDS = 0.3  # against FGSM: below it there is nothing to collapse
-RATIO = 3.0  # FGSM accuracy is that many times PGD's, where it has collapsed: our choice, no paper's
+RATIO = 3.0  # FGSM accuracy is that many times PGD's, where it has collapsed; these three are our choice
+BENT = 0.5  # the cosine is below: young networks at a large radius fall to PGD too, but their loss is straight
 PASSES = Passes(forward=2 + 11 + 2, to_input=1 + 10 + 2)  # of an image: FGSM, PGD-10, two gradients
 _WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
 
@@ -48,8 +49,8 @@ class Look:
 
     @property
     def collapsed(self) -> bool:
-        """Say if it stands against FGSM and not against PGD."""
-        return self.fgsm >= STANDS and self.pgd * RATIO <= self.fgsm
+        """Say if it stands against FGSM and not against PGD, because its loss is bent."""
+        return self.fgsm >= STANDS and self.pgd * RATIO <= self.fgsm and self.cosine < BENT
 
 
 def every(settings: Settings) -> int:
@@ -61,12 +62,13 @@ def every(settings: Settings) -> int:
 
 
 def look(state: State, settings: Settings, val: Split, share: Share) -> Look:
-    """Look at the first val images; where they seem collapsed, at four times as many, and believe those.
+    """Look at the first val images; where they seem newly collapsed, at four times as many, and believe those.
 
     The draws are the monitor's own, so that the training is what it would be without.
     """
     first = _look(state, settings, val, share, IMAGES)
-    return _look(state, settings, val, share, SURE) if first.collapsed else first
+    fresh = first.collapsed and not state.collapses.now
+    return _look(state, settings, val, share, SURE) if fresh else first
 
 
 def _look(state: State, settings: Settings, val: Split, share: Share, images: int) -> Look:

@@ -15,6 +15,7 @@ from bsk.errors import InputError
 from bsk.files import checkpoints, records
 from bsk.files.atomic import naming_the_file
 from bsk.files.checkpoints import MODEL
+from bsk.files.headers import load_header
 from bsk.files.records import BEST_ON_TEST, LATER_FLAGS
 from bsk.training import state as states
 from bsk.training.state import Scored, State
@@ -34,15 +35,16 @@ class Outputs:
         """Whether this process is the one that writes."""
         return self._log is not None
 
-    def save_best(self, state: State) -> None:
-        """Write the selected model."""
-        if self._log is not None:
+    def keep_best(self, state: State) -> None:
+        """Write the selected model and its average's, where the epoch just ended is the best and they are not of it."""
+        if self._log is None:
+            return
+        if state.best.epoch == state.last.epoch != _epoch_of(self.checkpoint):
             header = {**self.header, "kind": MODEL, "complete": False, "selected": selected(self.header)}
             checkpoints.save(self.checkpoint, state.model.state_dict(), {**header, **state.best.record()})
-
-    def save_best_average(self, state: State) -> None:
-        """Write the moving average of the epoch that is best for it."""
-        self._save_average(state, average_path(self.checkpoint), selected(self.header), state.best_average)
+        average = average_path(self.checkpoint)
+        if state.best_average.epoch == state.last_average.epoch != _epoch_of(average):
+            self._save_average(state, average, selected(self.header), state.best_average)
 
     def save_last_average(self, state: State) -> None:
         """Write the moving average after the last epoch."""
@@ -76,15 +78,30 @@ class Outputs:
             with naming_the_file(log_path(self.checkpoint)):
                 records.write_line(self._log, record)
 
-    def cut_log(self, epochs: int) -> None:
-        """Keep the start and the records of the first `epochs`; the epochs after them are run again."""
+    def remove(self) -> None:
+        """Remove all but the log, first what a resume would go on from."""
+        if self._log is not None:
+            checkpoint = self.checkpoint
+            for path in (
+                last_path(checkpoint),
+                checkpoint,
+                average_path(checkpoint),
+                average_path(checkpoint, "-last"),
+            ):
+                with naming_the_file(path):
+                    path.unlink(missing_ok=True)
+
+    def cut_log(self, epochs: int, looked: int = -1) -> None:
+        """Keep the start, the first `epochs` and alarms up to the update `looked`; all after them is run again."""
         if self._log is None:
             return
         self._log.seek(0)
         length = 0
         for line in self._log:
             record = next(records.parse([line], str(log_path(self.checkpoint))), {})
-            if record.get("kind") == "end" or record.get("epoch", 0) > epochs or not line.endswith(b"\n"):
+            told = record.get("kind") == "alarm" and record.get("step", 0) <= looked
+            ahead = record.get("epoch", 0) > epochs and not told
+            if record.get("kind") == "end" or ahead or not line.endswith(b"\n"):
                 break
             length += len(line)
         self._log.truncate(length if epochs >= 0 else 0)
@@ -93,6 +110,34 @@ class Outputs:
 def selected(header: dict[str, Any]) -> str:
     """Return which epoch the selected model is of: "best" is that on val."""
     return BEST_ON_TEST if header["flags"]["select"] == "test" else "best"
+
+
+def _epoch_of(path: Path) -> int | None:
+    """Return the epoch that a model is of, None where there is none."""
+    if not path.exists():
+        return None
+    epoch = load_header(path, MODEL).get("epoch")
+    return epoch if isinstance(epoch, int) else None
+
+
+def lost(checkpoint: Path, found: dict[str, Any]) -> Path | None:
+    """Return the selected model that should be there, is not, and is not in `.last` with this header either."""
+    progress = found.get("progress")
+    progress = progress if isinstance(progress, dict) else {}
+    ended = not _number(progress.get("epoch_passes"), "forward")
+    for path, best, last in (
+        (checkpoint, "best", "last"),
+        (average_path(checkpoint), "best_average", "last_average"),
+    ):
+        epoch = _number(progress.get(best), "epoch")
+        if epoch and not path.exists() and not (ended and epoch == _number(progress.get(last), "epoch")):
+            return path
+    return None
+
+
+def _number(values: object, name: str) -> int:
+    value = values.get(name) if isinstance(values, dict) else None
+    return value if isinstance(value, int) else 0
 
 
 def totals(state: State) -> dict[str, Any]:

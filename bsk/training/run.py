@@ -11,14 +11,14 @@ import torch
 
 from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.store import DataFile
-from bsk.errors import InputError
+from bsk.errors import InputError, UsageError
 from bsk.files import records
 from bsk.files.checkpoints import MODEL, STATE
 from bsk.files.headers import load_header
 from bsk.models.modes import device_name
 from bsk.training import state as states
 from bsk.training.loop import Training, Watcher, new_state, train
-from bsk.training.outputs import Outputs, differences, last_path, locked_log, selected, totals
+from bsk.training.outputs import Outputs, differences, last_path, locked_log, lost, selected, totals
 from bsk.training.settings import Settings
 from bsk.training.state import named
 from bsk.training.validation import TEST_IMAGES
@@ -52,6 +52,7 @@ def run(
 
     Raises:
         InputError: files of another training are in the way, or cannot be written.
+        UsageError: several processes cannot do this method.
         DivergedError, StoppedError: see `bsk.training.loop.train`.
     """
     split = data.split("train", limit)
@@ -60,6 +61,10 @@ def run(
     val = data.split("val")
     test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
     header = _header(settings, data, device, limit, tuple(split.images.shape[1:]), len(val.labels))
+    if share.world > 1 and (settings.row.start == "kept" or "nuclear" in settings.row.outer + settings.row.inner):
+        raise UsageError(
+            f"--method {settings.method}: start kept and the nuclear norm are of a whole batch; run it without torchrun"
+        )
     with _log(checkpoint, share) as log:
         going_on = not force and _may_go_on(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
@@ -75,8 +80,12 @@ def run(
         training = Training(settings, loader, val, test, outputs, share, device, stopping)
         if going_on:
             states.restore(last_path(checkpoint), state)
-            outputs.cut_log((state.step - bool(state.epoch_passes.forward)) // len(loader))
+            outputs.cut_log((state.step - bool(state.epoch_passes.forward)) // len(loader), state.seen.get("step", -1))
+            if state.step and not state.epoch_passes.forward:
+                outputs.keep_best(state)
         else:
+            if force:
+                outputs.remove()
             outputs.cut_log(-1)
             outputs.log({**header, "schema": records.SCHEMA, "kind": "start", "checkpoint": str(checkpoint)})
         train(training, state, watcher)
@@ -123,21 +132,13 @@ def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
             raise InputError(f"{checkpoint}: exists, with no {last.name} to go on from; pass --force to replace it")
         return False
     found = load_header(last, STATE)
-    if not checkpoint.exists() and _best_epoch(found):
-        raise InputError(f"{checkpoint}: is gone, and {last.name} has not its weights; pass --force to start over")
+    if gone := lost(checkpoint, found):
+        raise InputError(f"{gone}: is gone, and {last.name} has not its weights; pass --force to start over")
     changed = differences(found, header)
     if changed:
         advice = "choose another --out, or --force to start over"
         raise InputError(f"{checkpoint}: was trained with {', '.join(changed)}; {advice}")
     return True
-
-
-def _best_epoch(header: dict[str, Any]) -> int:
-    """Return which epoch was selected so far, 0 before the first one ended."""
-    progress = header.get("progress")
-    best = progress.get("best") if isinstance(progress, dict) else None
-    epoch = best.get("epoch") if isinstance(best, dict) else None
-    return epoch if isinstance(epoch, int) else 0
 
 
 def _finished_epoch(checkpoint: Path) -> bool:

@@ -120,6 +120,7 @@ def save(path: Path, state: State, header: dict[str, Any]) -> None:
         "collapses": asdict(state.collapses),
         "seen": state.seen,
         "scaler": state.scaler.state_dict(),
+        "averaged": int(state.average.n_averaged) if state.average is not None else 0,
     }
     checkpoints.save(path, tensors, {**header, "kind": STATE, "progress": progress})
 
@@ -159,8 +160,9 @@ def restore(path: Path, state: State) -> None:
         state.healthy = healthy or None
         state.scaler.load_state_dict(progress.pop("scaler"))
         state.sums.copy_(tensors["sums"])
+        averaged = progress.pop("averaged")
         if state.average is not None:
-            state.average.n_averaged.fill_(progress["step"])
+            state.average.n_averaged.fill_(averaged)
         state.passes = Passes(**progress.pop("passes"))
         state.epoch_passes = Passes(**progress.pop("epoch_passes"))
         for name in ("best", "last", "best_average", "last_average"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -36,7 +37,7 @@ def validate(
     """Return natural accuracy and accuracy under PGD-20 on val and, if it is to select, on test.
 
     They only rank the epochs of one run; what is reported of a model is measured by `bsk evaluate`, in fp32.
-    `pause` is called between batches and may raise to stop.
+    `pause` is called between batches, and, of one process alone, each second within them; it may raise to stop.
     """
     natural, robust = _accuracies(model, settings, val, share, pause)
     if test is None:
@@ -52,6 +53,8 @@ def _accuracies(
     counts = torch.zeros(3, device=next(model.parameters()).device, dtype=torch.int64)
     with eval_mode(model):
         forward = in_precision(model, settings.precision)
+        if share.world == 1:
+            forward = _interruptible(forward, pause)
         for rows in batches(len(split.labels), share):
             pause()
             if len(rows) == 0:
@@ -61,6 +64,20 @@ def _accuracies(
             counts += torch.stack([torch.tensor(len(y)).to(counts), _right(forward, x, y), (~fooled).sum()])
     n, natural, robust = sum_over_processes(counts, share).tolist()
     return natural / n, robust / n
+
+
+def _interruptible(model: Model, pause: Callable[[], None]) -> Model:
+    """Return the model asking each second, before a pass, if it is to stop: PGD on one batch may take a minute."""
+    asked = time.monotonic()
+
+    def forward(x: Tensor) -> Tensor:
+        nonlocal asked
+        if time.monotonic() - asked > 1:
+            pause()
+            asked = time.monotonic()
+        return model(x)
+
+    return forward
 
 
 def batches(n: int, share: Share) -> tuple[Tensor, ...]:

@@ -100,6 +100,7 @@ def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path
         ("train --method tradse", 2, "did you mean trades?"),
         ("train --model resnet81", 2, "did you mean resnet18"),
         ("train --start bakcward", 2, "did you mean backward?"),
+        ("train --method natural --start kept", 2, "--outer natural never sees"),
         ("train --schedule cycle", 2, "did you mean cyclic?"),
         ("train --precision fp8", 2, "--precision fp8"),
         ("train --select tset", 2, "did you mean test?"),

@@ -13,9 +13,11 @@ from bsk.data.store import DataFile
 from bsk.errors import DivergedError, InputError, StoppedError
 from bsk.files import checkpoints, records
 from bsk.files.headers import load_header
+from bsk.training import validation
 from bsk.training.loop import is_better
 from bsk.training.methods import METHODS
-from bsk.training.state import Scored
+from bsk.training.outputs import Outputs
+from bsk.training.state import Scored, State
 
 
 def timeless(log: list[dict]) -> list[dict]:
@@ -38,7 +40,7 @@ MODERN = {"ema": 0.9, "label_smoothing": 0.2, "awp": 0.01, "warmup": 1.5}
 
 
 @pytest.mark.parametrize(
-    ("method", "flags"), [("bs", {}), ("bs", MODERN), ("fast-at-plus", {}), ("free-at", {}), ("liet", {})]
+    ("method", "flags"), [("bs", {}), ("bs", MODERN), ("fast-at-plus", {}), ("free-at", {"ema": 0.999}), ("liet", {})]
 )
 @pytest.mark.parametrize("updates", [1, 7, 8, 13])  # an epoch has 8: within and at the end of one
 def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int, data: DataFile, tmp_path) -> None:
@@ -92,6 +94,62 @@ def test_a_selected_model_that_was_deleted_is_told_before_anything_is_trained(da
         trained(out, data, settings())
     assert (tmp_path / "m.last.safetensors").read_bytes() == state
     assert trained(out, data, settings(), force=True)["last_epoch"] == 3
+
+
+def test_an_average_that_was_deleted_is_told_before_anything_is_trained(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    with pytest.raises(StoppedError):
+        trained(out, data, settings(ema=0.9), stopping=stop_after(12))
+    (tmp_path / "m.ema.safetensors").unlink()
+    with pytest.raises(InputError, match=r"m.ema.safetensors: is gone, and m.last.safetensors has not its weights"):
+        trained(out, data, settings(ema=0.9))
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_crash_between_state_and_selected_model_loses_neither(
+    epoch: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = settings(ema=0.9, epochs=3)
+    trained(tmp_path / "whole.safetensors", data, s)
+    calls, kept = [], Outputs.keep_best
+
+    def crash(outputs: Outputs, state: State) -> None:
+        calls.append(1)
+        if len(calls) == epoch:
+            raise KeyboardInterrupt
+        kept(outputs, state)
+
+    monkeypatch.setattr(Outputs, "keep_best", crash)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "cut.safetensors", data, s)
+    monkeypatch.setattr(Outputs, "keep_best", kept)
+    trained(tmp_path / "cut.safetensors", data, s)
+    for which in ("", ".ema"):
+        (whole, said), (cut, says) = (
+            checkpoints.load(tmp_path / f"{name}{which}.safetensors", "model") for name in ("whole", "cut")
+        )
+        assert said["epoch"] == says["epoch"] and all(torch.equal(whole[k], cut[k]) for k in whole)
+
+
+def test_force_begins_anew_whenever_it_is_stopped(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    trained(out, data, settings(ema=0.9))
+    with pytest.raises(StoppedError):  # before the first epoch ends
+        trained(out, data, settings(ema=0.9), force=True, stopping=stop_after(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.jsonl", "m.last.safetensors"]
+    trained(out, data, settings(ema=0.9))
+    assert [record["kind"] for record in records.read(tmp_path / "m.jsonl")] == ["start", *["epoch"] * 3, "end"]
+
+
+def test_a_long_validation_can_be_stopped_within(
+    data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pass of a validation takes a second by this clock: 20 steps on one batch are stopped after a few."""
+    clock = iter(range(10**9))
+    monkeypatch.setattr(validation.time, "monotonic", lambda: 2 * next(clock))
+    with pytest.raises(StoppedError, match="stopped while validating"):
+        trained(tmp_path / "m.safetensors", data, settings(), stopping=stop_after(8 + 5))
+    assert trained(tmp_path / "m.safetensors", data, settings())["last_epoch"] == 3
 
 
 def test_two_trainings_into_one_file_at_once(data: DataFile, tmp_path: Path) -> None:

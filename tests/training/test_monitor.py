@@ -33,8 +33,9 @@ def test_looking_costs_a_hundredth_of_the_updates(method: str) -> None:
 
 
 def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed() -> None:
-    assert Look(0.85, 0.12, 0.1, 128).collapsed and Look(0.3, 0.09, 0.5, 128).collapsed
-    assert not Look(0.55, 0.36, 0.5, 128).collapsed and not Look(0.05, 0.0, 0.5, 128).collapsed
+    assert Look(0.85, 0.12, 0.1, 128).collapsed and Look(0.3, 0.09, 0.4, 128).collapsed
+    assert not Look(0.55, 0.36, 0.4, 128).collapsed and not Look(0.05, 0.0, 0.4, 128).collapsed
+    assert not Look(0.41, 0.12, 0.66, 128).collapsed, "young, at a large radius: the loss is straight"
 
 
 def test_a_look_is_the_accuracies_and_the_cosine_by_their_definitions(data: DataFile) -> None:
@@ -65,11 +66,13 @@ def test_an_alarm_needs_a_second_look_at_more_images(data: DataFile, monkeypatch
 
     def seen(state, settings, val, share, images):  # type: ignore[no-untyped-def]
         asked.append(images)
-        return Look(0.9, 0.1 if images == IMAGES else 0.5, 0.5, images)
+        return Look(0.9, 0.1 if images == IMAGES else 0.5, 0.1, images)
 
     monkeypatch.setattr(monitor, "_look", seen)
     state = new_state(settings("fast-at"), data, 1, 8, torch.device("cpu"))
     assert not look(state, settings("fast-at"), data.split("val"), Share()).collapsed and asked == [32, 128]
+    state.collapses.now = True  # it is known already: no need to be sure
+    assert look(state, settings("fast-at"), data.split("val"), Share()).collapsed and asked == [32, 128, 32]
 
 
 def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,14 +83,14 @@ def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: py
     looked, _ = checkpoints.load(tmp_path / "m.last.safetensors", "training-state")
     assert all(torch.equal(plain[name], looked[name]) for name in plain)
     epochs = [record for record in records.read(tmp_path / "m.jsonl") if record["kind"] == "epoch"]
-    assert [record["monitor_step"] for record in epochs] == [6, 15, 21]
+    assert [record["monitor_step"] for record in epochs] == [6, 15, 24], "and after the last update"
     assert all(0 <= record["monitor_pgd"] <= record["monitor_fgsm"] <= 1 for record in epochs)
 
 
 def collapsing(monkeypatch: pytest.MonkeyPatch, at: tuple[int, ...]) -> None:
     """Look every 4 updates, and see a collapse after those of them."""
     monkeypatch.setattr(monitor, "every", lambda settings: 4)
-    monkeypatch.setattr(monitor, "look", lambda state, *_: Look(0.9, 0.1 if state.step in at else 0.6, 0.5, 128))
+    monkeypatch.setattr(monitor, "look", lambda state, *_: Look(0.9, 0.1 if state.step in at else 0.6, 0.1, 128))
 
 
 def alarms(path: Path) -> list[dict]:
@@ -139,7 +142,24 @@ def test_rollback_goes_back_to_the_last_good_weights_and_on_with_pgd(
     assert end["train_forward_passes"] == sum(record["forward_passes"] for record in epochs)
 
 
-@pytest.mark.parametrize("updates", [9, 13])
+def test_stop_in_the_first_epoch_claims_no_best(
+    data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collapsing(monkeypatch, (4,))
+    with pytest.raises(CollapsedError, match="; no epoch had ended; try --method n-fgsm"):
+        trained(tmp_path / "m.safetensors", data, settings("fast-at", on_collapse="stop"))
+
+
+def test_the_last_weights_are_looked_at_too(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collapsing(monkeypatch, (24,))
+    monkeypatch.setattr(monitor, "every", lambda settings: 100)
+    with pytest.raises(StoppedError):  # while the last epoch is validated, after the look
+        trained(tmp_path / "m.safetensors", data, settings("fast-at"), stopping=stop_after(24 + 3))
+    trained(tmp_path / "m.safetensors", data, settings("fast-at"))
+    assert [(record["step"], record["epoch"]) for record in alarms(tmp_path / "m.jsonl")] == [(24, 3)]
+
+
+@pytest.mark.parametrize("updates", [9, 13, 15])
 def test_a_rolled_back_training_goes_on_bit_for_bit(
     updates: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,3 +173,4 @@ def test_a_rolled_back_training_goes_on_bit_for_bit(
         checkpoints.load(tmp_path / f"{name}.last.safetensors", "training-state")[0] for name in ("whole", "cut")
     )
     assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert alarms(tmp_path / "whole.jsonl") == alarms(tmp_path / "cut.jsonl") != []

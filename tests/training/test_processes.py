@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from toys import settings, trained
 
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import leave_group, sum_over_processes
@@ -60,6 +61,13 @@ def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) 
     assert torch.equal(found[0][1], found[1][1]), "the processes keep the same weights"
     torch.testing.assert_close(found[0][0], means, rtol=0, atol=1e-9)
     torch.testing.assert_close(found[0][1], weights, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["nuat", "free-at"])
+def test_what_is_of_a_whole_batch_is_refused_to_several_processes(method: str, toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--method {method}: start kept and the nuclear norm are of a whole batch"):
+        trained(tmp_path / "m.safetensors", open_data(toy), settings(method), share=Share(0, 2))
+    assert not list(tmp_path.iterdir())
 
 
 def test_shares_are_all_rows_once() -> None:
