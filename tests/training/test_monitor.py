@@ -7,7 +7,8 @@ import torch
 from toys import EPS, settings, stop_after, trained
 
 from bsk.data.batches import Share
-from bsk.data.store import DataFile
+from bsk.data.sources import prepare
+from bsk.data.store import DataFile, open_data
 from bsk.errors import CollapsedError, StoppedError
 from bsk.files import checkpoints, records
 from bsk.report.evidence import collect
@@ -17,6 +18,7 @@ from bsk.training.costs import update_passes
 from bsk.training.loop import new_state
 from bsk.training.methods import METHODS
 from bsk.training.monitor import IMAGES, Look, every, look
+from bsk.training.settings import Settings
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -107,6 +109,20 @@ def test_a_warning_is_said_once_a_collapse_and_is_no_part_of_a_table(
     log = records.read(tmp_path / "m.jsonl")
     evidence = collect(Located("m.jsonl", line, record) for line, record in enumerate(log, 1))
     assert evidence.ignored == 0 and evidence.trainings[0].finished
+
+
+def test_on_the_digits_fast_at_is_seen_to_collapse_and_bs_is_not(tmp_path: Path) -> None:
+    prepare("digits", None, tmp_path / "digits.safetensors")
+    found = {}
+    for method in ("fast-at", "bs"):
+        s = Settings(
+            method, METHODS[method].at(0.4), "cnn", "digits", 0.4, 30, 100, "cyclic", 0.1, 0.9, 5e-4, "fp32", "none", 1
+        )
+        trained(tmp_path / f"{method}.safetensors", open_data(tmp_path / "digits.safetensors"), s)
+        found[method] = alarms(tmp_path / f"{method}.jsonl")
+    (alarm,) = found["fast-at"]
+    assert alarm["fgsm"] > 0.35 and alarm["pgd"] < 0.12 and alarm["cosine"] < 0.45 and alarm["n"] == 128
+    assert found["bs"] == []
 
 
 def test_stop_keeps_the_best_epoch(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
