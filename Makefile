@@ -63,5 +63,6 @@ include pipelines/readme.mk
 include pipelines/scales.mk
 include $(experiments:%=pipelines/%.mk)
 include pipelines/frontier.mk
+include pipelines/collapse.mk
 
 .PHONY: help install test coverage bench torture clean paper report

@@ -146,7 +146,7 @@ jobs = $(call distinct,$(foreach e,$(1),$(foreach s,$($(e).settings),prepare-dat
   $(if $(call get,$(e).unevaluated),,$(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s)))))))
 job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate,$(1)),$($(2).checkpoint) )$($(2).flags))
 
-known-table = $(if $(filter paper frontier budget $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
+known-table = $(if $(filter paper frontier budget collapse $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
 jobs-%: ## What TABLE consists of, as TSV: command, target, flags
 	@: $(call known-table,$*) $(foreach j,$(call jobs,$(if $(filter paper,$*),$(experiments),$*)),$(call job,$(firstword $(subst :, ,$(j))),$(lastword $(subst :, ,$(j)))))
 

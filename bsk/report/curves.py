@@ -22,7 +22,10 @@ ACCURACIES = {
     "val_robust": "PGD-20 on val",
     "test_natural": "natural on test",
     "test_robust": "PGD-20 on test",
+    "monitor_fgsm": "FGSM",
+    "monitor_pgd": "PGD-10",
 }
+LOOKED = "monitor_"  # fields of epochs in which the monitor looked
 PASSES = "passes"  # of images, forward and backward together
 WORDS = {**DIVERGENCES, **ACCURACIES}  # of fields in a picture
 STYLES = ("-", "--", ":", "-.")  # of the fields of one panel, in their order
@@ -84,13 +87,19 @@ def draw_curves(
 
 def _line(group: Series[Training], place: int, field: str, by: str) -> Line:
     scale = 100 if field in ACCURACIES else 1
-    epochs = sorted(set.intersection(*(set(each.log) for each in group.members)))
+    epochs = sorted(set.intersection(*(_epochs(each, field) for each in group.members)))
     if not epochs:
         raise InputError(f"{group.members[0].where}: no epoch that all seeds of {group.label} have; give whole logs")
     rows = [[scale * _number(each.log[epoch], field) for each in group.members] for epoch in epochs]
     name = group.label if by == "method" else f"{by} {group.label}"
     ends = [min(row) for row in rows], [max(row) for row in rows]
     return Line(name, field, place, epochs, [sum(row) / len(row) for row in rows], *ends)
+
+
+def _epochs(training: Training, field: str) -> set[int]:
+    """Return the epochs with a field: all of them, but the monitor does not look in each."""
+    looked = {epoch for epoch, item in training.log.items() if field in item.record}
+    return looked if looked and field.startswith(LOOKED) else set(training.log)
 
 
 def _number(item: Located, field: str) -> float:

@@ -109,7 +109,7 @@ def test_a_scale_that_is_none_and_seeds_and_places_of_ones_own(make) -> None:
 
 
 def test_the_jobs_of_a_target_are_those_that_it_runs(make) -> None:
-    for name in (*EXPERIMENTS, "frontier", "budget"):
+    for name in (*EXPERIMENTS, "frontier", "budget", "collapse"):
         told = [line.split("\t")[0] for line in make(f"jobs-{name}", "SEEDS=1").stdout.splitlines()]
         listed = make("-n", name, "SEEDS=1").stdout
         for command in ("train", "evaluate"):
@@ -220,7 +220,7 @@ def test_every_flag_in_a_pipeline_exists(make) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     known = {name: {o for p in command.params for o in p.opts} for name, command in commands.items()}
     met = set()
-    for target in ("demo", "readme-table", "paper", "report", "frontier", "budget"):
+    for target in ("demo", "readme-table", "paper", "report", "frontier", "budget", "collapse"):
         for line in make("-n", target).stdout.replace("\\\n", "").splitlines():
             if match := re.search(r"-m bsk ([a-z-]+) ([^>]*)", line):
                 met.add(match[1])

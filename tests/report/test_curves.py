@@ -56,6 +56,22 @@ def test_passes_are_those_of_both_ways(make_log: Make, place: Make, tmp_path: Pa
         draw_curves(logs(make_log, place), "method", ["passes"], [tmp_path / "b.svg"])
 
 
+def test_the_monitor_does_not_look_in_every_epoch(make_log: Make, place: Make, tmp_path: Path) -> None:
+    start, *epochs = make_log("bs", 1, epochs=4)
+    looked = [
+        {**each, "monitor_fgsm": 0.5, "monitor_cosine": 0.25} if each.get("epoch") in (2, 4) else each
+        for each in epochs
+    ]
+    items = place([start, *looked], "bs.jsonl")
+    (group,) = series(collect(items).trainings, "method")
+    line = _line(group, 0, "monitor_fgsm", "method")
+    assert line.epochs == [2, 4] and line.mean == [50, 50]
+    draw_curves(items, "method", ["monitor_fgsm", "monitor_cosine"], [tmp_path / "a.svg"])
+    assert {"monitor_cosine", "accuracy FGSM, %"} <= set(said(tmp_path / "a.svg"))
+    with pytest.raises(InputError, match="an epoch without monitor_pgd"):
+        draw_curves(items, "method", ["monitor_pgd"], [tmp_path / "b.svg"])
+
+
 def test_every_line_is_named_and_the_facts_stand_above(make_log: Make, place: Make, tmp_path: Path) -> None:
     items = logs(make_log, place)
     assert draw_curves(items, "method", ["kl_start", "kl_ascent"], [tmp_path / "a.svg", tmp_path / "a.png"]) == []

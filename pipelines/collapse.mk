@@ -1,0 +1,17 @@
+# Catastrophic overfitting as the monitor sees it: accuracy under FGSM and PGD-10, and the cosine of two gradients, at
+# radii where it happens: one step from the image itself, from a uniform start (Fast AT), and Backward Smoothing.
+$(call scaled,smoke,collapsing,digits-collapse,digits,1,--eps 0.4 --epochs 30 --batch-size 100 --lr 0.1 --schedule cyclic)
+$(call scaled,small,collapsing,cifar10,cifar10-small,1,--model resnet18-16 $(small))
+$(call scaled,paper,collapsing,cifar10-collapse,cifar10,,--model resnet18 --eps 16/255 --epochs 30 --schedule cyclic --lr 0.2)
+collapse.unevaluated := yes
+collapse.by := start
+$(call row,collapse,collapsing,$(few),--method fast-at --start zero)
+$(call row,collapse,collapsing,$(few),--method fast-at)
+$(call row,collapse,collapsing,$(few),--method bs)
+collapse.title := --title 'Catastrophic overfitting, SCALE=$(SCALE)'
+$(call table,collapse,$(call here,collapse))
+$(eval $(call drawing,$(call here,collapse)/collapsing,logs,curves --by start --y monitor_fgsm$(comma)monitor_pgd$(comma)monitor_cosine $(collapse.title)))
+
+collapse: $(call here,collapse)/collapsing/picture.png ## Catastrophic overfitting as the monitor sees it, for three starts
+
+.PHONY: collapse
