@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bsk.files.records import BEST_ON_TEST
-from bsk.report.differences import baseline, difference, mismatches, mixtures, outcomes
+from bsk.report.differences import baseline, detectables, difference, mismatches, mixtures, outcomes
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, collect
 from bsk.report.fields import Located
 from bsk.report.groups import Group, completed, gather, interruption, latest, names, short_name, validations
@@ -78,10 +78,11 @@ def compare(
     these networks on new images, so it can be small where the interval holds 0.
 
     `p_holm` is p adjusted for all comparisons of the table (`statistics.holm`). `detectable` is the true difference
-    that as many seeds and images would tell from 0 four times in five. Beside the interval over both,
-    `difference_boot_*` is a paired bootstrap over images, for these networks, and `difference_seeds_*` a t interval
-    over seeds, for these images. If asked for, `pareto` is 1 where no row of the same attack and images has more
-    robust accuracy for no more passes, or as much for fewer, and 0 where one has.
+    that as many seeds and images would tell from 0 four times in five, as far as the table knows how much seeds vary
+    (`statistics.detectable`). Beside the interval over both, `difference_boot_*` is a paired bootstrap over images, for
+    these networks, and `difference_seeds_*` a t interval over seeds, for these images. If asked for, `pareto` is 1
+    where no row of the same attack and images has more robust accuracy for no more passes, or as much for fewer, and 0
+    where one has.
 
     Where a row has another eps, split, data, n or attack parameters than that first row, these stay empty,
     `note` says why, and so does a notice. With logs but no evaluations, the rows are what the trainings saw on
@@ -98,12 +99,14 @@ def compare(
     evaluations = completed(evidence) or validations(evidence.trainings)
     kept, repeated = latest(evaluations)
     groups = gather(kept)
-    rows = [_row(name, group, baseline(group, groups)) for name, group in zip(names(groups), groups, strict=True)]
+    compared = [(group, baseline(group, groups)) for group in groups]
+    rows = [_row(name, *both) for name, both in zip(names(groups), compared, strict=True)]
     for row, group in zip(rows, groups, strict=True):
         paper = _published(group, beside)
         row.update({"title": title, **paper, "note": _joined(row["note"], paper.get("note"))})
     _add_ratios(rows)
     _adjust(rows)
+    _add_detectable(rows, compared)
     if pareto:
         _add_pareto(rows)
     if not evidence.evaluations:
@@ -187,6 +190,13 @@ def _adjust(rows: Sequence[Row]) -> None:
     known = [(row, p) for row, p in tested if isinstance(p, float)]
     for (row, _), adjusted in zip(known, holm([p for _, p in known]), strict=True):
         row["p_holm"] = adjusted
+
+
+def _add_detectable(rows: Sequence[Row], compared: Sequence[tuple[Group, Group]]) -> None:
+    """Give each row that is tested the true difference that it would show."""
+    tested = [place for place, row in enumerate(rows) if row["p"] is not None]
+    for place, value in zip(tested, detectables([compared[place] for place in tested]), strict=True):
+        rows[place]["detectable"] = value
 
 
 def _add_pareto(rows: Sequence[Row]) -> None:

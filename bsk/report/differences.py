@@ -81,12 +81,11 @@ def difference(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[d
         return {"difference": means[0] - means[1]}, ["no seed in common with the first row, so no paired test"]
     doubt = [f"difference over {len(ours)} common seed(s)"] if len(ours) < max(len(row), len(base)) else []
     mean = mean_sd([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])[0]
-    x, reference = outcomes(ours), outcomes(theirs)
-    if x is None or reference is None:
+    pairs = _differences(ours, theirs)
+    if pairs is None:
         expected = ours[0].attack == VALIDATION_ATTACK
         return {"difference": mean}, [*doubt, *([] if expected else ["no `correct` bits, so no paired test"])]
-    pairs = x.astype(np.int_) - reference.astype(np.int_)
-    found = {"difference": mean, "p": paired_exact(pairs.sum(axis=0)), "detectable": detectable(pairs)}
+    found = {"difference": mean, "p": paired_exact(pairs.sum(axis=0))}
     intervals = {"": difference_interval(pairs), "_boot": bootstrap_interval(pairs), "_seeds": seed_interval(pairs)}
     for name, interval in intervals.items():
         if interval is not None:
@@ -94,13 +93,38 @@ def difference(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[d
     return found, doubt
 
 
+def detectables(compared: Sequence[tuple[Group, Group]]) -> list[float | None]:
+    """Return what each row and its first row could tell apart; None where there is no paired difference.
+
+    Rows with the same first row and seeds say together how much seeds vary (`statistics.detectable`).
+    """
+    alike: dict[tuple[Any, ...], dict[int, NDArray[np.int_]]] = {}
+    for place, (group, reference) in enumerate(compared):
+        ours, theirs = _paired(group.robust, reference.robust)
+        pairs = _differences(ours, theirs) if ours else None
+        if pairs is not None:
+            seeds = tuple(item.run.identity for item in theirs)
+            alike.setdefault((id(reference), seeds), {})[place] = pairs
+    found: list[float | None] = [None] * len(compared)
+    for comparisons in alike.values():
+        for place, value in zip(comparisons, detectable(list(comparisons.values())), strict=True):
+            found[place] = value
+    return found
+
+
 def _paired(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:
-    """Return the evaluations of the seeds that both have; two single networks are a pair whatever their seeds."""
+    """Return the evaluations of the seeds that both have, in base's order; two single networks are always a pair."""
     if len(row) == len(base) == 1:
         return list(row), list(base)
-    theirs = {item.run.identity: item for item in base}
-    ours = [item for item in row if item.run.identity in theirs]
-    return ours, [theirs[item.run.identity] for item in ours]
+    ours = {item.run.identity: item for item in row}
+    theirs = [item for item in base if item.run.identity in ours]
+    return [ours[item.run.identity] for item in theirs], theirs
+
+
+def _differences(ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> NDArray[np.int_] | None:
+    """Return the (k, n) differences of the outcomes of k pairs of networks, None unless all are known."""
+    x, reference = outcomes(ours), outcomes(theirs)
+    return None if x is None or reference is None else x.astype(np.int_) - reference.astype(np.int_)
 
 
 def outcomes(evaluations: Sequence[Evaluation]) -> NDArray[np.bool_] | None:

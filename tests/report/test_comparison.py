@@ -4,15 +4,17 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bsk.report.comparison import COLUMNS, compare
-from bsk.report.statistics import mcnemar_exact, wilson
+from bsk.report.statistics import detectable, mcnemar_exact, wilson
 from bsk.report.tables import render
 
 Make = Any
+SEEDS = {"fast-at": (1, 2, 3), "bs": (3, 1, 2), "trades": (1, 2, 3), "at": (1,)}
 
 
 def test_columns_that_scripts_rely_on() -> None:
@@ -51,6 +53,17 @@ def test_one_seed_is_wilson_and_mcnemar(make: Make, place: Make) -> None:
     assert (rows[1]["robust_low"], rows[1]["robust_high"]) == wilson(7, 10)
     assert rows[1]["robust_sd"] is None and rows[1]["natural"] is None
     assert rows[1]["difference"] == pytest.approx(0.2) and rows[1]["p"] == mcnemar_exact(2, 0) == 0.5
+
+
+def test_rows_with_the_same_seeds_say_together_what_they_could_detect(make: Make, place: Make) -> None:
+    random = np.random.default_rng(0)
+    right = {(method, s): random.random(60) < 0.5 for method, seeds in SEEDS.items() for s in seeds}
+    text = {key: "".join("01"[int(each)] for each in bits) for key, bits in right.items()}
+    rows, _ = compare(place([make(*key, correct=bits) for key, bits in text.items()]))
+    first = np.array([right["fast-at", s] for s in (1, 2, 3)]).astype(int)
+    pairs = {m: np.array([right[m, s] for s in sorted(SEEDS[m])]) - first[: len(SEEDS[m])] for m in SEEDS}
+    together = detectable([pairs["bs"], pairs["trades"]])
+    assert [row["detectable"] for row in rows] == pytest.approx([None, *together, *detectable([pairs["at"]])])
 
 
 def test_differences_are_to_the_first_row_of_the_same_attack(make: Make, place: Make) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -151,6 +152,25 @@ def paired(random: np.random.Generator, k: int, n: int, by_seed: float) -> Any:
         return a.astype(int) - b.astype(int)
 
     return draw
+
+
+def outcomes(
+    random: np.random.Generator, tables: int, shape: tuple[int, int, int], by_seed: float, p: Sequence[float] = (0.5,)
+) -> Iterator[np.ndarray]:
+    """Tables of methods, seeds and images, of the expected accuracies p: images differ in difficulty, for each method
+    more, seeds in skill, the rest is chance (a probit model)."""
+    methods, k, n = shape
+    level = np.reshape(math.sqrt(2**2 + 1 + by_seed**2 + 1) * stats.norm.ppf(p), (-1, 1, 1))
+    for _ in range(tables):
+        score = level + 2 * random.standard_normal((1, 1, n), dtype=np.float32)
+        score = score + random.standard_normal((methods, 1, n), dtype=np.float32)
+        score = score + by_seed * random.standard_normal((methods, k, 1), dtype=np.float32)
+        yield score + random.standard_normal(shape, dtype=np.float32) > 0
+
+
+def less_the_first(x: np.ndarray) -> np.ndarray:
+    """The paired differences of methods from the first one."""
+    return x[1:].astype(int) - x[:1]
 
 
 TABLES = 2000
@@ -337,7 +357,32 @@ def test_the_detectable_difference_is_found_four_times_in_five() -> None:
     """One seed, 600 images, 20 % of them discordant: the interval leaves 0 out in 80 % of tables."""
     random = np.random.default_rng(5)
     some = np.repeat([[-1, 0, 1]], [60, 480, 60], axis=1)
-    smallest = detectable(some)
+    (smallest,) = detectable([some])
+    assert smallest == pytest.approx(half_width(some) + stats.norm.ppf(0.8) * math.sqrt(0.2 / 600), rel=0.01)
     chances = [0.1 - smallest / 2, 0.8, 0.1 + smallest / 2]
     found = sum(difference_interval(random.choice([-1, 0, 1], (1, 600), p=chances))[0] > 0 for _ in range(2000))
     assert found / 2000 == pytest.approx(0.8, abs=0.03)
+
+
+def test_what_three_seeds_detect_by_the_noncentral_t() -> None:
+    """Differences of 0.1, 0.2 and 0.6 on images that add next to nothing; S by its median, 2 ln 2 / 2 of its mean."""
+    pairs = np.array([np.arange(5000) % 10 < tenths for tenths in (1, 2, 6)]).astype(int)
+    pairs = np.array([np.roll(row, 3 * number) for number, row in enumerate(pairs)])
+    error = math.sqrt(np.var([0.1, 0.2, 0.6], ddof=1) / 3 / math.log(2))
+    (smallest,) = detectable([pairs])
+    assert stats.nct.sf(stats.t.ppf(0.975, 2), 2, smallest / error) == pytest.approx(0.8, abs=0.01)
+    assert smallest == pytest.approx(5.65 * error, rel=0.02)
+
+
+@pytest.mark.parametrize(("comparisons", "n", "by_seed"), [(1, 1000, 0.1), (4, 1000, 0.1), (4, 1000, 0.2)])
+def test_what_three_seeds_detect_is_found_four_times_in_five(comparisons: int, n: int, by_seed: float) -> None:
+    """At the middle of what tables say, which lies within a factor of 2.5, with four comparisons of 1.5, mostly."""
+    random = np.random.default_rng(6)
+
+    said = [detectable(list(less_the_first(x)))[0] for x in outcomes(random, 200, (comparisons + 1, 3, n), by_seed)]
+    middle = float(np.median(said))
+    factor = 1.5 if comparisons == 4 else 2.5
+    assert middle / factor < np.quantile(said, 0.1) < np.quantile(said, 0.9) < middle * factor
+    better = (less_the_first(x)[0] for x in outcomes(random, 1000, (2, 3, n), by_seed, (0.5, 0.5 + middle)))
+    found = sum(difference_interval(x)[0] > 0 for x in better)
+    assert found / 1000 == pytest.approx(0.8, abs=0.05)
