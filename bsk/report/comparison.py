@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bsk.files.records import BEST_ON_TEST
-from bsk.report.differences import baseline, detectables, difference, mismatches, mixtures, outcomes
+from bsk.report.differences import baseline, detectables, difference, mismatches, mixtures, outcomes, races
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, collect
 from bsk.report.fields import Located
 from bsk.report.groups import Group, completed, gather, interruption, latest, names, short_name, validations
@@ -81,8 +81,8 @@ def compare(
     that as many seeds and images would tell from 0 four times in five, as far as the table knows how much seeds vary
     (`statistics.detectable`). Beside the interval over both, `difference_boot_*` is a paired bootstrap over images, for
     these networks, and `difference_seeds_*` a t interval over seeds, for these images. If asked for, `pareto` is 1
-    where no row of the same attack and images has more robust accuracy for no more passes, or as much for fewer, and 0
-    where one has.
+    where no row that can be compared has more robust accuracy for no more passes, or as much for fewer, and 0 where one
+    has.
 
     Where a row has another eps, split, data, n or attack parameters than that first row, these stay empty,
     `note` says why, and so does a notice. With logs but no evaluations, the rows are what the trainings saw on
@@ -108,7 +108,7 @@ def compare(
     _adjust(rows)
     _add_detectable(rows, compared)
     if pareto:
-        _add_pareto(rows)
+        _add_pareto(rows, groups)
     if not evidence.evaluations:
         rows += [_interrupted_row(item.run, interruption(item)) for item in evidence.trainings if not item.finished]
     lost = beside is not None and not any(row["paper_robust"] or row["paper_robust_best"] for row in rows)
@@ -199,17 +199,13 @@ def _add_detectable(rows: Sequence[Row], compared: Sequence[tuple[Group, Group]]
         rows[place]["detectable"] = value
 
 
-def _add_pareto(rows: Sequence[Row]) -> None:
-    """Say which rows no other one beats in both robust accuracy and passes, among those of one attack and images."""
-    rivals: dict[tuple[Value, ...], list[tuple[Row, float, float]]] = {}
-    for row in rows:
-        robust, passes = row["robust"], cost_in_passes(row)
-        if isinstance(robust, (int, float)) and passes is not None:
-            alike = tuple(row[fact] for fact in ("attack", "eps", "dataset", "split", "n"))
-            rivals.setdefault(alike, []).append((row, robust, passes))
-    for group in rivals.values():
-        for row, robust, passes in group:
-            beaten = any(r >= robust and c <= passes and (r, c) != (robust, passes) for _, r, c in group)
+def _add_pareto(rows: Sequence[Row], groups: Sequence[Group]) -> None:
+    """Say which rows no other one beats in both robust accuracy and passes, among those that can be compared."""
+    for race in races(groups):
+        both = [(rows[place], rows[place]["robust"], cost_in_passes(rows[place])) for place in race]
+        rivals = [(row, r, c) for row, r, c in both if isinstance(r, (int, float)) and c is not None]
+        for row, robust, passes in rivals:
+            beaten = any(r >= robust and c <= passes and (r, c) != (robust, passes) for _, r, c in rivals)
             row["pareto"] = int(not beaten)
 
 

@@ -35,7 +35,7 @@ def baseline(group: Group, groups: Sequence[Group]) -> Group:
     """Return the first group under the same attack; of a group without attack, the first of all."""
     if not group.robust:
         return groups[0]
-    return next(other for other in groups if other.robust and other.first.attack == group.first.attack)
+    return next(other for other in groups if _same_attack(group, other))
 
 
 def mismatches(group: Group, reference: Group) -> list[str]:
@@ -51,6 +51,24 @@ def mismatches(group: Group, reference: Group) -> list[str]:
     mine, other = without_seed(ours.parameters), without_seed(theirs.parameters)
     keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
     return found + [f"attack {plain(key)} {plain(mine.get(key))}, not {plain(other.get(key))}" for key in keys]
+
+
+def races(groups: Sequence[Group]) -> list[list[int]]:
+    """Return the places of groups under attack, those together that can be compared with one another."""
+    found: list[list[int]] = []
+    for place, group in enumerate(groups):
+        if group.robust:
+            firsts = [(race, groups[race[0]]) for race in found]
+            mine = (race for race, first in firsts if _same_attack(group, first) and not mismatches(group, first))
+            race = next(mine, None)
+            if race is None:
+                found.append(race := [])
+            race.append(place)
+    return found
+
+
+def _same_attack(group: Group, other: Group) -> bool:
+    return bool(other.robust) and other.first.attack == group.first.attack
 
 
 def mixtures(groups: Sequence[Group]) -> list[str]:

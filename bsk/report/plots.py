@@ -148,7 +148,8 @@ def _frame(axes: Any, heading: str, rows: Sequence[Row], cost: Cost) -> None:
 def _frontier(axes: Any, rows: Sequence[Row], cost: Cost) -> None:
     """Draw a step line along the rows that no other one beats: what robust accuracy a cost can buy."""
     best = sorted((cost.of(row), _percent(row["robust"]) or 0.0) for row in rows if row["pareto"])
-    if best:
+    heights = [height for _, height in best]
+    if best and heights == sorted(heights):  # else they are of several races, which one line would compare
         best.append((axes.get_xlim()[1], best[-1][1]))
         axes.step(*zip(*best, strict=True), where="post", color=QUIET, linewidth=0.8, linestyle=":", zorder=0)
 

@@ -1,11 +1,13 @@
 """Conditions on a table: what they mean, and what they say when they do not hold."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bsk.errors import UsageError
 from bsk.report.comparison import COLUMNS, Row, compare
+from bsk.report.plots import accuracy_against_cost
 from bsk.report.requirements import failures, parse
 
 Make = Any
@@ -89,3 +91,16 @@ def test_equal_rows_do_not_beat_each_other_and_other_attacks_are_another_race(ma
     records = [make("a", 1, correct="1100"), make("b", 1, correct="0011"), make("a", 1, "rays", correct="1000")]
     rows, _ = compare(place(records), pareto=True)
     assert [row["pareto"] for row in rows] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "change", [{"attack_parameters": {"steps": 5}}, {"data_sha256": "ff00"}, {"selected": "best-on-test"}]
+)
+def test_what_is_not_compared_does_not_race(make: Make, place: Make, tmp_path: Path, change: dict[str, Any]) -> None:
+    cheap = make("fast-at", 1, correct="1110", train_forward_passes=100, **change)
+    rows, _ = compare(place([make("bs", 1, correct="1100"), cheap]), pareto=True)
+    assert [row["pareto"] for row in rows] == [1, 1]
+    accuracy_against_cost(rows, tmp_path / "two.svg")
+    accuracy_against_cost([{**row, "pareto": None} for row in rows], tmp_path / "none.svg")
+    two, none = ((tmp_path / name).read_text().count("stroke-dasharray") for name in ("two.svg", "none.svg"))
+    assert two == none, "no line through both"
