@@ -49,13 +49,14 @@ def compare(
 ) -> None:
     r"""Compare methods in one table.
 
-    Seeds are pooled, intervals are of 95 %, differences to the first row come with a paired exact test.
+    Seeds are pooled, intervals are of 95 %, differences to the first row come with a paired exact test. The best epoch,
+    the last one and the averages of both are compared each with the first of their own kind.
 
     One row per method and attack. Rows of another eps, split, data or attack than the first are not compared
     with it, and say so. Piped, the table is TSV: 1 name, 2 model, 3 eps, 4 natural, 5 robust, ...
 
     A condition of --require is about the table's columns, as bsk compare --format jsonl has them: ROW.COLUMN, or COLUMN
-    alone for every row; NAME@ATTACK.COLUMN where a name has several rows.
+    alone for every row; NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN where a name has several rows.
 
         bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
         bsk compare results.jsonl --paper 2 --format markdown

@@ -72,7 +72,8 @@ def compare(
     `*_low` and `*_high` 95 % intervals (`statistics.accuracy_interval`): of new images for one seed, of new
     images and new seeds for several.
 
-    `difference` is `robust` less that of the first row under the same attack, over the seeds that both have,
+    `difference` is `robust` less that of the first row under the same attack and of the same kind of checkpoint
+    (`differences.baseline`), the best epoch, the last, or the average of either, over the seeds that both have,
     `difference_*` its 95 % interval (`statistics.difference_interval`), and `p` the exact McNemar test of the same
     pairs (`statistics.paired_exact`). With several seeds the interval tells what new seeds would give; p is about
     these networks on new images, so it can be small where the interval holds 0.

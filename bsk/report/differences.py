@@ -1,4 +1,4 @@
-"""What may be compared with what: the first row of an attack, and the paired difference of another row from it."""
+"""What may be compared with what: the first row of an attack and kind of checkpoint, and the difference from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bsk.files.records import BEST_ON_TEST
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation
-from bsk.report.groups import Group, without_seed
+from bsk.report.groups import Group, checkpoint_kind, without_seed
 from bsk.report.statistics import (
     bootstrap_interval,
     detectable,
@@ -32,14 +32,19 @@ ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies:
 
 
 def baseline(group: Group, groups: Sequence[Group]) -> Group:
-    """Return the first group under the same attack; of a group without attack, the first of all."""
-    if not group.robust:
-        return groups[0]
-    return next(other for other in groups if _same_attack(group, other))
+    """Return the first group under the same attack and of the same kind of checkpoint; without attack, of all groups.
+
+    Networks that bsk did not train are of no kind: they are compared with the very first, and all with one that is it.
+    """
+    rivals = [other for other in groups if _same_attack(group, other)] if group.robust else groups
+    own = checkpoint_kind(group.first.run.selected)
+    if own is None or checkpoint_kind(rivals[0].first.run.selected) is None:
+        return rivals[0]
+    return next(other for other in rivals if checkpoint_kind(other.first.run.selected) == own)
 
 
 def mismatches(group: Group, reference: Group) -> list[str]:
-    """Return "eps 0.3, not 0.2" for all in which a row cannot be compared with the first one of its attack."""
+    """Return "eps 0.3, not 0.2" for all in which a row cannot be compared with its first one."""
     ours, theirs = group.first, reference.first
     found = [
         f"{name} {word(ours)}, not {word(theirs)}"

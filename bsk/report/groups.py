@@ -152,6 +152,11 @@ def settings(run: Run) -> str:
     return _key([*parts, _flags(run)])
 
 
+def checkpoint_kind(selected: str | None) -> str | None:
+    """Return "best ema" for "best ema 0.999": the epoch, and whether its weights are averaged, however slowly."""
+    return " ".join(selected.split()[:2]) if selected else None
+
+
 def without_seed(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return an attack's parameters without the seed of its random draws."""
     return {key: value for key, value in parameters.items() if key != "seed"}

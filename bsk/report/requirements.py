@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from bsk.errors import UsageError, nearest
 from bsk.report.comparison import COLUMNS, Row
+from bsk.report.tables import FACTS
+from bsk.report.words import plain
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -45,8 +47,8 @@ def parse(text: str) -> Requirement:
 def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
     """Return a line for each way in which the rows do not meet it; none: they do.
 
-    A term without a row stands for every row of the table, and must hold for each; NAME@ATTACK.COLUMN tells rows of
-    one name apart.
+    A term without a row stands for every row of the table, and must hold for each. Rows of one name are told apart by
+    what the table says of them, NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN, in any order.
 
     Raises:
         UsageError: a row or column is unknown, ambiguous or empty.
@@ -100,10 +102,18 @@ def _value(term: str, row: Row, rows: Sequence[Row], requirement: Requirement) -
 
 
 def _row(name: str, rows: Sequence[Row], said: str) -> Row:
-    named = [row for row in rows if name in (row["name"], f"{row['name']}@{row['attack']}")]
+    named = [row for row in rows if _is_named(row, name)]
     if not named:
         raise UsageError(f"{said}: no such row; {nearest(name, list(dict.fromkeys(str(row['name']) for row in rows)))}")
     if len(named) > 1:
-        attacks = ", ".join(f"{row['name']}@{row['attack']}" for row in named)
-        raise UsageError(f"{said}: stands for {len(named)} rows; write one of {attacks}")
+        telling = [fact for fact in FACTS if len({plain(row[fact]) for row in named}) > 1]
+        longer = ["@".join([str(row["name"]), *(plain(row[fact]) for fact in telling)]) for row in named]
+        raise UsageError(f"{said}: stands for {len(named)} rows; write one of {', '.join(longer)}")
     return named[0]
+
+
+def _is_named(row: Row, name: str) -> bool:
+    """Return whether the name is the row's own, with any of its facts after it."""
+    own = str(row["name"])
+    facts = name.removeprefix(own).split("@")
+    return name.startswith(own) and not facts[0] and {*facts[1:]} <= {plain(row[fact]) for fact in FACTS}

@@ -11,6 +11,7 @@ import numpy as np
 from bsk.errors import UsageError, nearest
 from bsk.files.records import dumps
 from bsk.report.comparison import COLUMNS, Row, Value, cost_in_passes
+from bsk.report.groups import checkpoint_kind
 from bsk.report.words import duration, estimate, many, plain, probability
 
 WIDTH = 100  # of a terminal's table, where that is possible
@@ -119,14 +120,20 @@ def caption(rows: Sequence[Row]) -> str:
     if _values(rows, "robust_sd"):
         legend.append("sd over seeds")
     if _values(rows, "difference"):
-        first = "the first row of the same attack" if "attack" in varying(rows) else "the first row"
-        legend.append(f"difference to {first}" + _tests(rows))
+        legend.append(f"difference to {_first(rows)}" + _tests(rows))
     if _values(rows, "pareto"):
         legend.append("* no other row beats it in both robust accuracy and passes")
     if _is_beside(rows):
         legend.append("time by that of the first row; the paper's own numbers beside")
     titles = [f"{title}: " for title in _values(rows, "title")]
     return "".join(titles) + "; ".join(filter(None, [shared(rows), *legend]))
+
+
+def _first(rows: Sequence[Row]) -> str:
+    kinds = {checkpoint_kind(str(selected)) for selected in _values(rows, "selected")} if rows[0]["selected"] else ()
+    same = {"attack": "attack" in varying(rows), "kind of checkpoint": len(kinds) > 1}
+    told = " and ".join(fact for fact, needed in same.items() if needed)
+    return f"the first row of the same {told}" if told else "the first row"
 
 
 def _tests(rows: Sequence[Row]) -> str:

@@ -207,11 +207,29 @@ def test_fewer_seeds_of_natural_than_of_robust_are_said(make: Make, place: Make)
     assert rows[0]["note"] == "natural over 1 seed(s)"
 
 
-def test_best_and_last_are_different_rows(make: Make, place: Make) -> None:
-    last = {**make("bs", 1, correct="1110000000"), "selected": "last", "checkpoint_sha256": "last"}
-    rows, notices = compare(place([make("bs", 1), last]))
-    assert [row["selected"] for row in rows] == ["best", "last"] and rows[1]["difference"] == pytest.approx(-0.4)
-    assert notices == []
+def of_kind(record: Any, selected: str) -> Any:
+    return {**record, "selected": selected, "checkpoint_sha256": f"{record['checkpoint_sha256']} {selected}"}
+
+
+def test_each_kind_of_checkpoint_is_compared_with_the_first_of_its_own(make: Make, place: Make) -> None:
+    kinds = ("best", "last", "best ema 0.999", "last ema 0.999")
+    records = [of_kind(make(method, 1), kind) for method in ("fast-at", "bs") for kind in kinds]
+    rows, notices = compare(place([*records, of_kind(make("bs", 1, correct="1110000000"), "best ema 0.9")]))
+    assert [row["selected"] for row in rows] == [*kinds, *kinds, "best ema 0.9"]
+    assert [row["difference"] for row in rows] == pytest.approx([None] * 4 + [0.2] * 4 + [-0.2])
+    assert all(row["p"] is not None and row["note"] is None for row in rows[4:]) and notices == []
+    assert "; difference to the first row of the same kind of checkpoint, p by" in render(rows, "markdown")
+    slower, _ = compare(place([of_kind(make("bs", 1), f"best ema 0.{nines}") for nines in ("99", "999")]))
+    assert slower[1]["difference"] == 0 and "; difference to the first row, p by" in render(slower, "markdown")
+
+
+def test_networks_without_a_kind_of_checkpoint_are_compared_with_the_very_first(make: Make, place: Make) -> None:
+    last, foreign = of_kind(make("bs", 1), "last"), {**make("bs", 2), "method": "foreign", "selected": None}
+    rows, _ = compare(place([make("fast-at", 1), foreign, last]))
+    assert [row["difference"] for row in rows] == [None, pytest.approx(0.1), None]
+    rows, _ = compare(place([foreign, make("fast-at", 1), last]))
+    assert [row["difference"] for row in rows] == [None, pytest.approx(-0.1), pytest.approx(0.1)]
+    assert "; difference to the first row, p by" in render(rows, "markdown")
 
 
 def test_epochs_chosen_on_test_images_are_never_mixed_with_others(make: Make, place: Make) -> None:
@@ -226,8 +244,7 @@ def test_epochs_chosen_on_test_images_are_never_mixed_with_others(make: Make, pl
         ("fast-at", "best-on-test", 2),
         ("bs", "best-on-test", 2),
     ]
-    assert [row["note"] for row in rows] == [None, *["epoch best-on-test, not best"] * 2]
-    assert rows[2]["difference"] is None
+    assert [row["difference"] for row in rows] == [None, None, pytest.approx(0.1)]
     assert notices == ["rows of different epoch (best, best-on-test) are not compared with one another"]
     for format in ("table", "markdown", "latex", "tsv", "jsonl"):
         assert render(rows, format).count("best-on-test") >= 2

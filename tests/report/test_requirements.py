@@ -74,6 +74,18 @@ def test_rows_of_one_name_are_told_apart_by_their_attack() -> None:
         failures(parse("bs.robust > 0"), rows)
 
 
+def test_rows_of_one_name_are_told_apart_by_all_that_the_table_says_of_them() -> None:
+    kinds = ("best", "last", "best ema 0.999")
+    rows = [row("bs", 0.1 * n, selected=kind, eps=8 / 255) for n, kind in enumerate(kinds, 1)]
+    assert failures(parse("bs@pgd-20@best ema 0.999.robust - bs@last@pgd-20.robust > 0.09"), rows) == []
+    assert failures(parse("bs@8/255@best.robust < 0.11"), rows) == []
+    with pytest.raises(UsageError, match="stands for 3 rows; write one of bs@best, bs@last, bs@best ema 0.999$"):
+        failures(parse("bs@pgd-20.robust > 0"), rows)
+    with pytest.raises(UsageError, match="no such row; known: bs"):
+        failures(parse("bs@pgd-50@last.robust > 0"), rows)
+    assert failures(parse("a@b@last.robust > 0"), [row("a@b", 0.5, selected="last"), row("a", 0.5)]) == []
+
+
 def test_pareto_by_hand(make: Make, place: Make) -> None:
     """Robust accuracy 2, 3, 3, 1 of 4 for 10, 20, 30, 10 passes: only the first two are not beaten."""
     costs = {"a": ("1100", 10), "b": ("1110", 20), "c": ("1101", 30), "d": ("0001", 10)}
