@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ NOT_SETTINGS = {  # they make no other method
     "log_divergence",
     "ema",  # `selected` says it, of the average; the trained weights are the same without it
 }
+_BESIDE = re.compile(r"\.(last|ema|ema-last)(?=\.safetensors$)")  # of F.ema.safetensors, which the log of F tells of
 OWN_COLUMNS = {"method", "model", "dataset"}  # never part of a name
 
 
@@ -191,8 +193,8 @@ def _completed(run: Run, finished: Mapping[str, Run], cut: Mapping[str, Training
         log = finished[run.sha256]
         costs = {key: getattr(log, key) for key in ("seconds", "forward_passes", "backward_passes")}
         return replace(run, **{key: value for key, value in costs.items() if getattr(run, key) is None})
-    checkpoint = run.checkpoint.replace(".last.safetensors", ".safetensors")
-    return replace(run, interrupted=interruption(cut[checkpoint])) if checkpoint in cut else run
+    trained = next((cut[name] for name in (run.checkpoint, _BESIDE.sub("", run.checkpoint)) if name in cut), None)
+    return replace(run, interrupted=interruption(trained)) if trained else run
 
 
 def _same_result(old: Evaluation, new: Evaluation) -> bool:

@@ -293,6 +293,16 @@ def test_an_evaluated_checkpoint_of_an_interrupted_training_has_its_own_row(
     assert any(notice.startswith("runs/bs-2.safetensors: interrupted") for notice in notices)
 
 
+@pytest.mark.parametrize("which", ["last", "ema", "ema-last"])
+def test_what_lies_beside_the_checkpoint_of_an_interrupted_training_is_interrupted_too(
+    make: Make, make_log: Make, place: Make, which: str
+) -> None:
+    beside = {"selected": which, "checkpoint_sha256": None}
+    records = [{**make("bs", s), "checkpoint": f"runs/bs-{s}.{which}.safetensors", **beside} for s in (1, 2)]
+    rows, _ = compare(place(records) + place(make_log("bs", 2, epochs=7, end=False), "b.jsonl"))
+    assert [(row["seeds"], row["note"]) for row in rows] == [(1, None), (1, "interrupted at epoch 7 of 15")]
+
+
 def test_a_resumed_log_is_one_training(make_log: Make, place: Make) -> None:
     first, again = make_log("bs", 1, epochs=7, end=False), make_log("bs", 1)
     (row,), notices = compare(place([*first, again[0], *again[8:]]))
