@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -58,6 +60,22 @@ def traced() -> Iterator[None]:
     trace = sys.gettrace()
     yield
     sys.settrace(trace)
+
+
+@pytest.fixture
+def full_at() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """No file grows beyond so many bytes, as if the disk were full: a write is short first, and then fails."""
+
+    @contextlib.contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @dataclass(frozen=True)

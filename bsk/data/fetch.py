@@ -13,14 +13,14 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedRandom
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from bsk.data.archive import foreign
 from bsk.data.contents import Progress
 from bsk.errors import InputError, UsageError
-from bsk.files.atomic import naming_the_file
+from bsk.files.atomic import appending, naming_the_file, sync, write_all
 from bsk.version import VERSION
 
 SCHEMES = ("https",)
@@ -67,6 +67,7 @@ def download(url: str, target: Path, *, md5: str | None = None, progress: Progre
         with naming_the_file(target):
             os.fsync(file.fileno())
             os.replace(part, target)
+            sync(target.parent)
             attempt.tag.unlink(missing_ok=True)
 
 
@@ -85,7 +86,7 @@ class _Attempt:
     """What stays the same over the requests of one download."""
 
     url: str
-    file: BufferedRandom
+    file: FileIO
     tag: Path
     md5: str | None
     progress: Progress | None
@@ -96,12 +97,9 @@ class _Attempt:
 
 
 @contextlib.contextmanager
-def _locked(part: Path) -> Iterator[BufferedRandom]:
+def _locked(part: Path) -> Iterator[FileIO]:
     """Open the part file for this process alone."""
-    with contextlib.ExitStack() as stack:
-        with naming_the_file(part):
-            part.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(part.open("ab+"))
+    with appending(part) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -152,8 +150,7 @@ def _ask(attempt: _Attempt, have: int) -> bool:
                 advice = "give a file with --from"
                 raise InputError(f"{attempt.url}: the server sent a web page, expected an archive; {advice}")
             with naming_the_file(attempt.tag.with_suffix("")):
-                attempt.file.write(block)
-                attempt.file.flush()
+                write_all(attempt.file, block)
             have += len(block)
             if attempt.progress:
                 attempt.progress(have, total)

@@ -9,7 +9,9 @@ import glob
 import os
 import tempfile
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
+from typing import IO
 
 from bsk.errors import InputError
 
@@ -19,13 +21,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it becomes `path`, otherwise it is removed.
 
     The file and its folder are synced before and after the rename, so that a file with its final name is
-    whole even after a power cut. Parent folders are made.
+    whole even after a power cut. Parent folders are made, and synced.
 
     Raises:
         InputError: the folder cannot be written, or the disk is full; whatever stood at `path` still stands.
     """
     with naming_the_file(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _sweep(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         temporary = Path(name)
@@ -33,9 +35,9 @@ def replacing(path: Path) -> Iterator[Path]:
             fcntl.flock(handle, fcntl.LOCK_EX)  # it says that somebody is writing
             yield temporary
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
-            _sync(temporary)
+            sync(temporary)
             os.replace(temporary, path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
             os.close(handle)
@@ -60,7 +62,7 @@ def _locked(path: Path) -> int:
     """Return the open lock file, locked, and still the one that has the name."""
     while True:
         with naming_the_file(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             fcntl.flock(handle, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):  # removed by who held it
@@ -78,6 +80,40 @@ def _sweep(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def appending(path: Path) -> Iterator[FileIO]:
+    """Open a file to read it and write at its end, which is made where there is none, its folders too.
+
+    It has no buffer: what a full disk has not taken would be tried again when it is closed. A new name is synced in
+    its folder, as that of a file that a process made just before it died.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        with naming_the_file(path):
+            make_folder(path.parent)
+            file = stack.enter_context(FileIO(path, "a+"))
+            if not os.fstat(file.fileno()).st_size:
+                sync(path.parent)
+        yield file
+
+
+def write_all(file: IO[bytes], content: bytes) -> None:
+    """Write all bytes to a file without a buffer, which may take a part of them at a time."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those around it, and sync their names."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync(each.parent)
+
+
+@contextlib.contextmanager
 def naming_the_file(path: Path) -> Iterator[None]:
     """Turn an `OSError` while writing `path` into one line that names it and the next step."""
     try:
@@ -92,7 +128,8 @@ def naming_the_file(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot write: {error.strerror or error}; {advice}") from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the content of a file, or the names in a folder, outlast a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bsk.files.atomic import naming_the_file, replacing
+from bsk.files.atomic import make_folder, naming_the_file, replacing
 from bsk.files.headers import head
 from bsk.files.records import SCHEMA
 
@@ -29,7 +29,7 @@ class Bulk:
     def __enter__(self) -> Bulk:
         """Open the file without a name."""
         with naming_the_file(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._file = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 - closed in __exit__
         return self
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bsk.errors import InputError
-from bsk.files.atomic import naming_the_file
+from bsk.files.atomic import appending, naming_the_file, write_all
 
 SCHEMA = 1
 BEST_ON_TEST = "best-on-test"  # a record's `selected`: an epoch chosen on test images, as the paper's are
@@ -44,15 +44,13 @@ def append(path: Path, record: Record) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    with naming_the_file(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            write_line(file, record)
+    with naming_the_file(path), appending(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_line(file, record)
 
 
 def write_line(file: IO[bytes], record: Record) -> None:
-    """Write one record at the end of an open binary file, after cutting off a torn last line.
+    """Write one record at the end of a file that is `appending`, after cutting off a torn last line; synced.
 
     A last record that only lacks its newline gets it; a file that is no JSONL stays as it is.
     """
@@ -67,8 +65,7 @@ def write_line(file: IO[bytes], record: Record) -> None:
     file.truncate(end)
     file.seek(end)
     try:
-        file.write(line)
-        file.flush()
+        write_all(file, line)
         os.fsync(file.fileno())
     except OSError:
         file.truncate(end)  # a full disk leaves no half line behind

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
 from bsk.errors import InputError
 from bsk.files import checkpoints, records
-from bsk.files.atomic import naming_the_file
+from bsk.files.atomic import appending, naming_the_file
 from bsk.files.checkpoints import MODEL
 from bsk.files.headers import load_header
 from bsk.files.records import BEST_ON_TEST, LATER_FLAGS
@@ -97,7 +98,7 @@ class Outputs:
             return
         self._log.seek(0)
         length = 0
-        for line in self._log:
+        for line in BytesIO(self._log.read()):  # the log itself has no buffer
             record = next(records.parse([line], str(log_path(self.checkpoint))), {})
             told = record.get("kind") == "alarm" and record.get("step", 0) <= looked
             ahead = record.get("epoch", 0) > epochs and not told
@@ -171,11 +172,7 @@ def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
     Raises:
         InputError: another training writes it, or it cannot be written.
     """
-    path = log_path(checkpoint)
-    with naming_the_file(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab+")
-    with file:
+    with appending(log_path(checkpoint)) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

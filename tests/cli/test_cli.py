@@ -212,6 +212,11 @@ def test_a_full_disk_loses_nothing(call, toy: Path, tmp_path: Path) -> None:
         line = call("train", "--data", toy, *TRAIN, "--model", "cnn-32", "--out", small / "m.safetensors", check=3)
         assert "cannot write" in line.stderr.splitlines()[-1] and "Traceback" not in line.stderr
         assert not (small / "m.safetensors").exists() and not list(small.glob(".*"))
+        (small / "m.jsonl").unlink()
+        (small / "filler").write_bytes(bytes(64 << 10))
+        line = call("train", "--data", toy, *TRAIN, "--out", small / "m.safetensors", check=3).line
+        assert "m.jsonl: cannot write: No space left on device; free some space" in line
+        assert (small / "m.jsonl").read_bytes() == b""
     finally:
         subprocess.run(["umount", str(small)], check=True)
 

@@ -128,6 +128,16 @@ def test_a_later_run_goes_on_with_the_part_file(site: Site, tmp_path: Path) -> N
     assert left(tmp_path) == ["x.bin"]
 
 
+def test_a_full_disk_keeps_what_came(full_at, site: Site, tmp_path: Path) -> None:
+    site.contents["/x.bin"] = CONTENT + b"the end"
+    with full_at(len(CONTENT)), pytest.raises(InputError, match=r"x.bin.part: cannot write: File too large; choose"):
+        download(f"{site.url}/x.bin", tmp_path / "x.bin")
+    assert (tmp_path / "x.bin.part").read_bytes() == CONTENT
+    download(f"{site.url}/x.bin", tmp_path / "x.bin")
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT + b"the end"
+    assert site.asked[-1]["Range"] == f"bytes={len(CONTENT)}-"
+
+
 @pytest.mark.parametrize("change", ["content", "no ranges", "no validator"])
 def test_pieces_of_two_versions_are_never_joined(site: Site, tmp_path: Path, change: str) -> None:
     site.contents["/x.bin"], site.cut_after = CONTENT, [300_000, 0, 0, 0]

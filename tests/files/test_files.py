@@ -80,6 +80,34 @@ def test_a_torn_last_line_is_tolerated_and_cut_off_by_the_next(tmp_path: Path) -
     assert path.read_bytes() == b'{"a": 1}\n{"d": 4}\n'
 
 
+@pytest.mark.parametrize("room", [0, 1, 9, 10, 30])
+def test_a_full_disk_leaves_no_half_line_and_is_one_line(full_at, tmp_path: Path, room: int) -> None:
+    path = tmp_path / "log.jsonl"
+    records.append(path, {"a": 1})
+    for line in (b"", b'{"torn": '):
+        with path.open("ab") as file:
+            file.write(line)
+        with full_at(9 + room), pytest.raises(InputError, match="log.jsonl: cannot write: File too large"):
+            records.append(path, {"b": "x" * 30})
+        assert path.read_bytes() == b'{"a": 1}\n'
+    records.append(path, {"c": 3})
+    assert records.read(path) == [{"a": 1}, {"c": 3}]
+
+
+def test_the_folders_of_a_new_file_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    path = tmp_path / "runs" / "deep" / "log.jsonl"
+    records.append(path, {"a": 1})
+    assert {str(each) for each in (path, *list(path.parents)[:3])} == set(synced)
+    synced.clear()
+    records.append(path, {"b": 2})
+    assert synced == [str(path)]
+    with replacing(tmp_path / "other" / "file") as temporary:
+        temporary.write_text("whole")
+    assert str(tmp_path) in synced and str(tmp_path / "other") in synced
+
+
 @pytest.mark.parametrize(
     "line", [b"[1]\n", b"{\n", b'{"a": NaN}\n', b'{"a": 1, "a": 2}\n', b"\xff\n", b"[" * 100_000 + b"\n"]
 )
