@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from bsk.errors import InputError
-from bsk.files.records import SCHEMA, parse
+from bsk.files.records import SCHEMA, decode, parse, reason
 
 KEY = "bsk"  # the one metadata key: several would be written in random order
-HEADER_LIMIT = 1 << 24  # bytes of header that are still believed
+HEADER_LIMIT = 1 << 22  # bytes of header that are still believed; as objects they can be 25 times as much
 AGAIN = "give one that bsk wrote"
 BYTES = {"U8": 1, "I64": 8, "F32": 4}  # of a number of the types that are streamed
 
@@ -27,7 +28,7 @@ def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> 
         InputError: the file is missing, torn, not of bsk, of another kind or of another schema.
     """
     with opening(path, again):
-        _check_size(path, again)
+        check_head(path, again)
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(KEY)
     if text is None:
@@ -61,6 +62,38 @@ def tensor_start(path: Path, name: str) -> int:
         return 8 + length + int(json.loads(file.read(length))[name]["data_offsets"][0])
 
 
+def check_head(path: Path, again: str = AGAIN) -> None:
+    """Refuse a head that the library would believe: too long, with a name twice, or with a shape beyond reason.
+
+    Raises:
+        InputError: it is one of these. What the library refuses itself is left to it.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length <= HEADER_LIMIT else b""
+        size = file.seek(0, os.SEEK_END)
+    wrong = f"a header of {length} bytes" if length > HEADER_LIMIT else None
+    if len(text) == length > 0:  # it is not torn
+        wrong = _hostile(text, size)
+    if wrong:
+        raise InputError(f"{path}: not a whole safetensors file ({wrong}); {again}")
+
+
+def _hostile(text: bytes, size: int) -> str | None:
+    """Return what is wrong with the JSON of a head in a file of so many bytes."""
+    try:
+        entries = decode(text)
+    except (ValueError, RecursionError) as error:
+        return reason(error)
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        # A tensor with a 0 among its sizes has no bytes, so that nothing bounds the others.
+        if isinstance(shape, list) and any(isinstance(each, int) and each > size for each in shape):
+            return f"{name[:40]!r} of shape {str(shape)[:40]}"
+    return None
+
+
 @contextlib.contextmanager
 def opening(path: Path, again: str = AGAIN) -> Iterator[None]:
     """Turn what goes wrong while reading a safetensors file into one line."""
@@ -88,11 +121,3 @@ def check_replaceable(path: Path, kind: str, force: bool) -> None:
             load_header(path, kind)
         except InputError as error:
             raise InputError(f"{path}: exists and is no {kind} file; choose another --out, or --force") from error
-
-
-def _check_size(path: Path, again: str) -> None:
-    """Refuse an absurd header before the library reads it."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > HEADER_LIMIT:
-        raise InputError(f"{path}: not a whole safetensors file (a header of {length} bytes); {again}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -115,15 +116,28 @@ def parse(lines: Iterable[bytes], name: str) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line, object_pairs_hook=_unique, parse_constant=_not_finite)
+            record = decode(line)
             if not isinstance(record, dict):
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as error:
             if not line.endswith(b"\n"):
                 return
-            reason = str(error).split(":")[0] or "too deep"
-            raise InputError(f"{name}:{number}: not a JSON record ({reason}); remove the line") from error
+            raise InputError(f"{name}:{number}: not a JSON record ({reason(error)}); remove the line") from error
         yield record
+
+
+def decode(text: bytes) -> Any:
+    """Return what JSON says that other people wrote.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON of finite numbers with unique keys; `reason` has it on one line.
+    """
+    return json.loads(text, object_pairs_hook=_checked)
+
+
+def reason(error: Exception) -> str:
+    """Return why text is not JSON, without the place in it."""
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def sha256(path: Path) -> str:
@@ -139,12 +153,19 @@ def sha256(path: Path) -> str:
         raise InputError(f"{path}: cannot read: {error.strerror}; check the path") from error
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> Record:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("a key stands twice")
+def _checked(pairs: list[tuple[str, Any]]) -> Record:
+    record: Record = {}
+    for key, value in pairs:
+        if key in record:
+            raise ValueError(f"{key[:40]!r} stands twice")
+        if not _is_finite(value):  # here, where its name is known
+            raise ValueError(f"{key[:40]!r}: not a finite number")
+        record[key] = value
     return record
 
 
-def _not_finite(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+def _is_finite(value: object) -> bool:
+    """Whether there is no NaN or infinity in it, which `1e999` is too; an object inside has been looked at."""
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bsk.errors import InputError
+from bsk.files.headers import check_head
 
 # Keys under which training scripts keep the state dict, and names that wrapping modules put before all keys.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
@@ -33,7 +34,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a file of weights; {AGAIN}")
     try:
-        found: object = load_file(path) if path.suffix.lower() == ".safetensors" else _torch_load(path)
+        found = _safetensors(path) if path.suffix.lower() == ".safetensors" else _torch_load(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check --weights") from error
     except OSError as error:
@@ -53,6 +54,11 @@ def stripped(tensors: Mapping[str, Tensor], prefixes: Iterable[str] = PREFIXES) 
     while prefix := next((p for p in known if result and all(name.startswith(p) for name in result)), None):
         result = {name.removeprefix(prefix): tensor for name, tensor in result.items()}
     return result
+
+
+def _safetensors(path: Path) -> object:
+    check_head(path, AGAIN)
+    return load_file(path)
 
 
 def _torch_load(path: Path) -> object:

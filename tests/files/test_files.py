@@ -116,6 +116,23 @@ def test_a_whole_line_that_is_no_record_is_named(line: bytes) -> None:
         list(records.parse([b'{"fine": 1}\n', line], "log"))
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"a": {"b": NaN}}', "'b': not a finite number"),
+        (b'{"a": 1, "beta": 1e999}', "'beta': not a finite number"),
+        (b'{"a": [1, [2, -1e999]]}', "'a': not a finite number"),
+        (b'{"a: b": Infinity}', "'a: b': not a finite number"),
+        (b'{"k": 1, "k": 1}', "'k' stands twice"),
+        (b'{"a\\n": 1, "a\\n": 1}', r"'a\n' stands twice"),
+    ],
+)
+def test_a_value_that_is_not_json_is_named_with_its_field(line: bytes, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        list(records.parse([line + b"\n"], "log"))
+    assert str(error.value) == f"log:1: not a JSON record ({said}); remove the line"
+
+
 def test_numbers_that_json_has_not_are_never_written() -> None:
     with pytest.raises(ValueError, match="Out of range"):
         records.dumps({"loss": float("nan")})
@@ -147,4 +164,29 @@ def test_a_header_that_is_not_ours_is_one_line(tmp_path: Path, metadata, said: s
     save_file({"w": torch.zeros(2)}, tmp_path / "m.safetensors", metadata=metadata)
     with pytest.raises(InputError) as error:
         load_header(tmp_path / "m.safetensors", "model")
+    assert said in str(error.value) and "m.safetensors" in str(error.value) and "\n" not in str(error.value)
+
+
+def tensor(shape: list[int], end: int) -> str:
+    return json.dumps({"dtype": "F32", "shape": shape, "data_offsets": [0, end]})
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (f'{{"w": {tensor([2], 8)}, "w": {tensor([2], 8)}}}', "'w' stands twice"),
+        (f'{{"__metadata__": {{"bsk": "{{}}", "bsk": "x"}}, "w": {tensor([2], 8)}}}', "'bsk' stands twice"),
+        (f'{{"w": {tensor([2], 8)}, "empty": {tensor([0, 2**62, 4], 0)}}}', "'empty' of shape [0, 4611686018427387904"),
+        (f'{{"w": {tensor([2], 8)}, "empty": {tensor([0, -1], 0)}}}', "not a whole safetensors file"),
+        (f'{{"w": {tensor([2], 8)}, "x": [1]}}', "not a whole safetensors file"),
+        ('{"__metadata__": {"bsk": 1e999}}', "'bsk': not a finite number"),
+        ("[]", "not a whole safetensors file"),
+    ],
+)
+def test_a_head_that_is_hostile_is_one_line(tmp_path: Path, head: str, said: str) -> None:
+    path = tmp_path / "m.safetensors"
+    packed = head.encode() + b" " * (-len(head) % 8)
+    path.write_bytes(len(packed).to_bytes(8, "little") + packed + bytes(8))
+    with pytest.raises(InputError) as error:
+        load_header(path, "model")
     assert said in str(error.value) and "m.safetensors" in str(error.value) and "\n" not in str(error.value)

@@ -348,6 +348,15 @@ def test_files_that_are_missing_or_torn(tmp_path: Path) -> None:
         one_line(refused.value, str(tmp_path / name))
 
 
+def test_a_tensor_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    entry = '"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}'
+    head = f"{{{entry}, {entry}}}".encode()
+    (tmp_path / "w.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(8))
+    with pytest.raises(InputError, match="'w' stands twice") as refused:
+        load_weights(tmp_path / "w.safetensors")
+    one_line(refused.value, str(tmp_path / "w.safetensors"))
+
+
 def test_names_and_shapes_that_do_not_fit_are_named(tmp_path: Path) -> None:
     def refusal(state: State, model: str = "wrn-10-1") -> str:
         with pytest.raises(InputError) as refused:
