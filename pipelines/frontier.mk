@@ -1,6 +1,6 @@
-# What a budget of training buys: each fast method for as many epochs as fit into 16, 48 and 160 passes of every training
-# image, forward and backward counted alike (methods table: bs has 4F + 4B, so 2, 6 and 20 epochs), with averaged weights.
-# Ten steps do not fit into 16 passes: at and trades have one epoch there. The middle budget also by autoattack.
+# What a budget of training buys: each fast method for the whole number of epochs nearest to 16, 48 and 160 passes of every
+# training image, forward and backward counted alike (bs has 4F + 4B, so 2, 6 and 20 epochs), with averaged weights. Ten
+# steps do not fit into 16 passes: at and trades have one epoch there. The middle budget also by autoattack.
 frontier.weights := .ema
 frontier.evaluate := --attack natural,screen $(if $(filter small,$(SCALE)),--limit 1000)
 budget.weights := .ema
