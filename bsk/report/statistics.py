@@ -214,8 +214,9 @@ def half_width(x: NDArray[np.generic], confidence: float = 0.95) -> float:
     belong to each, by t of k - 1 degrees and by the normal z, are added as squares; it is never less than that of new
     images alone, z sqrt(I / kn), where I counts as at least E. With one seed: z times the standard error over images.
 
-    In the simulations of the tests its intervals hold the truth in at least 94 of 100 tables. One t quantile for the
-    whole variance, with Satterthwaite's degrees of freedom, would often be narrower and not keep that.
+    In the simulations of the tests its intervals hold the truth in at least 94 of 100 tables, and where two or three
+    seeds differ little in up to 99.5: it is conservative. One t quantile for the whole variance, with Satterthwaite's
+    degrees of freedom, would often be narrower and not keep that.
 
     Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Howe (1974), "Approximate confidence
     limits on the mean of X + Y", JASA 69.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -136,24 +136,6 @@ def test_interval_holds_the_mean_and_ignores_the_order(seed: int, p: float, k: i
     assert accuracy_interval(shuffled) == pytest.approx((low, high), abs=1e-9)
 
 
-def simulated(random: np.random.Generator, k: int, n: int, by_image: float, by_seed: float) -> np.ndarray:
-    """Outcomes of a probit model: images differ in difficulty, seeds in skill, the rest is chance."""
-    score = 1 + by_image * random.standard_normal((1, n)) + by_seed * random.standard_normal((k, 1))
-    return np.asarray(random.random((k, n)) < stats.norm.cdf(score))
-
-
-def paired(random: np.random.Generator, k: int, n: int, by_seed: float) -> Any:
-    """Draws of paired differences of two methods that are equally good, but not on every image."""
-
-    def draw() -> np.ndarray:
-        shared = 2 * random.standard_normal((1, n))
-        scores = (shared + random.standard_normal((1, n)) + by_seed * random.standard_normal((k, 1)) for _ in range(2))
-        a, b = (random.random((k, n)) < stats.norm.cdf(1 + score) for score in scores)
-        return a.astype(int) - b.astype(int)
-
-    return draw
-
-
 def outcomes(
     random: np.random.Generator, tables: int, shape: tuple[int, int, int], by_seed: float, p: Sequence[float] = (0.5,)
 ) -> Iterator[np.ndarray]:
@@ -173,60 +155,64 @@ def less_the_first(x: np.ndarray) -> np.ndarray:
     return x[1:].astype(int) - x[:1]
 
 
+def coverage(interval: Any, tables: Iterable[np.ndarray], truth: float) -> float:
+    """How many of the intervals of simulated tables hold the truth."""
+    return float(np.mean([low <= truth <= high for low, high in map(interval, tables)]))
+
+
 TABLES = 2000
 
 
-def coverage(interval: Any, draw: Any, truth: float, tables: int = TABLES) -> float:
-    """How many of the intervals of simulated tables hold the truth."""
-    found = (interval(draw()) for _ in range(tables))
-    return sum(low <= truth <= high for low, high in found) / tables
-
-
 def test_intervals_of_one_network_hold_the_truth_in_95_of_100_tables() -> None:
-    random = np.random.default_rng(0)
-    truth = stats.norm.cdf(1 / math.sqrt(1 + 2**2))
-    assert 0.94 <= coverage(accuracy_interval, lambda: simulated(random, 1, 1000, 2, 0), truth) <= 0.96
-    draw = paired(random, 1, 1000, 0.0)
-    assert 0.94 <= coverage(difference_interval, draw, 0) <= 0.96
-    assert 0.94 <= coverage(lambda x: bootstrap_interval(x, resamples=1000), draw, 0) <= 0.96
+    tables = list(outcomes(np.random.default_rng(0), TABLES, (2, 1, 1000), 0, [0.66]))
+    assert 0.94 <= coverage(accuracy_interval, (x[0] for x in tables), 0.66) <= 0.96
+    differences = [less_the_first(x)[0] for x in tables]
+    assert 0.94 <= coverage(difference_interval, differences, 0) <= 0.96
+    assert 0.94 <= coverage(lambda x: bootstrap_interval(x, resamples=1000), differences, 0) <= 0.96
 
 
 @pytest.mark.parametrize(("k", "by_seed"), [(3, 0.05), (3, 0.3), (10, 0.1)])
 def test_the_t_interval_between_methods_holds_the_truth_in_95_of_100_tables(k: int, by_seed: float) -> None:
     """On these images: a method's advantage on each stays, only the seeds are new."""
     random = np.random.default_rng(1)
-    images = random.standard_normal((2, 1, 400))
+    images = random.standard_normal((2, 1, 400), dtype=np.float32)
 
     def draw() -> np.ndarray:
-        a, b = (random.random((k, 400)) < stats.norm.cdf(i + by_seed * random.standard_normal((k, 1))) for i in images)
-        return a.astype(int) - b.astype(int)
+        skill = by_seed * random.standard_normal((2, k, 1), dtype=np.float32)
+        x = images + skill + random.standard_normal((2, k, 400), dtype=np.float32) > 0
+        return less_the_first(x)[0]
 
     p = stats.norm.cdf(images / math.sqrt(1 + by_seed**2)).mean(axis=2).ravel()
-    assert 0.94 <= coverage(seed_interval, draw, p[0] - p[1], 4000) <= 0.96
+    assert 0.94 <= coverage(seed_interval, (draw() for _ in range(2 * TABLES)), p[1] - p[0]) <= 0.96
 
 
-@pytest.mark.parametrize(("k", "n", "by_seed"), [(3, 400, 0.0), (3, 400, 0.1), (3, 2000, 0.3), (10, 400, 0.1)])
-def test_intervals_over_images_and_seeds_hold_the_truth_at_least_as_often(k: int, n: int, by_seed: float) -> None:
-    """Between new seeds alone and new images alone, where they are exact, they are somewhat too wide."""
-    random = np.random.default_rng(2)
-    truth = stats.norm.cdf(1 / math.sqrt(1 + 2**2 + by_seed**2))
-    assert 0.94 <= coverage(accuracy_interval, lambda: simulated(random, k, n, 2, by_seed), truth, 1000) <= 0.99
-    assert 0.94 <= coverage(difference_interval, paired(random, k, n, by_seed), 0, 1000) <= 0.995
+@pytest.mark.parametrize(
+    ("k", "n", "by_seed", "most"),
+    [
+        (2, 400, 0.0, 0.995),
+        (3, 400, 0.0, 0.99),
+        (3, 400, 0.1, 0.99),
+        (3, 2000, 0.3, 0.97),
+        (10, 400, 0.1, 0.96),
+    ],
+)
+def test_intervals_over_images_and_seeds_hold_the_truth_at_least_as_often(
+    k: int, n: int, by_seed: float, most: float
+) -> None:
+    """Few seeds that differ little leave open how little; the interval allows for it: too wide, never too narrow."""
+    tables = list(outcomes(np.random.default_rng(2), TABLES, (2, k, n), by_seed, [0.66]))
+    assert 0.94 <= coverage(accuracy_interval, (x[0] for x in tables), 0.66) <= most
+    assert 0.94 <= coverage(difference_interval, (less_the_first(x)[0] for x in tables), 0) <= most
 
 
 def test_what_the_other_readings_would_promise_and_not_keep() -> None:
-    random = np.random.default_rng(0)
-    truth = stats.norm.cdf(1 / math.sqrt(1 + 2**2 + 0.1**2))
-
-    def draw() -> np.ndarray:
-        return simulated(random, 3, 400, 2, 0.1)
-
     def means(x: np.ndarray) -> list[float]:
         return [float(mean) for mean in x.mean(axis=1)]
 
-    assert coverage(lambda x: wilson(x.sum(), x.size), draw, truth, 1000) < 0.85
-    assert coverage(lambda x: t_interval(means(x)), draw, truth, 1000) < 0.90
-    x = draw()
+    tables = [x[0] for x in outcomes(np.random.default_rng(0), TABLES // 2, (1, 3, 400), 0.1, [0.66])]
+    assert coverage(lambda x: wilson(x.sum(), x.size), tables, 0.66) < 0.85
+    assert coverage(lambda x: t_interval(means(x)), tables, 0.66) < 0.90
+    x = tables[0]
     assert np.ptp(rough_accuracy_interval(means(x), 400)) > np.ptp(accuracy_interval(x)), "without outcomes: wider"
 
 
