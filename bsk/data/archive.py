@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from bsk.data.tree import BLOCK, EXPANSION, MEMBERS, ROOM, Tree, admit, reading, refused, too_large
+from bsk.data.tree import BLOCK, MEMBERS, Tree, admit, believable, reading, refused, too_large
 from bsk.errors import InputError
 
 DEPTH = 6  # folders below the one given
@@ -35,7 +35,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
             else:
                 file = stack.enter_context(path.open("rb"))
                 kind = _kind(path, file)
-                most = max(ROOM, EXPANSION * os.fstat(file.fileno()).st_size)
+                most = believable(os.fstat(file.fileno()).st_size)
                 tree = _zip(path, file, most) if kind == "zip" else _tar(path, file, kind, most)
         yield tree
 
@@ -71,7 +71,7 @@ def _folder(path: Path) -> Tree:
                 sizes[(inner / name).as_posix()] = about.st_size
             if len(sizes) > 10 * MEMBERS:
                 raise InputError(f"{path}: more than {10 * MEMBERS} files; give the folder of one dataset")
-    return Tree(str(path), sizes, lambda name: (path / name).open("rb"))
+    return Tree(str(path), sizes, lambda name: (path / name).open("rb"), believable(sum(sizes.values())))
 
 
 def _fail(error: OSError) -> None:
@@ -89,7 +89,7 @@ def _zip(path: Path, file: IO[bytes], most: int) -> Tree:
             del sizes[member.filename]
     if sum(sizes.values()) > most:
         raise too_large(str(path))
-    return Tree(str(path), sizes, archive.open)
+    return Tree(str(path), sizes, archive.open, most)
 
 
 def _tar(path: Path, raw: IO[bytes], kind: str, most: int) -> Tree:
@@ -108,7 +108,7 @@ def _tar(path: Path, raw: IO[bytes], kind: str, most: int) -> Tree:
                 del sizes[member.name]
     while forward.read(BLOCK):
         pass  # on to the end, where gzip has its checksum
-    return Tree(str(path), sizes, lambda name: _Member(file, starts[name], sizes[name]))
+    return Tree(str(path), sizes, lambda name: _Member(file, starts[name], sizes[name]), most)
 
 
 class _Forward:

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bsk.data.contents import Progress
 from bsk.data.order import Images
-from bsk.data.tree import Tree
+from bsk.data.tree import Tree, believable
 from bsk.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # none of these runs anything
@@ -22,6 +22,7 @@ MODES |= {"YCbCr": "RGB", "LAB": "RGB", "RGBX": "RGB", "HSV": "RGB"}
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 FILE = 1 << 26  # bytes of one image file
 AREA = 1 << 26  # pixels of one image
+DECODING = 8  # bytes that a pixel takes while an image is decoded, in Pillow and as an array
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def decode(tree: Tree, name: str, shape: Shape | None, colour: bool = False) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-                mode = _mode(tree.where(name), file, shape)
+                mode = _mode(tree.where(name), file, shape, min(tree.most, believable(len(data))))
                 image = file.convert("RGB" if colour else mode)
             if shape and shape.resize:
                 image = image.resize((shape.width, shape.height), Image.Resampling.BICUBIC)
@@ -63,11 +64,12 @@ def decode(tree: Tree, name: str, shape: Shape | None, colour: bool = False) -> 
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _mode(where: str, image: Image.Image, shape: Shape | None) -> str:
-    """Return L or RGB, if the image is one that can be read at the size asked for."""
+def _mode(where: str, image: Image.Image, shape: Shape | None, most: int) -> str:
+    """Return L or RGB, if the image can be decoded in `most` bytes, and at the size asked for."""
     width, height = image.size
-    if width * height > AREA:
-        raise InputError(f"{where}: {width}x{height} pixels, expected at most {AREA}; make it smaller")
+    area = min(AREA, most // DECODING)
+    if width * height > area:
+        raise InputError(f"{where}: {width}x{height} pixels, expected at most {area}; make it smaller")
     if image.mode not in MODES:
         raise InputError(f"{where}: pixels of kind {image.mode}, expected 8 bits a channel; convert it")
     if shape and not shape.resize and (height, width) != (shape.height, shape.width):
@@ -85,20 +87,28 @@ def decode_all(
     of the files that are done, and of all.
 
     Raises:
-        InputError: see `decode`.
+        InputError: see `decode`; or all together would be beyond reason.
     """
     first = decode(tree, names[0], shape, colour)
     shape = shape or Shape(*first.shape[1:])
-    whole = np.empty((len(names), *first.shape), np.uint8)
+    whole = _room(tree, len(names), first, shape)
     whole[0] = first
     done, total = tree.sizes[names[0]], sum(tree.sizes.get(name, 0) for name in names)
     for i, name in enumerate(names[1:], 1):
         image = decode(tree, name, shape, colour)
         if len(image) > whole.shape[1]:  # the first in colour: all before it get three equal channels
-            gray, whole = whole, np.empty((len(names), *image.shape), np.uint8)
+            gray, whole = whole, _room(tree, len(names), image, shape)
             whole[:i] = gray[:i]
         whole[i] = image
         done += tree.sizes[name]
         if progress and (i % 100 == 0 or i == len(names) - 1):
             progress(done, total)
     return whole
+
+
+def _room(tree: Tree, n: int, image: Images, shape: Shape) -> Images:
+    """Return an array for n images like this one."""
+    if not shape.resize and n * image.size > tree.most:  # a size that was asked for is the user's own
+        grown = f"{n} images of {shape.width}x{shape.height} pixels"
+        raise InputError(f"{tree.place}: {grown} out of files so small are refused; pass --size N to make them smaller")
+    return np.empty((n, *image.shape), np.uint8)

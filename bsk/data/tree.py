@@ -14,10 +14,15 @@ from typing import IO, Any, Protocol
 from bsk.errors import InputError
 
 MEMBERS = 500_000  # files in one archive that are still believed; Tiny ImageNet has 120,000
-ROOM = 1 << 26  # bytes that any archive may expand to; beyond that,
+ROOM = 1 << 26  # bytes that anything may expand to; beyond that,
 EXPANSION = 200  # times its own size
 BLOCK = 1 << 20  # bytes read at once
 TORN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, LookupError)
+
+
+def believable(size: int) -> int:
+    """Return how many bytes so many may become when they are unpacked or decoded."""
+    return max(ROOM, EXPANSION * size)
 
 
 class Readable(Protocol):
@@ -32,11 +37,15 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Tree:
-    """The files of an archive or folder: their sizes by name, in the order in which they are read fastest."""
+    """The files of an archive or folder: their sizes by name, in the order in which they are read fastest.
+
+    `most` is the number of bytes that all of them may become, whatever is in them.
+    """
 
     place: str
     sizes: dict[str, int]
     opener: Callable[[str], Readable] = field(repr=False)
+    most: int = ROOM
 
     def where(self, name: str) -> str:
         """Return how messages call a file: the archive or folder, then the name in it."""
@@ -71,7 +80,7 @@ class Tree:
     def below(self, folder: str) -> Tree:
         """Return the files below a folder (its name ends in /, or is empty), named from there."""
         sizes = {name[len(folder) :]: n for name, n in self.sizes.items() if name.startswith(folder)}
-        return Tree(self.place, sizes, lambda name: self.opener(folder + name))
+        return Tree(self.place, sizes, lambda name: self.opener(folder + name), self.most)
 
     def around(self, *names: str) -> Tree | None:
         """Return the files below the topmost folder in which all these names are files, or None."""

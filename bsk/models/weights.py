@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bsk.files.headers import check_head
 # Keys under which training scripts keep the state dict, and names that wrapping modules put before all keys.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
 PREFIXES = ("module.", "model.", "_orig_mod.", "network.", "net.", "state_dict.")
+LEVELS = 8  # of dicts in dicts, in which a state dict is looked for
 AGAIN = "give a state dict, as torch.save(model.state_dict(), path) writes it"
 
 
@@ -64,10 +66,11 @@ def _safetensors(path: Path) -> object:
 def _torch_load(path: Path) -> object:
     """A hostile or torn pickle can fail in any way, so every failure is the file's, and warnings add nothing."""
     try:
+        _check_expansion(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found: object = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, InputError):
         raise
     except Exception as error:
         if needs := re.search(r"GLOBAL (\S+)", str(error)):
@@ -77,16 +80,30 @@ def _torch_load(path: Path) -> object:
     return found
 
 
-def _tensors(found: object) -> dict[str, Tensor]:
-    """Return the tensors of a dict, or of the one in it that is a state dict; {} where there is none."""
-    if not isinstance(found, Mapping):
+def _check_expansion(path: Path) -> None:
+    """Refuse a zip archive whose members are larger than itself: torch.save compresses nothing."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            inside = sum(member.file_size for member in archive.infolist())
+        if inside > path.stat().st_size:
+            raise InputError(f"{path}: expands to {inside} bytes, as no file of torch.save does; {AGAIN}")
+
+
+def _tensors(found: object, seen: set[int] | None = None, levels: int = LEVELS) -> dict[str, Tensor]:
+    """Return the tensors of a dict, or of the one in it that is a state dict; {} where there is none.
+
+    Each dict is looked at once: a pickle can have one in itself, and in a thousand places.
+    """
+    seen = set() if seen is None else seen
+    if not isinstance(found, Mapping) or id(found) in seen or not levels:
         return {}
+    seen.add(id(found))
     inner: list[Any] = [found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)]
     for each in inner:
-        if tensors := _tensors(each):
+        if tensors := _tensors(each, seen, levels - 1):
             return tensors
     own = {name: tensor for name, tensor in found.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
-    nested = [tensors for each in found.values() if (tensors := _tensors(each))]
+    nested = [tensors for each in found.values() if (tensors := _tensors(each, seen, levels - 1))]
     return nested[0] if not own and len(nested) == 1 else own
 
 

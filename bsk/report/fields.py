@@ -12,7 +12,7 @@ from bsk.report.words import printable
 
 T = TypeVar("T")
 LARGEST = 1e15  # of any number: whole numbers are exact in a float up to here
-LONGEST_SPLIT = 10**8  # examples
+LONGEST_SPLIT = 10**6  # examples; ten times the largest there is, since a bit becomes 40 bytes in a comparison
 
 
 class Located(NamedTuple):

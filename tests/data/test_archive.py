@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_archives import tarred, unpacked
 
-from bsk.data import archive as archives
 from bsk.data import tree as trees
 from bsk.data.archive import open_tree
 from bsk.errors import InputError
@@ -129,7 +128,7 @@ def test_bombs_are_refused_before_they_expand(tmp_path: Path) -> None:
 
 
 def test_a_tar_whose_end_goes_on_for_ever_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "ROOM", 1 << 20)
+    monkeypatch.setattr(trees, "ROOM", 1 << 20)
     with gzip.open(tmp_path / "x.tar.gz", "wb", compresslevel=9) as file:
         file.write(tarfile.TarInfo("a").tobuf() + bytes(8 << 20))
     assert "expands beyond reason" in refused(tmp_path / "x.tar.gz")

@@ -168,3 +168,30 @@ def test_progress_counts_the_bytes_read(tmp_path: Path) -> None:
     total = sum(len(content) for content in files.values())
     assert len(seen) == 3
     assert seen[-1] == (total, total)
+
+
+def flat(width: int, height: int, mode: str) -> bytes:
+    """A picture of one colour, which is a small file whatever its size."""
+    file = io.BytesIO()
+    Image.new(mode, (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("width", "mode", "padding", "said"),
+    [
+        (2800, "1", 0, "x.zip: 10 images of 2800x2800 pixels out of files so small are refused; pass --size N"),
+        (2800, "1", 4 << 20, "x.zip: 10 images of 2800x2800 pixels out of files so small are refused; pass --size N"),
+        (5000, "P", 0, "x.zip: cat/0.png: 5000x5000 pixels, expected at most 8388608; make it smaller"),
+        (5000, "P", 4 << 20, "x.zip: cat/0.png: 5000x5000 pixels, expected at most 8388608; make it smaller"),
+    ],
+)
+def test_small_files_do_not_become_large_arrays(tmp_path: Path, width: int, mode: str, padding: int, said: str) -> None:
+    """Nor do members that are large, for they are small in their archive."""
+    picture = flat(width, width, mode) + bytes(padding)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(10):
+            archive.writestr(f"{'dog' if i % 2 else 'cat'}/{i}.png", picture)
+    with pytest.raises(InputError) as refused:
+        prepare("folder", str(tmp_path / "x.zip"), tmp_path / "a.safetensors")
+    assert said in str(refused.value)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -346,6 +347,31 @@ def test_files_that_are_missing_or_torn(tmp_path: Path) -> None:
         with pytest.raises(InputError) as refused:
             load_weights(tmp_path / name)
         one_line(refused.value, str(tmp_path / name))
+
+
+def test_a_file_that_expands_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "w.pt", {"a": torch.zeros(1 << 20)})
+    deflated = zipfile.ZipFile(tmp_path / "deflated.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "w.pt") as whole, deflated:
+        for member in whole.infolist():
+            deflated.writestr(member.filename, whole.read(member))
+    with pytest.raises(InputError, match="expands to 41.* bytes, as no file of torch.save does") as refused:
+        load_weights(tmp_path / "deflated.pt")
+    one_line(refused.value, str(tmp_path / "deflated.pt"))
+
+
+def test_dicts_in_dicts_without_end_are_no_weights(tmp_path: Path) -> None:
+    itself: dict[str, object] = {}
+    itself["x"] = itself
+    doubled: dict[str, object] = {}
+    for _ in range(40):
+        doubled = {"a": doubled, "b": doubled}
+    deep: dict[str, object] = {"w": torch.ones(1)}
+    for _ in range(200):
+        deep = {"a": deep}
+    for content in (itself, doubled, deep):
+        with pytest.raises(InputError, match="expected tensors by name, found a dict of"):
+            load_weights(saved(tmp_path / "w.pt", content))
 
 
 def test_a_tensor_that_stands_twice_is_refused(tmp_path: Path) -> None:

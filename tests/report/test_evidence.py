@@ -21,8 +21,8 @@ Make = Any
     ("field", "value", "part"),
     [
         ("n", None, "n: expected a value, found None"),
-        ("n", 0, "n: expected 1 to 100000000 examples, found 0"),
-        ("n", 10**12, "n: expected 1 to 100000000 examples"),
+        ("n", 0, "n: expected 1 to 1000000 examples, found 0"),
+        ("n", 10**6 + 1, "n: expected 1 to 1000000 examples"),
         ("n", 9, "accuracy: expected 7/9, as its `correct` bits say, found 0.7"),
         ("n", 6, "correct: expected 1 bytes for 6 examples, found 2"),
         ("n", 90, "correct: expected 12 bytes for 90 examples, found 2"),
