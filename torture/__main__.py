@@ -21,12 +21,13 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", help="kills, mutations, disks, writers [default: all]")
     parser.add_argument("--kills", type=int, default=100, help="in all, over four commands")
     parser.add_argument("--mutations", type=int, default=500, help="in all, over all readers")
+    parser.add_argument("--disks", type=int, default=100, help="at most, sizes of a disk for each command")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
     parts = {
         "kills": lambda folder: kills(folder, -(-chosen.kills // 4), chosen.seed, _say),
         "mutations": lambda folder: mutations(folder, chosen.mutations, chosen.seed, _say),
-        "disks": lambda folder: disks(folder, _say),
+        "disks": lambda folder: disks(folder, chosen.disks, _say),
         "writers": lambda folder: writers(folder, _say),
     }
     wrong, start = [], time.perf_counter()

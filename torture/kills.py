@@ -1,4 +1,4 @@
-"""kill -9 at random moments, and the same command again: nothing unreadable, and in the end nothing different."""
+"""kill -9 at random moments of writing, and the command again: nothing unreadable, in the end nothing different."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def kills(folder: Path, each: int, seed: int, say: Say) -> list[str]:
         found, killed, restarts = _kill(command, folder, whole, each, seconds, random.Random(f"{seed} {command.name}"))
         wrong += found
         say(
-            f"{command.name}: killed {killed} times in {seconds:.1f} s, begun anew {restarts} times; {len(found)} wrong"
+            f"{command.name}: killed {killed} times in the {seconds:.2f} s from its first write on, "
+            f"begun anew {restarts} times; {len(found)} wrong"
         )
     return wrong
 
@@ -35,7 +36,7 @@ def _kill(
     killed = restarts = 0
     place = fresh(folder / command.name, command, folder)
     while killed < each:
-        process = command.start(place)
+        process = command.writing(place)
         try:
             process.communicate(timeout=moments.uniform(0.0, seconds))
         except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -41,6 +42,14 @@ class Command:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+
+    def writing(self, folder: Path) -> subprocess.Popen[bytes]:
+        """Start it, and return when it has written something, or has ended: imports take most of its time."""
+        before = _state(folder)
+        process = self.start(folder)
+        while process.poll() is None and _state(folder) == before:
+            time.sleep(0.001)
+        return process
 
     def run(self, folder: Path) -> tuple[int, str]:
         """Run it to its end; return the exit code and what it said."""
@@ -88,18 +97,29 @@ class FailedError(Exception):
 
 
 def left_alone(folder: Path) -> Iterator[tuple[Command, Path, float]]:
-    """Run each command as it should be run; yield it, the folder with what it made, and its seconds.
+    """Run each command as it should be run; yield it, the folder with what it made, its seconds since its first write.
 
     What the commands after it need is kept in `folder` before they run.
     """
     for command in COMMANDS:
         whole = fresh(folder / "whole", command, folder)
+        process = command.writing(whole)
         start = time.perf_counter()
-        code, said = command.run(whole)
-        if code:
-            raise FailedError(f"{command.name}: exit {code} when left alone: {said}")
+        said = process.communicate()[1].decode(errors="replace")
+        if process.returncode:
+            raise FailedError(f"{command.name}: exit {process.returncode} when left alone: {said}")
         yield command, whole, time.perf_counter() - start
         keep(whole, folder)
+
+
+def _state(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return name, size and time of all in a folder, of which a file may vanish meanwhile."""
+    found = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            about = path.stat()
+            found[str(path)] = about.st_size, about.st_mtime_ns
+    return found
 
 
 def unreadable(folder: Path) -> list[str]:
@@ -122,20 +142,22 @@ def unreadable(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return all that the files of a folder say, but for seconds and what depends on them."""
+    """Return the bytes of the files of a folder, or of those that have seconds in them all else that they say."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix == ".jsonl":
             found[path.name] = [_timeless(record) for record in records.read(path)]
         elif path.is_file() and path.suffix == ".safetensors" and not path.name.startswith("."):
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name).contiguous() for name in file.keys()}  # noqa: SIM118
-            content = {
-                name: (str(t.dtype), t.shape, t.view(-1).view(torch.uint8).numpy().tobytes())
-                for name, t in tensors.items()
-            }
-            found[path.name] = (_timeless(load_header(path, KINDS)), content)
+            header = load_header(path, KINDS)
+            same = _timeless(header) == header
+            found[path.name] = path.read_bytes() if same else (_timeless(header), _tensors(path))
     return found
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).contiguous() for name in file.keys()}  # noqa: SIM118
+    return {n: (str(t.dtype), t.shape, t.view(-1).view(torch.uint8).numpy().tobytes()) for n, t in tensors.items()}
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from torture.disks import disks
 from torture.kills import kills
 from torture.mutations import absurd_length, hostile_json, mutate, mutations, repeat_line
 from torture.subjects import COMMANDS, contents, differences, unreadable
@@ -21,6 +22,14 @@ def test_damaged_inputs_through_every_reader(tmp_path: Path) -> None:
     said: list[str] = []
     assert mutations(tmp_path, 48, 3, said.append) == []
     assert len(said) == 16 and sum("exit 3" in line or "exit 2" in line for line in said) >= 12
+
+
+def test_full_disks_at_the_first_write_and_in_the_midst(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert disks(tmp_path, 2, said.append) == []
+    if said[0].startswith("disks: left out"):
+        pytest.skip("only root can make a small file system")
+    assert all("the disk was full 2 of 2 times" in line for line in said) and len(said) == len(COMMANDS)
 
 
 def test_two_writers(tmp_path: Path) -> None:
