@@ -30,6 +30,8 @@ def make_inputs(folder: Path) -> None:
         path = folder / "folder" / split / label / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_picture(seed, "PNG", 16))
+    pictures = {str(path.relative_to(folder / "folder")): path.read_bytes() for path in folder.rglob("*.png")}
+    _zipped(folder / "pictures.zip", pictures)
     tensors, _ = checkpoints.load(folder / "m.safetensors", MODEL)
     torch.save({"state_dict": tensors}, folder / "w.pt")
     from safetensors.torch import save_file

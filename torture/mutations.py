@@ -74,6 +74,11 @@ def readers() -> list[Reader]:
             ["prepare-data", "folder", "--from", "folder", "--out", "o.safetensors"],
             ["folder"],
         ),
+        Reader(
+            "a zip of pictures",
+            "pictures.zip",
+            ["prepare-data", "folder", "--from", "pictures.zip", "--out", "o.safetensors"],
+        ),
     ]
     kinds = {
         "cifar10-python.tar.gz": "cifar10",
@@ -95,7 +100,8 @@ def _foreign(name: str) -> list[str]:
 
 
 def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> list[str]:
-    """Send so many damaged inputs through the readers; return what went wrong."""
+    """Send so many damaged inputs through the readers, then the hostile ones; return what went wrong."""
+    from torture.hostile import hostile_inputs
     from torture.inputs import make_inputs
 
     whole = folder / "inputs"
@@ -125,6 +131,14 @@ def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -
             if line:
                 wrong.append(f"{reader.name}, {how} ({turn}): {line}")
         say(f"{reader.name}: {', '.join(f'exit {code} {n} times' for code, n in sorted(ends.items()))}")
+    by_name = {reader.name: reader for reader in all_readers}
+    for name, what, content in hostile_inputs(whole):
+        place = _place(by_name[name], whole, folder / "place")
+        (place / by_name[name].target).write_bytes(content)
+        code, line = attempt(by_name[name], place, len(content))
+        if line or code != 3:
+            wrong.append(f"{name}, {what}: {line or f'exit {code}, expected 3'}")
+        say(f"{name}, {what}: exit {code}")
     return wrong
 
 

@@ -21,7 +21,9 @@ def test_killed_once_each_and_run_again(tmp_path: Path) -> None:
 def test_damaged_inputs_through_every_reader(tmp_path: Path) -> None:
     said: list[str] = []
     assert mutations(tmp_path, 48, 3, said.append) == []
-    assert len(said) == 16 and sum("exit 3" in line or "exit 2" in line for line in said) >= 12
+    readers, hostile = said[:17], said[17:]
+    assert sum("exit 3" in line or "exit 2" in line for line in readers) >= 12
+    assert len(hostile) == 13 and all(line.endswith(": exit 3") for line in hostile)
 
 
 def test_full_disks_at_the_first_write_and_in_the_midst(tmp_path: Path) -> None:
