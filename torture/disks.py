@@ -14,7 +14,7 @@ from pathlib import Path
 from torture.subjects import Command, contents, differences, left_alone, unreadable
 
 PAGE = resource.getpagesize()  # the least that such a disk gives
-STEPS = 8  # even parts of what a command writes
+STEPS = 8  # even parts of twice what a command leaves, since it writes files beside those that they replace
 
 
 def disks(folder: Path, most: int, say: Callable[[str], None]) -> list[str]:
@@ -40,7 +40,7 @@ def _rooms(command: Command, whole: Path) -> list[int]:
     made = [path for path in whole.rglob("*") if path.is_file() and path.name not in command.needs]
     ends = [0, *accumulate(_pages(path) for path in sorted(made, key=lambda path: path.stat().st_mtime_ns))]
     near = {end + by for end in ends for by in (-1, 0, 1)}
-    return sorted(room for room in near | {ends[-1] * step // STEPS for step in range(STEPS)} if room >= 0)
+    return sorted(room for room in near | {2 * ends[-1] * step // STEPS for step in range(STEPS)} if room >= 0)
 
 
 def _pages(path: Path) -> int:
