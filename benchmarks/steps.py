@@ -12,7 +12,7 @@ from torch import Tensor
 from bsk.data.batches import Batch, Loader, Share, to_unit
 from bsk.data.store import Split
 from bsk.models import registry
-from bsk.models.modes import eval_mode
+from bsk.models.folding import standing_still
 from bsk.training.averaging import average_of, follow
 from bsk.training.loop import new_state
 from bsk.training.methods import METHODS
@@ -49,7 +49,7 @@ class Subject:
         self.batch = Batch(to_unit(images), labels, BATCH)
         self.state.model.train()
         self.average = average_of(self.state.model, 0.999)
-        with eval_mode(self.state.model), torch.no_grad():
+        with standing_still(self.state.model), torch.no_grad():
             right = self.state.model(self.batch.x).argmax(dim=1)
         self.val = Split(images, right, torch.arange(BATCH))
 
@@ -74,7 +74,7 @@ class Subject:
         """
         model, x = self.state.model, self.batch.x
         run = in_precision(model, self.precision)
-        with eval_mode(model):
+        with standing_still(model):
             for _ in range(to_input):
                 leaf = x.detach().requires_grad_()
                 torch.autograd.grad(run(leaf).sum(), leaf)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bsk.attacks.registry import Attack, Stage, attack_named
-from bsk.models.modes import eval_mode
+from bsk.models.folding import standing_still
 from bsk.training.divergence import IMAGES as DIVERGENCE_IMAGES
 from bsk.training.methods import NEEDS_CLEAN, Method
 from bsk.training.outer import OUTER
@@ -142,12 +142,12 @@ def time_passes(model: nn.Module, shape: tuple[int, ...], precision: str, batch:
     run = in_precision(model, precision)
     n = min(batch, 8)
     x = torch.rand(n, *shape, device=device).contiguous(memory_format=torch.channels_last)
-    with eval_mode(model), torch.no_grad():
+    with standing_still(model), torch.no_grad():
         run(x)
         once = _clock(lambda: run(x), device)
     if n < batch and once * batch / n < ENOUGH:
         x = x.repeat(-(-batch // n), 1, 1, 1)[:batch].contiguous(memory_format=torch.channels_last)
-    with eval_mode(model):
+    with standing_still(model):
         with torch.no_grad():
             forward = _median(lambda: lambda: run(x), device)
         to_input = _median(lambda: _way_to_input(run, x), device)

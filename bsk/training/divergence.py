@@ -10,7 +10,8 @@ from torch import Tensor
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
-from bsk.models.modes import eval_mode, without_tf32
+from bsk.models.folding import standing_still
+from bsk.models.modes import without_tf32
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import Draws, example_draws
 from bsk.perturb.losses import kl
@@ -39,7 +40,7 @@ def divergences(
     rows = share.of(torch.arange(min(IMAGES, len(split.labels))))
     sums, device = torch.zeros(3, dtype=torch.float64), state.sums.device
     pause()
-    with eval_mode(state.model), without_tf32():
+    with standing_still(state.model), without_tf32():
         for some in rows.split(BATCH):
             x, y = to_unit(split.images[some].to(device)), split.labels[some].to(device)
             draws = example_draws(settings.seed, f"divergence {epoch}", split.index[some].tolist(), device)

@@ -19,7 +19,7 @@ from bsk.attacks.registry import attack_named
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
-from bsk.models.modes import eval_mode
+from bsk.models.folding import standing_still
 from bsk.perturb.draws import example_draws
 from bsk.training.costs import Passes, update_passes
 from bsk.training.outer import input_gradient
@@ -77,7 +77,7 @@ def _look(state: State, settings: Settings, val: Split, share: Share, images: in
     sums = torch.zeros(4, dtype=torch.float64)
     if len(rows):
         x, y = to_unit(val.images[rows].to(device)), val.labels[rows].to(device)
-        with eval_mode(state.model):
+        with standing_still(state.model):
             model = in_precision(state.model, settings.precision)
             stood = [
                 (~attack_named(name, settings.eps).stages[-1](model, x, y, NO_DRAWS, settings.eps).fooled).sum()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bsk.data.batches import Batch, Share
 from bsk.data.processes import sum_gradients
-from bsk.models.modes import eval_mode
+from bsk.models.folding import standing_still
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.later_starts import keep
@@ -45,7 +45,7 @@ def _replay(state: State, settings: Settings, method: Method, batch: Batch, draw
     forward, exact = (
         counting(in_precision(state.model, precision), state.epoch_passes) for precision in (settings.precision, "fp32")
     )
-    with eval_mode(state.model):
+    with standing_still(state.model):
         moved = perturb(method, forward, batch.x, batch.y, settings.eps, draws, state.memory)
     if method.start == "kept":
         moved.x_adv.requires_grad_()

@@ -12,7 +12,7 @@ from bsk.attacks.registry import attack_named
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
-from bsk.models.modes import eval_mode
+from bsk.models.folding import standing_still
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import example_draws
 from bsk.training.settings import Settings
@@ -51,7 +51,7 @@ def _accuracies(
     """Return natural accuracy and accuracy under PGD-20, in the precision of training."""
     attack = attack_named(SELECTION_ATTACK, settings.eps).stages[-1]  # it starts at the image itself
     counts = torch.zeros(3, device=next(model.parameters()).device, dtype=torch.int64)
-    with eval_mode(model):
+    with standing_still(model):
         forward = in_precision(model, settings.precision)
         if share.world == 1:
             forward = _interruptible(forward, pause)
@@ -108,7 +108,7 @@ def check_rescue(state: State, settings: Settings, split: Split) -> None:
     turn = state.step // settings.row.rescue_every * RESCUE_BATCH
     rows = (turn + torch.arange(min(RESCUE_BATCH, len(split.labels)))) % len(split.labels)
     x, y = to_unit(split.images[rows].to(state.sums.device)), split.labels[rows].to(state.sums.device)
-    with eval_mode(state.model):
+    with standing_still(state.model):
         forward = in_precision(state.model, settings.precision)
         attack = attack_named(RESCUE_ATTACK, settings.eps).stages[-1]
         fooled = attack(forward, x, y, NO_DRAWS, settings.eps).fooled

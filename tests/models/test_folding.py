@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bsk.models.folding import folded
+from bsk.models.folding import folded, standing_still
 from bsk.models.registry import build
 from bsk.models.resnet import ResNet
+from bsk.perturb.draws import BatchDraws, generator
+from bsk.training.methods import METHODS, perturb
 
 
 def network(name: str) -> nn.Module:
@@ -77,3 +79,26 @@ def test_a_hooked_layer_and_other_networks_stay() -> None:
         count = norms(other)
         with folded(other):
             assert norms(other) == count > 0
+
+
+def test_a_network_that_stands_still_goes_on_training_afterwards() -> None:
+    model = network("resnet18-4").train()
+    state, leaf = copy.deepcopy(model.state_dict()), torch.rand(2, 3, 16, 16, dtype=torch.float64).requires_grad_()
+    with standing_still(model):
+        assert norms(model) == 0 and not any(layer.training for layer in model.modules())
+        torch.autograd.grad(model(leaf).sum(), leaf)
+    assert norms(model) and all(layer.training for layer in model.modules())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("method", ["fast-at", "trades", "bs", "liet"])
+def test_a_perturbation_is_the_same(method: str) -> None:
+    """In fp64: in less, a last bit decides the sign of a gradient that is nearly zero."""
+    model, row = network("resnet18-4"), METHODS[method].at(0.1)
+    x, y = torch.rand(6, 3, 16, 16, dtype=torch.float64), torch.arange(6) % 5
+    expected = perturb(row, model, x, y, 0.1, BatchDraws(generator(3)))
+    with standing_still(model):
+        found = perturb(row, model, x, y, 0.1, BatchDraws(generator(3)))
+    torch.testing.assert_close((found.start, found.x_adv), (expected.start, expected.x_adv), rtol=0, atol=1e-12)
+    assert not torch.equal(found.x_adv, x)
