@@ -28,7 +28,7 @@ def folded(model: nn.Module) -> Iterator[None]:
                 for i, (first, second) in enumerate(pairwise(list(layers))):
                     if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d) and _plain(first, second):
                         before += [(layers, i, first), (layers, i + 1, second)]
-                        layers[i], layers[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+                        layers[i], layers[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity().eval()
         yield
     finally:
         for layers, i, layer in before:
