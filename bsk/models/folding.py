@@ -39,7 +39,7 @@ def folded(model: nn.Module) -> Iterator[None]:
 def standing_still(model: nn.Module) -> Iterator[None]:
     """Within the block the model is in eval mode, its batch norms folded: for perturbations, and to look at it.
 
-    A fifth to a third of such a pass is saved, for a copy of the weights each time.
+    It saves passes over memory, for a copy of the weights each time.
     """
     with eval_mode(model), folded(model):
         yield
