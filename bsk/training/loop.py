@@ -92,6 +92,7 @@ def train(training: Training, state: State, watcher: Watcher) -> None:
 
     Raises:
         DivergedError: a loss is not finite; the checkpoints stay as they were at the last good epoch.
+        CollapsedError: the network has overfitted to its own attack, and `on_collapse` is "stop".
         StoppedError: `training.stopping` asked for it; the state is saved.
     """
     epoch = state.step // len(training.loader)

@@ -60,6 +60,11 @@ class Method:
     rescue_every: int = 20
     rescue_drop: float = 0.10
 
+    @property
+    def whole_batch(self) -> bool:
+        """Whether it remembers a batch row by row, or takes a norm over all of one: for one process only."""
+        return self.start == "kept" or self.outer == "nuclear" or self.inner == "cross_entropy_and_nuclear"
+
     def at(self, eps: float) -> Method:
         """Return the row with its step size in pixel units, and its beta, at the radius eps."""
         step = eps if isinstance(self.step, str) else step_at(self.step, eps)

@@ -53,7 +53,7 @@ def run(
     Raises:
         InputError: files of another training are in the way, or cannot be written.
         UsageError: several processes cannot do this method.
-        DivergedError, StoppedError: see `bsk.training.loop.train`.
+        DivergedError, CollapsedError, StoppedError: see `bsk.training.loop.train`.
     """
     split = data.split("train", limit)
     height, width = split.images.shape[2:]
@@ -61,7 +61,7 @@ def run(
     val = data.split("val")
     test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
     header = _header(settings, data, device, limit, tuple(split.images.shape[1:]), len(val.labels))
-    if share.world > 1 and (settings.row.start == "kept" or "nuclear" in settings.row.outer + settings.row.inner):
+    if share.world > 1 and settings.row.whole_batch:
         raise UsageError(
             f"--method {settings.method}: start kept and the nuclear norm are of a whole batch; run it without torchrun"
         )
