@@ -11,13 +11,17 @@ OUT    ?= out
 DATA   ?= data
 DEVICE ?= auto
 LAUNCH ?=
+PARTIAL ?=
 JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 
-$(foreach v,OUT DATA VENV,$(if $(word 2,$($(v))),$(error $(v)=$($(v)): no spaces in paths; choose another folder)))
+# make itself takes a leading ./ off the names of targets, by which their flags are looked up.
+$(foreach v,OUT DATA VENV,$(if $(word 2,$($(v))),$(error $(v)=$($(v)): no spaces in paths; choose another folder)) \
+  $(if $(filter ~% . ./,$($(v))),$(error $(v)=$($(v)): name a folder of its own, without ~)) \
+  $(eval override $(v) := $(patsubst ./%,%,$(patsubst %/,%,$(subst /./,/,$($(v)))))))
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort -u | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
-	@echo "  variables: SCALE=smoke|small|paper SEEDS='1 2 3' OUT= DATA= DEVICE= LAUNCH= JOBS= CIFAR10= CIFAR100= TINY="
+	@echo "  variables: SCALE=smoke|small|paper SEEDS='1 2 3' OUT= DATA= DEVICE= LAUNCH= JOBS= PARTIAL= CIFAR10= CIFAR100= TINY="
 
 INSTALLED := $(VENV)/.installed
 $(INSTALLED): pyproject.toml
@@ -54,7 +58,7 @@ experiments := table2 figure5 table7 table8 figure1 table6 table9 table10 table3
 
 paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small or paper (a GPU)
 
-report: $(INSTALLED) ## One HTML page of all that is there at this SCALE: tables, figures, curves, flags
+report: $(INSTALLED) | $(filter paper frontier budget collapse $(experiments),$(MAKECMDGOALS)) ## One HTML page of all that is there at this SCALE: tables, figures, curves, flags
 	$(BSK) report $(OUT)/$(SCALE)
 
 include pipelines/common.mk

@@ -17,6 +17,8 @@
 #   RUN.eval.jsonl   the same, complete; RUN.TABLE.eval.jsonl where the table has its own flags
 # Each target appears whole (written aside, then moved), so that a killed make goes on where it was. Other flags of a
 # setting, in FOLDER/setting.flags, make every run of it due; bsk train then refuses to mix: remove the folder, or use OUT=.
+# Other flags of an evaluation, a table or a picture, or other runs in it, make it again. PARTIAL=yes makes tables and
+# curves of what is there.
 
 space := $(subst x, ,x)
 comma := ,
@@ -33,26 +35,27 @@ $(foreach d,cifar10 cifar100 tiny-imagenet,$(eval \
   $(DATA)/$(d)-small.safetensors.flags := $($(DATA)/$(d).safetensors.flags) --train-limit 9000 --test-limit 2000))
 
 $(DATA)/%.safetensors: | $(INSTALLED)
-	$(BSK) prepare-data $($@.flags) --out $@ > /dev/null
+	$(flagged)$(BSK) prepare-data $($@.flags) --out $@ > /dev/null
 
 %.train.json: | $(INSTALLED)
-	mkdir -p $(@D)
+	$(flagged)mkdir -p $(@D)
 	$(LAUNCH) $(BSK) train $($@.flags) --device $(DEVICE) --out $*.safetensors --quiet > $@.tmp && mv $@.tmp $@
 
 %.eval.jsonl: | $(INSTALLED)
-	$(LAUNCH) $(BSK) evaluate $($@.checkpoint) $($@.flags) --device $(DEVICE) --out $($@.run).evaluations.jsonl --quiet \
+	$(flagged)$(LAUNCH) $(BSK) evaluate $($@.checkpoint) $($@.flags) --device $(DEVICE) --out $($@.run).evaluations.jsonl --quiet \
 	  > $@.tmp && mv $@.tmp $@
 
-# Gathered anew each time, and changed only where what is gathered has: other seeds or rows make another table.
-%/results.jsonl: FORCE | $(INSTALLED)
-	@mkdir -p $(@D)
-	@cat $(filter-out FORCE,$^) > $@.tmp && $(replaced)
+%/results.jsonl:
+	@cat $(filter-out %.flags,$^) > $@.tmp && mv $@.tmp $@
 
-%.flags: FORCE
+%.flags:
 	@mkdir -p $(@D)
-	@printf '%s\n' $(call quoted,$($@)) > $@.tmp && $(replaced)
+	@printf '%s\n' $(call quoted,$(strip $($@))) > $@.tmp && mv $@.tmp $@
 
-replaced = if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
+# $(call noted,X): X.flags, a file that is due where it does not say what the variable X.flags does.
+noted = $(1).flags$(if $(call differ,$(strip $(file <$(1).flags)),$(strip $($(1).flags))),$(eval $(1).flags: FORCE))
+differ = $(subst x$(1)x,,x$(2)x)$(subst x$(2)x,,x$(1)x)
+flagged = $(if $($@.flags),,$(error $@: no such run of the pipelines))
 quoted = '$(subst ','\'',$(1))'
 FORCE:
 .PHONY: FORCE
@@ -64,9 +67,8 @@ FORCE:
 	$(BSK) compare $< $($@.flags) --format jsonl --quiet > $*/table.jsonl
 	$(BSK) compare $< $($@.flags) --format table --quiet --plot $*/figure.png > $@.tmp && mv $@.tmp $@
 
-%/logs.jsonl: FORCE | $(INSTALLED)
-	@mkdir -p $(@D)
-	@cat $(patsubst %.train.json,%.jsonl,$(filter-out FORCE,$^)) > $@.tmp && $(replaced)
+%/logs.jsonl:
+	@cat $(patsubst %.train.json,%.jsonl,$(filter-out %.flags,$^)) > $@.tmp && mv $@.tmp $@
 
 %/curves.svg: %/logs.jsonl | $(INSTALLED)
 	$(BSK) plot curves $< $($@.flags) --y loss$(comma)val_natural$(comma)val_robust$(comma)passes$(comma)seconds --out $@ --quiet
@@ -98,22 +100,23 @@ $(1).settings := $(call once,$(call get,$(1).settings),$(2))
 $(1).$(2).seeds := $(call once,$(call get,$(1).$(2).seeds),$(3))
 $(1).$(2).runs := $(call get,$(1).$(2).runs) $(3):$(5)
 $(if $(filter $(5).train.json,$(known)),,$(call training,$(5).train.json,$(2),--data $($(2).data) $($(2).flags) $($(2).threads) $(4) --seed $(3)))
-$(if $(filter $(5)$(6),$(known)),,$(call evaluation,$(5)$(6),$(5),--data $($(2).data) $(or $(call get,$(1).evaluate),$(usual)) $($(2).threads),$(call get,$(1).weights)))
+$(if $(filter $(5)$(6),$(known)),,$(call evaluation,$(5)$(6),$(5),$($(2).folder)/$(if $(call get,$(1).evaluate),$(1),usual),--data $($(2).data) $(or $(call get,$(1).evaluate),$(usual)) $($(2).threads),$(call get,$(1).weights)))
 endef
 
 define training
 known += $(1)
 $(1).flags := $(3)
-$(1): $($(2).data) $($(2).folder)/setting.flags
+$(1): $($(2).data) $(call noted,$($(2).folder)/setting)
 
 endef
 
 define evaluation
 known += $(1)
 $(1).run := $(2)
-$(1).checkpoint := $(2)$(4).safetensors
-$(1).flags := $(3)
-$(1): $(2).train.json
+$(1).checkpoint := $(2)$(5).safetensors
+$(1).flags := $(4)
+$(3).flags := $(4)
+$(1): $(2).train.json $$(call noted,$(3))
 
 endef
 
@@ -123,19 +126,25 @@ tables = $(foreach s,$($(1).settings),$(2)/$(s)/table.txt $(2)/$(s)/curves.svg)
 runs = $(foreach seed,$($(1).$(2).seeds),$(patsubst $(seed):%,%,$(filter $(seed):%,$($(1).$(2).runs))))
 evaluations = $(addsuffix $(call ending,$(1)),$(call runs,$(1),$(2)))
 
+there = $(if $(PARTIAL),$(wildcard $(1)),$(1))
+
 define comparison
-$(1)/results.jsonl: $(2)
+$(1)/results.jsonl.flags := $(call there,$(2))
+$(1)/results.jsonl: $(call there,$(2)) $$(call noted,$(1)/results.jsonl)
 $(1)/table.txt.flags := $(3)
+$(1)/table.txt: $$(call noted,$(1)/table.txt)
 endef
 
 define training-curves
-$(1)/logs.jsonl: $(2)
+$(1)/logs.jsonl.flags := $(call there,$(2))
+$(1)/logs.jsonl: $(call there,$(2)) $$(call noted,$(1)/logs.jsonl)
 $(1)/curves.svg.flags := $(3)
+$(1)/curves.svg: $$(call noted,$(1)/curves.svg)
 endef
 
 define drawing
 $(1)/picture.png.flags := $(3)
-$(1)/picture.png: $(1)/$(2).jsonl
+$(1)/picture.png: $(1)/$(2).jsonl $$(call noted,$(1)/picture.png)
 endef
 
 tab := $(subst x,	,x)

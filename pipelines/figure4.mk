@@ -10,7 +10,7 @@ $(figure4)/landings.jsonl: $(figure4.run).train.json
 	  --device $(DEVICE) > $@.tmp && mv $@.tmp $@
 
 $(figure4)/picture.png.flags := landings $(call title,figure4)
-$(figure4)/picture.png: $(figure4)/landings.jsonl
+$(figure4)/picture.png: $(figure4)/landings.jsonl $(call noted,$(figure4)/picture.png)
 
 figure4: $(figure4)/picture.png ## Figure 4: where uniform and backward starts land in output space
 

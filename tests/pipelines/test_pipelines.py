@@ -43,7 +43,9 @@ def jobs(output: str, command: str) -> list[str]:
 
 def test_help_lists_every_target(make) -> None:
     shown = make("help").stdout
-    assert all(re.search(rf"^  {name} ", shown, re.M) for name in ("install", "demo", "test", "bench", "readme-table"))
+    others = ["install", "demo", "test", "coverage", "bench", "torture", "clean", "paper", "report", "readme-table"]
+    others += ["frontier", "budget", "collapse", "jobs-%", "plan-%"]
+    assert all(re.search(rf"^  {name} ", shown, re.M) for name in [*others, *EXPERIMENTS])
 
 
 def test_the_readme_table_has_its_rows_and_seeds(make) -> None:
@@ -203,7 +205,7 @@ def test_a_plan_tells_passes_and_what_is_done(make, tmp_path: Path) -> None:
 def test_a_table_at_smoke_scale_end_to_end(make, tmp_path: Path) -> None:
     made = make("-j2", "table10", "SCALE=smoke", "SEEDS=1")
     folder = tmp_path / "out/smoke/table10/cifar10"
-    assert sorted(each.name for each in folder.iterdir()) == [
+    assert sorted(each.name for each in folder.iterdir() if each.suffix != ".flags") == [
         "curves.svg", "figure.png", "logs.jsonl", "results.jsonl",
         "table.jsonl", "table.md", "table.tex", "table.tsv", "table.txt",
     ]  # fmt: skip
@@ -247,7 +249,7 @@ def test_a_second_run_does_nothing_and_a_failing_row_stops_no_other(make, tmp_pa
     failed = make("-k", "-j2", table, check=False, bsk=str(stub))
     assert failed.returncode != 0
     done = sorted(p.name for p in (tmp_path / "out" / "demo").glob("*.eval.jsonl"))
-    assert len(done) == 11 and "bs-2.demo.eval.jsonl" not in done
+    assert len(done) == 11 and "bs_seed-1.demo.eval.jsonl" in done and "bs_seed-2.demo.eval.jsonl" not in done
     assert not (tmp_path / "out" / "demo" / "bs_seed-2.train.json").exists()
     broken.unlink()
     before = len(log.read_text().splitlines())
@@ -292,6 +294,46 @@ def test_other_flags_of_a_scale_make_its_runs_due(make, stub, tmp_path: Path) ->
     make("table10", "SEEDS=1", bsk=bsk)
     make("table10", "SEEDS=1", "smoke=--epochs 21 --batch-size 100", bsk=bsk)
     assert len(trained(log)) == 6
+
+
+def test_a_finished_tree_has_nothing_due_and_other_flags_of_evaluation_or_table_are_noticed(
+    make, stub, tmp_path: Path
+) -> None:
+    bsk, log = stub
+    make("table10", "SEEDS=1", bsk=bsk)
+    begun = len(log.read_text().splitlines())
+    assert not re.search(r"stub (train|evaluate|compare)", make("-n", "table10", "SEEDS=1", bsk=bsk).stdout)
+    make("table10", "SEEDS=1", "usual=--attack natural,pgd-10", bsk=bsk)
+    again = [line.split()[0] for line in log.read_text().splitlines()[begun:]]
+    assert again.count("evaluate") == 3 and again.count("compare") == 5 and "train" not in again
+    begun += len(again)
+    make("table10", "SEEDS=1", "usual=--attack natural,pgd-10", "title=--title Other", bsk=bsk)
+    again = [line.split()[0] for line in log.read_text().splitlines()[begun:]]
+    assert sorted(set(again)) == ["compare", "plot"]
+
+
+def test_a_partial_table_is_of_what_is_there(make, stub, tmp_path: Path) -> None:
+    bsk, log = stub
+    (tmp_path / "broken").touch()
+    assert make("-k", "table2", "SEEDS=1 2", check=False, bsk=bsk).returncode
+    results = tmp_path / "out/smoke/table2/cifar10/results.jsonl"
+    assert not results.exists()
+    done = len(trained(log))
+    make("table2", "SEEDS=1 2", "PARTIAL=yes", bsk=bsk)
+    assert len(results.read_text().splitlines()) == 11 and len(trained(log)) == done
+
+
+def test_folders_as_make_would_not_write_them(make, tmp_path: Path) -> None:
+    plain = make("-n", "table10", "OUT=o", "DATA=d").stdout
+    assert make("-n", "table10", "OUT=./o/", "DATA=././d").stdout == plain and "--method bs-alone" in plain
+    failed = make("-n", "table10", "OUT=~/o", check=False)
+    assert failed.returncode and "without ~" in failed.stderr
+
+
+def test_the_report_waits_for_what_is_asked_for_with_it(make, stub) -> None:
+    bsk, log = stub
+    make("-j2", "table10", "figure3", "report", "SEEDS=1", bsk=bsk)
+    assert log.read_text().splitlines()[-1].startswith("report ")
 
 
 def test_a_job_killed_with_its_shell_leaves_no_target_and_is_done_again(make, stub, tmp_path: Path) -> None:
