@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bsk.files.records import BEST_ON_TEST
 from bsk.report.differences import baseline, detectables, difference, mismatches, mixtures, outcomes, races
@@ -10,7 +10,7 @@ from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, co
 from bsk.report.fields import Located
 from bsk.report.groups import Group, completed, gather, interruption, latest, names, short_name, validations
 from bsk.report.published import Table
-from bsk.report.statistics import accuracy_interval, holm, mean_sd, rough_accuracy_interval
+from bsk.report.statistics import accuracy_interval, holm, mean_sd, rough_accuracy_interval, sd_interval
 from bsk.report.words import plain
 
 Value = str | int | float | None
@@ -60,6 +60,12 @@ COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
     "difference_seeds_low",
     "difference_seeds_high",
     "pareto",
+    "train_passes_ratio",
+    "robust_sd_low",
+    "robust_sd_high",
+    "natural_difference",
+    "natural_difference_low",
+    "natural_difference_high",
 )
 
 
@@ -89,9 +95,12 @@ def compare(
     `note` says why, and so does a notice. With logs but no evaluations, the rows are what the trainings saw on
     their val split, with intervals where the log says how many images it has (`val_n`).
 
-    `train_time_ratio` is the training time by that of the first row, `robust_best` the best of several seeds, `adbd`
-    the mean boundary distance that RayS tells. `paper_*` are the numbers of the rows of `beside`, its accuracies as
-    fractions too; `title` stands in every row.
+    `natural_difference` is the same of `natural`, and `robust_sd_*` the interval of the standard deviation over seeds
+    (`statistics.sd_interval`).
+
+    `train_time_ratio` and `train_passes_ratio` are the training's cost by that of the first row, `robust_best` the best
+    of several seeds, `adbd` the mean boundary distance that RayS tells. `paper_*` are the numbers of the rows of
+    `beside`, its accuracies as fractions too; `title` stands in every row.
 
     Raises:
         InputError: a record is not what it should be.
@@ -124,12 +133,15 @@ def _row(name: str, group: Group, reference: Group) -> Row:
         **_facts(group),
         **_accuracy("natural", group.natural),
         **_accuracy("robust", group.robust),
+        **_spread(group.robust),
         "robust_best": max((item.accuracy for item in group.robust), default=None) if len(group.robust) > 1 else None,
         "adbd": _mean([item.adbd for item in group.robust]),
     }
     if group is not reference and group.robust and not reasons:
         found, reasons = difference(group.robust, reference.robust)
         cells.update(found)
+        natural, _ = difference(group.natural, reference.natural) if group.natural and reference.natural else ({}, [])
+        cells.update({f"natural_{name}": value for name, value in natural.items()})
     cells["note"] = "; ".join([*reasons, *_remarks(group)]) or None
     return {column: cells.get(column) for column in COLUMNS}
 
@@ -178,9 +190,14 @@ def _joined(*notes: Value) -> str | None:
 
 def _add_ratios(rows: Sequence[Row]) -> None:
     """Give each row its cost by that of the first: minutes are a machine's, ratios less so."""
-    for cost, ratio in (("train_seconds", "train_time_ratio"), ("paper_minutes", "paper_time_ratio")):
+    costs: dict[str, Callable[[Row], Value]] = {
+        "train_time_ratio": lambda row: row["train_seconds"],
+        "train_passes_ratio": cost_in_passes,
+        "paper_time_ratio": lambda row: row["paper_minutes"],
+    }
+    for ratio, cost in costs.items():
         for row in rows:
-            mine, first = row[cost], rows[0][cost]
+            mine, first = cost(row), cost(rows[0])
             if isinstance(mine, (int, float)) and isinstance(first, (int, float)) and first > 0:
                 row[ratio] = mine / first
 
@@ -223,6 +240,13 @@ def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:
     mean, sd = mean_sd([item.accuracy for item in evaluations])
     low, high = _interval(evaluations) or (None, None)
     return {kind: mean, f"{kind}_low": low, f"{kind}_high": high, f"{kind}_sd": sd}
+
+
+def _spread(evaluations: Sequence[Evaluation]) -> Row:
+    if len(evaluations) < 2:
+        return {}
+    low, high = sd_interval(mean_sd([item.accuracy for item in evaluations])[1] or 0.0, len(evaluations))
+    return {"robust_sd_low": low, "robust_sd_high": high}
 
 
 def _interval(evaluations: Sequence[Evaluation]) -> tuple[float, float] | None:

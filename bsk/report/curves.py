@@ -28,8 +28,8 @@ ACCURACIES = {
 LOOKED = "monitor_"  # fields of epochs in which the monitor looked
 PASSES = "passes"  # of images, forward and backward together
 WORDS = {**DIVERGENCES, **ACCURACIES}  # of fields in a picture
-STYLES = ("-", "--", ":", "-.")  # of the fields of one panel, in their order
 MOST = 6  # fields of a picture
+STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (1, 4)))  # of the fields of one panel, in their order
 MARKED = 8  # markers on a line, about
 
 
@@ -182,7 +182,7 @@ def _frame(axes: Any, label: str, log: bool) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _plot(axes: Any, line: Line, style: str) -> None:
+def _plot(axes: Any, line: Line, style: str | tuple[int, tuple[int, int]]) -> None:
     colour, marker = colour_and_marker(line.group)
     look = {"color": colour, "linestyle": style, "linewidth": 1.5, "marker": marker, "markersize": 5}
     every = max(1, len(line.epochs) // MARKED)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bsk.errors import InputError
+from bsk.files.records import LATER_FLAGS
 from bsk.report.comparison import Row
 from bsk.report.evidence import Training, collect
 from bsk.report.fields import read
@@ -27,6 +28,7 @@ WORDS = {
     "curves.svg": "Training: loss, accuracy on validation images, passes and seconds an epoch.",
 }
 OF_THE_METHOD = ("start", "inner", "outer", "rescue", "eps")  # flags that the method or another column tells
+MADE_WITH = ("version", "torch", "device")  # told of each training where they differ
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -121,7 +123,9 @@ def _picture(path: Path) -> str:
 
 
 def _against_the_paper(sections: Sequence[Section]) -> str:
-    cells = [["", "row", "natural", "paper natural", "robust", "paper robust", "time", "paper time"]]
+    cells = [
+        ["", "row", "seeds", "n", "natural", "paper natural", "robust", "paper robust", "time", "passes", "paper time"]
+    ]
     for section in sections:
         for row in section.rows:
             if row.get("paper_robust") is not None or row.get("paper_robust_best") is not None:
@@ -129,20 +133,26 @@ def _against_the_paper(sections: Sequence[Section]) -> str:
     if len(cells) == 1:
         return ""
     words = (
-        "Percent; time by that of the table's first row. Where data, network and radius are not the paper's, levels "
-        "cannot be compared, only the order of rows and the ratios of time."
+        "Percent with 95 % intervals; time and passes by those of the table's first row. Where data, network and "
+        "radius are not the paper's, levels cannot be compared, only the order of rows and the ratios; and times only "
+        "where nothing else ran on the machine, which passes do not depend on."
     )
     return f'<section id="against"><h2>Against the paper</h2><p>{words}</p>{table(cells)}</section>\n'
 
 
 def _against(row: Row) -> list[str]:
-    natural, paper_natural, robust, paper, best = (
-        _percent(row.get(name)) for name in ("natural", "paper_natural", "robust", "paper_robust", "paper_robust_best")
+    paper_natural, paper, best = (_percent(row.get(f"paper_{name}")) for name in ("natural", "robust", "robust_best"))
+    natural, robust = (
+        estimate(*(_fraction(row.get(name + end)) for end in ("", "_low", "_high"))) for name in ("natural", "robust")
     )
-    times = (row.get("train_time_ratio"), row.get("paper_time_ratio"))
-    ratios = [f"{each:.2f}" if isinstance(each, (int, float)) else "" for each in times]
+    costs = (row.get(f"{name}_ratio") for name in ("train_time", "train_passes", "paper_time"))
+    ratios = [f"{each:.2f}" if isinstance(each, (int, float)) else "" for each in costs]
     told = ", ".join(filter(None, [paper, f"best {best}" if best else ""]))
-    return [natural, paper_natural, robust, told, *ratios]
+    return [plain(row.get("seeds")), plain(row.get("n")), natural, paper_natural, robust, told, *ratios]
+
+
+def _fraction(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _percent(value: object) -> str:
@@ -154,7 +164,9 @@ def _trainings(logs: Sequence[Training]) -> str:
         return ""
     header = ["method", "flags", "data", "model", "seed", "epochs", "val natural", "val PGD-20", "passes", "seconds"]
     apart = [flag for flag in differing([each.run for each in logs]) if flag not in OF_THE_METHOD]
-    cells = [header, *(_training(each, apart) for each in logs)]
+    made = [key for key in MADE_WITH if len({each.made_with.get(key) for each in logs}) > 1]
+    header = [*header, *made]
+    cells = [header, *([*_training(each, apart), *(plain(each.made_with.get(key)) for key in made)] for each in logs)]
     same = _shared_facts(logs)
     return (
         f'<section id="trainings"><h2>Trainings</h2><p>{len(logs)} trainings. The same in all: {escape(same)}.</p>'
@@ -184,14 +196,10 @@ def _training(each: Training, apart: Sequence[str]) -> list[str]:
 
 def _shared_facts(logs: Sequence[Training]) -> str:
     """Return the flags, versions and devices that all trainings share."""
-    facts: dict[str, set[str]] = {}
-    for each in logs:
-        known: dict[str, Any] = {**each.run.flags, **each.made_with}
-        for key, value in known.items():
-            if value is not None:
-                facts.setdefault(key, set()).add(plain(value))
-    common = {key: values for key, values in facts.items() if len(values) == 1 and key not in ("method", "seed")}
-    return ", ".join(f"{key} {next(iter(values))}" for key, values in sorted(common.items()))
+    each_ones: list[dict[str, Any]] = [{**LATER_FLAGS, **each.run.flags, **each.made_with} for each in logs]
+    first = {key: value for key, value in each_ones[0].items() if value is not None and key not in ("method", "seed")}
+    common = {key: value for key, value in first.items() if all(known.get(key) == value for known in each_ones)}
+    return ", ".join(f"{key} {plain(value)}" for key, value in sorted(common.items()))
 
 
 def _differences() -> str:

@@ -44,6 +44,19 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
+def sd_interval(sd: float, k: int, confidence: float = 0.95) -> Interval:
+    """Return the interval of the standard deviation of normal values, of which k >= 2 have the sample one `sd`.
+
+    sd sqrt((k - 1) / q) at the quantiles q of chi-squared with k - 1 degrees of freedom: of three seeds it goes from a
+    half to six times, so that few seeds say little of how much seeds vary.
+
+    Source: Snedecor & Cochran (1989), "Statistical Methods", section 5.11.
+    """
+    tail = (1 - confidence) / 2
+    high, low = _chi_squared(k - 1, np.array([tail, 1 - tail]))
+    return float(sd / math.sqrt(low)), float(sd / math.sqrt(high))
+
+
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Return mean -+ t sd / sqrt(k) with k - 1 degrees of freedom, for k >= 2 values.
 

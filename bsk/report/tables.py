@@ -15,7 +15,7 @@ from bsk.report.groups import checkpoint_kind
 from bsk.report.words import duration, estimate, many, plain, probability
 
 WIDTH = 100  # of a terminal's table, where that is possible
-WIDTH_BESIDE = 150  # with the paper's numbers
+WIDTH_BESIDE = 200  # with the paper's numbers
 TEXT_COLUMNS = {"", "method", "model", "attack", "dataset", "split", "selected"}  # aligned left
 
 
@@ -53,9 +53,13 @@ def jsonl(rows: Sequence[Row]) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return an aligned table for a terminal; where it is too wide, intervals other than those of `robust` give way."""
+    """Return an aligned table for a terminal; where it is too wide, some of it gives way.
+
+    First the intervals of `natural`, then the passes, then those of `difference` and with them its p, which says too
+    little without.
+    """
     most = WIDTH_BESIDE if _is_beside(rows) else WIDTH
-    for without in ((), ("difference",), ("difference", "natural"), ("difference", "natural", "passes")):
+    for without in ((), ("natural",), ("natural", "passes"), ("natural", "passes", "difference")):
         header, *lines = cells = grid(rows, without)
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         if sum(widths) + 2 * len(widths) - 2 <= most:
@@ -85,13 +89,15 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def latex(rows: Sequence[Row]) -> str:
-    """Return a tabular in the manner of booktabs; caption and notes are comments above it."""
+    """Return a table in the manner of booktabs, with its caption and notes."""
     header, *lines = [[_latex_text(cell) for cell in line] for line in grid(rows)]
     align = "".join("l" if title in TEXT_COLUMNS else "r" for title in header)
     body = [" & ".join(line) + r" \\" for line in lines]
-    comments = [f"% {line}" for line in [caption(rows), *footnotes(rows), r"needs \usepackage{booktabs}"]]
-    top, bottom = [rf"\begin{{tabular}}{{{align}}}", r"\toprule"], [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*comments, *top, " & ".join(header) + r" \\", r"\midrule", *body, *bottom]) + "\n"
+    told = rf"\caption{{{_latex_text(caption(rows))}}}"
+    top = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", told]
+    top += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
+    notes = [rf"\\{{\footnotesize {_latex_text(note)}}}" for note in footnotes(rows)]
+    return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]) + "\n"
 
 
 FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
@@ -124,7 +130,7 @@ def caption(rows: Sequence[Row]) -> str:
     if _values(rows, "pareto"):
         legend.append("* no other row beats it in both robust accuracy and passes")
     if _is_beside(rows):
-        legend.append("time by that of the first row; the paper's own numbers beside")
+        legend.append("time and passes by those of the first row; the paper's own numbers beside")
     titles = [f"{title}: " for title in _values(rows, "title")]
     return "".join(titles) + "; ".join(filter(None, [shared(rows), *legend]))
 
@@ -178,8 +184,8 @@ def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     columns["robust"] = _estimates(rows, "robust", without)
     columns["sd"] = [estimate(_float(row["robust_sd"])) for row in rows]
     columns["difference"] = _estimates(rows, "difference", without, sign="+")
-    columns["p"] = [probability(_float(row["p_holm"])) for row in rows]
-    columns["passes"] = ["" if "passes" in without else _passes(row) for row in rows]
+    columns["p"] = ["" if "difference" in without else probability(_float(row["p_holm"])) for row in rows]
+    columns["passes"] = ["" if "passes" in without or _is_beside(rows) else _passes(row) for row in rows]
     columns["pareto"] = ["*" if row["pareto"] else "" for row in rows]
     columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
     columns["adbd"] = [_short(row["adbd"]) for row in rows]
@@ -191,10 +197,11 @@ def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
 
 
 def _paper_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Return what only a table beside the paper's shows: ratios of time, the best seed, and the paper's numbers."""
+    """Return what only a table beside the paper's shows: ratios of cost, the best seed, and the paper's numbers."""
     best = [estimate(_float(row["robust_best"])) for row in rows] if _values(rows, "paper_robust_best") else []
     return {
         "time": [_ratio(row["train_time_ratio"]) for row in rows],
+        "passes": [_ratio(row["train_passes_ratio"]) for row in rows],
         "best": best or [""] * len(rows),
         "paper natural": [estimate(_float(row["paper_natural"])) for row in rows],
         "paper robust": [estimate(_float(row["paper_robust"])) for row in rows],

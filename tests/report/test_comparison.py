@@ -19,7 +19,7 @@ SEEDS = {"fast-at": (1, 2, 3), "bs": (3, 1, 2), "trades": (1, 2, 3), "at": (1,)}
 
 def test_columns_that_scripts_rely_on() -> None:
     assert COLUMNS[:5] == ("name", "model", "eps", "natural", "robust")
-    assert len(COLUMNS) == len(set(COLUMNS)) == 43
+    assert len(COLUMNS) == len(set(COLUMNS)) == 49
 
 
 def test_three_seeds_of_two_methods_by_hand(results: Make, place: Make) -> None:
@@ -30,6 +30,11 @@ def test_three_seeds_of_two_methods_by_hand(results: Make, place: Make) -> None:
 
     assert fast_at["natural"] == 1 and fast_at["robust"] == pytest.approx(0.5)  # 5, 6, 4 of 10
     assert fast_at["robust_sd"] == pytest.approx(0.1)
+    spread = (fast_at["robust_sd_low"], fast_at["robust_sd_high"])
+    assert spread == pytest.approx([0.1 * (2 / q) ** 0.5 for q in (7.3778, 0.050636)], rel=1e-4)  # chi-squared, 2
+    assert fast_at["train_passes_ratio"] == 1 and fast_at["natural_difference"] is None
+    natural = [bs[f"natural_difference{end}"] for end in ("_low", "", "_high")]
+    assert natural[1] == pytest.approx(bs["natural"] - fast_at["natural"]) and natural == sorted(natural)
     assert bs["natural"] == pytest.approx(28 / 30) and bs["robust"] == pytest.approx(20 / 30)  # 7, 6, 7
     assert bs["robust_sd"] == pytest.approx(math.sqrt(0.01 / 3))
     assert (bs["seeds"], bs["n"], bs["attack"], bs["eps"], bs["model"]) == (3, 10, "pgd-20", 0.2, "cnn")
@@ -343,8 +348,8 @@ def test_trainings_without_evaluation_and_other_records_are_counted(make: Make, 
 def test_the_order_of_records_changes_no_accuracy(results: Make, make: Make, place: Make, seed: int) -> None:
     records = [*results, *(make("bs", s, flags={"gamma": 2.0}, checkpoint_sha256=f"x{s}") for s in (1, 2))]
     shuffled = random.Random(seed).sample(records, len(records))
-    relative = {"p", "p_holm", "detectable", "note", "train_time_ratio"}
-    relative |= {column for column in COLUMNS if column.startswith("difference")}
+    relative = {"p", "p_holm", "detectable", "note", "train_time_ratio", "train_passes_ratio"}
+    relative |= {column for column in COLUMNS if "difference" in column}
 
     def numbers(rows: Any) -> dict[Any, list[Any]]:
         return {row["name"]: [row[column] for column in COLUMNS if column not in relative] for row in rows}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsk.errors import InputError, UsageError
-from bsk.report.curves import _line, draw_curves
+from bsk.report.curves import MOST, STYLES, _line, draw_curves
 from bsk.report.evidence import collect
 from bsk.report.placement import spread
 from bsk.report.series import series
@@ -172,3 +172,7 @@ def test_labels_keep_their_order_and_distance(heights: list[float], gap: float) 
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     for low, high in zip(order, order[1:], strict=False):
         assert found[high] - found[low] >= gap - 1e-6
+
+
+def test_every_field_of_a_panel_has_a_line_of_its_own() -> None:
+    assert len(set(STYLES)) == len(STYLES) >= MOST

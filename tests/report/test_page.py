@@ -77,9 +77,21 @@ def test_tables_the_paper_beside_and_the_trainings(folder: Path) -> None:
     text = page(folder)
     against = text[text.index('<section id="against">') : text.index('<section id="trainings">')]
     cells = re.findall(r"<td>(.*?)</td>", against)
-    assert len(cells) == 8 and cells[1] == "fast-at" and cells[5] == "best 46.3"  # bs is in no row of table 10
+    assert len(cells) == 11 and cells[1] == "fast-at" and cells[7] == "best 46.3"  # bs is in no row of table 10
     trainings = text[text.index('<section id="trainings">') :]
     assert "2 trainings" in trainings and ", not ended" in trainings
+
+
+def test_only_what_all_trainings_have_is_the_same_in_all_and_other_versions_are_told(folder: Path, make_log) -> None:
+    start, *others = make_log("bs", 3)
+    start = {**start, "flags": {**start["flags"], "log_divergence": True, "eps": 0.5}, "torch": "9.9.9", "device": "x"}
+    for record in (start, *others):
+        records.append(folder / "runs" / "bs-3.jsonl", record)
+    (folder / "runs" / "bs-3.last.safetensors").touch()
+    trainings = page(folder).partition('<section id="trainings">')[2]
+    same = re.search(r"The same in all: (.*?)\.</p>", trainings)
+    assert same and "log_divergence" not in same[1] and "torch" not in same[1] and "epochs" in same[1]
+    assert "<th>torch</th>" in trainings and "<td>9.9.9</td>" in trainings and "<th>version</th>" not in trainings
 
 
 def test_the_differences_are_those_of_the_readme(folder: Path) -> None:

@@ -54,13 +54,17 @@ TSV = (
     "attack\ttrain_seconds\ttrain_forward_passes\ttrain_backward_passes\tdifference\tp\tdataset\tsplit\tselected\tnote\t"
     "difference_low\tdifference_high\ttrain_time_ratio\trobust_best\tadbd\t"
     "paper_natural\tpaper_robust\tpaper_minutes\tpaper_time_ratio\tpaper_robust_best\tpaper_adbd\ttitle\tpaper_robust_sd\t"
-    "p_holm\tdetectable\tdifference_boot_low\tdifference_boot_high\tdifference_seeds_low\tdifference_seeds_high\tpareto\n"
+    "p_holm\tdetectable\tdifference_boot_low\tdifference_boot_high\tdifference_seeds_low\tdifference_seeds_high\tpareto\t"
+    "train_passes_ratio\trobust_sd_low\trobust_sd_high\tnatural_difference\tnatural_difference_low\t"
+    "natural_difference_high\n"
     "fast-at\tcnn\t0.2\t0.98\t0.625\t0.58\t0.67\t0.01\t0.9612\t0.99\t0.004\t3\t397\t"
-    "pgd-20\t3.04\t84000\t84000\t\t\tdigits\ttest\tbest\t\t\t" + "\t" * 18 + "\n"
+    "pgd-20\t3.04\t84000\t84000\t\t\tdigits\ttest\tbest\t\t\t" + "\t" * 24 + "\n"
     "bs gamma=2\tcnn\t0.2\t0.95\t0.00001\t0.0\t1.0\t\t0.92\t0.97\t\t3\t397\t"
     "pgd-20\t564.0\t\t\t-0.0625\t0.00004\tdigits\ttest\tbest\ttrained at eps 0.1\t-0.1\t0.025"
     + "\t" * 12
-    + "0.00008\t0.05\t\t\t\t\t\n"
+    + "0.00008\t0.05"
+    + "\t" * 11
+    + "\n"
 )
 
 CAPTION = (
@@ -74,9 +78,9 @@ digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent wi
 sd over seeds; difference to the first row, p by an exact paired test; a true difference of 5.0
 would be seen 4 times in 5
 
-method                natural             robust   sd  difference        p  passes  training
-fast-at     98.0 [96.1, 99.0]  62.5 [58.0, 67.0]  1.0                         168k     3.0 s
-bs gamma=2  95.0 [92.0, 97.0]   0.0 [0.0, 100.0]             -6.2  <0.0001           9.4 min  [1]
+method      natural             robust   sd          difference        p  passes  training
+fast-at        98.0  62.5 [58.0, 67.0]  1.0                                 168k     3.0 s
+bs gamma=2     95.0   0.0 [0.0, 100.0]       -6.2 [-10.0, +2.5]  <0.0001           9.4 min  [1]
 
 [1] trained at eps 0.1
 """
@@ -95,11 +99,12 @@ MARKDOWN = (
 )
 
 LATEX = (
-    "% "
-    + CAPTION
-    + r"""
-% [1] trained at eps 0.1
-% needs \usepackage{booktabs}
+    r"""% needs \usepackage{booktabs}
+\begin{table}
+\centering
+\caption{"""
+    + CAPTION.replace("%", r"\%")
+    + r"""}
 \begin{tabular}{lrrrrrrrl}
 \toprule
 method & natural & robust & sd & difference & p & passes & training &  \\
@@ -108,6 +113,8 @@ fast-at & 98.0 [96.1, 99.0] & 62.5 [58.0, 67.0] & 1.0 &  &  & 168k & 3.0 s &  \\
 bs gamma=2 & 95.0 [92.0, 97.0] & 0.0 [0.0, 100.0] &  & $-$6.2 [$-$10.0, +2.5] & $<$0.0001 &  & 9.4 min & [1] \\
 \bottomrule
 \end{tabular}
+\\{\footnotesize [1] trained at eps 0.1}
+\end{table}
 """
 )
 
@@ -150,7 +157,8 @@ def test_intervals_give_way_to_the_width_of_a_terminal() -> None:
     wide = {**BS, "name": "a-method-of-thirty-characters!"}
     lines = render([FAST_AT, wide], "table").splitlines()
     assert max(map(len, lines)) <= 100
-    assert "[58.0, 67.0]" in lines[5] and "[96.1, 99.0]" not in lines[5] and "[-10.0, +2.5]" not in lines[6]
+    assert "[58.0, 67.0]" in lines[5] and "[96.1, 99.0]" not in lines[5]
+    assert "-6.2" in lines[6] and "[-10.0, +2.5]" not in lines[6] and "<0.0001" not in lines[6]  # no p on its own
 
 
 def test_several_comparisons_are_adjusted_and_the_best_for_their_cost_have_a_star() -> None:
