@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from bsk.errors import BUG, DONE, INTERRUPTED, TERMINATED, BskError, ReaderClosedError, StoppedError
+from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
+from bsk.errors import BUG, DONE, BskError, ReaderClosedError
 from bsk.files.records import dumps
 
 
@@ -53,11 +51,13 @@ def on_terminal() -> bool:
 
 def guarded(command: Callable[[], object]) -> NoReturn:
     """Run a command and end the process with its exit code; an error is one line on stderr."""
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        command()
-        code = DONE
+        stop_on_signals()
+        returned = command()
+        code = returned if isinstance(returned, int) else DONE  # typer returns the code of its own exits
+        ignore_signals()
     except BaseException as error:
+        ignore_signals()
         code = _report(error)
     sys.exit(code)
 
@@ -72,8 +72,8 @@ def _report(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else BUG
     if isinstance(error, ReaderClosedError):
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt) or name == "Abort":
-        return _say("stopped", INTERRUPTED)
+    if isinstance(error, Signalled):
+        return _say("stopped; the same command goes on from what was saved", error.exit_code)
     if isinstance(error, BskError):
         return _say(str(error), error.exit_code)
     if hasattr(error, "format_message"):  # what typer raises for a wrong command line
@@ -86,30 +86,6 @@ def _report(error: BaseException) -> int:
 def _say(text: str, code: int) -> int:
     print(f"bsk: {' '.join(text.split())}", file=sys.stderr, flush=True)
     return code
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise StoppedError("terminated", TERMINATED)
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], int]]:
-    """Yield a function that returns 0, or the exit code once Ctrl-C or SIGTERM came; a second one kills."""
-    code = 0
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        nonlocal code
-        if code:
-            raise KeyboardInterrupt
-        code = 128 + number
-        note("finishing the step and saving; once more to stop at once")
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: code
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Bar:
