@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
 from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
-from bsk.errors import BUG, DONE, BskError, ReaderClosedError
+from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError
+from bsk.files.atomic import naming_the_file
 from bsk.files.records import dumps
 
 
@@ -24,13 +28,19 @@ CHOICES = _Choices()
 
 
 def emit(text: str) -> None:
-    """Write data to stdout, at once, so that a reader in a pipe sees each record as it is known."""
+    """Write data to stdout, at once, so that a reader in a pipe sees each record as it is known.
+
+    Raises:
+        ReaderClosedError: the reader has left.
+        InputError: stdout is full or closed.
+    """
     try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
-        raise ReaderClosedError from error
+        with naming_the_file(Path("stdout")):
+            _write(sys.stdout, text if text.endswith("\n") else text + "\n")
+    except InputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise ReaderClosedError from error
+        raise
 
 
 def emit_record(record: dict[str, Any]) -> None:
@@ -41,7 +51,39 @@ def emit_record(record: dict[str, Any]) -> None:
 def note(text: str) -> None:
     """Write a line to stderr, unless --quiet."""
     if not CHOICES.quiet:
-        print(f"bsk: {text}", file=sys.stderr, flush=True)
+        _whisper(f"bsk: {text}")
+
+
+def _whisper(text: str) -> None:
+    """Write a line to stderr; that nobody can read it does not end the work."""
+    with _unheard():
+        _write(sys.stderr, text + "\n")
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Swallow what goes wrong with stderr: it is full, closed, or (RuntimeError) a signal came amid a write."""
+    with contextlib.suppress(OSError, RuntimeError):
+        yield
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write and flush; what cannot be written is lost, so that Python does not try again as it ends."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(io.UnsupportedOperation):  # a stream of no file, as in tests
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise
+
+
+def _open_closed_streams() -> None:
+    """Put something in the place of streams that were closed at the start, lest a file that is opened takes it."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull)  # noqa: SIM115 - to write there is an error
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to write there is none
 
 
 def on_terminal() -> bool:
@@ -51,6 +93,7 @@ def on_terminal() -> bool:
 
 def guarded(command: Callable[[], object]) -> NoReturn:
     """Run a command and end the process with its exit code; an error is one line on stderr."""
+    _open_closed_streams()
     try:
         stop_on_signals()
         returned = command()
@@ -59,6 +102,8 @@ def guarded(command: Callable[[], object]) -> NoReturn:
     except BaseException as error:
         ignore_signals()
         code = _report(error)
+    with _unheard():
+        _write(sys.stderr, "")  # what a library left there: Python would end with 120 if it failed later
     sys.exit(code)
 
 
@@ -66,7 +111,7 @@ def _report(error: BaseException) -> int:
     if CHOICES.debug and not isinstance(error, SystemExit):
         import traceback
 
-        traceback.print_exception(error)
+        _whisper("".join(traceback.format_exception(error)).rstrip())
     name = type(error).__name__
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else BUG
@@ -84,7 +129,7 @@ def _report(error: BaseException) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    print(f"bsk: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    _whisper(f"bsk: {' '.join(text.split())}")
     return code
 
 
@@ -109,7 +154,8 @@ class Bar:
                 redirect_stderr=False,
             )
             self._task = self._progress.add_task(what, total=None)
-            self._progress.start()
+            with _unheard():
+                self._progress.start()
 
     def show(self, done: int, total: int | None = None, text: Callable[[], str] | None = None) -> None:
         """Draw at most five times a second; `text` is only computed then."""
@@ -117,16 +163,19 @@ class Bar:
         if self._progress is not None and (now - self._drawn > 0.2 or done == total):
             self._drawn = now
             description = f"{self.what} {text()}" if text else self.what
-            self._progress.update(self._task, completed=done, total=total, description=description)
+            with _unheard():
+                self._progress.update(self._task, completed=done, total=total, description=description)
 
     def note(self, text: str) -> None:
         """Write a line above the bar, or to stderr."""
         if self._progress is not None:
-            self._progress.console.print(text, highlight=False, markup=False)
+            with _unheard():
+                self._progress.console.print(text, highlight=False, markup=False)
         else:
             note(text)
 
     def close(self) -> None:
         """Take the bar away."""
         if self._progress is not None:
-            self._progress.stop()
+            with _unheard():
+                self._progress.stop()
