@@ -15,6 +15,7 @@ from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
 from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError
 from bsk.files.atomic import naming_the_file
 from bsk.files.records import dumps
+from bsk.report.words import printable
 
 
 class _Choices:
@@ -55,9 +56,9 @@ def note(text: str) -> None:
 
 
 def _whisper(text: str) -> None:
-    """Write a line to stderr; that nobody can read it does not end the work."""
+    """Write a line to stderr, its control characters escaped; that nobody can read it does not end the work."""
     with _unheard():
-        _write(sys.stderr, text + "\n")
+        _write(sys.stderr, printable(text) + "\n")
 
 
 @contextlib.contextmanager
@@ -111,7 +112,8 @@ def _report(error: BaseException) -> int:
     if CHOICES.debug and not isinstance(error, SystemExit):
         import traceback
 
-        _whisper("".join(traceback.format_exception(error)).rstrip())
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            _whisper(line)
     name = type(error).__name__
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else BUG
@@ -144,7 +146,7 @@ class Bar:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
@@ -153,7 +155,7 @@ class Bar:
                 redirect_stdout=False,  # data stays on stdout
                 redirect_stderr=False,
             )
-            self._task = self._progress.add_task(what, total=None)
+            self._task = self._progress.add_task(printable(what), total=None)
             with _unheard():
                 self._progress.start()
 
@@ -164,13 +166,13 @@ class Bar:
             self._drawn = now
             description = f"{self.what} {text()}" if text else self.what
             with _unheard():
-                self._progress.update(self._task, completed=done, total=total, description=description)
+                self._progress.update(self._task, completed=done, total=total, description=printable(description))
 
     def note(self, text: str) -> None:
         """Write a line above the bar, or to stderr."""
         if self._progress is not None:
             with _unheard():
-                self._progress.console.print(text, highlight=False, markup=False)
+                self._progress.console.print(printable(text), highlight=False, markup=False)
         else:
             note(text)
 
