@@ -7,7 +7,6 @@ DONE = 0
 BUG = 1
 INTERRUPTED = 130
 READER_CLOSED = 141
-TERMINATED = 143
 
 
 class BskError(Exception):

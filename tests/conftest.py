@@ -18,6 +18,7 @@ import torch
 
 from bsk.cli.app import main
 from bsk.cli.console import CHOICES
+from bsk.cli.signals import STOPPING
 from bsk.data.store import Info, Part, write
 
 ROOT = Path(__file__).parent.parent
@@ -101,11 +102,12 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     def run(*words: object, check: int = 0) -> Said:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["bsk", *map(str, words)])
-        terminate = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in STOPPING}
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
-        signal.signal(signal.SIGTERM, terminate)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         CHOICES.quiet = CHOICES.debug = False
         said = Said(int(ended.value.code or 0), *capsys.readouterr())
         assert said.returncode == check, said.stderr

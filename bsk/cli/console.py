@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
-from bsk.errors import BUG, DONE, INTERRUPTED, TERMINATED, BskError, ReaderClosedError, StoppedError
+from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
+from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError
+from bsk.files.atomic import naming_the_file
 from bsk.files.records import dumps
+from bsk.report.words import printable
 
 
 class _Choices:
@@ -26,13 +29,19 @@ CHOICES = _Choices()
 
 
 def emit(text: str) -> None:
-    """Write data to stdout, at once, so that a reader in a pipe sees each record as it is known."""
+    """Write data to stdout, at once, so that a reader in a pipe sees each record as it is known.
+
+    Raises:
+        ReaderClosedError: the reader has left.
+        InputError: stdout is full or closed.
+    """
     try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
-        raise ReaderClosedError from error
+        with naming_the_file(Path("stdout")):
+            _write(sys.stdout, text if text.endswith("\n") else text + "\n")
+    except InputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise ReaderClosedError from error
+        raise
 
 
 def emit_record(record: dict[str, Any]) -> None:
@@ -43,7 +52,39 @@ def emit_record(record: dict[str, Any]) -> None:
 def note(text: str) -> None:
     """Write a line to stderr, unless --quiet."""
     if not CHOICES.quiet:
-        print(f"bsk: {text}", file=sys.stderr, flush=True)
+        _whisper(f"bsk: {text}")
+
+
+def _whisper(text: str) -> None:
+    """Write a line to stderr, its control characters escaped; that nobody can read it does not end the work."""
+    with _unheard():
+        _write(sys.stderr, printable(text) + "\n")
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Swallow what goes wrong with stderr: it is full, closed, or (RuntimeError) a signal came amid a write."""
+    with contextlib.suppress(OSError, RuntimeError):
+        yield
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write and flush; what cannot be written is lost, so that Python does not try again as it ends."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(io.UnsupportedOperation):  # a stream of no file, as in tests
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise
+
+
+def _open_closed_streams() -> None:
+    """Put something in the place of streams that were closed at the start, lest a file that is opened takes it."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull)  # noqa: SIM115 - to write there is an error
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to write there is none
 
 
 def on_terminal() -> bool:
@@ -53,12 +94,17 @@ def on_terminal() -> bool:
 
 def guarded(command: Callable[[], object]) -> NoReturn:
     """Run a command and end the process with its exit code; an error is one line on stderr."""
-    signal.signal(signal.SIGTERM, _terminate)
+    _open_closed_streams()
     try:
-        command()
-        code = DONE
+        stop_on_signals()
+        returned = command()
+        code = returned if isinstance(returned, int) else DONE  # typer returns the code of its own exits
+        ignore_signals()
     except BaseException as error:
+        ignore_signals()
         code = _report(error)
+    with _unheard():
+        _write(sys.stderr, "")  # what a library left there: Python would end with 120 if it failed later
     sys.exit(code)
 
 
@@ -66,14 +112,15 @@ def _report(error: BaseException) -> int:
     if CHOICES.debug and not isinstance(error, SystemExit):
         import traceback
 
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            _whisper(line)
     name = type(error).__name__
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else BUG
     if isinstance(error, ReaderClosedError):
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt) or name == "Abort":
-        return _say("stopped", INTERRUPTED)
+    if isinstance(error, Signalled):
+        return _say("stopped; the same command goes on from what was saved", error.exit_code)
     if isinstance(error, BskError):
         return _say(str(error), error.exit_code)
     if hasattr(error, "format_message"):  # what typer raises for a wrong command line
@@ -84,32 +131,8 @@ def _report(error: BaseException) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    print(f"bsk: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    _whisper(f"bsk: {' '.join(text.split())}")
     return code
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise StoppedError("terminated", TERMINATED)
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], int]]:
-    """Yield a function that returns 0, or the exit code once Ctrl-C or SIGTERM came; a second one kills."""
-    code = 0
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        nonlocal code
-        if code:
-            raise KeyboardInterrupt
-        code = 128 + number
-        note("finishing the step and saving; once more to stop at once")
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: code
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Bar:
@@ -123,7 +146,7 @@ class Bar:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
@@ -132,8 +155,9 @@ class Bar:
                 redirect_stdout=False,  # data stays on stdout
                 redirect_stderr=False,
             )
-            self._task = self._progress.add_task(what, total=None)
-            self._progress.start()
+            self._task = self._progress.add_task(printable(what), total=None)
+            with _unheard():
+                self._progress.start()
 
     def show(self, done: int, total: int | None = None, text: Callable[[], str] | None = None) -> None:
         """Draw at most five times a second; `text` is only computed then."""
@@ -141,16 +165,19 @@ class Bar:
         if self._progress is not None and (now - self._drawn > 0.2 or done == total):
             self._drawn = now
             description = f"{self.what} {text()}" if text else self.what
-            self._progress.update(self._task, completed=done, total=total, description=description)
+            with _unheard():
+                self._progress.update(self._task, completed=done, total=total, description=printable(description))
 
     def note(self, text: str) -> None:
         """Write a line above the bar, or to stderr."""
         if self._progress is not None:
-            self._progress.console.print(text, highlight=False, markup=False)
+            with _unheard():
+                self._progress.console.print(printable(text), highlight=False, markup=False)
         else:
             note(text)
 
     def close(self) -> None:
         """Take the bar away."""
         if self._progress is not None:
-            self._progress.stop()
+            with _unheard():
+                self._progress.stop()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import emit_record, stop_requests
+from bsk.cli.console import emit_record, note
+from bsk.cli.signals import stop_requests
 from bsk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def train(
     found = o.open_dataset(dataset, data)
     settings = resolve(flags, found, where)
     checkpoint = out or Path("runs") / f"{found.name}-{method}-{seed}.safetensors"
-    with process_group(where) as share, stop_requests() as stopping, TrainingProgress(share.rank == 0) as watcher:
+    with process_group(where) as share, stop_requests(note) as stopping, TrainingProgress(share.rank == 0) as watcher:
         record = run(
             settings,
             found,

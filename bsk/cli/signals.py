@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM: the first one stops, or asks to save; its echoes do nothing; a later one stops at once."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+ECHO = 3.0  # seconds in which a signal that comes again is an echo: torchrun and schedulers send theirs twice
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signalled(BaseException):
+    """A signal stops the work now; no `except Exception` on the way out holds it up."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the exit code of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        super().__init__(f"signal {number}")
+        self.exit_code = 128 + number
+
+
+class _Ear:
+    """Tells a signal from the echoes of the one before."""
+
+    def __init__(self) -> None:
+        self._heard = -math.inf
+
+    def hears_echo(self) -> bool:
+        now = time.monotonic()
+        if now - self._heard < ECHO:
+            return True
+        self._heard = now
+        return False
+
+
+def stop_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM raise `Signalled` from now on."""
+    ear = _Ear()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not ear.hears_echo():
+            raise Signalled(number)
+
+    for number in STOPPING:
+        signal.signal(number, stop)
+
+
+def ignore_signals() -> None:
+    """Let Ctrl-C and SIGTERM do nothing from now on, also while Python ends."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def stop_requests(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
+    """Yield a function that returns 0, or the exit code once Ctrl-C or SIGTERM came.
+
+    A second one, if it is no echo, raises `Signalled`. After a stop that was asked for signals do nothing any more.
+    """
+    code, ear = 0, _Ear()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal code
+        if ear.hears_echo():
+            return
+        if code:
+            raise Signalled(number)
+        code = 128 + number
+        say("finishing the step and saving; once more, later, to stop at once")
+
+    before = {number: signal.signal(number, ask) for number in STOPPING}
+    try:
+        yield lambda: code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if code else handler)

@@ -1,0 +1,104 @@
+"""Streams that are full, closed or left: stdout's are errors with a code, stderr's end nothing."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from bsk.files.headers import KEY
+
+TRAIN = ["--model", "cnn-4", "--epochs", "3", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
+
+
+@pytest.fixture
+def shell(tmp_path: Path):
+    """Run `bsk WORDS REDIRECTION` in a shell."""
+
+    def run(redirection: str, *words: object) -> subprocess.CompletedProcess[str]:
+        script = f'set -o pipefail; "$0" -m bsk "$@" {redirection}'
+        command = ["bash", "-c", script, sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+@pytest.mark.parametrize(
+    ("redirection", "said"),
+    [
+        (">/dev/full", "bsk: stdout: cannot write: No space left on device; free some space or write elsewhere\n"),
+        (">&-", "bsk: stdout: cannot write: not writable; choose another path\n"),
+        (">/dev/full 2>/dev/full", ""),
+        (">&- 2>&-", ""),
+    ],
+)
+def test_a_full_or_closed_stdout_is_one_line(shell, call, toy, trained, tmp_path, command, redirection, said) -> None:
+    words = [trained, "--data", toy, "--attack", "natural", "--no-checks"]
+    if command == "compare":
+        (tmp_path / "r.jsonl").write_text(call("evaluate", *words).stdout)
+        words = ["r.jsonl"]
+    done = shell(redirection, command, *words, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", said)
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2> >(true)"])
+def test_nothing_on_stderr_ends_a_training(shell, toy: Path, tmp_path: Path, redirection) -> None:
+    done = shell(redirection, "train", "--data", toy, *TRAIN, "--out", "m.safetensors")
+    assert done.returncode == 0 and json.loads(done.stdout)["last_epoch"] == 3
+
+
+def test_a_training_whose_reader_leaves_is_ended_all_the_same(shell, toy: Path, tmp_path: Path) -> None:
+    done = shell("2>&1 | head -1", "train", "--data", toy, *TRAIN, "--out", "m.safetensors")
+    assert done.returncode == 141 and done.stdout.startswith("bsk: epoch 1") and done.stderr == ""
+    assert json.loads((tmp_path / "m.jsonl").read_text().splitlines()[-1])["kind"] == "end"
+
+
+def test_an_error_has_its_code_though_nobody_hears_of_it(shell) -> None:
+    assert shell("2>/dev/full", "evaluate", "missing.safetensors").returncode == 3
+
+
+HOSTILE = "\x1b]0;pwned\x07\x1b[2J\x9b2J\x7f"
+ESCAPED = r"\x1b]0;pwned\x07\x1b[2J\x9b2J\x7f"
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+@pytest.mark.parametrize("field", ["kind", "schema"])
+def test_control_characters_of_a_file_do_not_reach_the_terminal(call, tmp_path: Path, debug, field) -> None:
+    header = json.dumps({"kind": "model", "schema": 1, field: HOSTILE})
+    save_file({"w": np.zeros(1, dtype=np.float32)}, tmp_path / "m.safetensors", metadata={KEY: header})
+    said = call(*debug, "evaluate", "m.safetensors", check=3).stderr
+    assert ESCAPED in said and all(line.isprintable() for line in said.split("\n"))
+    assert said.startswith("Traceback") == bool(debug)
+
+
+def test_control_characters_and_marks_in_a_name_do_not_reach_the_bar(toy: Path, trained: Path, tmp_path: Path) -> None:
+    main, side = pty.openpty()
+    name = "\x1b]0;pwned\x07[red]m.safetensors"
+    trained.rename(tmp_path / name)
+    words = ["evaluate", name, "--data", str(toy), "--attack", "pgd-200", "--no-checks"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bsk", *words],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=side,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+    )
+    os.close(side)
+    shown = b""
+    while chunk := _chunk(main):
+        shown += chunk
+    assert process.wait() == 0
+    assert rb"\x1b]0;pwned\x07[red]m.safetensors pgd-200" in shown and b"\x1b]0" not in shown
+
+
+def _chunk(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # nobody is at the other end any more
+        return b""
