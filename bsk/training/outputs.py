@@ -21,7 +21,7 @@ from bsk.files.records import BEST_ON_TEST, LATER_FLAGS
 from bsk.training import state as states
 from bsk.training.state import Scored, State
 
-LOG_KINDS = ("start", "epoch", "end")
+LOG_KINDS = ("start", "epoch", "alarm", "end")
 
 
 class Outputs:
@@ -170,7 +170,7 @@ def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
     """Open the log for this process alone; the lock falls with the process, however it dies.
 
     Raises:
-        InputError: another training writes it, or it cannot be written.
+        InputError: another training writes it, it has records of others, or it cannot be written.
     """
     with appending(log_path(checkpoint)) as file:
         try:
@@ -179,7 +179,20 @@ def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
             raise InputError(
                 f"{checkpoint}: another bsk train is writing it; wait for it or choose another --out"
             ) from error
+        _check_own(log_path(checkpoint))
         yield file
+
+
+def _check_own(log: Path) -> None:
+    """Refuse a log with records that no training wrote: cutting it would destroy them, and no flag makes that right.
+
+    Raises:
+        InputError: it has some, or is no JSONL.
+    """
+    for record in records.read(log):
+        kind = record.get("kind")
+        if kind not in LOG_KINDS:
+            raise InputError(f"{log}: has records of kind {kind}, so it is no training's log; choose another --out")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
