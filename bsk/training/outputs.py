@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from bsk.errors import InputError
 from bsk.files import checkpoints, records
-from bsk.files.atomic import appending, naming_the_file
+from bsk.files.atomic import appending, naming_the_file, still_named
 from bsk.files.checkpoints import MODEL
 from bsk.files.headers import load_header
 from bsk.files.records import BEST_ON_TEST, LATER_FLAGS
@@ -36,9 +36,20 @@ class Outputs:
         """Whether this process is the one that writes."""
         return self._log is not None
 
+    def _held(self) -> IO[bytes] | None:
+        """Return the log before each write, or None in a process that does not write.
+
+        Raises:
+            InputError: it was removed or replaced, and its lock with it: another may be writing the same files.
+        """
+        path = log_path(self.checkpoint)
+        if self._log is not None and not still_named(self._log.fileno(), path):
+            raise InputError(f"{path}: was removed or replaced meanwhile; the same command goes on from the last save")
+        return self._log
+
     def keep_best(self, state: State) -> None:
         """Write the selected model and its average's, where the epoch just ended is the best and they are not of it."""
-        if self._log is None:
+        if not self._held():
             return
         if state.best.epoch == state.last.epoch != _epoch_of(self.checkpoint):
             header = {**self.header, "kind": MODEL, "complete": False, "selected": selected(self.header)}
@@ -52,20 +63,20 @@ class Outputs:
         self._save_average(state, average_path(self.checkpoint, "-last"), "last", state.last_average)
 
     def _save_average(self, state: State, path: Path, epoch: str, scored: Scored) -> None:
-        if self._log is not None and state.average is not None:
+        if self._held() and state.average is not None:
             chosen = f"{epoch} ema {self.header['flags']['ema']:g}"
             header = {**self.header, "kind": MODEL, "complete": False, "selected": chosen}
             checkpoints.save(path, state.average.module.state_dict(), {**header, **scored.record()})
 
     def save_state(self, state: State) -> None:
         """Write all that a resume needs; it is a checkpoint of the last epoch at the same time."""
-        if self._log is not None:
+        if self._held():
             header = {**self.header, "selected": "last", **state.last.record(), **totals(state)}
             states.save(last_path(self.checkpoint), state, header)
 
     def complete(self, state: State) -> None:
         """Stamp the totals of the whole training on the selected model, and on its averages."""
-        if self._log is None:
+        if not self._held():
             return
         self.save_last_average(state)
         averages = [average_path(self.checkpoint, which) for which in ("", "-last")] if state.average else []
@@ -75,13 +86,13 @@ class Outputs:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a record to the log."""
-        if self._log is not None:
+        if log := self._held():
             with naming_the_file(log_path(self.checkpoint)):
-                records.write_line(self._log, record)
+                records.write_line(log, record)
 
     def remove(self) -> None:
         """Remove all but the log, first what a resume would go on from."""
-        if self._log is not None:
+        if self._held():
             checkpoint = self.checkpoint
             for path in (
                 last_path(checkpoint),
@@ -92,20 +103,27 @@ class Outputs:
                 with naming_the_file(path):
                     path.unlink(missing_ok=True)
 
-    def cut_log(self, epochs: int, looked: int = -1) -> None:
-        """Keep the start, the first `epochs` and alarms up to the update `looked`; all after them is run again."""
-        if self._log is None:
+    def begin_log(self, epochs: int, looked: int = -1) -> None:
+        """Keep the start, the first `epochs` and alarms up to the update `looked`; all after them is run again.
+
+        A log that has no start, as a new one, gets it.
+        """
+        if not (log := self._held()):
             return
-        self._log.seek(0)
+        log.seek(0)
         length = 0
-        for line in BytesIO(self._log.read()):  # the log itself has no buffer
+        for line in BytesIO(log.read() if epochs >= 0 else b""):  # the log itself has no buffer
             record = next(records.parse([line], str(log_path(self.checkpoint))), {})
             told = record.get("kind") == "alarm" and record.get("step", 0) <= looked
             ahead = record.get("epoch", 0) > epochs and not told
-            if record.get("kind") == "end" or ahead or not line.endswith(b"\n"):
+            headless = not length and record.get("kind") != "start"
+            if record.get("kind") == "end" or ahead or headless or not line.endswith(b"\n"):
                 break
             length += len(line)
-        self._log.truncate(length if epochs >= 0 else 0)
+        log.truncate(length)
+        if not length:
+            facts = {"schema": records.SCHEMA, "kind": "start", "checkpoint": str(self.checkpoint)}
+            self.log({**self.header, **facts})
 
 
 def selected(header: dict[str, Any]) -> str:

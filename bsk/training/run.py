@@ -80,14 +80,15 @@ def run(
         training = Training(settings, loader, val, test, outputs, share, device, stopping)
         if going_on:
             states.restore(last_path(checkpoint), state)
-            outputs.cut_log((state.step - bool(state.epoch_passes.forward)) // len(loader), state.seen.get("step", -1))
+            outputs.begin_log(
+                (state.step - bool(state.epoch_passes.forward)) // len(loader), state.seen.get("step", -1)
+            )
             if state.step and not state.epoch_passes.forward:
                 outputs.keep_best(state)
         else:
             if force:
                 outputs.remove()
-            outputs.cut_log(-1)
-            outputs.log({**header, "schema": records.SCHEMA, "kind": "start", "checkpoint": str(checkpoint)})
+            outputs.begin_log(-1)
         train(training, state, watcher)
         return _end(outputs, state, checkpoint)
 

@@ -160,6 +160,39 @@ def test_two_trainings_into_one_file_at_once(data: DataFile, tmp_path: Path) -> 
     assert not (tmp_path / "m.safetensors").exists()
 
 
+@pytest.mark.parametrize("updates", [3, 12])
+def test_a_log_removed_meanwhile_ends_the_training_before_it_meets_another_s_files(
+    updates: int, data: DataFile, tmp_path: Path
+) -> None:
+    """What removes it is asked after each update, as whoever stops a training is."""
+    out, log = tmp_path / "m.safetensors", tmp_path / "m.jsonl"
+    left: list[bytes] = []
+    calls = iter(range(10**9))
+
+    def another() -> int:
+        if next(calls) == updates:
+            log.unlink()
+            trained(out, data, settings(seed=5), force=True)
+            left.extend(path.read_bytes() for path in sorted(tmp_path.iterdir()))
+        return 0
+
+    with pytest.raises(InputError, match=r"m.jsonl: was removed or replaced meanwhile; the same command goes on"):
+        trained(out, data, settings(), stopping=another)
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == left
+    assert load_header(out, "model")["seed"] == records.read(log)[0]["seed"] == 5
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_log_without_its_start_gets_it_again(stale: bool, data: DataFile, tmp_path: Path) -> None:
+    trained(tmp_path / "m.safetensors", data, settings())
+    start, *_, end = records.read(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").unlink()
+    if stale:
+        records.append(tmp_path / "m.jsonl", end)
+    trained(tmp_path / "m.safetensors", data, settings())
+    assert records.read(tmp_path / "m.jsonl") == [start, end]
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(data: DataFile, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     with pytest.raises(StoppedError):
