@@ -31,6 +31,7 @@ from bsk.training.step import update
 from bsk.training.validation import check_rescue, validate
 
 SAVE_SECONDS = 600.0  # a long epoch is saved this often
+SAVE = 1  # what a process wishes then; to stop is an exit code of a signal, above it
 CHECK_STEPS = 25  # looking at a loss on a GPU waits for it
 
 
@@ -121,13 +122,14 @@ def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher:
         state.seconds, state.epoch_seconds = state.seconds + now - clock, state.epoch_seconds + now - clock
         clock = now
         watcher.step(state.step, training.total_steps, epoch, lambda: _mean_losses(training, state)[0])
-        code = agree(training.stopping(), share, training.device)
-        if code or now - saved > SAVE_SECONDS:
+        wish = training.stopping() or SAVE * (now - saved > SAVE_SECONDS)
+        wish = agree(wish, share, training.device)  # every process has its own clock
+        if wish:
             _check_finite(state, training)
             training.outputs.save_state(state)
             clock = saved = time.perf_counter()
-        if code:
-            raise StoppedError(f"stopped at epoch {epoch + 1}; the same command goes on from there", code)
+        if wish > SAVE:
+            raise StoppedError(f"stopped at epoch {epoch + 1}; the same command goes on from there", wish)
     _check_finite(state, training)
     state.seconds += time.perf_counter() - clock
     state.epoch_seconds += time.perf_counter() - clock

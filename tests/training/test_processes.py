@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,13 @@ from bsk.data.batches import Loader, Share
 from bsk.data.processes import leave_group, sum_over_processes
 from bsk.data.store import open_data
 from bsk.errors import UsageError
+from bsk.files import records
+from bsk.training import loop, run
 from bsk.training.loop import new_state
 from bsk.training.methods import METHODS
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings
+from bsk.training.state import State
 from bsk.training.step import update
 from bsk.training.validation import BATCH, batches
 
@@ -61,6 +65,29 @@ def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) 
     assert torch.equal(found[0][1], found[1][1]), "the processes keep the same weights"
     torch.testing.assert_close(found[0][0], means, rtol=0, atol=1e-9)
     torch.testing.assert_close(found[0][1], weights, rtol=0, atol=1e-9)
+
+
+def standing_still(*arguments: Any) -> State:
+    """Return a new state whose batch norm stays in eval mode: no share of a batch has its own statistics."""
+    state = new_state(*arguments)
+    state.model.eval()
+    object.__setattr__(state.model, "train", lambda mode=True: state.model)
+    return state
+
+
+def train_one_of_two(rank: int, meeting: str, data: Path, folder: str) -> None:
+    """Train where the clock of the first process alone says that a save is due, after every update."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    loop.SAVE_SECONDS = 600.0 if rank else -1.0
+    run.new_state = standing_still
+    trained(Path(folder) / "two.safetensors", open_data(data), settings(epochs=1), share=Share(rank, 2))
+    leave_group()
+
+
+def test_processes_whose_clocks_differ_save_together(toy: Path, tmp_path: Path) -> None:
+    mp.spawn(train_one_of_two, (str(tmp_path / "meet"), toy, str(tmp_path)), nprocs=2)
+    assert [record["kind"] for record in records.read(tmp_path / "two.jsonl")] == ["start", "epoch", "end"]
 
 
 @pytest.mark.parametrize("method", ["nuat", "free-at"])
