@@ -80,6 +80,7 @@ def run(
         training = Training(settings, loader, val, test, outputs, share, device, stopping)
         if going_on:
             states.restore(last_path(checkpoint), state)
+            state.sums /= share.world  # they are of all processes, in equal parts from here on
             outputs.begin_log(
                 (state.step - bool(state.epoch_passes.forward)) // len(loader), state.seen.get("step", -1)
             )
