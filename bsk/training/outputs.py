@@ -51,11 +51,11 @@ class Outputs:
         """Write the selected model and its average's, where the epoch just ended is the best and they are not of it."""
         if not self._held():
             return
-        if state.best.epoch == state.last.epoch != _epoch_of(self.checkpoint):
+        if state.best.epoch == state.last.epoch != _epoch_of(self.checkpoint, self.header):
             header = {**self.header, "kind": MODEL, "complete": False, "selected": selected(self.header)}
             checkpoints.save(self.checkpoint, state.model.state_dict(), {**header, **state.best.record()})
         average = average_path(self.checkpoint)
-        if state.best_average.epoch == state.last_average.epoch != _epoch_of(average):
+        if state.best_average.epoch == state.last_average.epoch != _epoch_of(average, self.header):
             self._save_average(state, average, selected(self.header), state.best_average)
 
     def save_last_average(self, state: State) -> None:
@@ -131,16 +131,20 @@ def selected(header: dict[str, Any]) -> str:
     return BEST_ON_TEST if header["flags"]["select"] == "test" else "best"
 
 
-def _epoch_of(path: Path) -> int | None:
-    """Return the epoch that a model is of, None where there is none."""
+def _epoch_of(path: Path, header: dict[str, Any]) -> int | None:
+    """Return the epoch that a model of the training with this header is of, None where there is none."""
     if not path.exists():
         return None
-    epoch = load_header(path, MODEL).get("epoch")
-    return epoch if isinstance(epoch, int) else None
+    found = load_header(path, MODEL)
+    epoch = found.get("epoch")
+    return epoch if isinstance(epoch, int) and not differences(found, header) else None
 
 
 def lost(checkpoint: Path, found: dict[str, Any]) -> Path | None:
-    """Return the selected model that should be there, is not, and is not in `.last` with this header either."""
+    """Return the selected model that should be there, is not or is another's, and is not in `.last` either.
+
+    `found` is the header of `.last`.
+    """
     progress = found.get("progress")
     progress = progress if isinstance(progress, dict) else {}
     ended = not _number(progress.get("epoch_passes"), "forward")
@@ -149,7 +153,8 @@ def lost(checkpoint: Path, found: dict[str, Any]) -> Path | None:
         (average_path(checkpoint), "best_average", "last_average"),
     ):
         epoch = _number(progress.get(best), "epoch")
-        if epoch and not path.exists() and not (ended and epoch == _number(progress.get(last), "epoch")):
+        in_last = ended and epoch == _number(progress.get(last), "epoch")
+        if epoch and not in_last and _epoch_of(path, found) != epoch:
             return path
     return None
 

@@ -105,6 +105,28 @@ def test_an_average_that_was_deleted_is_told_before_anything_is_trained(data: Da
         trained(out, data, settings(ema=0.9))
 
 
+def test_an_average_of_another_training_is_neither_taken_nor_overwritten(data: DataFile, tmp_path: Path) -> None:
+    out, average = tmp_path / "m.safetensors", tmp_path / "m.ema.safetensors"
+    trained(average, data, settings())  # where the average of m.safetensors would be
+    before = average.read_bytes()
+    with pytest.raises(InputError, match=r"m.ema.safetensors: exists, with no m.last.safetensors to go on from"):
+        trained(out, data, settings(ema=0.9))
+    assert trained(out, data, settings())["last_epoch"] == 3, "it has no average"
+    assert average.read_bytes() == before
+    trained(out, data, settings(seed=2, ema=0.9), force=True)
+    assert load_header(average, "model")["seed"] == 2
+
+
+def test_a_model_of_another_training_in_the_place_of_the_selected_is_told(data: DataFile, tmp_path: Path) -> None:
+    out, average = tmp_path / "m.safetensors", tmp_path / "m.ema.safetensors"
+    trained(tmp_path / "other.safetensors", data, settings(seed=2, ema=0.9))
+    with pytest.raises(StoppedError):
+        trained(out, data, settings(ema=0.9), stopping=stop_after(12))
+    average.write_bytes((tmp_path / "other.ema.safetensors").read_bytes())
+    with pytest.raises(InputError, match=r"m.ema.safetensors: is another training's, and m.last.safetensors has not"):
+        trained(out, data, settings(ema=0.9))
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_a_crash_between_state_and_selected_model_loses_neither(
     epoch: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
