@@ -10,7 +10,7 @@ import typer
 from bsk.cli import options as o
 from bsk.cli.console import emit_record, note
 from bsk.cli.progress import EvaluationProgress
-from bsk.errors import UsageError
+from bsk.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +75,8 @@ def evaluate(
     from bsk.data.processes import local_device, process_group
     from bsk.evaluation.run import evaluate as run
 
+    if out is not None:
+        check_no_log(out)
     where = local_device(o.chosen_device(device, threads))
     with process_group(where) as share:
         for path in subjects(flags):
@@ -153,6 +155,18 @@ def attack(
         arrays = {name: tensor.numpy() for name, tensor in vars(shown).items()}
         for said in draw_sheet(images, **arrays, classes=bench.data.classes, title=title):
             note(said)
+
+
+def check_no_log(out: Path) -> None:
+    """Refuse the log of a training: it is locked while that runs, and cut when it goes on.
+
+    Raises:
+        InputError: it is one, or it cannot be read.
+    """
+    from bsk.files import records
+
+    if out.exists() and any(record.get("kind") == "start" for record in records.read(out)[:1]):
+        raise InputError(f"{out}: is the log of a training; choose another --out")
 
 
 def subjects(flags: dict[str, Any]) -> list[Path | None]:

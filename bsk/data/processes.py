@@ -68,7 +68,7 @@ def sum_over_processes(values: Tensor, share: Share) -> Tensor:
 
 
 def agree(code: int, share: Share, device: torch.device) -> int:
-    """Return the largest of all processes' codes, so that all stop at the same step."""
+    """Return the largest of all processes' codes, so that all save or stop at the same step."""
     if share.world == 1:
         return code
     codes = torch.tensor(code, device=device)

@@ -65,10 +65,17 @@ def _locked(path: Path) -> int:
             make_folder(path.parent)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             fcntl.flock(handle, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):  # removed by who held it
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                return handle
+        if still_named(handle, path):  # not removed by who held it
+            return handle
         os.close(handle)
+
+
+def still_named(handle: int, path: Path) -> bool:
+    """Return whether `path` is still the open file: a lock on one that was removed keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _sweep(path: Path) -> None:

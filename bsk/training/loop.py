@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import agree, sum_over_processes
@@ -31,6 +31,7 @@ from bsk.training.step import update
 from bsk.training.validation import check_rescue, validate
 
 SAVE_SECONDS = 600.0  # a long epoch is saved this often
+SAVE = 1  # what a process wishes then; to stop is an exit code of a signal, above it
 CHECK_STEPS = 25  # looking at a loss on a GPU waits for it
 
 
@@ -120,14 +121,14 @@ def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher:
         now = time.perf_counter()
         state.seconds, state.epoch_seconds = state.seconds + now - clock, state.epoch_seconds + now - clock
         clock = now
-        watcher.step(state.step, training.total_steps, epoch, lambda: _mean_losses(training, state)[0])
-        code = agree(training.stopping(), share, training.device)
-        if code or now - saved > SAVE_SECONDS:
-            _check_finite(state, training)
-            training.outputs.save_state(state)
+        watcher.step(state.step, training.total_steps, epoch, lambda: _own_loss(training, state))
+        wish = training.stopping() or SAVE * (now - saved > SAVE_SECONDS)
+        wish = agree(wish, share, training.device)  # every process has its own clock
+        if wish:
+            _save(training, state)
             clock = saved = time.perf_counter()
-        if code:
-            raise StoppedError(f"stopped at epoch {epoch + 1}; the same command goes on from there", code)
+        if wish > SAVE:
+            raise StoppedError(f"stopped at epoch {epoch + 1}; the same command goes on from there", wish)
     _check_finite(state, training)
     state.seconds += time.perf_counter() - clock
     state.epoch_seconds += time.perf_counter() - clock
@@ -181,7 +182,7 @@ def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
 
     def pause() -> None:
         if code := agree(training.stopping(), training.share, training.device):
-            training.outputs.save_state(state)
+            _save(training, state)
             raise StoppedError("stopped while validating; the same command goes on from there", code)
 
     start = time.perf_counter()
@@ -222,7 +223,7 @@ def is_better(new: Scored, best: Scored, settings: Settings) -> bool:
 
 def _epoch_record(training: Training, state: State, validation_seconds: float) -> dict[str, Any]:
     settings = training.settings
-    total, natural, robust = _mean_losses(training, state)
+    total, natural, robust = _mean_losses(training, state, sum_over_processes(state.sums, training.share))
     rates = rates_at(training, state.step - 1)
     images = len(training.loader.labels)
     return {
@@ -244,21 +245,38 @@ def _epoch_record(training: Training, state: State, validation_seconds: float) -
     }
 
 
-def _mean_losses(training: Training, state: State) -> list[float]:
-    """Return the epoch's losses so far, each a mean over the images seen, of this process."""
-    batch = training.settings.batch_size
-    seen = len(training.loader.labels)
-    if within := state.step % len(training.loader):
-        seen = within * batch
-    seen = max(1, seen // training.share.world)
-    means: list[float] = (state.sums / seen).tolist()
+def _mean_losses(training: Training, state: State, sums: Tensor) -> list[float]:
+    """Return the epoch's losses so far, each a mean over the images that all processes have seen."""
+    batches = state.step % len(training.loader) or len(training.loader)
+    seen = min(batches * training.settings.batch_size, len(training.loader.labels))
+    means: list[float] = (sums / seen).tolist()
     return means
 
 
-def _check_finite(state: State, training: Training) -> None:
+def _own_loss(training: Training, state: State) -> float:
+    """Return what the epoch's loss so far is if all have this process's: to sum over them, all would have to ask."""
+    return _mean_losses(training, state, state.sums * training.share.world)[0]
+
+
+def _save(training: Training, state: State) -> None:
+    """Save within an epoch, with the losses of all processes; all must call it.
+
+    Raises:
+        DivergedError: a loss is not finite, and nothing is saved.
+    """
+    training.outputs.save_state(replace(state, sums=_check_finite(state, training)))
+
+
+def _check_finite(state: State, training: Training) -> Tensor:
+    """Return the epoch's summed losses of all processes.
+
+    Raises:
+        DivergedError: one is not finite.
+    """
     sums = sum_over_processes(state.sums, training.share)
     if not math.isfinite(float(sums.sum())):
         raise DivergedError(
             f"{training.outputs.checkpoint}: the loss is not finite after {state.step} updates; the last good "
             "checkpoint is kept; lower --lr or use --precision fp32, with --force"
         )
+    return sums

@@ -14,14 +14,14 @@ from typing import IO, Any
 
 from bsk.errors import InputError
 from bsk.files import checkpoints, records
-from bsk.files.atomic import appending, naming_the_file
+from bsk.files.atomic import appending, naming_the_file, still_named
 from bsk.files.checkpoints import MODEL
 from bsk.files.headers import load_header
 from bsk.files.records import BEST_ON_TEST, LATER_FLAGS
 from bsk.training import state as states
 from bsk.training.state import Scored, State
 
-LOG_KINDS = ("start", "epoch", "end")
+LOG_KINDS = ("start", "epoch", "alarm", "end")
 
 
 class Outputs:
@@ -36,15 +36,26 @@ class Outputs:
         """Whether this process is the one that writes."""
         return self._log is not None
 
+    def _held(self) -> IO[bytes] | None:
+        """Return the log before each write, or None in a process that does not write.
+
+        Raises:
+            InputError: it was removed or replaced, and its lock with it: another may be writing the same files.
+        """
+        path = log_path(self.checkpoint)
+        if self._log is not None and not still_named(self._log.fileno(), path):
+            raise InputError(f"{path}: was removed or replaced meanwhile; the same command goes on from the last save")
+        return self._log
+
     def keep_best(self, state: State) -> None:
         """Write the selected model and its average's, where the epoch just ended is the best and they are not of it."""
-        if self._log is None:
+        if not self._held():
             return
-        if state.best.epoch == state.last.epoch != _epoch_of(self.checkpoint):
+        if state.best.epoch == state.last.epoch != _epoch_of(self.checkpoint, self.header):
             header = {**self.header, "kind": MODEL, "complete": False, "selected": selected(self.header)}
             checkpoints.save(self.checkpoint, state.model.state_dict(), {**header, **state.best.record()})
         average = average_path(self.checkpoint)
-        if state.best_average.epoch == state.last_average.epoch != _epoch_of(average):
+        if state.best_average.epoch == state.last_average.epoch != _epoch_of(average, self.header):
             self._save_average(state, average, selected(self.header), state.best_average)
 
     def save_last_average(self, state: State) -> None:
@@ -52,20 +63,20 @@ class Outputs:
         self._save_average(state, average_path(self.checkpoint, "-last"), "last", state.last_average)
 
     def _save_average(self, state: State, path: Path, epoch: str, scored: Scored) -> None:
-        if self._log is not None and state.average is not None:
+        if self._held() and state.average is not None:
             chosen = f"{epoch} ema {self.header['flags']['ema']:g}"
             header = {**self.header, "kind": MODEL, "complete": False, "selected": chosen}
             checkpoints.save(path, state.average.module.state_dict(), {**header, **scored.record()})
 
     def save_state(self, state: State) -> None:
         """Write all that a resume needs; it is a checkpoint of the last epoch at the same time."""
-        if self._log is not None:
+        if self._held():
             header = {**self.header, "selected": "last", **state.last.record(), **totals(state)}
             states.save(last_path(self.checkpoint), state, header)
 
     def complete(self, state: State) -> None:
         """Stamp the totals of the whole training on the selected model, and on its averages."""
-        if self._log is None:
+        if not self._held():
             return
         self.save_last_average(state)
         averages = [average_path(self.checkpoint, which) for which in ("", "-last")] if state.average else []
@@ -75,13 +86,13 @@ class Outputs:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a record to the log."""
-        if self._log is not None:
+        if log := self._held():
             with naming_the_file(log_path(self.checkpoint)):
-                records.write_line(self._log, record)
+                records.write_line(log, record)
 
     def remove(self) -> None:
         """Remove all but the log, first what a resume would go on from."""
-        if self._log is not None:
+        if self._held():
             checkpoint = self.checkpoint
             for path in (
                 last_path(checkpoint),
@@ -92,20 +103,27 @@ class Outputs:
                 with naming_the_file(path):
                     path.unlink(missing_ok=True)
 
-    def cut_log(self, epochs: int, looked: int = -1) -> None:
-        """Keep the start, the first `epochs` and alarms up to the update `looked`; all after them is run again."""
-        if self._log is None:
+    def begin_log(self, epochs: int, looked: int = -1) -> None:
+        """Keep the start, the first `epochs` and alarms up to the update `looked`; all after them is run again.
+
+        A log that has no start, as a new one, gets it.
+        """
+        if not (log := self._held()):
             return
-        self._log.seek(0)
+        log.seek(0)
         length = 0
-        for line in BytesIO(self._log.read()):  # the log itself has no buffer
+        for line in BytesIO(log.read() if epochs >= 0 else b""):  # the log itself has no buffer
             record = next(records.parse([line], str(log_path(self.checkpoint))), {})
             told = record.get("kind") == "alarm" and record.get("step", 0) <= looked
             ahead = record.get("epoch", 0) > epochs and not told
-            if record.get("kind") == "end" or ahead or not line.endswith(b"\n"):
+            headless = not length and record.get("kind") != "start"
+            if record.get("kind") == "end" or ahead or headless or not line.endswith(b"\n"):
                 break
             length += len(line)
-        self._log.truncate(length if epochs >= 0 else 0)
+        log.truncate(length)
+        if not length:
+            facts = {"schema": records.SCHEMA, "kind": "start", "checkpoint": str(self.checkpoint)}
+            self.log({**self.header, **facts})
 
 
 def selected(header: dict[str, Any]) -> str:
@@ -113,16 +131,20 @@ def selected(header: dict[str, Any]) -> str:
     return BEST_ON_TEST if header["flags"]["select"] == "test" else "best"
 
 
-def _epoch_of(path: Path) -> int | None:
-    """Return the epoch that a model is of, None where there is none."""
+def _epoch_of(path: Path, header: dict[str, Any]) -> int | None:
+    """Return the epoch that a model of the training with this header is of, None where there is none."""
     if not path.exists():
         return None
-    epoch = load_header(path, MODEL).get("epoch")
-    return epoch if isinstance(epoch, int) else None
+    found = load_header(path, MODEL)
+    epoch = found.get("epoch")
+    return epoch if isinstance(epoch, int) and not differences(found, header) else None
 
 
 def lost(checkpoint: Path, found: dict[str, Any]) -> Path | None:
-    """Return the selected model that should be there, is not, and is not in `.last` with this header either."""
+    """Return the selected model that should be there, is not or is another's, and is not in `.last` either.
+
+    `found` is the header of `.last`.
+    """
     progress = found.get("progress")
     progress = progress if isinstance(progress, dict) else {}
     ended = not _number(progress.get("epoch_passes"), "forward")
@@ -131,7 +153,8 @@ def lost(checkpoint: Path, found: dict[str, Any]) -> Path | None:
         (average_path(checkpoint), "best_average", "last_average"),
     ):
         epoch = _number(progress.get(best), "epoch")
-        if epoch and not path.exists() and not (ended and epoch == _number(progress.get(last), "epoch")):
+        in_last = ended and epoch == _number(progress.get(last), "epoch")
+        if epoch and not in_last and _epoch_of(path, found) != epoch:
             return path
     return None
 
@@ -170,7 +193,7 @@ def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
     """Open the log for this process alone; the lock falls with the process, however it dies.
 
     Raises:
-        InputError: another training writes it, or it cannot be written.
+        InputError: another training writes it, it has records of others, or it cannot be written.
     """
     with appending(log_path(checkpoint)) as file:
         try:
@@ -179,7 +202,20 @@ def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
             raise InputError(
                 f"{checkpoint}: another bsk train is writing it; wait for it or choose another --out"
             ) from error
+        _check_own(log_path(checkpoint))
         yield file
+
+
+def _check_own(log: Path) -> None:
+    """Refuse a log with records that no training wrote: cutting it would destroy them, and no flag makes that right.
+
+    Raises:
+        InputError: it has some, or is no JSONL.
+    """
+    for record in records.read(log):
+        kind = record.get("kind")
+        if kind not in LOG_KINDS:
+            raise InputError(f"{log}: has records of kind {kind}, so it is no training's log; choose another --out")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

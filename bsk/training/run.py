@@ -18,7 +18,7 @@ from bsk.files.headers import load_header
 from bsk.models.modes import device_name
 from bsk.training import state as states
 from bsk.training.loop import Training, Watcher, new_state, train
-from bsk.training.outputs import Outputs, differences, last_path, locked_log, lost, selected, totals
+from bsk.training.outputs import Outputs, average_path, differences, last_path, locked_log, lost, selected, totals
 from bsk.training.settings import Settings
 from bsk.training.state import named
 from bsk.training.validation import TEST_IMAGES
@@ -80,14 +80,16 @@ def run(
         training = Training(settings, loader, val, test, outputs, share, device, stopping)
         if going_on:
             states.restore(last_path(checkpoint), state)
-            outputs.cut_log((state.step - bool(state.epoch_passes.forward)) // len(loader), state.seen.get("step", -1))
+            state.sums /= share.world  # they are of all processes, in equal parts from here on
+            outputs.begin_log(
+                (state.step - bool(state.epoch_passes.forward)) // len(loader), state.seen.get("step", -1)
+            )
             if state.step and not state.epoch_passes.forward:
                 outputs.keep_best(state)
         else:
             if force:
                 outputs.remove()
-            outputs.cut_log(-1)
-            outputs.log({**header, "schema": records.SCHEMA, "kind": "start", "checkpoint": str(checkpoint)})
+            outputs.begin_log(-1)
         train(training, state, watcher)
         return _end(outputs, state, checkpoint)
 
@@ -128,12 +130,15 @@ def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
     """Say if `.last` is of this very training; refuse to overwrite any other's files."""
     last = last_path(checkpoint)
     if not last.exists():
-        if checkpoint.exists() and _finished_epoch(checkpoint):
-            raise InputError(f"{checkpoint}: exists, with no {last.name} to go on from; pass --force to replace it")
+        averages = [average_path(checkpoint, which) for which in ("", "-last")] if header["flags"]["ema"] else []
+        for path in (checkpoint, *averages):
+            if path.exists() and _finished_epoch(path):
+                raise InputError(f"{path}: exists, with no {last.name} to go on from; pass --force to replace it")
         return False
     found = load_header(last, STATE)
     if gone := lost(checkpoint, found):
-        raise InputError(f"{gone}: is gone, and {last.name} has not its weights; pass --force to start over")
+        what = "is another training's" if gone.exists() else "is gone"
+        raise InputError(f"{gone}: {what}, and {last.name} has not its weights; pass --force to start over")
     changed = differences(found, header)
     if changed:
         advice = "choose another --out, or --force to start over"

@@ -62,6 +62,24 @@ def test_screen_is_said_to_be_an_upper_bound(call, trained: Path, toy: Path) -> 
     assert "screen is an upper bound, not AutoAttack's number" in done.stderr and ": at most " in done.stderr
 
 
+def test_evaluations_and_the_log_of_a_training_keep_to_files_of_their_own(call, trained: Path, toy, tmp_path) -> None:
+    words = ["evaluate", trained, "--data", toy, "--attack", "natural", "--limit", 12, "--out"]
+    log = (tmp_path / "m.jsonl").read_bytes()
+    assert "m.jsonl: is the log of a training; choose another --out" in call(*words, "m.jsonl", check=3).line
+    assert (tmp_path / "m.jsonl").read_bytes() == log
+    call(*words, "r.jsonl")
+    found = (tmp_path / "r.jsonl").read_bytes()
+    train = ["train", "--data", toy, "--model", "cnn-4", "--epochs", 1]
+    for more in ([], ["--force"]):
+        line = call(*train, "--out", "r.safetensors", *more, check=3).line
+        assert "r.jsonl: has records of kind evaluation, so it is no training's log; choose another --out" in line
+    assert (tmp_path / "r.jsonl").read_bytes() == found and not (tmp_path / "r.safetensors").exists()
+    (tmp_path / "m.jsonl").write_bytes(log + found)  # as an older bsk let evaluate do
+    trained_words = ["train", "--data", toy, "--model", "cnn-4", "--epochs", 2, "--out", "m.safetensors"]
+    assert "has records of kind evaluation" in call(*trained_words, check=3).line
+    assert (tmp_path / "m.jsonl").read_bytes() == log + found
+
+
 def test_rays_tells_distances_and_queries(call, trained: Path, toy: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "rays", "--limit", 12, "--queries", 300]
     done = call(*words)

@@ -105,6 +105,28 @@ def test_an_average_that_was_deleted_is_told_before_anything_is_trained(data: Da
         trained(out, data, settings(ema=0.9))
 
 
+def test_an_average_of_another_training_is_neither_taken_nor_overwritten(data: DataFile, tmp_path: Path) -> None:
+    out, average = tmp_path / "m.safetensors", tmp_path / "m.ema.safetensors"
+    trained(average, data, settings())  # where the average of m.safetensors would be
+    before = average.read_bytes()
+    with pytest.raises(InputError, match=r"m.ema.safetensors: exists, with no m.last.safetensors to go on from"):
+        trained(out, data, settings(ema=0.9))
+    assert trained(out, data, settings())["last_epoch"] == 3, "it has no average"
+    assert average.read_bytes() == before
+    trained(out, data, settings(seed=2, ema=0.9), force=True)
+    assert load_header(average, "model")["seed"] == 2
+
+
+def test_a_model_of_another_training_in_the_place_of_the_selected_is_told(data: DataFile, tmp_path: Path) -> None:
+    out, average = tmp_path / "m.safetensors", tmp_path / "m.ema.safetensors"
+    trained(tmp_path / "other.safetensors", data, settings(seed=2, ema=0.9))
+    with pytest.raises(StoppedError):
+        trained(out, data, settings(ema=0.9), stopping=stop_after(12))
+    average.write_bytes((tmp_path / "other.ema.safetensors").read_bytes())
+    with pytest.raises(InputError, match=r"m.ema.safetensors: is another training's, and m.last.safetensors has not"):
+        trained(out, data, settings(ema=0.9))
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_a_crash_between_state_and_selected_model_loses_neither(
     epoch: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +180,39 @@ def test_two_trainings_into_one_file_at_once(data: DataFile, tmp_path: Path) -> 
         with pytest.raises(InputError, match="another bsk train is writing it"):
             trained(tmp_path / "m.safetensors", data, settings())
     assert not (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize("updates", [3, 12])
+def test_a_log_removed_meanwhile_ends_the_training_before_it_meets_another_s_files(
+    updates: int, data: DataFile, tmp_path: Path
+) -> None:
+    """What removes it is asked after each update, as whoever stops a training is."""
+    out, log = tmp_path / "m.safetensors", tmp_path / "m.jsonl"
+    left: list[bytes] = []
+    calls = iter(range(10**9))
+
+    def another() -> int:
+        if next(calls) == updates:
+            log.unlink()
+            trained(out, data, settings(seed=5), force=True)
+            left.extend(path.read_bytes() for path in sorted(tmp_path.iterdir()))
+        return 0
+
+    with pytest.raises(InputError, match=r"m.jsonl: was removed or replaced meanwhile; the same command goes on"):
+        trained(out, data, settings(), stopping=another)
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == left
+    assert load_header(out, "model")["seed"] == records.read(log)[0]["seed"] == 5
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_log_without_its_start_gets_it_again(stale: bool, data: DataFile, tmp_path: Path) -> None:
+    trained(tmp_path / "m.safetensors", data, settings())
+    start, *_, end = records.read(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").unlink()
+    if stale:
+        records.append(tmp_path / "m.jsonl", end)
+    trained(tmp_path / "m.safetensors", data, settings())
+    assert records.read(tmp_path / "m.jsonl") == [start, end]
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(data: DataFile, tmp_path: Path) -> None:

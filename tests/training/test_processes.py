@@ -1,25 +1,30 @@
 """Two gloo processes against one: the same images, the same perturbations, the same loss and weights."""
 
+import contextlib
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from toys import settings, trained
+from toys import settings, stop_after, trained
 
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import leave_group, sum_over_processes
 from bsk.data.store import open_data
-from bsk.errors import UsageError
+from bsk.errors import StoppedError, UsageError
+from bsk.files import records
+from bsk.training import loop, run
 from bsk.training.loop import new_state
 from bsk.training.methods import METHODS
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings
+from bsk.training.state import State
 from bsk.training.step import update
 from bsk.training.validation import BATCH, batches
 
@@ -61,6 +66,44 @@ def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) 
     assert torch.equal(found[0][1], found[1][1]), "the processes keep the same weights"
     torch.testing.assert_close(found[0][0], means, rtol=0, atol=1e-9)
     torch.testing.assert_close(found[0][1], weights, rtol=0, atol=1e-9)
+
+
+def standing_still(*arguments: Any) -> State:
+    """Return a new state whose batch norm stays in eval mode: no share of a batch has its own statistics."""
+    state = new_state(*arguments)
+    state.model.eval()
+    object.__setattr__(state.model, "train", lambda mode=True: state.model)
+    return state
+
+
+def train_one_of_two(rank: int, meeting: str, data: Path, folder: str, updates: int) -> None:
+    """Train where the clock of the first process alone says that a save is due, after every update."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    loop.SAVE_SECONDS = 600.0 if rank else -1.0
+    run.new_state = standing_still
+    with contextlib.suppress(StoppedError):
+        train_slowly(Path(folder) / "two.safetensors", data, share=Share(rank, 2), stopping=stop_after(updates))
+    leave_group()
+
+
+def train_slowly(out: Path, data: Path, **more: Any) -> None:
+    """Train with so small a step that no sign of a gradient near zero decides."""
+    trained(out, open_data(data), settings("natural", epochs=1, lr=1e-3, batch_size=33), **more)
+
+
+@pytest.mark.parametrize("updates", [999, 5])
+def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_differ(
+    updates: int, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in (updates, 999):  # the second time it goes on, or is done
+        mp.spawn(train_one_of_two, (str(tmp_path / f"meet {part}"), toy, str(tmp_path), part), nprocs=2)
+        (tmp_path / f"meet {part}").unlink(missing_ok=True)
+    monkeypatch.setattr(run, "new_state", standing_still)
+    train_slowly(tmp_path / "one.safetensors", toy)
+    one, two = (records.read(tmp_path / f"{name}.jsonl") for name in ("one", "two"))
+    assert [record["kind"] for record in two] == ["start", "epoch", "end"]
+    assert two[1]["loss"] == two[1]["natural_loss"] == pytest.approx(one[1]["loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["nuat", "free-at"])
