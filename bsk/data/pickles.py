@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar
@@ -57,7 +58,9 @@ OPCODES = (
     "REDUCE",
     "BUILD",
 )
-READS = 4_000_000  # opcodes and their arguments; the 50,000 images of CIFAR-100 take 500,000
+GROWTH, ROOM = 2, 1 << 20  # bytes that a pickle may make: so many times its own, and so many more
+OPCODE = 128  # bytes charged for any opcode, of which the dearest make a dictionary or an entry of the memo
+MAKING = ("UNICODE", "REDUCE")  # opcodes that are charged what they make too: it may be more than they read
 LINE = 4096  # bytes of a text argument
 
 
@@ -107,8 +110,20 @@ class Unpickler(pickle._Unpickler):
     The one in C allocates what a pickle says rather than what it holds, and hashes nested keys without a limit.
     """
 
-    dispatch: ClassVar[Any] = {code: LIBRARY[code] for code in (getattr(pickle, name)[0] for name in OPCODES)}
+    dispatch: ClassVar[Any] = {}  # opcode -> what it does; below
     stack: list[Any]  # of the library: what was read since the last mark
+    read: Callable[[int], bytes]
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        """Read a pickle of `size` bytes, which bound what it may make."""
+        super().__init__(_Reader(file, size), encoding="bytes")
+        self.left = GROWTH * size + ROOM
+
+    def charge(self, made: int) -> None:
+        """Take the bytes of what was made from those that are left."""
+        self.left -= made
+        if self.left < 0:
+            raise pickle.UnpicklingError("it makes more than any data file of CIFAR")
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a stand-in for what CIFAR's pickles name; refuse everything else."""
@@ -123,6 +138,14 @@ def _build(self: Unpickler) -> None:
         made.state = state
     elif not isinstance(made, Dtype):
         raise pickle.UnpicklingError("it sets the state of something that is no array")
+
+
+def _binunicode(self: Unpickler) -> None:
+    """Refuse characters beyond U+00FF before they are decoded: one among many makes each of them take four bytes."""
+    text = self.read(int.from_bytes(self.read(4), "little"))
+    if not text.isascii() and np.frombuffer(text, np.uint8).max() > 0xC3:
+        raise pickle.UnpicklingError("a text that is not of Latin-1")
+    self.stack.append(str(text, "utf-8"))
 
 
 def _only_text(keys: list[Any]) -> None:
@@ -146,25 +169,38 @@ def _dict(self: Unpickler) -> None:
     LIBRARY[pickle.DICT[0]](self)
 
 
-Unpickler.dispatch.update(
-    {
-        pickle.BUILD[0]: _build,
-        pickle.SETITEM[0]: _setitem,
-        pickle.SETITEMS[0]: _setitems,
-        pickle.DICT[0]: _dict,
-    }
-)
+OWN: dict[str, Callable[[Unpickler], None]] = {
+    "BUILD": _build,
+    "BINUNICODE": _binunicode,
+    "SETITEM": _setitem,
+    "SETITEMS": _setitems,
+    "DICT": _dict,
+}
+
+
+def _charged(name: str) -> tuple[int, Callable[[Unpickler], None]]:
+    """Return an opcode and what it does, which is charged for."""
+    code: int = getattr(pickle, name)[0]
+    act = OWN.get(name, LIBRARY[code])
+
+    def charged(self: Unpickler) -> None:
+        act(self)
+        self.charge(OPCODE + (sys.getsizeof(self.stack[-1]) if name in MAKING else 0))
+
+    return code, charged
+
+
+Unpickler.dispatch.update(map(_charged, OPCODES))
 
 
 class _Reader:
-    """Reads what is there, no more than READS times."""
+    """Reads what is there, whatever is announced."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        self.file, self.size, self.reads = file, size, 0
+        self.file, self.size = file, size
 
     def read(self, n: int) -> bytes:
-        self.reads += 1
-        if not 0 <= n <= self.size or self.reads > READS:
+        if not 0 <= n <= self.size:
             raise pickle.UnpicklingError("it holds more than any data file of CIFAR")
         found = self.file.read(n)
         if len(found) < n:
@@ -172,7 +208,6 @@ class _Reader:
         return found
 
     def readline(self) -> bytes:
-        self.reads += 1
         found = self.file.readline(LINE)
         if not found.endswith(b"\n"):
             raise pickle.UnpicklingError("a line without an end")
@@ -186,7 +221,7 @@ def load(file: IO[bytes], size: int, place: str) -> dict[str, Any]:
         InputError: the pickle is torn, asks to run something, or is no dictionary; `place` names it.
     """
     try:
-        found = Unpickler(_Reader(file, size), encoding="bytes").load()
+        found = Unpickler(file, size).load()
     except InputError:
         raise
     except Exception as error:  # hostile bytes can raise anything

@@ -39,21 +39,28 @@ def load_subject(path: Path, device: torch.device) -> Subject:
     """
     tensors, header = checkpoints.load(path, (MODEL, STATE))
     try:
-        channels, height, width = header["shape"]
-        model = registry.build(
-            header["model"],
-            classes=len(header["classes"]),
-            channels=channels,
-            size=(height, width),
-            mean=header["mean"],
-            std=header["std"],
-            device=device,
-        )
-        model.load_state_dict(model_tensors(tensors) if header["kind"] == STATE else tensors)
+        weights = model_tensors(tensors) if header["kind"] == STATE else tensors
+        with torch.device("meta"):  # names and shapes first: a header of a few bytes can name a network of any size
+            _built(header).load_state_dict(weights, assign=True)
+        model = _built(header).to(device)
+        model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:80]
+        reason = str(error).splitlines()[-1].strip()[:120]
         raise InputError(f"{path}: header and tensors do not fit ({reason}); train it again") from error
     return Subject(model.eval(), path, records.sha256(path), header)
+
+
+def _built(header: dict[str, Any]) -> Normalised:
+    """Return the network that a header describes, with weights of its own."""
+    channels, height, width = header["shape"]
+    return registry.build(
+        header["model"],
+        classes=len(header["classes"]),
+        channels=channels,
+        size=(height, width),
+        mean=header["mean"],
+        std=header["std"],
+    )
 
 
 def load_model(path: str | Path, device: str = "cpu") -> nn.Module:

@@ -17,6 +17,7 @@ from bsk.models.wide_resnet import wide_resnet
 
 MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
 _WIDTHS: dict[str, Callable[..., nn.Module]] = {"resnet18": resnet18, "resnet50": resnet50, "cnn": cnn}
+_DEPTH = 250  # of a wide ResNet, at most: a name out of a file is not to make modules without end
 
 
 def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
@@ -34,11 +35,12 @@ def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
     Raises:
         UsageError: there is no such model.
     """
-    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+    if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name):
         depth, width = int(match[1]), int(match[2])
-        if depth >= 10 and (depth - 4) % 6 == 0 and width >= 1:
+        if 10 <= depth <= _DEPTH and (depth - 4) % 6 == 0 and width >= 1:
             return wide_resnet(classes, channels, size, depth, width)
-        raise UsageError(f"--model {name}: a wide ResNet has depth 6n + 4 and width >= 1, as wrn-34-10 has")
+        expected = f"depth 6n + 4 up to {_DEPTH} and width >= 1, as wrn-34-10 has"
+        raise UsageError(f"--model {name}: a wide ResNet has {expected}")
     base, dash, width_text = name.partition("-")
     if base not in _WIDTHS or (dash and not re.fullmatch(r"[1-9]\d{0,3}", width_text)):
         raise UsageError(f"--model {name}: no such model; {nearest(name, MODELS)}")

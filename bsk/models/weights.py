@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,15 @@ from bsk.files.headers import check_head
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
 PREFIXES = ("module.", "model.", "_orig_mod.", "network.", "net.", "state_dict.")
 LEVELS = 8  # of dicts in dicts, in which a state dict is looked for
+# What state dicts are made of. Of what torch admits beside it, some makes bytes of a number, some no plain tensors.
+NEEDED = re.compile(
+    r"collections (OrderedDict|Counter)|torch (\w+Storage|Size|Tensor|device|[a-z]+\d+\w*|bool)"
+    r"|torch\.cuda \w+Storage|torch\.storage (Typed|Untyped)Storage|torch\.nn\.parameter Parameter"
+    r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
+    r"|torch\._tensor _rebuild_from_type_v2|(builtins|__builtin__) set"
+)
+PICKLE = 1 << 20  # bytes of a pickle that are still believed; as objects they can be 80 times as much
+PICKLES = 5  # in a file of the form before zip: what it is, its version, the machine, the content, its storages
 AGAIN = "give a state dict, as torch.save(model.state_dict(), path) writes it"
 
 
@@ -67,6 +77,8 @@ def _torch_load(path: Path) -> object:
     """A hostile or torn pickle can fail in any way, so every failure is the file's, and warnings add nothing."""
     try:
         _check_expansion(path)
+        for text in _pickles(path):
+            _check_pickle(path, text)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found: object = torch.load(path, map_location="cpu", weights_only=True)
@@ -74,8 +86,7 @@ def _torch_load(path: Path) -> object:
         raise
     except Exception as error:
         if needs := re.search(r"GLOBAL (\S+)", str(error)):
-            more = f"holds more than tensors ({needs[1]}), which bsk does not unpickle"
-            raise InputError(f"{path}: {more}; {AGAIN}") from error
+            raise _too_much(path, needs[1]) from error
         raise InputError(f"{path}: not a whole file of torch.save ({type(error).__name__}); {AGAIN}") from error
     return found
 
@@ -87,6 +98,40 @@ def _check_expansion(path: Path) -> None:
             inside = sum(member.file_size for member in archive.infolist())
         if inside > path.stat().st_size:
             raise InputError(f"{path}: expands to {inside} bytes, as no file of torch.save does; {AGAIN}")
+
+
+def _pickles(path: Path) -> Iterator[IO[bytes]]:
+    """Yield the pickles of a file of torch.save, each open at its start, whichever its form."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():  # torch finds them in any case, and one of those that stand twice
+                if member.filename.lower().endswith(".pkl"):
+                    with archive.open(member) as file:
+                        yield file
+    else:
+        with path.open("rb") as file:
+            for _ in range(PICKLES):
+                yield file
+
+
+def _check_pickle(path: Path, file: IO[bytes]) -> None:
+    """Read one pickle, without running it, to its end.
+
+    Raises:
+        InputError: it is too long, or names what no state dict needs.
+        ValueError: it is torn.
+    """
+    start = file.tell()
+    for opcode, argument, place in pickletools.genops(file):
+        if opcode.name == "GLOBAL" and not NEEDED.fullmatch(str(argument)):
+            raise _too_much(path, str(argument).replace(" ", "."))
+        if (place or 0) - start >= PICKLE:
+            raise InputError(f"{path}: a pickle of more than {PICKLE} bytes, as no state dict has; {AGAIN}")
+
+
+def _too_much(path: Path, name: str) -> InputError:
+    shown = (name if name.isprintable() else ascii(name))[:80]
+    return InputError(f"{path}: holds more than tensors ({shown}), which bsk does not unpickle; {AGAIN}")
 
 
 def _tensors(found: object, seen: set[int] | None = None, levels: int = LEVELS) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import os
 import pickle
 import resource
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from bsk.data.sources import prepare
 from bsk.errors import InputError
 
 
-def load(content: bytes) -> dict[str, Any]:
-    return pickles.load(io.BytesIO(content), len(content), "here")
+def load(content: bytes, size: int | None = None) -> dict[str, Any]:
+    return pickles.load(io.BytesIO(content), size or len(content), "here")
 
 
-def refused(content: bytes) -> str:
+def refused(content: bytes, size: int | None = None) -> str:
     with pytest.raises(InputError) as caught:
-        load(content)
+        load(content, size)
     message = str(caught.value)
     assert message.startswith("here: ")
     assert "\n" not in message
@@ -111,17 +112,56 @@ def test_everything_else_is_refused_in_one_line(content: bytes) -> None:
 
 def test_deep_nesting_and_large_memo_numbers_are_harmless() -> None:
     deep = b")" + b"\x85" * 100_000
-    refused(b"}" + deep + b"K\x01s.")  # hashing this key would exhaust the stack of the interpreter
-    refused(b"(" + deep + b"K\x01d.")
-    assert list(load(b"}U\x01a" + deep + b"s.")) == ["a"]
+    large = 10**7  # bytes, so that so many opcodes are admitted
+    assert "no text" in refused(b"}" + deep + b"K\x01s.", large)  # hashing it would exhaust the stack
+    assert "no text" in refused(b"(" + deep + b"K\x01d.", large)
+    assert list(load(b"}U\x01a" + deep + b"s.", large)) == ["a"]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert load(b"}r" + struct.pack("<I", 2**31 - 1) + b".") == {}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
-def test_the_number_of_opcodes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "READS", 1000)
-    assert "more than any data file of CIFAR" in refused(b"](" + b"}" * 2000 + b"e.")
+TEXT = b"X" + struct.pack("<I", 1_000_000) + b"a" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"](" + TEXT + b"q\x00" + b"c_codecs\nencode\n(h\x00X\x06\0\0\0latin1tR" * 500 + b"e.",
+        b"](" + b"}" * 3_900_000 + b"e.",
+        b"](" + b"(" * 3_900_000,
+        b"](" + b"]" * 3_900_000 + b"e.",
+        b"]q\x00(" + b"h\x00" * 2_000_000 + b"e.",
+        b"]" + b"".join(b"r" + struct.pack("<I", i) for i in range(500_000)) + b".",
+        b"](" + b"cnumpy\nndarray\n)R" * 200_000 + b"e.",
+        b"](" + (b"V" + b"a" * 4000 + b"\\U0001f600\n") * 2_000 + b"e.",
+    ],
+    ids=["calls", "dictionaries", "marks", "lists", "memo read", "memo written", "arrays", "wide text"],
+)
+def test_what_is_made_is_bounded_by_the_size_of_the_file(content: bytes) -> None:
+    tracemalloc.start()
+    try:
+        message = refused(content)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(content) + (2 << 20)
+    finally:
+        tracemalloc.stop()
+    assert "it makes more than any data file of CIFAR" in message
+
+
+def test_one_wide_character_does_not_widen_a_long_text() -> None:
+    assert "not of Latin-1" in refused(b"X" + struct.pack("<I", 4004) + b"a" * 4000 + "\U0001f600".encode() + b".")
+    assert load("X\x02\0\0\0\u00e9K\x01".join(["}", "s."]).encode()) == {"\u00e9": 1}
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+@pytest.mark.parametrize("shade", [0, 255])
+def test_a_batch_pickled_again_is_read(protocol: int, shade: int) -> None:
+    """Its pixels and names go through `_codecs.encode`, and those of one shade leave the least room."""
+    images = np.full((2000, 3072), shade, np.uint8)
+    names = [f"image_{i}.png".encode() for i in range(len(images))]
+    again = pickle.dumps({b"labels": [7] * len(images), b"data": images, b"filenames": names}, protocol)
+    found = load(again.replace(b"numpy._core", b"numpy.core"))
+    assert found["filenames"] == names and np.array_equal(pickles.pixels(found["data"], "here"), images)
 
 
 def test_one_pickle_cannot_change_how_the_next_is_read() -> None:

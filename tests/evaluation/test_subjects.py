@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,21 @@ def test_a_checkpoint_becomes_a_plain_state_dict_and_comes_back(checkpoint: Path
     torch.save(model.state_dict(), tmp_path / "bs.pt")
     found = foreign_model("cnn-4", tmp_path / "bs.pt", classes=3, channels=1, size=8)
     assert torch.equal(found.model(x), model(x)) and found.normalisation == "weights"
+
+
+@pytest.mark.parametrize(
+    "field", [{"model": "resnet18-160"}, {"model": "wrn-250-40"}, {"model": "cnn-9000"}, {"shape": [1, 1600, 1600]}]
+)
+def test_a_header_that_names_a_large_network_allocates_nothing(
+    field: dict[str, object], checkpoint: Path, tmp_path: Path
+) -> None:
+    tensors, header = checkpoints.load(checkpoint, MODEL)
+    checkpoints.save(tmp_path / "large.safetensors", tensors, {**header, **field})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="header and tensors do not fit .*; train it again") as refused:
+        load_subject(tmp_path / "large.safetensors", CPU)
+    assert "\n" not in str(refused.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # kB
 
 
 def test_an_exported_state_dict_needs_nothing_of_bsk(checkpoint: Path, x: Tensor, tmp_path: Path) -> None:

@@ -314,6 +314,9 @@ class Hostile:
         ("args.pt", {"args": argparse.Namespace(), "state_dict": {"a": torch.ones(1)}}, "argparse.Namespace"),
         ("whole.pt", nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
         ("hostile.pt", Hostile(), "mkdir"),
+        ("bytearray.pt", {"a": torch.ones(1), "b": bytearray(1000)}, "bytearray"),
+        ("bytes.pt", {"a": torch.ones(1), "b": b"1000"}, "_codecs.encode"),
+        ("long.pt", {"a": torch.ones(1), "b": [{} for _ in range(600_000)]}, "a pickle of more than 1048576 bytes"),
         ("list.pt", [torch.ones(1)], "a list"),
         ("none.pt", {"epoch": 3}, "a dict of epoch"),
         ("empty.pt", {}, "an empty dict"),
@@ -327,6 +330,31 @@ def test_what_is_no_state_dict_is_refused_unopened(
         load_weights(saved(tmp_path / name, content))
     one_line(refused.value, str(tmp_path / name))
     assert not (tmp_path / "unpickled").exists()
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_pickle_that_makes_bytes_of_a_number_is_refused(zipped: bool, tmp_path: Path) -> None:
+    class Vast:
+        def __reduce__(self) -> tuple[object, ...]:
+            return bytearray, (400_000_000,)
+
+    torch.save({"a": torch.ones(1), "b": Vast()}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match="holds more than tensors .*bytearray") as refused:
+        load_weights(tmp_path / "w.pt")
+    one_line(refused.value, str(tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_training_scripts_keep_beside_the_weights_is_read(zipped: bool, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net(torch.ones(2, 3, 8, 8)).sum().backward()
+    optimiser.step()
+    kept = {"net": net.state_dict(), "optimizer": optimiser.state_dict(), "acc": 0.5, "name": "é", "best": None}
+    kept |= {"size": torch.ones(1).shape, "dtype": torch.float16, "seen": {1, 2}, "list": list(net.parameters())}
+    kept["half"] = {"a": torch.ones(3, dtype=torch.bfloat16)}
+    torch.save(kept, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    assert load_weights(tmp_path / "w.pt").keys() == net.state_dict().keys()
 
 
 def one_line(error: BskError, start: str) -> None:
