@@ -111,6 +111,7 @@ METHODS: dict[str, Method] = {
     ),
     # --- What the paper does not have.
     # de Jorge et al. (2022): twice the noise, one step, and back to the images only, not to the ball.
+    # Differs: the authors perturb in train mode, here in eval mode as all rows.
     "n-fgsm": Method(start="noise", inner="cross_entropy", steps=1, step=EPS, outer="adversarial", bound=None),
     # LIET, the authors' code at 8/255.
     # Differs: no label smoothing (theirs is 0.6; a flag); f at the start is passed once for the step, in eval mode, and
@@ -119,13 +120,16 @@ METHODS: dict[str, Method] = {
         start="label-pattern", inner="cross_entropy", steps=1, step=EPS, outer="consistent", beta=100.0, ramp=True
     ),
     # Andriushchenko & Flammarion (2020): FGSM from the image, and the gradient at x along that near x.
+    # Differs: they take the step's gradient for the one at x, in train mode; here the step is made in eval mode as in
+    # all rows, so that f(x) is passed once more, forward and back. Where a gradient is zero the image adds nothing to
+    # the mean; they leave it out.
     "gradalign": Method(start="zero", inner="cross_entropy", steps=1, step=EPS, outer="aligned", beta=ALIGN),
     # Shafahi et al. (2019), 8 replays as Wong et al. (2020): each update moves delta too. An epoch is 8 of the others'.
     "free-at": Method(start="kept", inner="cross_entropy", steps=0, step=EPS, outer="adversarial", replays=8),
     # Wang et al. (2020): lambda 5; their step is 0.007, here that of `at` and `trades`.
     "mart": Method(start="gaussian", inner="cross_entropy", steps=10, step=2 / 255, outer="mart", beta=5.0),
     # Sriramanan et al. (2021): lambda up to 4.5.
-    # Differs: their attack has the nuclear norm in every second update only.
+    # Differs: their attack has the nuclear norm in every second update only, and perturbs in train mode.
     "nuat": Method(
         start="bernoulli", inner="cross_entropy_and_nuclear", steps=1, step=EPS, outer="nuclear", beta=4.5, ramp=True
     ),

@@ -1,6 +1,7 @@
 """The paper's numbers beside ours: the right row, whatever the radius; ratios by hand."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from bsk.report.fields import located
 from bsk.report.published import OWN, published
 from bsk.report.tables import render
 from bsk.training.methods import METHODS
+
+PAPER = Path(__file__).parents[2] / "bsk" / "report" / "paper"
 
 
 def numbers(table: str, method: str, attack: str = "pgd-100", dataset: str | None = None, **flags: float) -> list[Any]:
@@ -57,6 +60,18 @@ def test_table_1_has_the_mean_and_the_best_of_ten_runs_and_table_2_the_best() ->
     assert numbers("1", "fast-at") == [0.4452, 0.463]
     assert [row.aggregate for row in published("2").fitting("fast-at", {})] == ["best of 10 runs"]
     assert [row.source for row in published("8").fitting("fast-at-plus", {})] == ["copied from Li et al. (2020)"]
+
+
+def test_the_numbers_are_those_of_the_source(shared: Path) -> None:
+    """All but which rows are a best of ten and who is copied, which the paper says in its text."""
+    found = [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (shared / "paper" / "results.jsonl", PAPER / "results.jsonl")
+    ]
+    theirs, ours = (
+        [{k: v for k, v in row.items() if k not in ("aggregate", "source")} for row in each] for each in found
+    )
+    assert theirs == ours and len(ours) == 76
 
 
 def test_all_but_who_copied_what_is_as_the_tables_have_it() -> None:
