@@ -46,6 +46,11 @@ class TrainingProgress:
             where = f"on {record['n']} val images{then}"
             self._bar.note(f"update {record['step']}: catastrophic overfitting: {found} {where}")
 
+    def notice(self, text: str) -> None:
+        """Write a line."""
+        if self._bar:
+            self._bar.note(text)
+
 
 def epoch_line(record: dict[str, Any]) -> str:
     """Return an epoch's record as a line for people."""

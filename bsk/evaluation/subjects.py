@@ -15,6 +15,7 @@ from bsk.data.store import SPLITS, DataFile
 from bsk.errors import InputError
 from bsk.files import checkpoints, records
 from bsk.files.checkpoints import MODEL, STATE, model_tensors
+from bsk.files.headers import load_header
 from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.normalised import Normalised
@@ -35,9 +36,13 @@ def load_subject(path: Path, device: torch.device) -> Subject:
     """Return the model of F.safetensors or of F.last.safetensors; the file says all that is needed.
 
     Raises:
-        InputError: the file is missing, corrupt, or its tensors do not fit its header.
+        InputError: the file is missing, corrupt, replaced meanwhile, or its tensors do not fit its header.
     """
+    load_header(path, (MODEL, STATE))  # it says best what is wrong with a file
+    sha256 = records.sha256(path)
     tensors, header = checkpoints.load(path, (MODEL, STATE))
+    if records.sha256(path) != sha256:  # each of these opens the path anew
+        raise InputError(f"{path}: changed while it was read; run the command again")
     try:
         weights = model_tensors(tensors) if header["kind"] == STATE else tensors
         with torch.device("meta"):  # names and shapes first: a header of a few bytes can name a network of any size
@@ -47,7 +52,7 @@ def load_subject(path: Path, device: torch.device) -> Subject:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()[:120]
         raise InputError(f"{path}: header and tensors do not fit ({reason}); train it again") from error
-    return Subject(model.eval(), path, records.sha256(path), header)
+    return Subject(model.eval(), path, sha256, header)
 
 
 def _built(header: dict[str, Any]) -> Normalised:

@@ -47,6 +47,9 @@ class Watcher(Protocol):
     def alarm(self, record: dict[str, Any]) -> None:
         """When the network has collapsed, with its log record."""
 
+    def notice(self, text: str) -> None:
+        """Before the training goes on, with a line that its user should know."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -111,9 +114,9 @@ def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher:
     clock = saved = time.perf_counter()
     state.model.train()
     for batch in training.loader.epoch(epoch, skip):
-        check_rescue(state, settings, training.val)
-        if looks and state.step % looks == 0 and state.step:
+        if looks and state.step % looks == 0 and state.step:  # first, as going on after `stop` begins here
             _look_for_collapse(training, state, epoch, watcher)
+        check_rescue(state, settings, training.val)
         rates = rates_at(training, state.step)
         update(state, settings, batch, share, rates, training.total_steps)
         if state.step % CHECK_STEPS == 0:
@@ -144,9 +147,11 @@ def _look_for_collapse(training: Training, state: State, epoch: int, watcher: Wa
     if state.seen.get("step") == state.step:  # stopped after this look
         return
     seen = monitor.look(state, settings, training.val, training.share)
-    state.seen = {"step": state.step, **asdict(seen)}
-    fresh, state.collapses.now = seen.collapsed and not state.collapses.now, seen.collapsed
-    if not seen.collapsed and settings.on_collapse == "rollback":
+    fresh = seen.collapsed and not state.collapses.now
+    if fresh and settings.on_collapse == "stop":
+        _save(training, state)  # as it was before this look: whoever goes on looks again, and acts by a flag of then
+    state.seen, state.collapses.now = {"step": state.step, **asdict(seen)}, seen.collapsed
+    if not seen.collapsed and settings.on_collapse != "warn":  # after `stop` it may go on with `rollback`
         state.healthy = {name: tensor.clone() for name, tensor in learned(state).items()}
     if not fresh:
         return
@@ -158,7 +163,7 @@ def _look_for_collapse(training: Training, state: State, epoch: int, watcher: Wa
     if settings.on_collapse == "stop":
         found = f"catastrophic overfitting after {state.step} updates (FGSM {seen.fgsm:.0%}, PGD-10 {seen.pgd:.0%})"
         kept = "the best epoch is kept" if state.best.epoch else "no epoch had ended"
-        advice = "try --method n-fgsm or bs, or --on-collapse rollback"
+        advice = "try --method n-fgsm or bs, or go on from here with --on-collapse rollback or warn"
         raise CollapsedError(f"{training.outputs.checkpoint}: {found}; {kept}; {advice}")
     if back:
         assert state.healthy is not None

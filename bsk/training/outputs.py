@@ -218,10 +218,18 @@ def _check_own(log: Path) -> None:
             raise InputError(f"{log}: has records of kind {kind}, so it is no training's log; choose another --out")
 
 
+MAY_CHANGE = {"on_collapse"}  # what is only done from here on, and changes nothing that was
+BITS = ("device", "threads", "torch")  # in a header: what sums are rounded by
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return "gamma 1.0, now 2.0" for every flag, and the data, in which two headers differ."""
+    """Return "gamma 1.0, now 2.0" for every flag, and the data, in which two headers are of different trainings."""
     before = {**LATER_FLAGS, **old.get("flags", {})}
-    changed = [
-        f"{name} {before.get(name)}, now {value}" for name, value in new["flags"].items() if before.get(name) != value
-    ]
+    flags = {name: value for name, value in new["flags"].items() if name not in MAY_CHANGE}
+    changed = [f"{name} {before.get(name)}, now {value}" for name, value in flags.items() if before.get(name) != value]
     return changed + ["other data"] * (old.get("data_sha256") != new["data_sha256"])
+
+
+def other_bits(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return "threads 1, now 2" for all that may round otherwise than what wrote the old header."""
+    return [f"{name} {old.get(name)}, now {new[name]}" for name in BITS if old.get(name) != new[name]]

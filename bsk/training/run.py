@@ -18,7 +18,17 @@ from bsk.files.headers import load_header
 from bsk.models.modes import device_name
 from bsk.training import state as states
 from bsk.training.loop import Training, Watcher, new_state, train
-from bsk.training.outputs import Outputs, average_path, differences, last_path, locked_log, lost, selected, totals
+from bsk.training.outputs import (
+    Outputs,
+    average_path,
+    differences,
+    last_path,
+    locked_log,
+    lost,
+    other_bits,
+    selected,
+    totals,
+)
 from bsk.training.settings import Settings
 from bsk.training.state import named
 from bsk.training.validation import TEST_IMAGES
@@ -80,6 +90,9 @@ def run(
         training = Training(settings, loader, val, test, outputs, share, device, stopping)
         if going_on:
             states.restore(last_path(checkpoint), state)
+            changed = other_bits(load_header(last_path(checkpoint), STATE), header)
+            if changed and state.step < training.total_steps:
+                watcher.notice(f"{checkpoint}: goes on with {', '.join(changed)}: not the same to the bit")
             state.sums /= share.world  # they are of all processes, in equal parts from here on
             outputs.begin_log(
                 (state.step - bool(state.epoch_passes.forward)) // len(loader), state.seen.get("step", -1)

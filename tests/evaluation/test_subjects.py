@@ -62,6 +62,22 @@ def test_a_header_that_names_a_large_network_allocates_nothing(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # kB
 
 
+def test_a_checkpoint_replaced_while_it_is_read_is_told(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, header = checkpoints.load(checkpoint, MODEL)
+    loading = checkpoints.load
+
+    def replaced(path, kind):
+        loaded = loading(path, kind)
+        checkpoints.save(path, tensors, {**header, "epoch": 2})
+        return loaded
+
+    monkeypatch.setattr(checkpoints, "load", replaced)
+    with pytest.raises(InputError, match=r"bs.safetensors: changed while it was read; run the command again"):
+        load_subject(checkpoint, CPU)
+
+
 def test_an_exported_state_dict_needs_nothing_of_bsk(checkpoint: Path, x: Tensor, tmp_path: Path) -> None:
     foolbox = pytest.importorskip("foolbox")
     torch.save(load_model(checkpoint).state_dict(), tmp_path / "bs.pt")

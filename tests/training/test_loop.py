@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import settings, stop_after, trained
+from toys import Silent, settings, stop_after, trained
 
 from bsk.data.store import DataFile
 from bsk.errors import DivergedError, InputError, StoppedError
@@ -57,6 +57,19 @@ def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int
         assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)
     logs = [records.read(tmp_path / f"{name}.jsonl") for name in ("whole", "cut")]
     assert timeless(logs[0]) == timeless(logs[1])
+
+
+def test_going_on_says_once_what_may_change_the_bits(data: DataFile, tmp_path: Path) -> None:
+    out, watcher = tmp_path / "m.safetensors", Silent()
+    for updates in (3, 3):
+        with pytest.raises(StoppedError):
+            trained(out, data, settings(), stopping=stop_after(updates), watcher=watcher)
+    assert watcher.notices == []
+    torch.set_num_threads(2)
+    trained(out, data, settings(), watcher=watcher)
+    torch.set_num_threads(1)
+    trained(out, data, settings(), watcher=watcher)  # it is done
+    assert watcher.notices == [f"{out}: goes on with threads 1, now 2: not the same to the bit"]
 
 
 def test_a_finished_training_is_found_done(data: DataFile, tmp_path: Path) -> None:

@@ -137,6 +137,21 @@ def test_stop_keeps_the_best_epoch(data: DataFile, tmp_path: Path, monkeypatch: 
     assert len(alarms(tmp_path / "m.jsonl")) == 1, "the epoch is run again, and its log too"
 
 
+@pytest.mark.parametrize("then", ["warn", "rollback"])
+@pytest.mark.parametrize(("method", "at"), [("fast-at", 12), ("fast-at", 16), ("fast-at-plus", 20), ("fast-at", 24)])
+def test_a_stopped_training_goes_on_as_if_it_had_never_stopped(
+    then: str, method: str, at: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collapsing(monkeypatch, (at,))
+    with pytest.raises(CollapsedError, match="go on from here with --on-collapse rollback or warn"):
+        trained(tmp_path / "m.safetensors", data, settings(method, on_collapse="stop"))
+    trained(tmp_path / "m.safetensors", data, settings(method, on_collapse=then))
+    trained(tmp_path / "whole.safetensors", data, settings(method, on_collapse=then))
+    m, whole = (checkpoints.load(tmp_path / f"{name}.last.safetensors", "training-state")[0] for name in ("m", "whole"))
+    assert all(torch.equal(m[name], whole[name]) for name in whole)
+    assert alarms(tmp_path / "m.jsonl") == alarms(tmp_path / "whole.jsonl") != []
+
+
 def test_rollback_goes_back_to_the_last_good_weights_and_on_with_pgd(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,14 @@ EPS = 0.1
 
 
 class Silent:
+    """Says nothing, and keeps the notices."""
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+
+    def notice(self, text) -> None:
+        self.notices.append(text)
+
     def step(self, done, total, epoch, loss) -> None:
         pass
 
@@ -37,7 +45,7 @@ def settings(method: str = "bs", **changes: object) -> Settings:
 
 def trained(out: Path, data: DataFile, s: Settings, **more: object) -> dict:
     """Train, and return the end record."""
-    return run(s, data, out, device=CPU, watcher=Silent(), **more)
+    return run(s, data, out, **{"device": CPU, "watcher": Silent(), **more})
 
 
 def stop_after(updates: int, code: int = 143):  # type: ignore[no-untyped-def]
