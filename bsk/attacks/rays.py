@@ -116,12 +116,17 @@ class _Search:
 
 
 def _blocks(dimension: int, count: int) -> list[tuple[int, int]]:
-    """Return the first and one past the last place of the first `count` blocks: halves, quarters, and so on."""
+    """Return the first and one past the last place of the first `count` blocks: halves, quarters, and so on.
+
+    Where every value is a block of its own, that level comes again and again, as in the authors' code: a flip that
+    brought nothing may bring something after the others.
+    """
     blocks: list[tuple[int, int]] = []
     level = 0
     while len(blocks) < count:
-        size = math.ceil(dimension / 2**level)
-        starts = range(0, dimension, size)[: 2**level]
+        parts = 1 << min(level, dimension.bit_length())  # more are no smaller, and a float of 2^1024 is none
+        size = -(-dimension // parts)
+        starts = range(0, dimension, size)[:parts]
         blocks += [(start, min(start + size, dimension)) for start in starts]
         level += 1
     return blocks[:count]

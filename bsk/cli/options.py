@@ -151,6 +151,11 @@ Checks = Annotated[
 ]
 
 
+def data_path(dataset: str) -> Path:
+    """Return where prepared data of a name is."""
+    return Path("data") / f"{dataset}.safetensors"
+
+
 def open_dataset(dataset: str, path: Path | None) -> DataFile:
     """Return the prepared data that the flags name.
 
@@ -161,7 +166,7 @@ def open_dataset(dataset: str, path: Path | None) -> DataFile:
     from bsk.data.store import open_data
     from bsk.errors import InputError
 
-    found = path or Path("data") / f"{dataset}.safetensors"
+    found = path or data_path(dataset)
     if path is None and not found.exists():
         if dataset not in DATASETS:
             raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, DATASETS)}")

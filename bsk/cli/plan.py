@@ -59,7 +59,12 @@ def _lines(files: list[Path] | None) -> Iterator[str]:
 
 
 def _jobs(lines: Iterable[str]) -> Iterator[Job]:
-    """Yield each job once, its flags parsed as the command itself parses them."""
+    """Yield each job once, its flags parsed as the command itself parses them.
+
+    Raises:
+        UsageError: a line is no job, or its flags are no words of a shell.
+        typer.BadParameter and its like: the command would refuse the flags.
+    """
     from bsk.cli.app import app
 
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -70,7 +75,15 @@ def _jobs(lines: Iterable[str]) -> Iterator[Job]:
             raise UsageError(f"plan: {command[:40]!r} is no job; expected what make jobs-table8 prints")
         if target not in seen:
             seen.add(target)
-            yield Job(command, target, commands[command].make_context(command, shlex.split(flags)).params)
+            context = commands[command].make_context(command, _words(target, flags), help_option_names=[])
+            yield Job(command, target, context.params)
+
+
+def _words(target: str, flags: str) -> list[str]:
+    try:
+        return shlex.split(flags)
+    except ValueError as error:
+        raise UsageError(f"plan: {target}: {str(error).lower()} in {flags[:60]!r}; write it as for a shell") from error
 
 
 def _tsv(lines: list[dict[str, Any]]) -> str:

@@ -29,6 +29,11 @@ class Job:
     target: str
     flags: dict[str, Any]
 
+    @property
+    def data(self) -> str:
+        """The path of a training's data."""
+        return str(self.flags["data"] or o.data_path(self.flags["dataset"]))
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -69,7 +74,7 @@ class Prices:
         from bsk.cli.train import resolve
         from bsk.training.costs import training_costs
 
-        data, _ = self._open(str(job.flags["data"]))
+        data, _ = self._open(job.data)
         settings = resolve(job.flags, data, self.device)
         self._trained[job.target.removesuffix(".train.json") + ".safetensors"] = settings, job
         images = min(data.counts["train"], job.flags["limit"] or data.counts["train"])
@@ -85,11 +90,13 @@ class Prices:
         from bsk.attacks.registry import Flags, attack_named
         from bsk.training.costs import Passes, attack_passes
 
+        if not job.flags["checkpoints"]:
+            raise UsageError(f"plan: {job.target}: evaluate without a checkpoint; name one that a job before it trains")
         checkpoint = str(job.flags["checkpoints"][0])
         if checkpoint not in self._trained:
             raise UsageError(f"plan: {job.target}: nothing before it trains {checkpoint}")
         settings, training = self._trained[checkpoint]
-        data, _ = self._open(str(training.flags["data"]))
+        data, _ = self._open(training.data)
         images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
         flags = Flags(queries=job.flags["queries"], classes=len(data.classes))
         passes = Passes()
@@ -113,7 +120,7 @@ class Prices:
         return self._data[path]
 
     def _rates(self, settings: Settings, job: Job, precision: str) -> Rates:
-        data, shape = self._open(str(job.flags["data"]))
+        data, shape = self._open(job.data)
         return _timed(
             settings.model,
             len(data.classes),

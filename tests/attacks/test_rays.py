@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bsk.attacks.rays import TOLERANCE, rays
+from bsk.attacks.rays import TOLERANCE, _blocks, rays
 from bsk.attacks.registry import Flags, attack_named
 from bsk.errors import UsageError
 from bsk.evaluation.verdicts import steady
@@ -185,6 +185,19 @@ def test_the_budget_is_kept_but_for_the_last_search(queries: int, seed: int) -> 
     assert (found.forward >= queries).all() and (found.forward <= queries + search).all()
     assert int(found.forward.sum()) == counted[0]
     assert (found.distance >= 0).all() and ((found.distance <= 1) | found.distance.isinf()).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 1)])
+def test_it_goes_on_value_by_value_once_each_had_a_block_of_its_own(shape: tuple[int, int, int]) -> None:
+    """After 1,100 levels of halves a block would have less than the smallest float of a value."""
+    model, x = Net(math.prod(shape)), images(4, *shape)
+    y = model(x).argmax(1)
+    few, many = (rays(model, x, y, NO_DRAWS, eps=0.1, queries=queries) for queries in (100, 3000))
+    assert torch.equal(few.distance, many.distance), "every sign was tried"
+    assert (many.forward >= 3000).all() and (many.forward < 3020).all()
+    blocks = _blocks(64, 200_000)
+    assert len(blocks) == 200_000 and blocks[:3] == [(0, 64), (0, 32), (32, 64)]
+    assert blocks[63:127] == blocks[127:191] == [(value, value + 1) for value in range(64)]
 
 
 def test_order_and_company_change_nothing() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -255,6 +256,37 @@ def test_paired_test_against_all_signs(scores: list[int]) -> None:
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5))
 def test_paired_test_of_one_seed_is_mcnemars(b: int, c: int, same: int) -> None:
     assert paired_exact(np.array([1] * b + [-1] * c + [0] * same)) == pytest.approx(mcnemar_exact(b, c), rel=1e-9)
+
+
+def untrimmed(scores: np.ndarray) -> float:
+    """Return the exact p with every probability kept, those that are 0 too."""
+    won = np.ones(1)
+    for size, count in zip(*np.unique(np.abs(scores[scores != 0]), return_counts=True), strict=True):
+        step = np.zeros(size * count + 1)
+        step[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        won = np.convolve(won, step)
+    total = len(won) - 1
+    return min(1.0, float(won[np.abs(2 * np.arange(total + 1) - total) >= abs(scores.sum())].sum()))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.dictionaries(st.integers(-4, 4), st.integers(0, 2500), min_size=1),
+    st.integers(0, 2**32 - 1),
+)
+def test_probabilities_that_are_zero_are_left_out_and_no_others(counts: dict[int, int], seed: int) -> None:
+    scores = np.repeat(list(counts), list(counts.values())).astype(int)
+    even = scores * np.random.default_rng(seed).choice([-1, 1], len(scores))
+    for each in (scores, even):
+        assert paired_exact(each) == pytest.approx(untrimmed(each), rel=1e-7, abs=1e-300)
+
+
+def test_a_million_scores_of_two_seeds_are_quick() -> None:
+    scores = np.random.default_rng(0).choice([-2, -1, 1, 2], 10**6)
+    scores[:3000] = 2
+    start, z = time.perf_counter(), abs(scores.sum()) / math.sqrt((scores.astype(float) ** 2).sum())
+    assert paired_exact(scores) == pytest.approx(2 * stats.norm.sf(z), rel=0.01)
+    assert time.perf_counter() - start < 5
 
 
 def test_many_scores_against_the_normal_limit() -> None:

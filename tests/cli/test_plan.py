@@ -1,0 +1,34 @@
+"""`bsk plan` on job lists that are not what make prints: one line each, and the exit code of a usage error."""
+
+import pytest
+
+TRAIN = "train\tm.train.json\t--data {toy} --model cnn-4 --epochs 1 --out m.safetensors\n"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        ('train\tm\t--method "bs', "plan: m: no closing quotation in '--method \"bs'; write it as for a shell"),
+        ("train\tm\t--out m\\", "plan: m: no escaped character"),
+        (TRAIN + "evaluate\tr.jsonl\t--attack pgd-5", "plan: r.jsonl: evaluate without a checkpoint; name one"),
+        (TRAIN + "evaluate\tr.jsonl", "plan: r.jsonl: evaluate without a checkpoint"),
+        (TRAIN + "evaluate\tr.jsonl\tother.safetensors", "plan: r.jsonl: nothing before it trains other.safetensors"),
+        (TRAIN + "evaluate\tr.jsonl\tm.safetensors --attack pdg-5", "did you mean pgd-50x10?"),
+        ("train\tm\t--data {toy} --gama 1", "--gama"),
+        ("train\tm\t--data {toy} --epochs many", "--epochs"),
+        ("train\tm\t--data {toy} --eps 8/0", "8/0 is not a number"),
+        ("train\tm\t--data {toy} --method tradse", "did you mean trades?"),
+        ("train\tm\t--help", "--help"),
+        ("prepare-data\td.safetensors\t", "name"),
+    ],
+)
+def test_a_wrong_job_is_one_line(call, toy, jobs, said, tmp_path) -> None:
+    (tmp_path / "jobs").write_text(jobs.format(toy=toy))
+    done = call("plan", "jobs", "--device", "cpu", check=2)
+    assert said in done.line and done.stdout == ""
+
+
+def test_a_training_without_data_has_the_data_set_of_its_command(call, tmp_path) -> None:
+    (tmp_path / "jobs").write_text("train\tm\t--dataset digits\n")
+    line = call("plan", "jobs", "--device", "cpu", check=3).line
+    assert "data/digits.safetensors: no such file" in line
