@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -11,10 +12,12 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from bsk.files.headers import KEY
 from torture.subjects import COMMANDS, left_alone
 
 SECONDS = 5.0
@@ -33,6 +36,7 @@ HOSTILE = (
     '"\\u0000"',
     "0.5",
 )
+_MARK = "here stands a hostile value"
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,8 @@ def attempt(reader: Reader, place: Path, size: int) -> tuple[int, str]:
     grown = int((place / "grown.txt").read_text()) if (place / "grown.txt").exists() else 0
     if code not in (0, 2, 3):
         return code, f"exit {code}: {text[-300:]!r}"
-    if "Traceback" in text or (code and text.strip().count("\n") > 0 and "bsk: " not in text.splitlines()[-1]):
+    lines = text.splitlines()
+    if "Traceback" in text or (code and not (lines and all(line.startswith("bsk: ") for line in lines))):
         return code, f"said {text[-300:]!r}"
     if grown > 2 * size + ROOM:
         return code, f"took {grown >> 20} MB for {size >> 20} MB of input"
@@ -202,6 +207,7 @@ def _child(reader: Reader, place: Path, said: Path) -> None:
     with said.open("wb") as file, open(os.devnull, "wb") as nothing:
         os.dup2(file.fileno(), 2)
         os.dup2(nothing.fileno(), 1)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # whoever captures the parent's
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     before = _memory("VmRSS")
     sys.argv = ["bsk", *reader.words]
@@ -231,6 +237,7 @@ def mutate(content: bytes, dice: random.Random) -> tuple[str, bytes]:
         overwrite,
         splice,
         hostile_json,
+        hostile_header,
         absurd_length,
         repeat_line,
     ]
@@ -275,6 +282,31 @@ def hostile_json(content: bytes, dice: random.Random) -> bytes:
     if dice.random() < 0.15:
         return content[: match.start()] + match[0] + b", " + content[match.start() :]
     return content[: match.start(2)] + dice.choice(HOSTILE).encode() + content[match.end(2) :]
+
+
+def hostile_header(content: bytes, dice: random.Random) -> bytes:
+    """Put a hostile value for one in bsk's own header, a text within the safetensors header, or leave it out."""
+    try:
+        end = 8 + int.from_bytes(content[:8], "little")
+        head = json.loads(content[8:end])
+        header = json.loads(head["__metadata__"][KEY])
+    except (ValueError, KeyError, TypeError):
+        return hostile_json(content, dice)
+    parent, name = dice.choice(list(_fields(header)))
+    if dice.random() < 0.15:
+        del parent[name]
+    else:
+        parent[name] = _MARK
+    head["__metadata__"][KEY] = json.dumps(header).replace(json.dumps(_MARK), dice.choice(HOSTILE))
+    changed = json.dumps(head).encode()
+    return len(changed).to_bytes(8, "little") + changed + content[end:]
+
+
+def _fields(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every place within an object or list: what it is in, and its name or number there."""
+    for name in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, name
+        yield from _fields(value[name])
 
 
 def absurd_length(content: bytes, dice: random.Random) -> bytes:

@@ -16,6 +16,7 @@ from bsk.data.tree import BLOCK, MEMBERS, Tree, admit, believable, reading, refu
 from bsk.errors import InputError
 
 DEPTH = 6  # folders below the one given
+SMALL, MEMBER = 10_000, 64  # so many members of a tar archive are believed, and another for so many bytes of it
 
 
 @contextlib.contextmanager
@@ -97,9 +98,14 @@ def _tar(path: Path, raw: IO[bytes], kind: str, most: int) -> Tree:
     sizes: dict[str, int] = {}
     starts: dict[str, int] = {}
     forward: Any = _Forward(path, file, most)
-    last = -1
+    last, count, believed = -1, 0, SMALL + os.fstat(raw.fileno()).st_size // MEMBER
+    archive: Any  # typeshed does not have its `members`
     with tarfile.open(fileobj=forward, mode="r:") as archive:
         for member in archive:
+            archive.members.clear()  # which keeps all it has seen
+            count += 1
+            if count > believed:
+                raise too_large(str(path))
             if member.offset_data <= last or not (member.isreg() or member.isdir()) or member.issparse():
                 raise refused(str(path), member.name, "is a link, a device or malformed")
             last = starts[member.name] = member.offset_data

@@ -99,8 +99,13 @@ def find(request: Request) -> Found:
 
 
 def download_to(request: Request, url: str) -> Path:
-    """Return where a URL given with --from was downloaded to; a whole file there is not downloaded again."""
-    target = request.downloads / (url.partition("?")[0].rstrip("/").rpartition("/")[2] or "download")
+    """Return where a URL given with --from was downloaded to; a whole file there is not downloaded again.
+
+    Its name has a hash of the whole URL, unless that is official: other places have other files of the same name.
+    """
+    name = url.partition("?")[0].rstrip("/").rpartition("/")[2] or "download"
+    known = url in [each.url for each in OFFICIAL.values()]
+    target = request.downloads / (name if known else f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}")
     if not target.exists():
         download(url, target, progress=request.progress)
     return target

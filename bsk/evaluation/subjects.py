@@ -20,6 +20,8 @@ from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.normalised import Normalised
 
+NEEDED = ("dataset", "eps", "flags")  # of a header, by those who use the model, beside what it is built of
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -44,6 +46,8 @@ def load_subject(path: Path, device: torch.device) -> Subject:
     if records.sha256(path) != sha256:  # each of these opens the path anew
         raise InputError(f"{path}: changed while it was read; run the command again")
     try:
+        if lacking := [name for name in NEEDED if name not in header]:
+            raise ValueError(f"the header lacks {', '.join(lacking)}")
         weights = model_tensors(tensors) if header["kind"] == STATE else tensors
         with torch.device("meta"):  # names and shapes first: a header of a few bytes can name a network of any size
             _built(header).load_state_dict(weights, assign=True)

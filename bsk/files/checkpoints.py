@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bsk.files.atomic import naming_the_file, replacing
+from bsk.files.fields import MODEL, STATE
 from bsk.files.headers import KEY, load_header, opening
 from bsk.files.records import SCHEMA
 
-MODEL, STATE = "model", "training-state"  # kinds of file: a selected model, and all that a training needs to go on
+__all__ = ["MODEL", "MODEL_PART", "STATE", "load", "model_tensors", "save"]
+
 MODEL_PART = "model."  # in the names of a training state
 
 

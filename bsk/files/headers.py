@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from bsk.errors import InputError
+from bsk.files.fields import problem
 from bsk.files.records import SCHEMA, decode, parse, reason
 
 KEY = "bsk"  # the one metadata key: several would be written in random order
@@ -25,7 +26,8 @@ def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> 
     """Return the header of a file of one of these kinds; `again` is the next step that messages end with.
 
     Raises:
-        InputError: the file is missing, torn, not of bsk, of another kind or of another schema.
+        InputError: the file is missing, torn, not of bsk, of another kind or of another schema, or one of its
+            fields is of another type or range.
     """
     with opening(path, again):
         check_head(path, again)
@@ -40,6 +42,8 @@ def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> 
         raise InputError(f"{path}: expected a {' or '.join(kinds)} file, found a {found} file; {again}")
     if header.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema {header.get('schema')}, this bsk reads {SCHEMA}; {again}")
+    if wrong := problem(header):
+        raise InputError(f"{path}: header: {wrong}; {again}")
     return header
 
 

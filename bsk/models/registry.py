@@ -17,7 +17,7 @@ from bsk.models.wide_resnet import wide_resnet
 
 MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
 _WIDTHS: dict[str, Callable[..., nn.Module]] = {"resnet18": resnet18, "resnet50": resnet50, "cnn": cnn}
-_DEPTH = 250  # of a wide ResNet, at most: a name out of a file is not to make modules without end
+_DEPTH = 130  # of a wide ResNet, at most: a name out of a file is not to make modules without end
 
 
 def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:

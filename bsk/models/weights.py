@@ -41,7 +41,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     may lie under `state_dict`, `model`, `net` and the like.
 
     Raises:
-        InputError: the file is missing, torn, holds more than tensors and plain numbers, or no tensors.
+        InputError: the file is missing, torn, holds more than tensors and plain numbers, no tensors, or other
+            ones than dense real ones.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a file of weights; {AGAIN}")
@@ -56,6 +57,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     tensors = _tensors(found)
     if not tensors:
         raise InputError(f"{path}: expected tensors by name, found {_described(found)}; {AGAIN}")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_complex() or tensor.is_quantized:
+            kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}".replace("torch.", "")
+            raise InputError(f"{path}: {_printable(name)} is no plain tensor of real numbers ({kind}); {AGAIN}")
     return stripped(tensors)
 
 
@@ -130,8 +135,11 @@ def _check_pickle(path: Path, file: IO[bytes]) -> None:
 
 
 def _too_much(path: Path, name: str) -> InputError:
-    shown = (name if name.isprintable() else ascii(name))[:80]
-    return InputError(f"{path}: holds more than tensors ({shown}), which bsk does not unpickle; {AGAIN}")
+    return InputError(f"{path}: holds more than tensors ({_printable(name)}), which bsk does not unpickle; {AGAIN}")
+
+
+def _printable(name: str) -> str:
+    return (name if name.isprintable() else ascii(name))[:80]
 
 
 def _tensors(found: object, seen: set[int] | None = None, levels: int = LEVELS) -> dict[str, Tensor]:

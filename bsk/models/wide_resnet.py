@@ -50,7 +50,9 @@ class WideResNet(nn.Module):
         self.norm = nn.BatchNorm2d(inputs)
         self.linear = nn.Linear(inputs, classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if (
+                isinstance(module, nn.Conv2d) and not module.weight.is_meta
+            ):  # there torch loads its compiler to draw them
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
         nn.init.zeros_(self.linear.bias)

@@ -21,6 +21,7 @@ _MOMENTUM = "momentum."
 _MEMORY = "memory."
 _AVERAGE = "average."
 _HEALTHY = "healthy."
+_PLAIN = ("step", "seconds", "validation_seconds", "epoch_seconds", "rescued_updates", "seen")  # saved as they are
 
 
 @dataclass(frozen=True)
@@ -169,9 +170,11 @@ def restore(path: Path, state: State) -> None:
             setattr(state, name, Scored(**progress.pop(name, {})))
         state.rescue = Rescue(**progress.pop("rescue"))
         state.collapses = Collapses(**progress.pop("collapses", {}))
-        for name, value in progress.items():
-            setattr(state, name, value)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        for name in _PLAIN:
+            setattr(state, name, progress.pop(name))
+        if progress:
+            raise ValueError(f"its progress has {next(iter(progress))!r:.40}")
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:80]
         raise InputError(f"{path}: does not fit this training ({reason}); pass --force to start over") from error
 

@@ -211,3 +211,20 @@ def test_damaged_archives_are_read_or_refused(
 def test_reading_goes_through_any_file_object() -> None:
     tree = trees.Tree("here", {"a": 3}, lambda name: io.BytesIO(b"abc"))
     assert tree.read("a") == b"abc"
+
+
+def test_empty_members_without_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "many.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for number in range(11_000):
+            archive.addfile(tarfile.TarInfo(f"{number}"))
+    size = path.stat().st_size
+    with open_tree(path) as tree:  # a few thousand are a folder of somebody's
+        assert len(tree.sizes) == 11_000 < 10_000 + size // 64
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for number in range(20_000):
+            folder = tarfile.TarInfo(f"{number}")
+            folder.type = tarfile.DIRTYPE
+            archive.addfile(folder)
+    with pytest.raises(InputError, match="expands beyond reason"), open_tree(path):
+        pass

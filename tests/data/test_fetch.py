@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -263,7 +264,19 @@ def test_prepare_from_a_url(site: Site, archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     record = prepare("cifar10", url, out, download_to=tmp_path / "down", notice=said.append)
     assert not record["official"]
-    assert left(tmp_path / "down") == ["c.tar.gz"]
+    (name,) = left(tmp_path / "down")
+    assert re.fullmatch(r"[0-9a-f]{8}-c\.tar\.gz", name)
     assert f"md5 {hashlib.md5(other).hexdigest()}" in said[0]
     site.contents["/mirror/b.tar.gz"] = site.contents["/cifar-10-python.tar.gz"]
     assert prepare("cifar10", f"{site.url}/mirror/b.tar.gz", out, download_to=tmp_path / "down")["official"]
+
+
+def test_two_urls_that_end_alike_are_two_downloads(site: Site, archive: Path, tmp_path: Path) -> None:
+    whole = site.contents["/cifar-10-python.tar.gz"]
+    site.contents |= {"/a/x.tar.gz": whole, "/b/x.tar.gz": whole + bytes(512)}
+    out, down = tmp_path / "out.safetensors", tmp_path / "down"
+    found = [
+        prepare("cifar10", f"{site.url}/{place}/x.tar.gz", out, download_to=down)["official"]
+        for place in ("a", "b", "a")
+    ]
+    assert found == [True, False, True] and len(site.asked) == 2 and len(left(down)) == 2

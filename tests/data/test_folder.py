@@ -11,8 +11,10 @@ import pytest
 from made_archives import tarred, unpacked
 from PIL import Image
 
+from bsk.data.pictures import decode
 from bsk.data.sources import prepare
 from bsk.data.store import open_data
+from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
 
 
@@ -195,3 +197,16 @@ def test_small_files_do_not_become_large_arrays(tmp_path: Path, width: int, mode
     with pytest.raises(InputError) as refused:
         prepare("folder", str(tmp_path / "x.zip"), tmp_path / "a.safetensors")
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("error", [TypeError, IndexError, struct.error])  # the first over some TIFFs
+def test_what_pillow_raises_over_a_torn_image_is_one_line(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error("of Pillow")
+
+    monkeypatch.setattr(Image, "open", fails)
+    tree = Tree(str(tmp_path), {"a.tiff": 3}, lambda _: io.BytesIO(b"II*"))
+    with pytest.raises(InputError, match="a.tiff: not a whole image; remove it or replace it"):
+        decode(tree, "a.tiff", None)

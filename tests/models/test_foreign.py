@@ -344,6 +344,33 @@ def test_a_pickle_that_makes_bytes_of_a_number_is_refused(zipped: bool, tmp_path
     one_line(refused.value, str(tmp_path / "w.pt"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "tensor"),
+    [
+        ("sparse", torch.eye(3).to_sparse()),
+        ("csr", torch.eye(3).to_sparse_csr()),
+        ("meta", torch.ones(3, device="meta")),
+        ("quantised", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)),
+        ("complex", torch.ones(3, dtype=torch.complex64)),
+    ],
+)
+def test_tensors_that_are_not_plain_are_refused(kind: str, tensor: Tensor, tmp_path: Path) -> None:
+    network = {"mean": tensor, "std": torch.ones(3), **kuangliu(4)}
+    torch.save(network, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="holds more than tensors|mean is no plain tensor of real numbers") as refused:
+        foreign_model("resnet18-4", tmp_path / "w.pt", **CIFAR)
+    one_line(refused.value, str(tmp_path / "w.pt"))
+
+
+def test_complex_tensors_of_safetensors_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(3, dtype=torch.complex64)}, tmp_path / "w.safetensors")
+    with pytest.raises(
+        InputError, match="a is no plain tensor of real numbers .complex64, strided, on cpu."
+    ) as refused:
+        load_weights(tmp_path / "w.safetensors")
+    one_line(refused.value, str(tmp_path / "w.safetensors"))
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_what_training_scripts_keep_beside_the_weights_is_read(zipped: bool, tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))

@@ -4,10 +4,13 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
+from bsk.files import checkpoints
 from torture.disks import disks
 from torture.kills import kills
-from torture.mutations import absurd_length, hostile_json, mutate, mutations, repeat_line
+from torture.mutations import absurd_length, hostile_header, hostile_json, mutate, mutations, repeat_line
 from torture.subjects import COMMANDS, contents, differences, unreadable
 from torture.writers import writers
 
@@ -50,6 +53,19 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(b"12345678{}")
     assert [line.split(":")[0] for line in unreadable(tmp_path)] == ["a.jsonl", "m.safetensors"]
     assert differences(before, {}) == ["a.jsonl is not the same"]
+
+
+def test_hostile_values_reach_the_header_of_bsk(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    checkpoints.save(path, {"w": torch.ones(2)}, {"kind": "model", "eps": 0.1, "flags": {"limit": None}, "mean": [0.5]})
+    ends = set()
+    for seed in range(500):
+        (tmp_path / "changed").write_bytes(hostile_header(path.read_bytes(), random.Random(seed)))
+        with safe_open(tmp_path / "changed", framework="pt") as file:
+            assert file.get_tensor("w").tolist() == [1, 1]
+            ends.add(file.metadata()["bsk"])
+    for text in ('"eps": true', '"flags": {}', '"limit": [[[[]]]]', '"mean": -1', '"mean": ["x"]', '"kind": null'):
+        assert any(text in end for end in ends), text
 
 
 @pytest.mark.parametrize("seed", range(5))
