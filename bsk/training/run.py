@@ -90,6 +90,10 @@ def run(
         training = Training(settings, loader, val, test, outputs, share, device, stopping)
         if going_on:
             states.restore(last_path(checkpoint), state)
+            if state.step > training.total_steps:
+                raise InputError(
+                    f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over"
+                )
             changed = other_bits(load_header(last_path(checkpoint), STATE), header)
             if changed and state.step < training.total_steps:
                 watcher.notice(f"{checkpoint}: goes on with {', '.join(changed)}: not the same to the bit")

@@ -12,6 +12,7 @@ from toys import Silent, settings, stop_after, trained
 from bsk.data.store import DataFile
 from bsk.errors import DivergedError, InputError, StoppedError
 from bsk.files import checkpoints, records
+from bsk.files.checkpoints import STATE
 from bsk.files.headers import load_header
 from bsk.training import validation
 from bsk.training.loop import is_better
@@ -80,6 +81,15 @@ def test_a_finished_training_is_found_done(data: DataFile, tmp_path: Path) -> No
     assert out.stat().st_mtime_ns == stamp
     assert (again["checkpoint_sha256"], again["val_robust"]) == (first["checkpoint_sha256"], first["val_robust"])
     assert sum(r["kind"] == "end" for r in records.read(tmp_path / "m.jsonl")) == 1
+
+
+def test_a_state_of_more_updates_than_the_training_has_is_not_taken_for_its_end(data: DataFile, tmp_path: Path) -> None:
+    trained(tmp_path / "m.safetensors", data, settings())
+    last = tmp_path / "m.last.safetensors"
+    tensors, header = checkpoints.load(last, STATE)
+    checkpoints.save(last, tensors, {**header, "progress": {**header["progress"], "step": 10**12}})
+    with pytest.raises(InputError, match="m.last.safetensors: has more updates than the training; pass --force"):
+        trained(tmp_path / "m.safetensors", data, settings())
 
 
 def test_files_of_another_training_are_not_overwritten(data: DataFile, tmp_path: Path) -> None:
