@@ -165,7 +165,7 @@ def check_no_log(out: Path) -> None:
     """
     from bsk.files import records
 
-    if out.exists() and any(record.get("kind") == "start" for record in records.read(out)[:1]):
+    if out.exists() and any(record.get("kind") == "start" for record in records.read(out, most=1)):
         raise InputError(f"{out}: is the log of a training; choose another --out")
 
 

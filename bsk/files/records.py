@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -93,15 +94,15 @@ def whole_length(file: IO[bytes]) -> int:
     return 0
 
 
-def read(path: Path) -> list[Record]:
-    """Return the records of a file, without a torn last line.
+def read(path: Path, most: int | None = None) -> list[Record]:
+    """Return the records of a file, or the first so many, without a torn last line.
 
     Raises:
         InputError: the file is missing, or one of its whole lines is not a JSON object.
     """
     try:
         with path.open("rb") as file:
-            return list(parse(file, str(path)))
+            return list(islice(parse(file, str(path)), most))
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}; give a JSONL file that bsk wrote") from error
 

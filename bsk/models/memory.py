@@ -13,8 +13,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed blocks of up to 1 GiB instead of handing them back to the system each time.
 
     A network frees and asks for the same large blocks in every layer; each new one comes as empty pages, which
-    cost a fault apiece. A pass of resnet18-16 in fp32 took 25 % less time so, of a small CNN 35 % less, and a step of
-    training in bf16 5 % less. Elsewhere than on Linux with glibc nothing happens.
+    cost a fault apiece. Elsewhere than on Linux with glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -10,7 +10,8 @@ from bsk.report.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, co
 from bsk.report.fields import Located
 from bsk.report.groups import Group, completed, gather, interruption, latest, names, short_name, validations
 from bsk.report.published import Table
-from bsk.report.statistics import accuracy_interval, holm, mean_sd, rough_accuracy_interval, sd_interval
+from bsk.report.significance import holm
+from bsk.report.statistics import accuracy_interval, mean_sd, rough_accuracy_interval, sd_interval
 from bsk.report.words import plain
 
 Value = str | int | float | None
@@ -81,10 +82,10 @@ def compare(
     `difference` is `robust` less that of the first row under the same attack and of the same kind of checkpoint
     (`differences.baseline`), the best epoch, the last, or the average of either, over the seeds that both have,
     `difference_*` its 95 % interval (`statistics.difference_interval`), and `p` the exact McNemar test of the same
-    pairs (`statistics.paired_exact`). With several seeds the interval tells what new seeds would give; p is about
+    pairs (`significance.paired_exact`). With several seeds the interval tells what new seeds would give; p is about
     these networks on new images, so it can be small where the interval holds 0.
 
-    `p_holm` is p adjusted for all comparisons of the table (`statistics.holm`). `detectable` is the true difference
+    `p_holm` is p adjusted for all comparisons of the table (`significance.holm`). `detectable` is the true difference
     that as many seeds and images would tell from 0 four times in five, as far as the table knows how much seeds vary
     (`statistics.detectable`). Beside the interval over both, `difference_boot_*` is a paired bootstrap over images, for
     these networks, and `difference_seeds_*` a t interval over seeds, for these images. If asked for, `pareto` is 1

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from bsk.files.records import BEST_ON_TEST
 from bsk.report.evidence import VALIDATION_ATTACK, Evaluation
 from bsk.report.groups import Group, checkpoint_kind, without_seed
+from bsk.report.significance import paired_exact
 from bsk.report.statistics import (
     bootstrap_interval,
     detectable,
     difference_interval,
     mean_sd,
-    paired_exact,
     seed_interval,
 )
 from bsk.report.words import plain

@@ -76,7 +76,7 @@ def run(
             f"--method {settings.method}: start kept and the nuclear norm are of a whole batch; run it without torchrun"
         )
     with _log(checkpoint, share) as log:
-        going_on = not force and _may_go_on(checkpoint, header)
+        begun = None if force else _begun(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
         loader = Loader(
             split.images,
@@ -88,13 +88,13 @@ def run(
             share=share,
         )
         training = Training(settings, loader, val, test, outputs, share, device, stopping)
-        if going_on:
+        if begun is not None:
             states.restore(last_path(checkpoint), state)
             if state.step > training.total_steps:
                 raise InputError(
                     f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over"
                 )
-            changed = other_bits(load_header(last_path(checkpoint), STATE), header)
+            changed = other_bits(begun, header)
             if changed and state.step < training.total_steps:
                 watcher.notice(f"{checkpoint}: goes on with {', '.join(changed)}: not the same to the bit")
             state.sums /= share.world  # they are of all processes, in equal parts from here on
@@ -143,15 +143,19 @@ def _log(checkpoint: Path, share: Share) -> Iterator[IO[bytes] | None]:
         yield log
 
 
-def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
-    """Say if `.last` is of this very training; refuse to overwrite any other's files."""
+def _begun(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the header of `.last` if it is of this very training, None if there is none.
+
+    Raises:
+        InputError: files of another training are in the way.
+    """
     last = last_path(checkpoint)
     if not last.exists():
         averages = [average_path(checkpoint, which) for which in ("", "-last")] if header["flags"]["ema"] else []
         for path in (checkpoint, *averages):
             if path.exists() and _finished_epoch(path):
                 raise InputError(f"{path}: exists, with no {last.name} to go on from; pass --force to replace it")
-        return False
+        return None
     found = load_header(last, STATE)
     if gone := lost(checkpoint, found):
         what = "is another training's" if gone.exists() else "is gone"
@@ -160,7 +164,7 @@ def _may_go_on(checkpoint: Path, header: dict[str, Any]) -> bool:
     if changed:
         advice = "choose another --out, or --force to start over"
         raise InputError(f"{checkpoint}: was trained with {', '.join(changed)}; {advice}")
-    return True
+    return found
 
 
 def _finished_epoch(checkpoint: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from safetensors.torch import load_file
 
 from bsk.cli.app import app
 from bsk.cli.train import resolve
@@ -349,12 +350,30 @@ def test_a_job_killed_with_its_shell_leaves_no_target_and_is_done_again(make, st
     assert (tmp_path / "out/smoke/table10/cifar10/results.jsonl").exists()
 
 
-def test_two_jobs_at_once_leave_the_same_files(make, stub, tmp_path: Path) -> None:
+def test_two_jobs_at_once_leave_the_same_names(make, stub, tmp_path: Path) -> None:
     bsk, _ = stub
     for jobs_at_once, name in (("-j1", "one"), ("-j2", "two")):
         make(jobs_at_once, "table10", "figure3", f"OUT={tmp_path}/{name}", bsk=bsk)
     found = [sorted(str(p.relative_to(tmp_path / n)) for p in (tmp_path / n).rglob("*")) for n in ("one", "two")]
     assert found[0] == found[1] and len(found[0]) > 50
+
+
+def test_two_jobs_at_once_find_the_same(make, tmp_path: Path) -> None:
+    for jobs_at_once in ("-j1", "-j2"):
+        short = ["SEEDS=1", "smoke=--epochs 1 --batch-size 100 --limit 300", "usual=--attack natural,pgd-1 --no-checks"]
+        results = f"{tmp_path}/{jobs_at_once}/smoke/table10/cifar10/results.jsonl"
+        make(jobs_at_once, results, f"OUT={tmp_path}/{jobs_at_once}", *short)
+    one, two = (tmp_path / name / "smoke" for name in ("-j1", "-j2"))
+    weights = sorted(path.relative_to(one) for path in one.rglob("*seed-1.safetensors"))
+    assert len(weights) == 3
+    for name in weights:  # the headers have seconds
+        mine, others = load_file(one / name), load_file(two / name)
+        assert mine.keys() == others.keys() and all(torch.equal(mine[key], others[key]) for key in mine)
+    bits = [
+        [json.loads(line)["correct"] for line in (each / "table10/cifar10/results.jsonl").read_text().splitlines()]
+        for each in (one, two)
+    ]
+    assert bits[0] == bits[1] and len(bits[0]) == 6
 
 
 def test_a_name_that_is_no_table_and_a_path_with_a_space(make) -> None:

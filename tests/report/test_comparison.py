@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bsk.report.comparison import COLUMNS, compare
-from bsk.report.statistics import detectable, mcnemar_exact, wilson
+from bsk.report.significance import mcnemar_exact
+from bsk.report.statistics import detectable, wilson
 from bsk.report.tables import render
 
 Make = Any

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsk.errors import InputError, UsageError
-from bsk.report.curves import MOST, STYLES, _line, draw_curves
+from bsk.report.curves import ACCURACIES, MOST, STYLES, _line, draw_curves
 from bsk.report.evidence import collect
 from bsk.report.placement import spread
 from bsk.report.series import series
@@ -174,5 +174,9 @@ def test_labels_keep_their_order_and_distance(heights: list[float], gap: float) 
         assert found[high] - found[low] >= gap - 1e-6
 
 
-def test_every_field_of_a_panel_has_a_line_of_its_own() -> None:
+def test_every_field_of_a_panel_has_a_line_of_its_own(place: Make, make_log: Make, tmp_path: Path) -> None:
     assert len(set(STYLES)) == len(STYLES) >= MOST
+    values = {field: place / 10 for place, field in enumerate(ACCURACIES)}
+    draw_curves(logs(make_log, place, ("bs",), **values), "method", list(ACCURACIES), [tmp_path / "six.svg"])
+    drawn = (tmp_path / "six.svg").read_text()
+    assert all(f"bs, {words}" in drawn for words in ACCURACIES.values())

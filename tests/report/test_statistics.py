@@ -13,17 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from bsk.report.significance import holm, mcnemar_exact, paired_exact
 from bsk.report.statistics import (
     accuracy_interval,
     bootstrap_interval,
     detectable,
     difference_interval,
     half_width,
-    holm,
-    mcnemar_exact,
     mean_sd,
     mean_squares,
-    paired_exact,
     rough_accuracy_interval,
     seed_interval,
     t_interval,
