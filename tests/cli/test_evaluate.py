@@ -264,7 +264,10 @@ def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Pa
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
-    """The peak of 10,000 images is that of 300 but for a part of their 31 MB, which the system maps from the file."""
+    """The peak of 40,000 images is that of 300 but for less than their pixels.
+
+    The heap grows by chance, up to 60 MB in the first 15,000 images, and stays there; the pixels are 120 MB.
+    """
     script = (
         "import re, sys; from bsk.cli.app import main\n"
         "sys.argv = ['bsk', *sys.argv[1:]]\n"
@@ -272,16 +275,16 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
     )
     random = np.random.default_rng(0)
-    part = Part(random.integers(0, 256, (10_000, 3, 32, 32), dtype=np.uint8), np.arange(10_000, dtype=np.int64) % 3)
+    part = Part(random.integers(0, 256, (40_000, 3, 32, 32), dtype=np.uint8), np.arange(40_000, dtype=np.int64) % 3)
     few = Part(part.images[:30], part.labels[:30])
     info = Info("large", ["a", "b", "c"], 0.1, [0.5] * 3, [0.25] * 3)
     write(tmp_path / "large.safetensors", {"train": few, "val": few, "test": part}, info)
     torch.save(cnn(3, 3, 32, 2).state_dict(), tmp_path / "w.pt")
     peaks = []
-    for limit in (300, 10_000):
+    for limit in (300, 40_000):
         words = ["evaluate", "--model", "cnn-2", "--weights", "w.pt", "--data", "large.safetensors", "--limit", limit]
         words += ["--attack", "pgd-2", "--quiet", "--no-checks"]
         command = [sys.executable, "-c", script, *map(str, words), "--batch-size", "64", "--threads", "1"]
         done = subprocess.run(command, capture_output=True, check=True, text=True, cwd=tmp_path)
         peaks.append(int(done.stderr.splitlines()[-1]))
-    assert peaks[1] - peaks[0] < 45_000, f"{peaks} KiB: half of the images as fp32"
+    assert peaks[1] - peaks[0] < 90_000, f"{peaks} KiB: three quarters of the images as bytes"
