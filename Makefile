@@ -63,8 +63,8 @@ report: $(INSTALLED) | $(filter paper frontier budget collapse $(experiments),$(
 
 include pipelines/common.mk
 include pipelines/demo.mk
-include pipelines/readme.mk
 include pipelines/scales.mk
+include pipelines/readme.mk
 include $(experiments:%=pipelines/%.mk)
 include pipelines/frontier.mk
 include pipelines/collapse.mk

@@ -37,8 +37,9 @@ $(call scaled,smoke,cyclic,digits-cyclic,digits,1,$(smoke) --schedule cyclic)
 # Everything on the cyclic schedule, since a piecewise one needs more epochs than a CPU affords: so table 8 is table 2 and
 # Fast AT+.
 small := --eps 16/255 --epochs 12 --schedule cyclic --lr 0.2 --log-divergence
-$(foreach s,cifar10 cyclic,$(call scaled,small,$(s),cifar10,cifar10-small,1,--model resnet18-16 $(small)))
-$(call scaled,small,cifar100,cifar100,cifar100-small,1,--model resnet18-16 $(small))
+narrow := --model resnet18-16 $(small)
+$(foreach s,cifar10 cyclic,$(call scaled,small,$(s),cifar10,cifar10-small,1,$(narrow)))
+$(call scaled,small,cifar100,cifar100,cifar100-small,1,$(narrow))
 $(call scaled,small,tiny-imagenet,tiny-imagenet,tiny-imagenet-small,1,--model resnet50-16 $(small))
 $(call scaled,small,wide,cifar10-wide,cifar10-small,1,--model wrn-16-2 $(small))
 
