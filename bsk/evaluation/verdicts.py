@@ -20,11 +20,12 @@ from bsk.errors import InputError
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger
 from bsk.models.folding import folded
 from bsk.models.modes import eval_mode, without_tf32
+from bsk.models.products import order_free
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws, own_randomness
 
-ROWS = 8  # a model call has a multiple of so many rows; see `steady`
+ROWS, LEAST = 8, 16  # a model call has a multiple of so many rows, and at least so many; see `steady`
 
 
 class Examples(Protocol):
@@ -216,7 +217,10 @@ def _progress(
 
 @contextlib.contextmanager
 def exact(model: nn.Module) -> Iterator[None]:
-    """Within the block: the model in eval mode with its batch norms folded, parameters without gradient, TF32 off."""
+    """Within the block the model is in eval mode, and its parameters get no gradient.
+
+    Its batch norms are folded, its linear layers multiply without an order, and TF32 is off.
+    """
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         with eval_mode(model), without_tf32():
@@ -224,7 +228,7 @@ def exact(model: nn.Module) -> Iterator[None]:
                 raise InputError("the model does not go into eval mode; let its `train` and `eval` do as torch's do")
             for parameter in wanted:
                 parameter.requires_grad_(False)
-            with folded(model):
+            with folded(model), order_free(model):
                 yield
     finally:
         for parameter in wanted:
@@ -234,13 +238,14 @@ def exact(model: nn.Module) -> Iterator[None]:
 def steady(model: Model) -> Model:
     """Return the model called with its batch filled up to a whole number of groups by copies of the last one.
 
-    Matrix kernels sum in another order for small and odd numbers of rows; the last bit of a logit, the sign
-    of a tiny gradient and so a verdict would depend on who else is in the batch. Multiples of four were enough on every
-    CPU where it was tried; the tests look at every number of rows.
+    Kernels sum in another order for small and odd numbers of rows; the last bit of a logit, the sign of a tiny gradient
+    and so a verdict would depend on who else is in the batch. Convolutions were the same in multiples of eight on every
+    CPU where it was tried, from 16 on where torch chooses another kernel for fewer; the tests look at every number of
+    rows. Linear layers are `order_free`.
     """
 
     def forward(x: Tensor) -> Tensor:
-        short = -len(x) % ROWS
+        short = max(LEAST - len(x), -len(x) % ROWS)
         return model(torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))[: len(x)] if short else model(x)
 
     return forward

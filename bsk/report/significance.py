@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -60,11 +61,13 @@ def _not_zero(probabilities: NDArray[np.float64]) -> tuple[int, NDArray[np.float
 def _plus(won: NDArray[np.float64], coins: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Return the probabilities of a sum and `size` times a number of heads: each remainder by `size` keeps to itself.
 
-    By products, not by FFT: small probabilities keep their digits.
+    By products, not by FFT: small probabilities keep their digits. By one thread: numpy asks for a scalar product for
+    every sum, and on a machine that is busy otherwise threads that wait for each other took a thousand times as long.
     """
     sums = np.zeros(len(won) + size * (len(coins) - 1))
-    for rest in range(min(size, len(won))):
-        sums[rest::size] = np.convolve(won[rest::size], coins)
+    with threadpool_limits(1):
+        for rest in range(min(size, len(won))):
+            sums[rest::size] = np.convolve(won[rest::size], coins)
     return sums
 
 

@@ -282,9 +282,9 @@ def test_probabilities_that_are_zero_are_left_out_and_no_others(counts: dict[int
 def test_a_million_scores_of_two_seeds_are_quick() -> None:
     scores = np.random.default_rng(0).choice([-2, -1, 1, 2], 10**6)
     scores[:3000] = 2
-    start, z = time.perf_counter(), abs(scores.sum()) / math.sqrt((scores.astype(float) ** 2).sum())
+    start, z = time.process_time(), abs(scores.sum()) / math.sqrt((scores.astype(float) ** 2).sum())
     assert paired_exact(scores) == pytest.approx(2 * stats.norm.sf(z), rel=0.01)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_many_scores_against_the_normal_limit() -> None:
