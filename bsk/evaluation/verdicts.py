@@ -20,7 +20,7 @@ from bsk.errors import InputError
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger
 from bsk.models.folding import folded
 from bsk.models.modes import eval_mode, without_tf32
-from bsk.models.products import order_free
+from bsk.models.products import steady_products
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws, own_randomness
@@ -219,7 +219,7 @@ def _progress(
 def exact(model: nn.Module) -> Iterator[None]:
     """Within the block the model is in eval mode, and its parameters get no gradient.
 
-    Its batch norms are folded, its linear layers multiply without an order, and TF32 is off.
+    Its batch norms are folded, its linear layers sum each row in one order, and TF32 is off.
     """
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
@@ -228,7 +228,7 @@ def exact(model: nn.Module) -> Iterator[None]:
                 raise InputError("the model does not go into eval mode; let its `train` and `eval` do as torch's do")
             for parameter in wanted:
                 parameter.requires_grad_(False)
-            with folded(model), order_free(model):
+            with folded(model), steady_products(model):
                 yield
     finally:
         for parameter in wanted:
@@ -241,7 +241,7 @@ def steady(model: Model) -> Model:
     Kernels sum in another order for small and odd numbers of rows; the last bit of a logit, the sign of a tiny gradient
     and so a verdict would depend on who else is in the batch. Convolutions were the same in multiples of eight on every
     CPU where it was tried, from 16 on where torch chooses another kernel for fewer; the tests look at every number of
-    rows. Linear layers are `order_free`.
+    rows. Linear layers have `steady_products`.
     """
 
     def forward(x: Tensor) -> Tensor:
