@@ -266,7 +266,8 @@ def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Pa
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     """The peak of 40,000 images is that of 300 but for less than their pixels.
 
-    The heap grows by chance, up to 60 MB in the first 15,000 images, and stays there; the pixels are 120 MB.
+    The heap grows by chance, mostly up to 60 MB in the first 15,000 images, and stays there; the pixels are 120 MB.
+    Once in some twenty runs it grew by 160 MB, so one of three is enough: images that are held are held each time.
     """
     script = (
         "import re, sys; from bsk.cli.app import main\n"
@@ -280,11 +281,15 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     info = Info("large", ["a", "b", "c"], 0.1, [0.5] * 3, [0.25] * 3)
     write(tmp_path / "large.safetensors", {"train": few, "val": few, "test": part}, info)
     torch.save(cnn(3, 3, 32, 2).state_dict(), tmp_path / "w.pt")
-    peaks = []
-    for limit in (300, 40_000):
+
+    def peak(limit: int) -> int:
         words = ["evaluate", "--model", "cnn-2", "--weights", "w.pt", "--data", "large.safetensors", "--limit", limit]
         words += ["--attack", "pgd-2", "--quiet", "--no-checks"]
         command = [sys.executable, "-c", script, *map(str, words), "--batch-size", "64", "--threads", "1"]
         done = subprocess.run(command, capture_output=True, check=True, text=True, cwd=tmp_path)
-        peaks.append(int(done.stderr.splitlines()[-1]))
-    assert peaks[1] - peaks[0] < 90_000, f"{peaks} KiB: three quarters of the images as bytes"
+        return int(done.stderr.splitlines()[-1])
+
+    few_images, seen = peak(300), []
+    while len(seen) < 3 and (not seen or seen[-1] >= 90_000):
+        seen.append(peak(40_000) - few_images)
+    assert min(seen) < 90_000, f"{seen} KiB over {few_images}: three quarters of the images as bytes"
