@@ -35,11 +35,11 @@ test: $(INSTALLED) ## Check style and types and run the tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses $(JOBS) --dist worksteal
 
 coverage: $(INSTALLED) ## Run the tests and say which lines of bsk/ none of them reaches
 	$(VENV)/bin/coverage erase
-	$(VENV)/bin/coverage run -m pytest
+	$(VENV)/bin/coverage run -m pytest --numprocesses $(JOBS) --dist worksteal
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --show-missing --skip-covered
 
