@@ -50,9 +50,10 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Small tensors are faster so, and sums have one order."""
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tensors are faster so, and sums have one order; commands in processes of their own share the cores too."""
     torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
