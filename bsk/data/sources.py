@@ -116,8 +116,9 @@ def prepare(
     request = Request(name, source, download_to or out.parent, size, progress, notice)
     contents = dataset.read(request)
     train, held = _split(contents.train, dataset, val, source or name)
-    info = _describe(name, dataset, contents, train, {"train": train_limit, "test": test_limit})
+    limits = {"train": _cutting(train, train_limit), "test": _cutting(contents.test, test_limit)}
     parts = {"train": _limited(train, train_limit), "val": held, "test": _limited(contents.test, test_limit)}
+    info = _describe(name, dataset, contents, train, limits)
     write(out, parts, info)
     data = open_data(out)
     return {
@@ -185,6 +186,11 @@ def _split(train: Part, dataset: Dataset, asked: int | None, place: str) -> tupl
         raise InputError(f"{place}: {found} (copies stay, and one of each class); pass a smaller --val")
     rest = np.delete(rows, chosen)
     return Part(train.images, train.labels, rest), Part(train.images, train.labels, rows[chosen])
+
+
+def _cutting(part: Part, limit: int | None) -> int | None:
+    """Return a limit that cuts; one that cuts nothing is none, so that the same images are the same file."""
+    return limit if limit is not None and limit < len(part.ordered()) else None
 
 
 def _limited(part: Part, limit: int | None) -> Part:

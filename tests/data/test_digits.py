@@ -40,6 +40,14 @@ def test_mean_and_std_are_those_of_the_train_pixels(tmp_path: Path) -> None:
     assert data.std == [round(pixels.std(), 4)]
 
 
+def test_limits_that_cut_nothing_give_the_file_of_none(tmp_path: Path) -> None:
+    whole = prepare("digits", None, tmp_path / "whole.safetensors")
+    limits = {"train_limit": whole["train"], "test_limit": whole["test"] + 1}
+    assert prepare("digits", None, tmp_path / "limited.safetensors", **limits)["sha256"] == whole["sha256"]
+    less = prepare("digits", None, tmp_path / "less.safetensors", train_limit=whole["train"] - 1)
+    assert less["sha256"] != whole["sha256"]
+
+
 def test_limits_and_val(tmp_path: Path) -> None:
     record = prepare("digits", None, tmp_path / "a.safetensors", val=50, train_limit=100, test_limit=30)
     assert (record["train"], record["val"], record["test"]) == (100, 50, 30)
