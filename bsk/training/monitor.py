@@ -31,8 +31,8 @@ from bsk.training.validation import NO_DRAWS
 IMAGES = 32  # of a look
 SURE = 128  # of the second look that an alarm needs
 COST = 0.01  # of the passes of the updates
-STANDS = 0.15  # against FGSM: above chance with ten classes; a sound network at 16/255 on CIFAR-10 has 0.2
-RATIO = 3.0  # FGSM accuracy is that many times PGD's, where it has collapsed; these three are our choice
+STANDS, FEWEST = 1.5, 0.05  # against FGSM, in chances, and at least: below it there is nothing to collapse
+RATIO = 3.0  # FGSM accuracy is that many times PGD's, where it has collapsed; all of these are our choice
 BENT = 0.5  # the cosine is below: young networks at a large radius fall to PGD too, but their loss is straight
 PASSES = Passes(forward=2 + 11 + 2, to_input=1 + 10 + 2)  # of an image: FGSM, PGD-10, two gradients
 _WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
@@ -40,17 +40,21 @@ _WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
 
 @dataclass(frozen=True)
 class Look:
-    """Accuracy under FGSM and PGD-10, and the mean cosine of the gradients at x and x + U(-eps, eps), on n images."""
+    """Accuracy under FGSM and PGD-10, and the mean cosine of the gradients at x and x + U(-eps, eps), on n images.
+
+    With 10 classes a network stands against FGSM from 15 % on: at 16/255 on CIFAR-10 a sound one has 20.
+    """
 
     fgsm: float
     pgd: float
     cosine: float
     n: int
+    classes: int = 10
 
     @property
     def collapsed(self) -> bool:
         """Say if it stands against FGSM and not against PGD, because its loss is bent."""
-        return self.fgsm >= STANDS and self.pgd * RATIO <= self.fgsm and self.cosine < BENT
+        return self.fgsm >= max(STANDS / self.classes, FEWEST) and self.pgd * RATIO <= self.fgsm and self.cosine < BENT
 
 
 def every(settings: Settings) -> int:
@@ -86,7 +90,7 @@ def _look(state: State, settings: Settings, val: Split, share: Share, images: in
             cosine = _cosines(state, settings, x, y, val.index[rows].tolist()).sum()
         sums += torch.stack([torch.tensor(len(y)), *(each.cpu() for each in (*stood, cosine))]).double()
     n, fgsm, pgd, cosine = sum_over_processes(sums.to(state.sums), share).tolist()
-    return Look(fgsm / n, pgd / n, cosine / n, round(n))
+    return Look(fgsm / n, pgd / n, cosine / n, round(n), int(val.labels.max()) + 1)
 
 
 def _cosines(state: State, settings: Settings, x: Tensor, y: Tensor, index: list[int]) -> Tensor:

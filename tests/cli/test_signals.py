@@ -67,6 +67,7 @@ signals.ECHO = 0.2
 
 def command():
     with signals.stop_requests(lambda text: print("asked", flush=True)) as stopping:
+        print("ready", flush=True)
         {then}
     print("saved", flush=True)
     time.sleep(0.5)
@@ -83,9 +84,9 @@ SAVES = "while not stopping(): time.sleep(0.01)"
 def test_a_later_signal_ends_what_does_not_stop_and_nothing_that_has_saved(number, code, then, said) -> None:
     command = [sys.executable, "-W", "error", "-c", ASKED.format(then=then)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1.5)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    assert process.stdout is not None and process.stdout.readline() == "asked\n"
+    assert process.stdout.readline() == "asked\n"
     time.sleep(0.3)
     while process.poll() is None:  # to the very end
         process.send_signal(number)

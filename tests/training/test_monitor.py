@@ -37,6 +37,8 @@ def test_looking_costs_a_hundredth_of_the_updates(method: str) -> None:
 def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed() -> None:
     assert Look(0.85, 0.12, 0.1, 128).collapsed and Look(0.3, 0.09, 0.4, 128).collapsed
     assert Look(0.16, 0.01, 0.2, 128).collapsed and not Look(0.14, 0.0, 0.2, 128).collapsed
+    assert Look(0.08, 0.0, 0.2, 128, 100).collapsed and not Look(0.04, 0.0, 0.2, 128, 100).collapsed
+    assert not Look(0.7, 0.2, 0.2, 128, 2).collapsed, "chance is a half"
     assert not Look(0.55, 0.36, 0.4, 128).collapsed and not Look(0.05, 0.0, 0.4, 128).collapsed
     assert not Look(0.41, 0.12, 0.66, 128).collapsed, "young, at a large radius: the loss is straight"
 

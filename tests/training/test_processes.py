@@ -142,7 +142,7 @@ def test_a_last_batch_with_too_few_images_for_all_is_left_out() -> None:
 
 def test_torchrun_trains_and_one_process_writes(toy: Path, tmp_path: Path) -> None:
     words = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--threads", "1", "--out", "m.safetensors"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29713"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     done = subprocess.run(
         [*torchrun, "-m", "bsk", "train", "--data", str(toy), *words],
         cwd=tmp_path,
