@@ -37,21 +37,23 @@ def random_images(n: int) -> tuple[Tensor, Tensor]:
 class Subject:
     """A method's training on one fixed batch."""
 
-    def __init__(self, method: str, precision: str = "auto") -> None:
-        """Take the method's id."""
-        self.precision = fast_precision(CPU) if precision == "auto" else precision
+    def __init__(
+        self, method: str, precision: str = "auto", model: str = MODEL, device: torch.device = CPU, batch: int = BATCH
+    ) -> None:
+        """Take the method's id, and what it trains where."""
+        self.precision = fast_precision(device) if precision == "auto" else precision
         row = METHODS[method].at(EPS)
         self.settings = Settings(
-            method, row, MODEL, "random", EPS, 15, BATCH, "cyclic", 0.2, 0.9, 5e-4, self.precision, "crop-flip", 1
+            method, row, model, "random", EPS, 15, batch, "cyclic", 0.2, 0.9, 5e-4, self.precision, "crop-flip", 1
         )
-        self.state: State = new_state(self.settings, CIFAR, 3, 32, CPU)  # type: ignore[arg-type]
-        images, labels = random_images(BATCH)
-        self.batch = Batch(to_unit(images), labels, BATCH)
+        self.state: State = new_state(self.settings, CIFAR, 3, 32, device)  # type: ignore[arg-type]
+        images, labels = random_images(batch)
+        self.batch = Batch(to_unit(images.to(device)), labels.to(device), batch)
         self.state.model.train()
         self.average = average_of(self.state.model, 0.999)
         with standing_still(self.state.model), torch.no_grad():
             right = self.state.model(self.batch.x).argmax(dim=1)
-        self.val = Split(images, right, torch.arange(BATCH))
+        self.val = Split(images, right.cpu(), torch.arange(batch))
 
     def step(self) -> None:
         """One update, with a rate that leaves the weights where they are."""

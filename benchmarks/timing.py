@@ -32,9 +32,17 @@ def ratio(a: Callable[[], object], b: Callable[[], object], repeats: int = 9) ->
 
 
 def _seconds(function: Callable[[], object]) -> float:
+    _wait()
     start = time.perf_counter()
     function()
+    _wait()
     return time.perf_counter() - start
+
+
+def _wait() -> None:
+    """Wait for a GPU, if one has been used."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 class Elsewhere:

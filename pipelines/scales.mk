@@ -30,7 +30,7 @@ wide.published          := cifar10
 # $(call scaled,SCALE,SETTING,FOLDER,DATA,THREADS,FLAGS): the settings of one folder share their trainings.
 scaled = $(if $(filter $(1),$(SCALE)),$(eval $(call setting,$(2),$(OUT)/$(SCALE)/runs/$(3),$(4),$(5),$(6))))
 
-smoke := --epochs 20 --batch-size 100 --lr 0.1 --log-divergence
+smoke := --epochs 12 --batch-size 100 --lr 0.1 --log-divergence
 $(foreach s,cifar10 cifar100 tiny-imagenet wide,$(call scaled,smoke,$(s),digits,digits,1,$(smoke) --schedule piecewise))
 $(call scaled,smoke,cyclic,digits-cyclic,digits,1,$(smoke) --schedule cyclic)
 

@@ -67,7 +67,7 @@ class Prices:
         passes, seconds, size = self._train(job) if job.command == "train" else self._evaluate(job)
         done = Path(job.target).exists()
         counts = round(passes.forward), round(passes.to_input + passes.full)
-        hours = round((seconds + self.startup[job.command]) / 3600, 5)
+        hours = round((seconds + self.startup) / 3600, 5)
         return dict(zip(COLUMNS, (job.command, job.target, done, *counts, hours, round(size, 3)), strict=True))
 
     def _train(self, job: Job) -> tuple[Passes, float, float]:
@@ -157,16 +157,12 @@ def _timed(
     return Rates(passes, time_step(model, device), size)
 
 
-def _startup() -> dict[str, float]:
+def _startup() -> float:
     """Return the processor's seconds before a job's first pass: this process imports what theirs will."""
-    import torch
-
     import bsk.evaluation.run
     import bsk.training.run  # noqa: F401 - for the time that it takes
 
-    evaluate = time.process_time()
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)  # with the first optimiser torch imports its compiler
-    return {"evaluate": evaluate, "train": time.process_time()}
+    return time.process_time()
 
 
 def _part_done(job: Job, updates: int) -> float:

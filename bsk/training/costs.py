@@ -14,6 +14,7 @@ from bsk.attacks.registry import Attack, Stage, attack_named
 from bsk.models.folding import standing_still
 from bsk.training.divergence import IMAGES as DIVERGENCE_IMAGES
 from bsk.training.methods import NEEDS_CLEAN, Method
+from bsk.training.optimiser import SGD
 from bsk.training.outer import OUTER
 from bsk.training.settings import Settings
 from bsk.training.step import in_precision
@@ -128,7 +129,7 @@ def time_step(model: nn.Module, device: torch.device) -> float:
     """Return the seconds of one step of SGD with momentum on all weights: a median of a few."""
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
+    optimiser = SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
     seconds = _median(lambda: lambda: optimiser.step(), device)
     model.zero_grad(set_to_none=True)
     return seconds

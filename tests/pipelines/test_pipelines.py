@@ -198,7 +198,7 @@ def test_a_plan_tells_passes_and_what_is_done(make, tmp_path: Path) -> None:
     header, *rows = [line.split("\t") for line in lines]
     found = [dict(zip(header, row, strict=True)) for row in rows]
     assert [row["done"] for row in found] == ["True", *["False"] * 6]
-    assert [row["forward_passes"] for row in found[:3]] == ["48000", "96000", "72000"]  # 1,200 images, 20 epochs
+    assert [row["forward_passes"] for row in found[:3]] == ["28800", "57600", "43200"]  # 1,200 images, 12 epochs
     assert found[-1]["job"] == "left" and found[-1]["target"] == "5 of 6"
     assert all(float(row["hours"]) > 0 for row in found)
 
