@@ -79,23 +79,23 @@ def network() -> nn.Module:
 @pytest.fixture(scope="module")
 def split(network: nn.Module) -> Split:
     random = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (75, 3, 16, 16), generator=random, dtype=torch.uint8)
+    images = torch.randint(0, 256, (24, 3, 16, 16), generator=random, dtype=torch.uint8)
     with exact(network):
         labels: Tensor = network(images / 255).argmax(1)
-    return Split(images, labels, torch.arange(75))
+    return Split(images, labels, torch.arange(24))
 
 
 @pytest.mark.parametrize("name", ["natural", "fgsm", "pgd-20", "cw-20x2", "apgd-ce", "autoattack", "rays"])
 def test_attacks_find_what_they_find_on_the_cpu(name: str, network: nn.Module, split: Split) -> None:
-    attack = attack_named(name, 0.004, Flags(start="uniform", queries=200))
+    attack = attack_named(name, 0.004, Flags(start="uniform", queries=100))
 
-    def judged(device: torch.device, batch_size: int = 75) -> Ledger:
+    def judged(device: torch.device, batch_size: int = 24) -> Ledger:
         return judge(network.to(device), split, attack, eps=0.004, seed=0, batch_size=batch_size, device=device)
 
-    here, there, parts = judged(CPU), judged(CUDA), judged(CUDA, batch_size=16)
+    here, there, parts = judged(CPU), judged(CUDA), judged(CUDA, batch_size=7)
     network.to(CPU)
     if name not in ("natural", "rays"):
-        assert 5 < int(here.standing.sum()) < 70
+        assert 2 < int(here.standing.sum()) < 23
     for other in (there, parts):
         assert int((here.standing != other.standing.cpu()).sum()) <= 1
         assert float(other.forward.double().mean()) == pytest.approx(float(here.forward.double().mean()), rel=0.2)
