@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,6 +66,25 @@ def drawing(path: Path, layout: Literal["constrained"] | None = None) -> Iterato
         with replacing(path) as temporary:
             suffix = path.suffix.lower()
             figure.savefig(temporary, format=suffix[1:], metadata={"Date" if suffix == ".svg" else "Software": None})
+            (_lighten_svg if suffix == ".svg" else _lighten_png)(temporary)
+
+
+def _lighten_svg(path: Path) -> None:
+    """Leave coordinates two decimals, hundredths of a point, and no indentation: a sixth of the bytes less.
+
+    Numbers below 1 stay, for scales are among them.
+    """
+    text = re.sub(r"(?<![\d.])([1-9]\d*\.\d\d)\d+", r"\1", path.read_text(encoding="utf-8"))
+    path.write_text(re.sub(r"\s*\n\s*", "\n", text), encoding="utf-8")
+
+
+def _lighten_png(path: Path) -> None:
+    """Leave 256 colours, of which a plot has few."""
+    from PIL import Image
+
+    with Image.open(path, formats=["PNG"]) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few.save(path, format="PNG", optimize=True)
 
 
 def colour_and_marker(number: int) -> tuple[str, str]:

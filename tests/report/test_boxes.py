@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bsk.errors import InputError, UsageError
 from bsk.report import boxes
@@ -54,6 +56,9 @@ def test_the_same_records_give_the_same_bytes(results: Make, place: Make, tmp_pa
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert b"<dc:date>" not in (tmp_path / "a.svg").read_bytes() and ET.parse(tmp_path / "a.svg")
+    assert not re.search(r"[1-9]\.\d{3}", (tmp_path / "a.svg").read_text()), "hundredths of a point"
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P" and image.size[0] > 800
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg", "b.png", "b.svg"]
 
 
