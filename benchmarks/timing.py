@@ -68,4 +68,5 @@ def _serve(make: Callable[[], Any], threads: int, pipe: Any) -> None:
         while True:
             pipe.recv()
             subject.step()
+            _wait()
             pipe.send(None)

@@ -30,7 +30,7 @@ wide.published          := cifar10
 # $(call scaled,SCALE,SETTING,FOLDER,DATA,THREADS,FLAGS): the settings of one folder share their trainings.
 scaled = $(if $(filter $(1),$(SCALE)),$(eval $(call setting,$(2),$(OUT)/$(SCALE)/runs/$(3),$(4),$(5),$(6))))
 
-# Both on the cyclic schedule, since a piecewise one needs more epochs than a CPU affords (12 on the digits leave `bs`
+# smoke and small have the cyclic schedule, since a piecewise one needs more epochs than a CPU affords (12 on the digits leave `bs`
 # below Fast TRADES): so table 8 is table 2 and Fast AT+.
 smoke := --epochs 12 --batch-size 100 --schedule cyclic --lr 0.2 --log-divergence
 $(foreach s,cifar10 cyclic cifar100 tiny-imagenet wide,$(call scaled,smoke,$(s),digits,digits,1,$(smoke)))

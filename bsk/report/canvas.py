@@ -22,6 +22,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # no common divisor with the colours: 56 pairs
 STYLE: Any = {
     "svg.hashsalt": "bsk",  # the same bytes for the same rows
+    "svg.fonttype": "path",
+    "savefig.transparent": False,
     "font.family": FONT,
     "font.size": 9,
     "text.parse_math": False,  # a name may have a dollar sign
@@ -84,7 +86,7 @@ def _lighten_png(path: Path) -> None:
 
     with Image.open(path, formats=["PNG"]) as image:
         few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    few.save(path, format="PNG", optimize=True)
+    few.save(path, format="PNG", optimize=True, dpi=(DPI, DPI))
 
 
 def colour_and_marker(number: int) -> tuple[str, str]:

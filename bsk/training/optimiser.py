@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from inspect import unwrap
 
 import torch
-
-
-def _inner(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what a decorator wraps, if it says so."""
-    return getattr(method, "__wrapped__", method)
 
 
 class SGD(torch.optim.SGD):
     """torch's own, without the wrappers that load torch's compiler at their first call.
 
     They hide these methods from `torch.compile`, which bsk does not use. Loading it takes one to two seconds of every
-    training: more than the digits take to an epoch.
+    training: more than the digits take to an epoch. `differentiable` is not known here.
     """
 
-    step = torch.no_grad()(_inner(torch.optim.SGD.step))
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
 
 
 for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-    setattr(SGD, _name, _inner(getattr(torch.optim.SGD, _name)))
+    setattr(SGD, _name, unwrap(getattr(torch.optim.SGD, _name)))
