@@ -269,3 +269,21 @@ def test_fgsm_and_pgd_agree_with_foolbox(model, split: Split) -> None:
 def test_bits_come_back(split: Split) -> None:
     bits = np.arange(75) % 3 == 0
     assert np.array_equal(decode_correct(encode_correct(bits), 75), bits)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["natural", "fgsm", "pgd-20", "cw-20x2", "apgd-ce", "autoattack", "rays"])
+def test_a_cuda_device_finds_what_the_cpu_finds(name: str, model, split: Split, monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    attack, some = attack_named(name, 0.004, Flags(start="uniform", queries=100)), slice(24)
+    few = Split(split.images[some], split.labels[some], split.index[some])
+
+    def judged(device: str, batch_size: int = 24) -> Ledger:
+        where = torch.device(device)
+        return judge(model.to(where), few, attack, eps=0.004, seed=0, batch_size=batch_size, device=where)
+
+    here, there, parts = judged("cpu"), judged("cuda"), judged("cuda", batch_size=7)
+    model.to(CPU)
+    for other in (there, parts):
+        assert int((here.standing != other.standing.cpu()).sum()) <= 1
+        assert float(other.forward.double().mean()) == pytest.approx(float(here.forward.double().mean()), rel=0.2)
