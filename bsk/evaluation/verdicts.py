@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import WHOLE, Share, to_unit
-from bsk.data.processes import sum_over_processes
 from bsk.errors import InputError
-from bsk.evaluation.ledger import NOWHERE, Block, Ledger
+from bsk.evaluation.ledger import NOWHERE, Block, Found, Ledger
 from bsk.models.folding import folded
 from bsk.models.modes import eval_mode, without_tf32
 from bsk.models.products import steady_products
@@ -102,17 +101,17 @@ def judge(
             due = ledger.due(number)
             size = min(batch_size // stage.rows, -(-len(due) // share.world))
             mine = _mine(due, max(1, size), share)
-            found: list[Block] = []
+            found = Found(len(examples.labels))
             for rows in mine:
                 with own_randomness(device, seed, stage.name, int(examples.index[rows[0]])):
-                    found.append(run(rows))
-                hooks.grow(found[-1])
+                    block = run(rows)
+                hooks.grow(block)
+                found.add(block)
                 hooks.watch(_progress(ledger, found, attack, number, share.world))
-            for block in _gathered(found, len(examples.labels), number, share, device):
-                ledger.add(block)
+            ledger.add(found.together(number, share, device))
             if len(ledger.due(number)):
                 raise InputError(f"{stage.name}: {len(ledger.due(number))} examples were attacked by no process")
-            hooks.watch(_progress(ledger, [], attack, number, ended=True))
+            hooks.watch(_progress(ledger, Found(0), attack, number, ended=True))
     return ledger
 
 
@@ -179,27 +178,8 @@ class _Runner:
             raise InputError("the model returns NaN or infinity for some images, only in company") from error
 
 
-def _gathered(found: list[Block], n: int, number: int, share: Share, device: torch.device) -> list[Block]:
-    """Return the blocks of all processes, as one if there are several."""
-    if share.world == 1:
-        return found
-    table = torch.zeros(6, n, dtype=torch.float64)
-    for block in found:
-        cells = (torch.ones(len(block.rows)), block.fooled, block.distance.nan_to_num(posinf=-1.0))
-        table[:5, block.rows] = torch.stack([each.double() for each in (*cells, block.forward, block.backward)])
-        table[5, 0] += block.seconds
-    table = sum_over_processes(table.to(device), share).cpu()
-    rows = (table[0] > 0).nonzero().squeeze(1)
-    if len(rows) == 0:
-        return []
-    _, fooled, distance, forward, backward, _ = table[:, rows]
-    distance = torch.where(distance < 0, NOWHERE, distance).float()
-    whole = Block(number, rows, fooled > 0, distance, forward.long(), backward.long(), float(table[5, 0]))
-    return [whole]
-
-
 def _progress(
-    ledger: Ledger, found: list[Block], attack: Attack, number: int, world: int = 1, ended: bool = False
+    ledger: Ledger, found: Found, attack: Attack, number: int, world: int = 1, ended: bool = False
 ) -> Progress:
     """Count what is done and what is left; an example that falls leaves nothing more to do.
 
@@ -207,8 +187,8 @@ def _progress(
     `standing` counts nobody as fallen who may stand.
     """
     costs, due = [stage.passes for stage in attack.stages], len(ledger.due(number))
-    standing, fallen = int(ledger.standing.sum()), sum(int(block.fooled.sum()) for block in found)
-    met = min(due, world * sum(len(block.rows) for block in found))
+    standing, fallen = int(ledger.standing.sum()), int(found.fooled.sum())
+    met = min(due, world * int(found.met.sum()))
     left = 0 if ended else (due - met) * costs[number]
     left += max(0, standing - world * fallen) * sum(costs[number + 1 :])
     done = sum(int((ledger.done > k).sum()) * cost for k, cost in enumerate(costs)) + met * costs[number]

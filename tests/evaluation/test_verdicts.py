@@ -14,7 +14,7 @@ from bsk.attacks.registry import Flags, attack_named
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
 from bsk.errors import InputError
-from bsk.evaluation.ledger import Block, Ledger
+from bsk.evaluation.ledger import Block, Found, Ledger
 from bsk.evaluation.verdicts import Hooks, _progress, exact, judge, steady
 from bsk.files.bits import decode_correct, encode_correct
 from bsk.models.normalised import Normalised
@@ -23,7 +23,7 @@ from bsk.models.registry import build
 CPU = torch.device("cpu")
 
 
-class Found(NamedTuple):
+class Judged(NamedTuple):
     correct: Tensor
     x_adv: Tensor
     forward: int
@@ -61,7 +61,7 @@ def verdicts(model, split, name="pgd-5x2", **more):
     attack = attack_named(name, arguments["eps"] or 0.004, Flags(start="uniform"))
     ledger = judge(model, split, attack, **arguments, hooks=Hooks(keep=keep))
     assert not images.isnan().any()
-    return Found(ledger.standing, images, int(ledger.forward.sum()), int(ledger.backward.sum()))
+    return Judged(ledger.standing, images, int(ledger.forward.sum()), int(ledger.backward.sum()))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 33, 64])
@@ -132,11 +132,14 @@ def test_progress_counts_the_work_of_all_processes() -> None:
     none = torch.zeros(20, dtype=torch.int64)
     ledger.add(Block(0, rows, rows < 2, torch.zeros(20), none, none, 0.0))
     four = Block(1, rows[2:6], torch.tensor([True, True, True, False]), torch.zeros(4), none[:4], none[:4], 0.0)
-    one, two = (_progress(ledger, [four], attack, 1, world) for world in (1, 2))
+    found = Found(20)
+    found.add(four)
+    one, two = (_progress(ledger, found, attack, 1, world) for world in (1, 2))
     assert (one.standing, one.n, one.done, one.total - one.done) == (15, 20, 20 + 800, 14 * 200 + 15 * 1800)
     assert (two.standing, two.n, two.done, two.total - two.done) == (15, 20, 20 + 1600, 10 * 200 + 12 * 1800)
     rest = Block(1, rows[6:16], torch.ones(10, dtype=torch.bool), torch.zeros(10), none[:10], none[:10], 0.0)
-    late = _progress(ledger, [four, rest], attack, 1, 2)
+    found.add(rest)
+    late = _progress(ledger, found, attack, 1, 2)
     assert (late.standing, late.done, late.total) == (5, 20 + 18 * 200, 20 + 18 * 200), "never more than there is"
 
 
