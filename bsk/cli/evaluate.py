@@ -206,7 +206,7 @@ def lay_out(
     if flags["norm"] != "linf" and flags["eps"] is None:
         raise UsageError(f"--norm {flags['norm']}: no customary radius; pass --eps, as 0.5 for CIFAR-10")
     eps = subject.header["eps"] if flags["eps"] is None else flags["eps"]
-    size = flags["batch_size"] or (128 if device.type == "cpu" else 512)
+    size = flags["batch_size"] or o.rows_of_a_call(device)
     bench = Bench(data, flags["split"], flags["limit"], eps, flags["seed"], size, device, share, flags["checks"])
     attacks = [attack_named(name, eps, Flags(**named, classes=len(data.classes))) for name in names]
     if share.rank == 0:

@@ -174,6 +174,11 @@ def open_dataset(dataset: str, path: Path | None) -> DataFile:
     return open_data(found)
 
 
+def rows_of_a_call(device: torch.device) -> int:
+    """Return how many rows a model call of an evaluation has by default."""
+    return 128 if device.type == "cpu" else 512
+
+
 def chosen_device(name: str, threads: int | None) -> torch.device:
     """Return the device that the flags name, and set the number of threads.
 

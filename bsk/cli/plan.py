@@ -39,7 +39,7 @@ def plan(
     for name in sorted(missing):
         note(f"{name}: not there yet; planned with the official number of images")
     lines = [prices.line(job) for job in jobs if job.command != "prepare-data"]
-    left = [round(sum(line[column] for line in lines if not line["done"]), 3) for column in COLUMNS[3:]]
+    left = [round(sum(line[column] for line in lines if not line["done"]), 5) for column in COLUMNS[3:]]
     todo = f"{sum(not line['done'] for line in lines)} of {len(lines)}"
     lines.append(dict(zip(COLUMNS, ("left", todo, False, *left), strict=True)))
     emit(_table(lines) if sys.stdout.isatty() else _tsv(lines))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from bsk.data.store import DataFile
-    from bsk.training.costs import Passes
+    from bsk.training.costs import Passes, Times, Work
     from bsk.training.settings import Settings
 
 COLUMNS = ("job", "target", "done", "forward_passes", "backward_passes", "hours", "megabytes")
@@ -37,11 +40,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of one image's passes and of a step of the optimiser, and the size of the network in megabytes."""
+    """Seconds of passes and of a step of the optimiser, and the size of the network in megabytes."""
 
-    passes: Passes
+    passes: Times
     step: float
     megabytes: float
+
+    def seconds(self, work: Work) -> float:
+        """Return how long the passes of some work take."""
+        return work.seconds(self.passes.image, self.passes.batch)
 
 
 class Prices:
@@ -50,7 +57,7 @@ class Prices:
     def __init__(self, device: torch.device) -> None:
         """Take the device that will run them."""
         self.device = device
-        self.startup = _startup()
+        self.startup = _startup(device)
         self._data: dict[str, tuple[DataFile, tuple[int, ...]]] = {}
         self._prepared: dict[str, Job] = {}
         self._trained: dict[str, tuple[Settings, Job]] = {}
@@ -81,14 +88,13 @@ class Prices:
         costs = training_costs(settings, images, data.counts["val"], data.counts["test"])
         rates = self._rates(settings, job, settings.precision)
         exact = self._rates(settings, job, "fp32") if settings.log_divergence else rates
-        seconds = (costs.own + costs.beside).seconds(rates.passes) + costs.exact.seconds(exact.passes)
-        seconds += costs.updates * rates.step
+        seconds = rates.seconds(costs.own + costs.beside) + exact.seconds(costs.exact) + costs.updates * rates.step
         left = 1.0 - _part_done(job, costs.updates)
-        return costs.own * left, seconds * left, 3 * rates.megabytes
+        return costs.own.images * left, seconds * left, 3 * rates.megabytes
 
     def _evaluate(self, job: Job) -> tuple[Passes, float, float]:
         from bsk.attacks.registry import Flags, attack_named
-        from bsk.training.costs import Passes, attack_passes
+        from bsk.training.costs import Work, attack_work
 
         if not job.flags["checkpoints"]:
             raise UsageError(f"plan: {job.target}: evaluate without a checkpoint; name one that a job before it trains")
@@ -99,11 +105,10 @@ class Prices:
         data, _ = self._open(training.data)
         images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
         flags = Flags(queries=job.flags["queries"], classes=len(data.classes))
-        passes = Passes()
+        work, batch = Work(), job.flags["batch_size"] or o.rows_of_a_call(self.device)
         for name in job.flags["attack"].split(","):
-            attack = attack_named(name, settings.eps, flags)
-            passes += attack_passes(attack, images) * len(job.flags["checkpoints"])
-        return passes, passes.seconds(self._rates(settings, training, "fp32").passes), 0.0
+            work += attack_work(attack_named(name, settings.eps, flags), images, batch) * len(job.flags["checkpoints"])
+        return work.images, self._rates(settings, training, "fp32").seconds(work), 0.0
 
     def _open(self, path: str) -> tuple[DataFile, tuple[int, ...]]:
         from bsk.data.sources import DATASETS, expected
@@ -157,12 +162,15 @@ def _timed(
     return Rates(passes, time_step(model, device), size)
 
 
-def _startup() -> float:
-    """Return the processor's seconds before a job's first pass: this process imports what theirs will."""
-    import bsk.evaluation.run
-    import bsk.training.run  # noqa: F401 - for the time that it takes
+def _startup(device: torch.device) -> float:
+    """Return the seconds that a job takes beside its work: those of a process that imports what theirs will."""
+    import bsk
 
-    return time.process_time()
+    words = f"import torch, bsk.cli.app, bsk.evaluation.run, bsk.training.run; torch.empty(1, device={str(device)!r})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(bsk.__file__).parents[1]), *sys.path])}
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", words], env=environment, check=True, stdin=subprocess.DEVNULL)
+    return time.perf_counter() - start
 
 
 def _part_done(job: Job, updates: int) -> float:

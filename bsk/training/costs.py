@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import Attack, Stage, attack_named
 from bsk.models.folding import standing_still
+from bsk.perturb.ascent import Model
+from bsk.perturb.losses import cross_entropy
+from bsk.training.divergence import BATCH as DIVERGENCE_BATCH
 from bsk.training.divergence import IMAGES as DIVERGENCE_IMAGES
 from bsk.training.methods import NEEDS_CLEAN, Method
 from bsk.training.optimiser import SGD
 from bsk.training.outer import OUTER
 from bsk.training.settings import Settings
 from bsk.training.step import in_precision
-from bsk.training.validation import RESCUE_ATTACK, RESCUE_BATCH, SELECTION_ATTACK, TEST_IMAGES
+from bsk.training.validation import BATCH, NO_DRAWS, RESCUE_ATTACK, RESCUE_BATCH, SELECTION_ATTACK, TEST_IMAGES
 
 STANDING = 0.5  # of the examples an attack meets, about; not known before
 BLACK_BOX = ("square", "rays")
-CHECKED = 64 * 300  # passes of the examination that comes with every attack, about
+CHECKED, CHECKED_IMAGES = 300, 64  # passes of the examination that comes with every attack, about, and of how many
 ENOUGH = 0.5  # seconds that a pass may take before fewer images are timed
+FEW = 8  # images of a batch, to tell its own time from theirs
 REPEATS = 3
 
 
@@ -34,6 +39,10 @@ class Passes:
     forward: float = 0.0
     to_input: float = 0.0
     full: float = 0.0
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield the three numbers."""
+        yield from (self.forward, self.to_input, self.full)
 
     def __add__(self, other: Passes) -> Passes:
         """Return the sum, kind by kind."""
@@ -49,12 +58,32 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a training will do: passes of its updates, and beside them in its own precision and in fp32; updates."""
+class Work:
+    """Passes of images, and of the batches that they come in; a small network takes as long for few as for many."""
 
-    own: Passes
-    beside: Passes
-    exact: Passes
+    images: Passes = Passes()
+    batches: Passes = Passes()
+
+    def __add__(self, other: Work) -> Work:
+        """Return both together."""
+        return Work(self.images + other.images, self.batches + other.batches)
+
+    def __mul__(self, times: float) -> Work:
+        """Return so many times the same."""
+        return Work(self.images * times, self.batches * times)
+
+    def seconds(self, image: Passes, batch: Passes) -> float:
+        """Return how long it takes if an image and a batch of each kind take so long."""
+        return self.images.seconds(image) + self.batches.seconds(batch)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training will do: work of its updates, and beside them in its own precision and in fp32; updates."""
+
+    own: Work
+    beside: Work
+    exact: Work
     updates: int
 
 
@@ -87,42 +116,51 @@ def training_costs(settings: Settings, images: int, val: int, test: int) -> Trai
     updates = -(-images // settings.batch_size) * settings.epochs
     selects = attack_named(SELECTION_ATTACK, settings.eps)
     looks = settings.epochs * (2 if settings.ema else 1)
-    beside = validation_passes(selects, val) * looks
+    beside = validation_work(selects, val) * looks
     if settings.select == "test":
-        beside += validation_passes(selects, min(test, TEST_IMAGES)) * looks
+        beside += validation_work(selects, min(test, TEST_IMAGES)) * looks
     if settings.row.rescue:
         check = attack_named(RESCUE_ATTACK, settings.eps).stages[-1]
-        beside += _stage_passes(check) * (STANDING * min(RESCUE_BATCH, val) * updates / settings.row.rescue_every)
-    exact = Passes()
+        beside += _stage_work(check, min(RESCUE_BATCH, val), RESCUE_BATCH) * (updates / settings.row.rescue_every)
+    exact = Work()
     if settings.log_divergence:
-        exact = (climb_passes(settings.row) + Passes(forward=3)) * (min(DIVERGENCE_IMAGES, val) * settings.epochs)
+        n = min(DIVERGENCE_IMAGES, val)
+        each = climb_passes(settings.row) + Passes(forward=3)
+        exact = Work(each * n, each * -(-n // DIVERGENCE_BATCH)) * settings.epochs
     own = update_passes(settings.row)
     if settings.awp:
         own += outer_passes(settings.row)
-    return Training(own * (images * settings.epochs), beside, exact, updates * settings.row.replays)
+    work = Work(own * (images * settings.epochs), own * updates)
+    return Training(work, beside, exact, updates * settings.row.replays)
 
 
-def attack_passes(attack: Attack, images: int) -> Passes:
-    """Return the passes of an attack on so many images, about: how many fall early is not known before."""
-    met = [images, *(images * STANDING for _ in attack.stages)]
-    total = Passes(forward=CHECKED / 2, to_input=CHECKED / 2) if attack.name != "natural" else Passes()
-    for stage, n in zip(attack.stages, met, strict=False):
-        total += _stage_passes(stage) * n
+def attack_work(attack: Attack, images: int, batch: int) -> Work:
+    """Return the work of an attack on so many images, about: how many fall early is not known before."""
+    total = Work()
+    if attack.name != "natural":
+        checks = Passes(CHECKED / 2, CHECKED / 2)
+        total += Work(checks * CHECKED_IMAGES, checks)
+    for stage in attack.stages:
+        total += _stage_work(stage, images, batch)
     return total
 
 
-def validation_passes(attack: Attack, images: int) -> Passes:
-    """Return the passes of one validation: natural, and the attack that selects."""
+def validation_work(attack: Attack, images: int) -> Work:
+    """Return the work of one validation: natural, and the attack that selects."""
     assert attack.name == SELECTION_ATTACK
-    return Passes(forward=images) + _stage_passes(attack.stages[-1]) * (images * STANDING)
+    natural = Passes(forward=1)
+    return Work(natural * images, natural * -(-images // BATCH)) + _stage_work(attack.stages[-1], images, BATCH)
 
 
-def _stage_passes(stage: Stage) -> Passes:
+def _stage_work(stage: Stage, images: int, batch: int) -> Work:
+    """Return a stage's work on what meets it: the first meets all images, the others what stands."""
     if stage.passes == 1:
-        return Passes(forward=1)
+        return Work(Passes(forward=images), Passes(forward=-(-images // batch)))
+    met = images * STANDING
+    passes = Passes(stage.passes / 2, stage.passes / 2)
     if stage.name in BLACK_BOX:
-        return Passes(forward=stage.passes)
-    return Passes(forward=stage.passes / 2, to_input=stage.passes / 2)
+        passes = Passes(forward=stage.passes)
+    return Work(passes * met, passes * (-(-images // batch)))
 
 
 def time_step(model: nn.Module, device: torch.device) -> float:
@@ -130,48 +168,67 @@ def time_step(model: nn.Module, device: torch.device) -> float:
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimiser = SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
-    seconds = _median(lambda: lambda: optimiser.step(), device)
+    optimiser.step()
+    seconds = statistics.median(_clock(optimiser.step, device) for _ in range(REPEATS))
     model.zero_grad(set_to_none=True)
     return seconds
 
 
-def time_passes(model: nn.Module, shape: tuple[int, ...], precision: str, batch: int, device: torch.device) -> Passes:
-    """Return the seconds that one image of a batch takes in each kind of pass: medians of a few, bare.
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each kind of pass, of an image and of a batch: n images at once take batch + n * image."""
 
-    Where a whole batch would take long, fewer images are timed.
+    image: Passes
+    batch: Passes
+
+
+def time_passes(model: nn.Module, shape: tuple[int, ...], precision: str, batch: int, device: torch.device) -> Times:
+    """Return what passes take with the losses, steps and projections of a training around them: medians of a few.
+
+    Where a whole batch would take long, fewer images are timed, and all the time is theirs.
     """
     run = in_precision(model, precision)
-    n = min(batch, 8)
-    x = torch.rand(n, *shape, device=device).contiguous(memory_format=torch.channels_last)
+    few = min(batch, FEW)
+    x = torch.rand(few, *shape, device=device).contiguous(memory_format=torch.channels_last)
     with standing_still(model), torch.no_grad():
         run(x)
         once = _clock(lambda: run(x), device)
-    if n < batch and once * batch / n < ENOUGH:
-        x = x.repeat(-(-batch // n), 1, 1, 1)[:batch].contiguous(memory_format=torch.channels_last)
-    with standing_still(model):
-        with torch.no_grad():
-            forward = _median(lambda: lambda: run(x), device)
-        to_input = _median(lambda: _way_to_input(run, x), device)
-    full = _median(lambda: _way_to_weights(run, x), device)
+    some = _time(model, run, x, device)
+    if few == batch or once * batch / few >= ENOUGH:
+        return Times(some * (1 / few), Passes())
+    whole = x.repeat(-(-batch // few), 1, 1, 1)[:batch].contiguous(memory_format=torch.channels_last)
+    all_of_them = _time(model, run, whole, device)
+    image = Passes(*(max(0.0, b - a) / (batch - few) for a, b in zip(some, all_of_them, strict=True)))
+    return Times(image, Passes(*(whole - batch * each for whole, each in zip(all_of_them, image, strict=True))))
+
+
+def _time(model: nn.Module, run: Model, x: Tensor, device: torch.device) -> Passes:
+    """Return the seconds of each kind of pass of one batch, with what is around it.
+
+    To the image it is a step of PGD that cannot move and so fools nobody. The kinds take turns, since a machine's
+    speed changes; no way back is taken to be shorter than the way there.
+    """
+
+    def look() -> Tensor:
+        with standing_still(model), torch.no_grad():
+            return run(x)
+
+    def attack() -> object:
+        with standing_still(model):
+            return pgd(run, x, y, NO_DRAWS, eps=0.0, step=0.0, steps=1)
+
+    def learn() -> object:
+        return cross_entropy(run(x), y).sum().backward()
+
+    y = look().argmax(dim=1)
+    attack()
+    learn()
+    rounds = [[_clock(work, device) for work in (look, attack, learn)] for _ in range(REPEATS)]
     model.zero_grad(set_to_none=True)
-    return Passes(forward, to_input, full) * (1 / len(x))
-
-
-def _way_to_input(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
-    """Return the way back to the images, after the way forward."""
-    leaf = x.detach().requires_grad_()
-    end = run(leaf).float().sum()
-    return lambda: torch.autograd.grad(end, leaf)
-
-
-def _way_to_weights(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
-    end = run(x).float().sum()
-    return lambda: end.backward()
-
-
-def _median(prepare: Callable[[], Callable[[], object]], device: torch.device) -> float:
-    prepare()()
-    return statistics.median(_clock(prepare(), device) for _ in range(REPEATS))
+    kinds = [
+        (there, max(there, attacked - 2 * there), max(there, learned - there)) for there, attacked, learned in rounds
+    ]
+    return Passes(*map(statistics.median, zip(*kinds, strict=True)))
 
 
 def _clock(work: Callable[[], object], device: torch.device) -> float:

@@ -1,5 +1,6 @@
 """What a training will cost: counted beforehand as the training itself counts."""
 
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.memory import Memory
 from bsk.perturb.passes import Passes as Counter
 from bsk.perturb.passes import counting
-from bsk.training.costs import Passes, attack_passes, time_passes, time_step, training_costs, update_passes
+from bsk.training.costs import Passes, Work, attack_work, time_passes, time_step, training_costs, update_passes
 from bsk.training.methods import METHODS, perturb
 from bsk.training.outer import OUTER, Case
 from bsk.training.settings import Settings
@@ -43,17 +44,50 @@ def test_sums_of_passes_and_their_seconds_by_hand() -> None:
 
 
 def test_an_attack_without_gradients_has_no_way_back() -> None:
-    passes = attack_passes(attack_named("rays", EPS, Flags(queries=1000)), 10)
-    checks = attack_passes(attack_named("pgd-1", EPS), 0)
-    assert passes.to_input == checks.to_input
-    assert passes.forward - checks.forward == 10 + 5 * 1000  # natural for all, and half of them stand
+    work = attack_work(attack_named("rays", EPS, Flags(queries=1000)), 10, batch=4)
+    checks = attack_work(attack_named("pgd-1", EPS), 0, batch=4)
+    assert checks == Work(Passes(150, 150) * 64, Passes(150, 150))
+    assert work.images.to_input == checks.images.to_input
+    assert work.images.forward - checks.images.forward == 10 + 5 * 1000  # natural for all, and half of them stand
+    assert work.batches.forward - checks.batches.forward == 3 + 3 * 1000  # of 4, 4 and 2 images
 
 
 def test_each_kind_of_pass_takes_time_and_leaves_no_gradient() -> None:
     model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 256, 10))
     found = time_passes(model, (3, 16, 16), "fp32", 64, torch.device("cpu"))
-    assert found.forward > 0 and found.to_input > 0 and found.full > 0
+    whole = found.image * 64 + found.batch
+    assert whole.forward > 0 and whole.to_input > 0 and whole.full > 0
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_time_of_a_batch_is_told_from_that_of_its_images() -> None:
+    """A pass forward sleeps 4 ms and 0.5 ms an image, one back twice as long; the work on four weights is nothing."""
+
+    class Slow(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.004 + 0.0005 * len(x))
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.008 + 0.001 * len(gradient))
+            return gradient
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = Slow.apply(self.linear(x.flatten(1)))
+            return out
+
+    found = time_passes(Model(), (1, 2, 2), "fp32", 64, torch.device("cpu"))
+    for kind, times in (("forward", 1), ("to_input", 2), ("full", 2)):
+        assert getattr(found.image, kind) == pytest.approx(0.0005 * times, rel=0.3)
+        assert getattr(found.batch, kind) == pytest.approx(0.004 * times, abs=0.004)
+    assert Work(Passes(100), Passes(2)).seconds(found.image, found.batch) == pytest.approx(0.058, rel=0.3)
 
 
 def settings(method: str, **flags: Any) -> Settings:
@@ -65,20 +99,23 @@ def settings(method: str, **flags: Any) -> Settings:
 def test_what_a_training_does_beside_its_updates_by_hand() -> None:
     plain = training_costs(settings("bs"), images=1150, val=200, test=400)
     assert plain.updates == 36  # 12 batches, the last of 50
-    assert plain.own == Passes(4, 2, 2) * (1150 * 3)
-    assert plain.beside == Passes(200, 0) * 3 + Passes(20, 20) * (0.5 * 200 * 3)  # natural; PGD-20, half of them stand
-    assert plain.exact == Passes()
+    assert plain.own == Work(Passes(4, 2, 2) * (1150 * 3), Passes(4, 2, 2) * 36)
+    natural, pgd = Work(Passes(200), Passes(1)), Work(Passes(20, 20) * 100, Passes(20, 20))  # half of them stand
+    assert plain.beside == (natural + pgd) * 3
+    assert plain.exact == Work()
     logged = training_costs(settings("bs", log_divergence=True), images=1150, val=200, test=400)
-    assert logged.exact == Passes(2 + 3, 2) * (200 * 3) and logged.own == plain.own
+    assert logged.exact == Work(Passes(2 + 3, 2) * (200 * 3), Passes(2 + 3, 2) * (2 * 3)) and logged.own == plain.own
     by_test = training_costs(settings("bs", select="test"), images=1150, val=200, test=400)
-    assert by_test.beside == plain.beside * 3  # 200 images of val and 400 of test
+    assert by_test.beside.images == plain.beside.images * 3  # 200 images of val and 400 of test
+    assert by_test.beside.batches == plain.beside.batches * 3  # of at most 250
     modern = training_costs(settings("bs", ema=0.9, awp=0.01), images=1150, val=200, test=400)
-    assert modern.beside == plain.beside * 2 and modern.own == Passes(4 + 2, 2, 2 + 2) * (1150 * 3)
+    assert modern.beside == plain.beside * 2 and modern.own.images == Passes(4 + 2, 2, 2 + 2) * (1150 * 3)
     free = training_costs(settings("free-at"), images=1150, val=200, test=400)
-    assert free.own == Passes(8, 0, 8) * (1150 * 3) and free.updates == 8 * 36
+    assert free.own.images == Passes(8, 0, 8) * (1150 * 3) and free.updates == 8 * 36
     rescued = training_costs(settings("fast-at-plus"), images=1150, val=200, test=400)
-    checks = Passes(10, 10) * (0.5 * 128 * 36 / 20)
-    assert rescued.beside.forward == pytest.approx((plain.beside + checks).forward)
+    checks = Work(Passes(10, 10) * (0.5 * 128 * 36 / 20), Passes(10, 10) * (36 / 20))
+    assert rescued.beside.images.forward == pytest.approx((plain.beside + checks).images.forward)
+    assert rescued.beside.batches.forward == pytest.approx((plain.beside + checks).batches.forward)
 
 
 def test_a_step_of_the_optimiser_takes_time_and_changes_nothing() -> None:
