@@ -22,6 +22,7 @@ from bsk.report.tables import caption, footnotes, grid
 from bsk.report.words import duration, estimate, many, percent, plain
 
 PICTURES = ("picture.svg", "figure.png", "curves.svg")  # of a folder of a table, in this order
+PAPER = ("table", "figure", "section")  # what the paper has, and in which order a page shows it
 WORDS = {
     "picture.svg": "The figure.",
     "figure.png": "Accuracy against the cost of training: robust filled, natural hollow.",
@@ -76,11 +77,17 @@ def page(folder: Path) -> str:
 
 def _sections(folder: Path) -> Iterator[Section]:
     found = {path.parent for name in ("table.jsonl", *PICTURES) for path in folder.rglob(name)}
-    for place in sorted(found, key=lambda path: _natural(str(path.relative_to(folder)))):
+    for place in sorted(found, key=lambda path: _as_in_the_paper(str(path.relative_to(folder)))):
         table = place / "table.jsonl"
         rows: list[Row] = [dict(item.record) for item in read(table)] if table.exists() else []
         pictures = [place / name for name in PICTURES if (place / name).exists()]
         yield Section("-".join(place.relative_to(folder).parts) or folder.name, rows, pictures)
+
+
+def _as_in_the_paper(name: str) -> tuple[int, list[str | int]]:
+    """Return a key by which the paper's tables come first, then its figures and sections, then what it has not."""
+    kind = next((k for k, each in enumerate(PAPER) if name.startswith(each)), len(PAPER))
+    return kind, _natural(name)
 
 
 def _natural(text: str) -> list[str | int]:

@@ -102,12 +102,13 @@ def test_the_differences_are_those_of_the_readme(folder: Path) -> None:
     assert "<b>Selection.</b>" in shown and "<code>val</code>" in shown
 
 
-def test_table2_comes_before_table10(folder: Path) -> None:
-    other = folder / "table2" / "cifar10"
-    other.mkdir(parents=True)
-    (other / "table.jsonl").write_text((folder / "table10/cifar10/table.jsonl").read_text())
-    text = page(folder)
-    assert text.index('id="table2-cifar10"') < text.index('id="table10-cifar10"')
+def test_sections_stand_as_in_the_paper_and_what_it_has_not_comes_last(folder: Path) -> None:
+    for name in ("table2/cifar10", "budget/cifar10", "figure3", "section54", "table11"):
+        place = folder / name
+        place.mkdir(parents=True)
+        (place / "picture.svg").write_text(SVG)
+    found = re.findall(r'<section id="([a-z]+[0-9]*)', page(folder))
+    assert found[:6] == ["table2", "table10", "table11", "figure3", "section54", "budget"]
 
 
 def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
