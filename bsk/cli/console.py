@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -125,6 +126,8 @@ def _report(error: BaseException) -> int:
         return _say(str(error), error.exit_code)
     if hasattr(error, "format_message"):  # what typer raises for a wrong command line
         return _say(f"{error.format_message().rstrip('.')}; see bsk --help", getattr(error, "exit_code", 2))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # files name themselves; help is typer's to write
+        return _say("stdout: cannot write: No space left on device; free some space or write elsewhere", 3)
     if isinstance(error, MemoryError) or "out of memory" in str(error):
         return _say("out of memory; lower --batch-size", BUG)
     return _say(f"a bug: {name}: {str(error).splitlines()[0] if str(error) else ''}; --debug shows where", BUG)

@@ -47,6 +47,14 @@ def test_a_full_or_closed_stdout_is_one_line(shell, call, toy, trained, tmp_path
     assert (done.returncode, done.stdout, done.stderr) == (3, "", said)
 
 
+def test_help_that_cannot_be_written_is_one_line(shell) -> None:
+    done = shell(">/dev/full", "compare", "--help")
+    assert (done.returncode, done.stderr) == (
+        3,
+        "bsk: stdout: cannot write: No space left on device; free some space or write elsewhere\n",
+    )
+
+
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2> >(true)"])
 def test_nothing_on_stderr_ends_a_training(shell, toy: Path, tmp_path: Path, redirection) -> None:
     done = shell(redirection, "train", "--data", toy, *TRAIN, "--out", "m.safetensors")
