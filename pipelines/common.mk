@@ -61,11 +61,8 @@ FORCE:
 .PHONY: FORCE
 
 %/table.txt: %/results.jsonl | $(INSTALLED)
-	$(BSK) compare $< $($@.flags) --format tsv > $*/table.tsv
-	$(BSK) compare $< $($@.flags) --format markdown --quiet > $*/table.md
-	$(BSK) compare $< $($@.flags) --format latex --quiet > $*/table.tex
-	$(BSK) compare $< $($@.flags) --format jsonl --quiet > $*/table.jsonl
-	$(BSK) compare $< $($@.flags) --format table --quiet --plot $*/figure.png > $@.tmp && mv $@.tmp $@
+	$(BSK) compare $< $($@.flags) $(foreach end,tsv md tex jsonl,--out $*/table.$(end)) --plot $*/figure.png \
+	  --format table > $@.tmp && mv $@.tmp $@
 
 %/logs.jsonl:
 	@cat $(patsubst %.train.json,%.jsonl,$(filter-out %.flags,$^)) > $@.tmp && mv $@.tmp $@

@@ -28,6 +28,9 @@ def compare(
             help="table, tsv, jsonl, markdown or latex [default: table on a terminal, else tsv].",
         ),
     ] = None,
+    out: Annotated[
+        list[Path] | None, o.option("--out", help="Write it also to F.txt, .tsv, .jsonl, .md or .tex; once for each.")
+    ] = None,
     plot: Annotated[
         Path | None, o.option("--plot", help="Draw accuracy against training cost into F.png or F.svg.")
     ] = None,
@@ -60,17 +63,20 @@ def compare(
 
         bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
         bsk compare results.jsonl --paper 2 --format markdown
+        bsk compare results.jsonl --out table.md --out table.tex --plot figure.png
         bsk compare results.jsonl --require 'robust_low > 0.4' --require 'bs.difference_low > 0'
     """
+    from bsk.files.atomic import replacing
     from bsk.report.comparison import compare as rows_of
     from bsk.report.plots import accuracy_against_cost, checked_suffix
     from bsk.report.published import published
     from bsk.report.requirements import failures, parse
-    from bsk.report.tables import checked_format, render
+    from bsk.report.tables import checked_format, format_of, render
     from bsk.report.words import printable
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
     beside = None if paper is None else published(paper)
+    texts = {path: format_of(path) for path in out or []}
     target = None if plot is None else checked_suffix(plot)
     required = [parse(text) for text in require or []]
     items = records_of("compare", files)
@@ -80,6 +86,9 @@ def compare(
         raise InputError(f"{names}: no evaluation or log records among {len(items)}; run bsk evaluate")
     for notice in notices + (accuracy_against_cost(rows, target) if target else []):
         note(notice)
+    for path, kind in texts.items():
+        with replacing(path) as temporary:
+            temporary.write_text(render(rows, kind), encoding="utf-8")
     emit(render(rows, chosen))
     unmet = [line for each in required for line in failures(each, rows)]
     if unmet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -40,6 +41,17 @@ def checked_format(format: str) -> str:
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format; {nearest(format, list(FORMATS))}")
     return format
+
+
+def format_of(path: Path) -> str:
+    """Return the format of a file by its ending.
+
+    Raises:
+        UsageError: it has none of the endings.
+    """
+    if path.suffix not in ENDINGS:
+        raise UsageError(f"--out {path}: a table ends in {', '.join(ENDINGS)}")
+    return ENDINGS[path.suffix]
 
 
 def tsv(rows: Sequence[Row]) -> str:
@@ -107,6 +119,7 @@ FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
     "markdown": markdown,
     "latex": latex,
 }
+ENDINGS = {".txt": "table", ".tsv": "tsv", ".jsonl": "jsonl", ".md": "markdown", ".tex": "latex"}
 
 FACTS: dict[str, Callable[[Value], str]] = {  # stand in the caption where they are the same in all rows
     "dataset": plain,
