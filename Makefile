@@ -15,8 +15,11 @@ PARTIAL ?=
 JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 
 # make itself takes a leading ./ off the names of targets, by which their flags are looked up.
-$(foreach v,OUT DATA VENV,$(if $(word 2,$($(v))),$(error $(v)=$($(v)): no spaces in paths; choose another folder)) \
-  $(if $(filter ~% . ./,$($(v))),$(error $(v)=$($(v)): name a folder of its own, without ~)) \
+odd := : ; $$ \# ' " \ % = ( ) & | < > * ? [ ] { } ! ^ ` ~
+unfit = $(if $(word 2,$(1)),no spaces in paths)$(if $(filter . / //,$(or $(1),/)),name a folder of its own)$(foreach \
+  c,$(odd),$(if $(findstring $(c),$(1)),no $(c) in paths))
+$(foreach v,OUT DATA VENV,$(if $(strip $(call unfit,$(value $(v)))),$(error $(v)=$(value $(v)): $(strip \
+  $(call unfit,$(value $(v)))); choose another folder)) \
   $(eval override $(v) := $(patsubst ./%,%,$(patsubst %/,%,$(subst /./,/,$($(v)))))))
 
 help: ## Show the targets

@@ -46,7 +46,7 @@ $(DATA)/%.safetensors: | $(INSTALLED)
 	  > $@.tmp && mv $@.tmp $@
 
 %/results.jsonl:
-	@cat $(filter-out %.flags,$^) > $@.tmp && mv $@.tmp $@
+	@$(call some,$(filter-out %.flags,$^))
 
 %.flags:
 	@mkdir -p $(@D)
@@ -56,6 +56,7 @@ $(DATA)/%.safetensors: | $(INSTALLED)
 noted = $(1).flags$(if $(call differ,$(strip $(file <$(1).flags)),$(strip $($(1).flags))),$(eval $(1).flags: FORCE))
 differ = $(subst x$(1)x,,x$(2)x)$(subst x$(2)x,,x$(1)x)
 flagged = $(if $($@.flags),,$(error $@: no such run of the pipelines))
+some = $(if $(1),cat $(1) > $@.tmp && mv $@.tmp $@,echo "$@: none of its runs is there; name SEEDS= that are, or run it without PARTIAL=yes" >&2; exit 2)
 quoted = '$(subst ','\'',$(1))'
 FORCE:
 .PHONY: FORCE
@@ -65,7 +66,7 @@ FORCE:
 	  --format table > $@.tmp && mv $@.tmp $@
 
 %/logs.jsonl:
-	@cat $(patsubst %.train.json,%.jsonl,$(filter-out %.flags,$^)) > $@.tmp && mv $@.tmp $@
+	@$(call some,$(patsubst %.train.json,%.jsonl,$(filter-out %.flags,$^)))
 
 %/curves.svg: %/logs.jsonl | $(INSTALLED)
 	$(BSK) plot curves $< $($@.flags) --y loss$(comma)val_natural$(comma)val_robust$(comma)passes$(comma)seconds --out $@ --quiet

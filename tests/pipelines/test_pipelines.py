@@ -324,11 +324,27 @@ def test_a_partial_table_is_of_what_is_there(make, stub, tmp_path: Path) -> None
     assert len(results.read_text().splitlines()) == 11 and len(trained(log)) == done
 
 
+def test_a_partial_table_of_nothing_says_so(make, stub, tmp_path: Path) -> None:
+    failed = make("-k", "table10", "SEEDS=7", "PARTIAL=yes", check=False, bsk=stub[0])
+    place = tmp_path / "out/smoke/table10/cifar10"
+    for name in ("results.jsonl", "logs.jsonl"):
+        assert f"table10/cifar10/{name}: none of its runs is there; name SEEDS= that are" in failed.stderr
+        assert not (place / name).exists()
+
+
 def test_folders_as_make_would_not_write_them(make, tmp_path: Path) -> None:
     plain = make("-n", "table10", "OUT=o", "DATA=d").stdout
     assert make("-n", "table10", "OUT=./o/", "DATA=././d").stdout == plain and "--method bs-alone" in plain
     failed = make("-n", "table10", "OUT=~/o", check=False)
-    assert failed.returncode and "without ~" in failed.stderr
+    assert failed.returncode and "no ~ in paths" in failed.stderr
+
+
+@pytest.mark.parametrize("value", ["a:b", "a;b", "", "/", ".", "a#b", "a$b", "a'b", "a b", "a%b", "a=b", "a(b"])
+@pytest.mark.parametrize("variable", ["OUT", "DATA"])
+def test_folders_that_make_or_the_shell_would_read_otherwise_are_refused(make, variable: str, value: str) -> None:
+    failed = make("-n", "table10", f"{variable}={value}", check=False)
+    assert failed.returncode and f"*** {variable}={value}: " in failed.stderr, failed.stderr
+    assert failed.stderr.count("\n") == 1 and "choose another folder" in failed.stderr
 
 
 def test_the_report_waits_for_what_is_asked_for_with_it(make, stub) -> None:
