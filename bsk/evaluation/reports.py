@@ -84,6 +84,7 @@ def evaluation_record(
         "normalisation": header.get("normalisation"),
         "train_eps": header.get("eps") if header.get("method") else None,
         **{name: header.get(name) for name in _COSTS},
+        "train_device": header.get("device"),
         "data_sha256": bench.data.sha256,
         "eps": bench.eps,
         "attack": attack.name,

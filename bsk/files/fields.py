@@ -61,6 +61,7 @@ _TRAINED: Mapping[str, Any] = {
     "selected": TEXT,
     "complete": FLAG,
     "flags": {"gamma": AMOUNT},
+    "device": TEXT,
     **_SCORED,
     "train_seconds": AMOUNT,
     "train_forward_passes": COUNT,

@@ -115,7 +115,7 @@ def compare(
     for row, group in zip(rows, groups, strict=True):
         paper = _published(group, beside)
         row.update({"title": title, **paper, "note": _joined(row["note"], paper.get("note"))})
-    _add_ratios(rows)
+    _add_ratios(rows, groups)
     _adjust(rows)
     _add_detectable(rows, compared)
     if pareto:
@@ -149,7 +149,7 @@ def _row(name: str, group: Group, reference: Group) -> Row:
 
 def _facts(group: Group) -> Row:
     first, run = group.first, group.first.run
-    seeds = group.robust or group.natural
+    seeds = _members(group)
     return {
         "model": run.model,
         "eps": first.eps,
@@ -189,8 +189,11 @@ def _joined(*notes: Value) -> str | None:
     return "; ".join(str(note) for note in notes if note) or None
 
 
-def _add_ratios(rows: Sequence[Row]) -> None:
-    """Give each row its cost by that of the first: minutes are a machine's, ratios less so."""
+def _add_ratios(rows: Sequence[Row], groups: Sequence[Group]) -> None:
+    """Give each row its cost by that of the first: minutes are a machine's, ratios less so.
+
+    Times of different devices have no ratio, and the row says so.
+    """
     costs: dict[str, Callable[[Row], Value]] = {
         "train_time_ratio": lambda row: row["train_seconds"],
         "train_passes_ratio": cost_in_passes,
@@ -201,6 +204,16 @@ def _add_ratios(rows: Sequence[Row]) -> None:
             mine, first = cost(row), cost(rows[0])
             if isinstance(mine, (int, float)) and isinstance(first, (int, float)) and first > 0:
                 row[ratio] = mine / first
+    for row, group in zip(rows, groups, strict=True):
+        devices = {each.run.device for each in [*_members(group), *_members(groups[0])]}
+        if row["train_time_ratio"] is not None and len(devices) > 1:
+            row["train_time_ratio"] = None
+            names = " and ".join(sorted(map(plain, devices)))
+            row["note"] = _joined(row["note"], f"trained on {names}: times are not compared")
+
+
+def _members(group: Group) -> list[Evaluation]:
+    return group.robust or group.natural
 
 
 def _adjust(rows: Sequence[Row]) -> None:

@@ -35,6 +35,7 @@ class Run:
     seconds: float | None = None
     forward_passes: int | None = None
     backward_passes: int | None = None
+    device: str | None = None
     interrupted: str = ""
 
     @property
@@ -197,6 +198,7 @@ def _run(item: Located, prefix: str) -> Run:
         eps=number(item, f"{prefix}eps"),
         flags=mapping(item, "flags"),
         selected=text(item, "selected"),
+        device=text(item, "train_device") or text(item, "device"),  # old records know only the evaluation's
         **_costs(item),
     )
 

@@ -54,6 +54,19 @@ def test_three_seeds_of_two_methods_by_hand(results: Make, place: Make) -> None:
     assert bs["difference_boot_low"] <= 5 / 30 <= bs["difference_boot_high"] and bs["detectable"] > 0.1
 
 
+def test_times_of_different_devices_have_no_ratio(make: Make, place: Make) -> None:
+    """The device of a training is its record's, else the evaluation's own; several in one row are different too."""
+    gpu = {"train_device": "cuda X", "device": "cpu"}
+    records = [make("fast-at", 1), make("bs", 1, **gpu), make("trades", 1, correct="1111110000")]
+    rows, _ = compare(place([{"device": "cpu", **each, "train_seconds": 10.0} for each in records]))
+    assert [row["train_time_ratio"] for row in rows] == [1, None, 1]
+    assert rows[1]["note"] == "trained on cpu and cuda X: times are not compared"
+    assert rows[1]["train_seconds"] == 10 and rows[1]["train_passes_ratio"] is not None
+    both = [make("fast-at", 1), make("fast-at", 2, **gpu)]
+    rows, _ = compare(place([{"device": "cpu", **each, "train_seconds": 10.0} for each in both]))
+    assert rows[0]["train_time_ratio"] is None and "times are not compared" in rows[0]["note"]
+
+
 def test_one_seed_is_wilson_and_mcnemar(make: Make, place: Make) -> None:
     rows, _ = compare(place([make("fast-at", 1), make("bs", 1)]))
     assert (rows[1]["robust_low"], rows[1]["robust_high"]) == wilson(7, 10)
