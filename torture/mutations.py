@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -34,6 +35,9 @@ HOSTILE = (
     "{}",
     "[[[[]]]]",
     '"\\u0000"',
+    '"\\ud800"',
+    '"../../x"',
+    "1" + "0" * 400,
     "0.5",
 )
 _MARK = "here stands a hostile value"
@@ -41,19 +45,24 @@ _MARK = "here stands a hostile value"
 
 @dataclass(frozen=True)
 class Reader:
-    """A command that reads `target`; `words` are its arguments."""
+    """A command that reads `target`, a file or a pattern of its name; `words` are its arguments."""
 
     name: str
     target: str
     words: Sequence[str]
     needs: Sequence[str] = ()
 
+    def file(self, place: Path) -> Path:
+        """Return the file that it reads in a folder; a name may have a hash in it that nobody knows beforehand."""
+        return next(place.glob(self.target))
+
 
 def readers() -> list[Reader]:
     """Return every way in."""
     data, model = ["--data", "data.safetensors"], "m.safetensors"
-    evaluate = ["evaluate", model, *data, "--attack", "natural", "--limit", "8", "--no-checks", "--threads", "1"]
-    train = COMMANDS[1].words
+    natural = ["evaluate", model, *data, "--attack", "natural", "--no-checks", "--threads", "1", "--limit"]
+    evaluate, blocks = [*natural, "8"], [*natural, "48", "--out", "r.jsonl"]  # 48 are in the blocks of `subjects`
+    train, page = COMMANDS[1].words, ["report", ".", "--out", "p.html"]
     archives = ("cifar10-python.tar.gz", "cifar10-binary.tar", "cifar100-python.zip", "tiny.zip")
     found = [
         Reader("prepared data", "data.safetensors", evaluate, [model]),
@@ -66,8 +75,12 @@ def readers() -> list[Reader]:
             ["data.safetensors", model, "m.ema.safetensors", "m.ema-last.safetensors", "m.jsonl"],
         ),
         Reader("a training log", "m.jsonl", ["plot", "curves", "m.jsonl", "--out", "p.svg"]),
+        Reader("a training log, for a page", "m.jsonl", page, ["m.last.safetensors"]),
         Reader("evaluation records", "r.jsonl", ["compare", "r.jsonl", "--format", "table"]),
         Reader("evaluation records, to go on", "r.jsonl", [*evaluate, "--out", "r.jsonl"], ["data.safetensors", model]),
+        Reader("evaluation records, for boxes", "r.jsonl", ["plot", "boxes", "r.jsonl", "--out", "p.svg"]),
+        Reader("blocks of an evaluation", "r.examples/natural-*.jsonl", blocks, ["data.safetensors", model]),
+        Reader("a table, for a page", "table.jsonl", page),
         Reader("starts", "s.jsonl", ["plot", "landings", "s.jsonl", "--out", "p.svg"]),
         Reader("jobs", "jobs.tsv", ["plan", "jobs.tsv"]),
         Reader("foreign weights", "w.pt", _foreign("w.pt"), ["data.safetensors"]),
@@ -114,7 +127,11 @@ def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -
         for path in made.iterdir():
             if path.is_file():
                 shutil.copy(path, whole / path.name)
+            else:
+                shutil.copytree(path, whole / path.name)
     make_inputs(whole)
+    words = [sys.executable, "-m", "bsk", "compare", "r.jsonl", "--out", "table.jsonl"]
+    subprocess.run(words, cwd=whole, capture_output=True, check=True)
     _warm_up()
     wrong: list[str] = []
     all_readers = readers()
@@ -127,7 +144,7 @@ def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -
         ends: Counter[int] = Counter()
         for turn in range(count // len(all_readers) + (number < count % len(all_readers))):
             place = _place(reader, whole, folder / "place")
-            target = place / reader.target
+            target = reader.file(place)
             how, damaged = mutate(target.read_bytes(), dice)
             target.write_bytes(damaged)
             code, line = attempt(reader, place, len(damaged))
@@ -138,7 +155,7 @@ def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -
     by_name = {reader.name: reader for reader in all_readers}
     for name, what, content in hostile_inputs(whole):
         place = _place(by_name[name], whole, folder / "place")
-        (place / by_name[name].target).write_bytes(content)
+        by_name[name].file(place).write_bytes(content)
         code, line = attempt(by_name[name], place, len(content))
         if line or code != 3:
             wrong.append(f"{name}, {what}: {line or f'exit {code}, expected 3'}")
@@ -151,11 +168,15 @@ def _warm_up() -> None:
     import torch
 
     import bsk.cli.app
+    import bsk.cli.prices
     import bsk.evaluation.run
+    import bsk.report.boxes
     import bsk.report.curves
     import bsk.report.landings
+    import bsk.report.page
     import bsk.training.run  # noqa: F401
 
+    bsk.cli.prices._startup = lambda device: 0.0  # a process is started there, whatever the list of jobs says
     torch.set_num_threads(1)
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DatasetOfModel = Annotated[str | None, o.option("--dataset", help="Prepared data [default: what it was trained on].")]
 SplitName = Annotated[str, typer.Option("--split", help="test, val or train.")]
-AttackSeed = Annotated[int, typer.Option("--seed", help="Of the attack's random numbers.")]
+AttackSeed = Annotated[int, typer.Option("--seed", callback=o.checked_seed, help="Of the attack's random numbers.")]
 
 
 def evaluate(

@@ -89,6 +89,13 @@ def _quiet(value: bool) -> bool:
     return value
 
 
+def checked_seed(value: int) -> int:
+    """Return a seed that fits into 64 bits, as torch takes them."""
+    if not -(1 << 63) <= value < 1 << 63:
+        raise typer.BadParameter(f"{value} has more than 64 bits; choose a smaller one")
+    return value
+
+
 def option(*names: str, help: str, **more: Any) -> Any:
     """Return a flag whose help text states its default in its own words."""
     return typer.Option(*names, help=help, show_default=False, **more)
@@ -109,7 +116,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Threads = Annotated[int | None, option(min=1, help="CPU threads [default: all].")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 Limit = Annotated[int | None, option(min=1, metavar="N", help="Only the first N of a fixed class-balanced order.")]
-Seed = Annotated[int, typer.Option(help="Of every random number.")]
+Seed = Annotated[int, typer.Option(callback=checked_seed, help="Of every random number.")]
 Quiet = Annotated[bool, option("--quiet", callback=_quiet, help="No progress and no notes on stderr.")]
 Force = Annotated[bool, option("--force", help="Replace what stands in the way.")]
 Attacks = Annotated[
@@ -236,10 +243,11 @@ def one_of(flag: str, value: str, known: Iterable[str]) -> str:
 
 
 def above_zero(or_zero: bool = False, **values: float) -> None:
-    """Raise a usage error for the first value that is below zero, or zero unless that is allowed."""
+    """Raise a usage error for the first value that is below zero, infinite, or zero unless that is allowed."""
     for flag, value in values.items():
-        if value < 0 or (value == 0 and not or_zero):
-            raise UsageError(f"--{flag.replace('_', '-')} {value:g}: must be {'at least' if or_zero else 'above'} 0")
+        if not (0 <= value < math.inf) or (value == 0 and not or_zero):
+            least = "at least" if or_zero else "above"
+            raise UsageError(f"--{flag.replace('_', '-')} {value:g}: must be finite and {least} 0")
 
 
 def checked_suffix(path: Path) -> Path:

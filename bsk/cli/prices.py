@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +57,14 @@ class Prices:
     def __init__(self, device: torch.device) -> None:
         """Take the device that will run them."""
         self.device = device
-        self.startup = _startup(device)
         self._data: dict[str, tuple[DataFile, tuple[int, ...]]] = {}
         self._prepared: dict[str, Job] = {}
         self._trained: dict[str, tuple[Settings, Job]] = {}
+
+    @cached_property
+    def startup(self) -> float:
+        """The seconds that each job takes beside its work."""
+        return _startup(self.device)
 
     def assumed(self, job: Job) -> str | None:
         """Remember how data will be prepared; return its path where it is not there yet."""

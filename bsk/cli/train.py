@@ -170,6 +170,7 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
     lr = DEFAULT_LR[schedule] if flags["lr"] is None else flags["lr"]
     o.above_zero(lr=lr, step=float(row.step))
     o.above_zero(or_zero=True, beta=float(row.beta), gamma=row.gamma, noise=row.noise)
+    o.above_zero(or_zero=True, **{flag: flags[flag] for flag in ("weight_decay", "awp", "warmup")})
     return Settings(
         method=method,
         row=row,

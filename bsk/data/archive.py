@@ -85,6 +85,8 @@ def _zip(path: Path, file: IO[bytes], most: int) -> Tree:
     for member in archive.infolist():
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise refused(str(path), member.filename, "is a link or a device")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without bounds
+            raise InputError(f"{path}: {member.filename!r:.60} is packed by another method than deflate; pack it again")
         admit(str(path), sizes, member.filename, member.file_size)
         if member.is_dir():
             del sizes[member.filename]
@@ -103,7 +105,7 @@ def _tar(path: Path, raw: IO[bytes], kind: str, most: int) -> Tree:
     with tarfile.open(fileobj=forward, mode="r:") as archive:
         for member in archive:
             archive.members.clear()  # which keeps all it has seen
-            count += 1
+            count += 1 + len(member.name) // MEMBER  # names are kept
             if count > believed:
                 raise too_large(str(path))
             if member.offset_data <= last or not (member.isreg() or member.isdir()) or member.issparse():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
 
 TEST = 0.2  # of the images, where there is no test folder
+_HIDDEN = re.compile(r"(?<![^/])(?:\.|__MACOSX/)")  # where a part of a name begins that nobody means
 
 
 def read(request: Request) -> Contents:
@@ -29,7 +33,7 @@ def read(request: Request) -> Contents:
         raise UsageError("folder: no images given; pass --from FOLDER, with a folder for each class in it")
     path = download_to(request, request.source) if is_url(request.source) else local_path(request.source)
     with open_tree(path) as whole:
-        tree = _unwrapped(whole)
+        tree = whole.below(_around(whole.sizes))
         files = {} if path.is_dir() else {path.name: f"md5:{file_md5(path)}"}
         train = _listed(tree, "train/")
         if train:
@@ -37,20 +41,32 @@ def read(request: Request) -> Contents:
         return _of_one(request, tree, _listed(tree, ""), files)
 
 
-def _unwrapped(tree: Tree) -> Tree:
-    """Return the tree without the single folders around all of it; a lone train/ is no such folder."""
-    while len(tops := {name.partition("/")[0] for name in tree.sizes if not name.startswith((".", "__MACOSX/"))}) == 1:
-        (top,) = tops
-        if top in tree.sizes or top == "train":
-            break
-        tree = tree.below(f"{top}/")
-    return tree
+def _around(names: Iterable[str]) -> str:
+    """Return the folders, one in the other, that hold all files but hidden ones; a lone train/ is no such folder.
+
+    All in one pass, since an archive may have as many folders in folders as it likes.
+    """
+    top, final = "", False  # final: no later name can make it longer
+    for name in names:
+        if final and name.startswith(top):
+            continue
+        hidden = _HIDDEN.search(name)
+        folder = name[: hidden.start() if hidden else name.rfind("/") + 1]
+        shared = os.path.commonprefix([top, folder])
+        shared = shared[: shared.rfind("/") + 1]
+        if shared == top and not final:
+            top, final = folder, not hidden
+        elif shared != folder or not hidden:
+            top, final = shared, True
+    train = f"/{top}".find("/train/")
+    return top if train < 0 else top[:train]
 
 
 def _listed(tree: Tree, folder: str) -> list[tuple[str, str]]:
     """Return class and name of the images in the class folders of a folder."""
-    inner = [name for name in tree.below(folder).sizes if "/" in name and is_picture(name)]
-    return sorted((name.partition("/")[0], folder + name) for name in inner if not name.startswith((".", "__MACOSX/")))
+    start = len(folder)
+    inner = [name for name in tree.sizes if name.startswith(folder) and "/" in name[start:] and is_picture(name)]
+    return sorted((name[start:].partition("/")[0], name) for name in inner if not _HIDDEN.match(name, start))
 
 
 def _of_two(request: Request, tree: Tree, train: list[tuple[str, str]], files: dict[str, str]) -> Contents:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from bsk.data.contents import Progress
 from bsk.data.order import Images
@@ -24,6 +25,7 @@ BROKEN = (*_TORN, Image.DecompressionBombError)
 FILE = 1 << 26  # bytes of one image file
 AREA = 1 << 26  # pixels of one image
 DECODING = 8  # bytes that a pixel takes while an image is decoded, in Pillow and as an array
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors are lines on stderr beside ours
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def decode(tree: Tree, name: str, shape: Shape | None, colour: bool = False) -> 
     Transparency is dropped. With `shape.resize` it becomes that size, whatever its proportions.
 
     Raises:
-        InputError: it is no image, torn, too large, of 16 bits a channel, or of another size than `shape`.
+        InputError: it is no image, torn, too large, of 16 bits a channel, a compressed TIFF, or of another size than
+            `shape`.
     """
     data = tree.read(name, FILE)
     try:
@@ -65,12 +68,14 @@ def decode(tree: Tree, name: str, shape: Shape | None, colour: bool = False) -> 
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _mode(where: str, image: Image.Image, shape: Shape | None, most: int) -> str:
+def _mode(where: str, image: ImageFile.ImageFile, shape: Shape | None, most: int) -> str:
     """Return L or RGB, if the image can be decoded in `most` bytes, and at the size asked for."""
     width, height = image.size
     area = min(AREA, most // DECODING)
     if width * height > area:
         raise InputError(f"{where}: {width}x{height} pixels, expected at most {area}; make it smaller")
+    if any(tile[0] == "libtiff" for tile in image.tile):  # which writes lines of its own to stderr
+        raise InputError(f"{where}: a compressed TIFF, expected one that is not, or PNG; convert it")
     if image.mode not in MODES:
         raise InputError(f"{where}: pixels of kind {image.mode}, expected 8 bits a channel; convert it")
     if shape and not shape.resize and (height, width) != (shape.height, shape.width):

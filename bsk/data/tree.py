@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -17,7 +18,9 @@ MEMBERS = 500_000  # files in one archive that are still believed; Tiny ImageNet
 ROOM = 1 << 26  # bytes that anything may expand to; beyond that,
 EXPANSION = 200  # times its own size
 BLOCK = 1 << 20  # bytes read at once
-TORN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, LookupError)
+NAME = 1024  # characters of a name in an archive; macOS has no longer paths
+_PACKED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # bz2 and gzip raise the following
+TORN = (*_PACKED, EOFError, OSError, ValueError, RuntimeError, LookupError)
 
 
 def believable(size: int) -> int:
@@ -78,7 +81,12 @@ class Tree:
             return file.read(size + 1)
 
     def below(self, folder: str) -> Tree:
-        """Return the files below a folder (its name ends in /, or is empty), named from there."""
+        """Return the files below a folder (its name ends in /, or is empty), named from there.
+
+        All names are copied, so this is no step on the way through folders in folders.
+        """
+        if not folder:
+            return self
         sizes = {name[len(folder) :]: n for name, n in self.sizes.items() if name.startswith(folder)}
         return Tree(self.place, sizes, lambda name: self.opener(folder + name), self.most)
 
@@ -128,8 +136,10 @@ def admit(place: str, sizes: dict[str, int], name: str, size: int) -> None:
     """Add a member of an archive to the list, if its name stays inside and the list stays believable.
 
     Raises:
-        InputError: its name is absolute, holds `..`, or stands twice; or there are too many.
+        InputError: its name is too long, is absolute, holds `..`, or stands twice; or there are too many.
     """
+    if len(name) > NAME:  # packed, such names take next to nothing
+        raise refused(place, name, f"goes on to {len(name)} characters")
     parts = name.replace("\\", "/").split("/")
     if ".." in parts or not parts[0] or parts[0].endswith(":") or "\0" in name:
         raise refused(place, name, "leads outside the archive")

@@ -97,6 +97,9 @@ def _lines(path: Path) -> list[records.Record]:
 
 def _block(record: dict[str, Any], n: int, stages: int) -> Block:
     rows = torch.tensor(record["rows"], dtype=torch.int64)
+    seconds = record["seconds"]
+    if type(seconds) not in (int, float) or not 0 <= seconds < 1e15:
+        raise ValueError("seconds")
     distance = [float("inf") if each is None else float(each) for each in record["distance"]]
     block = Block(
         stage=int(record["stage"]),
@@ -105,7 +108,7 @@ def _block(record: dict[str, Any], n: int, stages: int) -> Block:
         distance=torch.tensor(distance),
         forward=torch.tensor(record["forward"], dtype=torch.int64),
         backward=torch.tensor(record["backward"], dtype=torch.int64),
-        seconds=float(record["seconds"]),
+        seconds=float(seconds),
     )
     columns = (block.fooled, block.distance, block.forward, block.backward)
     inside = len(rows) > 0 and int(rows.min()) >= 0 and int(rows.max()) < n and 0 <= block.stage < stages

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -31,11 +32,15 @@ LATER_FLAGS = {  # what trainings that are older than a flag were made with
     "on_collapse": "warn",
 }
 Record = dict[str, Any]
+_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")  # that JSON lets stand in a text, and terminals obey
+_HALVES = re.compile("[\ud800-\udfff]")
+_LARGEST = 1 << 1000  # of a whole number: floats end before Python's whole numbers do
 
 
 def dumps(record: Record) -> str:
-    """Return the record as one line of JSON, without the newline; NaN and infinity are refused."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    """Return the record as one line of JSON, without the newline and controls; NaN and infinity are refused."""
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def append(path: Path, record: Record) -> None:
@@ -159,14 +164,21 @@ def _checked(pairs: list[tuple[str, Any]]) -> Record:
     for key, value in pairs:
         if key in record:
             raise ValueError(f"{key[:40]!r} stands twice")
-        if not _is_finite(value):  # here, where its name is known
-            raise ValueError(f"{key[:40]!r}: not a finite number")
+        if wrong := _wrong(key) or _wrong(value):  # here, where its name is known
+            raise ValueError(f"{key[:40]!r}: {wrong}")
         record[key] = value
     return record
 
 
-def _is_finite(value: object) -> bool:
-    """Whether there is no NaN or infinity in it, which `1e999` is too; an object inside has been looked at."""
+def _wrong(value: object) -> str | None:
+    """Return what JSON lets stand and nothing can be done with, in a few words; an object inside has been looked at.
+
+    `1e999` is infinity, a number of 400 digits no float, and half of a character cannot be written again.
+    """
     if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+        return next(filter(None, map(_wrong, value)), None)
+    if isinstance(value, str):
+        return None if value.isascii() or not _HALVES.search(value) else "half of a character"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not a finite number"
+    return "a number too large" if isinstance(value, int) and abs(value) >= _LARGEST else None

@@ -8,7 +8,7 @@ from torch import Tensor
 from bsk.perturb.ball import Ball, per_image
 from bsk.perturb.draws import Draws
 from bsk.perturb.losses import cross_entropy
-from bsk.perturb.memory import Memory
+from bsk.perturb.memory import DELTA, PATTERN, Memory
 from bsk.perturb.starts import Clean, Given, Start, backward, gaussian, uniform, zero
 
 
@@ -44,11 +44,11 @@ def keep(memory: Memory, x: Tensor, moved: Tensor, step: float, ball: Ball) -> N
     assert moved.grad is not None
     delta = _delta(memory, x).clone()
     delta[: len(x)] = ball.project(moved.detach() + step * moved.grad.sign()) - x
-    memory.tensors["delta"] = delta
+    memory.tensors[DELTA] = delta
 
 
 def _delta(memory: Memory, x: Tensor) -> Tensor:
-    delta = memory.tensors.get("delta", x[:0])
+    delta = memory.tensors.get(DELTA, x[:0])
     missing = len(x) - len(delta)
     return torch.cat([delta, torch.zeros_like(x[:missing])]) if missing > 0 else delta
 
@@ -66,9 +66,9 @@ def label_pattern(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tenso
     Source: LIET, the authors' code at eps 8/255. Here share and sign are drawn for each image, there for each batch.
     """
     x, memory = clean.x.detach(), given.memory
-    if "pattern" not in memory.tensors or memory.updates % PATTERN_EVERY == 0:
-        memory.tensors["pattern"] = _patterns(given, x)
-    pattern = memory.tensors["pattern"][given.y]
+    if PATTERN not in memory.tensors or memory.updates % PATTERN_EVERY == 0:
+        memory.tensors[PATTERN] = _patterns(given, x)
+    pattern = memory.tensors[PATTERN][given.y]
     share = SHARE[0] + (SHARE[1] - SHARE[0]) * _unit(draws, x[:, 0, 0, 0])
     noisy = _unit(draws, x) < per_image(share, x)
     delta = given.eps * torch.where(noisy, draws.uniform(x), pattern)

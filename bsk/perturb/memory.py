@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+DELTA, PATTERN = "delta", "pattern"  # of Free AT (N, C, H, W), of LIET (classes, C, H, W)
+
 
 @dataclass
 class Memory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,15 +29,15 @@ class Located(NamedTuple):
         return f"{self.source}:{self.line}"
 
 
-def read(path: Path) -> list[Located]:
-    """Return the records of a JSONL file with their lines; a torn last line is left out.
+def read(path: Path, most: int | None = None) -> list[Located]:
+    """Return the records of a JSONL file with their lines, or the first so many; a torn last line is left out.
 
     Raises:
         InputError: the file cannot be read, or a line is not a JSON object.
     """
     try:
         with path.open("rb") as file:
-            return list(located(file, str(path)))
+            return list(islice(located(file, str(path)), most))
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}; give a JSONL file that bsk wrote") from error
 
@@ -76,13 +77,13 @@ def wrong(item: Located, key: str, expected: str) -> InputError:
     return InputError(f"{item.where}: {key}: expected {expected}, found {found}; remove the line or make it again")
 
 
-def number(item: Located, key: str, largest: float = LARGEST) -> float | None:
-    """Return a number from 0 to `largest`, or None where there is none."""
+def number(item: Located, key: str, largest: float = LARGEST, least: float = 0) -> float | None:
+    """Return a number from `least` to `largest`, or None where there is none."""
     value = item.record.get(key)
     if value is None:
         return None
-    if type(value) not in (int, float) or not 0 <= value <= largest:  # NaN and infinity are in no range
-        raise wrong(item, key, f"a number from 0 to {largest:g}")
+    if type(value) not in (int, float) or not least <= value <= largest:  # NaN and infinity are in no range
+        raise wrong(item, key, f"a number from {least:g} to {largest:g}")
     return float(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -14,12 +14,12 @@ from typing import Any
 
 from bsk.errors import InputError
 from bsk.files.records import LATER_FLAGS
-from bsk.report.comparison import Row
-from bsk.report.evidence import Training, collect
-from bsk.report.fields import read
+from bsk.report.comparison import COLUMNS, Row, Value
+from bsk.report.evidence import Run, Training, collect
+from bsk.report.fields import LARGEST, Located, count, needed, number, read, text
 from bsk.report.groups import differing, short_name
 from bsk.report.tables import caption, footnotes, grid
-from bsk.report.words import duration, estimate, many, percent, plain
+from bsk.report.words import duration, estimate, many, percent, plain, printable
 
 PICTURES = ("picture.svg", "figure.png", "curves.svg")  # of a folder of a table, in this order
 PAPER = ("table", "figure", "section")  # what the paper has, and in which order a page shows it
@@ -28,9 +28,29 @@ WORDS = {
     "figure.png": "Accuracy against the cost of training: robust filled, natural hollow.",
     "curves.svg": "Training: loss, accuracy on validation images, passes and seconds an epoch.",
 }
-OF_THE_METHOD = ("start", "inner", "outer", "rescue", "eps")  # flags that the method or another column tells
+OF_THE_METHOD = ("start", "inner", "outer", "rescue", "eps")  # told where trainings of one method differ in them
+OF_THE_SELECTED = ("ema", "select")  # other checkpoints of the same method, which no column of the page tells
 MADE_WITH = ("version", "torch", "device")  # told of each training where they differ
+LONGEST_TABLE = 1000  # rows; the paper's longest has 14, and a short line becomes a row of all columns
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+def _within(least: float, largest: float) -> Callable[[Located, str], Value]:
+    return lambda item, key: number(item, key, largest, least)
+
+
+_KINDS: list[tuple[Callable[[Located, str], Value], str]] = [
+    (text, "name model attack dataset split selected note title"),
+    (count, "seeds n pareto"),
+    (_within(0, 1), "natural natural_low natural_high natural_sd robust robust_low robust_high robust_sd robust_best"),
+    (_within(0, 1), "adbd p p_holm paper_natural paper_robust paper_robust_best paper_robust_sd paper_adbd"),
+    (_within(-1, 1), "difference difference_low difference_high difference_boot_low difference_boot_high"),
+    (_within(-1, 1), "natural_difference natural_difference_low natural_difference_high"),
+    (_within(0, LARGEST), "eps train_seconds train_forward_passes train_backward_passes train_time_ratio"),
+    (_within(0, LARGEST), "train_passes_ratio paper_minutes paper_time_ratio detectable robust_sd_low robust_sd_high"),
+    (_within(-LARGEST, LARGEST), "difference_seeds_low difference_seeds_high"),
+]
+KINDS = {column: kind for kind, columns in _KINDS for column in columns.split()}  # of COLUMNS, where not null
 
 
 @dataclass(frozen=True)
@@ -66,22 +86,39 @@ def page(folder: Path) -> str:
     more = {"against": "Against the paper", "trainings": "Trainings", "differences": "Where bsk differs"}
     links += [(name, words) for name, words in more.items() if any(f'id="{name}"' in part for part in body)]
     nav = "".join(f'<li><a href="#{escape(name)}">{escape(title)}</a></li>' for name, title in links)
-    title = f"bsk: {escape(folder.resolve().name)}"
+    title = f"bsk: {escape(printable(folder.resolve().name))}"
     style = (files("bsk.report") / "page.css").read_text(encoding="utf-8")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    return (
+    before = (
         f"<!doctype html>\n<html lang=en><head>{head}<style>{style}</style></head>\n"
-        f"<body><h1>{title}</h1>\n<nav><ul>{nav}</ul></nav>\n{''.join(body)}</body></html>\n"
+        f"<body><h1>{title}</h1>\n<nav><ul>{nav}</ul></nav>\n"
     )
+    return "".join([before, *body, "</body></html>\n"])  # at once: pictures may be large
 
 
 def _sections(folder: Path) -> Iterator[Section]:
     found = {path.parent for name in ("table.jsonl", *PICTURES) for path in folder.rglob(name)}
     for place in sorted(found, key=lambda path: _as_in_the_paper(str(path.relative_to(folder)))):
         table = place / "table.jsonl"
-        rows: list[Row] = [dict(item.record) for item in read(table)] if table.exists() else []
+        rows = _rows(table) if table.exists() else []
         pictures = [place / name for name in PICTURES if (place / name).exists()]
-        yield Section("-".join(place.relative_to(folder).parts) or folder.name, rows, pictures)
+        yield Section(printable("-".join(place.relative_to(folder).parts) or folder.name), rows, pictures)
+
+
+def _rows(path: Path) -> list[Row]:
+    items = read(path, LONGEST_TABLE + 1)
+    if len(items) > LONGEST_TABLE:
+        raise InputError(f"{path}: has more than {LONGEST_TABLE} rows; give a table of bsk compare")
+    return [_row(item) for item in items]
+
+
+def _row(item: Located) -> Row:
+    """Return a row of a table, checked; a column that was not there when it was written is null."""
+    row = {column: KINDS[column](item, column) for column in COLUMNS}
+    needed(row["name"], item, "name")
+    if row["p_holm"] is not None:  # a caption tells what its tests would have seen
+        needed(row["detectable"], item, "detectable")
+    return row
 
 
 def _as_in_the_paper(name: str) -> tuple[int, list[str | int]]:
@@ -92,7 +129,7 @@ def _as_in_the_paper(name: str) -> tuple[int, list[str | int]]:
 
 def _natural(text: str) -> list[str | int]:
     """Return a key by which table2 comes before table10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def _logs(folder: Path) -> list[Path]:
@@ -123,10 +160,13 @@ def table(cells: Sequence[Sequence[str]]) -> str:
 
 def _picture(path: Path) -> str:
     """Return a picture as part of the page; each on its own, since the names within two SVGs may be the same."""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    try:
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}; remove it or make it again") from error
     words = escape(WORDS[path.name])
-    image = f'<img alt="{words}" src="data:{TYPES[path.suffix]};base64,{data}">'
-    return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
+    start = f'<figure><img alt="{words}" src="data:{TYPES[path.suffix]};base64,'
+    return f'{start}{data}"><figcaption>{words}</figcaption></figure>'
 
 
 def _against_the_paper(sections: Sequence[Section]) -> str:
@@ -170,15 +210,25 @@ def _trainings(logs: Sequence[Training]) -> str:
     if not logs:
         return ""
     header = ["method", "flags", "data", "model", "seed", "epochs", "val natural", "val PGD-20", "passes", "seconds"]
-    apart = [flag for flag in differing([each.run for each in logs]) if flag not in OF_THE_METHOD]
+    telling = _telling([each.run for each in logs])
     made = [key for key in MADE_WITH if len({each.made_with.get(key) for each in logs}) > 1]
     header = [*header, *made]
-    cells = [header, *([*_training(each, apart), *(plain(each.made_with.get(key)) for key in made)] for each in logs)]
+    cells = [header]
+    for each in logs:
+        cells.append([*_training(each, telling[each.run.method]), *(plain(each.made_with.get(key)) for key in made)])
     same = _shared_facts(logs)
     return (
         f'<section id="trainings"><h2>Trainings</h2><p>{len(logs)} trainings. The same in all: {escape(same)}.</p>'
         f"{table(cells)}</section>\n"
     )
+
+
+def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
+    """Return the flags that tell the trainings of each method from others; an overridden one only among its own."""
+    of_all = [flag for flag in differing(runs) if flag not in OF_THE_METHOD]
+    of_all += [f for f in OF_THE_SELECTED if len({plain({**LATER_FLAGS, **run.flags}.get(f)) for run in runs}) > 1]
+    own = {method: differing([run for run in runs if run.method == method]) for method in {run.method for run in runs}}
+    return {method: sorted({*of_all, *(set(flags) & set(OF_THE_METHOD))}) for method, flags in own.items()}
 
 
 def _training(each: Training, apart: Sequence[str]) -> list[str]:
@@ -206,7 +256,7 @@ def _shared_facts(logs: Sequence[Training]) -> str:
     each_ones: list[dict[str, Any]] = [{**LATER_FLAGS, **each.run.flags, **each.made_with} for each in logs]
     first = {key: value for key, value in each_ones[0].items() if value is not None and key not in ("method", "seed")}
     common = {key: value for key, value in first.items() if all(known.get(key) == value for known in each_ones)}
-    return ", ".join(f"{key} {plain(value)}" for key, value in sorted(common.items()))
+    return ", ".join(f"{printable(key)} {plain(value)}" for key, value in sorted(common.items()))
 
 
 def _differences() -> str:

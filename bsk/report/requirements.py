@@ -19,6 +19,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _SIGNS = re.compile(r"\s([+-])\s")
+_RELATIVE = re.compile(r"(natural_)?difference|p$|p_holm$|detectable$")
 HELP = "write ROW.COLUMN, COLUMN or a number, joined by ' + ' or ' - ', on both sides of > >= < or <="
 
 
@@ -47,15 +48,17 @@ def parse(text: str) -> Requirement:
 def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
     """Return a line for each way in which the rows do not meet it; none: they do.
 
-    A term without a row stands for every row of the table, and must hold for each. Rows of one name are told apart by
+    A term without a row stands for every row of the table, and must hold for each; one that is relative to the first
+    row, as its difference is, for every other row. Rows of one name are told apart by
     what the table says of them, NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN, in any order.
 
     Raises:
         UsageError: a row or column is unknown, ambiguous or empty.
     """
-    free = any(_is_free(term) for _, term in (*requirement.left, *requirement.right))
+    free = [term for _, term in (*requirement.left, *requirement.right) if _is_free(term)]
+    others = 1 if len(rows) > 1 and any(_RELATIVE.match(term) for term in free) else 0
     found = []
-    for row in rows if free else rows[:1]:
+    for row in rows[others:] if free else rows[:1]:
         left, right = (_sum(side, row, rows, requirement) for side in (requirement.left, requirement.right))
         if not OPERATORS[requirement.sign](left, right):
             where = f"{row['name']}: " if free else ""

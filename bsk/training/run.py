@@ -89,7 +89,7 @@ def run(
         )
         training = Training(settings, loader, val, test, outputs, share, device, stopping)
         if begun is not None:
-            states.restore(last_path(checkpoint), state)
+            states.restore(last_path(checkpoint), state, (len(data.classes), *split.images.shape[1:]))
             if state.step > training.total_steps:
                 raise InputError(
                     f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over"

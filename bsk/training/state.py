@@ -14,7 +14,7 @@ from bsk.errors import InputError
 from bsk.files import checkpoints
 from bsk.files.checkpoints import MODEL_PART, STATE, model_tensors
 from bsk.models.normalised import Normalised
-from bsk.perturb.memory import Memory
+from bsk.perturb.memory import DELTA, PATTERN, Memory
 from bsk.perturb.passes import Passes
 
 _MOMENTUM = "momentum."
@@ -147,14 +147,20 @@ def put_back(state: State, tensors: dict[str, Tensor]) -> None:
         state.average.module.load_state_dict(_part(tensors, _AVERAGE))
 
 
-def restore(path: Path, state: State) -> None:
+def restore(path: Path, state: State, patterns: tuple[int, ...]) -> None:
     """Put what `save` wrote back into a fresh state of the same training.
+
+    Args:
+        path: F.last.safetensors.
+        state: fresh.
+        patterns: classes, and an image's channels, height and width: the shape of an image a class.
 
     Raises:
         InputError: the file is missing, corrupt or of another network.
     """
     tensors, header = checkpoints.load(path, STATE)
     try:
+        _check(tensors, state, patterns)
         progress = dict(header["progress"])
         put_back(state, {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEALTHY)})
         healthy = {name: tensor.to(state.sums.device) for name, tensor in _part(tensors, _HEALTHY).items()}
@@ -177,6 +183,28 @@ def restore(path: Path, state: State) -> None:
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:80]
         raise InputError(f"{path}: does not fit this training ({reason}); pass --force to start over") from error
+
+
+def _check(tensors: dict[str, Tensor], state: State, patterns: tuple[int, ...]) -> None:
+    """Refuse tensors that torch would take, and fall over later: it looks at the shapes of weights alone.
+
+    Raises:
+        ValueError: the momentum or the memory of a batch has another shape, or a number is not finite.
+    """
+    shapes: dict[str, tuple[int, ...]] = {
+        _MOMENTUM + name: tuple(parameter.shape) for name, parameter in state.model.named_parameters()
+    }
+    shapes |= {"sums": tuple(state.sums.shape), _MEMORY + PATTERN: patterns}
+    for name, tensor in tensors.items():
+        expected = shapes.get(name)
+        if name == _MEMORY + DELTA:
+            expected = (len(tensor), *patterns[1:]) if tensor.dim() else patterns
+        elif name.startswith((_MOMENTUM, _MEMORY)) and expected is None:
+            raise ValueError(f"it has {name!r:.60}")
+        if expected is not None and tuple(tensor.shape) != expected:
+            raise ValueError(f"{name} is of shape {tuple(tensor.shape)}, expected {expected}")
+        if name.startswith(("sums", _MEMORY)) and not bool(tensor.isfinite().all()):  # weights may have diverged
+            raise ValueError(f"{name} has a number that is not finite")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ def started(folder: Path, *words: object) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=10)
     assert "Traceback" not in err, err
     return process.returncode, out, err
 

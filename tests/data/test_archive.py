@@ -102,6 +102,18 @@ def test_links_and_devices_in_a_zip_are_refused(tmp_path: Path, kind: int) -> No
     assert "is a link or a device" in refused(tmp_path / "x.zip")
 
 
+def test_names_longer_than_paths_are_refused(tmp_path: Path) -> None:
+    """A few kilobytes hold many of them, and each copy of the list is megabytes."""
+    for depth in (500, 20_000):
+        files = {"d/" * depth + f"{i}.png": b"x" for i in range(2)}
+        for path in (zipped(tmp_path / "x.zip", files), tarred(tmp_path / "x.tar.gz", "d", files)):
+            if depth == 20_000:
+                assert "d/d/ goes on to 4000" in refused(path)
+                continue
+            with open_tree(path) as tree:
+                assert [tree.read(name) for name in tree.sizes] == [b"x", b"x"]
+
+
 def test_a_member_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         for _ in range(2):
@@ -165,6 +177,21 @@ def test_an_encrypted_or_damaged_zip_is_one_line(tmp_path: Path) -> None:
     assert "cannot be read, or is not whole" in refused(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("start", [0, 20, 1000])
+def test_a_damaged_member_of_any_kind_is_one_line(tmp_path: Path, method: int, start: int) -> None:
+    content = os.urandom(2000) + bytes(2000)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
+        archive.writestr("a.png", content)
+    damaged = bytearray((tmp_path / "x.zip").read_bytes())
+    place = 30 + len("a.png") + start
+    damaged[place : place + 100] = bytes(each ^ 0x5A for each in damaged[place : place + 100])
+    (tmp_path / "x.zip").write_bytes(damaged)
+    usual = method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    said = "a.png: cannot be read, or is not whole" if usual else "'a.png' is packed by another method than deflate"
+    assert said in refused(tmp_path / "x.zip")
+
+
 def test_foreign_files_and_missing_ones(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"some text")
     assert "an unknown kind of file, expected a .tar.gz, .tar or .zip" in refused(tmp_path / "x")
@@ -187,11 +214,16 @@ def test_a_folder_may_have_links_even_in_a_circle(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
     folder = tmp_path_factory.mktemp("damaged")
-    return folder, [path.read_bytes() for path in forms(folder)[:3]]
+    contents = [path.read_bytes() for path in forms(folder)[:3]]
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(folder / "other.zip", "w", method) as archive:
+            archive.writestr("a.txt", FILES["sub/b.bin"])
+        contents.append((folder / "other.zip").read_bytes())
+    return folder, contents
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, 2), st.integers(0, 10**6), st.binary(min_size=1, max_size=8))
+@given(st.integers(0, 4), st.integers(0, 10**6), st.binary(min_size=1, max_size=8))
 def test_damaged_archives_are_read_or_refused(
     small: tuple[Path, list[bytes]], which: int, place: int, put: bytes
 ) -> None:

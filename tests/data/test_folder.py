@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_archives import tarred, unpacked
 from PIL import Image
 
+from bsk.data.folder import _around
 from bsk.data.pictures import decode
 from bsk.data.sources import prepare
 from bsk.data.store import open_data
@@ -65,6 +70,37 @@ def test_one_level_gives_a_fifth_to_test_whatever_holds_the_folders(tmp_path: Pa
     assert found[0] == found[1] == found[2]
     assert sorted(sum(found[0], [])) == list(range(40))
     assert f"{sources[0]}: no train/ and test/; 8 of 40 images become the test split" in said
+
+
+def test_folders_in_folders_take_no_memory(tmp_path: Path) -> None:
+    """However deep they are: their names are cut once."""
+    deep = "d/" * 500
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, content in classes().items():
+            archive.writestr(deep + name, content)
+    tracemalloc.start()
+    record = prepare("folder", str(tmp_path / "x.zip"), tmp_path / "a.safetensors", val=4)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+    assert (record["train"], record["val"], record["test"], record["classes"]) == (28, 4, 8, 2)
+
+
+PARTS = st.lists(st.sampled_from(["a", "b", ".h", "__MACOSX", "train", ""]), min_size=1, max_size=5)
+
+
+@given(st.lists(PARTS.map(lambda parts: "/".join(["a", *parts][-5:])), max_size=4))
+def test_what_is_around_all_files_is_what_peeling_finds(names: list[str]) -> None:
+    def seen(top: str) -> list[str]:
+        inner = [name[len(top) :] for name in names if name.startswith(top)]
+        return [name for name in inner if not name.startswith((".", "__MACOSX/"))]
+
+    top = ""
+    while len(firsts := {name.partition("/")[0] for name in seen(top)}) == 1:
+        (first,) = firsts
+        if first in seen(top) or first == "train":
+            break
+        top += f"{first}/"
+    assert _around(names) == top
 
 
 def test_a_small_class_keeps_images_to_train_with(tmp_path: Path) -> None:
@@ -210,3 +246,35 @@ def test_what_pillow_raises_over_a_torn_image_is_one_line(
     tree = Tree(str(tmp_path), {"a.tiff": 3}, lambda _: io.BytesIO(b"II*"))
     with pytest.raises(InputError, match="a.tiff: not a whole image; remove it or replace it"):
         decode(tree, "a.tiff", None)
+
+
+def tiff(compression: str | None) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(file, "TIFF", compression=compression)
+    return file.getvalue()
+
+
+def decoded(name: str, content: bytes) -> np.ndarray:
+    return decode(Tree("here", {name: len(content)}, lambda _: io.BytesIO(content)), name, None)
+
+
+def test_a_tiff_is_read_without_libtiff_or_not_at_all(capfd: pytest.CaptureFixture[str]) -> None:
+    """That library says on stderr what it thinks of a damaged file, line after line."""
+    assert np.array_equal(decoded("a.tif", tiff(None)).transpose(1, 2, 0), np.arange(192).reshape(8, 8, 3))
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        whole = tiff(compression)
+        for content in (whole, whole[:8] + b"\x5a" * 8 + whole[16:]):
+            with pytest.raises(InputError, match=r"here: a.tif: a compressed TIFF, expected one that is not, or PNG"):
+                decoded("a.tif", content)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_pillow_logs_does_not_go_to_stderr(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own
+    whole = tiff(None)
+    samples = whole.index(struct.pack("<HHL", 277, 3, 1))
+    with pytest.raises(InputError, match="a.tif: no image"):
+        decoded("a.tif", whole[: samples + 8] + struct.pack("<H", 35) + whole[samples + 10 :])
+    assert capfd.readouterr() == ("", "")

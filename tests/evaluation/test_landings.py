@@ -93,7 +93,7 @@ def test_starts_are_drawn_through_a_pipe(bsk, trained: Path, toy: Path, tmp_path
     [
         ("m.safetensors --start bakward", 2, "--start bakward: no such start; did you mean backward?"),
         ("m.safetensors --split tset", 2, "did you mean test?"),
-        ("m.safetensors --gamma -1", 2, "--gamma -1: must be at least 0"),
+        ("m.safetensors --gamma -1", 2, "--gamma -1: must be finite and at least 0"),
         ("m.safetensors --eps 2", 2, "--eps 2"),
         ("missing.safetensors", 3, "missing.safetensors: no such file"),
         ("", 2, "CKPT"),

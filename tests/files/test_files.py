@@ -1,5 +1,6 @@
 """Files are whole or absent, records are lines, a checkpoint is the same bytes for the same content."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from bsk.errors import InputError
-from bsk.files import checkpoints, records
+from bsk.files import atomic, checkpoints, records
 from bsk.files.atomic import replacing
 from bsk.files.headers import load_header
 
@@ -94,6 +95,32 @@ def test_a_full_disk_leaves_no_half_line_and_is_one_line(full_at, tmp_path: Path
     assert records.read(path) == [{"a": 1}, {"c": 3}]
 
 
+def test_a_file_is_synced_before_it_gets_its_name_and_the_name_after(tmp_path, monkeypatch) -> None:
+    done: list[str] = []
+    sync, replace = atomic.sync, os.replace
+    monkeypatch.setattr(atomic, "sync", lambda path: done.append(f"sync {path.suffix or path.name}") or sync(path))
+    monkeypatch.setattr(os, "replace", lambda a, b: done.append(f"{a.suffix} is {b.name}") or replace(a, b))
+    (tmp_path / "here").mkdir()
+    with atomic.replacing(tmp_path / "here" / "file") as temporary:
+        temporary.write_text("whole")
+    assert done == ["sync .tmp", ".tmp is file", "sync here"]
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOSPC])
+def test_a_read_only_disk_and_a_quota_are_one_line_with_the_next_step(code: int, tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("before")
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(InputError) as error, atomic.replacing(tmp_path / "file") as temporary:
+        temporary.write_text("after")
+    advice = "choose a folder you may write" if code in (errno.EROFS, errno.EACCES) else "free some space"
+    assert str(error.value).startswith(f"{tmp_path}/file: cannot write: {os.strerror(code)}; {advice}")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("file", "before")]
+
+
 def test_the_folders_of_a_new_file_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
@@ -123,6 +150,9 @@ def test_a_whole_line_that_is_no_record_is_named(line: bytes) -> None:
         (b'{"a": 1, "beta": 1e999}', "'beta': not a finite number"),
         (b'{"a": [1, [2, -1e999]]}', "'a': not a finite number"),
         (b'{"a: b": Infinity}', "'a: b': not a finite number"),
+        (b'{"a": [1%s]}' % (b"0" * 400), "'a': a number too large"),
+        (b'{"a": ["\\ud800"]}', "'a': half of a character"),
+        (b'{"\\uDFFF": 1}', r"'\udfff': half of a character"),
         (b'{"k": 1, "k": 1}', "'k' stands twice"),
         (b'{"a\\n": 1, "a\\n": 1}', r"'a\n' stands twice"),
     ],

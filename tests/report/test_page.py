@@ -1,5 +1,6 @@
 """The page: all that is there, self-contained, and safe to open."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 
 from bsk.errors import InputError
 from bsk.files import records
-from bsk.report.comparison import compare
-from bsk.report.page import page
+from bsk.report.comparison import COLUMNS, compare
+from bsk.report.page import KINDS, page
 from bsk.report.published import published
 from bsk.report.tables import render
 
@@ -123,3 +124,101 @@ def test_tables_of_one_title_are_told_apart_in_the_contents(folder: Path, tmp_pa
     text = page(folder)
     for name in ("table10-cifar10", "table10-cifar100"):
         assert re.search(rf'<a href="#{name}">Table 10, SCALE=small &lt;b&gt;: {name}</a>', text)
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"name": None}, "name: expected a value, found None"),
+        ({"name": 7}, "name: expected text, found 7"),
+        ({"seeds": [1]}, "seeds: expected a whole number, found list"),
+        ({"pareto": True}, "pareto: expected a whole number, found True"),
+        ({"eps": {}}, "eps: expected a number from 0 to 1e+15, found dict"),
+        ({"attack": []}, "attack: expected text, found list"),
+        ({"train_forward_passes": 10**16}, "train_forward_passes: expected a number from 0 to 1e+15, found 1000"),
+        ({"robust": 1.5}, "robust: expected a number from 0 to 1, found 1.5"),
+        ({"difference": "+0.1"}, "difference: expected a number from -1 to 1, found '+0.1'"),
+        ({"difference_seeds_low": -(10**16)}, "difference_seeds_low: expected a number from -1e+15 to 1e+15"),
+        ({"p_holm": 0.5, "detectable": None}, "detectable: expected a value, found None"),
+    ],
+)
+def test_a_wrong_column_is_one_line_with_file_and_line(folder: Path, changed, part: str) -> None:
+    table = folder / "table10" / "cifar10" / "table.jsonl"
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    table.write_text("".join(json.dumps(row) + "\n" for row in (rows[0], {**rows[1], **changed})))
+    with pytest.raises(InputError) as error:
+        page(folder)
+    message = str(error.value)
+    assert message.startswith(f"{table}:2: {part}") and "\n" not in message
+
+
+def test_a_row_without_a_name_is_refused_and_one_with_nothing_else_is_shown(folder: Path) -> None:
+    table = folder / "table10" / "cifar10" / "table.jsonl"
+    table.write_text("{}\n")
+    with pytest.raises(InputError, match=r"table\.jsonl:1: name: expected a value, found none"):
+        page(folder)
+    table.write_text('{"name": "an older one"}\n')
+    assert "<td>an older one</td>" in page(folder)
+
+
+def test_a_table_without_end_is_refused_before_it_takes_memory(folder: Path) -> None:
+    table = folder / "table10" / "cifar10" / "table.jsonl"
+    table.write_text('{"name": "a"}\n' * 1000)
+    assert page(folder).count("<td>a</td>") == 1000
+    table.write_text('{"name": "a"}\n' * 1001 + "no JSON\n")
+    with pytest.raises(InputError, match=r"table\.jsonl: has more than 1000 rows; give a table of bsk compare"):
+        page(folder)
+
+
+def test_every_column_has_its_kind() -> None:
+    assert set(KINDS) == set(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "value", ['"name": "a\\ud800"', '"name": "a", "title": "\\udfff"', f'"name": "a", "n": {10**400}']
+)
+def test_what_no_page_can_hold_is_one_line(folder: Path, value: str) -> None:
+    table = folder / "table10" / "cifar10" / "table.jsonl"
+    table.write_text(f"{{{value}}}\n")
+    with pytest.raises(InputError) as error:
+        page(folder)
+    assert str(error.value).startswith(f"{table}:1: ") and "\n" not in str(error.value)
+
+
+def test_a_name_of_a_folder_that_is_no_text_is_escaped(folder: Path) -> None:
+    (folder / "\udcff<").mkdir()  # the byte 255, which is no UTF-8
+    (folder / "\udcff<" / "picture.svg").write_text(SVG)
+    assert 'id="\\udcff&lt;"' in page(folder) and page(folder).encode()
+
+
+def test_a_picture_that_cannot_be_read_is_one_line(folder: Path) -> None:
+    (folder / "\N{SUPERSCRIPT TWO}" / "picture.svg").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"picture\.svg: cannot read: Is a directory"):
+        page(folder)
+
+
+def flags_of(text: str) -> list[str]:
+    """What the trainings of a page are told apart by."""
+    lines = text.partition('<section id="trainings">')[2].partition("</section>")[0].splitlines()
+    return [re.findall("<td>(.*?)</td>", line)[1] for line in lines if "<td>" in line]
+
+
+def test_flags_that_were_overridden_are_told_and_so_is_an_average(folder: Path, make_log) -> None:
+    def add(name: str, method: str, **flags: object) -> None:
+        start, *others = make_log(method, 1)
+        for record in ({**start, "flags": {**start["flags"], **flags}}, *others):
+            records.append(folder / "runs" / f"{name}.jsonl", record)
+        (folder / "runs" / f"{name}.train.json").touch()
+
+    assert flags_of(page(folder)) == ["", ""]  # two of bs
+    add("fast-at-1", "fast-at", start="uniform")
+    add("fast-at-2", "fast-at", start="uniform", ema=0)
+    assert flags_of(page(folder)) == [""] * 4  # other methods have other starts, and no average is as before the flag
+    add("fast-at-3", "fast-at", start="zero", ema=0.5)
+    add("fast-at-4", "fast-at", start="zero", select="test")
+    assert flags_of(page(folder))[2:] == [
+        "start=uniform",
+        "ema=0 start=uniform",
+        "ema=0.5 start=zero",
+        "select=test start=zero",
+    ]

@@ -67,6 +67,16 @@ def test_a_condition_that_cannot_mean_anything(text: str, said: str) -> None:
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_what_is_relative_to_the_first_row_stands_for_every_other_row() -> None:
+    rows = [row("bs", 0.5), row("at", 0.4, difference_low=-0.2, p=0.03), row("trades", 0.4, difference_low=0.1, p=0.2)]
+    assert failures(parse("difference_low > -1"), rows) == failures(parse("p + 0 < 0.5"), rows) == []
+    assert failures(parse("difference_low > 0"), rows) == ["--require 'difference_low > 0': at: -0.2 > 0 does not hold"]
+    rows[2]["difference_low"] = None  # not compared: of another eps
+    for alone in (rows, rows[:1]):
+        with pytest.raises(UsageError, match="has no number there"):
+            failures(parse("difference_low > -1"), alone)
+
+
 def test_rows_of_one_name_are_told_apart_by_their_attack() -> None:
     rows = [row("bs", 0.5), row("bs", 0.4, "autoattack")]
     assert failures(parse("bs@autoattack.robust < bs@pgd-20.robust"), rows) == []

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from bsk.files import checkpoints
 from torture.disks import disks
 from torture.kills import kills
-from torture.mutations import absurd_length, hostile_header, hostile_json, mutate, mutations, repeat_line
+from torture.mutations import absurd_length, hostile_header, hostile_json, mutate, mutations, readers, repeat_line
 from torture.subjects import COMMANDS, contents, differences, unreadable
 from torture.writers import writers
 
@@ -23,9 +23,11 @@ def test_killed_once_each_and_run_again(tmp_path: Path) -> None:
 
 def test_damaged_inputs_through_every_reader(tmp_path: Path) -> None:
     said: list[str] = []
-    assert mutations(tmp_path, 48, 3, said.append) == []
-    readers, hostile = said[:17], said[17:]
-    assert sum("exit 3" in line or "exit 2" in line for line in readers) >= 12
+    assert mutations(tmp_path, 63, 3, said.append) == []
+    ways = readers()
+    assert len(ways) == 21
+    damaged, hostile = said[: len(ways)], said[len(ways) :]
+    assert sum("exit 3" in line or "exit 2" in line for line in damaged) >= 14
     assert len(hostile) == 13 and all(line.endswith(": exit 3") for line in hostile)
 
 

@@ -14,7 +14,7 @@ from bsk.errors import DivergedError, InputError, StoppedError
 from bsk.files import checkpoints, records
 from bsk.files.checkpoints import STATE
 from bsk.files.headers import load_header
-from bsk.training import validation
+from bsk.training import loop, validation
 from bsk.training.loop import is_better
 from bsk.training.methods import METHODS
 from bsk.training.outputs import Outputs
@@ -254,6 +254,20 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(data: Dat
     assert (tmp_path / "m.last.safetensors").read_bytes() == good
 
 
+def test_a_long_epoch_is_saved_within_it(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three epochs of eight updates; with no time between saves, the state is saved after each, else once an epoch."""
+    steps: list[int] = []
+    save = Outputs.save_state
+    monkeypatch.setattr(Outputs, "save_state", lambda self, state: steps.append(state.step) or save(self, state))
+    trained(tmp_path / "often.safetensors", data, settings())
+    assert sorted(set(steps)) == [8, 16, 24]
+    steps.clear()
+    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
+    trained(tmp_path / "m.safetensors", data, settings())
+    assert sorted(set(steps)) == list(range(1, 25))
+    assert (tmp_path / "m.safetensors").read_bytes() and loop.SAVE_SECONDS == -1
+
+
 def test_a_state_that_does_not_fit_is_refused(data: DataFile, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     with pytest.raises(StoppedError):
@@ -266,6 +280,33 @@ def test_a_state_that_does_not_fit_is_refused(data: DataFile, tmp_path: Path) ->
     last.write_bytes(last.read_bytes()[:-5])
     with pytest.raises(InputError, match="not a whole safetensors file"):
         trained(out, data, settings())
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "said"),
+    [
+        ("bs", {"momentum.network.0.weight": torch.zeros(2, 2)}, "momentum.network.0.weight is of shape (2, 2)"),
+        ("bs", {"momentum.other": torch.zeros(1)}, "it has 'momentum.other'"),
+        ("bs", {"sums": torch.full((3,), torch.nan, dtype=torch.float64)}, "sums has a number that is not finite"),
+        ("bs", {"sums": torch.zeros(2, dtype=torch.float64)}, "sums is of shape (2,)"),
+        ("liet", {"memory.pattern": torch.zeros(2, 1, 8, 8)}, "memory.pattern is of shape (2, 1, 8, 8)"),
+        ("liet", {"memory.pattern": torch.full((3, 1, 8, 8), torch.inf)}, "memory.pattern has a number"),
+        ("liet", {"memory.other": torch.zeros(1)}, "it has 'memory.other'"),
+        ("free-at", {"memory.delta": torch.zeros(5, 1, 8, 4)}, "memory.delta is of shape (5, 1, 8, 4)"),
+        ("free-at", {"memory.delta": torch.zeros(())}, "memory.delta is of shape ()"),
+    ],
+)
+def test_tensors_of_a_state_that_would_fall_over_later_are_refused(method, change, said, data, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    with pytest.raises(StoppedError):
+        trained(out, data, settings(method), stopping=stop_after(2))
+    last = tmp_path / "m.last.safetensors"
+    tensors, header = checkpoints.load(last, "training-state")
+    assert set(change) <= set(tensors) or "other" in next(iter(change))
+    checkpoints.save(last, {**tensors, **change}, header)
+    with pytest.raises(InputError) as error:
+        trained(out, data, settings(method))
+    assert f"does not fit this training ({said}" in str(error.value)
 
 
 def test_selection_takes_the_best_epoch_under_pgd_and_never_sees_test(data: DataFile, tmp_path: Path) -> None:
