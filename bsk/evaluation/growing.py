@@ -98,11 +98,11 @@ def _lines(path: Path) -> list[records.Record]:
 def _block(record: dict[str, Any], n: int, stages: int) -> Block:
     rows = torch.tensor(record["rows"], dtype=torch.int64)
     seconds = record["seconds"]
-    if type(seconds) not in (int, float) or not 0 <= seconds < 1e15:
-        raise ValueError("seconds")
+    if type(seconds) not in (int, float) or not 0 <= seconds < 1e15 or type(record["stage"]) is not int:
+        raise ValueError("seconds or stage")
     distance = [float("inf") if each is None else float(each) for each in record["distance"]]
     block = Block(
-        stage=int(record["stage"]),
+        stage=record["stage"],
         rows=rows,
         fooled=torch.tensor(record["fooled"], dtype=torch.bool),
         distance=torch.tensor(distance),
@@ -114,4 +114,8 @@ def _block(record: dict[str, Any], n: int, stages: int) -> Block:
     inside = len(rows) > 0 and int(rows.min()) >= 0 and int(rows.max()) < n and 0 <= block.stage < stages
     if not inside or any(column.shape != rows.shape for column in columns):
         raise ValueError("rows")
+    if any(int(column.min()) < 0 or int(column.max()) > 1 << 40 for column in (block.forward, block.backward)):
+        raise ValueError("passes")
+    if not bool((block.distance >= 0).all()):
+        raise ValueError("distance")
     return block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from bsk.files.records import BEST_ON_TEST
@@ -203,7 +204,7 @@ def _add_ratios(rows: Sequence[Row], groups: Sequence[Group]) -> None:
         for row in rows:
             mine, first = cost(row), cost(rows[0])
             if isinstance(mine, (int, float)) and isinstance(first, (int, float)) and first > 0:
-                row[ratio] = mine / first
+                row[ratio] = mine / first if math.isfinite(mine / first) else None
     for row, group in zip(rows, groups, strict=True):
         devices = {each.run.device for each in [*_members(group), *_members(groups[0])]}
         if row["train_time_ratio"] is not None and len(devices) > 1:

@@ -121,7 +121,7 @@ def detectables(compared: Sequence[tuple[Group, Group]]) -> list[float | None]:
 
     Rows with the same first row and seeds say together how much seeds vary (`statistics.detectable`).
     """
-    alike: dict[tuple[Any, ...], dict[int, NDArray[np.int_]]] = {}
+    alike: dict[tuple[Any, ...], dict[int, NDArray[np.integer[Any]]]] = {}
     for place, (group, reference) in enumerate(compared):
         ours, theirs = _paired(group.robust, reference.robust)
         pairs = _differences(ours, theirs) if ours else None
@@ -144,10 +144,10 @@ def _paired(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[list
     return [ours[item.run.identity] for item in theirs], theirs
 
 
-def _differences(ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> NDArray[np.int_] | None:
+def _differences(ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> NDArray[np.integer[Any]] | None:
     """Return the (k, n) differences of the outcomes of k pairs of networks, None unless all are known."""
     x, reference = outcomes(ours), outcomes(theirs)
-    return None if x is None or reference is None else x.astype(np.int_) - reference.astype(np.int_)
+    return None if x is None or reference is None else x.astype(np.int8) - reference.astype(np.int8)
 
 
 def outcomes(evaluations: Sequence[Evaluation]) -> NDArray[np.bool_] | None:

@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 
 from bsk.errors import InputError
 from bsk.files.bits import decode_correct
-from bsk.report.fields import LONGEST_SPLIT, Located, check_schema, count, mapping, needed, number, text, whole, wrong
+from bsk.report.fields import (
+    LONGEST_SPLIT,
+    MOST_OUTCOMES,
+    Located,
+    check_schema,
+    count,
+    mapping,
+    needed,
+    number,
+    text,
+    whole,
+    wrong,
+)
 
 VALIDATION_ATTACK = "pgd-20 (val)"  # what a training selects by, weaker than what `evaluate` runs
 LOG_KINDS = ("start", "epoch", "end")
@@ -97,11 +109,16 @@ def collect(items: Iterable[Located]) -> Evidence:
     Raises:
         InputError: a field has a wrong type or range, or an epoch stands in no log.
     """
-    evaluations, log, ignored = [], [], 0
+    evaluations, log, ignored, outcomes = [], [], 0, 0
     for item in items:
         kind = item.record.get("kind")
         if kind == "evaluation":
             evaluations.append(evaluation(item))
+            outcomes += 0 if evaluations[-1].correct is None else len(evaluations[-1].correct)
+            if outcomes > MOST_OUTCOMES:
+                raise InputError(
+                    f"{item.where}: more than {MOST_OUTCOMES} outcomes in all; compare fewer records at once"
+                )
         elif kind in LOG_KINDS:
             log.append(item)
         elif kind != ALARM:

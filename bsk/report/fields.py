@@ -13,7 +13,8 @@ from bsk.report.words import printable
 
 T = TypeVar("T")
 LARGEST = 1e15  # of any number: whole numbers are exact in a float up to here
-LONGEST_SPLIT = 10**6  # examples; ten times the largest there is, since a bit becomes 40 bytes in a comparison
+LONGEST_SPLIT = 10**6  # examples; ten times the largest there is, since a bit becomes bytes in a comparison
+MOST_OUTCOMES = 2 * 10**7  # of all records together
 
 
 class Located(NamedTuple):

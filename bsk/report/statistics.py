@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +107,7 @@ def _of_half_width(p: float, half: float, confidence: float) -> Interval:
     return _score_interval(p, z * z * p * (1 - p) / half**2, z)
 
 
-def difference_interval(differences: NDArray[np.int_], confidence: float = 0.95) -> Interval:
+def difference_interval(differences: NDArray[np.integer[Any]], confidence: float = 0.95) -> Interval:
     """Return the interval of the mean of (k, n) paired differences in {-1, 0, 1}, within [-1, 1].
 
     Two images are added, one won and one lost by every seed, so that the interval has a width where no
@@ -121,11 +122,11 @@ def difference_interval(differences: NDArray[np.int_], confidence: float = 0.95)
     return max(-1.0, mean - half), min(1.0, mean + half)
 
 
-def _with_two(differences: NDArray[np.int_]) -> NDArray[np.int_]:
-    return np.concatenate([differences, np.tile([1, -1], (len(differences), 1))], axis=1)
+def _with_two(differences: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    return np.concatenate([differences, np.tile(np.array([1, -1], differences.dtype), (len(differences), 1))], axis=1)
 
 
-def seed_interval(differences: NDArray[np.int_], confidence: float = 0.95) -> Interval | None:
+def seed_interval(differences: NDArray[np.integer[Any]], confidence: float = 0.95) -> Interval | None:
     """Return `t_interval` of the k >= 2 seeds' mean differences, of (k, n) paired differences; None for one seed.
 
     It tells what new seeds would give on these very images.
@@ -135,7 +136,7 @@ def seed_interval(differences: NDArray[np.int_], confidence: float = 0.95) -> In
 
 
 def bootstrap_interval(
-    differences: NDArray[np.int_], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+    differences: NDArray[np.integer[Any]], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
     """Return the percentile interval of the mean of (k, n) paired differences over images drawn anew.
 
@@ -153,7 +154,9 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def detectable(comparisons: Sequence[NDArray[np.int_]], power: float = 0.8, confidence: float = 0.95) -> list[float]:
+def detectable(
+    comparisons: Sequence[NDArray[np.integer[Any]]], power: float = 0.8, confidence: float = 0.95
+) -> list[float]:
     """Return, for each of several methods less the same one, the true difference that is seen with this power.
 
     Each comparison has the (k, n) paired differences of the same k seeds and n images. A difference is seen where
@@ -182,7 +185,7 @@ def detectable(comparisons: Sequence[NDArray[np.int_]], power: float = 0.8, conf
     return found
 
 
-def _shared_seed_square(comparisons: Sequence[NDArray[np.int_]]) -> float:
+def _shared_seed_square(comparisons: Sequence[NDArray[np.integer[Any]]]) -> float:
     """Return S of the comparisons of m methods with the same one, over the same k seeds; 0 for one seed.
 
     It is twice the mean square of what method and seed leave of the m + 1 methods' accuracies, with m (k - 1) degrees
@@ -241,14 +244,13 @@ def mean_squares(x: NDArray[np.generic]) -> tuple[float, float, float]:
 
     With one seed: 0, the variance over the images (divisor n), 0.
     """
-    values = np.asarray(x, dtype=np.float64)
-    k, n = values.shape
+    k, n = x.shape
     if k == 1:
-        return 0.0, float(values.var()), 0.0
-    seeds, images = values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)
-    rest = values - seeds - images + values.mean()
-    square = float((rest**2).sum()) / ((k - 1) * (n - 1))
-    return n * float(seeds.var(ddof=1)), k * float(images.var(ddof=1)), square
+        return 0.0, float(x.var()), 0.0
+    seeds, images = x.mean(axis=1), x.mean(axis=0)
+    centred = images - x.mean()
+    square = sum(float(((row - seed - centred) ** 2).sum()) for row, seed in zip(x, seeds, strict=True))
+    return n * float(seeds.var(ddof=1)), k * float(images.var(ddof=1)), square / ((k - 1) * (n - 1))
 
 
 def _t_quantile(freedom: float, confidence: float) -> float:

@@ -358,7 +358,8 @@ GOOD = {"stage": 0, "rows": [0], "fooled": [0], "distance": [None], "forward": [
 @pytest.mark.parametrize(
     "wrong",
     [{"stage": 9}, {"rows": [90]}, {"rows": [-1]}, {"rows": [0, 1]}, {"rows": "0"}, {"forward": [1, 2]}, {"rows": []}]
-    + [{"seconds": each} for each in ("nan", "1", -5, 1e20, None)],
+    + [{"seconds": each} for each in ("nan", "1", -5, 1e20, None)]
+    + [{"stage": 0.5}, {"stage": True}, {"distance": [-1.0]}, {"forward": [-1]}, {"backward": [1 << 62]}],
 )
 def test_blocks_that_are_none_are_refused(tmp_path: Path, wrong: dict) -> None:
     growing = Growing(tmp_path / "r.jsonl", "k", [("natural", "a"), ("apgd-ce", "b"), ("apgd-t", "c")])

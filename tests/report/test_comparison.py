@@ -54,6 +54,11 @@ def test_three_seeds_of_two_methods_by_hand(results: Make, place: Make) -> None:
     assert bs["difference_boot_low"] <= 5 / 30 <= bs["difference_boot_high"] and bs["detectable"] > 0.1
 
 
+def test_a_ratio_beyond_numbers_is_none(make: Make, place: Make) -> None:
+    rows, _ = compare(place([make("fast-at", 1, train_seconds=1e-310), make("bs", 1, train_seconds=100.0)]))
+    assert rows[1]["train_time_ratio"] is None and render(rows, "jsonl").count("\n") == 2
+
+
 def test_times_of_different_devices_have_no_ratio(make: Make, place: Make) -> None:
     """The device of a training is its record's, else the evaluation's own; several in one row are different too."""
     gpu = {"train_device": "cuda X", "device": "cpu"}

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bsk.errors import InputError
+from bsk.report import evidence
 from bsk.report.comparison import compare
 from bsk.report.evidence import collect
 from bsk.report.fields import located, read
@@ -138,3 +139,12 @@ def test_hostile_values_give_rows_or_one_line(make: Make, make_log: Make, place:
     assert all("\n" not in notice for notice in notices)
     for format in FORMATS:
         assert render(rows, format).isprintable() or "\n" in render(rows, format)
+
+
+def test_more_outcomes_than_fit_into_memory_are_refused(make, place, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = place([make("bs", 1), make("bs", 2), make("bs", 3)])  # of 10 images each
+    monkeypatch.setattr(evidence, "MOST_OUTCOMES", 30)
+    assert len(evidence.collect(records).evaluations) == 3
+    monkeypatch.setattr(evidence, "MOST_OUTCOMES", 29)
+    with pytest.raises(InputError, match=r":3: more than 29 outcomes in all; compare fewer records at once"):
+        evidence.collect(records)
