@@ -5,7 +5,7 @@
 # A TABLE is rows, each a line of flags over the methods' own, and the seeds it is run with:
 #   $(call row,TABLE,SETTING,SEEDS,FLAGS)
 #   TABLE.evaluate   flags of every evaluation, if not the usual ones
-#   TABLE.unevaluated   if its networks are only looked at
+#   TABLE.unevaluated   if its networks are only looked at; TABLE.starts   by bsk starts, in which file
 #   TABLE.weights    which checkpoint of a run is evaluated, if not the run's best: .ema
 # $(call table,TABLE,FOLDER) then makes, for each of its settings, under FOLDER/SETTING/
 #   results.jsonl, table.txt .tsv .md .tex .jsonl, figure.png   by bsk compare with TABLE.title and TABLE.SETTING.compare
@@ -150,8 +150,9 @@ trainings = $(foreach s,$($(1).settings),$(addsuffix .train.json,$(call runs,$(1
 distinct = $(if $(1),$(firstword $(1)) $(call distinct,$(filter-out $(firstword $(1)),$(1))))
 jobs = $(call distinct,$(foreach e,$(1),$(foreach s,$($(e).settings),prepare-data:$($(s).data)) \
   $(addprefix train:,$(call trainings,$(e))) \
-  $(if $(call get,$(e).unevaluated),,$(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s)))))))
-job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate,$(1)),$($(2).checkpoint) )$($(2).flags))
+  $(if $(call get,$(e).unevaluated),,$(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s))))) \
+  $(addprefix starts:,$(call get,$(e).starts))))
+job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate starts,$(1)),$($(2).checkpoint) )$($(2).flags))
 
 known-table = $(if $(filter paper frontier budget collapse $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
 jobs-%: ## What TABLE consists of, as TSV: command, target, flags

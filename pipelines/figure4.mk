@@ -4,10 +4,12 @@ figure4.run := $(cifar10.folder)/bs_seed-$(firstword $(few))
 figure4.unevaluated := yes
 $(call row,figure4,cifar10,$(firstword $(few)),--method bs)
 
-$(figure4)/landings.jsonl: $(figure4.run).train.json
+figure4.starts := $(figure4)/landings.jsonl
+$(figure4.starts).checkpoint := $(figure4.run).safetensors
+$(figure4.starts).flags := --data $(cifar10.data) --start uniform,backward --limit 200
+$(figure4.starts): $(figure4.run).train.json $(call noted,$(figure4.starts))
 	mkdir -p $(@D)
-	$(LAUNCH) $(BSK) starts $(figure4.run).safetensors --data $(cifar10.data) --start uniform,backward --limit 200 \
-	  --device $(DEVICE) > $@.tmp && mv $@.tmp $@
+	$(LAUNCH) $(BSK) starts $($@.checkpoint) $($@.flags) --device $(DEVICE) --quiet > $@.tmp && mv $@.tmp $@
 
 $(figure4)/picture.png.flags := landings $(call title,figure4)
 $(figure4)/picture.png: $(figure4)/landings.jsonl $(call noted,$(figure4)/picture.png)

@@ -242,6 +242,15 @@ def one_of(flag: str, value: str, known: Iterable[str]) -> str:
     return value
 
 
+def starts_named(names: str) -> list[str]:
+    """Return the starts that a flag names, each once.
+
+    Raises:
+        UsageError: one of them is none; the message has the nearest one.
+    """
+    return [one_of("start", name, STARTS) for name in dict.fromkeys(names.split(","))]
+
+
 def above_zero(or_zero: bool = False, **values: float) -> None:
     """Raise a usage error for the first value that is below zero, infinite, or zero unless that is allowed."""
     for flag, value in values.items():

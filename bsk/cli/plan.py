@@ -12,7 +12,7 @@ import typer
 
 from bsk.cli import options as o
 from bsk.cli.console import emit, note
-from bsk.cli.prices import COLUMNS, Job, Prices
+from bsk.cli.prices import COLUMNS, JOBS, Job, Prices
 from bsk.errors import InputError, UsageError
 
 
@@ -71,7 +71,7 @@ def _jobs(lines: Iterable[str]) -> Iterator[Job]:
     seen = set()
     for line in lines:
         command, target, flags = [*line.rstrip("\n").split("\t"), "", ""][:3]
-        if command not in ("prepare-data", "train", "evaluate"):
+        if command not in JOBS:
             raise UsageError(f"plan: {command[:40]!r} is no job; expected what make jobs-table8 prints")
         if target not in seen:
             seen.add(target)

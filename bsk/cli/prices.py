@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bsk.training.costs import Passes, Times, Work
     from bsk.training.settings import Settings
 
+JOBS = ("prepare-data", "train", "evaluate", "starts")
 COLUMNS = ("job", "target", "done", "forward_passes", "backward_passes", "hours", "megabytes")
 
 
@@ -75,7 +76,7 @@ class Prices:
 
     def line(self, job: Job) -> dict[str, Any]:
         """Return the columns of a job."""
-        passes, seconds, size = self._train(job) if job.command == "train" else self._evaluate(job)
+        passes, seconds, size = self._train(job) if job.command == "train" else self._look(job)
         done = Path(job.target).exists()
         counts = round(passes.forward), round(passes.to_input + passes.full)
         hours = round((seconds + self.startup) / 3600, 5)
@@ -96,23 +97,30 @@ class Prices:
         left = 1.0 - _part_done(job, costs.updates)
         return costs.own.images * left, seconds * left, 3 * rates.megabytes
 
-    def _evaluate(self, job: Job) -> tuple[Passes, float, float]:
-        from bsk.attacks.registry import Flags, attack_named
-        from bsk.training.costs import Work, attack_work
-
-        if not job.flags["checkpoints"]:
+    def _look(self, job: Job) -> tuple[Passes, float, float]:
+        """Return what it costs to look at a network that was trained, in fp32."""
+        checkpoints = job.flags["checkpoints"] if job.command == "evaluate" else [job.flags["checkpoint"]]
+        if not checkpoints:
             raise UsageError(f"plan: {job.target}: evaluate without a checkpoint; name one that a job before it trains")
-        checkpoint = str(job.flags["checkpoints"][0])
+        checkpoint = str(checkpoints[0])
         if checkpoint not in self._trained:
             raise UsageError(f"plan: {job.target}: nothing before it trains {checkpoint}")
         settings, training = self._trained[checkpoint]
         data, _ = self._open(training.data)
         images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
-        flags = Flags(queries=job.flags["queries"], classes=len(data.classes))
-        work, batch = Work(), job.flags["batch_size"] or o.rows_of_a_call(self.device)
-        for name in job.flags["attack"].split(","):
-            work += attack_work(attack_named(name, settings.eps, flags), images, batch) * len(job.flags["checkpoints"])
+        batch = job.flags["batch_size"] or o.rows_of_a_call(self.device)
+        work = self._work(job, settings.eps, len(data.classes), images, batch) * len(checkpoints)
         return work.images, self._rates(settings, training, "fp32").seconds(work), 0.0
+
+    def _work(self, job: Job, eps: float, classes: int, images: int, batch: int) -> Work:
+        from bsk.attacks.registry import Flags, attack_named
+        from bsk.training.costs import Work, attack_work, landings_work
+
+        if job.command == "starts":
+            return landings_work(o.starts_named(job.flags["start"]), images, batch)
+        flags = Flags(queries=job.flags["queries"], classes=classes)
+        attacks = [attack_named(name, eps, flags) for name in job.flags["attack"].split(",")]
+        return sum((attack_work(attack, images, batch) for attack in attacks), Work())
 
     def _open(self, path: str) -> tuple[DataFile, tuple[int, ...]]:
         from bsk.data.sources import DATASETS, expected

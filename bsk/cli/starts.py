@@ -51,9 +51,8 @@ def starts(
     from bsk.evaluation.circumstances import Bench
     from bsk.evaluation.landings import landings
     from bsk.evaluation.subjects import load_subject
-    from bsk.perturb.later_starts import STARTS
 
-    names = [o.one_of("start", name, STARTS) for name in dict.fromkeys(start.split(","))]
+    names = o.starts_named(start)
     o.one_of("split", split, ["test", "val", "train"])
     where = o.chosen_device(device, threads)
     subject = load_subject(checkpoint, where)
@@ -61,7 +60,7 @@ def starts(
     radius = o.checked_eps(subject.header["eps"] if eps is None else eps)
     size = float(subject.header["flags"].get("gamma", 1.0)) if gamma is None else gamma
     o.above_zero(or_zero=True, gamma=size)
-    rows = batch_size or (128 if where.type == "cpu" else 512)
+    rows = batch_size or o.rows_of_a_call(where)
     bar = Bar(checkpoint.name)
     try:
         for record in landings(subject, names, Bench(opened, split, limit, radius, seed, rows, where), size, bar.show):

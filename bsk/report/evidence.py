@@ -163,6 +163,7 @@ def trainings(log: Iterable[Located]) -> list[Training]:
         InputError: a field has a wrong type, or an epoch or end belongs to no start.
     """
     found: list[Training] = []
+    logs: list[dict[int, Located]] = []
     running: dict[str, int] = {}
     for item in log:
         check_schema(item)
@@ -170,15 +171,17 @@ def trainings(log: Iterable[Located]) -> list[Training]:
         if item.record["kind"] == "start" or "flags" in item.record:
             new = _started(item)
             if current is not None and found[current].run.checkpoint == new.run.checkpoint:
-                found[current] = replace(new, epoch=found[current].epoch, log=found[current].log)
+                found[current] = replace(new, epoch=found[current].epoch, log=logs[current])
             else:
                 running[item.source] = current = len(found)
-                found.append(new)
+                logs.append({})
+                found.append(replace(new, log=logs[current]))
         if current is None:
             raise InputError(f"{item.where}: {item.record['kind']} record without its start; give the whole log")
         if item.record["kind"] == "epoch":
             epoch = needed(count(item, "epoch"), item, "epoch")
-            found[current] = replace(found[current], epoch=epoch, log={**found[current].log, epoch: item})
+            found[current] = replace(found[current], epoch=epoch)
+            logs[current][epoch] = item
         elif item.record["kind"] == "end":
             found[running.pop(item.source)] = _ended(found[current], item)
     return found

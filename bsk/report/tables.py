@@ -190,7 +190,7 @@ def _values(rows: Sequence[Row], column: str) -> list[Value]:
 
 def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     """Return a header and a line a row, without empty columns; those in `without` lose their interval."""
-    notes = _values(rows, "note")
+    notes = {note: f"[{number}]" for number, note in enumerate(_values(rows, "note"), 1)}
     columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
     columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
     columns["natural"] = _estimates(rows, "natural", without)
@@ -204,7 +204,7 @@ def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     columns["adbd"] = [_short(row["adbd"]) for row in rows]
     if _is_beside(rows):
         columns |= _paper_columns(rows)
-    columns[""] = [f"[{notes.index(row['note']) + 1}]" if row["note"] else "" for row in rows]
+    columns[""] = [notes[row["note"]] if row["note"] else "" for row in rows]
     kept = {title: cells for title, cells in columns.items() if any(cells) or title == "method"}
     return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -143,6 +143,12 @@ def attack_work(attack: Attack, images: int, batch: int) -> Work:
     for stage in attack.stages:
         total += _stage_work(stage, images, batch)
     return total
+
+
+def landings_work(starts: Sequence[str], images: int, batch: int) -> Work:
+    """Return the work of telling where starts land: clean and landed, and for backward its step between."""
+    passes = Passes(forward=2 * len(starts), to_input=starts.count("backward"))
+    return Work(passes * images, passes * -(-images // batch))
 
 
 def validation_work(attack: Attack, images: int) -> Work:

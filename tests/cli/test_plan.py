@@ -14,6 +14,7 @@ TRAIN = "train\tm.train.json\t--data {toy} --model cnn-4 --epochs 1 --out m.safe
         (TRAIN + "evaluate\tr.jsonl", "plan: r.jsonl: evaluate without a checkpoint"),
         (TRAIN + "evaluate\tr.jsonl\tother.safetensors", "plan: r.jsonl: nothing before it trains other.safetensors"),
         (TRAIN + "evaluate\tr.jsonl\tm.safetensors --attack pdg-5", "did you mean pgd-50x10?"),
+        (TRAIN + "starts\tl.jsonl\tm.safetensors --start backwards", "no such start; did you mean backward?"),
         ("train\tm\t--data {toy} --gama 1", "--gama"),
         ("train\tm\t--data {toy} --epochs many", "--epochs"),
         ("train\tm\t--data {toy} --eps 8/0", "8/0 is not a number"),

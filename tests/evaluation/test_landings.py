@@ -9,9 +9,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bsk.cli import options
-from bsk.evaluation.subjects import load_model
+from bsk.data.store import open_data
+from bsk.evaluation.circumstances import Bench
+from bsk.evaluation.landings import landings
+from bsk.evaluation.subjects import load_model, load_subject
 from bsk.perturb.draws import example_draws
 from bsk.perturb.later_starts import STARTS
+from bsk.perturb.passes import Passes, counting
+from bsk.training.costs import landings_work
 
 EPS = 0.1
 
@@ -63,6 +68,17 @@ def test_records_tell_where_each_start_lands(call, trained: Path, toy: Path) -> 
         torch.testing.assert_close(column(rows, "kl"), found, rtol=1e-4, atol=1e-7)
     before, after = softmax_kl(z + 2 * psi, z), softmax_kl(z + 2 * psi, landed)
     assert after.mean() < before.mean(), "the backward start goes towards its target"
+
+
+@pytest.mark.parametrize("names", [["uniform"], ["backward"], ["zero", "backward"]])
+def test_its_cost_is_known_beforehand(names: list[str], trained: Path, toy: Path, monkeypatch) -> None:
+    made, cpu = Passes(), torch.device("cpu")
+    monkeypatch.setattr("bsk.evaluation.landings.steady", lambda model: counting(model, made))
+    bench = Bench(open_data(toy), "test", 12, EPS, 0, 8, cpu)
+    assert len(list(landings(load_subject(trained, cpu), names, bench, 1.0, lambda *_: None))) == 12 * len(names)
+    work = landings_work(names, 12, batch=8)
+    assert (work.images.forward, work.images.to_input + work.images.full) == (made.forward, made.backward)
+    assert work.batches.forward == 2 * work.images.forward / 12
 
 
 def test_every_image_answers_for_itself(call, trained: Path, toy: Path) -> None:

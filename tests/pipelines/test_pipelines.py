@@ -96,7 +96,7 @@ def test_every_target_lists_its_jobs_at_every_scale(make, scale: str) -> None:
 def test_jobs_parse_as_their_commands_parse_them_and_no_training_is_run_twice(make, scale: str) -> None:
     lines = make("jobs-paper", f"SCALE={scale}").stdout.splitlines()
     commands = [parsed(line)[0] for line in lines]
-    assert {"prepare-data", "train", "evaluate"} == set(commands)
+    assert {"prepare-data", "train", "evaluate", "starts"} == set(commands)
     trainings = {line.split("\t")[1]: resolved(line) for line in lines if line.startswith("train\t")}
     distinct = {json.dumps(flags, sort_keys=True) for flags in trainings.values()}
     assert len(distinct) == len(trainings)
@@ -115,7 +115,7 @@ def test_the_jobs_of_a_target_are_those_that_it_runs(make) -> None:
     for name in (*EXPERIMENTS, "frontier", "budget", "collapse"):
         told = [line.split("\t")[0] for line in make(f"jobs-{name}", "SEEDS=1").stdout.splitlines()]
         listed = make("-n", name, "SEEDS=1").stdout
-        for command in ("train", "evaluate"):
+        for command in ("train", "evaluate", "starts"):
             assert told.count(command) == len(jobs(listed, command)), (name, command)
 
 
