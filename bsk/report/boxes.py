@@ -17,6 +17,7 @@ from bsk.report.groups import NATURAL, Group, latest, short_name
 from bsk.report.series import Series, confounded, numeric, series
 from bsk.report.statistics import mean_sd
 from bsk.report.tables import FACTS, shared, varying
+from bsk.report.words import counted
 
 PANEL_FACTS = ("dataset", "split", "n", "model", "selected", "eps", "attack")  # one picture each
 LEGEND = "box: quartiles, median; whiskers: least, greatest; dashed line and number: mean ± sd over seeds"
@@ -106,7 +107,7 @@ def _frame(axes: Any, groups: Sequence[Series[Evaluation]], by: str) -> None:
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     labels = [legible(group.label) for group in groups]
-    seeds = [f"{len(group.members)} seed{'s' if len(group.members) != 1 else ''}" for group in groups]
+    seeds = [counted(len(group.members), "seed") for group in groups]
     axes.set_xticks(range(len(groups)), [f"{label}\n{n}" for label, n in zip(labels, seeds, strict=True)])
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(groups) - 0.4)

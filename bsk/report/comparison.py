@@ -13,7 +13,7 @@ from bsk.report.groups import Group, completed, gather, interruption, latest, na
 from bsk.report.published import Table
 from bsk.report.significance import holm
 from bsk.report.statistics import accuracy_interval, mean_sd, rough_accuracy_interval, sd_interval
-from bsk.report.words import plain
+from bsk.report.words import counted, plain
 
 Value = str | int | float | None
 Row = dict[str, Value]
@@ -280,7 +280,7 @@ def _remarks(group: Group) -> list[str]:
     if group.robust and run.eps is not None and eps is not None and run.eps != eps:
         found.append(f"trained at eps {plain(run.eps)}")
     if group.robust and group.natural and len(group.natural) != len(group.robust):
-        found.append(f"natural over {len(group.natural)} seed(s)")
+        found.append(f"natural over {counted(len(group.natural), 'seed')}")
     return found
 
 

@@ -19,7 +19,7 @@ from bsk.report.statistics import (
     mean_sd,
     seed_interval,
 )
-from bsk.report.words import plain
+from bsk.report.words import counted, plain
 
 Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
 ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies: name, value, its wording
@@ -102,7 +102,7 @@ def difference(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[d
     if not ours:
         means = [mean_sd([item.accuracy for item in items])[0] for items in (row, base)]
         return {"difference": means[0] - means[1]}, ["no seed in common with the first row, so no paired test"]
-    doubt = [f"difference over {len(ours)} common seed(s)"] if len(ours) < max(len(row), len(base)) else []
+    doubt = [f"difference over {counted(len(ours), 'common seed')}"] if len(ours) < max(len(row), len(base)) else []
     mean = mean_sd([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])[0]
     pairs = _differences(ours, theirs)
     if pairs is None:

@@ -63,8 +63,10 @@ class Section:
 
     @property
     def title(self) -> str:
-        """Return the title that its rows carry, else the folder's name."""
-        return next((str(row["title"]) for row in self.rows if row.get("title")), self.name)
+        """Return the title that its rows carry, else what the paper calls it, else the folder's name."""
+        paper = re.match(r"(table|figure)([0-9]+)\b", self.name)
+        name = f"{paper[1].capitalize()} {paper[2]}" if paper else self.name
+        return next((str(row["title"]) for row in self.rows if row.get("title")), name)
 
 
 def page(folder: Path) -> str:

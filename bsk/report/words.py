@@ -52,6 +52,11 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def counted(n: int, thing: str) -> str:
+    """Return "1 seed", "3 seeds"."""
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
 def many(count: float) -> str:
     """Return 1_234_567 as "1.23M"."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

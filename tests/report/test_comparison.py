@@ -211,7 +211,7 @@ def test_seeds_that_only_one_row_has_are_left_out_of_the_difference(make: Make, 
     assert rows[1]["robust"] == pytest.approx(0.65) and rows[1]["difference"] == pytest.approx(
         (0.6 - 0.6 + 0.7 - 0.4) / 2
     )
-    assert rows[1]["note"] == "difference over 2 common seed(s)"
+    assert rows[1]["note"] == "difference over 2 common seeds"
     rows, _ = compare(place([make("fast-at", 1), make("fast-at", 2), make("bs", 3)]))
     assert rows[1]["difference"] == pytest.approx(0.7 - 0.55) and rows[1]["p"] is None
     assert rows[1]["note"] == "no seed in common with the first row, so no paired test"
@@ -228,7 +228,7 @@ def test_without_outcomes_there_is_no_paired_test(make: Make, place: Make) -> No
 
 def test_fewer_seeds_of_natural_than_of_robust_are_said(make: Make, place: Make) -> None:
     rows, _ = compare(place([make("bs", 1), make("bs", 2), make("bs", 1, "natural")]))
-    assert rows[0]["note"] == "natural over 1 seed(s)"
+    assert rows[0]["note"] == "natural over 1 seed"
 
 
 def of_kind(record: Any, selected: str) -> Any:

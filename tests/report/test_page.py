@@ -108,8 +108,11 @@ def test_sections_stand_as_in_the_paper_and_what_it_has_not_comes_last(folder: P
         place = folder / name
         place.mkdir(parents=True)
         (place / "picture.svg").write_text(SVG)
-    found = re.findall(r'<section id="([a-z]+[0-9]*)', page(folder))
+    text = page(folder)
+    found = re.findall(r'<section id="([a-z]+[0-9]*)', text)
     assert found[:6] == ["table2", "table10", "table11", "figure3", "section54", "budget"]
+    titles = re.findall(r"<h2>([^<]*) <small>", text)
+    assert (titles[0], *titles[2:]) == ("Table 2", "Table 11", "Figure 3", "section54", "budget-cifar10")
 
 
 def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
