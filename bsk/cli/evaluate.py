@@ -72,6 +72,7 @@ def evaluate(
         bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10 --eps 8/255 --attack screen
     """
     flags = locals()
+    o.load_torch()
     from bsk.data.processes import local_device, process_group
     from bsk.evaluation.run import evaluate as run
 
@@ -129,6 +130,7 @@ def attack(
         bsk attack runs/bs.safetensors --attack pgd-100 --out adversarial.safetensors --images sheet.png
     """
     flags = locals()
+    o.load_torch()
     from bsk.data.batches import WHOLE
     from bsk.evaluation.run import attacked
     from bsk.files.headers import check_replaceable

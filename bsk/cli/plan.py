@@ -34,6 +34,7 @@ def plan(
     jobs = list(_jobs(_lines(files)))
     if not jobs:
         raise UsageError("plan: no jobs; pipe in what make jobs-table8 prints")
+    o.load_torch()
     prices = Prices(o.chosen_device(device, None))
     missing = {name for job in jobs if (name := prices.assumed(job))}
     for name in sorted(missing):

@@ -178,7 +178,8 @@ def _startup(device: torch.device) -> float:
     """Return the seconds that a job takes beside its work: those of a process that imports what theirs will."""
     import bsk
 
-    words = f"import torch, bsk.cli.app, bsk.evaluation.run, bsk.training.run; torch.empty(1, device={str(device)!r})"
+    modules = "torch, bsk.cli.app, bsk.evaluation.run, bsk.training.run"
+    words = f"import bsk.cli.options as o; o.load_torch(); import {modules}; torch.empty(1, device={str(device)!r})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(bsk.__file__).parents[1]), *sys.path])}
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", words], env=environment, check=True, stdin=subprocess.DEVNULL)

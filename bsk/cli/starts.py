@@ -48,6 +48,7 @@ def starts(
     """
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes that torchrun starts, one tells it
+    o.load_torch()
     from bsk.evaluation.circumstances import Bench
     from bsk.evaluation.landings import landings
     from bsk.evaluation.subjects import load_subject

@@ -113,6 +113,7 @@ def train(
         bsk train --method fast-at --start backward --gamma 2 --out runs/mine.safetensors
     """
     flags = locals()
+    o.load_torch()
     from bsk.cli.progress import TrainingProgress
     from bsk.data.processes import local_device, process_group
     from bsk.training.run import run

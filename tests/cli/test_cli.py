@@ -252,3 +252,36 @@ def test_progress_is_drawn_on_a_terminal_only(toy: Path, tmp_path: Path) -> None
 def test_python_m_bsk_version_and_bare_call(bsk) -> None:
     assert bsk("--version").stdout == "bsk 0.1.0\n"
     assert "Usage" in bsk("--help").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--data", "none.safetensors"],
+        ["attack", "none.safetensors", "--out", "a.safetensors"],
+        ["evaluate", "none.safetensors"],
+        ["starts", "none.safetensors"],
+        ["plan", "jobs.tsv"],
+    ],
+)
+def test_torch_is_loaded_while_the_garbage_collector_rests(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "jobs.tsv").write_text("evaluate\tr.jsonl\tnone.safetensors\n")
+    code = f"""
+import gc, sys
+from bsk.cli.app import main
+
+class Watch:
+    def find_spec(name, path, target=None):
+        if name == "torch":
+            print("torch loads, collector on:", gc.isenabled(), file=sys.stderr)
+
+sys.meta_path.insert(0, Watch)
+sys.argv = ["bsk", *{words!r}]
+try:
+    main()
+finally:
+    print("then on:", gc.isenabled(), gc.get_freeze_count() > 100_000, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    lines = done.stderr.splitlines()
+    assert lines[0] == "torch loads, collector on: False" and lines[-1] == "then on: True True", done.stderr
