@@ -67,11 +67,11 @@ def jsonl(rows: Sequence[Row]) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Return an aligned table for a terminal; where it is too wide, some of it gives way.
 
-    First the intervals of `natural`, then the passes, then those of `difference` and with them its p, which says too
-    little without.
+    First the intervals of `natural`, then the time of training (passes say the cost on any machine), then the
+    intervals of `difference` and with them its p, which says too little without.
     """
     most = WIDTH_BESIDE if _is_beside(rows) else WIDTH
-    for without in ((), ("natural",), ("natural", "passes"), ("natural", "passes", "difference")):
+    for without in ((), ("natural",), ("natural", "training"), ("natural", "training", "difference")):
         header, *lines = cells = grid(rows, without)
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         if sum(widths) + 2 * len(widths) - 2 <= most:
@@ -189,7 +189,7 @@ def _values(rows: Sequence[Row], column: str) -> list[Value]:
 
 
 def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
-    """Return a header and a line a row, without empty columns; those in `without` lose their interval."""
+    """Return a header and a line a row, without empty columns; those in `without` lose their interval, or go."""
     notes = {note: f"[{number}]" for number, note in enumerate(_values(rows, "note"), 1)}
     columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
     columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
@@ -198,9 +198,10 @@ def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     columns["sd"] = [estimate(_float(row["robust_sd"])) for row in rows]
     columns["difference"] = _estimates(rows, "difference", without, sign="+")
     columns["p"] = ["" if "difference" in without else probability(_float(row["p_holm"])) for row in rows]
-    columns["passes"] = ["" if "passes" in without or _is_beside(rows) else _passes(row) for row in rows]
+    columns["passes"] = ["" if _is_beside(rows) else _passes(row) for row in rows]
     columns["pareto"] = ["*" if row["pareto"] else "" for row in rows]
-    columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
+    if _is_beside(rows) or "training" not in without:
+        columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
     columns["adbd"] = [_short(row["adbd"]) for row in rows]
     if _is_beside(rows):
         columns |= _paper_columns(rows)

@@ -161,12 +161,22 @@ def test_intervals_give_way_to_the_width_of_a_terminal() -> None:
     assert "-6.2" in lines[6] and "[-10.0, +2.5]" not in lines[6] and "<0.0001" not in lines[6]  # no p on its own
 
 
+def test_the_time_of_training_gives_way_before_the_passes() -> None:
+    wide = {**BS, "name": "a-method-of-24-characters"}
+    lines = render([FAST_AT, wide], "table").splitlines()
+    assert max(map(len, lines)) <= 100 and "passes" in lines[4] and "training" not in lines[4]
+    assert "168k" in lines[5] and "[-10.0, +2.5]" in lines[6]
+    beside = render([{**FAST_AT, "paper_robust": 45.1}, {**wide, "name": "long" * 30}], "table").splitlines()
+    assert any("training" in line and "paper robust" in line for line in beside), "minutes are what it is beside"
+
+
 def test_several_comparisons_are_adjusted_and_the_best_for_their_cost_have_a_star() -> None:
     rows = [{**FAST_AT, "pareto": 1}, {**BS, "pareto": 0}, {**BS, "name": "trades", "p_holm": 0.5, "detectable": 0.081}]
     text = " ".join(render(rows, "table").split("\n"))
     assert "Holm's for 2 comparisons; a true difference of 8.1 would be" in text
     assert "* no other row beats it in both robust accuracy and" in text
-    stars = [line.split()[0] for line in render(rows, "table").splitlines() if "  *  " in line]
+    words = [line.split() or [""] for line in render(rows, "table").splitlines()]
+    stars = [line[0] for line in words if line[0] in ("fast-at", "bs", "trades") and "*" in line]
     assert stars == ["fast-at"]
 
 
