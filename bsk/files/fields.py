@@ -77,7 +77,7 @@ _PROGRESS: Mapping[str, Any] = {
     **dict.fromkeys(("best", "last", "best_average", "last_average"), _SCORED),
     "rescue": {"accuracy": ACCURACY, "active": FLAG},
     "rescued_updates": COUNT,
-    "collapses": {"now": FLAG, "count": COUNT, "rescued_until": COUNT},
+    "collapses": {"now": FLAG, "count": COUNT, "rescued_until": COUNT, "best": ACCURACY},
     "seen": {"step": COUNT},
     "scaler": {},
     "averaged": COUNT,

@@ -150,7 +150,8 @@ def _look_for_collapse(training: Training, state: State, epoch: int, watcher: Wa
     if fresh and settings.on_collapse == "stop":
         _save(training, state)  # as it was before this look: whoever goes on looks again, and acts by a flag of then
     state.seen, state.collapses.now = {"step": state.step, **asdict(seen)}, seen.collapsed
-    if not seen.collapsed and settings.on_collapse != "warn":  # after `stop` it may go on with `rollback`
+    state.collapses.best = max(state.collapses.best, seen.pgd)
+    if not seen.fallen and settings.on_collapse != "warn":  # after `stop` it may go on with `rollback`
         state.healthy = {name: tensor.clone() for name, tensor in learned(state).items()}
     if not fresh:
         return

@@ -1,7 +1,8 @@
 """Catastrophic overfitting seen as it happens: FGSM against PGD on val images, and how straight the loss is there.
 
 A network that has overfitted to one step stands against FGSM and falls to PGD, because its loss is no longer nearly
-linear within the ball: the gradient at x and at x plus noise point in different directions.
+linear within the ball: the gradient at x and at x plus noise point in different directions. Some fall so far that they
+stand against nothing any more: these are told by what they had withstood before.
 
 Source: Wong et al. (2020), section 5.4, the sign; Andriushchenko & Flammarion (2020), section 3.3, the cosine.
 """
@@ -31,8 +32,8 @@ from bsk.training.validation import NO_DRAWS
 IMAGES = 32  # of a look
 SURE = 128  # of the second look that an alarm needs
 COST = 0.01  # of the passes of the updates
-STANDS, FEWEST = 1.5, 0.05  # against FGSM, in chances, and at least: below it there is nothing to collapse
-RATIO = 3.0  # FGSM accuracy is that many times PGD's, where it has collapsed; all of these are our choice
+STANDS, FEWEST = 1.5, 0.05  # accuracy in chances, and at least: below it there is nothing to collapse
+RATIO = 3.0  # accuracy under FGSM, or PGD's before, is that many times PGD's, where it has collapsed; all our choice
 BENT = 0.5  # the cosine is below: young networks at a large radius fall to PGD too, but their loss is straight
 PASSES = Passes(forward=2 + 11 + 2, to_input=1 + 10 + 2)  # of an image: FGSM, PGD-10, two gradients
 _WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
@@ -42,7 +43,8 @@ _WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
 class Look:
     """Accuracy under FGSM and PGD-10, and the mean cosine of the gradients at x and x + U(-eps, eps), on n images.
 
-    With 10 classes a network stands against FGSM from 15 % on: at 16/255 on CIFAR-10 a sound one has 20.
+    `best` is the best accuracy under PGD-10 of the looks before. With 10 classes a network stands from 15 % on: at
+    16/255 on CIFAR-10 a sound one has 20.
     """
 
     fgsm: float
@@ -50,11 +52,17 @@ class Look:
     cosine: float
     n: int
     classes: int = 10
+    best: float = 0.0
+
+    @property
+    def fallen(self) -> bool:
+        """Say if it does not stand against PGD, as it does against FGSM or did before, and its loss is bent."""
+        return self.pgd * RATIO <= max(self.fgsm, self.best) and self.cosine < BENT
 
     @property
     def collapsed(self) -> bool:
-        """Say if it stands against FGSM and not against PGD, because its loss is bent."""
-        return self.fgsm >= max(STANDS / self.classes, FEWEST) and self.pgd * RATIO <= self.fgsm and self.cosine < BENT
+        """Say if it has fallen from where it stood."""
+        return self.fallen and max(self.fgsm, self.best) >= max(STANDS / self.classes, FEWEST)
 
 
 def every(settings: Settings) -> int:
@@ -90,7 +98,7 @@ def _look(state: State, settings: Settings, val: Split, share: Share, images: in
             cosine = _cosines(state, settings, x, y, val.index[rows].tolist()).sum()
         sums += torch.stack([torch.tensor(len(y)), *(each.cpu() for each in (*stood, cosine))]).double()
     n, fgsm, pgd, cosine = sum_over_processes(sums.to(state.sums), share).tolist()
-    return Look(fgsm / n, pgd / n, cosine / n, round(n), int(val.labels.max()) + 1)
+    return Look(fgsm / n, pgd / n, cosine / n, round(n), int(val.labels.max()) + 1, state.collapses.best)
 
 
 def _cosines(state: State, settings: Settings, x: Tensor, y: Tensor, index: list[int]) -> Tensor:

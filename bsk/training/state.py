@@ -55,11 +55,19 @@ class Rescue:
 
 @dataclass
 class Collapses:
-    """What the monitor has seen: if the last look was a collapse, how many began, until which update PGD rescues."""
+    """What the monitor has seen.
+
+    Attributes:
+        now: the last look was a collapse.
+        count: so many began.
+        rescued_until: the update until which PGD rescues.
+        best: accuracy under PGD-10 in the best look.
+    """
 
     now: bool = False
     count: int = 0
     rescued_until: int = 0
+    best: float = 0.0
 
 
 @dataclass
@@ -73,7 +81,7 @@ class State:
         seconds, validation_seconds: spent so far.
         epoch_seconds: of training within the epoch so far.
         seen: the epoch's last look of the monitor.
-        healthy: what `learned` was at the last look that saw no collapse, to go back to.
+        healthy: what `learned` was at the last look that saw nothing fallen, to go back to.
     """
 
     model: Normalised

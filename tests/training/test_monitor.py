@@ -43,6 +43,51 @@ def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed()
     assert not Look(0.41, 0.12, 0.66, 128).collapsed, "young, at a large radius: the loss is straight"
 
 
+@pytest.mark.parametrize(
+    ("fgsm", "pgd", "cosine", "best", "fallen"),  # looks at Fast AT on CIFAR-10, 16/255, 40 epochs, seeds 1 and 3
+    [
+        (0.28125, 0.125, 0.57, 0.21875, False),
+        (0.09375, 0.0, 0.05, 0.21875, True),  # it stands against FGSM no longer: natural accuracy was 10 %
+        (0.0, 0.0, 0.06, 0.21875, True),
+        (0.09375, 0.0625, 0.12, 0.21875, True),
+        (0.15625, 0.15625, 0.95, 0.25, False),
+        (0.09375, 0.0625, 0.95, 0.25, False),
+    ],
+)
+def test_a_network_that_stands_no_longer_at_all_has_collapsed_too(
+    fgsm: float, pgd: float, cosine: float, best: float, fallen: bool
+) -> None:
+    seen = Look(fgsm, pgd, cosine, 32, 10, best)
+    assert seen.fallen == fallen == seen.collapsed
+
+
+def test_what_never_stood_has_not_collapsed_but_is_nothing_to_go_back_to() -> None:
+    seen = Look(0.0, 0.0, 0.17, 32, 10, 0.0625)
+    assert seen.fallen and not seen.collapsed
+    assert not Look(0.1, 0.1, 0.95, 32).fallen, "young: the loss is straight"
+
+
+def test_a_look_knows_the_best_before_it_and_a_resume_keeps_that(
+    data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {4: 0.2, 8: 0.6, 12: 0.3, 16: 0.4, 20: 0.0, 24: 0.0}
+    told = {}
+
+    def seen(state, *_):  # type: ignore[no-untyped-def]
+        told[state.step] = state.collapses.best
+        return Look(0.0, found[state.step], 0.1, 128, 10, state.collapses.best)
+
+    monkeypatch.setattr(monitor, "every", lambda settings: 4)
+    monkeypatch.setattr(monitor, "look", seen)
+    with pytest.raises(StoppedError):
+        trained(tmp_path / "m.safetensors", data, settings("fast-at"), stopping=stop_after(13))
+    trained(tmp_path / "m.safetensors", data, settings("fast-at"))
+    assert told == {4: 0.0, 8: 0.2, 12: 0.6, 16: 0.6, 20: 0.6, 24: 0.6}
+    assert [(record["step"], record["fgsm"], record["best"]) for record in alarms(tmp_path / "m.jsonl")] == [
+        (20, 0, 0.6)
+    ]
+
+
 def test_a_look_is_the_accuracies_and_the_cosine_by_their_definitions(data: DataFile) -> None:
     torch.manual_seed(0)
     s = settings("fast-at")
@@ -191,6 +236,23 @@ def test_the_last_weights_are_looked_at_too(data: DataFile, tmp_path: Path, monk
         trained(tmp_path / "m.safetensors", data, settings("fast-at"), stopping=stop_after(24 + 3))
     trained(tmp_path / "m.safetensors", data, settings("fast-at"))
     assert [(record["step"], record["epoch"]) for record in alarms(tmp_path / "m.jsonl")] == [(24, 3)]
+
+
+def test_rollback_does_not_go_back_to_what_had_fallen(
+    data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = {4: Look(0.1, 0.1, 0.9, 128), 8: Look(0.1, 0.0, 0.1, 128), 12: Look(0.9, 0.1, 0.1, 128)}
+    monkeypatch.setattr(monitor, "every", lambda settings: 4)
+    monkeypatch.setattr(monitor, "look", lambda state, *_: looks.get(state.step, Look(0.6, 0.6, 0.9, 128)))
+    kept, put_back = {}, loop.put_back
+    monkeypatch.setattr(loop, "put_back", lambda state, tensors: (kept.update(tensors), put_back(state, tensors)))
+    s = settings("fast-at", on_collapse="rollback")
+    trained(tmp_path / "m.safetensors", data, s)
+    monkeypatch.setattr(loop, "put_back", put_back)
+    with pytest.raises(StoppedError):
+        trained(tmp_path / "four.safetensors", data, s, stopping=stop_after(4))
+    four, _ = checkpoints.load(tmp_path / "four.last.safetensors", "training-state")
+    assert kept and all(torch.equal(four[name], kept[name]) for name in kept)
 
 
 @pytest.mark.parametrize("updates", [9, 13, 15])
