@@ -29,12 +29,26 @@ def hostile_inputs(whole: Path) -> list[Hostile]:
         "a header of empty lists": lambda head: '{"x": [' + "[]," * 1_000_000 + "[]], " + head[1:],
         "a long header of empty lists": lambda head: '{"x": [' + "[]," * 5_000_000 + "[]], " + head[1:],
     }
+    log = (whole / "m.jsonl").read_bytes()
+    values: dict[str, object] = {"accuracy": None, "eps": "x", "doubts": 3, "seconds": []}
+    alarm = b'{"kind": "alarm", "epoch": 1, "step": []}\n'
     return [
         *(("a checkpoint", what, _headed(checkpoint, change)) for what, change in heads.items()),
         *(("foreign weights", what, content) for what, content in _weights().items()),
         *(("a zip of pictures", what, content) for what, content in _pictures().items()),
         ("evaluation records", "infinity", json.dumps(record).replace("{", '{"x": 1e999, ', 1).encode() + b"\n"),
         ("evaluation records", "many examples", _many_examples(record, 20_000_000)),
+        ("a training log, to go on", "no epoch", log.replace(b'"epoch": 2', b'"epoch": null')),
+        ("a training log, to go on", "an epoch that is text", log.replace(b'"epoch": 2', b'"epoch": "x"')),
+        ("a training log, to go on", "an alarm of no update", log.replace(b"\n", b"\n" + alarm, 1)),
+        *(
+            (
+                "a complete evaluation, to go on",
+                f"{name} that is none",
+                json.dumps({**record, name: value}).encode() + b"\n",
+            )
+            for name, value in values.items()
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of writing, and the command again: nothing unreadable, in the end nothing different."""
+"""kill -9 at random moments of writing, and the command again: nothing unreadable or lost, in the end the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from torture.subjects import Command, contents, differences, fresh, left_alone, unreadable
+from torture.subjects import Command, contents, differences, epochs_behind, fresh, left_alone, saved, unreadable
 
 Say = Callable[[str], None]
 
@@ -36,6 +36,7 @@ def _kill(
     killed = restarts = 0
     place = fresh(folder / command.name, command, folder)
     while killed < each:
+        before = saved(place)
         process = command.writing(place)
         try:
             process.communicate(timeout=moments.uniform(0.0, seconds))
@@ -43,12 +44,24 @@ def _kill(
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             killed += 1
-            wrong += [f"{command.name}, kill {killed}: {line}" for line in unreadable(place)]
+            wrong += [f"{command.name}, kill {killed}: {line}" for line in _lost(place, before)]
             continue
         wrong += _compare(command, process.returncode, place, expected)
         place, restarts = fresh(place, command, folder), restarts + 1
     code, _ = command.run(place)
     return wrong + _compare(command, code, place, expected), killed, restarts
+
+
+def _lost(place: Path, before: int) -> list[str]:
+    """Say what a kill has lost: a file, work that was saved before, or more than the epoch under way."""
+    wrong = unreadable(place)
+    if wrong:
+        return wrong
+    if saved(place) < before:
+        wrong.append(f"{before} updates or lines were saved, now {saved(place)}")
+    if epochs_behind(place) > 1:
+        wrong.append(f"{epochs_behind(place)} logged epochs would be run again")
+    return wrong
 
 
 def _compare(command: Command, code: int, place: Path, expected: dict[str, object]) -> list[str]:

@@ -63,21 +63,24 @@ def readers() -> list[Reader]:
     natural = ["evaluate", model, *data, "--attack", "natural", "--no-checks", "--threads", "1", "--limit"]
     evaluate, blocks = [*natural, "8"], [*natural, "48", "--out", "r.jsonl"]  # 48 are in the blocks of `subjects`
     train, page = COMMANDS[1].words, ["report", ".", "--out", "p.html"]
+    averages = ["m.ema.safetensors", "m.ema-last.safetensors"]
+    training = ["data.safetensors", model, "m.last.safetensors", *averages, "m.jsonl"]
     archives = ("cifar10-python.tar.gz", "cifar10-binary.tar", "cifar100-python.zip", "tiny.zip")
     found = [
         Reader("prepared data", "data.safetensors", evaluate, [model]),
         Reader("prepared data, to train", "data.safetensors", [*train, "--epochs", "1"], []),
         Reader("a checkpoint", model, evaluate, ["data.safetensors"]),
-        Reader(
-            "a training state",
-            "m.last.safetensors",
-            [*train, "--epochs", "6", "--ema", "0.9"],
-            ["data.safetensors", model, "m.ema.safetensors", "m.ema-last.safetensors", "m.jsonl"],
-        ),
+        Reader("a training state", "m.last.safetensors", train, training),
+        Reader("a training log, to go on", "m.jsonl", train, training),
+        Reader("a selected model, to go on", model, train, training),
+        Reader("an average, to go on", "m.ema.safetensors", train, training),
         Reader("a training log", "m.jsonl", ["plot", "curves", "m.jsonl", "--out", "p.svg"]),
         Reader("a training log, for a page", "m.jsonl", page, ["m.last.safetensors"]),
         Reader("evaluation records", "r.jsonl", ["compare", "r.jsonl", "--format", "table"]),
         Reader("evaluation records, to go on", "r.jsonl", [*evaluate, "--out", "r.jsonl"], ["data.safetensors", model]),
+        Reader(
+            "a complete evaluation, to go on", "r.jsonl", COMMANDS[3].words, ["data.safetensors", model, "r.examples"]
+        ),
         Reader("evaluation records, for boxes", "r.jsonl", ["plot", "boxes", "r.jsonl", "--out", "p.svg"]),
         Reader("blocks of an evaluation", "r.examples/natural-*.jsonl", blocks, ["data.safetensors", model]),
         Reader("a table, for a page", "table.jsonl", page),

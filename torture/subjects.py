@@ -141,6 +141,24 @@ def unreadable(folder: Path) -> list[str]:
     return found
 
 
+def saved(folder: Path) -> int:
+    """Return how much of its work a command will not do again: updates of a training, lines of an evaluation."""
+    state = folder / "m.last.safetensors"
+    if state.exists():
+        return int(load_header(state, (STATE,))["progress"]["step"])
+    return sum(path.read_bytes().count(b"\n") for path in folder.rglob("*.jsonl"))
+
+
+def epochs_behind(folder: Path) -> int:
+    """Return how many of the epochs that a training has logged it would run again."""
+    log, state = folder / "m.jsonl", folder / "m.last.safetensors"
+    if not log.exists():
+        return 0
+    logged: int = sum(record.get("kind") == "epoch" for record in records.read(log))
+    kept = load_header(state, (STATE,)).get("epoch") if state.exists() else 0
+    return logged - (kept if isinstance(kept, int) else 0)
+
+
 def contents(folder: Path) -> dict[str, Any]:
     """Return the bytes of the files of a folder, or of those that have seconds in them all else that they say."""
     found: dict[str, Any] = {}

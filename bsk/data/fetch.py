@@ -160,13 +160,19 @@ def _ask(attempt: _Attempt, have: int) -> bool:
 def _request(attempt: _Attempt, have: int) -> urllib.request.Request:
     """Ask for the rest where it is known to belong to what is there: by its validator, or its MD5 at the end."""
     headers = {"User-Agent": f"bsk/{VERSION}", "Accept-Encoding": "identity"}
-    validator = attempt.tag.read_text() if attempt.tag.exists() else ""
+    validator = _validator(attempt.tag)
     strong = validator and not validator.startswith("W/")
     if have and (strong or attempt.md5):
         headers["Range"] = f"bytes={have}-"
     if have and strong:
         headers["If-Range"] = validator
     return urllib.request.Request(attempt.url, headers=headers)
+
+
+def _validator(tag: Path) -> str:
+    """Return what the server called the part file, nothing where that can be no header's value."""
+    text = tag.read_text("ascii", errors="replace") if tag.exists() else ""
+    return text if text.isascii() and text.isprintable() else ""
 
 
 def _sizes(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:

@@ -15,6 +15,8 @@ from bsk.errors import InputError
 from bsk.evaluation.ledger import Block
 from bsk.files import checkpoints, records
 from bsk.files.atomic import exclusive, naming_the_file
+from bsk.report import fields
+from bsk.report.evidence import evaluation
 
 KIND = "examples"
 
@@ -50,11 +52,18 @@ class Growing:
         return exclusive(self.examples.with_name(f".{self.key}.lock"))
 
     def finished(self) -> dict[str, Any] | None:
-        """Return the record of this evaluation, if it is complete."""
+        """Return the record of this evaluation, if it is complete.
+
+        Raises:
+            InputError: the file cannot be read, or a field of the record is not what it should be.
+        """
         if not self.out.exists():
             return None
-        mine = (each for each in records.read(self.out) if each.get("key") == self.key)
-        return next((each for each in mine if each.get("kind") == "evaluation"), None)
+        for item in fields.read(self.out):
+            if item.record.get("key") == self.key and item.record.get("kind") == "evaluation":
+                _check(item)
+                return item.record
+        return None
 
     def blocks(self, n: int) -> list[Block]:
         """Return the blocks that are there already, of examples 0 to n - 1, stage by stage.
@@ -89,6 +98,16 @@ class Growing:
         """Remove the blocks that no evaluation takes up once the record is there, as one killed before may leave."""
         with naming_the_file(self._whole):
             self._whole.unlink(missing_ok=True)
+
+
+def _check(item: fields.Located) -> None:
+    """Check what `compare` will read of a record, and what a person is told of it."""
+    evaluation(item)
+    for name in ("eps", "low", "high", "seconds", *({"adbd"} & item.record.keys())):
+        fields.needed(fields.number(item, name), item, name)
+    doubts = item.record.get("doubts")
+    if not isinstance(doubts, list) or not all(isinstance(doubt, str) for doubt in doubts):
+        raise fields.wrong(item, "doubts", "a list of text")
 
 
 def _lines(path: Path) -> list[records.Record]:

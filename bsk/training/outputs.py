@@ -18,6 +18,7 @@ from bsk.files.atomic import appending, naming_the_file, still_named
 from bsk.files.checkpoints import MODEL
 from bsk.files.headers import load_header
 from bsk.files.records import BEST_ON_TEST, LATER_FLAGS
+from bsk.report import fields
 from bsk.training import state as states
 from bsk.training.state import Scored, State
 
@@ -114,7 +115,7 @@ class Outputs:
         length = 0
         for line in BytesIO(log.read() if epochs >= 0 else b""):  # the log itself has no buffer
             record = next(records.parse([line], str(log_path(self.checkpoint))), {})
-            told = record.get("kind") == "alarm" and record.get("step", 0) <= looked
+            told = record.get("kind") == "alarm" and record["step"] <= looked
             ahead = record.get("epoch", 0) > epochs and not told
             headless = not length and record.get("kind") != "start"
             if record.get("kind") == "end" or ahead or headless or not line.endswith(b"\n"):
@@ -210,12 +211,19 @@ def _check_own(log: Path) -> None:
     """Refuse a log with records that no training wrote: cutting it would destroy them, and no flag makes that right.
 
     Raises:
-        InputError: it has some, or is no JSONL.
+        InputError: it has some, or is no JSONL, or has no number where it says of which epoch or update a record is.
     """
-    for record in records.read(log):
-        kind = record.get("kind")
+    for item in fields.read(log):
+        kind = item.record.get("kind")
         if kind not in LOG_KINDS:
-            raise InputError(f"{log}: has records of kind {kind}, so it is no training's log; choose another --out")
+            raise InputError(
+                f"{log}: has records of kind {kind!s:.40}, so it is no training's log; choose another --out"
+            )
+        epoch, step = fields.count(item, "epoch"), fields.count(item, "step")
+        if kind in ("epoch", "alarm"):
+            fields.needed(epoch, item, "epoch")
+        if kind == "alarm":
+            fields.needed(step, item, "step")
 
 
 MAY_CHANGE = {"on_collapse"}  # what is only done from here on, and changes nothing that was

@@ -129,6 +129,16 @@ def test_a_later_run_goes_on_with_the_part_file(site: Site, tmp_path: Path) -> N
     assert left(tmp_path) == ["x.bin"]
 
 
+@pytest.mark.parametrize("tag", [b"\xff\xfe", b'"one"\nHost: elsewhere', b"\0", '"\u00e9"'.encode()])
+def test_a_tag_that_is_no_headers_value_is_not_sent(tag: bytes, site: Site, tmp_path: Path) -> None:
+    site.contents["/x.bin"] = CONTENT
+    (tmp_path / "x.bin.part").write_bytes(CONTENT[:1000])
+    (tmp_path / "x.bin.part.tag").write_bytes(tag)
+    download(f"{site.url}/x.bin", tmp_path / "x.bin")
+    assert "Range" not in site.asked[0] and "If-Range" not in site.asked[0]
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT and left(tmp_path) == ["x.bin"]
+
+
 def test_a_full_disk_keeps_what_came(full_at, site: Site, tmp_path: Path) -> None:
     site.contents["/x.bin"] = CONTENT + b"the end"
     with full_at(len(CONTENT)), pytest.raises(InputError, match=r"x.bin.part: cannot write: File too large; choose"):

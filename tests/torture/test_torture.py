@@ -9,9 +9,9 @@ from safetensors import safe_open
 
 from bsk.files import checkpoints
 from torture.disks import disks
-from torture.kills import kills
+from torture.kills import _lost, kills
 from torture.mutations import absurd_length, hostile_header, hostile_json, mutate, mutations, readers, repeat_line
-from torture.subjects import COMMANDS, contents, differences, unreadable
+from torture.subjects import COMMANDS, contents, differences, epochs_behind, saved, unreadable
 from torture.writers import writers
 
 
@@ -23,12 +23,12 @@ def test_killed_once_each_and_run_again(tmp_path: Path) -> None:
 
 def test_damaged_inputs_through_every_reader(tmp_path: Path) -> None:
     said: list[str] = []
-    assert mutations(tmp_path, 63, 3, said.append) == []
+    assert mutations(tmp_path, 75, 3, said.append) == []
     ways = readers()
-    assert len(ways) == 21
+    assert len(ways) == 25
     damaged, hostile = said[: len(ways)], said[len(ways) :]
-    assert sum("exit 3" in line or "exit 2" in line for line in damaged) >= 14
-    assert len(hostile) == 13 and all(line.endswith(": exit 3") for line in hostile)
+    assert sum("exit 3" in line or "exit 2" in line for line in damaged) >= 17
+    assert len(hostile) == 20 and all(line.endswith(": exit 3") for line in hostile)
 
 
 def test_disks_that_are_full_at_the_first_write_and_later(tmp_path: Path) -> None:
@@ -55,6 +55,16 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(b"12345678{}")
     assert [line.split(":")[0] for line in unreadable(tmp_path)] == ["a.jsonl", "m.safetensors"]
     assert differences(before, {}) == ["a.jsonl is not the same"]
+
+
+def test_lost_work_is_found(tmp_path: Path) -> None:
+    state, log = tmp_path / "m.last.safetensors", tmp_path / "m.jsonl"
+    log.write_text('{"kind": "start"}\n' + '{"kind": "epoch"}\n' * 3)
+    checkpoints.save(state, {}, {"kind": "training-state", "epoch": 2, "progress": {"step": 24}})
+    assert saved(tmp_path) == 24 and epochs_behind(tmp_path) == 1 and _lost(tmp_path, 24) == []
+    assert _lost(tmp_path, 25) == ["25 updates or lines were saved, now 24"]
+    state.unlink()
+    assert _lost(tmp_path, 24) == ["24 updates or lines were saved, now 4", "3 logged epochs would be run again"]
 
 
 def test_hostile_values_reach_the_header_of_bsk(tmp_path: Path) -> None:
