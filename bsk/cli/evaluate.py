@@ -133,6 +133,7 @@ def attack(
     o.load_torch()
     from bsk.data.batches import WHOLE
     from bsk.evaluation.run import attacked
+    from bsk.files.atomic import only_writer
     from bsk.files.headers import check_replaceable
     from bsk.report.canvas import checked_suffix
 
@@ -145,7 +146,7 @@ def attack(
         checked_suffix(images, "--images")
     (path,) = subjects({**flags, "checkpoints": [checkpoint] if checkpoint else None})
     subject, (named,), bench = lay_out(path, flags, o.chosen_device(device, threads), WHOLE)
-    with EvaluationProgress(subject.path.name, True) as progress:
+    with only_writer(out), EvaluationProgress(subject.path.name, True) as progress:
         record, shown = attacked(subject, named, bench, out, progress.show)
         emit_record(record)
         progress.done(record)

@@ -39,23 +39,25 @@ def prepare_data(
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
     """
     from bsk.data.sources import prepare
+    from bsk.files.atomic import only_writer
     from bsk.files.headers import check_replaceable
 
     path = checked_suffix(out or Path("data") / f"{name}.safetensors")
     check_replaceable(path, "data", force)
     bar = Bar("download")
     try:
-        record = prepare(
-            name,
-            source,
-            path,
-            val=val,
-            train_limit=train_limit,
-            test_limit=test_limit,
-            size=size,
-            progress=bar.show,
-            notice=note,
-        )
+        with only_writer(path):
+            record = prepare(
+                name,
+                source,
+                path,
+                val=val,
+                train_limit=train_limit,
+                test_limit=test_limit,
+                size=size,
+                progress=bar.show,
+                notice=note,
+            )
     finally:
         bar.close()
     emit_record(record)

@@ -85,10 +85,13 @@ class Prices:
     def _train(self, job: Job) -> tuple[Passes, float, float]:
         from bsk.cli.train import resolve
         from bsk.training.costs import training_costs
+        from bsk.training.outputs import average_path, last_path
 
         data, _ = self._open(job.data)
         settings = resolve(job.flags, data, self.device)
-        self._trained[job.target.removesuffix(".train.json") + ".safetensors"] = settings, job
+        checkpoint = Path(job.target.removesuffix(".train.json") + ".safetensors")
+        averages = [average_path(checkpoint, which) for which in ("", "-last")] if settings.ema else []
+        self._trained |= {str(path): (settings, job) for path in (checkpoint, last_path(checkpoint), *averages)}
         images = min(data.counts["train"], job.flags["limit"] or data.counts["train"])
         costs = training_costs(settings, images, data.counts["val"], data.counts["test"])
         rates = self._rates(settings, job, settings.precision)

@@ -55,9 +55,10 @@ class TrainingProgress:
 def epoch_line(record: dict[str, Any]) -> str:
     """Return an epoch's record as a line for people."""
     test = f"test PGD-20 {record['test_robust']:.1%}, " if "test_robust" in record else ""
+    average = f"averaged {record['ema_val_robust']:.1%}, " if "ema_val_robust" in record else ""
     return (
         f"epoch {record['epoch']}: lr {record['lr']:.4f}, loss {record['loss']:.3f}, "
-        f"val natural {record['val_natural']:.1%}, PGD-20 {record['val_robust']:.1%}, {test}"
+        f"val natural {record['val_natural']:.1%}, PGD-20 {record['val_robust']:.1%}, {average}{test}"
         f"{record['images_per_second']:.0f} images/s, {record['seconds']:.1f} s + "
         f"{record['validation_seconds']:.1f} s validation"
     )

@@ -58,13 +58,39 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _locked(path: Path) -> int:
-    """Return the open lock file, locked, and still the one that has the name."""
+@contextlib.contextmanager
+def only_writer(target: Path) -> Iterator[None]:
+    """Be the only bsk within the block that makes `target`; who comes second is refused.
+
+    Raises:
+        InputError: another is making it, or its lock file cannot be made.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        handle = _locked(path, fcntl.LOCK_NB)
+    except InputError as error:
+        if isinstance(error.__cause__, BlockingIOError):
+            raise InputError(f"{target}: another bsk is writing it; wait for it or choose another --out") from error
+        raise
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(path: Path, wait: int = 0) -> int:
+    """Return the open lock file, locked, and still the one that has the name; with LOCK_NB without waiting."""
     while True:
         with naming_the_file(path):
             make_folder(path.parent)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            with naming_the_file(path):
+                fcntl.flock(handle, fcntl.LOCK_EX | wait)
+        except BaseException:
+            os.close(handle)
+            raise
         if still_named(handle, path):  # not removed by who held it
             return handle
         os.close(handle)

@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
+from bsk.cli.progress import epoch_line
 from bsk.data import info
 from bsk.data.sources import DATASETS
+from bsk.files.atomic import only_writer
 from bsk.models.registry import MODELS
 from bsk.training.methods import METHODS
 
@@ -285,3 +287,30 @@ finally:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     lines = done.stderr.splitlines()
     assert lines[0] == "torch loads, collector on: False" and lines[-1] == "then on: True True", done.stderr
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_file_has_one_writer(call, bsk, toy: Path, trained: Path, tmp_path: Path, force: list[str]) -> None:
+    prepared, attacked = tmp_path / "d.safetensors", tmp_path / "a.safetensors"
+    attack = ["attack", trained, "--data", toy, "--attack", "fgsm", "--out", attacked, *force]
+    for path, words in ((prepared, ["prepare-data", "digits", "--out", prepared, *force]), (attacked, attack)):
+        with only_writer(path):
+            line = call(*words, check=3).line
+        assert line == f"bsk: {path}: another bsk is writing it; wait for it or choose another --out"
+        assert not path.exists()
+    (tmp_path / ".a.safetensors.lock").touch()  # of one that was killed
+    bsk(*attack)
+    assert sorted(each.name for each in tmp_path.glob("*a.safetensors*")) == ["a.safetensors"]
+    assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_an_epochs_line_has_all_that_was_validated() -> None:
+    record = {"epoch": 3, "lr": 0.1, "loss": 1.5, "val_natural": 0.5, "val_robust": 0.25, "images_per_second": 300.0}
+    record |= {"seconds": 2.0, "validation_seconds": 1.0}
+    begin, end = (
+        "epoch 3: lr 0.1000, loss 1.500, val natural 50.0%, PGD-20 25.0%, ",
+        "300 images/s, 2.0 s + 1.0 s validation",
+    )
+    assert epoch_line(record) == begin + end
+    both = {**record, "ema_val_natural": 0.6, "ema_val_robust": 0.3, "test_robust": 0.2}
+    assert epoch_line(both) == begin + "averaged 30.0%, test PGD-20 20.0%, " + end

@@ -33,3 +33,15 @@ def test_a_training_without_data_has_the_data_set_of_its_command(call, tmp_path)
     (tmp_path / "jobs").write_text("train\tm\t--dataset digits\n")
     line = call("plan", "jobs", "--device", "cpu", check=3).line
     assert "data/digits.safetensors: no such file" in line
+
+
+def test_what_a_training_leaves_beside_its_model_can_be_evaluated_too(call, toy, tmp_path) -> None:
+    names = ("m.safetensors", "m.last.safetensors", "m.ema.safetensors", "m.ema-last.safetensors")
+    looks = "".join(f"evaluate\t{name}.jsonl\t{name} --data {toy} --attack pgd-5\n" for name in names)
+    train = TRAIN.format(toy=toy)
+    (tmp_path / "jobs").write_text(train.replace(" --out", " --ema 0.9 --out") + looks)
+    rows = [line.split("\t") for line in call("plan", "jobs", "--device", "cpu").stdout.splitlines()[2:-1]]
+    assert [row[1] for row in rows] == [f"{name}.jsonl" for name in names]
+    assert len({tuple(row[3:]) for row in rows}) == 1, "the same network"
+    (tmp_path / "jobs").write_text(train + looks)
+    assert "nothing before it trains m.ema.safetensors" in call("plan", "jobs", "--device", "cpu", check=2).line
