@@ -125,11 +125,13 @@ runs = $(foreach seed,$($(1).$(2).seeds),$(patsubst $(seed):%,%,$(filter $(seed)
 evaluations = $(addsuffix $(call ending,$(1)),$(call runs,$(1),$(2)))
 
 there = $(if $(PARTIAL),$(wildcard $(1)),$(1))
+# $(call told,FLAGS,FILES): FLAGS, with a title that tells how many of the files are there, if not all.
+told = $(if $(filter-out $(call there,$(2)),$(2)),$(subst SCALE=$(SCALE)',SCALE=$(SCALE)$(comma) $(words $(call there,$(2))) of $(words $(2)) runs',$(1)),$(1))
 
 define comparison
 $(1)/results.jsonl.flags := $(call there,$(2))
 $(1)/results.jsonl: $(call there,$(2)) $$(call noted,$(1)/results.jsonl)
-$(1)/table.txt.flags := $(3)
+$(1)/table.txt.flags := $(call told,$(3),$(2))
 $(1)/table.txt: $$(call noted,$(1)/table.txt)
 endef
 

@@ -98,7 +98,7 @@ class Prices:
         exact = self._rates(settings, job, "fp32") if settings.log_divergence else rates
         seconds = rates.seconds(costs.own + costs.beside) + exact.seconds(costs.exact) + costs.updates * rates.step
         left = 1.0 - _part_done(job, costs.updates)
-        return costs.own.images * left, seconds * left, 3 * rates.megabytes
+        return costs.own.images * left, seconds * left, (6 if settings.ema else 3) * rates.megabytes
 
     def _look(self, job: Job) -> tuple[Passes, float, float]:
         """Return what it costs to look at a network that was trained, in fp32."""

@@ -43,5 +43,12 @@ def test_what_a_training_leaves_beside_its_model_can_be_evaluated_too(call, toy,
     rows = [line.split("\t") for line in call("plan", "jobs", "--device", "cpu").stdout.splitlines()[2:-1]]
     assert [row[1] for row in rows] == [f"{name}.jsonl" for name in names]
     assert len({tuple(row[3:]) for row in rows}) == 1, "the same network"
+    averaged = _megabytes(call)
+    (tmp_path / "jobs").write_text(train)
+    assert averaged == pytest.approx(2 * _megabytes(call), abs=0.002), "two averages, and one in .last"
     (tmp_path / "jobs").write_text(train + looks)
     assert "nothing before it trains m.ema.safetensors" in call("plan", "jobs", "--device", "cpu", check=2).line
+
+
+def _megabytes(call) -> float:
+    return float(call("plan", "jobs", "--device", "cpu").stdout.splitlines()[1].split("\t")[-1])

@@ -322,6 +322,10 @@ def test_a_partial_table_is_of_what_is_there(make, stub, tmp_path: Path) -> None
     done = len(trained(log))
     make("table2", "SEEDS=1 2", "PARTIAL=yes", bsk=bsk)
     assert len(results.read_text().splitlines()) == 11 and len(trained(log)) == done
+    (compared,) = [line for line in log.read_text().splitlines() if line.startswith("compare")]
+    assert "--title Table 2, SCALE=smoke, 11 of 12 runs --paper" in compared.replace("'", "")
+    plain = make("-n", "table2", "SEEDS=1 2", bsk=bsk).stdout
+    assert "--title 'Table 2, SCALE=smoke'" in plain and " runs'" not in plain
 
 
 def test_a_partial_table_of_nothing_says_so(make, stub, tmp_path: Path) -> None:
