@@ -188,7 +188,7 @@ def rows_of_a_call(device: torch.device) -> int:
 
 
 def load_torch() -> None:
-    """Import torch, a third faster: Python's garbage collector rests meanwhile, and never looks at what came of it.
+    """Import torch in a quarter less time: Python's collector of garbage rests, and never looks at what came of it.
 
     A million objects come, and all stay: it would look at them again and again, and once more as the process ends.
     """

@@ -50,12 +50,8 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises:
         InputError: it cannot be made.
     """
-    handle = _locked(path)
-    try:
+    with _held(_locked(path), path):
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -72,6 +68,13 @@ def only_writer(target: Path) -> Iterator[None]:
         if isinstance(error.__cause__, BlockingIOError):
             raise InputError(f"{target}: another bsk is writing it; wait for it or choose another --out") from error
         raise
+    with _held(handle, path):
+        yield
+
+
+@contextlib.contextmanager
+def _held(handle: int, path: Path) -> Iterator[None]:
+    """Give a lock file up, and remove it, at the end of the block."""
     try:
         yield
     finally:
