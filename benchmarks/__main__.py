@@ -17,7 +17,7 @@ from benchmarks.processes import over_processes
 from benchmarks.steps import CPU, Plain, Subject, load_epoch
 from benchmarks.timing import Elsewhere, Ratio, ratio
 from bsk.data.store import Split
-from bsk.models.memory import keep_freed_memory
+from bsk.models.allocator import keep_freed_memory
 from bsk.models.modes import device_name
 from bsk.training.monitor import every
 

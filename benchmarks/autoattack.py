@@ -17,7 +17,7 @@ from bsk.attacks.outcome import Outcome
 from bsk.attacks.registry import Attack, Flags, attack_named
 from bsk.data.store import Split
 from bsk.evaluation.verdicts import exact, judge
-from bsk.models.memory import keep_freed_memory
+from bsk.models.allocator import keep_freed_memory
 from bsk.perturb.ascent import Model
 
 SAMPLE = 20  # calls of one kind that are timed

@@ -21,10 +21,10 @@ from bsk.attacks.reference import installed
 from bsk.attacks.registry import ENSEMBLES, Flags, attack_named
 from bsk.data.store import Split
 from bsk.evaluation.verdicts import exact, judge
-from bsk.files import records
-from bsk.files.bits import encode_correct
 from bsk.models.modes import device_name
 from bsk.perturb.draws import example_draws
+from bsk.records import jsonl as records
+from bsk.records.bits import encode_correct
 from bsk.version import VERSION
 
 EPS, N = 2 / 255, 200

@@ -16,10 +16,10 @@ from benchmarks.steps import CPU
 from bsk.attacks.registry import attack_named
 from bsk.data.processes import process_group
 from bsk.data.store import open_data
-from bsk.evaluation.circumstances import Bench
 from bsk.evaluation.run import evaluate
+from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import foreign_subject
-from bsk.models.memory import keep_freed_memory
+from bsk.models.allocator import keep_freed_memory
 
 
 def over_processes(weights: Path, data: Path, world: int, n: int, eps: float) -> float:
@@ -57,7 +57,7 @@ def _work(
     images = open_data(data)
     subject = foreign_subject("cnn-a", weights, images, None, None, CPU)
     with process_group(CPU) as share:
-        bench = Bench(images, "test", n, eps, 0, 128, CPU, share)
+        bench = EvaluationSettings(images, "test", n, eps, 0, 128, CPU, share)
         list(evaluate(subject, [attack_named("natural", eps)], bench, None, lambda *_: None))
         start = time.perf_counter()
         list(evaluate(subject, [attack_named("screen", eps)], bench, out, lambda *_: None))

@@ -21,6 +21,7 @@ from bsk.cli.console import CHOICES
 from bsk.cli.signals import STOPPING
 from bsk.data.store import Info, Part, write
 
+pytest_plugins = ["made_records"]
 ROOT = Path(__file__).parent.parent
 
 

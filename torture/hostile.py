@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from bsk.files.bits import encode_correct
+from bsk.records.bits import encode_correct
 
 Hostile = tuple[str, str, bytes]  # the name of a reader, what is wrong, and what its target holds
 

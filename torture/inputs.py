@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bsk.files import checkpoints
-from bsk.files.checkpoints import MODEL
+from bsk.records import checkpoints
+from bsk.records.checkpoints import MODEL
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "data"))
 from made_archives import cifar10_binary, cifar10_python, cifar100_python, tarred  # noqa: E402 - the tests' own

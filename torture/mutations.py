@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bsk.files.headers import KEY
+from bsk.records.headers import KEY
 from torture.subjects import COMMANDS, left_alone
 
 SECONDS = 5.0
@@ -173,10 +173,10 @@ def _warm_up() -> None:
     import bsk.cli.app
     import bsk.cli.prices
     import bsk.evaluation.run
-    import bsk.report.boxes
-    import bsk.report.curves
-    import bsk.report.landings
-    import bsk.report.page
+    import bsk.figures.boxes
+    import bsk.figures.curves
+    import bsk.figures.landings
+    import bsk.figures.page
     import bsk.training.run  # noqa: F401
 
     bsk.cli.prices._startup = lambda device: 0.0  # a process is started there, whatever the list of jobs says

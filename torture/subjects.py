@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from bsk.files import records
-from bsk.files.checkpoints import MODEL, STATE
-from bsk.files.headers import load_header
+from bsk.records import jsonl as records
+from bsk.records.checkpoints import MODEL, STATE
+from bsk.records.headers import load_header
 
 KINDS = ("data", MODEL, STATE, "attack", "examples")
 CHANGING = ("second", "checkpoint_sha256")  # in the names of what another run of the same training may have otherwise

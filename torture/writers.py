@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bsk.files import records
+from bsk.records import jsonl as records
 from torture.subjects import Command, contents, differences, fresh, left_alone, unreadable
 
 REFUSES = ("train",)  # the others may run twice at once: what they write is the same, and appears whole

@@ -66,13 +66,13 @@ def compare(
         bsk compare results.jsonl --out table.md --out table.tex --plot figure.png
         bsk compare results.jsonl --require 'robust_low > 0.4' --require 'bs.difference_low > 0'
     """
-    from bsk.files.atomic import replacing
-    from bsk.report.comparison import compare as rows_of
-    from bsk.report.plots import accuracy_against_cost, checked_suffix
-    from bsk.report.published import published
-    from bsk.report.requirements import failures, parse
-    from bsk.report.tables import checked_format, format_of, render
-    from bsk.report.words import printable
+    from bsk.comparison.compare import compare as rows_of
+    from bsk.comparison.published import published
+    from bsk.comparison.requirements import failures, parse
+    from bsk.comparison.tables import checked_format, format_of, render
+    from bsk.figures.plots import accuracy_against_cost, checked_suffix
+    from bsk.records.atomic import replacing
+    from bsk.records.words import printable
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
     beside = None if paper is None else published(paper)

@@ -14,9 +14,9 @@ from typing import Any, NoReturn, TextIO
 
 from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
 from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError
-from bsk.files.atomic import naming_the_file
-from bsk.files.records import dumps
-from bsk.report.words import printable
+from bsk.records.atomic import naming_the_file
+from bsk.records.jsonl import dumps
+from bsk.records.words import printable
 
 
 class _Choices:

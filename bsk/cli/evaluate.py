@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bsk.attacks.registry import Attack
     from bsk.data.batches import Share
-    from bsk.evaluation.circumstances import Bench
+    from bsk.evaluation.settings import EvaluationSettings
     from bsk.evaluation.subjects import Subject
 
 DatasetOfModel = Annotated[str | None, o.option("--dataset", help="Prepared data [default: what it was trained on].")]
@@ -133,9 +133,9 @@ def attack(
     o.load_torch()
     from bsk.data.batches import WHOLE
     from bsk.evaluation.run import attacked
-    from bsk.files.atomic import only_writer
-    from bsk.files.headers import check_replaceable
-    from bsk.report.canvas import checked_suffix
+    from bsk.figures.canvas import checked_suffix
+    from bsk.records.atomic import only_writer
+    from bsk.records.headers import check_replaceable
 
     if out is None:
         raise UsageError("attack: no --out; name F.safetensors for the images")
@@ -151,8 +151,8 @@ def attack(
         emit_record(record)
         progress.done(record)
     if images is not None:
-        from bsk.report.sheet import draw_sheet
-        from bsk.report.words import plain
+        from bsk.figures.sheet import draw_sheet
+        from bsk.records.words import plain
 
         title = f"{subject.path.name} under {named.name}, eps {plain(bench.eps)}, {bench.data.name} {split}"
         arrays = {name: tensor.numpy() for name, tensor in vars(shown).items()}
@@ -166,7 +166,7 @@ def check_no_log(out: Path) -> None:
     Raises:
         InputError: it is one, or it cannot be read.
     """
-    from bsk.files import records
+    from bsk.records import jsonl as records
 
     if out.exists() and any(record.get("kind") == "start" for record in records.read(out, most=1)):
         raise InputError(f"{out}: is the log of a training; choose another --out")
@@ -190,7 +190,7 @@ def subjects(flags: dict[str, Any]) -> list[Path | None]:
 
 def lay_out(
     path: Path | None, flags: dict[str, Any], device: torch.device, share: Share
-) -> tuple[Subject, list[Attack], Bench]:
+) -> tuple[Subject, list[Attack], EvaluationSettings]:
     """Return the model, the attacks and the circumstances that the flags name; the radius is the model's own.
 
     Raises:
@@ -198,7 +198,7 @@ def lay_out(
         InputError: a file is missing or does not fit.
     """
     from bsk.attacks.registry import Flags, attack_named
-    from bsk.evaluation.circumstances import Bench
+    from bsk.evaluation.settings import EvaluationSettings
 
     named = _flags(flags)
     names = flags["attack"].split(",")
@@ -210,7 +210,9 @@ def lay_out(
         raise UsageError(f"--norm {flags['norm']}: no customary radius; pass --eps, as 0.5 for CIFAR-10")
     eps = subject.header["eps"] if flags["eps"] is None else flags["eps"]
     size = flags["batch_size"] or o.rows_of_a_call(device)
-    bench = Bench(data, flags["split"], flags["limit"], eps, flags["seed"], size, device, share, flags["checks"])
+    bench = EvaluationSettings(
+        data, flags["split"], flags["limit"], eps, flags["seed"], size, device, share, flags["checks"]
+    )
     attacks = [attack_named(name, eps, Flags(**named, classes=len(data.classes))) for name in names]
     if share.rank == 0:
         for said in dict.fromkeys([*subject.notices, *(line for each in attacks for line in each.notices)]):

@@ -208,7 +208,7 @@ def chosen_device(name: str, threads: int | None) -> torch.device:
     """
     import torch
 
-    from bsk.models.memory import keep_freed_memory
+    from bsk.models.allocator import keep_freed_memory
 
     if threads is not None:
         torch.set_num_threads(threads)

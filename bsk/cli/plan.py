@@ -92,7 +92,7 @@ def _tsv(lines: list[dict[str, Any]]) -> str:
 
 
 def _table(lines: list[dict[str, Any]]) -> str:
-    from bsk.report.words import many
+    from bsk.records.words import many
 
     rows = [["job", "target", "done", "passes", "hours", "MB"]]
     for line in lines:

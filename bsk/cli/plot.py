@@ -41,10 +41,10 @@ def plot(
         bsk plot curves runs/*.jsonl --y kl_start,kl_ascent --log --out figure3.png
         bsk starts runs/bs.safetensors --limit 500 | bsk plot landings --out figure4.svg
     """
-    from bsk.report.boxes import draw_boxes
-    from bsk.report.canvas import checked_suffix
-    from bsk.report.curves import draw_curves
-    from bsk.report.landings import draw_landings
+    from bsk.figures.boxes import draw_boxes
+    from bsk.figures.canvas import checked_suffix
+    from bsk.figures.curves import draw_curves
+    from bsk.figures.landings import draw_landings
 
     if kind not in KINDS:
         raise UsageError(f"plot {kind}: no such picture; {nearest(kind, KINDS)}")

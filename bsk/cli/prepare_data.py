@@ -39,8 +39,8 @@ def prepare_data(
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
     """
     from bsk.data.sources import prepare
-    from bsk.files.atomic import only_writer
-    from bsk.files.headers import check_replaceable
+    from bsk.records.atomic import only_writer
+    from bsk.records.headers import check_replaceable
 
     path = checked_suffix(out or Path("data") / f"{name}.safetensors")
     check_replaceable(path, "data", force)

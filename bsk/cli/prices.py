@@ -191,8 +191,8 @@ def _startup(device: torch.device) -> float:
 
 def _part_done(job: Job, updates: int) -> float:
     """Return how much of a training that is not complete its saved state has done, 0 to 1."""
-    from bsk.files.checkpoints import STATE
-    from bsk.files.headers import load_header
+    from bsk.records.checkpoints import STATE
+    from bsk.records.headers import load_header
 
     path = Path(job.target.removesuffix(".train.json") + ".last.safetensors")
     if Path(job.target).exists() or not path.exists():

@@ -25,8 +25,8 @@ def report(
         make -j2 paper report
         bsk report out/small --out small.html
     """
-    from bsk.files.atomic import replacing
-    from bsk.report.page import page
+    from bsk.figures.page import page
+    from bsk.records.atomic import replacing
 
     target = out or folder / "report.html"
     if target.suffix.lower() not in (".html", ".htm"):

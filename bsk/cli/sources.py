@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bsk.errors import UsageError
 
 if TYPE_CHECKING:
-    from bsk.report.fields import Located
+    from bsk.records.located import Located
 
 STDIN = Path("-")
 
@@ -22,7 +22,7 @@ def records_of(command: str, files: Sequence[Path] | None) -> list[Located]:
         UsageError: no file is named and stdin is a terminal.
         InputError: a file cannot be read, or a line is no record.
     """
-    from bsk.report.fields import located, read
+    from bsk.records.located import located, read
 
     if not files and sys.stdin.isatty():
         raise UsageError(f"{command}: no records; name JSONL files, or pipe in what bsk evaluate prints")

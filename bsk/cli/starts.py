@@ -49,8 +49,8 @@ def starts(
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes that torchrun starts, one tells it
     o.load_torch()
-    from bsk.evaluation.circumstances import Bench
-    from bsk.evaluation.landings import landings
+    from bsk.evaluation.settings import EvaluationSettings
+    from bsk.evaluation.start_outputs import landings
     from bsk.evaluation.subjects import load_subject
 
     names = o.starts_named(start)
@@ -64,7 +64,9 @@ def starts(
     rows = batch_size or o.rows_of_a_call(where)
     bar = Bar(checkpoint.name)
     try:
-        for record in landings(subject, names, Bench(opened, split, limit, radius, seed, rows, where), size, bar.show):
+        for record in landings(
+            subject, names, EvaluationSettings(opened, split, limit, radius, seed, rows, where), size, bar.show
+        ):
             emit_record(record)
     finally:
         bar.close()

@@ -20,7 +20,7 @@ from typing import Any
 from bsk.data.archive import foreign
 from bsk.data.contents import Progress
 from bsk.errors import InputError, UsageError
-from bsk.files.atomic import appending, naming_the_file, sync, write_all
+from bsk.records.atomic import appending, naming_the_file, sync, write_all
 from bsk.version import VERSION
 
 SCHEMES = ("https",)

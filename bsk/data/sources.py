@@ -16,7 +16,7 @@ from bsk.data.contents import Contents, Notice, Progress, Request
 from bsk.data.order import held_out, image_hashes
 from bsk.data.store import DataFile, Info, Part, open_data, write
 from bsk.errors import InputError, UsageError, nearest
-from bsk.files.records import SCHEMA
+from bsk.records.jsonl import SCHEMA
 
 VAL_RULE = "of each class the train images of the smallest SHA-256 of their pixels, none that has an identical copy"
 

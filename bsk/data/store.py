@@ -16,9 +16,9 @@ from safetensors import safe_open
 from bsk.data.info import Info, problem
 from bsk.data.order import Images, Labels, Rows, balanced_order
 from bsk.errors import InputError
-from bsk.files.atomic import replacing
-from bsk.files.headers import head, load_header, opening, tensor_start
-from bsk.files.records import SCHEMA, sha256
+from bsk.records.atomic import replacing
+from bsk.records.headers import head, load_header, opening, tensor_start
+from bsk.records.jsonl import SCHEMA, sha256
 from bsk.version import VERSION
 
 if TYPE_CHECKING:

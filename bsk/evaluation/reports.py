@@ -10,18 +10,18 @@ from torch import Tensor
 
 from bsk.attacks.reference import reference
 from bsk.attacks.registry import Attack, Stage
+from bsk.comparison.statistics import wilson
 from bsk.data.batches import to_unit
-from bsk.evaluation.circumstances import Bench
-from bsk.evaluation.growing import key_of
-from bsk.evaluation.integrity import Look, late_doubts
+from bsk.evaluation.cache import key_of
+from bsk.evaluation.diagnostics import Look, late_doubts
 from bsk.evaluation.ledger import NOWHERE, STANDING, Ledger
+from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject
 from bsk.evaluation.verdicts import Examples
-from bsk.files.bits import encode_correct
-from bsk.files.records import SCHEMA
 from bsk.models.modes import device_name
 from bsk.perturb.ball import length
-from bsk.report.statistics import wilson
+from bsk.records.bits import encode_correct
+from bsk.records.jsonl import SCHEMA
 from bsk.version import VERSION
 
 _FROM_HEADER = ("method", "model", "dataset", "seed", "selected", "epoch", "complete", "flags")
@@ -30,7 +30,7 @@ WHITE_ROWS = 256  # images taken at a time
 ENGINE = 1  # grows when a change of the attacks' code changes verdicts: what was computed before is not taken up
 
 
-def facts_of(subject: Subject, stages: Sequence[Stage], bench: Bench, n: int) -> dict[str, Any]:
+def facts_of(subject: Subject, stages: Sequence[Stage], bench: EvaluationSettings, n: int) -> dict[str, Any]:
     """Return all that decides the verdicts of stages one after another on the first n examples."""
     return {
         "checkpoint_sha256": subject.sha256,
@@ -48,7 +48,7 @@ def facts_of(subject: Subject, stages: Sequence[Stage], bench: Bench, n: int) ->
     }
 
 
-def keys_of(subject: Subject, attack: Attack, bench: Bench, n: int) -> tuple[str, list[tuple[str, str]]]:
+def keys_of(subject: Subject, attack: Attack, bench: EvaluationSettings, n: int) -> tuple[str, list[tuple[str, str]]]:
     """Return the key of an evaluation's record, and for each stage its name and the key of all stages up to it.
 
     A record answers on any device. Blocks are of one kind of device, for its last bits are its own: an evaluation that
@@ -61,7 +61,13 @@ def keys_of(subject: Subject, attack: Attack, bench: Bench, n: int) -> tuple[str
 
 
 def evaluation_record(
-    subject: Subject, attack: Attack, ledger: Ledger, examples: Examples, bench: Bench, look: Look, key: str
+    subject: Subject,
+    attack: Attack,
+    ledger: Ledger,
+    examples: Examples,
+    bench: EvaluationSettings,
+    look: Look,
+    key: str,
 ) -> dict[str, Any]:
     """Return everything one needs to believe, repeat and compare one accuracy.
 

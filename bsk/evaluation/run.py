@@ -17,14 +17,14 @@ from bsk.data.batches import to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Stream
 from bsk.errors import InputError
-from bsk.evaluation.circumstances import Bench
-from bsk.evaluation.growing import Growing
-from bsk.evaluation.integrity import Look, look_at
+from bsk.evaluation.cache import Cache
+from bsk.evaluation.diagnostics import Look, look_at
 from bsk.evaluation.ledger import Block, Ledger
 from bsk.evaluation.reports import evaluation_record, keys_of, verdict_tensors
+from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import Examples, Hooks, Progress, exact, judge, steady
-from bsk.files.bulk import Bulk
+from bsk.records.bulk import Bulk
 
 Watch = Callable[[Attack, Progress], None]
 Found = TypeVar("Found")
@@ -33,7 +33,7 @@ TRIES = 10  # to read a file that others write
 
 
 def evaluate(
-    subject: Subject, attacks: Sequence[Attack], bench: Bench, out: Path | None, watch: Watch
+    subject: Subject, attacks: Sequence[Attack], bench: EvaluationSettings, out: Path | None, watch: Watch
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each attack. With `out`, F.jsonl, it is appended there, unless it is there already.
 
@@ -49,7 +49,7 @@ def evaluate(
     look: Look | None = None
     for attack in attacks:
         key, stage_keys = keys_of(subject, attack, bench, len(examples.labels))
-        growing = Growing(out, key, stage_keys) if out is not None else None
+        growing = Cache(out, key, stage_keys) if out is not None else None
         record = _agreed(growing.finished, bench) if growing else None
         one = growing is not None and record is None and bench.share.world == 1
         with growing.alone() if growing and one else contextlib.nullcontext():
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def _judge(
-    subject: Subject, attack: Attack, bench: Bench, examples: Examples, growing: Growing | None, watch: Watch
+    subject: Subject, attack: Attack, bench: EvaluationSettings, examples: Examples, growing: Cache | None, watch: Watch
 ) -> Ledger:
     known: list[Block] = []
     hooks = Hooks(watch=lambda progress: watch(attack, progress))
@@ -90,7 +90,7 @@ def _judge(
     )
 
 
-def _look(subject: Subject, bench: Bench, examples: Examples, attacks: Sequence[Attack]) -> Look:
+def _look(subject: Subject, bench: EvaluationSettings, examples: Examples, attacks: Sequence[Attack]) -> Look:
     if not bench.checks or all(attack.name == "natural" for attack in attacks):
         return NOT_LOOKED
     l2 = any(stage.parameters.get("norm") == "l2" for attack in attacks for stage in attack.stages)
@@ -98,7 +98,7 @@ def _look(subject: Subject, bench: Bench, examples: Examples, attacks: Sequence[
     return look_at(subject.model, examples, eps=eps, seed=bench.seed, device=bench.device, share=bench.share)
 
 
-def _agreed(read: Callable[[], Found], bench: Bench) -> Found:
+def _agreed(read: Callable[[], Found], bench: EvaluationSettings) -> Found:
     """Return what a file holds, when all processes have read the same; nobody writes before all have read.
 
     Raises:
@@ -128,7 +128,7 @@ class Shown:
 
 
 def attacked(
-    subject: Subject, attack: Attack, bench: Bench, out: Path, watch: Watch, show: int = 8
+    subject: Subject, attack: Attack, bench: EvaluationSettings, out: Path, watch: Watch, show: int = 8
 ) -> tuple[dict[str, Any], Shown]:
     """Write the adversarial images of one attack to `out`; return its record, and up to `show` examples to look at.
 

@@ -13,12 +13,13 @@ from torch import nn
 
 from bsk.data.store import SPLITS, DataFile
 from bsk.errors import InputError
-from bsk.files import checkpoints, records
-from bsk.files.checkpoints import MODEL, STATE, model_tensors
-from bsk.files.headers import load_header
 from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.normalised import Normalised
+from bsk.records import checkpoints
+from bsk.records import jsonl as records
+from bsk.records.checkpoints import MODEL, STATE, model_tensors
+from bsk.records.headers import load_header
 
 NEEDED = ("dataset", "eps", "flags")  # of a header, by those who use the model, beside what it is built of
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bsk.errors import InputError
-from bsk.files.headers import check_head
+from bsk.records.headers import check_head
 
 # Keys under which training scripts keep the state dict, and names that wrapping modules put before all keys.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")

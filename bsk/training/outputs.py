@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from bsk.errors import InputError
-from bsk.files import checkpoints, records
-from bsk.files.atomic import appending, naming_the_file, still_named
-from bsk.files.checkpoints import MODEL
-from bsk.files.headers import load_header
-from bsk.files.records import BEST_ON_TEST, LATER_FLAGS
-from bsk.report import fields
+from bsk.records import checkpoints
+from bsk.records import jsonl as records
+from bsk.records import located as fields
+from bsk.records.atomic import appending, naming_the_file, still_named
+from bsk.records.checkpoints import MODEL
+from bsk.records.headers import load_header
+from bsk.records.jsonl import BEST_ON_TEST, LATER_FLAGS
 from bsk.training import state as states
 from bsk.training.state import Scored, State
 

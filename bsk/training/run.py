@@ -12,10 +12,10 @@ import torch
 from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.store import DataFile
 from bsk.errors import InputError, UsageError
-from bsk.files import records
-from bsk.files.checkpoints import MODEL, STATE
-from bsk.files.headers import load_header
 from bsk.models.modes import device_name
+from bsk.records import jsonl as records
+from bsk.records.checkpoints import MODEL, STATE
+from bsk.records.headers import load_header
 from bsk.training import state as states
 from bsk.training.loop import Training, Watcher, new_state, train
 from bsk.training.outputs import (

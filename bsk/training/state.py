@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from bsk.errors import InputError
-from bsk.files import checkpoints
-from bsk.files.checkpoints import MODEL_PART, STATE, model_tensors
 from bsk.models.normalised import Normalised
 from bsk.perturb.memory import DELTA, PATTERN, Memory
 from bsk.perturb.passes import Passes
+from bsk.records import checkpoints
+from bsk.records.checkpoints import MODEL_PART, STATE, model_tensors
 
 _MOMENTUM = "momentum."
 _MEMORY = "memory."

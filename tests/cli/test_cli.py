@@ -19,8 +19,8 @@ from bsk.cli import options
 from bsk.cli.progress import epoch_line
 from bsk.data import info
 from bsk.data.sources import DATASETS
-from bsk.files.atomic import only_writer
 from bsk.models.registry import MODELS
+from bsk.records.atomic import only_writer
 from bsk.training.methods import METHODS
 
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bsk.files.headers import KEY
+from bsk.records.headers import KEY
 
 TRAIN = ["--model", "cnn-4", "--epochs", "3", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
 

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from bsk.attacks.registry import attack_named
 from bsk.data.store import DataFile, open_data
 from bsk.errors import InputError
-from bsk.evaluation.circumstances import Bench
 from bsk.evaluation.run import evaluate
+from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import check_fit, foreign_subject, load_model, load_subject
-from bsk.files import checkpoints, records
-from bsk.files.checkpoints import MODEL
 from bsk.models.foreign import foreign_model
 from bsk.models.registry import build
+from bsk.records import checkpoints
+from bsk.records import jsonl as records
+from bsk.records.checkpoints import MODEL
 
 CPU = torch.device("cpu")
 
@@ -108,7 +109,7 @@ def test_a_foreign_subject_is_evaluated_as_any_other(checkpoint: Path, data: Dat
     header |= {"classes": ["a", "b", "c"], "shape": [1, 8, 8], "dataset": "toy", "mean": [0.25], "std": [0.2]}
     assert subject.header == {**header, "normalisation": "flags", "code": None}
     check_fit(subject, data, data.split("test").shape)
-    bench = Bench(data, "test", None, data.eps, 0, 30, CPU)
+    bench = EvaluationSettings(data, "test", None, data.eps, 0, 30, CPU)
     attack = attack_named("pgd-3", data.eps)
     (ours,) = evaluate(load_subject(checkpoint, CPU), [attack], bench, None, lambda *_: None)
     (theirs,) = evaluate(subject, [attack], bench, None, lambda *_: None)

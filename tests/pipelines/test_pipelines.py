@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from bsk.cli.app import app
 from bsk.cli.train import resolve
+from bsk.comparison.published import published
 from bsk.data.sources import expected
-from bsk.report.published import published
 from bsk.training.costs import update_passes
 from bsk.training.methods import METHODS
 
@@ -160,7 +160,7 @@ def test_every_row_of_the_paper_belongs_to_exactly_one_row_of_its_pipeline(make)
         trainings = [line for line in lines if line.startswith("train\t")]
         rows[name] = list(zip(trainings, [line for line in lines if line.startswith("evaluate\t")], strict=True))
     met = set()
-    records = [json.loads(line) for line in (ROOT / "bsk/report/paper/results.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (ROOT / "bsk/comparison/paper/results.jsonl").read_text().splitlines()]
     for record in records:
         name = f"table{record['table']}" if isinstance(record["table"], int) else "section54"
         owners = [n for n, (training, evaluate) in enumerate(rows[name]) if owns(name, training, evaluate, record)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from bsk.files import checkpoints
+from bsk.records import checkpoints
 from torture.disks import disks
 from torture.kills import _lost, kills
 from torture.mutations import absurd_length, hostile_header, hostile_json, mutate, mutations, readers, repeat_line

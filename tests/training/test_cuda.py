@@ -10,7 +10,8 @@ from toys import CPU, settings, stop_after, trained
 
 from bsk.data.store import DataFile
 from bsk.errors import StoppedError
-from bsk.files import checkpoints, records
+from bsk.records import checkpoints
+from bsk.records import jsonl as records
 from bsk.training.methods import METHODS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -13,8 +13,9 @@ from toys import CPU, EPS, settings
 from bsk.data.batches import Share
 from bsk.data.store import DataFile
 from bsk.errors import InputError, StoppedError
-from bsk.files import checkpoints, records
 from bsk.perturb.draws import example_draws
+from bsk.records import checkpoints
+from bsk.records import jsonl as records
 from bsk.training import divergence as module
 from bsk.training import loop
 from bsk.training.divergence import divergence, divergences

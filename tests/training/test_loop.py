@@ -11,9 +11,10 @@ from toys import Silent, settings, stop_after, trained
 
 from bsk.data.store import DataFile
 from bsk.errors import DivergedError, InputError, StoppedError
-from bsk.files import checkpoints, records
-from bsk.files.checkpoints import STATE
-from bsk.files.headers import load_header
+from bsk.records import checkpoints
+from bsk.records import jsonl as records
+from bsk.records.checkpoints import STATE
+from bsk.records.headers import load_header
 from bsk.training import loop, validation
 from bsk.training.loop import is_better
 from bsk.training.methods import METHODS

@@ -6,13 +6,14 @@ import pytest
 import torch
 from toys import EPS, settings, stop_after, trained
 
+from bsk.comparison.evidence import collect
 from bsk.data.batches import Share
 from bsk.data.sources import prepare
 from bsk.data.store import DataFile, open_data
 from bsk.errors import CollapsedError, StoppedError
-from bsk.files import checkpoints, records
-from bsk.report.evidence import collect
-from bsk.report.fields import Located
+from bsk.records import checkpoints
+from bsk.records import jsonl as records
+from bsk.records.located import Located
 from bsk.training import loop, monitor
 from bsk.training.costs import update_passes
 from bsk.training.loop import new_state

@@ -18,7 +18,7 @@ from bsk.data.batches import Loader, Share
 from bsk.data.processes import leave_group, sum_over_processes
 from bsk.data.store import open_data
 from bsk.errors import StoppedError, UsageError
-from bsk.files import records
+from bsk.records import jsonl as records
 from bsk.training import loop, run
 from bsk.training.loop import new_state
 from bsk.training.methods import METHODS

@@ -10,7 +10,8 @@ from toys import Fixed, case, pixels, settings, trained
 from bsk.data.batches import WHOLE
 from bsk.data.store import DataFile
 from bsk.evaluation.subjects import load_model
-from bsk.files import checkpoints, records
+from bsk.records import checkpoints
+from bsk.records import jsonl as records
 from bsk.training.averaging import average_of, follow
 from bsk.training.awp import worst_weights
 from bsk.training.outer import OUTER

@@ -1,0 +1,1 @@
+"""From records to rows: statistics, significance, and the published numbers beside."""

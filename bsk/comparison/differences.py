@@ -1,0 +1,156 @@
+"""What may be compared with what: the first row of an attack and kind of checkpoint, and the difference from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation
+from bsk.comparison.groups import Group, checkpoint_kind, without_seed
+from bsk.comparison.significance import paired_exact
+from bsk.comparison.statistics import (
+    bootstrap_interval,
+    detectable,
+    difference_interval,
+    mean_sd,
+    seed_interval,
+)
+from bsk.records.jsonl import BEST_ON_TEST
+from bsk.records.words import counted, plain
+
+Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
+ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies: name, value, its wording
+    ("eps", lambda e: e.eps, lambda e: plain(e.eps)),
+    ("split", lambda e: e.split, lambda e: e.split),
+    ("data", lambda e: (e.run.dataset, e.run.data_sha256), lambda e: f"{e.run.dataset} {e.run.data_sha256 or ''}"[:20]),
+    ("n", lambda e: e.n, lambda e: plain(e.n)),
+    ("epoch", lambda e: (e.run.selected or "").startswith(BEST_ON_TEST), lambda e: f"{e.run.selected}"),
+)
+
+
+def baseline(group: Group, groups: Sequence[Group]) -> Group:
+    """Return the first group under the same attack and of the same kind of checkpoint; without attack, of all groups.
+
+    Networks that bsk did not train are of no kind: they are compared with the very first, and all with one that is it.
+    """
+    rivals = [other for other in groups if _same_attack(group, other)] if group.robust else groups
+    own = checkpoint_kind(group.first.run.selected)
+    if own is None or checkpoint_kind(rivals[0].first.run.selected) is None:
+        return rivals[0]
+    return next(other for other in rivals if checkpoint_kind(other.first.run.selected) == own)
+
+
+def mismatches(group: Group, reference: Group) -> list[str]:
+    """Return "eps 0.3, not 0.2" for all in which a row cannot be compared with its first one."""
+    ours, theirs = group.first, reference.first
+    found = [
+        f"{name} {word(ours)}, not {word(theirs)}"
+        for name, value, word in ASPECTS
+        if value(ours) != value(theirs) and (group.robust or name != "eps")
+    ]
+    if not group.robust or not reference.robust:
+        return found
+    mine, other = without_seed(ours.parameters), without_seed(theirs.parameters)
+    keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
+    return found + [f"attack {plain(key)} {plain(mine.get(key))}, not {plain(other.get(key))}" for key in keys]
+
+
+def races(groups: Sequence[Group]) -> list[list[int]]:
+    """Return the places of groups under attack, those together that can be compared with one another."""
+    found: list[list[int]] = []
+    for place, group in enumerate(groups):
+        if group.robust:
+            firsts = [(race, groups[race[0]]) for race in found]
+            mine = (race for race, first in firsts if _same_attack(group, first) and not mismatches(group, first))
+            race = next(mine, None)
+            if race is None:
+                found.append(race := [])
+            race.append(place)
+    return found
+
+
+def _same_attack(group: Group, other: Group) -> bool:
+    return bool(other.robust) and other.first.attack == group.first.attack
+
+
+def mixtures(groups: Sequence[Group]) -> list[str]:
+    """Return a notice for each thing that must be equal in a comparison and is not."""
+    found = []
+    for name, value, word in ASPECTS:
+        firsts = [group.first for group in groups if group.robust or name != "eps"]
+        values = {value(first): word(first) for first in firsts}
+        if len(values) > 1:
+            found.append(f"rows of different {name} ({', '.join(values.values())}) are not compared with one another")
+    attacks: dict[str, list[Group]] = {}
+    for group in groups:
+        attacks.setdefault(group.first.attack if group.robust else "", []).append(group)
+    for attack, rows in attacks.items():
+        if attack and any(without_seed(r.first.parameters) != without_seed(rows[0].first.parameters) for r in rows):
+            found.append(f"rows of {attack} with different parameters are not compared with one another")
+    return found
+
+
+def difference(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[dict[str, float], list[str]]:
+    """Return the paired difference, its interval and p, as far as they are known, and what one should know of them.
+
+    A pair is the outcomes of two networks with the same seed on the same image, one of each row.
+    """
+    ours, theirs = _paired(row, base)
+    if not ours:
+        means = [mean_sd([item.accuracy for item in items])[0] for items in (row, base)]
+        return {"difference": means[0] - means[1]}, ["no seed in common with the first row, so no paired test"]
+    doubt = [f"difference over {counted(len(ours), 'common seed')}"] if len(ours) < max(len(row), len(base)) else []
+    mean = mean_sd([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])[0]
+    pairs = _differences(ours, theirs)
+    if pairs is None:
+        expected = ours[0].attack == VALIDATION_ATTACK
+        return {"difference": mean}, [*doubt, *([] if expected else ["no `correct` bits, so no paired test"])]
+    found = {"difference": mean, "p": paired_exact(pairs.sum(axis=0))}
+    intervals = {"": difference_interval(pairs), "_boot": bootstrap_interval(pairs), "_seeds": seed_interval(pairs)}
+    for name, interval in intervals.items():
+        if interval is not None:
+            found[f"difference{name}_low"], found[f"difference{name}_high"] = interval
+    return found, doubt
+
+
+def detectables(compared: Sequence[tuple[Group, Group]]) -> list[float | None]:
+    """Return what each row and its first row could tell apart; None where there is no paired difference.
+
+    Rows with the same first row and seeds say together how much seeds vary (`statistics.detectable`).
+    """
+    alike: dict[tuple[Any, ...], dict[int, NDArray[np.integer[Any]]]] = {}
+    for place, (group, reference) in enumerate(compared):
+        ours, theirs = _paired(group.robust, reference.robust)
+        pairs = _differences(ours, theirs) if ours else None
+        if pairs is not None:
+            seeds = tuple(item.run.identity for item in theirs)
+            alike.setdefault((id(reference), seeds), {})[place] = pairs
+    found: list[float | None] = [None] * len(compared)
+    for comparisons in alike.values():
+        for place, value in zip(comparisons, detectable(list(comparisons.values())), strict=True):
+            found[place] = value
+    return found
+
+
+def _paired(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:
+    """Return the evaluations of the seeds that both have, in base's order; two single networks are always a pair."""
+    if len(row) == len(base) == 1:
+        return list(row), list(base)
+    ours = {item.run.identity: item for item in row}
+    theirs = [item for item in base if item.run.identity in ours]
+    return [ours[item.run.identity] for item in theirs], theirs
+
+
+def _differences(ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> NDArray[np.integer[Any]] | None:
+    """Return the (k, n) differences of the outcomes of k pairs of networks, None unless all are known."""
+    x, reference = outcomes(ours), outcomes(theirs)
+    return None if x is None or reference is None else x.astype(np.int8) - reference.astype(np.int8)
+
+
+def outcomes(evaluations: Sequence[Evaluation]) -> NDArray[np.bool_] | None:
+    """Return the (k, n) outcomes of k evaluations on the same n images, None unless all are known."""
+    found = [item.correct for item in evaluations if item.correct is not None]
+    return np.stack(found) if len(found) == len(evaluations) else None

@@ -1,0 +1,206 @@
+"""Which evaluations belong to one row: the same training but for its seed, the same attack, the same images."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, Training
+from bsk.records.jsonl import LATER_FLAGS
+from bsk.records.located import LARGEST
+from bsk.records.words import plain, printable
+
+NATURAL = "natural"
+NOT_SETTINGS = {  # they make no other method
+    "seed",
+    "out",
+    "data",
+    "device",
+    "threads",
+    "quiet",
+    "debug",
+    "force",
+    "select",  # `selected` says it, of the model that it selected
+    "log_divergence",
+    "ema",  # `selected` says it, of the average; the trained weights are the same without it
+}
+_BESIDE = re.compile(r"\.(last|ema|ema-last)(?=\.safetensors$)")  # of F.ema.safetensors, which the log of F tells of
+OWN_COLUMNS = {"method", "model", "dataset"}  # never part of a name
+
+
+@dataclass
+class Group:
+    """A row to be: evaluations under one adversarial attack, and those without attack, one a seed."""
+
+    robust: list[Evaluation] = field(default_factory=list)
+    natural: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def first(self) -> Evaluation:
+        """Return the evaluation that stands for what all of the group share."""
+        return (self.robust or self.natural)[0]
+
+
+def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
+    """Return the groups in order of first appearance; natural evaluations join every row of their training."""
+    natural: dict[str, Group] = {}
+    robust: dict[str, tuple[str, Group]] = {}
+    order: dict[int, int] = {}
+    for position, item in enumerate(evaluations):
+        training = _key([settings(item.run), item.split, item.n])
+        if item.attack == NATURAL:
+            group = natural.setdefault(training, Group())
+            group.natural.append(item)
+        else:
+            key = _key([training, item.eps, item.attack, without_seed(item.parameters)])
+            _, group = robust.setdefault(key, (training, Group()))
+            group.robust.append(item)
+        order.setdefault(id(group), position)
+    alone = dict(natural)
+    for training, group in robust.values():
+        if training in natural:
+            group.natural = natural[training].natural
+            alone.pop(training, None)
+    return sorted([*(group for _, group in robust.values()), *alone.values()], key=lambda group: order[id(group)])
+
+
+def latest(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], list[str]]:
+    """Return one evaluation for each seed of each row, the last one, and a notice if others said otherwise."""
+    kept: dict[str, Evaluation] = {}
+    replaced = []
+    for item in evaluations:
+        attacked = None if item.attack == NATURAL else [item.eps, without_seed(item.parameters)]
+        key = _key([settings(item.run), item.split, item.n, item.attack, attacked, item.run.identity])
+        if key in kept and not _same_result(kept[key], item):
+            replaced.append((kept[key], item))
+        kept[key] = item
+    if not replaced:
+        return list(kept.values()), []
+    old, new = replaced[0]
+    return list(kept.values()), [
+        f"{len(replaced)} record(s) have the settings, {new.run.identity} and attack of a later one with another "
+        f"result, and are left out; the first is {old.where} ({old.run.checkpoint}), see {new.where}"
+    ]
+
+
+def completed(evidence: Evidence) -> list[Evaluation]:
+    """Return the evaluations with what only the logs know: training costs, and what was interrupted."""
+    finished = {item.run.sha256: item.run for item in evidence.trainings if item.finished and item.run.sha256}
+    cut = {item.run.checkpoint: item for item in evidence.trainings if not item.finished}
+    return [replace(item, run=_completed(item.run, finished, cut)) for item in evidence.evaluations]
+
+
+def validations(trainings: Iterable[Training]) -> list[Evaluation]:
+    """Return what finished trainings say of themselves on the val split, as evaluations."""
+    found = []
+    for item in trainings:
+        common = (item.run.eps, "val", item.val_n)
+        if item.finished and item.val_natural is not None:
+            found.append(Evaluation(item.where, item.run, NATURAL, {}, *common, item.val_natural))
+        if item.finished and item.val_robust is not None:
+            found.append(Evaluation(item.where, item.run, VALIDATION_ATTACK, {}, *common, item.val_robust))
+    return found
+
+
+def interruption(training: Training) -> str:
+    """Return "interrupted at epoch 7 of 15"."""
+    return f"interrupted at epoch {training.epoch}" + (f" of {training.epochs}" if training.epochs else "")
+
+
+def names(groups: Sequence[Group]) -> list[str]:
+    """Return the method id of each group, with the flags in which groups of the same method differ.
+
+    A step that is the same part of eps everywhere does not differ, nor does eps where its column shows it.
+    A network that bsk did not train has the name of its file.
+    """
+    rivals: dict[str | None, list[Evaluation]] = {}
+    for group in groups:
+        rivals.setdefault(group.first.run.method, []).append(group.first)
+    telling = {method: _telling_flags(items) for method, items in rivals.items()}
+    found = []
+    for group in groups:
+        run = group.first.run
+        flags = _flags(run)
+        shown = [f"{key}={plain(flags[key])}" for key in telling[run.method] if key in flags]
+        found.append(" ".join([short_name(run), *shown]))
+    return found
+
+
+def short_name(run: Run) -> str:
+    """Return the method id, or the name of the file of a network that bsk did not train."""
+    return run.method or Path(run.checkpoint).stem
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Return the flags in which trainings differ, in alphabetical order; not a step that is the same part of eps."""
+    flags = [_flags(run) for run in runs]
+    keys = {key for each in flags for key in each} - OWN_COLUMNS
+    telling = {key for key in keys if len({_key(each.get(key)) for each in flags}) > 1}
+    if len({_relative_step(each) for each in flags}) == 1:
+        telling.discard("step")
+    return sorted(telling)
+
+
+def settings(run: Run) -> str:
+    """Return all that makes a training another one, except its seed, as text to compare."""
+    file = (run.sha256 or run.checkpoint) if run.method is None else None
+    parts = [run.method, run.model, run.dataset, run.data_sha256, run.eps, run.selected, run.interrupted, file]
+    return _key([*parts, _flags(run)])
+
+
+def checkpoint_kind(selected: str | None) -> str | None:
+    """Return "best ema" for "best ema 0.999": the epoch, and whether its weights are averaged, however slowly."""
+    return " ".join(selected.split()[:2]) if selected else None
+
+
+def without_seed(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an attack's parameters without the seed of its random draws."""
+    return {key: value for key, value in parameters.items() if key != "seed"}
+
+
+def _flags(run: Run) -> dict[str, Any]:
+    """Return the training flags that make a method what it is; 1 and 1.0 are the same, null is none."""
+    eps = {} if run.eps is None else {"eps": run.eps}
+    later = LATER_FLAGS if run.flags else {}
+    return {
+        printable(key): float(value) if type(value) is int and abs(value) < LARGEST else value
+        for key, value in {**later, **run.flags, **eps}.items()
+        if key not in NOT_SETTINGS and value is not None
+    }
+
+
+def _telling_flags(rivals: Sequence[Evaluation]) -> list[str]:
+    """Return the flags in which evaluations of one method differ, in alphabetical order."""
+    columns = {"eps"} if all(rival.eps in (None, rival.run.eps) for rival in rivals) else set()
+    return [flag for flag in differing([rival.run for rival in rivals]) if flag not in columns]
+
+
+def _relative_step(flags: Mapping[str, Any]) -> str:
+    step, eps = flags.get("step"), flags.get("eps")
+    if isinstance(step, float) and isinstance(eps, float) and eps > 0:
+        return f"{step / eps:.6g}"
+    return _key(step)
+
+
+def _completed(run: Run, finished: Mapping[str, Run], cut: Mapping[str, Training]) -> Run:
+    if run.sha256 is not None and run.sha256 in finished:
+        log = finished[run.sha256]
+        costs = {key: getattr(log, key) for key in ("seconds", "forward_passes", "backward_passes")}
+        return replace(run, **{key: value for key, value in costs.items() if getattr(run, key) is None})
+    trained = next((cut[name] for name in (run.checkpoint, _BESIDE.sub("", run.checkpoint)) if name in cut), None)
+    return replace(run, interrupted=interruption(trained)) if trained else run
+
+
+def _same_result(old: Evaluation, new: Evaluation) -> bool:
+    same = old.run.sha256 == new.run.sha256 and old.accuracy == new.accuracy
+    return same and (old.correct is None or new.correct is None or np.array_equal(old.correct, new.correct))
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,125 @@
+"""The paper's numbers, to stand beside ours: a record for each row of its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.resources import files
+from typing import Any
+
+from bsk.errors import UsageError, nearest
+
+AXES = ("gamma", "beta", "step")  # what a row of an ablation is called by
+_STEP_UNIT = 8 / 255  # the paper writes its steps as if its radius were that
+_SAME_STEP = 0.03  # of step / eps: 0.031 is not quite 8/255, and neighbours are 0.125 apart
+OWN: dict[str, dict[str, float]] = {  # section 5.1: what a method has where the table does not vary it
+    "at": {"step": 2 / 8},
+    "trades": {"step": 2 / 8, "beta": 6},
+    "fast-at": {"step": 10 / 8},
+    "fast-at-plus": {"step": 10 / 8},
+    "fast-trades": {"step": 1, "beta": 6},
+    "fast-trades-2": {"step": 1, "beta": 6},
+    "bs": {"step": 1, "beta": 10, "gamma": 1},
+    "bs-alone": {"beta": 10, "gamma": 1},
+    "bs-at": {"step": 1, "gamma": 1},
+}
+_COLUMNS = {"autoattack": "robust_autoattack", "rays": "robust_rays"}  # of table 5; elsewhere `robust`
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of a table of the paper; accuracies in percent, as printed; `source` where it is not the paper's own."""
+
+    method: str
+    dataset: str
+    axes: Mapping[str, float]
+    numbers: Mapping[str, float]
+    attack: str | None
+    aggregate: str = ""
+    source: str = ""
+
+    def fraction(self, column: str) -> float | None:
+        """Return a column in percent as a fraction, None where the paper has none."""
+        percent = self.numbers.get(column)
+        return None if percent is None else round(percent / 100, 6)
+
+    def robust(self, attack: str | None) -> float | None:
+        """Return the accuracy under that attack as a fraction, None where the paper has another."""
+        if attack in _COLUMNS:
+            return self.fraction(_COLUMNS[attack])
+        return self.fraction("robust") if attack == self.attack else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one table of the paper, in its order; `dataset` is the one asked for."""
+
+    name: str
+    rows: Sequence[Published]
+    dataset: str | None = None
+
+    def fitting(self, method: str | None, flags: Mapping[str, Any], dataset: str | None = None) -> list[Published]:
+        """Return the paper's rows for a training: by its method, whatever axis the table varies, and the dataset.
+
+        Where the table has not the training's dataset, its first one stands in. There are two rows where the paper
+        has the mean and the best of several runs.
+        """
+        datasets = [each.dataset for each in self.rows]
+        wanted = self.dataset or (dataset if dataset in datasets else datasets[0])
+        return [each for each in self.rows if (each.method, each.dataset) == (method, wanted) and _fits(each, flags)]
+
+
+def published(name: str) -> Table:
+    """Return a table by "2", "section54", or "6/cifar100" for one of its datasets.
+
+    Raises:
+        UsageError: the paper has no such table, or not for that dataset.
+    """
+    wanted, _, dataset = name.removeprefix("table").partition("/")
+    records = _records()
+    names = list(dict.fromkeys(_name(record) for record in records))
+    if wanted not in names:
+        raise UsageError(f"--paper {name}: no such table; {nearest(wanted, names)}")
+    rows = [_published(record) for record in records if _name(record) == wanted]
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    if dataset and dataset not in datasets:
+        known = " and ".join(datasets)
+        raise UsageError(f"--paper {name}: that table has {known}; write --paper {wanted}/{datasets[0]}")
+    return Table(wanted, rows, dataset or None)
+
+
+def _records() -> list[dict[str, Any]]:
+    text = (files("bsk.comparison") / "paper" / "results.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    return str(record["table"]).replace(" ", "").replace(".", "")
+
+
+def _published(record: Mapping[str, Any]) -> Published:
+    axes = {axis: float(Fraction(str(record[axis]))) for axis in AXES if axis in record}
+    if "step" in axes:
+        axes["step"] /= _STEP_UNIT
+    numbers = {key: float(value) for key, value in record.items() if type(value) in (int, float) and key not in AXES}
+    words = (record.get("attack"), record.get("aggregate", ""), record.get("source", ""))
+    return Published(record["method"], record["dataset"], axes, numbers, *words)
+
+
+def _fits(row: Published, flags: Mapping[str, Any]) -> bool:
+    """Return whether flags have the row's axes and otherwise its method's own; a step is a part of the radius."""
+    for axis, value in {**OWN.get(row.method, {}), **row.axes}.items():
+        found = flags.get(axis)
+        if found is None and axis not in row.axes:
+            continue
+        if axis == "step":
+            eps = flags.get("eps")
+            if not isinstance(found, (int, float)) or not isinstance(eps, (int, float)) or eps <= 0:
+                return False
+            if abs(found / eps - value) > _SAME_STEP:
+                return False
+        elif found != value:
+            return False
+    return True

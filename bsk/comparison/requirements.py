@@ -1,0 +1,122 @@
+"""Conditions on a table, for scripts: `bs.robust - fast-at.robust > 0`."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bsk.comparison.compare import COLUMNS, Row
+from bsk.comparison.tables import FACTS
+from bsk.errors import UsageError, nearest
+from bsk.records.words import plain
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_SIGNS = re.compile(r"\s([+-])\s")
+_RELATIVE = re.compile(r"(natural_)?difference|p$|p_holm$|detectable$")
+HELP = "write ROW.COLUMN, COLUMN or a number, joined by ' + ' or ' - ', on both sides of > >= < or <="
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A condition: sums of signed terms on both sides of a comparison."""
+
+    text: str
+    left: Sequence[tuple[int, str]]
+    sign: str
+    right: Sequence[tuple[int, str]]
+
+
+def parse(text: str) -> Requirement:
+    """Return the condition that a text says.
+
+    Raises:
+        UsageError: it is none.
+    """
+    parts = re.split(r"\s*(>=|<=|>|<)\s*", text.strip())
+    if len(parts) != 3 or not parts[0] or not parts[2]:
+        raise UsageError(f"--require {text!r}: {HELP}")
+    return Requirement(text, _terms(parts[0]), parts[1], _terms(parts[2]))
+
+
+def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
+    """Return a line for each way in which the rows do not meet it; none: they do.
+
+    A term without a row stands for every row of the table, and must hold for each; one that is relative to the first
+    row, as its difference is, for every other row. Rows of one name are told apart by
+    what the table says of them, NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN, in any order.
+
+    Raises:
+        UsageError: a row or column is unknown, ambiguous or empty.
+    """
+    free = [term for _, term in (*requirement.left, *requirement.right) if _is_free(term)]
+    others = 1 if len(rows) > 1 and any(_RELATIVE.match(term) for term in free) else 0
+    found = []
+    for row in rows[others:] if free else rows[:1]:
+        left, right = (_sum(side, row, rows, requirement) for side in (requirement.left, requirement.right))
+        if not OPERATORS[requirement.sign](left, right):
+            where = f"{row['name']}: " if free else ""
+            found.append(
+                f"--require {requirement.text!r}: {where}{left:.4g} {requirement.sign} {right:.4g} does not hold"
+            )
+    return found
+
+
+def _terms(side: str) -> list[tuple[int, str]]:
+    first, *rest = _SIGNS.split(side.strip())
+    signed = zip(rest[::2], rest[1::2], strict=True)
+    return [(1, first), *((1 if sign == "+" else -1, term.strip()) for sign, term in signed)]
+
+
+def _is_free(term: str) -> bool:
+    return _number(term) is None and "." not in term
+
+
+def _number(term: str) -> float | None:
+    try:
+        return float(term)
+    except ValueError:
+        return None
+
+
+def _sum(side: Sequence[tuple[int, str]], row: Row, rows: Sequence[Row], requirement: Requirement) -> float:
+    return sum(sign * _value(term, row, rows, requirement) for sign, term in side)
+
+
+def _value(term: str, row: Row, rows: Sequence[Row], requirement: Requirement) -> float:
+    number = _number(term)
+    if number is not None:
+        return number
+    name, _, column = term.rpartition(".")
+    said = f"--require {requirement.text!r}: {term}"
+    if column not in COLUMNS:
+        raise UsageError(f"{said}: no such column; {nearest(column, list(COLUMNS))}")
+    chosen = _row(name, rows, said) if name else row
+    value = chosen[column]
+    if not isinstance(value, (int, float)):
+        raise UsageError(f"{said}: {chosen['name']} has no number there; bsk compare --format jsonl shows what it has")
+    return float(value)
+
+
+def _row(name: str, rows: Sequence[Row], said: str) -> Row:
+    named = [row for row in rows if _is_named(row, name)]
+    if not named:
+        raise UsageError(f"{said}: no such row; {nearest(name, list(dict.fromkeys(str(row['name']) for row in rows)))}")
+    if len(named) > 1:
+        telling = [fact for fact in FACTS if len({plain(row[fact]) for row in named}) > 1]
+        longer = ["@".join([str(row["name"]), *(plain(row[fact]) for fact in telling)]) for row in named]
+        raise UsageError(f"{said}: stands for {len(named)} rows; write one of {', '.join(longer)}")
+    return named[0]
+
+
+def _is_named(row: Row, name: str) -> bool:
+    """Return whether the name is the row's own, with any of its facts after it."""
+    own = str(row["name"])
+    facts = name.removeprefix(own).split("@")
+    return name.startswith(own) and not facts[0] and {*facts[1:]} <= {plain(row[fact]) for fact in FACTS}

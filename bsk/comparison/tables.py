@@ -1,0 +1,263 @@
+"""From rows to text: all columns for programs, the ones that people want for people."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bsk.comparison.compare import COLUMNS, Row, Value, cost_in_passes
+from bsk.comparison.groups import checkpoint_kind
+from bsk.errors import UsageError, nearest
+from bsk.records.jsonl import dumps
+from bsk.records.words import duration, estimate, many, plain, probability
+
+WIDTH = 100  # of a terminal's table, where that is possible
+WIDTH_BESIDE = 200  # with the paper's numbers
+TEXT_COLUMNS = {"", "method", "model", "attack", "dataset", "split", "selected"}  # aligned left
+
+
+def render(rows: Sequence[Row], format: str) -> str:
+    """Return the rows as text that ends with a newline.
+
+    `tsv` and `jsonl` have every column in full precision, in the order of `COLUMNS`; `table`, `markdown` and
+    `latex` have percent, intervals, and what all rows share in a caption.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    return FORMATS[checked_format(format)](rows)
+
+
+def checked_format(format: str) -> str:
+    """Return the name of a format.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"--format {format}: no such format; {nearest(format, list(FORMATS))}")
+    return format
+
+
+def format_of(path: Path) -> str:
+    """Return the format of a file by its ending.
+
+    Raises:
+        UsageError: it has none of the endings.
+    """
+    if path.suffix not in ENDINGS:
+        raise UsageError(f"--out {path}: a table ends in {', '.join(ENDINGS)}")
+    return ENDINGS[path.suffix]
+
+
+def tsv(rows: Sequence[Row]) -> str:
+    """Return a header and a line a row; numbers as Python writes them, but not 1e-05, which `sort -n` misreads."""
+    return "".join("\t".join(line) + "\n" for line in [COLUMNS, *([_cell(row[c]) for c in COLUMNS] for row in rows)])
+
+
+def jsonl(rows: Sequence[Row]) -> str:
+    """Return a JSON object a row, null for what is not known."""
+    return "".join(dumps({column: row[column] for column in COLUMNS}) + "\n" for row in rows)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return an aligned table for a terminal; where it is too wide, some of it gives way.
+
+    First the intervals of `natural`, then the time of training (passes say the cost on any machine), then the
+    intervals of `difference` and with them its p, which says too little without.
+    """
+    most = WIDTH_BESIDE if _is_beside(rows) else WIDTH
+    for without in ((), ("natural",), ("natural", "training"), ("natural", "training", "difference")):
+        header, *lines = cells = grid(rows, without)
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        if sum(widths) + 2 * len(widths) - 2 <= most:
+            break
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if title in TEXT_COLUMNS else cell.rjust(width)
+            for cell, width, title in zip(line, widths, header, strict=True)
+        ).rstrip()
+        for line in [header, *lines]
+    ]
+    return (
+        "\n".join(
+            [*textwrap.wrap(caption(rows), most), "", *aligned, *([""] if footnotes(rows) else []), *footnotes(rows)]
+        )
+        + "\n"
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return a GitHub table under its caption."""
+    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in grid(rows)]
+    rule = [":--" if title in TEXT_COLUMNS else "--:" for title in header]
+    body = ["| " + " | ".join(line) + " |" for line in [header, rule, *lines]]
+    notes = [re.sub(r"([\\<*`])", r"\\\1", note) + "\\" for note in footnotes(rows)]
+    return "\n".join([caption(rows), "", *body, *(["", *notes] if notes else [])]).rstrip("\\") + "\n"
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """Return a table in the manner of booktabs, with its caption and notes."""
+    header, *lines = [[_latex_text(cell) for cell in line] for line in grid(rows)]
+    align = "".join("l" if title in TEXT_COLUMNS else "r" for title in header)
+    body = [" & ".join(line) + r" \\" for line in lines]
+    told = rf"\caption{{{_latex_text(caption(rows))}}}"
+    top = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", told]
+    top += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
+    notes = [rf"\\{{\footnotesize {_latex_text(note)}}}" for note in footnotes(rows)]
+    return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]) + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "table": table,
+    "tsv": tsv,
+    "jsonl": jsonl,
+    "markdown": markdown,
+    "latex": latex,
+}
+ENDINGS = {".txt": "table", ".tsv": "tsv", ".jsonl": "jsonl", ".md": "markdown", ".tex": "latex"}
+
+FACTS: dict[str, Callable[[Value], str]] = {  # stand in the caption where they are the same in all rows
+    "dataset": plain,
+    "split": lambda value: f"{value} split",
+    "n": lambda value: f"n {value}",
+    "model": plain,
+    "selected": lambda value: f"{value} epoch",
+    "eps": lambda value: f"eps {plain(value)}",
+    "attack": plain,
+    "seeds": lambda value: f"{value} seed{'s' if value != 1 else ''}",
+}
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """Return what all rows share, and what the numbers are."""
+    legend = ["percent with 95 % intervals"]
+    if _values(rows, "robust_sd"):
+        legend.append("sd over seeds")
+    if _values(rows, "difference"):
+        legend.append(f"difference to {_first(rows)}" + _tests(rows))
+    if _values(rows, "pareto"):
+        legend.append("* no other row beats it in both robust accuracy and passes")
+    if _is_beside(rows):
+        legend.append("time and passes by those of the first row; the paper's own numbers beside")
+    titles = [f"{title}: " for title in _values(rows, "title")]
+    return "".join(titles) + "; ".join(filter(None, [shared(rows), *legend]))
+
+
+def _first(rows: Sequence[Row]) -> str:
+    kinds = {checkpoint_kind(str(selected)) for selected in _values(rows, "selected")} if rows[0]["selected"] else ()
+    same = {"attack": "attack" in varying(rows), "kind of checkpoint": len(kinds) > 1}
+    told = " and ".join(fact for fact, needed in same.items() if needed)
+    return f"the first row of the same {told}" if told else "the first row"
+
+
+def _tests(rows: Sequence[Row]) -> str:
+    tested = sum(row["p_holm"] is not None for row in rows)
+    if not tested:
+        return ""
+    several = f", Holm's for {tested} comparisons" if tested > 1 else ""
+    most = max(each for row in rows if (each := _float(row["detectable"])) is not None)
+    return f", p by an exact paired test{several}; a true difference of {estimate(most)} would be seen 4 times in 5"
+
+
+def shared(rows: Sequence[Row]) -> str:
+    """Return "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds"."""
+    facts = {fact: _values(rows, fact) for fact in FACTS}
+    return ", ".join(FACTS[fact](values[0]) for fact, values in facts.items() if len(values) == 1)
+
+
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """Return "[1] eps 0.3, not 0.2" for each note."""
+    return [f"[{number}] {note}" for number, note in enumerate(_values(rows, "note"), 1)]
+
+
+def varying(rows: Sequence[Row]) -> list[str]:
+    """Return the facts in which the rows differ, which the caption cannot tell."""
+    return [fact for fact in FACTS if len(_values(rows, fact)) > 1]
+
+
+def _is_beside(rows: Sequence[Row]) -> bool:
+    return bool(_values(rows, "paper_robust") or _values(rows, "paper_robust_best"))
+
+
+def _values(rows: Sequence[Row], column: str) -> list[Value]:
+    return [value for value in dict.fromkeys(row[column] for row in rows) if value is not None]
+
+
+def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
+    """Return a header and a line a row, without empty columns; those in `without` lose their interval, or go."""
+    notes = {note: f"[{number}]" for number, note in enumerate(_values(rows, "note"), 1)}
+    columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
+    columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
+    columns["natural"] = _estimates(rows, "natural", without)
+    columns["robust"] = _estimates(rows, "robust", without)
+    columns["sd"] = [estimate(_float(row["robust_sd"])) for row in rows]
+    columns["difference"] = _estimates(rows, "difference", without, sign="+")
+    columns["p"] = ["" if "difference" in without else probability(_float(row["p_holm"])) for row in rows]
+    columns["passes"] = ["" if _is_beside(rows) else _passes(row) for row in rows]
+    columns["pareto"] = ["*" if row["pareto"] else "" for row in rows]
+    if _is_beside(rows) or "training" not in without:
+        columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
+    columns["adbd"] = [_short(row["adbd"]) for row in rows]
+    if _is_beside(rows):
+        columns |= _paper_columns(rows)
+    columns[""] = [notes[row["note"]] if row["note"] else "" for row in rows]
+    kept = {title: cells for title, cells in columns.items() if any(cells) or title == "method"}
+    return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]
+
+
+def _paper_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return what only a table beside the paper's shows: ratios of cost, the best seed, and the paper's numbers."""
+    best = [estimate(_float(row["robust_best"])) for row in rows] if _values(rows, "paper_robust_best") else []
+    return {
+        "time": [_ratio(row["train_time_ratio"]) for row in rows],
+        "passes": [_ratio(row["train_passes_ratio"]) for row in rows],
+        "best": best or [""] * len(rows),
+        "paper natural": [estimate(_float(row["paper_natural"])) for row in rows],
+        "paper robust": [estimate(_float(row["paper_robust"])) for row in rows],
+        "paper sd": [estimate(_float(row["paper_robust_sd"])) for row in rows],
+        "paper best": [estimate(_float(row["paper_robust_best"])) for row in rows],
+        "paper min": [_short(row["paper_minutes"]) for row in rows],
+        "paper time": [_ratio(row["paper_time_ratio"]) for row in rows],
+        "paper adbd": [_short(row["paper_adbd"]) for row in rows],
+    }
+
+
+def _ratio(value: Value) -> str:
+    return f"x {value:.2f}" if isinstance(value, (int, float)) else ""
+
+
+def _short(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, (int, float)) else ""
+
+
+def _estimates(rows: Sequence[Row], column: str, without: Sequence[str], sign: str = "") -> list[str]:
+    if column in without:
+        return [estimate(_float(row[column]), sign=sign) for row in rows]
+    low, high = f"{column}_low", f"{column}_high"
+    return [estimate(_float(row[column]), _float(row[low]), _float(row[high]), sign=sign) for row in rows]
+
+
+def _passes(row: Row) -> str:
+    passes = cost_in_passes(row)
+    return "" if passes is None else many(passes)
+
+
+def _float(value: Value) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _cell(value: Value) -> str:
+    if isinstance(value, float) and 1e-6 <= abs(value) < 1e16:
+        return np.format_float_positional(value, trim="0")
+    return "" if value is None else str(value)
+
+
+def _latex_text(text: str) -> str:
+    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
+    escaped = "".join(words.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
+    return re.sub(r"(?<![\w.$])-(?=\d)", "$-$", escaped)

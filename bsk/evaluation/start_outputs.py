@@ -1,0 +1,114 @@
+"""Where the starts of an inner maximisation land in output space: what Figure 4 sketches, of a real model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bsk.data.batches import to_unit
+from bsk.errors import InputError
+from bsk.evaluation.settings import EvaluationSettings
+from bsk.evaluation.subjects import Subject, check_fit
+from bsk.evaluation.verdicts import NotFiniteError, checked, exact, steady
+from bsk.perturb.ascent import Model
+from bsk.perturb.ball import ball_around
+from bsk.perturb.draws import ExampleDraws, example_draws
+from bsk.perturb.later_starts import STARTS
+from bsk.perturb.losses import kl
+from bsk.perturb.starts import Clean, Given, random_output
+from bsk.records.jsonl import SCHEMA
+
+_FROM_HEADER = ("method", "model", "dataset", "seed", "selected")
+DIGITS = 9  # that count: as many tell any two fp32 numbers apart
+
+
+def landings(
+    subject: Subject, starts: Sequence[str], bench: EvaluationSettings, gamma: float, watch: Callable[[int, int], None]
+) -> Iterator[dict[str, Any]]:
+    """Yield a record for each image and start: the logits before and after, and the KL divergence between them.
+
+    In fp32, with the model in eval mode; the draws depend on (seed, start, index) alone. The step of the backward
+    start is eps, as the paper's; its record has the random output too that the step went towards. `watch` is told how
+    many of how many images are done.
+
+    Raises:
+        InputError: the model does not fit the data, or returns a number that is not finite.
+    """
+    examples = bench.data.stream(bench.split, bench.limit)
+    check_fit(subject, bench.data, examples.shape)
+    n = len(examples.labels)
+    common = _common(subject, bench, gamma, n)
+    for rows in torch.arange(n).split(bench.batch_size):
+        x, index = to_unit(examples.take(rows).to(bench.device)), examples.index[rows].tolist()
+        y = examples.labels[rows].to(bench.device)
+        with exact(subject.model):
+            found = [_landed(subject, name, x, y, index, bench, gamma) for name in starts]
+        for row, (place, label) in enumerate(zip(index, examples.labels[rows].tolist(), strict=True)):
+            for name, columns in zip(starts, found, strict=True):
+                yield {**common, "index": place, "label": label, "start": name, **_cells(columns, row)}
+        watch(int(rows[-1]) + 1, n)
+
+
+def _landed(
+    subject: Subject, name: str, x: Tensor, y: Tensor, index: list[int], bench: EvaluationSettings, gamma: float
+) -> dict[str, Tensor | None]:
+    model = steady(checked(subject.model))
+    try:
+        clean = _clean(model, x, name)
+        draws, again = (example_draws(bench.seed, f"start {name}", index, x.device) for _ in range(2))
+        given = Given(bench.eps, bench.eps, y, model, gamma)
+        start = STARTS[name](clean, ball_around(x, bench.eps), draws, given)
+        with torch.no_grad():
+            landed = model(start)
+    except NotFiniteError as error:
+        raise InputError(f"{subject.path}: the model returns NaN or infinity; no start lands there") from error
+    z = clean.logits.detach()
+    return {
+        "kl": kl(z.cpu().double(), landed.cpu().double()).clamp(min=0),
+        "logits": z,
+        "landed": landed,
+        "target": _target(z, name, again, gamma),
+    }
+
+
+def _clean(model: Model, x: Tensor, name: str) -> Clean:
+    with torch.set_grad_enabled(name == "backward"):
+        leaf = x.detach().requires_grad_(name == "backward")
+        return Clean(leaf, model(leaf))
+
+
+def _target(z: Tensor, name: str, draws: ExampleDraws, gamma: float) -> Tensor | None:
+    """Return f(x) + gamma psi, drawn as the backward start drew it; other starts have no target."""
+    return random_output(z, draws, gamma) if name == "backward" else None
+
+
+def _cells(columns: dict[str, Tensor | None], row: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, column in columns.items():
+        values = None if column is None else column[row].tolist()
+        found[name] = [_short(value) for value in values] if isinstance(values, list) else values
+    return found
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _common(subject: Subject, bench: EvaluationSettings, gamma: float, n: int) -> dict[str, Any]:
+    header = subject.header
+    return {
+        "schema": SCHEMA,
+        "kind": "landing",
+        "checkpoint": str(subject.path),
+        "checkpoint_sha256": subject.sha256,
+        **{name: header.get(name) for name in _FROM_HEADER},
+        "train_eps": header["eps"],
+        "data_sha256": bench.data.sha256,
+        "eps": bench.eps,
+        "start_parameters": {"gamma": gamma, "step": bench.eps, "seed": bench.seed},
+        "split": bench.split,
+        "n": n,
+    }

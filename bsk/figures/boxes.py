@@ -1,0 +1,161 @@
+"""Robust accuracy over seeds as boxes, one for each value of a flag: what Figures 1, 2 and 5 show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bsk.comparison.compare import Row
+from bsk.comparison.differences import mismatches
+from bsk.comparison.evidence import Evaluation, collect
+from bsk.comparison.groups import NATURAL, Group, latest, short_name
+from bsk.comparison.statistics import mean_sd
+from bsk.comparison.tables import FACTS, shared, varying
+from bsk.errors import InputError
+from bsk.figures.canvas import INK, colour_and_marker, drawing, legible, title
+from bsk.figures.series import Series, confounded, numeric, series
+from bsk.records.located import Located
+from bsk.records.words import counted
+
+PANEL_FACTS = ("dataset", "split", "n", "model", "selected", "eps", "attack")  # one picture each
+LEGEND = "box: quartiles, median; whiskers: least, greatest; dashed line and number: mean ± sd over seeds"
+NEAR, ASIDE = 0.025, 0.09  # of the picture's height and of a box's place: dots that near stand aside one another
+
+
+def draw_boxes(items: Iterable[Located], by: str, paths: Sequence[Path], heading: str = "") -> list[str]:
+    """Draw the robust accuracy of every evaluation under attack, a box for each value of a flag; return notices.
+
+    `heading` stands above what the picture says of itself.
+    Every seed is a dot. Boxes stand in the order of their values if those are numbers. Evaluations of another attack,
+    radius, model or data have their own panel. The same records give the same bytes.
+
+    Raises:
+        InputError: there is no such evaluation, one lacks the flag or differs from another of its box in more than
+            the seed, or a file cannot be written.
+    """
+    found = [item for item in collect(items).evaluations if item.attack != NATURAL]
+    if not found:
+        raise InputError("plot boxes: no evaluation under attack among the records; give what bsk evaluate wrote")
+    kept, notices = latest(found)
+    panels = _panels(kept, by)
+    for path in paths:
+        with drawing(path, layout="constrained") as figure:
+            _draw(figure, panels, by, heading)
+    return notices + [said for groups in panels.values() for said in confounded(groups, by)]
+
+
+def _panels(items: Sequence[Evaluation], by: str) -> dict[str, list[Series[Evaluation]]]:
+    parts: dict[str, list[Evaluation]] = {}
+    for item in items:
+        facts = [value for fact, value in _facts(item).items() if fact in PANEL_FACTS and fact != by]
+        parts.setdefault(json.dumps(facts), []).append(item)
+    panels = {key: series(part, by) for key, part in parts.items()}
+    for groups in panels.values():
+        for group in groups:
+            _check_same_attack(group)
+    return panels
+
+
+def _check_same_attack(group: Series[Evaluation]) -> None:
+    first = Group([group.members[0]])
+    for member in group.members[1:]:
+        for reason in mismatches(Group([member]), first):
+            raise InputError(f"{member.where}: {reason} as in {first.first.where}; give records of one attack and data")
+
+
+def _facts(item: Evaluation) -> Row:
+    run = item.run
+    return {
+        "dataset": run.dataset,
+        "split": item.split,
+        "n": item.n,
+        "model": run.model,
+        "selected": run.selected,
+        "eps": item.eps,
+        "attack": item.attack,
+        "seeds": None,
+    }
+
+
+def _draw(figure: Any, panels: dict[str, list[Series[Evaluation]]], by: str, heading: str) -> None:
+    widest = max(len(groups) for groups in panels.values())
+    across = min(2, len(panels)) if widest <= 6 else 1
+    down = -(-len(panels) // across)
+    figure.set_size_inches(max(4.8, 1.4 + 0.95 * widest) * across, 0.6 + 3.6 * down)
+    rows = [_facts(member) for groups in panels.values() for group in groups for member in group.members]
+    title(figure, heading, f"{_headline(panels, by)}{shared(rows)}", LEGEND)
+    for place, groups in enumerate(panels.values(), 1):
+        axes = figure.add_subplot(down, across, place, sharey=figure.axes[0] if figure.axes else None)
+        mine = _facts(groups[0].members[0])
+        told = [FACTS[fact](mine[fact]) for fact in varying(rows) if fact != by and mine[fact] is not None]
+        axes.set_title(legible(", ".join(told)), loc="left", fontsize=9)
+        _frame(axes, groups, by)
+        _boxes(axes, groups)
+    figure.draw_without_rendering()  # settles the axes, so that the dots know what is near
+    for axes, groups in zip(figure.axes, panels.values(), strict=True):
+        _points(axes, groups)
+
+
+def _headline(panels: dict[str, list[Series[Evaluation]]], by: str) -> str:
+    names = {short_name(m.run) for groups in panels.values() for group in groups for m in group.members}
+    return f"{names.pop()}: " if len(names) == 1 and by != "method" else ""
+
+
+def _frame(axes: Any, groups: Sequence[Series[Evaluation]], by: str) -> None:
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    labels = [legible(group.label) for group in groups]
+    seeds = [counted(len(group.members), "seed") for group in groups]
+    axes.set_xticks(range(len(groups)), [f"{label}\n{n}" for label, n in zip(labels, seeds, strict=True)])
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set_xlabel(legible(by))
+    axes.set_ylabel("robust accuracy, %")
+
+
+def _boxes(axes: Any, groups: Sequence[Series[Evaluation]]) -> None:
+    thin = {"color": INK, "linewidth": 0.9}
+    values = [[100 * member.accuracy for member in group.members] for group in groups]
+    axes.boxplot(
+        values,
+        positions=range(len(groups)),
+        widths=0.5,
+        whis=(0, 100),
+        showfliers=False,
+        showmeans=True,
+        meanline=True,
+        patch_artist=True,
+        manage_ticks=False,
+        boxprops={"facecolor": "#eeeeee", "edgecolor": INK, "linewidth": 0.9},
+        medianprops={"color": INK, "linewidth": 2},
+        whiskerprops=thin,
+        capprops=thin,
+        meanprops={**thin, "linestyle": (0, (3, 2))},
+    )
+    for place, each in enumerate(values):
+        mean, sd = mean_sd(each)
+        text = f"{mean:.1f}" if sd is None else f"{mean:.1f} ± {sd:.1f}"
+        axes.annotate(text, (place, max(each)), (0, 7), textcoords="offset points", ha="center", fontsize=8, color=INK)
+    axes.margins(y=0.12)
+
+
+def _points(axes: Any, groups: Sequence[Series[Evaluation]]) -> None:
+    low, high = axes.get_ylim()
+    one = numeric([group.value for group in groups])  # steps of a scale, not different things
+    style = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linestyle": "none", "zorder": 4}
+    for place, group in enumerate(groups):
+        colour, marker = colour_and_marker(0 if one else place)
+        values = [100 * member.accuracy for member in group.members]
+        x = [place + ASIDE * shift for shift in swarm(values, NEAR * (high - low))]
+        axes.plot(x, values, marker=marker, color=colour, **style)
+
+
+def swarm(values: Sequence[float], near: float) -> list[int]:
+    """Return how many places each value stands to the right, so that no two of a place are nearer than `near`."""
+    shifts: dict[int, int] = {}
+    for index in sorted(range(len(values)), key=lambda i: values[i]):
+        taken = {shift for other, shift in shifts.items() if abs(values[other] - values[index]) < near}
+        shifts[index] = next(shift for step in range(len(values) + 1) for shift in (step, -step) if shift not in taken)
+    return [shifts[index] for index in range(len(values))]

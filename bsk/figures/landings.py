@@ -1,0 +1,93 @@
+"""Where starts land in output space: Figure 4, a sketch in the paper, drawn from a real model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bsk.comparison.statistics import t_interval
+from bsk.figures.canvas import INK, QUIET, colour_and_marker, drawing, legible, title
+from bsk.figures.displacements import Cloud, Scene, scenes
+from bsk.records.located import Located
+
+AXES = (
+    "A dot is the output for one image after the start alone, in axes of its own: the clean output f(x) lies at 0, the "
+    "image's random target f(x) + γψ at the star; across is the part of the way towards it, up the distance from that "
+    "way, as parts of the target's distance (logits less their mean over classes). Bars: 95 % t intervals over images."
+)
+
+
+def draw_landings(items: Iterable[Located], paths: Sequence[Path], heading: str = "") -> list[str]:
+    """Draw where starts land, and the mean KL divergence of each, a row for each model; return no notices.
+
+    `heading` stands above what the picture says of itself. The same records give the same bytes.
+
+    Raises:
+        InputError: there are no landings, or one is not what it should be, or a file cannot be written.
+    """
+    found = scenes(items)
+    order = list(dict.fromkeys(cloud.start for scene in found for cloud in scene.clouds))
+    for path in paths:
+        with drawing(path, layout="constrained") as figure:
+            _draw(figure, found, order, heading)
+    return []
+
+
+def _draw(figure: Any, found: Sequence[Scene], order: Sequence[str], heading: str) -> None:
+    figure.set_size_inches(9, 0.7 + 3.7 * len(found))
+    title(figure, heading, AXES)
+    grid = figure.add_gridspec(len(found), 2, width_ratios=(1.25, 1))
+    for row, scene in enumerate(found):
+        first = figure.axes[0] if figure.axes else None
+        cloud, mean = figure.add_subplot(grid[row, 0], sharex=first, sharey=first), figure.add_subplot(grid[row, 1])
+        n = max(len(each.kl) for each in scene.clouds)
+        facts = [legible(line) for line in scene.facts]
+        cloud.set_title(f"{facts[0]}\n{facts[1]}, {n} images", loc="left", fontsize=9)
+        _scatter(cloud, scene.clouds, order)
+        if row == 0:
+            cloud.legend(fontsize=8, frameon=False, loc="upper left", handletextpad=0.3)
+        _means(mean, scene.clouds, order)
+
+
+def _scatter(axes: Any, clouds: Sequence[Cloud], order: Sequence[str]) -> None:
+    axes.plot([0, 1], [0, 0], color=QUIET, linewidth=0.8, linestyle=":", zorder=1)
+    for cloud in clouds:
+        number = order.index(cloud.start)
+        colour, marker = colour_and_marker(number)
+        look = {"markersize": 3.2, "markeredgewidth": 0.6, "alpha": 0.6, "linestyle": "none", "zorder": 2}
+        face = "none" if number % 2 else colour  # hollow beside filled: told apart in grey where clouds overlap
+        axes.plot(cloud.along, cloud.aside, marker=marker, color=colour, markerfacecolor=face, **look)
+    for cloud in clouds:
+        colour, marker = colour_and_marker(order.index(cloud.start))
+        centre = (float(cloud.along.mean()), float(cloud.aside.mean()))
+        style = {"markersize": 10, "markeredgecolor": "white", "markeredgewidth": 1.4, "zorder": 4}
+        axes.plot(
+            *centre, marker, color=colour, linestyle="none", label=f"{legible(cloud.start)}, and its mean", **style
+        )
+    axes.plot(
+        0, 0, "+", color=INK, markersize=11, markeredgewidth=1.8, zorder=5, label="clean output", linestyle="none"
+    )
+    axes.plot(1, 0, "*", color=INK, markersize=12, zorder=5, label="random target", linestyle="none")
+    axes.set_xlabel("towards the image's random target")
+    axes.set_ylabel("away from that way")
+    axes.set_aspect("equal")
+
+
+def _means(axes: Any, clouds: Sequence[Cloud], order: Sequence[str]) -> None:
+    axes.set_title("mean KL from the clean output, nats", loc="left", fontsize=9)
+    tops = []
+    for place, cloud in enumerate(clouds):
+        colour, marker = colour_and_marker(order.index(cloud.start))
+        mean = float(cloud.kl.mean())
+        low, high = t_interval(cloud.kl.tolist()) if len(cloud.kl) > 1 else (mean, mean)
+        style = {"color": colour, "marker": marker, "markersize": 7, "capsize": 4, "elinewidth": 1.2}
+        axes.errorbar(place, mean, [[mean - low], [high - mean]], **style)
+        text = f"{mean:#.2g}\n[{low:#.2g}, {high:#.2g}]"
+        axes.annotate(text, (place, high), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+        tops.append(high)
+    axes.set_xticks(range(len(clouds)), [legible(cloud.start) for cloud in clouds])
+    axes.set_xlim(-0.6, len(clouds) - 0.4)
+    axes.set_ylim(0, 1.2 * max(tops) or 1)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)

@@ -1,0 +1,189 @@
+"""Accuracy against the cost of training, as a picture that also reads in grey and to the colour-blind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bsk.comparison.compare import Row, Value
+from bsk.comparison.tables import FACTS, shared, varying
+from bsk.errors import UsageError
+from bsk.figures import canvas
+from bsk.figures.canvas import QUIET, colour_and_marker, drawing, title
+from bsk.figures.placement import label_markers, side_by_side
+from bsk.records.words import duration, many
+
+CROWD = 16  # rows of which not all can have their name beside them
+PANEL_FACTS = ("dataset", "split", "n", "eps", "attack")  # rows that differ in one stand in different panels
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the x axis shows."""
+
+    label: str
+    columns: tuple[str, ...]
+
+    def of(self, row: Row) -> float:
+        """Return the sum of the columns, 0 unless all are known."""
+        found = [value for column in self.columns if isinstance(value := row[column], (int, float))]
+        return float(sum(found)) if len(found) == len(self.columns) else 0.0
+
+    def tick(self, value: float) -> str:
+        """Return a value as a person writes it."""
+        return many(value) if len(self.columns) > 1 else duration(value).replace(".0 ", " ")
+
+
+PASSES = Cost("training cost: images passed forward and backward", ("train_forward_passes", "train_backward_passes"))
+SECONDS = Cost("training time", ("train_seconds",))
+
+
+def accuracy_against_cost(rows: Sequence[Row], path: Path) -> list[str]:
+    """Draw robust (filled) and natural (hollow) accuracy over training cost; return notices of rows left out.
+
+    The cost is passes if they are known of every row, else whichever of passes and seconds more rows have; its
+    axis is logarithmic if it spans more than a factor 5. Bars are the 95 % intervals of the rows. Rows of another
+    attack, eps or data have their own panel. Where rows say if they are Pareto optimal, a line goes along those. The
+    same rows give the same SVG, byte by byte.
+
+    Raises:
+        UsageError: neither .png nor .svg, or no row has an accuracy and a cost.
+        InputError: the file cannot be written.
+    """
+    checked_suffix(path)
+    cost = max((PASSES, SECONDS), key=lambda each: len(_drawable(rows, each)))
+    drawn = _drawable(rows, cost)
+    if not drawn:
+        raise UsageError(
+            f"--plot {path}: no row has both an accuracy and a training cost; evaluate what bsk train made"
+        )
+    with drawing(path, layout="constrained") as figure:
+        _draw(figure, drawn, cost)
+    left_out = len(rows) - len(drawn)
+    return [f"{path}: {left_out} row(s) without accuracy or training cost are not in the picture"] if left_out else []
+
+
+def checked_suffix(path: Path) -> Path:
+    """Return path if it ends in .png or .svg.
+
+    Raises:
+        UsageError: it does not.
+    """
+    return canvas.checked_suffix(path, "--plot")
+
+
+def _drawable(rows: Sequence[Row], cost: Cost) -> list[Row]:
+    return [row for row in rows if cost.of(row) > 0 and (row["robust"] is not None or row["natural"] is not None)]
+
+
+def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
+    panels: dict[str, list[Row]] = {}
+    for row in rows:
+        panels.setdefault(_facts(row, rows, PANEL_FACTS), []).append(row)
+    across = min(2, len(panels))
+    down = -(-len(panels) // across)
+    crowded = len(rows) > CROWD and any(row["pareto"] is not None for row in rows)
+    figure.set_size_inches(10.5 if crowded or across > 1 else 7, (6.0 if crowded else 4.6) if down == 1 else 4.2 * down)
+    named = f"{rows[0]['title']}: " if rows[0].get("title") else ""
+    title(figure, f"{named}{shared(rows)}; bars are 95 % intervals")
+    names = {
+        id(row): " ".join(filter(None, [str(row["name"]), _facts(row, rows, ("model", "selected"))])) for row in rows
+    }
+    groups = {key: name.split()[0] if crowded else name for key, name in names.items()}
+    order = list(dict.fromkeys(groups.values()))
+    labels = []
+    for place, (heading, panel) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(down, across, place, sharey=figure.axes[0] if figure.axes else None)
+        _frame(axes, heading, panel, cost)
+        _frontier(axes, panel, cost)
+        points = _points(axes, panel, cost, [order.index(groups[id(row)]) for row in panel])
+        told = [number for number, row in enumerate(panel) if row["pareto"] or not crowded]
+        labels.append((axes, [names[id(panel[number])] for number in told], [points[number] for number in told]))
+        if crowded:
+            _legend(axes, order)
+    _limit_heights(figure.axes[0], rows)
+    figure.draw_without_rendering()  # settles the layout, so that places on the canvas are known
+    figure.set_layout_engine("none")
+    for axes, texts, points in labels:
+        label_markers(axes, texts, points)
+
+
+def _legend(axes: Any, order: Sequence[str]) -> None:
+    """Say which mark is whose, where only the rows of the frontier have their names beside them."""
+    for number, name in enumerate(order):
+        colour, marker = colour_and_marker(number)
+        axes.plot([], [], color=colour, marker=marker, linestyle="none", label=name)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+
+
+def _facts(row: Row, rows: Sequence[Row], among: Sequence[str]) -> str:
+    """Return those of a row's facts in which the rows differ."""
+    return ", ".join(FACTS[fact](row[fact]) for fact in varying(rows) if fact in among and row[fact] is not None)
+
+
+def _frame(axes: Any, heading: str, rows: Sequence[Row], cost: Cost) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_title(heading, loc="left", fontsize=9)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    if axes.get_subplotspec().is_first_col():
+        attack = next((f"under {row['attack']}" for row in rows if row["attack"] and not heading), "under attack")
+        axes.set_ylabel(f"accuracy, %  (filled: {attack}, hollow: natural)")
+    low, high = min(map(cost.of, rows)), max(map(cost.of, rows))
+    axes.set_xlabel(cost.label + (" (logarithmic)" if high > 5 * low else ""))
+    if high > 5 * low:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(low / (high / low) ** 0.1, high * (high / low) ** 0.2)  # room for the last label
+    else:
+        spread = high - low or high
+        axes.set_xlim(max(0.0, low - 0.15 * spread), high + 0.3 * spread)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.tick(value)))
+
+
+def _frontier(axes: Any, rows: Sequence[Row], cost: Cost) -> None:
+    """Draw a step line along the rows that no other one beats: what robust accuracy a cost can buy."""
+    best = sorted((cost.of(row), _percent(row["robust"]) or 0.0) for row in rows if row["pareto"])
+    heights = [height for _, height in best]
+    if best and heights == sorted(heights):  # else they are of several races, which one line would compare
+        best.append((axes.get_xlim()[1], best[-1][1]))
+        axes.step(*zip(*best, strict=True), where="post", color=QUIET, linewidth=0.8, linestyle=":", zorder=0)
+
+
+def _limit_heights(axes: Any, rows: Sequence[Row]) -> None:
+    columns = [f"{kind}{end}" for kind in ("robust", "natural") for end in ("", "_low", "_high")]
+    ends = [_percent(row[column]) for row in rows for column in columns]
+    known = [value for value in ends if value is not None]
+    margin = max(2.0, 0.06 * (max(known) - min(known)))
+    axes.set_ylim(max(-2.0, min(known) - margin), min(102.0, max(known) + margin))
+
+
+def _points(axes: Any, rows: Sequence[Row], cost: Cost, numbers: Sequence[int]) -> list[list[Any]]:
+    """Draw each row, those of nearly the same cost side by side; return the artists of each, the lowest point last."""
+    from matplotlib.transforms import ScaledTranslation
+
+    found = []
+    shifts = side_by_side([cost.of(row) for row in rows])
+    for row, shift, number in zip(rows, shifts, numbers, strict=True):
+        moved = axes.transData + ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+        colour, marker = colour_and_marker(number)
+        style = {"color": colour, "marker": marker, "markersize": 7, "markeredgewidth": 1.3, "transform": moved}
+        artists = []
+        for kind, face in (("natural", "white"), ("robust", colour)):
+            y, low, high = (_percent(row[f"{kind}{end}"]) for end in ("", "_low", "_high"))
+            if y is None:
+                continue
+            bar = {"elinewidth": 1.1, "capsize": 2.5, "linestyle": "none", "clip_on": False}
+            below, above = (0.0 if end is None else abs(end - y) for end in (low, high))
+            drawn = axes.errorbar(cost.of(row), y, [[below], [above]], markerfacecolor=face, **style, **bar)
+            artists.append(drawn)
+        found.append(artists)
+    return found
+
+
+def _percent(value: Value) -> float | None:
+    return 100 * float(value) if isinstance(value, (int, float)) else None

@@ -1,0 +1,130 @@
+"""Which trainings a picture shows as one: those with the same value of a flag, alike but for their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from bsk.comparison.evidence import Run
+from bsk.comparison.groups import differing, short_name
+from bsk.errors import InputError, UsageError, nearest
+from bsk.records.words import plain, printable
+
+RADII = ("step", "eps")  # written as k/255 where they all are
+OWN = ("model", "dataset", "selected")  # what a network has beside its method and flags
+ROW = {  # the flags that a method stands for
+    "start",
+    "inner",
+    "steps",
+    "step",
+    "outer",
+    "beta",
+    "gamma",
+    "noise",
+    "bound",
+    "replays",
+    "ramp",
+    "rescue",
+    "rescue_every",
+    "rescue_drop",
+}
+
+
+class Trained(Protocol):
+    """What a picture shows a value of: an evaluation, or a training's log."""
+
+    @property
+    def where(self) -> str:
+        """Return the place of its record."""
+
+    @property
+    def run(self) -> Run:
+        """Return the network."""
+
+
+T = TypeVar("T", bound=Trained)
+
+
+@dataclass(frozen=True)
+class Series(Generic[T]):
+    """The records with one value of a flag, one a seed, in their order."""
+
+    value: Any
+    label: str
+    members: list[T]
+
+
+def series(members: Sequence[T], by: str) -> list[Series[T]]:
+    """Return the members with each value of a flag, ordered as numbers where all values are, else as they come.
+
+    Raises:
+        InputError: a record lacks the flag, or members with the same value differ in more than their seed.
+        UsageError: the flag has values of several parts.
+    """
+    found: dict[str, tuple[Any, list[T]]] = {}
+    for member in members:
+        value = _value(member, by)
+        found.setdefault(plain(value), (value, []))[1].append(member)
+    pairs = list(found.values())
+    if numeric([value for value, _ in pairs]):
+        pairs.sort(key=lambda pair: float(pair[0]))
+    labels = _labels([value for value, _ in pairs], by)
+    groups = [Series(value, label, each) for (value, each), label in zip(pairs, labels, strict=True)]
+    for group in groups:
+        _check_alike(group, by)
+    return groups
+
+
+def numeric(values: Sequence[Any]) -> bool:
+    """Say if all values are numbers."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def confounded(groups: Sequence[Series[T]], by: str) -> list[str]:
+    """Return a notice if the networks of a picture differ in flags that do not follow from the one they stand by."""
+    runs = [member.run for group in groups for member in group.members]
+    follow = ROW | {by} if by == "method" else {by}
+    found = [flag for flag in _differences(runs) if flag not in follow]
+    return [f"what is drawn differs in more than {by}: {', '.join(found)}"] if found else []
+
+
+def _value(member: Trained, by: str) -> Any:
+    run = member.run
+    own = {"method": short_name(run), "seed": run.seed, **{name: getattr(run, name) for name in OWN}}
+    known = {**run.flags, **{name: value for name, value in own.items() if value is not None}}
+    if by not in known:
+        raise InputError(f"{member.where}: has no flag {by} to draw by; {nearest(by, sorted(map(printable, known)))}")
+    if isinstance(known[by], (dict, list)):
+        raise UsageError(f"--by {by}: has no plain values; choose another flag")
+    return known[by]
+
+
+def _labels(values: Sequence[Any], by: str) -> list[str]:
+    """Return how the values are written: those of a radius as 8/255 if all are such fractions."""
+    if by in RADII and numeric(values):
+        levels = [value * 255 for value in values]
+        if all(level > 0.5 and abs(level - round(level)) < 1e-6 for level in levels):
+            return [f"{level:.0f}/255" for level in levels]
+    return [plain(value) for value in values]
+
+
+def _check_alike(group: Series[T], by: str) -> None:
+    first = group.members[0]
+    for member in group.members[1:]:
+        found = _differences([first.run, member.run])
+        if found:
+            raise InputError(
+                f"{member.where}: has the same {by} ({group.label}) as {first.where}, but another {found[0]}; "
+                f"use --by {found[0]}, or give records that are alike but for their seeds"
+            )
+
+
+def _differences(runs: Sequence[Run]) -> list[str]:
+    """Return all in which networks differ beside their seeds."""
+    found = ["method"] if len({short_name(run) for run in runs}) > 1 else []
+    # what is not known, as the epoch that a training under way will select, is no difference
+    found += [name for name in OWN if len({getattr(run, name) for run in runs} - {None}) > 1]
+    if "dataset" not in found and len({run.data_sha256 for run in runs}) > 1:
+        found.append("data")
+    return [*found, *differing(runs)]

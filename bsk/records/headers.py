@@ -1,0 +1,127 @@
+"""The JSON header of a safetensors file: what it is, read without its tensors and without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from bsk.errors import InputError
+from bsk.records.header_rules import problem
+from bsk.records.jsonl import SCHEMA, decode, parse, reason
+
+KEY = "bsk"  # the one metadata key: several would be written in random order
+HEADER_LIMIT = 1 << 22  # bytes of header that are still believed; as objects they can be 25 times as much
+AGAIN = "give one that bsk wrote"
+BYTES = {"U8": 1, "I64": 8, "F32": 4}  # of a number of the types that are streamed
+
+
+def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> dict[str, Any]:
+    """Return the header of a file of one of these kinds; `again` is the next step that messages end with.
+
+    Raises:
+        InputError: the file is missing, torn, not of bsk, of another kind or of another schema, or one of its
+            fields is of another type or range.
+    """
+    with opening(path, again):
+        check_head(path, again)
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get(KEY)
+    if text is None:
+        raise InputError(f"{path}: a safetensors file, but not written by bsk; {again}")
+    header = next(parse([text.encode() + b"\n"], f"{path}: header"), {})
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if header.get("kind") not in kinds:
+        found = header.get("kind")
+        raise InputError(f"{path}: expected a {' or '.join(kinds)} file, found a {found} file; {again}")
+    if header.get("schema") != SCHEMA:
+        raise InputError(f"{path}: schema {header.get('schema')}, this bsk reads {SCHEMA}; {again}")
+    if wrong := problem(header):
+        raise InputError(f"{path}: header: {wrong}; {again}")
+    return header
+
+
+def head(shapes: Mapping[str, tuple[str, list[int]]], text: str) -> bytes:
+    """Return the head of a safetensors file of tensors (dtype, shape) that follow in this order, with JSON in it."""
+    entries: dict[str, Any] = {"__metadata__": {KEY: text}}
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        start, end = end, end + math.prod(shape) * BYTES[dtype]
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    packed = json.dumps(entries, separators=(",", ":")).encode()
+    packed += b" " * (-len(packed) % 8)
+    return len(packed).to_bytes(8, "little") + packed
+
+
+def tensor_start(path: Path, name: str) -> int:
+    """Return where in a whole safetensors file the bytes of a tensor begin."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return 8 + length + int(json.loads(file.read(length))[name]["data_offsets"][0])
+
+
+def check_head(path: Path, again: str = AGAIN) -> None:
+    """Refuse a head that the library would believe: too long, with a name twice, or with a shape beyond reason.
+
+    Raises:
+        InputError: it is one of these. What the library refuses itself is left to it.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length <= HEADER_LIMIT else b""
+        size = file.seek(0, os.SEEK_END)
+    wrong = f"a header of {length} bytes" if length > HEADER_LIMIT else None
+    if len(text) == length > 0:  # it is not torn
+        wrong = _hostile(text, size)
+    if wrong:
+        raise InputError(f"{path}: not a whole safetensors file ({wrong}); {again}")
+
+
+def _hostile(text: bytes, size: int) -> str | None:
+    """Return what is wrong with the JSON of a head in a file of so many bytes."""
+    try:
+        entries = decode(text)
+    except (ValueError, RecursionError) as error:
+        return reason(error)
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        # A tensor with a 0 among its sizes has no bytes, so that nothing bounds the others.
+        if isinstance(shape, list) and any(isinstance(each, int) and each > size for each in shape):
+            return f"{name[:40]!r} of shape {str(shape)[:40]}"
+    return None
+
+
+@contextlib.contextmanager
+def opening(path: Path, again: str = AGAIN) -> Iterator[None]:
+    """Turn what goes wrong while reading a safetensors file into one line."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a .safetensors file; {again}")
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; {again}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror or error}; check the path") from error
+    except (SafetensorError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0][:80]
+        raise InputError(f"{path}: not a whole safetensors file ({reason}); {again}") from error
+
+
+def check_replaceable(path: Path, kind: str, force: bool) -> None:
+    """Raise if something other than a file of this kind stands at `path`, unless forced.
+
+    Raises:
+        InputError: it does.
+    """
+    if path.exists() and not force:
+        try:
+            load_header(path, kind)
+        except InputError as error:
+            raise InputError(f"{path}: exists and is no {kind} file; choose another --out, or --force") from error

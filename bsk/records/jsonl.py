@@ -1,0 +1,184 @@
+"""JSONL records: one JSON object a line, appended whole, a torn last line tolerated on reading."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from bsk.errors import InputError
+from bsk.records.atomic import appending, naming_the_file, write_all
+
+SCHEMA = 1
+BEST_ON_TEST = "best-on-test"  # a record's `selected`: an epoch chosen on test images, as the paper's are
+LATER_FLAGS = {  # what trainings that are older than a flag were made with
+    "select": "val",
+    "log_divergence": False,
+    "noise": 2.0,
+    "bound": 1.0,
+    "replays": 1,
+    "ramp": False,
+    "ema": 0.0,
+    "label_smoothing": 0.0,
+    "awp": 0.0,
+    "warmup": 0.0,
+    "on_collapse": "warn",
+}
+Record = dict[str, Any]
+_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")  # that JSON lets stand in a text, and terminals obey
+_HALVES = re.compile("[\ud800-\udfff]")
+_LARGEST = 1 << 1000  # of a whole number: floats end before Python's whole numbers do
+
+
+def dumps(record: Record) -> str:
+    """Return the record as one line of JSON, without the newline and controls; NaN and infinity are refused."""
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def append(path: Path, record: Record) -> None:
+    """Append one record to the file at `path`: one write, under a lock, synced.
+
+    A torn last line, left by a process that died, is cut off first.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with naming_the_file(path), appending(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_line(file, record)
+
+
+def write_line(file: IO[bytes], record: Record) -> None:
+    """Write one record at the end of a file that is `appending`, after cutting off a torn last line; synced.
+
+    A last record that only lacks its newline gets it; a file that is no JSONL stays as it is.
+    """
+    end = whole_length(file)
+    file.seek(end)
+    tail = file.read()
+    line = (dumps(record) + "\n").encode()
+    if tail and _is_record(tail):
+        end, line = end + len(tail), b"\n" + line
+    elif tail and not tail.lstrip().startswith(b"{"):
+        raise OSError(None, "its last line is no JSON record")
+    file.truncate(end)
+    file.seek(end)
+    try:
+        write_all(file, line)
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)  # a full disk leaves no half line behind
+        raise
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def whole_length(file: IO[bytes]) -> int:
+    """Return the number of bytes up to and with the last newline of an open binary file."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def read(path: Path, most: int | None = None) -> list[Record]:
+    """Return the records of a file, or the first so many, without a torn last line.
+
+    Raises:
+        InputError: the file is missing, or one of its whole lines is not a JSON object.
+    """
+    try:
+        with path.open("rb") as file:
+            return list(islice(parse(file, str(path)), most))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}; give a JSONL file that bsk wrote") from error
+
+
+def parse(lines: Iterable[bytes], name: str) -> Iterator[Record]:
+    """Yield the record of each line; a last line without its newline is dropped if it does not parse.
+
+    Raises:
+        InputError: a whole line is not a JSON object of finite numbers with unique keys.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = decode(line)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError) as error:
+            if not line.endswith(b"\n"):
+                return
+            raise InputError(f"{name}:{number}: not a JSON record ({reason(error)}); remove the line") from error
+        yield record
+
+
+def decode(text: bytes) -> Any:
+    """Return what JSON says that other people wrote.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON of finite numbers with unique keys; `reason` has it on one line.
+    """
+    return json.loads(text, object_pairs_hook=_checked)
+
+
+def reason(error: Exception) -> str:
+    """Return why text is not JSON, without the place in it."""
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}; check the path") from error
+
+
+def _checked(pairs: list[tuple[str, Any]]) -> Record:
+    record: Record = {}
+    for key, value in pairs:
+        if key in record:
+            raise ValueError(f"{key[:40]!r} stands twice")
+        if wrong := _wrong(key) or _wrong(value):  # here, where its name is known
+            raise ValueError(f"{key[:40]!r}: {wrong}")
+        record[key] = value
+    return record
+
+
+def _wrong(value: object) -> str | None:
+    """Return what JSON lets stand and nothing can be done with, in a few words; an object inside has been looked at.
+
+    `1e999` is infinity, a number of 400 digits no float, and half of a character cannot be written again.
+    """
+    if isinstance(value, list):
+        return next(filter(None, map(_wrong, value)), None)
+    if isinstance(value, str):
+        return None if value.isascii() or not _HALVES.search(value) else "half of a character"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not a finite number"
+    return "a number too large" if isinstance(value, int) and abs(value) >= _LARGEST else None
