@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from bsk.errors import InputError
 from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.normalised import Normalised
+from bsk.plugins import is_plugin, load
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import MODEL, STATE, model_tensors
@@ -124,15 +124,9 @@ def foreign_subject(
         "mean": found.mean,
         "std": found.std,
         "normalisation": found.normalisation,
-        "code": _code(model),
+        "code": load(model, "--model").sha256 if is_plugin(model) else None,
     }
     return Subject(found.model, weights, records.sha256(weights), header, _notices(weights, found, data))
-
-
-def _code(model: str) -> str | None:
-    """Return the SHA-256 of the file that `module:function` comes from: edited, it makes another model."""
-    file = getattr(sys.modules.get(model.partition(":")[0]), "__file__", None) if ":" in model else None
-    return records.sha256(Path(file)) if file else None
 
 
 def _notices(weights: Path, found: Foreign, data: DataFile) -> tuple[str, ...]:

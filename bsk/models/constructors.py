@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +13,7 @@ from bsk.errors import UsageError
 from bsk.models import registry
 from bsk.models.architectures import PUBLISHED, SHAPE
 from bsk.models.size import Size, sides
+from bsk.plugins import is_plugin, load, outside
 
 
 def constructed(model: str, classes: int, channels: int, size: Size) -> nn.Module:
@@ -29,7 +26,7 @@ def constructed(model: str, classes: int, channels: int, size: Size) -> nn.Modul
         UsageError: there is no such model, module or function, or it fails.
     """
     with torch.random.fork_rng(devices=[]):
-        if ":" in model:
+        if is_plugin(model):
             return _called(model, classes)
         if model in PUBLISHED:
             if (channels, *sides(size)) != SHAPE:
@@ -45,32 +42,15 @@ def constructed(model: str, classes: int, channels: int, size: Size) -> nn.Modul
 
 def _called(model: str, classes: int) -> nn.Module:
     """Somebody else's code can fail in any way, even by leaving; its failure is the flag's."""
-    module_name, _, name = model.partition(":")
-    try:
-        with _in_the_current_folder():
-            function: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
-            network = function(num_classes=classes) if _takes(function, "num_classes") else function()
-    except (Exception, SystemExit) as error:
-        reason = (str(error) or "no message").splitlines()[0][:120]
-        raise UsageError(f"--model {model}: {type(error).__name__}: {reason}; check the module and function") from error
+    function = load(model, "--model").function
+    with outside(f"--model {model}", "check the module and function"):
+        network = function(num_classes=classes) if _takes(function, "num_classes") else function()
     if not isinstance(network, nn.Module):
         found = type(network).__name__
         raise UsageError(f"--model {model}: expected a torch.nn.Module, found {found}; check the module and function")
     # bsk's batches are channels last, on which `x.view(len(x), -1)` fails, as many networks have it
     network.register_forward_pre_hook(lambda _, inputs: tuple(x.contiguous() for x in inputs))
     return network
-
-
-@contextlib.contextmanager
-def _in_the_current_folder() -> Iterator[None]:
-    """Let modules be found in the current folder too, and keep what they print out of the data on stdout."""
-    folder = os.getcwd()
-    sys.path.append(folder)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.path.remove(folder)
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
