@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from bsk.errors import UsageError, nearest
+from bsk.errors import BskError, UsageError, nearest
 
 _SOURCE = ".py"
 _COMPUTED = {"import_module", "__import__", "spec_from_file_location"}  # these import what no statement names
@@ -52,7 +52,7 @@ def is_plugin(name: str) -> bool:
 def load(spec: str, flag: str) -> Plugin:
     """Import `module:function`, because the user named it; the module may lie in the current folder.
 
-    What the module prints goes to stderr. The current folder stays importable, for what functions import later.
+    What the module prints goes to stderr.
 
     Args:
         spec: the module, dotted if it lies in a package, a colon, and the name of a function or class in it.
@@ -64,40 +64,47 @@ def load(spec: str, flag: str) -> Plugin:
     start = f"{flag} {spec}"
     module_name, _, name = spec.partition(":")
     if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
-        raise UsageError(f"{start}: expected module:function, as in mycode:my_function")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # last, so that nothing there hides an installed module
+        raise UsageError(f"{start}: expected module:function; write mycode:my_function")
     importlib.invalidate_caches()
     with outside(start, f"check {module_name}"):
         if module_name not in sys.modules and _spec(module_name) is None:
             raise UsageError(f"{start}: no module {module_name} here or on PYTHONPATH; check the name and the folder")
         module = importlib.import_module(module_name)
+        sha256 = code_sha256(module_name)
     if not hasattr(module, name):
         functions = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
         raise UsageError(f"{start}: {module_name} has no {name}; {nearest(name, functions)}")
     function = getattr(module, name)
     if not callable(function):
         raise UsageError(f"{start}: expected a function, found {type(function).__name__}; name a function")
-    return Plugin(spec, function, code_sha256(module_name))
+    return Plugin(spec, function, sha256)
 
 
 @contextlib.contextmanager
-def outside(start: str, step: str, kind: type[Exception] = UsageError) -> Iterator[None]:
+def outside(start: str, step: str, kind: type[BskError] = UsageError) -> Iterator[None]:
     """Run somebody else's code: what it prints goes to stderr, and its failure, even by leaving, is one line.
+
+    Modules are found in the current folder too. Errors of bsk within pass as they are.
 
     Args:
         start: what the line begins with, flag or file.
         step: what the line ends with, the next step.
         kind: the error to raise.
     """
+    folder = os.getcwd()
+    added = folder not in sys.path
+    sys.path += [folder] * added  # last, so that nothing there hides an installed module
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
+    except BskError:
+        raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, kind):
-            raise
         reason = (str(error) or "no message").splitlines()[0][:120]
         raise kind(f"{start}: {type(error).__name__}: {reason}; {step}") from error
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
 
 
 def code_sha256(module: str) -> str:
