@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bsk.training.methods import METHODS
 from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
@@ -21,7 +22,6 @@ from bsk.data import info
 from bsk.data.sources import DATASETS
 from bsk.models.registry import MODELS
 from bsk.records.atomic import only_writer
-from bsk.training.methods import METHODS
 
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
 

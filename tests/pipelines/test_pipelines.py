@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from bsk.training.methods import METHODS
 from safetensors.torch import load_file
 
 from bsk.cli.app import app
@@ -18,7 +19,6 @@ from bsk.cli.train import resolve
 from bsk.comparison.published import published
 from bsk.data.sources import expected
 from bsk.training.costs import update_passes
-from bsk.training.methods import METHODS
 
 ROOT = Path(__file__).parent.parent.parent
 
