@@ -14,7 +14,7 @@ from benchmarks.autoattack import ours, theirs
 from benchmarks.material import Material, Model, material
 from benchmarks.memory import prepare_data_over_data
 from benchmarks.processes import over_processes
-from benchmarks.steps import CPU, Subject, load_epoch
+from benchmarks.steps import CPU, PlainStep, Subject, load_epoch
 from benchmarks.timing import Elsewhere, Ratio, ratio
 from bsk.data.store import Split
 from bsk.models.allocator import keep_freed_memory

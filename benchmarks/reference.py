@@ -28,7 +28,7 @@ class Plain:
     eps: float
     seed: int = 1
     weight_decay: float = 5e-4
-    kept: dict[str, Any] = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)
     velocity: list[Tensor] = field(default_factory=list)
     updates: int = 0
     random: torch.Generator = field(default_factory=torch.Generator)
