@@ -76,7 +76,7 @@ class Plain:
     def clean(self, x: Tensor) -> Tensor:
         """f(x) in eval mode, as a constant."""
         self.model.eval()
-        z = self.model(x).detach()
+        z: Tensor = self.model(x).detach()
         self.model.train()
         return z
 
@@ -193,7 +193,8 @@ def guided(it: Plain, x: Tensor, y: Tensor, share: float, nuclear: bool) -> Tens
 
     def distance(z: Tensor, out: Tensor) -> Tensor:
         if nuclear:
-            return torch.linalg.svdvals(z - out).sum() / len(z)
+            singular: Tensor = torch.linalg.svdvals(z - out)
+            return singular.sum() / len(z)
         return ((z.softmax(dim=1) - out.softmax(dim=1)) ** 2).sum(dim=1).mean()
 
     coins = torch.where(it.uniform(x) < 0, -1.0, 1.0).to(x)
@@ -240,8 +241,9 @@ def liet(it: Plain, x: Tensor, y: Tensor, share: float, classes: int) -> Tensor:
     z_adv = it.model(it.clip(x_start.detach() + it.eps * g.sign(), x))
     p, q = z.softmax(dim=1), z_adv.softmax(dim=1)
     m = ((p + q) / 2).log()
-    distance = ((p * (p.log() - m)).sum(dim=1) + (q * (q.log() - m)).sum(dim=1)).mean() / 2
-    return F.cross_entropy(z_adv, y) + 100 * share * distance
+    distance: Tensor = ((p * (p.log() - m)).sum(dim=1) + (q * (q.log() - m)).sum(dim=1)).mean() / 2
+    loss: Tensor = F.cross_entropy(z_adv, y) + 100 * share * distance
+    return loss
 
 
 def fgsm_pgi(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: int) -> Tensor:
