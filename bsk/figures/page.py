@@ -210,8 +210,8 @@ def _training(each: Training, apart: Sequence[str]) -> list[str]:
 def _shared_facts(logs: Sequence[Training]) -> str:
     """Return the flags, versions and devices that all trainings share."""
     facts: list[dict[str, Any]] = [{**LATER_FLAGS, **each.run.flags, **each.made_with} for each in logs]
-    first = [pair for pair in facts[0].items() if pair[1] is not None and pair[0] not in ("method", "seed")]
-    common = {key: value for key, value in first if all(known.get(key) == value for known in facts)}
+    first = [pair for each in facts[:1] for pair in each.items() if pair[0] not in ("method", "seed")]
+    common = {k: value for k, value in first if value is not None and all(each.get(k) == value for each in facts)}
     return ", ".join(f"{printable(key)} {plain(value)}" for key, value in sorted(common.items()))
 
 
