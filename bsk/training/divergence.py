@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bsk.compat import without_tf32
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.models.folding import standing_still
-from bsk.models.modes import without_tf32
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import Draws, example_draws
 from bsk.perturb.losses import kl

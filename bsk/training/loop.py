@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from bsk.compat import sgd
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import agree, sum_over_processes
 from bsk.data.store import DataFile, Split
@@ -22,7 +23,6 @@ from bsk.perturb.passes import Passes
 from bsk.training import monitor
 from bsk.training.averaging import average_of
 from bsk.training.divergence import divergences
-from bsk.training.optimiser import SGD
 from bsk.training.outer import OUTER
 from bsk.training.outputs import Outputs
 from bsk.training.schedules import SCHEDULES, Rates, warmed
@@ -83,7 +83,7 @@ def new_state(settings: Settings, data: DataFile, channels: int, size: Size, dev
         seed=settings.seed,
         device=device,
     )
-    optimiser = SGD(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    optimiser = sgd(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     sums_type = torch.float32 if device.type == "mps" else torch.float64
     sums = torch.zeros(3, device=device, dtype=sums_type)

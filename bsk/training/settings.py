@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bsk.compat import cpu_multiplies_bf16
 from bsk.training.methods import Method
 
 SELECTORS = ("val", "test")
@@ -66,6 +67,5 @@ def fast_precision(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     if device.type == "cpu":
-        found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
+        return "bf16" if cpu_multiplies_bf16() else "fp32"
     return "fp32"
