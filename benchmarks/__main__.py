@@ -16,8 +16,8 @@ from benchmarks.memory import prepare_data_over_data
 from benchmarks.processes import over_processes
 from benchmarks.steps import CPU, PlainStep, Subject, load_epoch
 from benchmarks.timing import Elsewhere, Ratio, ratio
+from bsk.compat import keep_freed_memory
 from bsk.data.store import Split
-from bsk.models.allocator import keep_freed_memory
 from bsk.models.modes import device_name
 from bsk.training.monitor import every
 

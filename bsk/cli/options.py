@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bsk.cli.console import CHOICES
+from bsk.compat import keep_freed_memory, objects_that_stay
 from bsk.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -174,12 +174,8 @@ def load_torch() -> None:
 
     A million objects come, and all stay: it would look at them again and again, and once more as the process ends.
     """
-    gc.disable()
-    try:
+    with objects_that_stay():
         import torch  # noqa: F401 - for those who import it next
-    finally:
-        gc.enable()
-    gc.freeze()
 
 
 def chosen_device(name: str, threads: int | None) -> torch.device:
@@ -189,8 +185,6 @@ def chosen_device(name: str, threads: int | None) -> torch.device:
         UsageError: there is no such device here.
     """
     import torch
-
-    from bsk.models.allocator import keep_freed_memory
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -115,8 +115,8 @@ class _Play(torch.autograd.Function):
 @contextlib.contextmanager
 def still_statistics(model: nn.Module) -> Iterator[None]:
     """Let batch norms normalise by the batch within the block, and leave their running statistics as they are."""
-    norms = [each for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
-    tracking = [each for each in norms if each.track_running_stats]
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    tracking = [each for each in model.modules() if isinstance(each, kinds) and each.track_running_stats]
     for each in tracking:
         each.track_running_stats = False
     try:

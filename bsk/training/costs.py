@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import Attack, Stage, attack_named
+from bsk.compat import sgd
 from bsk.methods.profile import Profile
 from bsk.models.folding import standing_still
 from bsk.models.precision import in_precision
@@ -20,7 +21,6 @@ from bsk.perturb.losses import cross_entropy
 from bsk.perturb.passes import Passes
 from bsk.training.divergence import BATCH as DIVERGENCE_BATCH
 from bsk.training.divergence import IMAGES as DIVERGENCE_IMAGES
-from bsk.training.optimiser import SGD
 from bsk.training.settings import Settings
 from bsk.training.validation import BATCH, NO_DRAWS, SELECTION_ATTACK, TEST_IMAGES, VALIDATED
 
@@ -123,7 +123,7 @@ def time_step(model: nn.Module, device: torch.device) -> float:
     """Return the seconds of one step of SGD with momentum on all weights: a median of a few."""
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimiser = SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
+    optimiser = sgd(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
     optimiser.step()
     seconds = statistics.median(_clock(optimiser.step, device) for _ in range(REPEATS))
     model.zero_grad(set_to_none=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from bsk.compat import without_tf32
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
@@ -15,7 +16,6 @@ from bsk.methods.bound import Bound, Given
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
 from bsk.models.folding import standing_still
-from bsk.models.modes import without_tf32
 from bsk.perturb.draws import Draws, example_draws
 from bsk.perturb.losses import kl
 from bsk.training.settings import Settings

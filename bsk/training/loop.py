@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from bsk.compat import sgd
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import agree, sum_over_processes
 from bsk.data.store import DataFile, Split
@@ -23,7 +24,6 @@ from bsk.perturb.passes import PassCounter
 from bsk.training import monitor
 from bsk.training.averaging import average_of
 from bsk.training.divergence import divergences
-from bsk.training.optimiser import SGD
 from bsk.training.outputs import Keeper
 from bsk.training.schedules import SCHEDULES, Rates, warmed
 from bsk.training.settings import Settings
@@ -84,7 +84,7 @@ def new_state(settings: Settings, data: DataFile, channels: int, size: Size, dev
         seed=settings.seed,
         device=device,
     )
-    optimiser = SGD(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    optimiser = sgd(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     sums_type = torch.float32 if device.type == "mps" else torch.float64
     sums = torch.zeros(3, device=device, dtype=sums_type)

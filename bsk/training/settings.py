@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bsk.compat import cpu_multiplies_bf16
 from bsk.data.batches import AUGMENTATIONS
 from bsk.data.store import DataFile
 from bsk.errors import UsageError, nearest
@@ -199,6 +200,5 @@ def fast_precision(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     if device.type == "cpu":
-        found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
+        return "bf16" if cpu_multiplies_bf16() else "fp32"
     return "fp32"
