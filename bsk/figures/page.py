@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bsk.comparison.compare import COLUMNS, Row, Value
-from bsk.comparison.evidence import Run, Training, collect
+from bsk.comparison.evidence import Run, TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
 from bsk.comparison.tables import caption, footnotes, grid
 from bsk.errors import InputError
@@ -208,7 +208,7 @@ def _percent(value: object) -> str:
     return percent(value) if isinstance(value, float) else ""
 
 
-def _trainings(logs: Sequence[Training]) -> str:
+def _trainings(logs: Sequence[TrainingLog]) -> str:
     if not logs:
         return ""
     header = ["method", "flags", "data", "model", "seed", "epochs", "val natural", "val PGD-20", "passes", "seconds"]
@@ -233,7 +233,7 @@ def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
     return {method: sorted({*of_all, *(set(flags) & set(OF_THE_METHOD))}) for method, flags in own.items()}
 
 
-def _training(each: Training, apart: Sequence[str]) -> list[str]:
+def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
     run = each.run
     both = (
         None if run.forward_passes is None or run.backward_passes is None else run.forward_passes + run.backward_passes
@@ -253,7 +253,7 @@ def _training(each: Training, apart: Sequence[str]) -> list[str]:
     ]
 
 
-def _shared_facts(logs: Sequence[Training]) -> str:
+def _shared_facts(logs: Sequence[TrainingLog]) -> str:
     """Return the flags, versions and devices that all trainings share."""
     each_ones: list[dict[str, Any]] = [{**LATER_FLAGS, **each.run.flags, **each.made_with} for each in logs]
     first = {key: value for key, value in each_ones[0].items() if value is not None and key not in ("method", "seed")}
