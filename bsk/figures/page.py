@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bsk.comparison.compare import COLUMNS, Row, Value, as_float
-from bsk.comparison.evidence import Run, Training, collect
+from bsk.comparison.evidence import Run, TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
 from bsk.comparison.tables import caption, estimates, footnotes, grid
 from bsk.errors import InputError
@@ -168,7 +168,7 @@ def _against(row: Row) -> list[str]:
     return [plain(row["seeds"]), plain(row["n"]), natural, paper_natural, robust, told, *ratios]
 
 
-def _trainings(logs: Sequence[Training]) -> list[list[str]]:
+def _trainings(logs: Sequence[TrainingLog]) -> list[list[str]]:
     """Return a header and a line for each training; nothing if there is none."""
     header = ["method", "flags", "data", "model", "seed", "epochs", "val natural", "val PGD-20", "passes", "seconds"]
     telling = _telling([each.run for each in logs])
@@ -187,7 +187,7 @@ def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
     return {method: sorted({*of_all, *(set(flags) & set(OF_THE_METHOD))}) for method, flags in own.items()}
 
 
-def _training(each: Training, apart: Sequence[str]) -> list[str]:
+def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
     run = each.run
     both = (
         None if run.forward_passes is None or run.backward_passes is None else run.forward_passes + run.backward_passes
@@ -207,7 +207,7 @@ def _training(each: Training, apart: Sequence[str]) -> list[str]:
     ]
 
 
-def _shared_facts(logs: Sequence[Training]) -> str:
+def _shared_facts(logs: Sequence[TrainingLog]) -> str:
     """Return the flags, versions and devices that all trainings share."""
     facts: list[dict[str, Any]] = [{**LATER_FLAGS, **each.run.flags, **each.made_with} for each in logs]
     first = [pair for each in facts[:1] for pair in each.items() if pair[0] not in ("method", "seed")]
