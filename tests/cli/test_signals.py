@@ -59,8 +59,9 @@ SLOW = {  # each works for long after the line that is waited for
 }
 
 
-@pytest.mark.parametrize(("number", "code"), CODES)
-@pytest.mark.parametrize("command", ["evaluate", "attack"])
+@pytest.mark.parametrize(
+    ("command", "number", "code"), [("evaluate", *CODES[0]), ("evaluate", *CODES[1]), ("attack", *CODES[1])]
+)
 def test_a_signal_ends_an_attack_with_its_code(toy: Path, trained: Path, tmp_path: Path, command, number, code) -> None:
     before = sorted(tmp_path.iterdir())
     with started("-m", "bsk", command, trained, "--data", toy, *SLOW[command], folder=tmp_path) as bsk:
@@ -75,8 +76,10 @@ def test_a_signal_ends_an_attack_with_its_code(toy: Path, trained: Path, tmp_pat
     assert out == "" and "Traceback" not in err
 
 
-@pytest.mark.parametrize("moment", ["at once", "when it is saving", "to the very end"])
-@pytest.mark.parametrize(("number", "code"), CODES)
+@pytest.mark.parametrize(
+    ("moment", "number", "code"),
+    [("at once", *CODES[0]), ("when it is saving", *CODES[1]), *(("to the very end", *each) for each in CODES)],
+)
 def test_a_signal_that_is_sent_twice_saves_like_one(toy: Path, tmp_path: Path, number, code, moment) -> None:
     words = ["train", "--data", toy, *TRAIN, "--method", "trades", "--out", "m.safetensors"]
     with started("-c", EVERY_ONE_AN_ECHO, *words, folder=tmp_path) as bsk:
