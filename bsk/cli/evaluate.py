@@ -197,13 +197,14 @@ def lay_out(
         UsageError: an unknown name, or a number out of range.
         InputError: a file is missing or does not fit.
     """
-    from bsk.attacks.registry import Flags, attack_named
+    from bsk.attacks.flags import AttackFlags
+    from bsk.attacks.registry import attack_named
     from bsk.evaluation.settings import EvaluationSettings
 
     named = _flags(flags)
     names = flags["attack"].split(",")
     for name in names:
-        attack_named(name, 1.0, Flags(**named))  # a wrong name is said before a model is loaded
+        attack_named(name, 1.0, AttackFlags(**named))  # a wrong name is said before a model is loaded
     _check_used(flags, names)
     subject, data = _subject_and_data(path, flags, device)
     if flags["norm"] != "linf" and flags["eps"] is None:
@@ -213,7 +214,7 @@ def lay_out(
     bench = EvaluationSettings(
         data, flags["split"], flags["limit"], eps, flags["seed"], size, device, share, flags["checks"]
     )
-    attacks = [attack_named(name, eps, Flags(**named, classes=len(data.classes))) for name in names]
+    attacks = [attack_named(name, eps, AttackFlags(**named, classes=len(data.classes))) for name in names]
     if share.rank == 0:
         for said in dict.fromkeys([*subject.notices, *(line for each in attacks for line in each.notices)]):
             note(said)
@@ -236,7 +237,7 @@ def _check_used(flags: dict[str, Any], names: list[str]) -> None:
 
 
 def _flags(flags: dict[str, Any]) -> dict[str, Any]:
-    from bsk.perturb.ball import NORMS
+    from bsk.attacks.flags import NORMS
 
     o.one_of("split", flags["split"], ["test", "val", "train"])
     o.one_of("start", flags["start"], ["zero", "uniform"])

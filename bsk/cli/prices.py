@@ -127,12 +127,13 @@ class Prices:
         return work.images, self._rates(settings, training, "fp32").seconds(work), 0.0
 
     def _work(self, job: Job, eps: float, classes: int, images: int, batch: int) -> Work:
-        from bsk.attacks.registry import Flags, attack_named
+        from bsk.attacks.flags import AttackFlags
+        from bsk.attacks.registry import attack_named
         from bsk.training.costs import Work, attack_work, landings_work
 
         if job.command == "starts":
             return landings_work(o.starts_named(job.flags["start"]), images, batch)
-        flags = Flags(queries=job.flags["queries"], classes=classes)
+        flags = AttackFlags(queries=job.flags["queries"], classes=classes)
         attacks = [attack_named(name, eps, flags) for name in job.flags["attack"].split(",")]
         return sum((attack_work(attack, images, batch) for attack in attacks), Work())
 

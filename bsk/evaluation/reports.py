@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bsk.attacks.reference import reference
 from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import to_unit
 from bsk.evaluation.cache import key_of
@@ -43,7 +42,7 @@ def facts_of(subject: Subject, stages: Sequence[Stage], bench: EvaluationSetting
         "stages": [[stage.name, stage.parameters] for stage in stages],
         "seed": bench.seed,
         "code": subject.header.get("code"),
-        "batch": bench.batch_size if any(stage.run is reference for stage in stages) else None,
+        "batch": bench.batch_size if any(stage.batchwise for stage in stages) else None,
         "engine": ENGINE,
     }
 

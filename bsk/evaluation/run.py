@@ -15,7 +15,7 @@ from torch import Tensor
 from bsk.attacks.registry import Attack
 from bsk.data.batches import to_unit
 from bsk.data.processes import sum_over_processes
-from bsk.data.store import Stream
+from bsk.data.store import Split, Stream
 from bsk.errors import InputError
 from bsk.evaluation.cache import Cache
 from bsk.evaluation.diagnostics import Look, look_at
@@ -170,7 +170,7 @@ def attacked(
 
 def _shown(
     subject: Subject,
-    examples: Stream,
+    examples: Stream | Split,
     predictions: Tensor,
     fooled: Tensor,
     bulk: Bulk,

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from bsk.attacks.outcome import Outcome
+from bsk.attacks.outcome import NotFiniteError, Outcome
 from bsk.attacks.registry import Attack, Stage
 from bsk.compat import without_tf32
 from bsk.data.batches import WHOLE, Share, to_unit
@@ -230,10 +230,6 @@ def steady(model: Model) -> Model:
         return model(torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))[: len(x)] if short else model(x)
 
     return forward
-
-
-class NotFiniteError(Exception):
-    """The model returned NaN or infinity for some image of a batch."""
 
 
 def checked(model: Model) -> Model:
