@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsk.cli import options as o
-from bsk.cli.hyper import given
 from bsk.errors import UsageError
+from bsk.signature import pairs
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,9 @@ class Job:
         from bsk.training.settings import resolve
 
         names = inspect.signature(resolve).parameters.keys() & self.flags.keys() - {"data", "device", "hyper"}
-        return resolve(data, device, hyper=given(self.flags["hyper"]), **{name: self.flags[name] for name in names})
+        return resolve(
+            data, device, hyper=pairs(self.flags["hyper"] or []), **{name: self.flags[name] for name in names}
+        )
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import typer
 
 from bsk.cli import options as o
 from bsk.cli.console import emit_record, note
-from bsk.cli.hyper import DEFAULT, given
+from bsk.cli.hyper import DEFAULT
 from bsk.cli.signals import stop_requests
 from bsk.methods import registry
+from bsk.signature import pairs
 
 _own = o.option
 
@@ -108,7 +109,7 @@ def train(
         found,
         where,
         method=method,
-        hyper=given(hyper),
+        hyper=pairs(hyper or []),
         model=model,
         eps=eps,
         epochs=epochs,
