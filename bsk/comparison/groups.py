@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, TrainingLog
-from bsk.records.jsonl import LATER_FLAGS
+from bsk.comparison.old_flags import modern
 from bsk.records.located import LARGEST
 from bsk.records.words import plain, printable
 
@@ -167,10 +167,9 @@ def without_seed(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _flags(run: Run) -> dict[str, Any]:
     """Return the training flags that make a method what it is; 1 and 1.0 are the same, null is none."""
     eps = {} if run.eps is None else {"eps": run.eps}
-    later = LATER_FLAGS if run.flags else {}
     return {
         printable(key): float(value) if type(value) is int and abs(value) < LARGEST else value
-        for key, value in {**later, **run.flags, **eps}.items()
+        for key, value in {**modern(run.method, run.flags), **eps}.items()
         if key not in NOT_SETTINGS and value is not None
     }
 
