@@ -285,4 +285,5 @@ PLAIN: dict[str, Callable[..., Tensor]] = {
     "mart": mart,
     "nuat": lambda it, x, y, share: guided(it, x, y, share, nuclear=True),
     "fgsm-pgi": fgsm_pgi,
+    "gat": lambda it, x, y, share: guided(it, x, y, share, nuclear=False),
 }

@@ -62,6 +62,7 @@ METHODS: dict[str, Row] = {
     "mart": _row("mart"),
     "nuat": _row("nuat"),
     "fgsm-pgi": _row("fgsm_pgi"),
+    "gat": _row("gat"),
 }
 
 
