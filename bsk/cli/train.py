@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import emit_record, note
+from bsk.cli.console import emit_record
 from bsk.cli.signals import stop_requests
+from bsk.devices import chosen_device, load_torch
 from bsk.errors import UsageError
+from bsk.terminal import note
+from bsk.values import above_zero, checked_eps, one_of
 
 if TYPE_CHECKING:
     from bsk.data.store import DataFile
@@ -113,13 +116,14 @@ def train(
         bsk train --method fast-at --start backward --gamma 2 --out runs/mine.safetensors
     """
     flags = locals()
-    o.load_torch()
-    from bsk.cli.progress import TrainingProgress
+    load_torch()
     from bsk.data.processes import local_device, process_group
+    from bsk.data.sources import open_dataset
+    from bsk.progress import TrainingProgress
     from bsk.training.run import run
 
-    where = local_device(o.chosen_device(device, threads))
-    found = o.open_dataset(dataset, data)
+    where = local_device(chosen_device(device, threads))
+    found = open_dataset(dataset, data)
     settings = resolve(flags, found, where)
     checkpoint = out or Path("runs") / f"{found.name}-{method}-{seed}.safetensors"
     with process_group(where) as share, stop_requests(note) as stopping, TrainingProgress(share.rank == 0) as watcher:
@@ -153,15 +157,15 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
     from bsk.training.schedules import DEFAULT_LR, SCHEDULES
     from bsk.training.settings import ON_COLLAPSE, PRECISIONS, SELECTORS, Settings, fast_precision
 
-    method = o.one_of("method", flags["method"], METHODS)
+    method = one_of("method", flags["method"], METHODS)
     for flag, known in (("start", STARTS), ("inner", INNER), ("outer", OUTER), ("augment", AUGMENTATIONS)):
         if flags[flag] is not None:
-            o.one_of(flag, flags[flag], known)
-    o.one_of("precision", flags["precision"], ["auto", *PRECISIONS])
-    o.one_of("select", flags["select"], SELECTORS)
-    o.one_of("on-collapse", flags["on_collapse"], ON_COLLAPSE)
-    schedule = o.one_of("schedule", flags["schedule"], SCHEDULES)
-    eps = o.checked_eps(data.eps if flags["eps"] is None else flags["eps"])
+            one_of(flag, flags[flag], known)
+    one_of("precision", flags["precision"], ["auto", *PRECISIONS])
+    one_of("select", flags["select"], SELECTORS)
+    one_of("on-collapse", flags["on_collapse"], ON_COLLAPSE)
+    schedule = one_of("schedule", flags["schedule"], SCHEDULES)
+    eps = checked_eps(data.eps if flags["eps"] is None else flags["eps"])
     axes = {name: flags[name] for name in AXES if flags[name] is not None}
     if "bound" in axes:
         axes["bound"] = _bound(axes["bound"])
@@ -169,9 +173,9 @@ def resolve(flags: dict[str, Any], data: DataFile, device: Any) -> Settings:
     if row.start == "kept" and row.outer == "natural":
         raise UsageError("--start kept goes on by the gradient at x', which --outer natural never sees; choose another")
     lr = DEFAULT_LR[schedule] if flags["lr"] is None else flags["lr"]
-    o.above_zero(lr=lr, step=float(row.step))
-    o.above_zero(or_zero=True, beta=float(row.beta), gamma=row.gamma, noise=row.noise)
-    o.above_zero(or_zero=True, **{flag: flags[flag] for flag in ("weight_decay", "awp", "warmup")})
+    above_zero(lr=lr, step=float(row.step))
+    above_zero(or_zero=True, beta=float(row.beta), gamma=row.gamma, noise=row.noise)
+    above_zero(or_zero=True, **{flag: flags[flag] for flag in ("weight_decay", "awp", "warmup")})
     return Settings(
         method=method,
         row=row,
@@ -202,5 +206,5 @@ def _bound(text: str) -> float | None:
     if text == "none":
         return None
     bound = o.number(text)
-    o.above_zero(bound=bound)
+    above_zero(bound=bound)
     return bound
