@@ -16,9 +16,9 @@ from benchmarks.steps import CPU
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.registry import Attack, attack_named
+from bsk.compat import keep_freed_memory
 from bsk.data.store import Split
 from bsk.evaluation.verdicts import exact, judge
-from bsk.models.allocator import keep_freed_memory
 from bsk.perturb.ascent import Model
 
 SAMPLE = 20  # calls of one kind that are timed

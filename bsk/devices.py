@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING
 
+from bsk.compat import keep_freed_memory, objects_that_stay
 from bsk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,12 +16,8 @@ def load_torch() -> None:
 
     A million objects come, and all stay: it would look at them again and again, and once more as the process ends.
     """
-    gc.disable()
-    try:
+    with objects_that_stay():
         import torch  # noqa: F401 - for those who import it next
-    finally:
-        gc.enable()
-    gc.freeze()
 
 
 def chosen_device(name: str = "auto", threads: int | None = None) -> torch.device:
@@ -31,8 +27,6 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
         UsageError: there is no such device here.
     """
     import torch
-
-    from bsk.models.allocator import keep_freed_memory
 
     if threads is not None:
         torch.set_num_threads(threads)

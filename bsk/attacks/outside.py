@@ -28,7 +28,7 @@ from bsk.errors import InputError, UsageError
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import ExampleDraws
-from bsk.perturb.passes import Passes, counting
+from bsk.perturb.passes import PassCounter, counting
 from bsk.plugins import Plugin, outside
 from bsk.signature import defaults_of, keywords_of
 
@@ -64,7 +64,7 @@ class Outside:
         Raises:
             InputError: the function fails, or returns other than images in the ball.
         """
-        passes = Passes()
+        passes = PassCounter()
         counted = counting(model, passes)
         more = {"norm": norm} if "norm" in keywords_of(self.plugin.function) else {}
         with outside(f"--attack {self.plugin.spec}", f"check {self.place}", InputError, passing=NotFiniteError):

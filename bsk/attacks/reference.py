@@ -15,7 +15,7 @@ from bsk.attacks.outcome import Outcome, spread
 from bsk.errors import UsageError
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
-from bsk.perturb.passes import Passes, counting
+from bsk.perturb.passes import PassCounter, counting
 
 PACKAGE = "pyautoattack"
 KNOWN = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "autoattack", "autoattack-rand")
@@ -56,7 +56,7 @@ def reference(
     """
     import pyautoattack
 
-    passes = Passes()
+    passes = PassCounter()
     seed = int(draws.bits(1)[0, 0]) if len(x) else 0
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()), _traced():
         engine = pyautoattack.AutoAttack(

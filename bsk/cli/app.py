@@ -11,6 +11,7 @@ import typer
 from bsk.cli.compare import compare
 from bsk.cli.console import emit, guarded
 from bsk.cli.evaluate import attack, evaluate
+from bsk.cli.hyper import MethodCommand
 from bsk.cli.plan import plan
 from bsk.cli.plot import plot
 from bsk.cli.prepare_data import prepare_data
@@ -54,7 +55,8 @@ def _shared(
 
 
 for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan):
-    app.command(command.__name__.replace("_", "-"), help=_paragraphs(command))(command)
+    kind = MethodCommand if command is train else None
+    app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(command)
 
 
 def main() -> None:

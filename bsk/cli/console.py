@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
+from bsk.compat import usage_message
 from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError
 from bsk.records.atomic import naming_the_file
 from bsk.records.jsonl import dumps
@@ -76,8 +77,8 @@ def _report(error: BaseException) -> int:
         return _say("stopped; the same command goes on from what was saved", error.exit_code)
     if isinstance(error, BskError):
         return _say(str(error), error.exit_code)
-    if hasattr(error, "format_message"):  # what typer raises for a wrong command line
-        return _say(f"{error.format_message().rstrip('.')}; see bsk --help", getattr(error, "exit_code", 2))
+    if wrong := usage_message(error):
+        return _say(f"{wrong[0].rstrip('.')}; see bsk --help", wrong[1])
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # files name themselves; help is typer's to write
         return _say("stdout: cannot write: No space left on device; free some space or write elsewhere", 3)
     if isinstance(error, MemoryError) or "out of memory" in str(error):

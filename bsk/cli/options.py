@@ -39,25 +39,7 @@ def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
 
 DATASETS = ["digits", "cifar10", "cifar100", "tiny-imagenet", "folder"]
 MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
-METHODS = [
-    "natural",
-    "at",
-    "fast-at",
-    "fast-at-plus",
-    "trades",
-    "fast-trades",
-    "fast-trades-2",
-    "bs",
-    "bs-alone",
-    "bs-at",
-    "n-fgsm",
-    "liet",
-    "gradalign",
-    "free-at",
-    "mart",
-    "nuat",
-]
-STARTS = ["zero", "uniform", "gaussian", "backward", "noise", "bernoulli", "kept", "label-pattern"]
+STARTS = ["zero", "uniform", "gaussian", "noise", "bernoulli", "backward"]
 ATTACKS = [
     "natural",
     "fgsm",

@@ -19,6 +19,7 @@ from bsk.terminal import note
 
 
 def plan(
+    context: typer.Context,
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE|-", help="What make jobs-TABLE prints.")] = None,
     device: o.Device = "auto",
     quiet: o.Quiet = False,
@@ -33,7 +34,7 @@ def plan(
         make plan-table8 SCALE=paper
         make jobs-table8 | bsk plan --device cuda
     """
-    jobs = list(_jobs(_lines(files)))
+    jobs = list(_jobs(_lines(files), context.find_root().command))
     if not jobs:
         raise UsageError("plan: no jobs; pipe in what make jobs-table8 prints")
     load_torch()
@@ -61,16 +62,14 @@ def _lines(files: list[Path] | None) -> Iterator[str]:
             raise InputError(f"{path}: cannot read; give what make jobs-table8 prints") from error
 
 
-def _jobs(lines: Iterable[str]) -> Iterator[Job]:
+def _jobs(lines: Iterable[str], app: Any) -> Iterator[Job]:
     """Yield each job once, its flags parsed as the command itself parses them.
 
     Raises:
         UsageError: a line is no job, or its flags are no words of a shell.
         typer.BadParameter and its like: the command would refuse the flags.
     """
-    from bsk.cli.app import app
-
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands: dict[str, Any] = app.commands
     seen = set()
     for line in lines:
         command, target, flags = [*line.rstrip("\n").split("\t"), "", ""][:3]

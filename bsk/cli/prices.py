@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from bsk.cli import options as o
 from bsk.data.info import data_path
 from bsk.devices import chosen_device, rows_of_a_call
 from bsk.errors import UsageError
+from bsk.signature import pairs
 
 if TYPE_CHECKING:
     import torch
 
     from bsk.data.store import DataFile
-    from bsk.training.costs import Passes, Times, Work
+    from bsk.perturb.passes import Passes
+    from bsk.training.costs import Times, Work
     from bsk.training.settings import Settings
 
 JOBS = ("prepare-data", "train", "evaluate", "starts")
@@ -39,6 +42,15 @@ class Job:
     def data(self) -> str:
         """The path of a training's data."""
         return str(self.flags["data"] or data_path(self.flags["dataset"]))
+
+    def settings(self, data: DataFile, device: torch.device) -> Settings:
+        """Return the settings of a training."""
+        from bsk.training.settings import resolve
+
+        names = inspect.signature(resolve).parameters.keys() & self.flags.keys() - {"data", "device", "hyper"}
+        return resolve(
+            data, device, hyper=pairs(self.flags["hyper"] or []), **{name: self.flags[name] for name in names}
+        )
 
 
 @dataclass(frozen=True)
@@ -85,17 +97,18 @@ class Prices:
         return dict(zip(COLUMNS, (job.command, job.target, done, *counts, hours, round(size, 3)), strict=True))
 
     def _train(self, job: Job) -> tuple[Passes, float, float]:
-        from bsk.cli.train import resolve
-        from bsk.training.costs import training_costs
+        from bsk.methods.profile import profile
+        from bsk.training.costs import training_cost
         from bsk.training.outputs import average_path, last_path
 
-        data, _ = self._open(job.data)
-        settings = resolve(job.flags, data, self.device)
+        data, shape = self._open(job.data)
+        settings = job.settings(data, self.device)
         checkpoint = Path(job.target.removesuffix(".train.json") + ".safetensors")
         averages = [average_path(checkpoint, which) for which in ("", "-last")] if settings.ema else []
         self._trained |= {str(path): (settings, job) for path in (checkpoint, last_path(checkpoint), *averages)}
         images = min(data.counts["train"], job.flags["limit"] or data.counts["train"])
-        costs = training_costs(settings, images, data.counts["val"], data.counts["test"])
+        found = profile(settings.bound, shape, len(data.classes))
+        costs = training_cost(settings, found, images, data.counts["val"], data.counts["test"])
         rates = self._rates(settings, job, settings.precision)
         exact = self._rates(settings, job, "fp32") if settings.log_divergence else rates
         seconds = rates.seconds(costs.own + costs.beside) + exact.seconds(costs.exact) + costs.updates * rates.step

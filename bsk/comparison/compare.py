@@ -244,9 +244,13 @@ def _add_pareto(rows: Sequence[Row], groups: Sequence[Group]) -> None:
 
 def cost_in_passes(row: Row) -> float | None:
     """Return what training cost in images passed forward and backward, which no machine's speed changes."""
-    both = [row[f"train_{way}_passes"] for way in ("forward", "backward")]
-    known = [float(each) for each in both if isinstance(each, (int, float))]
-    return sum(known) if len(known) == 2 else None
+    forward, backward = (as_float(row[f"train_{way}_passes"]) for way in ("forward", "backward"))
+    return None if forward is None or backward is None else forward + backward
+
+
+def as_float(value: Value) -> float | None:
+    """Return the number of a cell, None where it has none."""
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bsk.comparison.compare import COLUMNS, Row, Value, cost_in_passes
+from bsk.comparison.compare import COLUMNS, Row, Value, as_float, cost_in_passes
 from bsk.comparison.groups import checkpoint_kind
 from bsk.errors import UsageError, nearest
 from bsk.records.jsonl import dumps
@@ -160,7 +160,7 @@ def _tests(rows: Sequence[Row]) -> str:
     if not tested:
         return ""
     several = f", Holm's for {tested} comparisons" if tested > 1 else ""
-    most = max(each for row in rows if (each := _float(row["detectable"])) is not None)
+    most = max(each for row in rows if (each := as_float(row["detectable"])) is not None)
     return f", p by an exact paired test{several}; a true difference of {estimate(most)} would be seen 4 times in 5"
 
 
@@ -193,15 +193,15 @@ def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     notes = {note: f"[{number}]" for number, note in enumerate(_values(rows, "note"), 1)}
     columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
     columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
-    columns["natural"] = _estimates(rows, "natural", without)
-    columns["robust"] = _estimates(rows, "robust", without)
-    columns["sd"] = [estimate(_float(row["robust_sd"])) for row in rows]
-    columns["difference"] = _estimates(rows, "difference", without, sign="+")
-    columns["p"] = ["" if "difference" in without else probability(_float(row["p_holm"])) for row in rows]
+    columns["natural"] = estimates(rows, "natural", without)
+    columns["robust"] = estimates(rows, "robust", without)
+    columns["sd"] = [estimate(as_float(row["robust_sd"])) for row in rows]
+    columns["difference"] = estimates(rows, "difference", without, sign="+")
+    columns["p"] = ["" if "difference" in without else probability(as_float(row["p_holm"])) for row in rows]
     columns["passes"] = ["" if _is_beside(rows) else _passes(row) for row in rows]
     columns["pareto"] = ["*" if row["pareto"] else "" for row in rows]
     if _is_beside(rows) or "training" not in without:
-        columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
+        columns["training"] = [duration(as_float(row["train_seconds"])) for row in rows]
     columns["adbd"] = [_short(row["adbd"]) for row in rows]
     if _is_beside(rows):
         columns |= _paper_columns(rows)
@@ -212,15 +212,15 @@ def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
 
 def _paper_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Return what only a table beside the paper's shows: ratios of cost, the best seed, and the paper's numbers."""
-    best = [estimate(_float(row["robust_best"])) for row in rows] if _values(rows, "paper_robust_best") else []
+    best = estimates(rows, "robust_best") if _values(rows, "paper_robust_best") else []
     return {
         "time": [_ratio(row["train_time_ratio"]) for row in rows],
         "passes": [_ratio(row["train_passes_ratio"]) for row in rows],
         "best": best or [""] * len(rows),
-        "paper natural": [estimate(_float(row["paper_natural"])) for row in rows],
-        "paper robust": [estimate(_float(row["paper_robust"])) for row in rows],
-        "paper sd": [estimate(_float(row["paper_robust_sd"])) for row in rows],
-        "paper best": [estimate(_float(row["paper_robust_best"])) for row in rows],
+        "paper natural": estimates(rows, "paper_natural"),
+        "paper robust": estimates(rows, "paper_robust"),
+        "paper sd": estimates(rows, "paper_robust_sd"),
+        "paper best": estimates(rows, "paper_robust_best"),
         "paper min": [_short(row["paper_minutes"]) for row in rows],
         "paper time": [_ratio(row["paper_time_ratio"]) for row in rows],
         "paper adbd": [_short(row["paper_adbd"]) for row in rows],
@@ -235,20 +235,15 @@ def _short(value: Value) -> str:
     return f"{value:.3g}" if isinstance(value, (int, float)) else ""
 
 
-def _estimates(rows: Sequence[Row], column: str, without: Sequence[str], sign: str = "") -> list[str]:
-    if column in without:
-        return [estimate(_float(row[column]), sign=sign) for row in rows]
-    low, high = f"{column}_low", f"{column}_high"
-    return [estimate(_float(row[column]), _float(row[low]), _float(row[high]), sign=sign) for row in rows]
+def estimates(rows: Sequence[Row], column: str, without: Sequence[str] = (), sign: str = "") -> list[str]:
+    """Return a column in percent, with its intervals where it has some and is not in `without`."""
+    ends = () if column in without else ("_low", "_high")
+    return [estimate(*(as_float(row.get(column + end)) for end in ("", *ends)), sign=sign) for row in rows]
 
 
 def _passes(row: Row) -> str:
     passes = cost_in_passes(row)
     return "" if passes is None else many(passes)
-
-
-def _float(value: Value) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _cell(value: Value) -> str:

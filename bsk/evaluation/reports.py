@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.registry import Attack, Stage
-from bsk.comparison.statistics import wilson
 from bsk.data.batches import to_unit
 from bsk.evaluation.cache import key_of
 from bsk.evaluation.diagnostics import Look, late_doubts
+from bsk.evaluation.intervals import wilson
 from bsk.evaluation.ledger import NOWHERE, STANDING, Ledger
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject

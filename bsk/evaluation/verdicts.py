@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from bsk.attacks.outcome import NotFiniteError, Outcome
 from bsk.attacks.registry import Attack, Stage
+from bsk.compat import without_tf32
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.errors import InputError
 from bsk.evaluation.ledger import NOWHERE, Block, Found, Ledger
 from bsk.models.folding import folded
-from bsk.models.modes import eval_mode, without_tf32
+from bsk.models.modes import eval_mode
 from bsk.models.products import steady_products
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length

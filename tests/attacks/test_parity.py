@@ -186,6 +186,7 @@ def network(shared: Path, name: str) -> nn.Module:
     return found.model.to(memory_format=torch.contiguous_format).requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "n"), [("apgd-ce", 100), ("apgd-dlr", 100), ("apgd-t", 40), ("fab-t", 16), ("square", 16)]
 )
@@ -194,6 +195,7 @@ def test_on_a_real_network(shared: Path, cifar: Split, name: str, n: int) -> Non
     compare(chosen(network(shared, "cnn-a"), cifar, n), [name], 2 / 255)
 
 
+@pytest.mark.slow
 def test_the_union_on_a_real_network(shared: Path, cifar: Split) -> None:
     case = chosen(network(shared, "resnet2b"), cifar, 14)
     compare(case, ["apgd-ce", "apgd-t", "fab-t", "square"], 4 / 255, queries=200)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from bsk.comparison.compare import COLUMNS, compare
 from bsk.comparison.significance import mcnemar_exact
-from bsk.comparison.statistics import detectable, wilson
+from bsk.comparison.statistics import detectable
 from bsk.comparison.tables import render
+from bsk.evaluation.intervals import wilson
 
 Make = Any
 SEEDS = {"fast-at": (1, 2, 3), "bs": (3, 1, 2), "trades": (1, 2, 3), "at": (1,)}

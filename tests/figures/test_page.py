@@ -120,6 +120,11 @@ def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
         page(tmp_path)
 
 
+def test_a_picture_alone_makes_a_page_without_empty_parts(tmp_path: Path) -> None:
+    (tmp_path / "picture.svg").write_text(SVG)
+    assert Tags(page(tmp_path)).ids == [tmp_path.name, "differences"]
+
+
 def test_tables_of_one_title_are_told_apart_in_the_contents(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "small" / "table10" / "cifar100"
     other.mkdir()

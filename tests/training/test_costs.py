@@ -4,18 +4,18 @@ from typing import Any
 
 import pytest
 import torch
+from bsk.perturb.memory import Memory
+from bsk.training.methods import METHODS, perturb
+from bsk.training.outer import OUTER, Case
 from torch import nn
 
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import attack_named
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.perturb.memory import Memory
 from bsk.perturb.passes import Passes as Counter
 from bsk.perturb.passes import counting
 from bsk.training import costs
 from bsk.training.costs import Passes, Work, attack_work, time_passes, time_step, training_costs, update_passes
-from bsk.training.methods import METHODS, perturb
-from bsk.training.outer import OUTER, Case
 from bsk.training.settings import Settings
 
 EPS = 0.2
