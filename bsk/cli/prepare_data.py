@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from bsk.cli.console import Bar, emit_record, note
-from bsk.cli.options import DATASETS, Force, Quiet, checked_suffix, completing, data_path
+from bsk.cli.console import emit_record
+from bsk.cli.options import DATASETS, Force, Quiet, checked_suffix, completing
+from bsk.data.info import data_path
+from bsk.terminal import Bar, note
 
 
 def prepare_data(

@@ -10,7 +10,7 @@ from typing import Any
 
 from bsk.data import arrays, cifar, digits, folder, tiny_imagenet
 from bsk.data.contents import Contents, Notice, Progress, Request
-from bsk.data.info import Info, problem
+from bsk.data.info import Info, data_path, problem
 from bsk.data.splits import EPS, Parts, described, limited, split_up
 from bsk.data.store import DataFile, open_data, write
 from bsk.errors import InputError, UsageError, nearest
@@ -204,11 +204,6 @@ def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
             raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
         raise InputError(f"{found}: no such file; run bsk prepare-data {dataset}")
     return open_data(found)
-
-
-def data_path(dataset: str) -> Path:
-    """Return where prepared data of a name are."""
-    return Path("data") / f"{dataset}.safetensors"
 
 
 def _dataset(name: str) -> Dataset:

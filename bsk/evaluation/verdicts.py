@@ -43,6 +43,9 @@ class Examples(Protocol):
         """Return the images of some rows, (K, C, H, W) uint8."""
 
 
+Keep = Callable[[Tensor, Tensor, Tensor], None]
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far an evaluation is; `done` and `total` count forward passes of all stages, as far as can be told."""
@@ -66,7 +69,7 @@ class Hooks:
     """
 
     grow: Callable[[Block], None] = lambda block: None
-    keep: Callable[[Tensor, Tensor, Tensor], None] | None = None
+    keep: Keep | None = None
     watch: Callable[[Progress], None] = lambda progress: None
 
 
