@@ -9,11 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, TrainingLog
 from bsk.comparison.old_flags import modern
-from bsk.records.located import LARGEST
+from bsk.records.fields import LARGEST
 from bsk.records.words import plain, printable
 
 NATURAL = "natural"
@@ -198,7 +196,7 @@ def _completed(run: Run, finished: Mapping[str, Run], cut: Mapping[str, Training
 
 def _same_result(old: Evaluation, new: Evaluation) -> bool:
     same = old.run.sha256 == new.run.sha256 and old.accuracy == new.accuracy
-    return same and (old.correct is None or new.correct is None or np.array_equal(old.correct, new.correct))
+    return same and (old.packed is None or new.packed is None or old.packed == new.packed)
 
 
 def _key(value: Any) -> str:
