@@ -81,7 +81,9 @@ def load(spec: str, flag: str) -> Plugin:
 
 
 @contextlib.contextmanager
-def outside(start: str, step: str, kind: type[BskError] = UsageError) -> Iterator[None]:
+def outside(
+    start: str, step: str, kind: type[BskError] = UsageError, passing: type[Exception] = BskError
+) -> Iterator[None]:
     """Run somebody else's code: what it prints goes to stderr, and its failure, even by leaving, is one line.
 
     Modules are found in the current folder too. Errors of bsk within pass as they are.
@@ -90,6 +92,7 @@ def outside(start: str, step: str, kind: type[BskError] = UsageError) -> Iterato
         start: what the line begins with, flag or file.
         step: what the line ends with, the next step.
         kind: the error to raise.
+        passing: an error within that passes as it is, beside those of bsk.
     """
     folder = os.getcwd()
     added = folder not in sys.path
@@ -97,7 +100,7 @@ def outside(start: str, step: str, kind: type[BskError] = UsageError) -> Iterato
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    except BskError:
+    except (BskError, passing):
         raise
     except (Exception, SystemExit) as error:
         reason = (str(error) or "no message").splitlines()[0][:120]

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from bsk.cli.app import main
-from bsk.cli.console import CHOICES
 from bsk.cli.signals import STOPPING
 from bsk.data.store import Info, Part, write
+from bsk.terminal import CHOICES
 
 pytest_plugins = ["made_records"]
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome
+from bsk.attacks.outcome import Outcome, spread
 from bsk.errors import UsageError
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
@@ -73,7 +73,7 @@ def reference(
         x_adv, _ = engine.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
     with torch.no_grad():
         fooled = model(x_adv).argmax(dim=1) != y
-    return Outcome(x_adv, fooled, _spread(passes.forward, y), _spread(passes.backward, y))
+    return Outcome(x_adv, fooled, spread(passes.forward, y), spread(passes.backward, y))
 
 
 @contextlib.contextmanager
@@ -84,8 +84,3 @@ def _traced() -> Iterator[None]:
         yield
     finally:
         sys.settrace(trace)
-
-
-def _spread(count: int, y: Tensor) -> Tensor:
-    each, rest = divmod(count, len(y))
-    return torch.full_like(y, each) + (torch.arange(len(y), device=y.device) < rest)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bsk.cli.compare import compare
-from bsk.cli.console import CHOICES, emit, guarded
+from bsk.cli.console import emit, guarded
 from bsk.cli.evaluate import attack, evaluate
 from bsk.cli.hyper import MethodCommand
 from bsk.cli.plan import plan
@@ -18,6 +18,7 @@ from bsk.cli.prepare_data import prepare_data
 from bsk.cli.report import report
 from bsk.cli.starts import starts
 from bsk.cli.train import train
+from bsk.terminal import CHOICES
 from bsk.version import VERSION
 
 app = typer.Typer(

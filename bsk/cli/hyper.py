@@ -38,23 +38,8 @@ class MethodCommand(TyperCommand):
         """Complete the names of the method's options too."""
         items = super().shell_complete(ctx, incomplete)
         kind = next((type(each) for each in super().shell_complete(ctx, "--")), None)
-        flags = [f"--{name.replace('_', '-')}" for name in registry.parameters(ctx.meta["bsk.method"])]
-        return [*items, *(kind(flag) for flag in flags if kind and incomplete and flag.startswith(incomplete))]
-
-
-def given(texts: list[str] | None) -> dict[str, str]:
-    """Return the names and values of `--set NAME=VALUE`.
-
-    Raises:
-        UsageError: one has no value.
-    """
-    found = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not (equals and name):
-            raise UsageError(f"--set {text}: expected NAME=VALUE, as gamma=2")
-        found[name.strip().replace("-", "_")] = value.strip()
-    return found
+        own = registry.parameters(ctx.meta["bsk.method"]).values() if incomplete else ()
+        return [*items, *(kind(each.flag) for each in own if kind and each.flag.startswith(incomplete))]
 
 
 def _method(args: list[str]) -> str:
@@ -75,26 +60,25 @@ def _as_set(args: list[str], own: dict[str, Parameter]) -> Iterator[str]:
     for word in words:
         flag, equals, value = word.partition("=")
         name = flag.removeprefix("--").replace("-", "_") if flag.startswith("--") else ""
-        switched_off = name.startswith("no_") and own.get(name[3:], Parameter("", 0)).kind == "bool"
+        switched_off = name.startswith("no_") and isinstance(own.get(name[3:], Parameter("", 0)).default, bool)
         if name in own:
             if not equals:
-                value = "true" if own[name].kind == "bool" else next(words, "")
+                value = "true" if isinstance(own[name].default, bool) else next(words, "")
             if not value:
                 raise UsageError(f"{flag}: expected a value, as {flag} {_default(own[name])}")
             yield from ("--set", f"{name}={value}")
         elif switched_off:
             yield from ("--set", f"{name[3:]}=false")
         elif name in foreign:
-            raise UsageError(f"{flag}: {_method(args)} has no {name}; it has {', '.join(own) or 'no hyper-parameters'}")
+            raise registry.unknown(_method(args), name)
         else:
             yield word
 
 
 def _told(parameter: Parameter) -> tuple[str, str]:
-    flag = f"--{parameter.name.replace('_', '-')}"
-    if parameter.kind == "bool":
-        return f"{flag}/--no-{flag[2:]}", f"{parameter.help} [default: {_default(parameter)}]"
-    return f"{flag} {'NAME' if parameter.kind == 'str' else 'X'}", f"{parameter.help} [default: {_default(parameter)}]"
+    kind, flag = type(parameter.default), parameter.flag
+    shown = f"{flag}/--no-{flag[2:]}" if kind is bool else f"{flag} {'NAME' if kind is str else 'X'}"
+    return shown, f"{parameter.help} [default: {_default(parameter)}]"
 
 
 def _default(parameter: Parameter) -> str:

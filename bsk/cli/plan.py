@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import emit, note
+from bsk.cli.console import emit
 from bsk.cli.prices import COLUMNS, JOBS, Job, Prices
+from bsk.devices import chosen_device, load_torch
 from bsk.errors import InputError, UsageError
+from bsk.terminal import note
 
 
 def plan(
@@ -35,8 +37,8 @@ def plan(
     jobs = list(_jobs(_lines(files), context.find_root().command))
     if not jobs:
         raise UsageError("plan: no jobs; pipe in what make jobs-table8 prints")
-    o.load_torch()
-    prices = Prices(o.chosen_device(device, None))
+    load_torch()
+    prices = Prices(chosen_device(device, None))
     missing = {name for job in jobs if (name := prices.assumed(job))}
     for name in sorted(missing):
         note(f"{name}: not there yet; planned with the official number of images")

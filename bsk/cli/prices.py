@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsk.cli import options as o
-from bsk.cli.hyper import given
+from bsk.data.info import data_path
+from bsk.devices import chosen_device, rows_of_a_call
 from bsk.errors import UsageError
+from bsk.signature import pairs
 
 if TYPE_CHECKING:
     import torch
@@ -39,14 +41,16 @@ class Job:
     @property
     def data(self) -> str:
         """The path of a training's data."""
-        return str(self.flags["data"] or o.data_path(self.flags["dataset"]))
+        return str(self.flags["data"] or data_path(self.flags["dataset"]))
 
     def settings(self, data: DataFile, device: torch.device) -> Settings:
         """Return the settings of a training."""
         from bsk.training.settings import resolve
 
         names = inspect.signature(resolve).parameters.keys() & self.flags.keys() - {"data", "device", "hyper"}
-        return resolve(data, device, hyper=given(self.flags["hyper"]), **{name: self.flags[name] for name in names})
+        return resolve(
+            data, device, hyper=pairs(self.flags["hyper"] or []), **{name: self.flags[name] for name in names}
+        )
 
 
 @dataclass(frozen=True)
@@ -122,17 +126,18 @@ class Prices:
         settings, training = self._trained[checkpoint]
         data, _ = self._open(training.data)
         images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
-        batch = job.flags["batch_size"] or o.rows_of_a_call(self.device)
+        batch = job.flags["batch_size"] or rows_of_a_call(self.device)
         work = self._work(job, settings.eps, len(data.classes), images, batch) * len(checkpoints)
         return work.images, self._rates(settings, training, "fp32").seconds(work), 0.0
 
     def _work(self, job: Job, eps: float, classes: int, images: int, batch: int) -> Work:
-        from bsk.attacks.registry import Flags, attack_named
+        from bsk.attacks.flags import AttackFlags
+        from bsk.attacks.registry import attack_named
         from bsk.training.costs import Work, attack_work, landings_work
 
         if job.command == "starts":
             return landings_work(o.starts_named(job.flags["start"]), images, batch)
-        flags = Flags(queries=job.flags["queries"], classes=classes)
+        flags = AttackFlags(queries=job.flags["queries"], classes=classes)
         attacks = [attack_named(name, eps, flags) for name in job.flags["attack"].split(",")]
         return sum((attack_work(attack, images, batch) for attack in attacks), Work())
 
@@ -181,7 +186,7 @@ def _timed(
     from bsk.models.registry import build
     from bsk.training.costs import time_passes, time_step
 
-    o.chosen_device(device.type, threads)
+    chosen_device(device.type, threads)
     model = build(name, classes=classes, channels=shape[0], size=shape[1], mean=mean, std=std, device=device)
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
     passes = time_passes(model, shape, precision, batch, device)
@@ -193,7 +198,9 @@ def _startup(device: torch.device) -> float:
     import bsk
 
     modules = "torch, bsk.cli.app, bsk.evaluation.run, bsk.training.run"
-    words = f"import bsk.cli.options as o; o.load_torch(); import {modules}; torch.empty(1, device={str(device)!r})"
+    words = (
+        f"from bsk.devices import load_torch; load_torch(); import {modules}; torch.empty(1, device={str(device)!r})"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(bsk.__file__).parents[1]), *sys.path])}
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", words], env=environment, check=True, stdin=subprocess.DEVNULL)

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import emit_record, note
-from bsk.cli.hyper import DEFAULT, given
+from bsk.cli.console import emit_record
+from bsk.cli.hyper import DEFAULT
 from bsk.cli.signals import stop_requests
+from bsk.devices import chosen_device, load_torch
 from bsk.methods import registry
+from bsk.signature import pairs
+from bsk.terminal import note
 
 _own = o.option
 
@@ -96,19 +99,20 @@ def train(
         bsk train --method fast-at --start backward --gamma 2 --out runs/mine.safetensors
         bsk train --method mycode:my_method --set alpha=0.5
     """
-    o.load_torch()
-    from bsk.cli.progress import TrainingProgress
+    load_torch()
     from bsk.data.processes import local_device, process_group
+    from bsk.data.sources import open_dataset
+    from bsk.progress import TrainingProgress
     from bsk.training.run import run
     from bsk.training.settings import resolve
 
-    where = local_device(o.chosen_device(device, threads))
-    found = o.open_dataset(dataset, data)
+    where = local_device(chosen_device(device, threads))
+    found = open_dataset(dataset, data)
     settings = resolve(
         found,
         where,
         method=method,
-        hyper=given(hyper),
+        hyper=pairs(hyper or []),
         model=model,
         eps=eps,
         epochs=epochs,

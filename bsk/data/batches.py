@@ -109,5 +109,7 @@ class Loader:
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Return bytes (N, C, H, W) as fp32 in [0, 1], channels last."""
+    """Return bytes (N, C, H, W) as fp32 in [0, 1], channels last; what is fp32 already stays as it is."""
+    if images.is_floating_point():
+        return images.to(torch.float32, memory_format=torch.channels_last, copy=True)
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255.0)

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bsk.attacks.outcome import NotFiniteError
 from bsk.data.batches import to_unit
 from bsk.errors import InputError
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
-from bsk.evaluation.verdicts import NotFiniteError, checked, exact, steady
+from bsk.evaluation.verdicts import checked, exact, steady
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws, example_draws
 from bsk.perturb.losses import kl

@@ -16,6 +16,8 @@ from bsk.errors import UsageError, nearest
 from bsk.perturb import radius
 from bsk.perturb.radius import EPS, AtRadius, paper_step
 from bsk.plugins import Plugin, is_plugin, load
+from bsk.signature import defaults_of, keywords_of, typed
+from bsk.values import above_zero
 
 GIVEN = ("eps", "draws", "memory", "update", "epoch", "progress", "validate")  # what a method can be given; no flags
 
@@ -59,19 +61,34 @@ METHODS: dict[str, Row] = {
     "free-at": _row("free_at"),
     "mart": _row("mart"),
     "nuat": _row("nuat"),
-    "gat": _row("gat"),
     "fgsm-pgi": _row("fgsm_pgi"),
+    "gat": _row("gat"),
 }
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyper-parameter: its default, the type that its annotation names, and what the docstring says of it."""
+    """A hyper-parameter: its name, its default, and what the docstring says of it."""
 
     name: str
     default: Any
-    kind: str = "float"
     help: str = ""
+
+    @property
+    def flag(self) -> str:
+        """Its flag of `bsk train`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def parsed(self, value: Any) -> Any:
+        """Return a value, or the text of a flag, in the default's type; "8/255" is a number, "none" is None.
+
+        Raises:
+            UsageError: it is of another type, not finite, or below 0; a step or bound must be above 0.
+        """
+        found = typed(self.name, value, 0.0 if isinstance(self.default, AtRadius) else self.default)
+        if isinstance(found, float | int) and not isinstance(found, bool):
+            above_zero(or_zero=self.name not in ("step", "bound", "replays"), **{self.name: found})
+        return found
 
 
 def names() -> list[str]:
@@ -138,42 +155,15 @@ def resolve(name: str, eps: float, given: Mapping[str, Any]) -> dict[str, Any]:
     known = parameters(name)
     for key in given:
         if key not in known:
-            own = f"it has {', '.join(known)}" if known else "it has no hyper-parameters"
-            raise UsageError(f"--{_flag(key)}: {name} has no {key}; {own}")
-    values = {key: parsed(each, given[key]) if key in given else each.default for key, each in known.items()}
+            raise unknown(name, key)
+    values = {key: each.parsed(given[key]) if key in given else each.default for key, each in known.items()}
     return {key: value.at(eps) if isinstance(value, AtRadius) else value for key, value in values.items()}
 
 
-def parsed(parameter: Parameter, value: Any) -> Any:
-    """Return a value, or the text of a flag, in a hyper-parameter's type; "8/255" is a number, "none" is None.
-
-    Raises:
-        UsageError: it is of another type, not finite, or out of range: numbers are at least 0, a step or bound above.
-    """
-    start = f"--{_flag(parameter.name)} {value}"
-    if "None" in parameter.kind and (value is None or value == "none"):
-        return None
-    if "bool" in parameter.kind:
-        if str(value).lower() not in ("true", "false"):
-            raise UsageError(f"{start}: expected true or false")
-        return str(value).lower() == "true"
-    if "str" in parameter.kind:
-        return str(value)
-    number = radius.number(value)
-    if number is None or isinstance(value, bool):
-        raise UsageError(f"{start}: is not a number; write 0.031 or 8/255")
-    above = parameter.name in ("step", "bound", "replays")
-    if number < 0 or (above and number == 0):
-        raise UsageError(f"{start}: must be finite and {'above' if above else 'at least'} 0")
-    if parameter.kind.startswith("int"):
-        if number != int(number):
-            raise UsageError(f"{start}: expected a whole number")
-        return int(number)
-    return number
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
+def unknown(name: str, key: str) -> UsageError:
+    """Return the error for a hyper-parameter that a method has not."""
+    own = ", ".join(parameters(name)) or "no hyper-parameters"
+    return UsageError(f"--{key.replace('_', '-')}: {name} has no {key}; it has {own}")
 
 
 def _definition(row: Row) -> ast.FunctionDef:
@@ -189,30 +179,19 @@ def _from_source(definition: ast.FunctionDef) -> dict[str, Parameter]:
     for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
         if default is not None:
             value = eval(compile(ast.Expression(default), "default", "eval"), vars(radius))
-            kind = ast.unparse(argument.annotation) if argument.annotation else "float"
-            found[argument.arg] = Parameter(argument.arg, value, kind, told.get(argument.arg, ""))
+            found[argument.arg] = Parameter(argument.arg, value, told.get(argument.arg, ""))
     return found
 
 
 def _from_signature(name: str, function: Callable[..., Any]) -> dict[str, Parameter]:
-    expected = "expected function(net, x, y, *, eps, draws, ...)"
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--method {name}: has no signature to read; {expected}") from error
-    if "eps" not in signature.parameters:
-        raise UsageError(f"--method {name}: takes no eps; {expected}")
-    told = _told(inspect.getdoc(function) or "")
-    found = {}
-    for each in list(signature.parameters.values())[3:]:
-        if each.name in GIVEN or each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
-            continue
-        if each.default is each.empty:
-            raise UsageError(f"--method {name}: {each.name} has no default, which a hyper-parameter needs")
-        kind = type(each.default).__name__ if each.default is not None else "float | None"
-        if each.name in RESERVED or kind.partition(" ")[0] not in ("int", "float", "bool", "str", "AtRadius"):
-            raise UsageError(f"--method {name}: {each.name} = {each.default!r:.40} cannot be a flag; choose another")
-        found[each.name] = Parameter(each.name, each.default, kind, told.get(each.name, ""))
+    start = f"--method {name}"
+    if "eps" not in keywords_of(function):
+        raise UsageError(f"{start}: takes no eps; expected def my_method(net, x, y, *, eps, draws, ...)")
+    told, found = _told(inspect.getdoc(function) or ""), {}
+    for key, default in defaults_of(function, GIVEN, start).items():
+        if key in RESERVED or not isinstance(default, float | int | str | None | AtRadius):
+            raise UsageError(f"{start}: {key} = {default!r:.40} cannot be a flag; rename it, or make it a number")
+        found[key] = Parameter(key, default, told.get(key, ""))
     return found
 
 

@@ -11,16 +11,6 @@ PAPER_EPS = 0.031  # section 5.1; the paper's step sizes are written as if it we
 _ORDINARY = (PAPER_EPS, 8 / 255)
 
 
-def number(text: str | float) -> float | None:
-    """Return the value of "0.031" or "8/255", None if it is no finite number."""
-    try:
-        top, slash, bottom = str(text).partition("/")
-        value = float(top) / float(bottom) if slash else float(top)
-    except (ValueError, ZeroDivisionError):
-        return None
-    return value if math.isfinite(value) else None
-
-
 def step_at(step: float, eps: float) -> float:
     """Return a step size that the paper states for its radius, carried over to the radius eps.
 

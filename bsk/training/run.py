@@ -13,10 +13,9 @@ import torch
 from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.store import DataFile, Split
 from bsk.errors import InputError, UsageError
-from bsk.methods import registry
 from bsk.methods.profile import Profile, check_shared, profile
 from bsk.models.modes import device_name
-from bsk.plugins import is_plugin
+from bsk.plugins import is_plugin, load
 from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header
 from bsk.training import state as states
@@ -161,11 +160,11 @@ def _parts(settings: Settings, data: DataFile, device: torch.device, share: Shar
 def _header(
     settings: Settings, data: DataFile, device: torch.device, limit: int | None, shape: tuple[int, ...], val_n: int
 ) -> dict[str, Any]:
-    code = {"method_code": registry.plugin(settings.method).sha256} if is_plugin(settings.method) else {}
+    codes = {"method_code": (settings.method, "--method"), "code": (settings.model, "--model")}
     return {
         "method": settings.method,
-        **code,
         "model": settings.model,
+        **{what: load(name, flag).sha256 for what, (name, flag) in codes.items() if is_plugin(name)},
         "dataset": data.name,
         "data_sha256": data.sha256,
         "classes": list(data.classes),

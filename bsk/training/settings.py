@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,10 +12,11 @@ import torch
 from bsk.compat import cpu_multiplies_bf16
 from bsk.data.batches import AUGMENTATIONS
 from bsk.data.store import DataFile
-from bsk.errors import UsageError, nearest
+from bsk.errors import UsageError
 from bsk.methods.bound import Bound, bind
 from bsk.models.precision import PRECISIONS
 from bsk.training.schedules import DEFAULT_LR, SCHEDULES
+from bsk.values import above_zero, checked_eps, one_of
 
 SELECTORS = ("val", "test")
 ON_COLLAPSE = ("warn", "stop", "rollback")
@@ -138,19 +138,13 @@ def resolve(
     }
     for flag, (value, names) in known.items():
         one_of(flag, value, names)
-    radius = data.eps if eps is None else eps
-    if not 0 < radius <= 1:
-        advice = "in pixels of [0, 1]; write 8/255 for 8 grey levels"
-        raise UsageError(f"--eps {radius:g}: must be between 0 and 1, {advice}")
+    radius = checked_eps(data.eps if eps is None else eps)
     rate = DEFAULT_LR[schedule] if lr is None else lr
-    in_range("lr", rate, above=True)
-    for flag, number in (("weight-decay", weight_decay), ("awp", awp), ("warmup", warmup)):
-        in_range(flag, number)
-    for flag, number in (("momentum", momentum), ("ema", ema), ("label-smoothing", label_smoothing)):
-        in_range(flag, number, most=1)
-    for flag, count in (("epochs", epochs), ("batch-size", batch_size)):
-        if count < 1:
-            raise UsageError(f"--{flag} {count}: must be at least 1")
+    above_zero(lr=rate, epochs=epochs, batch_size=batch_size)
+    above_zero(or_zero=True, weight_decay=weight_decay, awp=awp, warmup=warmup)
+    for flag, share in (("momentum", momentum), ("ema", ema), ("label-smoothing", label_smoothing)):
+        if not 0 <= share <= 1:
+            raise UsageError(f"--{flag} {share:g}: must be from 0 to 1")
     return Settings(
         method=method,
         hyper=bind(method, radius, hyper).hyper,
@@ -174,25 +168,6 @@ def resolve(
         warmup=warmup,
         on_collapse=on_collapse,
     )
-
-
-def one_of(flag: str, value: str, known: Iterable[str]) -> str:
-    """Return value if it is one of the known names.
-
-    Raises:
-        UsageError: it is not; the message has the nearest one.
-    """
-    if value not in (names := list(known)):
-        raise UsageError(f"--{flag} {value}: no such {flag}; {nearest(value, names)}")
-    return value
-
-
-def in_range(flag: str, value: float, most: float = math.inf, above: bool = False) -> None:
-    """Raise a usage error for a value that is not finite, below 0 or, if it must be above, 0, or above `most`."""
-    if not (0 <= value <= most and math.isfinite(value)) or (value == 0 and above):
-        least = "above" if above else "at least"
-        end = "" if most == math.inf else f" and at most {most:g}"
-        raise UsageError(f"--{flag} {value:g}: must be finite and {least} 0{end}")
 
 
 def fast_precision(device: torch.device) -> str:

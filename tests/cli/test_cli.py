@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
-from bsk.cli.progress import epoch_line
 from bsk.data import info
 from bsk.data.sources import DATASETS
 from bsk.models.registry import MODELS
+from bsk.progress import epoch_line
 from bsk.records.atomic import only_writer
 
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]

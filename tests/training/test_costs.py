@@ -8,7 +8,8 @@ import torch
 import toys
 from torch import nn
 
-from bsk.attacks.registry import Flags, attack_named
+from bsk.attacks.flags import AttackFlags
+from bsk.attacks.registry import attack_named
 from bsk.data.store import DataFile
 from bsk.methods.bound import bind
 from bsk.methods.profile import profile
@@ -47,7 +48,7 @@ def test_sums_of_passes_and_their_seconds_by_hand() -> None:
 
 
 def test_an_attack_without_gradients_has_no_way_back() -> None:
-    work = attack_work(attack_named("rays", EPS, Flags(queries=1000)), 10, batch=4)
+    work = attack_work(attack_named("rays", EPS, AttackFlags(queries=1000)), 10, batch=4)
     checks = attack_work(attack_named("pgd-1", EPS), 0, batch=4)
     assert checks == Work(Passes(150, 150) * 64, Passes(150, 150))
     assert work.images.to_input == checks.images.to_input
