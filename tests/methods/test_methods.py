@@ -113,14 +113,16 @@ def test_what_is_read_from_the_source_is_the_signature(name: str) -> None:
             assert [parameter.default.at(eps) for eps in (0.031, 0.2)] == [default.at(eps) for eps in (0.031, 0.2)]
         else:
             assert parameter.default == default and type(parameter.default) is type(default)
-        assert (parameter.name, parameter.kind) == (key, own[key].annotation) and parameter.help, key
+        text = "true" if own[key].annotation == "bool" else "1"
+        kind = "float | None" if parameter.optional else type(parameter.parsed(text)).__name__
+        assert (parameter.name, kind) == (key, own[key].annotation) and parameter.help
     assert registry.summary(name) == (registry.function(name).__doc__ or "").partition("\n")[0] != ""
 
 
 def test_a_value_is_read_as_its_default_says() -> None:
     own = registry.parameters("liet")
     read = {"step": "8/255", "beta": "3", "ramp": "false", "bound": "none", "every": "4"}
-    found = {name: registry.parsed(own[name], text) for name, text in read.items()}
+    found = {name: own[name].parsed(text) for name, text in read.items()}
     assert found == {"step": 8 / 255, "beta": 3.0, "ramp": False, "bound": None, "every": 4}
     assert [type(found[name]) for name in ("beta", "ramp", "every")] == [float, bool, int]
 
@@ -128,17 +130,21 @@ def test_a_value_is_read_as_its_default_says() -> None:
 @pytest.mark.parametrize(
     ("method", "name", "text", "said"),
     [
-        ("liet", "every", "1.5", "--every 1.5: expected a whole number"),
-        ("liet", "ramp", "yes", "--ramp yes: expected true or false"),
-        ("liet", "beta", "ten", "--beta ten: is not a number; write 0.031 or 8/255"),
-        ("liet", "beta", "inf", "--beta inf: is not a number"),
-        ("liet", "beta", "none", "--beta none: is not a number"),
+        ("liet", "every", "1.5", "--set every=1.5: expected a whole number, as its default 10"),
+        ("liet", "ramp", "yes", "--set ramp=yes: expected true or false"),
+        ("liet", "beta", "ten", "--set beta=ten: expected a number, as its default 100.0"),
+        ("liet", "beta", "inf", "--set beta=inf: expected a number"),
+        ("liet", "beta", "none", "--set beta=none: expected a number"),
         ("liet", "bound", "0", "--bound 0: must be finite and above 0"),
+        ("liet", "bound", "far", "--set bound=far: expected a number, as its default 1.0"),
+        ("n-fgsm", "bound", "far", "--set bound=far: expected a number, as its default None"),
+        ("bs", "step", "far", "--set step=far: expected a number, as its default eps"),
+        ("bs", "step", None, "--set step=None: expected a number, as its default eps"),
         ("bs", "step", "0", "--step 0: must be finite and above 0"),
         ("bs", "gamma", "-1", "--gamma -1: must be finite and at least 0"),
-        ("bs", "beta", True, "--beta True: is not a number"),
+        ("bs", "beta", True, "--set beta=True: expected a number"),
         ("free-at", "replays", "0", "--replays 0: must be finite and above 0"),
-        ("fast-at-plus", "rescue_every", "x", "--rescue-every x: is not a number"),
+        ("fast-at-plus", "rescue_every", "x", "--set rescue_every=x: expected a whole number"),
         ("bs", "noise", "1", "--noise: bs has no noise; it has start, step, steps, gamma, beta"),
         ("natural", "gamma", "1", "--gamma: natural has no gamma; it has no hyper-parameters"),
     ],

@@ -12,11 +12,14 @@ from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import attack_named
 from bsk.data.store import DataFile
 from bsk.methods.bound import bind
+from bsk.methods.contract import Memory
 from bsk.methods.profile import profile
 from bsk.methods.registry import METHODS
-from bsk.perturb.passes import Passes
+from bsk.perturb.draws import BatchDraws, generator
+from bsk.perturb.passes import PassCounter, Passes, counting
 from bsk.training import costs
 from bsk.training.costs import TrainingCost, Work, attack_work, time_passes, time_step, training_cost
+from bsk.training.divergence import divergence
 from bsk.training.settings import Settings
 
 EPS = 0.2
@@ -38,6 +41,19 @@ def test_the_passes_counted_beforehand_are_those_that_a_training_makes(
     patterns = 3 if method == "liet" else 0  # of three labels, every tenth of eight updates, and a look at how many
     assert end["train_forward_passes"] == expected.forward + patterns + (method == "liet")
     assert end["train_backward_passes"] == expected.to_input + expected.full + patterns
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_passes_of_a_look_at_divergences_are_those_that_it_makes(method: str, monkeypatch) -> None:
+    counter, n = PassCounter(), 6
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    plain = model.forward
+    monkeypatch.setattr(model, "forward", counting(plain, counter))
+    s = toys.settings(method, log_divergence=True, epochs=1)
+    memory = Memory({"pattern": torch.zeros(3, 1, 8, 8)} if method == "liet" else {})
+    divergence(s.bound, model, torch.rand(n, 1, 8, 8), torch.arange(n) % 3, BatchDraws(generator(0)), memory)
+    found = training_cost(s, profile(s.bound, (1, 8, 8), 3), images=240, val=n, test=90).exact.images
+    assert (counter.forward, counter.backward) == (found.forward, found.to_input) and found.full == 0
 
 
 def test_sums_of_passes_and_their_seconds_by_hand() -> None:
@@ -119,7 +135,8 @@ def test_what_a_training_does_beside_its_updates_by_hand() -> None:
     assert plain.beside == (natural + pgd) * 3
     assert plain.exact == Work()
     logged = cost(settings("bs", log_divergence=True))
-    assert logged.exact == Work(Passes(2 + 3, 2) * (200 * 3), Passes(2 + 3, 2) * (2 * 3)) and logged.own == plain.own
+    look = Passes(4 + 3, 2)  # the method's own, and the outputs at x, at the start and at the end
+    assert logged.exact == Work(look * (200 * 3), look * (2 * 3)) and logged.own == plain.own
     by_test = cost(settings("bs", select="test"))
     assert by_test.beside.images == plain.beside.images * 3  # 200 images of val and 400 of test
     assert by_test.beside.batches == plain.beside.batches * 3  # of at most 250
