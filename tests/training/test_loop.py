@@ -94,16 +94,19 @@ def test_a_state_from_before_methods_were_functions_goes_on_bit_for_bit(data: Da
     trained(tmp_path / "whole.safetensors", data, s)
     with pytest.raises(StoppedError):
         trained(tmp_path / "cut.safetensors", data, s, stopping=stop_after(12))
-    last = tmp_path / "cut.last.safetensors"
+    best, last = (tmp_path / f"cut{which}.safetensors" for which in ("", ".last"))
     tensors, header = checkpoints.load(last, STATE)
-    header["flags"] |= {"inner": "cross_entropy", "outer": "adversarial", "rescue": "at", "beta": 6.0, "noise": 2.0}
+    model, said = checkpoints.load(best, "model")
+    for flags in (header["flags"], said["flags"]):
+        flags |= {"inner": "cross_entropy", "outer": "adversarial", "rescue": "at", "beta": 6.0, "noise": 2.0}
     progress = header["progress"]
     memory = progress.pop("memory")
     assert memory["numbers"]["accuracy"] > 0
     progress["rescue"] = {"accuracy": memory["numbers"]["accuracy"], "active": bool(memory["numbers"]["fell"])}
     progress["rescued_updates"] = round(memory["logged"]["rescued_updates"])
     checkpoints.save(last, tensors, header)
-    trained(tmp_path / "cut.safetensors", data, s)
+    checkpoints.save(best, model, said)
+    trained(best, data, s)
     whole, cut = (checkpoints.load(tmp_path / f"{name}.last.safetensors", STATE) for name in ("whole", "cut"))
     assert all(torch.equal(whole[0][name], cut[0][name]) for name in whole[0])
     assert whole[1]["progress"]["memory"] == cut[1]["progress"]["memory"]
