@@ -133,7 +133,7 @@ def attack(
     o.load_torch()
     from bsk.data.batches import WHOLE
     from bsk.evaluation.run import attacked
-    from bsk.figures.canvas import checked_suffix
+    from bsk.figures.canvas import checked_picture
     from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable
 
@@ -143,7 +143,7 @@ def attack(
         raise UsageError(f"--attack {attack}: one attack a file; run it once for each")
     check_replaceable(o.checked_suffix(out), "attack", force)
     if images is not None:
-        checked_suffix(images, "--images")
+        checked_picture(images, "--images")
     (path,) = subjects({**flags, "checkpoints": [checkpoint] if checkpoint else None})
     subject, (named,), bench = lay_out(path, flags, o.chosen_device(device, threads), WHOLE)
     with only_writer(out), EvaluationProgress(subject.path.name, True) as progress:

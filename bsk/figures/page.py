@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from bsk.comparison.compare import COLUMNS, Row, Value, as_float
 from bsk.comparison.evidence import Run, Training, collect
 from bsk.comparison.groups import differing, short_name
-from bsk.comparison.tables import caption, estimates, footnotes, grid
+from bsk.comparison.tables import caption, cells, estimates, footnotes
 from bsk.errors import InputError
 from bsk.records.jsonl import LATER_FLAGS
 from bsk.records.located import LARGEST, Located, count, needed, number, read, text
@@ -39,7 +39,7 @@ def _within(least: float, largest: float) -> Callable[[Located, str], Value]:
     return lambda item, key: number(item, key, largest, least)
 
 
-_KINDS: list[tuple[Callable[[Located, str], Value], str]] = [
+_CELLS: list[tuple[Callable[[Located, str], Value], str]] = [
     (text, "name model attack dataset split selected note title"),
     (count, "seeds n pareto"),
     (_within(0, 1), "natural natural_low natural_high natural_sd robust robust_low robust_high robust_sd robust_best"),
@@ -50,7 +50,7 @@ _KINDS: list[tuple[Callable[[Located, str], Value], str]] = [
     (_within(0, LARGEST), "train_passes_ratio paper_minutes paper_time_ratio detectable robust_sd_low robust_sd_high"),
     (_within(-LARGEST, LARGEST), "difference_seeds_low difference_seeds_high"),
 ]
-KINDS = {column: kind for kind, columns in _KINDS for column in columns.split()}  # of COLUMNS, where not null
+CELLS = {column: kind for kind, columns in _CELLS for column in columns.split()}  # of COLUMNS, where not null
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,13 @@ def page(folder: Path) -> str:
         raise InputError(f"{folder}: no table.jsonl, picture or log below it; make table2, or name another folder")
     loader = PackageLoader("bsk", "figures")
     html = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html.filters |= {"caption": caption, "footnotes": footnotes, "grid": grid, "embedded": _embedded, "marked": _marked}
+    html.filters |= {
+        "caption": caption,
+        "footnotes": footnotes,
+        "cells": cells,
+        "embedded": _embedded,
+        "marked": _marked,
+    }
     return html.get_template("page.html.j2").render(
         name=printable(folder.resolve().name),
         sections=sections,
@@ -113,7 +119,7 @@ def _rows(path: Path) -> list[Row]:
 
 def _row(item: Located) -> Row:
     """Return a row of a table, checked; a column that was not there when it was written is null."""
-    row = {column: KINDS[column](item, column) for column in COLUMNS}
+    row = {column: CELLS[column](item, column) for column in COLUMNS}
     needed(row["name"], item, "name")
     if row["p_holm"] is not None:  # a caption tells what its tests would have seen
         needed(row["detectable"], item, "detectable")
