@@ -167,8 +167,10 @@ def without_tf32() -> Iterator[None]:
     """
     import torch
 
+    products = "highest"
+    with contextlib.suppress(RuntimeError):  # it does not fit the new ones, which count alone then
+        products = torch.get_float32_matmul_precision()
     with contextlib.ExitStack() as back:
-        products = _old_product_precision()
         if hasattr(torch.backends, "fp32_precision"):
             for place in _precisions():
                 if (found := place.fp32_precision) != "ieee":  # its own: by now the wider one's is ieee
@@ -193,13 +195,3 @@ def _precisions() -> list[Any]:
         kinds += [b.cuda.matmul, b.cudnn.conv, b.cudnn.rnn]
     # Not mkldnn's own: its setter writes the widest one (seen in torch 2.14).
     return [b, b.cudnn, *kinds] if any(each.fp32_precision in ROUNDED for each in kinds) else []
-
-
-def _old_product_precision() -> str:
-    """Return "highest", "high" or "medium"; "highest" too where only the new precisions say it."""
-    import torch
-
-    try:
-        return torch.get_float32_matmul_precision()
-    except RuntimeError:  # the new ones were set to something else
-        return "highest"

@@ -55,20 +55,15 @@ def _scatter(axes: Any, clouds: Sequence[Cloud], order: Sequence[str]) -> None:
     for cloud in clouds:
         number = order.index(cloud.start)
         colour, marker = colour_and_marker(number)
-        style = {"markersize": 3.2, "markeredgewidth": 0.6, "alpha": 0.6, "linestyle": "none", "zorder": 2}
+        dot = {"markersize": 3.2, "markeredgewidth": 0.6, "alpha": 0.6, "linestyle": "none", "zorder": 2}
         face = "none" if number % 2 else colour  # hollow beside filled: told apart in grey where clouds overlap
-        axes.plot(cloud.along, cloud.aside, marker=marker, color=colour, markerfacecolor=face, **style)
-    for cloud in clouds:
-        colour, marker = colour_and_marker(order.index(cloud.start))
-        centre = (float(cloud.along.mean()), float(cloud.aside.mean()))
-        style = {"markersize": 10, "markeredgecolor": "white", "markeredgewidth": 1.4, "zorder": 4}
-        axes.plot(
-            *centre, marker, color=colour, linestyle="none", label=f"{legible(cloud.start)}, and its mean", **style
-        )
-    axes.plot(
-        0, 0, "+", color=INK, markersize=11, markeredgewidth=1.8, zorder=5, label="clean output", linestyle="none"
-    )
-    axes.plot(1, 0, "*", color=INK, markersize=12, zorder=5, label="random target", linestyle="none")
+        axes.plot(cloud.along, cloud.aside, marker=marker, color=colour, markerfacecolor=face, **dot)
+        mean = {"markersize": 10, "markeredgecolor": "white", "markeredgewidth": 1.4, "linestyle": "none", "zorder": 4}
+        name = f"{legible(cloud.start)}, and its mean"
+        axes.plot(float(cloud.along.mean()), float(cloud.aside.mean()), marker, color=colour, label=name, **mean)
+    ends = {"color": INK, "linestyle": "none", "zorder": 5}
+    axes.plot(0, 0, "+", markersize=11, markeredgewidth=1.8, label="clean output", **ends)
+    axes.plot(1, 0, "*", markersize=12, label="random target", **ends)
     axes.set_xlabel("towards the image's random target")
     axes.set_ylabel("away from that way")
     axes.set_aspect("equal")
