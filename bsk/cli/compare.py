@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import emit, note
+from bsk.cli.console import emit
 from bsk.cli.sources import STDIN, records_of
 from bsk.errors import InputError, RequirementError
+from bsk.terminal import note
 
 FORMATS = ["table", "tsv", "jsonl", "markdown", "latex"]
 

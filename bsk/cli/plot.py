@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import note
 from bsk.cli.sources import records_of
 from bsk.errors import UsageError, nearest
+from bsk.terminal import note
 
 KINDS = ["boxes", "curves", "landings"]
 

@@ -76,7 +76,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingLog:
     """One run as its log tells it; `epoch` is the last one logged, of `epochs`; `log` has the record of each.
 
     `made_with` has the versions and the device, as far as the log says.
@@ -99,7 +99,7 @@ class Evidence:
     """All that a pile of records says; `ignored` counts those that `compare` has no use for."""
 
     evaluations: list[Evaluation]
-    trainings: list[Training]
+    trainings: list[TrainingLog]
     ignored: int
 
 
@@ -154,7 +154,7 @@ def evaluation(item: Located) -> Evaluation:
     )
 
 
-def trainings(log: Iterable[Located]) -> list[Training]:
+def trainings(log: Iterable[Located]) -> list[TrainingLog]:
     """Return the trainings of `start`, `epoch` and `end` records; a start goes on with an unfinished one of its file.
 
     An `end` that carries the flags itself, as `bsk train` prints it, is a whole training.
@@ -162,7 +162,7 @@ def trainings(log: Iterable[Located]) -> list[Training]:
     Raises:
         InputError: a field has a wrong type, or an epoch or end belongs to no start.
     """
-    found: list[Training] = []
+    found: list[TrainingLog] = []
     logs: list[dict[int, Located]] = []
     running: dict[str, int] = {}
     for item in log:
@@ -187,14 +187,14 @@ def trainings(log: Iterable[Located]) -> list[Training]:
     return found
 
 
-def _started(item: Located) -> Training:
+def _started(item: Located) -> TrainingLog:
     epochs = mapping(item, "flags").get("epochs")
     planned = epochs if isinstance(epochs, int) else None
     made_with = {"version": text(item, "version"), "torch": text(item, "torch"), "device": text(item, "device")}
-    return Training(item.where, _run(item, ""), epochs=planned, val_n=count(item, "val_n"), made_with=made_with)
+    return TrainingLog(item.where, _run(item, ""), epochs=planned, val_n=count(item, "val_n"), made_with=made_with)
 
 
-def _ended(training: Training, item: Located) -> Training:
+def _ended(training: TrainingLog, item: Located) -> TrainingLog:
     run = replace(
         training.run,
         sha256=text(item, "checkpoint_sha256"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 # A file is not to have a network of any size made: these are what data sets have by custom.
@@ -29,6 +30,11 @@ class Info:
     source: dict[str, Any] = field(default_factory=dict)
     val_rule: str = ""
     limits: dict[str, Any] = field(default_factory=dict)
+
+
+def data_path(dataset: str) -> Path:
+    """Return where prepared data of a name are."""
+    return Path("data") / f"{dataset}.safetensors"
 
 
 def problem(info: Info) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ import torch
 from torch import nn
 
 from bsk.data.store import SPLITS, DataFile
-from bsk.errors import InputError
+from bsk.errors import InputError, UsageError
 from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.normalised import Normalised
+from bsk.plugins import is_plugin, load
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import MODEL, STATE, model_tensors
@@ -28,17 +28,20 @@ NEEDED = ("dataset", "eps", "flags")  # of a header, by those who use the model,
 class Subject:
     """A model in eval mode on its device, its file, its header, and what its user should hear of it."""
 
-    model: Normalised
+    model: nn.Module
     path: Path
     sha256: str
     header: dict[str, Any]
     notices: tuple[str, ...] = ()
 
 
-def load_subject(path: Path, device: torch.device) -> Subject:
+def load_subject(path: Path, device: torch.device, model: str | None = None) -> Subject:
     """Return the model of F.safetensors or of F.last.safetensors; the file says all that is needed.
 
+    Nothing is imported that a file names: for a network from outside the user names it again, as `model`.
+
     Raises:
+        UsageError: the network is one from outside and `model` is None, or the other way round.
         InputError: the file is missing, corrupt, replaced meanwhile, or its tensors do not fit its header.
     """
     load_header(path, (MODEL, STATE))  # it says best what is wrong with a file
@@ -50,21 +53,37 @@ def load_subject(path: Path, device: torch.device) -> Subject:
         if lacking := [name for name in NEEDED if name not in header]:
             raise ValueError(f"the header lacks {', '.join(lacking)}")
         weights = model_tensors(tensors) if header["kind"] == STATE else tensors
-        with torch.device("meta"):  # names and shapes first: a header of a few bytes can name a network of any size
-            _built(header).load_state_dict(weights, assign=True)
-        model = _built(header).to(device)
-        model.load_state_dict(weights)
+        header, notices = _with_code(path, header, model)
+        if model is None:
+            with torch.device("meta"):  # names and shapes first: a few bytes of header can name a network of any size
+                _built(header, header["model"]).load_state_dict(weights, assign=True)
+        built = _built(header, model or header["model"]).to(device)
+        built.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()[:120]
         raise InputError(f"{path}: header and tensors do not fit ({reason}); train it again") from error
-    return Subject(model.eval(), path, sha256, header)
+    return Subject(built.eval(), path, sha256, header, notices)
 
 
-def _built(header: dict[str, Any]) -> Normalised:
+def _with_code(path: Path, header: dict[str, Any], model: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the header with the code that runs now, and what its user should hear of it."""
+    trained = header["model"]
+    if model is None and is_plugin(trained):
+        raise UsageError(f"{path}: its network is code from outside; add --model {trained} if you trust that code")
+    if model is None:
+        return header, ()
+    if not is_plugin(trained):
+        raise UsageError(f"--model {model}: {path} is of bsk's own {trained}; leave --model out")
+    code = load(model, "--model").sha256
+    other = f"{path}: the code of {model} is not what it was trained with; the number is that of the code as it is"
+    return {**header, "code": code}, (other,) if header.get("code") != code else ()
+
+
+def _built(header: dict[str, Any], model: str) -> Normalised:
     """Return the network that a header describes, with weights of its own."""
     channels, height, width = header["shape"]
     return registry.build(
-        header["model"],
+        model,
         classes=len(header["classes"]),
         channels=channels,
         size=(height, width),
@@ -124,15 +143,9 @@ def foreign_subject(
         "mean": found.mean,
         "std": found.std,
         "normalisation": found.normalisation,
-        "code": _code(model),
+        "code": load(model, "--model").sha256 if is_plugin(model) else None,
     }
     return Subject(found.model, weights, records.sha256(weights), header, _notices(weights, found, data))
-
-
-def _code(model: str) -> str | None:
-    """Return the SHA-256 of the file that `module:function` comes from: edited, it makes another model."""
-    file = getattr(sys.modules.get(model.partition(":")[0]), "__file__", None) if ":" in model else None
-    return records.sha256(Path(file)) if file else None
 
 
 def _notices(weights: Path, found: Foreign, data: DataFile) -> tuple[str, ...]:

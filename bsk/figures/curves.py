@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bsk.comparison.evidence import Training, collect
+from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import interruption, short_name
 from bsk.errors import InputError, UsageError, nearest
 from bsk.figures.canvas import colour_and_marker, drawing, legible, ruled, title
@@ -84,7 +84,7 @@ def draw_curves(
     return notices + confounded(groups, by)
 
 
-def _line(group: Series[Training], place: int, field: str, by: str) -> Line:
+def _line(group: Series[TrainingLog], place: int, field: str, by: str) -> Line:
     scale = 100 if field in ACCURACIES else 1
     epochs = sorted(set.intersection(*(_epochs(each, field) for each in group.members)))
     if not epochs:
@@ -95,7 +95,7 @@ def _line(group: Series[Training], place: int, field: str, by: str) -> Line:
     return Line(name, field, place, epochs, [sum(row) / len(row) for row in rows], *ends)
 
 
-def _epochs(training: Training, field: str) -> set[int]:
+def _epochs(training: TrainingLog, field: str) -> set[int]:
     """Return the epochs with a field: all of them, but the monitor does not look in each."""
     known = {epoch for epoch, item in training.log.items() if field in item.record}
     return known if known and field.startswith(MONITORED) else set(training.log)
@@ -123,7 +123,9 @@ def _axis(fields: Sequence[str]) -> str:
     return units.get(_unit(fields[0]), fields[0])
 
 
-def _headline(logs: Sequence[Training], groups: Sequence[Series[Training]], fields: Sequence[str], by: str) -> str:
+def _headline(
+    logs: Sequence[TrainingLog], groups: Sequence[Series[TrainingLog]], fields: Sequence[str], by: str
+) -> str:
     """Return what all lines share, and how many seeds and images they are of."""
     runs = [each.run for each in logs]
     facts: dict[str, list[str]] = {

@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bsk.comparison.compare import COLUMNS, Row, Value, as_float
-from bsk.comparison.evidence import Run, Training, collect
+from bsk.comparison.evidence import Run, TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
+from bsk.comparison.old_flags import modern
 from bsk.comparison.tables import caption, cells, estimates, footnotes
 from bsk.errors import InputError
-from bsk.records.jsonl import LATER_FLAGS
 from bsk.records.located import LARGEST, Located, count, needed, number, read, text
 from bsk.records.words import duration, estimate, many, plain, printable
 
@@ -174,7 +174,7 @@ def _against(row: Row) -> list[str]:
     return [plain(row["seeds"]), plain(row["n"]), natural, paper_natural, robust, told, *ratios]
 
 
-def _trainings(logs: Sequence[Training]) -> list[list[str]]:
+def _trainings(logs: Sequence[TrainingLog]) -> list[list[str]]:
     """Return a header and a line for each training; nothing if there is none."""
     header = ["method", "flags", "data", "model", "seed", "epochs", "val natural", "val PGD-20", "passes", "seconds"]
     telling = _telling([each.run for each in logs])
@@ -188,12 +188,12 @@ def _trainings(logs: Sequence[Training]) -> list[list[str]]:
 def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
     """Return the flags that tell the trainings of each method from others; an overridden one only among its own."""
     of_all = [flag for flag in differing(runs) if flag not in OF_THE_METHOD]
-    of_all += [f for f in OF_THE_SELECTED if len({plain({**LATER_FLAGS, **run.flags}.get(f)) for run in runs}) > 1]
+    of_all += [f for f in OF_THE_SELECTED if len({plain(modern(run.method, run.flags).get(f)) for run in runs}) > 1]
     own = {method: differing([run for run in runs if run.method == method]) for method in {run.method for run in runs}}
     return {method: sorted({*of_all, *(set(flags) & set(OF_THE_METHOD))}) for method, flags in own.items()}
 
 
-def _training(each: Training, apart: Sequence[str]) -> list[str]:
+def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
     run = each.run
     both = (
         None if run.forward_passes is None or run.backward_passes is None else run.forward_passes + run.backward_passes
@@ -213,9 +213,9 @@ def _training(each: Training, apart: Sequence[str]) -> list[str]:
     ]
 
 
-def _shared_facts(logs: Sequence[Training]) -> str:
+def _shared_facts(logs: Sequence[TrainingLog]) -> str:
     """Return the flags, versions and devices that all trainings share."""
-    facts: list[dict[str, Any]] = [{**LATER_FLAGS, **each.run.flags, **each.made_with} for each in logs]
+    facts: list[dict[str, Any]] = [{**modern(each.run.method, each.run.flags), **each.made_with} for each in logs]
     first = [pair for each in facts[:1] for pair in each.items() if pair[0] not in ("method", "seed")]
     common = {k: value for k, value in first if value is not None and all(each.get(k) == value for each in facts)}
     return ", ".join(f"{printable(key)} {plain(value)}" for key, value in sorted(common.items()))

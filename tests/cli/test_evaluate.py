@@ -209,6 +209,7 @@ class Kept:
         return process
 
 
+@pytest.mark.slow
 def test_killed_twenty_times_the_record_is_the_same(
     trained: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +245,7 @@ def evaluated(out: Path) -> tuple[str, bytes]:
     return json.dumps(told(record)), (out.with_suffix(".examples") / f"{record['key']}.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "screen,pgd-3x2", "--batch-size", "16", "--threads", "1"]
     alone = subprocess.run(
@@ -263,6 +265,7 @@ def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Pa
     assert [told(json.loads(line)) for line in (tmp_path / "r.jsonl").read_text().splitlines()] == expected
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     """The peak of 40,000 images is that of 300 but for a third of their pixels.
 

@@ -25,8 +25,8 @@ from bsk.comparison.statistics import (
     rough_accuracy_interval,
     seed_interval,
     t_interval,
-    wilson,
 )
+from bsk.evaluation.intervals import wilson
 
 
 def bits(*seeds: str) -> np.ndarray:
@@ -293,6 +293,7 @@ def test_many_scores_against_the_normal_limit() -> None:
     assert paired_exact(scores) == pytest.approx(2 * stats.norm.sf(z), rel=0.03)
 
 
+@pytest.mark.slow
 def test_paired_test_keeps_its_level_where_pooled_pairs_do_not() -> None:
     random, tables = np.random.default_rng(1), 500
     rejected = {"by image": 0, "pooled": 0}
