@@ -13,6 +13,7 @@ from bsk.data.store import DataFile, open_data
 from bsk.devices import chosen_device
 from bsk.errors import UsageError
 from bsk.evaluation.subjects import load_subject
+from bsk.plugins import is_plugin
 from bsk.progress import TrainingProgress
 from bsk.records import jsonl
 from bsk.training.flags import TrainingFlags
@@ -108,4 +109,5 @@ def train(
             return Run(kept.model.eval(), record, kept.records, None)
         path = Path(out)
         record = run(settings, opened, path, device=where, watcher=watcher, force=force, limit=limit)
-    return Run(load_subject(path, where, settings.model).model, record, jsonl.read(log_path(path)), path)
+    outside = settings.model if is_plugin(settings.model) else None
+    return Run(load_subject(path, where, outside).model, record, jsonl.read(log_path(path)), path)
