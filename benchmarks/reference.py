@@ -284,6 +284,6 @@ PLAIN: dict[str, Callable[..., Tensor]] = {
     "free-at": free_at,
     "mart": mart,
     "nuat": lambda it, x, y, share: guided(it, x, y, share, nuclear=True),
-    "gat": lambda it, x, y, share: guided(it, x, y, share, nuclear=False),
     "fgsm-pgi": fgsm_pgi,
+    "gat": lambda it, x, y, share: guided(it, x, y, share, nuclear=False),
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import safe_open
 
-from bsk.data.info import Info, problem
+from bsk.data.info import Info
 from bsk.data.order import Images, Labels, Rows, balanced_order
 from bsk.errors import InputError
 from bsk.records.atomic import replacing
@@ -222,16 +222,14 @@ def _shape(path: Path, file: Any, name: str) -> list[int]:
 
 
 def _described(path: Path, header: dict[str, Any]) -> DataFile:
-    """Return the header as a DataFile, or say what in it is not as it should be."""
+    """Return the header as a DataFile, or say what it lacks."""
     names = {each.name for each in fields(DataFile)} - {"path"}
     missing = sorted(names - header.keys())
     if missing:
         raise InputError(f"{path}: the header lacks {', '.join(missing)}; {_again(path)}")
-    data = DataFile(path=path, **{name: header[name] for name in names})
-    found = problem(data)
-    if found:
-        raise InputError(f"{path}: header: {found}; {_again(path)}")
-    return data
+    if len(header["mean"]) != len(header["std"]):
+        raise InputError(f"{path}: header: mean and std must be one number a channel; {_again(path)}")
+    return DataFile(path=path, **{name: header[name] for name in names})
 
 
 def _check_shapes(data: DataFile, shapes: Mapping[str, list[int]]) -> None:

@@ -13,7 +13,8 @@ from bsk.errors import InputError, UsageError, nearest
 from bsk.figures.canvas import colour_and_marker, drawing, legible, title
 from bsk.figures.placement import mark_ends, spread_ends
 from bsk.figures.series import Series, confounded, series
-from bsk.records.located import Located, count, number
+from bsk.records.fields import Amount, Count
+from bsk.records.located import Located, value_of
 from bsk.records.words import plain
 
 DIVERGENCES = {"kl_start": "after the start", "kl_ascent": "after the ascent"}
@@ -105,7 +106,7 @@ def _epochs(training: TrainingLog, field: str) -> set[int]:
 def _number(item: Located, field: str) -> float:
     if field == PASSES:
         return sum(_number(item, f"{way}_passes") for way in ("forward", "backward"))
-    value = number(item, field)
+    value: float | None = value_of(item, field, Amount | None)
     if value is None:
         known = [key for key, value in item.record.items() if isinstance(value, (int, float)) and key != "epoch"]
         advice = "train with --log-divergence" if field in DIVERGENCES else nearest(field, known)
@@ -138,7 +139,7 @@ def _headline(
     told = [values[0] for name, values in facts.items() if len(set(values)) == 1 and by != name]
     seeds = sorted({len(group.members) for group in groups})
     told.append(f"{'-'.join(map(str, sorted({seeds[0], seeds[-1]})))} seed{'s' if seeds[-1] > 1 else ''}")
-    looked = {count(item, "kl_n") for each in logs for item in each.log.values()}
+    looked = {value_of(item, "kl_n", Count | None) for each in logs for item in each.log.values()}
     if len(looked) == 1 and any(field in DIVERGENCES for field in fields):
         told.append(f"KL on {looked.pop()} val images")
     val = {each.val_n for each in logs} - {None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bsk.comparison.compare import COLUMNS, Row, Value, as_float
+from bsk.comparison.compare import COLUMNS, Row, as_float
 from bsk.comparison.evidence import Run, TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
+from bsk.comparison.old_flags import modern
 from bsk.comparison.tables import caption, estimates, footnotes, grid
 from bsk.errors import InputError
-from bsk.records.jsonl import LATER_FLAGS
-from bsk.records.located import LARGEST, Located, count, needed, number, read, text
+from bsk.records.fields import Amount, Count, Difference, Fraction, Signed, Text
+from bsk.records.located import Located, read, value_of, wrong
 from bsk.records.words import duration, estimate, many, plain, printable
 
 PICTURES = {  # of a folder of a table, in this order
@@ -35,20 +36,17 @@ LONGEST_TABLE = 1000  # rows; the paper's longest has 14, and a short line becom
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
-def _within(least: float, largest: float) -> Callable[[Located, str], Value]:
-    return lambda item, key: number(item, key, largest, least)
-
-
-_KINDS: list[tuple[Callable[[Located, str], Value], str]] = [
-    (text, "name model attack dataset split selected note title"),
-    (count, "seeds n pareto"),
-    (_within(0, 1), "natural natural_low natural_high natural_sd robust robust_low robust_high robust_sd robust_best"),
-    (_within(0, 1), "adbd p p_holm paper_natural paper_robust paper_robust_best paper_robust_sd paper_adbd"),
-    (_within(-1, 1), "difference difference_low difference_high difference_boot_low difference_boot_high"),
-    (_within(-1, 1), "natural_difference natural_difference_low natural_difference_high"),
-    (_within(0, LARGEST), "eps train_seconds train_forward_passes train_backward_passes train_time_ratio"),
-    (_within(0, LARGEST), "train_passes_ratio paper_minutes paper_time_ratio detectable robust_sd_low robust_sd_high"),
-    (_within(-LARGEST, LARGEST), "difference_seeds_low difference_seeds_high"),
+_KINDS: list[tuple[Any, str]] = [
+    (Text | None, "name model attack dataset split selected note title"),
+    (Count | None, "seeds n pareto"),
+    (Fraction | None, "natural natural_low natural_high natural_sd robust robust_low robust_high robust_sd"),
+    (Fraction | None, "robust_best adbd p p_holm paper_natural paper_robust paper_robust_best paper_robust_sd"),
+    (Fraction | None, "paper_adbd"),
+    (Difference | None, "difference difference_low difference_high difference_boot_low difference_boot_high"),
+    (Difference | None, "natural_difference natural_difference_low natural_difference_high"),
+    (Amount | None, "eps train_seconds train_forward_passes train_backward_passes train_time_ratio"),
+    (Amount | None, "train_passes_ratio paper_minutes paper_time_ratio detectable robust_sd_low robust_sd_high"),
+    (Signed | None, "difference_seeds_low difference_seeds_high"),
 ]
 KINDS = {column: kind for kind, columns in _KINDS for column in columns.split()}  # of COLUMNS, where not null
 
@@ -113,10 +111,11 @@ def _rows(path: Path) -> list[Row]:
 
 def _row(item: Located) -> Row:
     """Return a row of a table, checked; a column that was not there when it was written is null."""
-    row = {column: KINDS[column](item, column) for column in COLUMNS}
-    needed(row["name"], item, "name")
-    if row["p_holm"] is not None:  # a caption tells what its tests would have seen
-        needed(row["detectable"], item, "detectable")
+    row = {column: value_of(item, column, KINDS[column]) for column in COLUMNS}
+    told = ("name", "detectable") if row["p_holm"] is not None else ("name",)  # a caption tells what tests would see
+    for column in told:
+        if row[column] is None:
+            raise wrong(item, column, "a value")
     return row
 
 
@@ -182,7 +181,7 @@ def _trainings(logs: Sequence[TrainingLog]) -> list[list[str]]:
 def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
     """Return the flags that tell the trainings of each method from others; an overridden one only among its own."""
     of_all = [flag for flag in differing(runs) if flag not in OF_THE_METHOD]
-    of_all += [f for f in OF_THE_SELECTED if len({plain({**LATER_FLAGS, **run.flags}.get(f)) for run in runs}) > 1]
+    of_all += [f for f in OF_THE_SELECTED if len({plain(modern(run.method, run.flags).get(f)) for run in runs}) > 1]
     own = {method: differing([run for run in runs if run.method == method]) for method in {run.method for run in runs}}
     return {method: sorted({*of_all, *(set(flags) & set(OF_THE_METHOD))}) for method, flags in own.items()}
 
@@ -209,7 +208,7 @@ def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
 
 def _shared_facts(logs: Sequence[TrainingLog]) -> str:
     """Return the flags, versions and devices that all trainings share."""
-    facts: list[dict[str, Any]] = [{**LATER_FLAGS, **each.run.flags, **each.made_with} for each in logs]
+    facts: list[dict[str, Any]] = [{**modern(each.run.method, each.run.flags), **each.made_with} for each in logs]
     first = [pair for each in facts[:1] for pair in each.items() if pair[0] not in ("method", "seed")]
     common = {k: value for k, value in first if value is not None and all(each.get(k) == value for each in facts)}
     return ", ".join(f"{printable(key)} {plain(value)}" for key, value in sorted(common.items()))

@@ -45,8 +45,8 @@ def fast_at_plus(
     """
     if update % rescue_every == 0:
         before, now = memory.numbers.get("accuracy", 0.0), validate("pgd-10", update // rescue_every)
-        memory.numbers |= {"accuracy": now, "fell": before - now > rescue_drop}
-    rescued = bool(memory.numbers.get("fell", False))
+        memory.numbers |= {"accuracy": now, "fell": float(before - now > rescue_drop)}
+    rescued = bool(memory.numbers.get("fell", 0.0))
     memory.logged["rescued_updates"] = memory.logged.get("rescued_updates", 0) + rescued
     if rescued:
         return adversarial(net, x, y, eps=eps, draws=draws, steps=10, step=step_at(2 / 255, eps))

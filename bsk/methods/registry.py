@@ -61,8 +61,8 @@ METHODS: dict[str, Row] = {
     "free-at": _row("free_at"),
     "mart": _row("mart"),
     "nuat": _row("nuat"),
-    "gat": _row("gat"),
     "fgsm-pgi": _row("fgsm_pgi"),
+    "gat": _row("gat"),
 }
 
 

@@ -15,17 +15,15 @@ from typing import IO, Any, Protocol
 from torch import Tensor
 
 from bsk.errors import InputError
-from bsk.records import checkpoints
+from bsk.records import checkpoints, located
 from bsk.records import jsonl as records
-from bsk.records import located as fields
 from bsk.records.atomic import appending, naming_the_file, still_named
 from bsk.records.checkpoints import MODEL
 from bsk.records.headers import load_header
 from bsk.records.jsonl import BEST_ON_TEST, LATER_FLAGS
+from bsk.records.schema import LOG_KINDS
 from bsk.training import state as states
 from bsk.training.state import Scored, State
-
-LOG_KINDS = ("start", "epoch", "alarm", "end")
 
 
 class Keeper(Protocol):
@@ -291,17 +289,13 @@ def _check_own(log: Path) -> None:
     Raises:
         InputError: it has some, or is no JSONL, or has no number where it says of which epoch or update a record is.
     """
-    for item in fields.read(log):
+    for item in located.read(log):
         kind = item.record.get("kind")
-        if kind not in LOG_KINDS:
+        if not isinstance(kind, str) or kind not in LOG_KINDS:
             raise InputError(
                 f"{log}: has records of kind {kind!s:.40}, so it is no training's log; choose another --out"
             )
-        epoch, step = fields.count(item, "epoch"), fields.count(item, "step")
-        if kind in ("epoch", "alarm"):
-            fields.needed(epoch, item, "epoch")
-        if kind == "alarm":
-            fields.needed(step, item, "step")
+        located.checked(item, LOG_KINDS[kind])
 
 
 MAY_CHANGE = {"on_collapse"}  # what is only done from here on, and changes nothing that was

@@ -190,7 +190,7 @@ def _modern(progress: dict[str, Any]) -> dict[str, Any]:
     """Return progress as it is saved now; before methods had a memory, only Fast AT+ kept numbers."""
     if "rescue" in progress:
         rescue, updates = progress.pop("rescue"), progress.pop("rescued_updates")
-        numbers = {"accuracy": rescue["accuracy"], "fell": rescue["active"]}
+        numbers = {"accuracy": rescue["accuracy"], "fell": float(rescue["active"])}
         progress["memory"] = {"numbers": numbers, "logged": {"rescued_updates": updates} if updates else {}}
     return progress
 

@@ -386,3 +386,16 @@ def test_differences_of_two_rows_are_each_others_negative(results: Make, place: 
     (_, backward), _ = compare(place(results[6:] + results[:6]))
     assert forward["difference"] == pytest.approx(-backward["difference"]) and forward["p"] == backward["p"]
     assert forward["difference_low"] == pytest.approx(-backward["difference_high"])
+
+
+ROW = {"start": "backward", "inner": "kl_to_clean", "outer": "trades", "noise": 2.0, "bound": 1.0, "replays": 1}
+OLD_BS = {**ROW, "ramp": False, "rescue": None, "rescue_every": 20, "rescue_drop": 0.1, "gamma": 1.0, "beta": 10.0}
+
+
+def test_trainings_from_before_methods_were_functions_are_seeds_of_the_same_row(make, place) -> None:
+    new = {"start": "backward", "gamma": 1.0, "beta": 10.0, "steps": 1}
+    records = [make("bs", 1, flags={**OLD_BS, "steps": 1}), make("bs", 2, flags=new)]
+    rows, _ = compare(place(records))
+    assert [(row["name"], row["seeds"]) for row in rows] == [("bs", 2)]
+    other = make("bs", 3, flags={**OLD_BS, "steps": 1, "outer": "adversarial"})
+    assert [row["seeds"] for row in compare(place([*records, other]))[0]] == [2, 1], "what was not the default counts"

@@ -112,7 +112,7 @@ def test_a_data_set_in_memory_is_the_file_that_it_would_be(tmp_path: Path) -> No
 def test_what_is_said_of_data_must_be_possible() -> None:
     with pytest.raises(InputError, match="a b: name 'a b', expected letters"):
         from_arrays(test=(BYTES, LABELS), name="a b")
-    with pytest.raises(InputError, match=r"mine: eps 2, expected a number in \(0, 1\]"):
+    with pytest.raises(InputError, match=r"mine: eps 2, expected a number above 0, at most 1"):
         from_arrays(test=(BYTES, LABELS), name="mine", eps=2)
 
 
@@ -167,7 +167,7 @@ def test_a_function_s_images_become_a_data_file(call, module: str, tmp_path: Pat
         ("nothing", [], 3, 'expected a dict {"train": (images, labels), "test": (images, labels)}, found a NoneType'),
         ("only_train", [], 3, "has no test; return (images, labels) for train and test"),
         ("far", [], 3, "train images: values from "),
-        ("wrong_eps", [], 3, "eps 8, expected a number in (0, 1]"),
+        ("wrong_eps", [], 3, "eps 8, expected a number above 0, at most 1"),
         ("leaves", [], 2, "SystemExit: no message; check the module and function"),
         ("mien", [], 2, "has no mien; did you mean mine?"),
         ("mine", ["--from", "x"], 2, "knows where its data are"),

@@ -139,8 +139,8 @@ def test_tables_of_one_title_are_told_apart_in_the_contents(folder: Path, tmp_pa
     [
         ({"name": None}, "name: expected a value, found None"),
         ({"name": 7}, "name: expected text, found 7"),
-        ({"seeds": [1]}, "seeds: expected a whole number, found list"),
-        ({"pareto": True}, "pareto: expected a whole number, found True"),
+        ({"seeds": [1]}, "seeds: expected a whole number from 0, found list"),
+        ({"pareto": True}, "pareto: expected a whole number from 0, found True"),
         ({"eps": {}}, "eps: expected a number from 0 to 1e+15, found dict"),
         ({"attack": []}, "attack: expected text, found list"),
         ({"train_forward_passes": 10**16}, "train_forward_passes: expected a number from 0 to 1e+15, found 1000"),
