@@ -68,7 +68,7 @@ def test_its_weights_are_drawn_from_the_seed_and_images_are_normalised(module: s
         ("mynets:wide", r"expected logits \(2, 3\) of images \(2, 1, 8, 8\), found .*shapes"),
         ("mynets:two", r"expected logits \(2, 3\) of images \(2, 1, 8, 8\), found \(2, 2\)"),
         ("mynets:number", "expected a torch.nn.Module, found int"),
-        ("mynets:ten", "mynets has no ten; did you mean net"),
+        ("mynets:nett", "mynets has no nett; did you mean net"),
     ],
 )
 def test_a_broken_contract_is_one_line(module: str, toy: Path, name: str, said: str) -> None:
@@ -110,3 +110,12 @@ def test_a_network_of_bsk_needs_no_code(call, checkpoint: Path, toy: Path, tmp_p
     checkpoints.save(tmp_path / "odd.safetensors", own.state_dict(), header)
     with pytest.raises(InputError, match="header and tensors do not fit"):
         bsk.load(tmp_path / "odd.safetensors", model="mynets:net")
+
+
+def test_the_command_trains_it(call, module: str, toy: Path, tmp_path: Path) -> None:
+    words = ["--data", toy, "--model", "mynets:net", "--epochs", 2, "--batch-size", 60, "--threads", 1, "--quiet"]
+    trained = json.loads(call("train", *words, "--method", "fast-at", "--out", "t.safetensors").stdout)
+    assert trained["model"] == "mynets:net" and trained["code"] == load("mynets:net", "--model").sha256
+    done = call("evaluate", "t.safetensors", "--data", toy, "--attack", "natural", "--model", "mynets:net")
+    record = json.loads(done.stdout)
+    assert record["accuracy"] > 0.4 and record["code"] == trained["code"] and "not what" not in done.stderr
