@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from bsk.data.store import DataFile, open_data
+from bsk.data.sources import opened
+from bsk.data.store import DataFile
 from bsk.devices import chosen_device
 from bsk.errors import UsageError
 from bsk.evaluation.subjects import load_subject
@@ -66,7 +67,7 @@ def train(
         run = bsk.train(bsk.prepare("digits"), "bs", gamma=2, epochs=30, schedule="cyclic")
 
     Args:
-        data: a prepared data set: what `bsk.prepare` returned, or the path of its file.
+        data: prepared data: by name, by the path of their file, or what `bsk.prepare` or `bsk.from_arrays` returned.
         method: an id, or `module:function`.
         model: a network's name, or `module:function`; by default the data's customary one.
         eps: the radius in pixels of [0, 1]; by default the data's customary one.
@@ -87,7 +88,7 @@ def train(
         DivergedError, CollapsedError: see `bsk.training.loop.train`.
     """
     where = chosen_device(device, threads)
-    opened = data if isinstance(data, DataFile) else open_data(Path(data))
+    found = opened(data)
     known = {each.name for each in fields(TrainingFlags)}
     flags = TrainingFlags(
         method=method,
@@ -99,15 +100,15 @@ def train(
         **{name: value for name, value in more.items() if name in known},
         hyper={name: value for name, value in more.items() if name not in known},
     )
-    settings = resolve(flags, opened, where)
+    settings = resolve(flags, found, where)
     with TrainingProgress(progress) as watcher:
         if out is None:
             if force:
                 raise UsageError("force: there is no out whose files could be replaced")
-            record, kept = run_in_memory(settings, opened, device=where, watcher=watcher, limit=limit)
+            record, kept = run_in_memory(settings, found, device=where, watcher=watcher, limit=limit)
             kept.model.load_state_dict(kept.best)
             return Run(kept.model.eval(), record, kept.records, None)
         path = Path(out)
-        record = run(settings, opened, path, device=where, watcher=watcher, force=force, limit=limit)
+        record = run(settings, found, path, device=where, watcher=watcher, force=force, limit=limit)
     outside = settings.model if is_plugin(settings.model) else None
     return Run(load_subject(path, where, outside).model, record, jsonl.read(log_path(path)), path)
