@@ -25,9 +25,6 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 _BLOCK, _ALL = 1 << 30, (1 << 31) - 1
 
 
-# CPython
-
-
 @contextlib.contextmanager
 def objects_that_stay() -> Iterator[None]:
     """Let the collector of garbage rest within the block, and never look at what came of it.
@@ -65,9 +62,6 @@ class _NoUnpickler:
         raise pickle.UnpicklingError("this Python cannot read pickles safely: take the archive's binary version")
 
 
-# glibc
-
-
 def keep_freed_memory() -> None:
     """Let glibc keep freed blocks of up to 1 GiB instead of handing them back to the system each time.
 
@@ -84,9 +78,6 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, _ALL)
 
 
-# typer
-
-
 def usage_message(error: BaseException) -> tuple[str, int] | None:
     """Return the message and exit code of an error that typer raises for a wrong command line, None for other errors.
 
@@ -98,9 +89,6 @@ def usage_message(error: BaseException) -> tuple[str, int] | None:
     return str(error.format_message()), int(getattr(error, "exit_code", 2))
 
 
-# torch
-
-
 def sgd(parameters: Iterable[nn.Parameter], **options: Any) -> torch.optim.SGD:
     """Return torch's SGD without the wrappers that load torch's compiler at their first call.
 
@@ -110,9 +98,9 @@ def sgd(parameters: Iterable[nn.Parameter], **options: Any) -> torch.optim.SGD:
     """
     import torch
 
-    plain = {name: unwrap(getattr(torch.optim.SGD, name)) for name in ("add_param_group", "zero_grad", "state_dict")}
-    plain |= {"load_state_dict": unwrap(torch.optim.SGD.load_state_dict)}
-    plain |= {"step": torch.no_grad()(unwrap(torch.optim.SGD.step))}
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    plain = {name: unwrap(getattr(torch.optim.SGD, name)) for name in names}
+    plain["step"] = torch.no_grad()(unwrap(torch.optim.SGD.step))
     made: torch.optim.SGD = type("SGD", (torch.optim.SGD,), plain)(parameters, **options)
     return made
 
@@ -179,8 +167,10 @@ def without_tf32() -> Iterator[None]:
     """
     import torch
 
+    products = "highest"
+    with contextlib.suppress(RuntimeError):  # it does not fit the new ones, which count alone then
+        products = torch.get_float32_matmul_precision()
     with contextlib.ExitStack() as back:
-        products = _old_product_precision()
         if hasattr(torch.backends, "fp32_precision"):
             for place in _precisions():
                 if (found := place.fp32_precision) != "ieee":  # its own: by now the wider one's is ieee
@@ -205,13 +195,3 @@ def _precisions() -> list[Any]:
         kinds += [b.cuda.matmul, b.cudnn.conv, b.cudnn.rnn]
     # Not mkldnn's own: its setter writes the widest one (seen in torch 2.14).
     return [b, b.cudnn, *kinds] if any(each.fp32_precision in ROUNDED for each in kinds) else []
-
-
-def _old_product_precision() -> str:
-    """Return "highest", "high" or "medium"; "highest" too where only the new precisions say it."""
-    import torch
-
-    try:
-        return torch.get_float32_matmul_precision()
-    except RuntimeError:  # the new ones were set to something else
-        return "highest"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import hashlib
 import importlib
-import importlib.metadata
 import os
 import pkgutil
 import sys
@@ -117,6 +115,8 @@ def code_sha256(module: str) -> str:
     on the names and contents of the modules alone: not on the folder, nor on what is imported already. A module that
     imports by computed names counts with all modules beside and below it.
     """
+    from importlib import metadata  # takes a while, and help should not
+
     digests: dict[str, str] = {}
     waiting = [module]
     while waiting:
@@ -127,8 +127,8 @@ def code_sha256(module: str) -> str:
         code = _code(spec)
         digests[name] = code.sha256
         waiting += code.imports if _is_local(spec) else []
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        digests[""] = importlib.metadata.version(module.partition(".")[0])
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        digests[""] = metadata.version(module.partition(".")[0])
     text = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -180,6 +180,8 @@ def _content(spec: ModuleSpec) -> bytes:
 
 def _imported(spec: ModuleSpec) -> list[str]:
     """Return the names of modules that may be imported by a module: its packages, and what its statements name."""
+    import ast
+
     names = [spec.name.rpartition(".")[0]]
     if not (spec.origin or "").endswith(_SOURCE):
         return [name for name in names if name]

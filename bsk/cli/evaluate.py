@@ -106,7 +106,7 @@ def attack(
     load_torch()
     from bsk.evaluation.requests import Request, subject_and_data
     from bsk.evaluation.run import attacked
-    from bsk.figures.canvas import checked_suffix
+    from bsk.figures.canvas import checked_picture
     from bsk.figures.sheet import draw_sheet
     from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable
@@ -118,7 +118,7 @@ def attack(
         raise UsageError(f"--attack {attack}: one attack a file; run it once for each")
     check_replaceable(o.checked_suffix(out), "attack", force)
     if images is not None:
-        checked_suffix(images, "--images")
+        checked_picture(images, "--images")
     network.check([checkpoint] if checkpoint else [])
     request = Request([attack], flags, examples, chosen_device(device, threads))
     request.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +72,8 @@ def table(rows: Sequence[Row]) -> str:
     """
     most = WIDTH_BESIDE if _is_beside(rows) else WIDTH
     for without in ((), ("natural",), ("natural", "training"), ("natural", "training", "difference")):
-        header, *lines = cells = grid(rows, without)
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        header, *lines = shown = cells(rows, without)
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
         if sum(widths) + 2 * len(widths) - 2 <= most:
             break
     aligned = [
@@ -83,17 +83,14 @@ def table(rows: Sequence[Row]) -> str:
         ).rstrip()
         for line in [header, *lines]
     ]
-    return (
-        "\n".join(
-            [*textwrap.wrap(caption(rows), most), "", *aligned, *([""] if footnotes(rows) else []), *footnotes(rows)]
-        )
-        + "\n"
-    )
+    notes = footnotes(rows)
+    blank = [""] if notes else []
+    return "\n".join([*textwrap.wrap(caption(rows), most), "", *aligned, *blank, *notes]) + "\n"
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return a GitHub table under its caption."""
-    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in grid(rows)]
+    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in cells(rows)]
     rule = [":--" if title in TEXT_COLUMNS else "--:" for title in header]
     body = ["| " + " | ".join(line) + " |" for line in [header, rule, *lines]]
     notes = [re.sub(r"([\\<*`])", r"\\\1", note) + "\\" for note in footnotes(rows)]
@@ -102,7 +99,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def latex(rows: Sequence[Row]) -> str:
     """Return a table in the manner of booktabs, with its caption and notes."""
-    header, *lines = [[_latex_text(cell) for cell in line] for line in grid(rows)]
+    header, *lines = [[_latex_text(cell) for cell in line] for line in cells(rows)]
     align = "".join("l" if title in TEXT_COLUMNS else "r" for title in header)
     body = [" & ".join(line) + r" \\" for line in lines]
     told = rf"\caption{{{_latex_text(caption(rows))}}}"
@@ -180,6 +177,11 @@ def varying(rows: Sequence[Row]) -> list[str]:
     return [fact for fact in FACTS if len(_values(rows, fact)) > 1]
 
 
+def telling(row: Row, rows: Sequence[Row], among: Collection[str]) -> str:
+    """Return those of a row's facts in which the rows differ."""
+    return ", ".join(FACTS[fact](row[fact]) for fact in varying(rows) if fact in among and row[fact] is not None)
+
+
 def _is_beside(rows: Sequence[Row]) -> bool:
     return bool(_values(rows, "paper_robust") or _values(rows, "paper_robust_best"))
 
@@ -188,7 +190,7 @@ def _values(rows: Sequence[Row], column: str) -> list[Value]:
     return [value for value in dict.fromkeys(row[column] for row in rows) if value is not None]
 
 
-def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
+def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     """Return a header and a line a row, without empty columns; those in `without` lose their interval, or go."""
     notes = {note: f"[{number}]" for number, note in enumerate(_values(rows, "note"), 1)}
     columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
@@ -206,7 +208,7 @@ def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     if _is_beside(rows):
         columns |= _paper_columns(rows)
     columns[""] = [notes[row["note"]] if row["note"] else "" for row in rows]
-    kept = {title: cells for title, cells in columns.items() if any(cells) or title == "method"}
+    kept = {title: column for title, column in columns.items() if any(column) or title == "method"}
     return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]
 
 

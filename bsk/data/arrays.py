@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bsk.data.contents import Contents, Request
 from bsk.data.info import Info, problem
 from bsk.data.order import Labels
-from bsk.data.splits import Parts, described, split_up
+from bsk.data.splits import EPS, MOST, VAL, Parts, described, split_up
 from bsk.data.store import SPLITS, DataFile, Part, Split, content
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import load, outside
@@ -117,9 +117,34 @@ def from_arrays(
     given: dict[str, Any] = {key: pair for key, pair in pairs.items() if pair is not None}
     customs = {"eps": eps, "augment": augment, "model": model, "mean": mean, "std": std, "classes": classes}
     given |= {key: value for key, value in customs.items() if value is not None}
-    found = contents_of(given, name)
-    parts = split_up(found, val_images, 1000, 0.1, name)
-    return in_memory(parts, described(name, found, parts, {}))
+    return in_memory(*arranged(given, name, val_images))
+
+
+def arranged(
+    given: Mapping[str, Any], name: str, val_images: int | None = None, in_bytes: bool = False
+) -> tuple[Parts, Info]:
+    """Return images and labels, as the contract above says, as parts of a data set of that name.
+
+    Raises:
+        InputError: see `contents_of`, or train cannot spare so many images.
+    """
+    found = contents_of(given, name, in_bytes)
+    parts = split_up(found, val_images, VAL, MOST, name)
+    return parts, described(name, found, parts, {})
+
+
+def examples(x: Array, y: Array, classes: list[str] | None = None, name: str = "arrays", eps: float = EPS) -> ArrayData:
+    """Return images and labels as the test split of a data set, in the order in which they are given.
+
+    Raises:
+        InputError: see `images_of` and `labels_of`, or a label is beyond the classes.
+    """
+    images = images_of(x, "x")
+    test = Part(images, labels_of(y, len(images), "y"), as_given=True)
+    empty = Part(images[:0], test.labels[:0])
+    channels = images.shape[1]
+    info = Info(name, _classes(classes, {"test": test}, "y"), eps, [0.0] * channels, [1.0] * channels)
+    return in_memory({"train": empty, "val": empty, "test": test}, info)
 
 
 def from_outside(request: Request) -> Contents:

@@ -11,7 +11,7 @@ from typing import Any
 from bsk.data import arrays, cifar, digits, folder, tiny_imagenet
 from bsk.data.contents import Contents, Notice, Progress, Request
 from bsk.data.info import Info, data_path, problem
-from bsk.data.splits import EPS, Parts, described, limited, split_up
+from bsk.data.splits import EPS, MOST, VAL, Parts, described, limited, split_up
 from bsk.data.store import DataFile, open_data, write
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import is_plugin
@@ -32,8 +32,8 @@ class Dataset:
     model: str = ""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    val: int = 1000
-    most: float = 0.1  # of the train images, unless a number is asked for
+    val: int = VAL
+    most: float = MOST  # of the train images, unless a number is asked for
     train: int = 0
     test: int = 0
     shape: tuple[int, int, int] = (3, 32, 32)
@@ -218,3 +218,16 @@ def _check(numbers: dict[str, int | None]) -> None:
     for flag, number in numbers.items():
         if number is not None and number < 1:
             raise UsageError(f"{flag} {number}: expected a number above 0")
+
+
+def opened(data: str | Path | DataFile) -> DataFile:
+    """Return prepared data by name, by the path of their file, or opened already.
+
+    Raises:
+        InputError: they are not there, or not what they should be.
+        UsageError: there is no data set of that name.
+    """
+    if isinstance(data, DataFile):
+        return data
+    named = isinstance(data, str) and not data.endswith(".safetensors")
+    return open_dataset(str(data)) if named else open_data(Path(data))

@@ -16,6 +16,7 @@ from bsk.errors import InputError
 
 Parts = Mapping[str, Part]
 VAL_RULE = "of each class the train images of the smallest SHA-256 of their pixels, none that has an identical copy"
+VAL, MOST = 1000, 0.1  # images held out of train, and at most this share of it
 EPS = 0.031  # the paper's, where the data say nothing else
 LARGE = 32  # pixels of a side from which on a ResNet is what one trains
 

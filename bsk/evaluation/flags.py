@@ -41,8 +41,9 @@ class ModelFlags:
         Raises:
             UsageError: neither or both are named, or half of what weights need.
         """
-        if self.weights is not None and self.model is None:
-            raise UsageError("--weights: give --model too, for a model trained elsewhere")
+        alone = self.model is not None and not checkpoints  # beside a checkpoint it is the code of its network
+        if self.model is None if self.weights is not None else alone:
+            raise UsageError("--model and --weights: give both for a model trained elsewhere, or neither")
         if self.weights is None and (self.mean or self.std):
             raise UsageError("--mean and --std: a checkpoint of bsk has its own; they go with --weights")
         if bool(checkpoints) == (self.weights is not None):

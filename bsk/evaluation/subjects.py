@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bsk.data.store import SPLITS, DataFile
 from bsk.errors import InputError, UsageError
 from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.normalised import Normalised
+from bsk.models.registry import check_logits
 from bsk.plugins import is_plugin, load
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import MODEL, STATE, model_tensors
 from bsk.records.headers import load_header
 
+_ORIGIN = "_bsk_subject"  # the attribute of a model that was loaded
 NEEDED = ("dataset", "eps", "flags")  # of a header, by those who use the model, beside what it is built of
 
 
@@ -157,6 +160,80 @@ def _notices(weights: Path, found: Foreign, data: DataFile) -> tuple[str, ...]:
         more = f" and {len(found.dropped) - 1} more" if len(found.dropped) > 1 else ""
         said.append(f"{weights}: {found.dropped[0]}{more} not used")
     return tuple(said)
+
+
+def live_subject(
+    model: nn.Module | Callable[[Tensor], Tensor],
+    classes: Sequence[str] | None,
+    shape: tuple[int, ...],
+    dataset: str,
+    eps: float,
+    device: torch.device,
+) -> Subject:
+    """Return a model that is in memory alone.
+
+    Args:
+        model: from images (N, C, H, W) in [0, 1], on the device, to logits (N, classes).
+        classes: their names, or None for as many as the model has logits.
+        shape: (C, H, W) of the images.
+        dataset: what the images are called.
+        eps: the customary radius.
+        device: where the model is.
+
+    Raises:
+        InputError: the model does not return logits.
+    """
+    name = getattr(model, "__name__", type(model).__name__)
+    module = model if isinstance(model, nn.Module) else _Called(model)
+    count = check_logits(module, (2, *shape), len(classes) if classes else None, f"model {name}", device=device)
+    header: dict[str, Any] = {
+        "kind": "live",
+        "model": name,
+        "flags": {},
+        "classes": list(classes or map(str, range(count))),
+        "shape": list(shape),
+        "dataset": dataset,
+        "eps": eps,
+    }
+    return Subject(module, Path(name), state_sha256(module, name), header)
+
+
+class _Called(nn.Module):
+    """A function as a module without weights."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._function(x)
+
+
+def state_sha256(model: nn.Module, name: str = "") -> str:
+    """Return the SHA-256 of a model's parameters and buffers, and of a name."""
+    digest = hashlib.sha256(name.encode())
+    for key, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor):
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def remembered(subject: Subject) -> nn.Module:
+    """Return the model of a subject; `recalled` gives the subject for it, as long as its weights are the same."""
+    vars(subject.model)[_ORIGIN] = (subject, state_sha256(subject.model))
+    return subject.model
+
+
+def recalled(model: object) -> Subject | None:
+    """Return where a model was loaded from, or None if it was not, or was changed since."""
+    origin: tuple[Subject, str] | None = getattr(model, _ORIGIN, None)
+    if origin is None:
+        return None
+    subject, sha256 = origin
+    if not isinstance(model, nn.Module) or state_sha256(model) != sha256:
+        return None
+    return replace(subject, model=model)
 
 
 def check_fit(subject: Subject, data: DataFile, shape: tuple[int, ...]) -> None:

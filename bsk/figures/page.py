@@ -17,8 +17,9 @@ from bsk.comparison.compare import COLUMNS, Row, as_float
 from bsk.comparison.evidence import Run, TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
 from bsk.comparison.old_flags import modern
-from bsk.comparison.tables import caption, estimates, footnotes, grid
+from bsk.comparison.tables import caption, cells, estimates, footnotes
 from bsk.errors import InputError
+from bsk.methods.registry import RESERVED
 from bsk.records.fields import Amount, Count, Difference, Fraction, Signed, Text
 from bsk.records.located import Located, read, value_of, wrong
 from bsk.records.words import duration, estimate, many, plain, printable
@@ -29,14 +30,13 @@ PICTURES = {  # of a folder of a table, in this order
     "curves.svg": "Training: loss, accuracy on validation images, passes and seconds an epoch.",
 }
 PAPER = ("table", "figure", "section")  # what the paper has, and in which order a page shows it
-OF_THE_METHOD = ("start", "inner", "outer", "rescue", "eps")  # told where trainings of one method differ in them
 OF_THE_SELECTED = ("ema", "select")  # other checkpoints of the same method, which no column of the page tells
 MADE_WITH = ("version", "torch", "device")  # told of each training where they differ
 LONGEST_TABLE = 1000  # rows; the paper's longest has 14, and a short line becomes a row of all columns
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
-_KINDS: list[tuple[Any, str]] = [
+_CELLS: list[tuple[Any, str]] = [
     (Text | None, "name model attack dataset split selected note title"),
     (Count | None, "seeds n pareto"),
     (Fraction | None, "natural natural_low natural_high natural_sd robust robust_low robust_high robust_sd"),
@@ -48,7 +48,7 @@ _KINDS: list[tuple[Any, str]] = [
     (Amount | None, "train_passes_ratio paper_minutes paper_time_ratio detectable robust_sd_low robust_sd_high"),
     (Signed | None, "difference_seeds_low difference_seeds_high"),
 ]
-KINDS = {column: kind for kind, columns in _KINDS for column in columns.split()}  # of COLUMNS, where not null
+CELLS = {column: kind for kind, columns in _CELLS for column in columns.split()}  # of COLUMNS, where not null
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,13 @@ def page(folder: Path) -> str:
         raise InputError(f"{folder}: no table.jsonl, picture or log below it; make table2, or name another folder")
     loader = PackageLoader("bsk", "figures")
     html = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html.filters |= {"caption": caption, "footnotes": footnotes, "grid": grid, "embedded": _embedded, "marked": _marked}
+    html.filters |= {
+        "caption": caption,
+        "footnotes": footnotes,
+        "cells": cells,
+        "embedded": _embedded,
+        "marked": _marked,
+    }
     return html.get_template("page.html.j2").render(
         name=printable(folder.resolve().name),
         sections=sections,
@@ -111,7 +117,7 @@ def _rows(path: Path) -> list[Row]:
 
 def _row(item: Located) -> Row:
     """Return a row of a table, checked; a column that was not there when it was written is null."""
-    row = {column: value_of(item, column, KINDS[column]) for column in COLUMNS}
+    row = {column: value_of(item, column, CELLS[column]) for column in COLUMNS}
     told = ("name", "detectable") if row["p_holm"] is not None else ("name",)  # a caption tells what tests would see
     for column in told:
         if row[column] is None:
@@ -180,10 +186,10 @@ def _trainings(logs: Sequence[TrainingLog]) -> list[list[str]]:
 
 def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
     """Return the flags that tell the trainings of each method from others; an overridden one only among its own."""
-    of_all = [flag for flag in differing(runs) if flag not in OF_THE_METHOD]
+    of_all = [flag for flag in differing(runs) if flag in RESERVED]
     of_all += [f for f in OF_THE_SELECTED if len({plain(modern(run.method, run.flags).get(f)) for run in runs}) > 1]
     own = {method: differing([run for run in runs if run.method == method]) for method in {run.method for run in runs}}
-    return {method: sorted({*of_all, *(set(flags) & set(OF_THE_METHOD))}) for method, flags in own.items()}
+    return {method: sorted({*of_all, *(set(flags) - RESERVED)}) for method, flags in own.items()}
 
 
 def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:

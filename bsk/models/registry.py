@@ -112,19 +112,19 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
 
 def check_logits(
     model: nn.Module,
-    shape: tuple[int, int, int, int],
-    classes: int,
+    shape: tuple[int, ...],
+    classes: int | None,
     start: str,
     *,
     device: torch.device | None = None,
     kind: type[BskError] = InputError,
-) -> None:
-    """Raise if a model in eval mode does not turn images of this shape into a logit a class.
+) -> int:
+    """Return the number of logits of a model; raise if it does not turn images of this shape into one a class.
 
     Args:
         model: it is left as it was, its mode and statistics too.
         shape: (N, C, H, W).
-        classes: the number of logits.
+        classes: how many there must be, or None for any number.
         start: what a message begins with.
         device: where the images go; None means where the model's first parameter or buffer is.
         kind: the error to raise.
@@ -133,12 +133,14 @@ def check_logits(
     try:
         with eval_mode(model), torch.no_grad():
             logits = model(torch.zeros(shape, device=place))
-        found = str(tuple(logits.shape)) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     except Exception as error:  # the forward pass may be anybody's
         found = (str(error) or type(error).__name__).splitlines()[0][:120]
-    if found != str((shape[0], classes)):
-        expected = f"logits {(shape[0], classes)} of images {shape}"
+    count = found[1] if isinstance(found, tuple) and len(found) == 2 else 0
+    if found != (shape[0], count) or count != (classes or count):
+        expected = f"logits ({shape[0]}, {classes or 'classes'}) of images {shape}"
         raise kind(f"{start}: expected {expected}, found {found}; check --model and --data")
+    return count
 
 
 def device_of(model: nn.Module) -> torch.device | None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bsk.training.methods import METHODS
 from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
@@ -27,7 +26,6 @@ TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule"
 
 
 def test_names_in_help_and_completion_are_the_registries() -> None:
-    assert sorted(options.METHODS) == sorted(METHODS)
     assert list(DATASETS) == options.DATASETS and options.MODELS == MODELS
     assert sorted(info.MODELS) == sorted(MODELS) and {each.model for each in DATASETS.values()} <= {*info.MODELS}
     assert options.ATTACKS == attacks.ATTACKS

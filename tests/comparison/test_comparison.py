@@ -363,7 +363,7 @@ def test_trainings_without_evaluation_and_other_records_are_counted(make: Make, 
 # --- invariants
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31))
 def test_the_order_of_records_changes_no_accuracy(results: Make, make: Make, place: Make, seed: int) -> None:
     records = [*results, *(make("bs", s, flags={"gamma": 2.0}, checkpoint_sha256=f"x{s}") for s in (1, 2))]

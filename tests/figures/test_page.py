@@ -11,7 +11,7 @@ from bsk.comparison.compare import COLUMNS, compare
 from bsk.comparison.published import published
 from bsk.comparison.tables import render
 from bsk.errors import InputError
-from bsk.figures.page import KINDS, page
+from bsk.figures.page import CELLS, page
 from bsk.records import jsonl as records
 
 ROOT = Path(__file__).parent.parent.parent
@@ -179,7 +179,7 @@ def test_a_table_without_end_is_refused_before_it_takes_memory(folder: Path) -> 
 
 
 def test_every_column_has_its_kind() -> None:
-    assert set(KINDS) == set(COLUMNS)
+    assert set(CELLS) == set(COLUMNS)
 
 
 @pytest.mark.parametrize(
