@@ -16,6 +16,7 @@ from bsk.models import registry
 from bsk.models.folding import standing_still
 from bsk.models.precision import in_precision
 from bsk.training.averaging import average_of, follow
+from bsk.training.flags import TrainingFlags
 from bsk.training.loop import new_state
 from bsk.training.monitor import look
 from bsk.training.schedules import Rates
@@ -50,8 +51,8 @@ class Subject:
         self, method: str, precision: str = "auto", model: str = MODEL, device: torch.device = CPU, batch: int = BATCH
     ) -> None:
         """Take the method's id, and what it trains where."""
-        named = {"method": method, "model": model, "precision": precision, "batch_size": batch}
-        self.settings = resolve(CIFAR, device, **named, schedule="cyclic", epochs=15)  # type: ignore[arg-type]
+        flags = TrainingFlags(method, model, precision=precision, batch_size=batch, schedule="cyclic", epochs=15)
+        self.settings = resolve(flags, CIFAR, device)  # type: ignore[arg-type]
         self.precision = self.settings.precision
         self.profile = profile(self.settings.bound, (3, 32, 32), 10)
         self.state: State = new_state(self.settings, CIFAR, 3, 32, device)  # type: ignore[arg-type]

@@ -11,11 +11,22 @@ from bsk.version import VERSION as __version__
 if TYPE_CHECKING:
     from bsk.api import Evaluation, attack, compare, evaluate, load, prepare
     from bsk.data.arrays import from_arrays
+    from bsk.methods.contract import Losses
     from bsk.training.api import train
 
-__all__ = ["Evaluation", "__version__", "attack", "compare", "evaluate", "from_arrays", "load", "prepare", "train"]
-
-_PLACES = {"train": "bsk.training.api", "from_arrays": "bsk.data.arrays"}
+__all__ = [
+    "Evaluation",
+    "Losses",
+    "__version__",
+    "attack",
+    "compare",
+    "evaluate",
+    "from_arrays",
+    "load",
+    "prepare",
+    "train",
+]
+_PLACES = {"train": "bsk.training.api", "from_arrays": "bsk.data.arrays", "Losses": "bsk.methods.contract"}
 
 
 def __getattr__(name: str) -> Any:

@@ -134,7 +134,7 @@ def load(
     elif model is None:
         raise UsageError(f"{path}: weights of somebody else need model, a name or module:function")
     else:
-        subject = foreign_subject(model, Path(path), _opened(data), mean, std, where)
+        subject = foreign_subject(model, Path(path), sources.opened(data), mean, std, where)
     for notice in subject.notices:
         note(notice)
     return remembered(subject)
@@ -358,7 +358,7 @@ def _work(
         raise UsageError("give x and y, or data; not both, and not one of x and y alone")
     request = Request(names, flags, wanted, _device(model, x, device))
     request.check()
-    opened = None if data is None else _opened(data)
+    opened = None if data is None else sources.opened(data)
     known = load_subject(Path(model), request.device) if isinstance(model, (str, Path)) else recalled(model)
     if known is not None:
         given = x is not None and examples(x, y, known.header["classes"], known.header["dataset"], known.header["eps"])
@@ -393,13 +393,6 @@ def _device(model: str | Path | Model, x: Array | None, name: str) -> torch.devi
     if isinstance(model, nn.Module) and place is not None and place.type != device.type:
         raise UsageError(f"device {name}: the model is on {place}; move it there first, or leave device out")
     return device
-
-
-def _opened(data: str | Path | DataFile) -> DataFile:
-    if isinstance(data, DataFile):
-        return data
-    named = isinstance(data, str) and not data.endswith(".safetensors")
-    return sources.open_dataset(str(data)) if named else open_data(Path(data))
 
 
 def _flat(records: Iterable[Any]) -> Iterable[Evaluation | Record | str | Path]:

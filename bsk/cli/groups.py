@@ -12,6 +12,7 @@ from bsk.attacks.flags import AttackFlags
 from bsk.cli import options as o
 from bsk.evaluation.flags import DataFlags, EvaluationFlags, ModelFlags
 from bsk.signature import pairs
+from bsk.training.flags import TrainingFlags
 
 FLAGS: dict[type, dict[str, Any]] = {  # what typer shows and checks of each field; others are no flags
     DataFlags: {"dataset": o.DatasetOfModel, "data": o.DataPath},
@@ -34,6 +35,28 @@ FLAGS: dict[type, dict[str, Any]] = {  # what typer shows and checks of each fie
         "engine": o.Engine,
         "settings": o.Settings,
     },
+    TrainingFlags: {
+        "method": o.Method,
+        "model": o.TrainedModel,
+        "eps": o.Eps,
+        "hyper": o.Hyper,
+        "epochs": o.Epochs,
+        "batch_size": o.BatchSize,
+        "schedule": o.Schedule,
+        "lr": o.Lr,
+        "momentum": o.Momentum,
+        "weight_decay": o.WeightDecay,
+        "precision": o.Precision,
+        "augment": o.Augment,
+        "select": o.Select,
+        "log_divergence": o.LogDivergence,
+        "ema": o.Ema,
+        "label_smoothing": o.LabelSmoothing,
+        "awp": o.Awp,
+        "warmup": o.Warmup,
+        "on_collapse": o.OnCollapse,
+        "seed": o.Seed,
+    },
 }
 
 
@@ -51,8 +74,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        if "settings" in values:
-            values["settings"] = pairs(values["settings"] or [])
+        for name in {"settings", "hyper"} & values.keys():
+            values[name] = pairs(values[name] or [])
         made = {name: kind(**{flag: values.pop(flag) for flag in FLAGS[kind]}) for name, kind in groups.items()}
         command(**values, **made)
 

@@ -11,6 +11,7 @@ import typer
 from bsk import values
 from bsk.errors import UsageError
 from bsk.evaluation.flags import SPLITS
+from bsk.methods import registry
 from bsk.terminal import CHOICES
 from bsk.values import one_of
 
@@ -101,6 +102,54 @@ Step = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Threads = Annotated[int | None, option(min=1, help="CPU threads [default: all].")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help=f"One of {', '.join(registry.names())}, or module:function.", autocompletion=completing(registry.names)
+    ),
+]
+TrainedModel = Annotated[
+    str | None,
+    option(
+        "--model",
+        help="resnet18, resnet18-W, ..., or module:function [default: the data's].",
+        autocompletion=completing(lambda: MODELS),
+    ),
+]
+Hyper = Annotated[
+    list[str] | None,
+    option("--set", metavar="NAME=VALUE", help="A hyper-parameter of the method; it is a flag of its own too."),
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
+Schedule = Annotated[str, typer.Option(help="piecewise, cyclic or cosine, by iteration.")]
+Lr = Annotated[
+    float | None, option("--lr", parser=number, metavar="X", help="Peak learning rate [default: 0.1, cyclic 0.2].")
+]
+Momentum = Annotated[float, typer.Option(min=0, max=1, help="Of SGD.")]
+WeightDecay = Annotated[float, typer.Option(min=0, help="Of SGD, on all parameters.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16; auto is bf16 where it is fast.")]
+Augment = Annotated[str | None, option("--augment", help="crop-flip, flip or none [default: the data's].")]
+Select = Annotated[str, typer.Option(help="The split that selects the epoch: val, or test, the paper's own protocol.")]
+LogDivergence = Annotated[
+    bool,
+    option("--log-divergence", help="Log each epoch how far start and ascent move the output; nothing else changes."),
+]
+Ema = Annotated[
+    float, option("--ema", min=0, max=1, metavar="DECAY", help="Save a moving average of the weights too, e.g. 0.999.")
+]
+LabelSmoothing = Annotated[
+    float, option("--label-smoothing", min=0, max=1, metavar="X", help="Of the labels, in training.")
+]
+Awp = Annotated[
+    float,
+    option(
+        "--awp", min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; takes the outer loss twice."
+    ),
+]
+Warmup = Annotated[float, option("--warmup", min=0, metavar="EPOCHS", help="Let the learning rate rise at first.")]
+OnCollapse = Annotated[
+    str, typer.Option(help="At catastrophic overfitting: warn, stop (exit 4), or rollback to the last good weights.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 Limit = Annotated[int | None, option(min=1, metavar="N", help="Only the first N of a fixed class-balanced order.")]
 AttackSeed = Annotated[int, typer.Option("--seed", callback=checked_seed, help="Of the attack's random numbers.")]

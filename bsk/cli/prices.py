@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import subprocess
 import sys
@@ -13,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsk.cli import options as o
+from bsk.cli.groups import FLAGS
 from bsk.devices import chosen_device, rows_of_a_call
 from bsk.errors import UsageError
 from bsk.signature import pairs
+from bsk.training.flags import TrainingFlags
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +49,8 @@ class Job:
         """Return the settings of a training."""
         from bsk.training.settings import resolve
 
-        names = inspect.signature(resolve).parameters.keys() & self.flags.keys() - {"data", "device", "hyper"}
-        return resolve(
-            data, device, hyper=pairs(self.flags["hyper"] or []), **{name: self.flags[name] for name in names}
-        )
+        flags = {**{name: self.flags[name] for name in FLAGS[TrainingFlags]}, "hyper": pairs(self.flags["hyper"] or [])}
+        return resolve(TrainingFlags(**flags), data, device)
 
 
 @dataclass(frozen=True)

@@ -218,3 +218,16 @@ def _check(numbers: dict[str, int | None]) -> None:
     for flag, number in numbers.items():
         if number is not None and number < 1:
             raise UsageError(f"{flag} {number}: expected a number above 0")
+
+
+def opened(data: str | Path | DataFile) -> DataFile:
+    """Return prepared data by name, by the path of their file, or opened already.
+
+    Raises:
+        InputError: they are not there, or not what they should be.
+        UsageError: there is no data set of that name.
+    """
+    if isinstance(data, DataFile):
+        return data
+    named = isinstance(data, str) and not data.endswith(".safetensors")
+    return open_dataset(str(data)) if named else open_data(Path(data))

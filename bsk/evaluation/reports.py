@@ -86,7 +86,7 @@ def evaluation_record(
         "checkpoint": str(subject.path),
         "checkpoint_sha256": subject.sha256,
         **{name: header.get(name) for name in _FROM_HEADER},
-        "code": header.get("code"),
+        **{name: header[name] for name in ("code", "method_code") if header.get(name)},
         "normalisation": header.get("normalisation"),
         "train_eps": header.get("eps") if header.get("method") else None,
         **{name: header.get(name) for name in _COSTS},

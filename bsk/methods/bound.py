@@ -20,7 +20,7 @@ from bsk.plugins import is_plugin, outside
 
 
 @dataclass(frozen=True)
-class Given:
+class UpdateContext:
     """What a method may be given beside the batch; see `bsk.methods.contract`."""
 
     memory: BatchMemory
@@ -60,18 +60,18 @@ class Bound:
 
     @cached_property
     def _taken(self) -> set[str]:
-        """The names of `Given`, eps and draws among its arguments."""
+        """The names of `UpdateContext`, eps and draws among its arguments."""
         arguments = inspect.signature(self.function).parameters
         every = any(each.kind is each.VAR_KEYWORD for each in arguments.values())
         return {name for name in registry.GIVEN if every or name in arguments}
 
-    def __call__(self, net: Network, x: Tensor, y: Tensor, draws: Draws, given: Given) -> Losses:
+    def __call__(self, net: Network, x: Tensor, y: Tensor, draws: Draws, context: UpdateContext) -> Losses:
         """Return the losses of a batch x (N, C, H, W), y (N,); each (N,).
 
         Raises:
             UsageError: a method from outside fails, or returns something else.
         """
-        offered = {"eps": self.eps, "draws": draws, **vars(given)}
+        offered = {"eps": self.eps, "draws": draws, **vars(context)}
         arguments = {**{name: offered[name] for name in self._taken}, **self.hyper}
         guard = outside(self.start, "check the method") if is_plugin(self.name) else contextlib.nullcontext()
         with guard:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bsk.errors import UsageError
-from bsk.methods.bound import Bound, Given
+from bsk.methods.bound import Bound, UpdateContext
 from bsk.methods.contract import Losses, Memory
 from bsk.methods.network import Network
 from bsk.perturb.draws import BatchDraws, generator
@@ -101,8 +101,8 @@ def _try(method: Bound, shape: tuple[int, ...], classes: int, mine: slice = slic
         toy.counts, toy.descending = {}, False
         seen = trial.memory.batch(rows[mine])
         draws = BatchDraws(generator("profile", update), mine.start, IMAGES)
-        given = Given(seen, update, update, (update + 1) / 100, trial.validate)
-        trial.losses.append(method(trial.net, x[mine], y[mine], draws, given))
+        context = UpdateContext(seen, update, update, (update + 1) / 100, trial.validate)
+        trial.losses.append(method(trial.net, x[mine], y[mine], draws, context))
         toy.descending = True
         trial.losses[-1].total.sum().backward()
         seen.commit()

@@ -12,7 +12,7 @@ from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.errors import UsageError
-from bsk.methods.bound import Bound, Given
+from bsk.methods.bound import Bound, UpdateContext
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
 from bsk.models.folding import standing_still
@@ -60,8 +60,8 @@ def divergence(
     images have no rows in it, and where PGD rescues the method it is looked at without.
     """
     kept = Memory(memory.shared if memory else {}, images=len(x))
-    given = Given(kept.batch(torch.arange(len(x))), 1, epoch, 1.0, lambda attack, turn: 1.0)
-    losses = method(Network(model), x, y, draws, given)
+    context = UpdateContext(kept.batch(torch.arange(len(x))), 1, epoch, 1.0, lambda attack, turn: 1.0)
+    losses = method(Network(model), x, y, draws, context)
     if losses.start is None or losses.x_adv is None:
         raise UsageError(f"--log-divergence: {method.name} does not say where its perturbation starts and ends")
     with torch.no_grad():

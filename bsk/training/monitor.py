@@ -41,7 +41,7 @@ _WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
 
 
 @dataclass(frozen=True)
-class Collapse:
+class MonitorResult:
     """Accuracy under FGSM and PGD-10, and the mean cosine of the gradients at x and x + U(-eps, eps), on n images.
 
     `best` is the best accuracy under PGD-10 of the looks before. With 10 classes a network stands from 15 % on: at
@@ -74,7 +74,7 @@ def every(settings: Settings, profile: Profile) -> int:
     return math.ceil(PASSES.seconds(_WEIGHTS) * IMAGES / (COST * update))
 
 
-def look(state: State, settings: Settings, val: Split, share: Share) -> Collapse:
+def look(state: State, settings: Settings, val: Split, share: Share) -> MonitorResult:
     """Look at the first val images; where they seem newly collapsed, at four times as many, and believe those.
 
     The draws are the monitor's own, so that the training is what it would be without.
@@ -84,7 +84,7 @@ def look(state: State, settings: Settings, val: Split, share: Share) -> Collapse
     return _look(state, settings, val, share, SURE) if fresh else first
 
 
-def _look(state: State, settings: Settings, val: Split, share: Share, images: int) -> Collapse:
+def _look(state: State, settings: Settings, val: Split, share: Share, images: int) -> MonitorResult:
     device = state.sums.device
     rows = share.of(torch.arange(min(images, len(val.labels))))
     sums = torch.zeros(4, dtype=torch.float64)
@@ -99,7 +99,7 @@ def _look(state: State, settings: Settings, val: Split, share: Share, images: in
             cosine = _cosines(state, settings, x, y, val.index[rows].tolist()).sum()
         sums += torch.stack([torch.tensor(len(y)), *(each.cpu() for each in (*stood, cosine))]).double()
     n, fgsm, pgd, cosine = sum_over_processes(sums.to(state.sums), share).tolist()
-    return Collapse(fgsm / n, pgd / n, cosine / n, round(n), int(val.labels.max()) + 1, state.collapses.best)
+    return MonitorResult(fgsm / n, pgd / n, cosine / n, round(n), int(val.labels.max()) + 1, state.collapses.best)
 
 
 def _cosines(state: State, settings: Settings, x: Tensor, y: Tensor, index: list[int]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bsk.data.batches import Batch, Share
 from bsk.data.processes import sum_gradients
-from bsk.methods.bound import Bound, Given, bind
+from bsk.methods.bound import Bound, UpdateContext, bind
 from bsk.methods.contract import BatchMemory, Losses, Validate
 from bsk.methods.network import Network
 from bsk.perturb.draws import BatchDraws, generator
@@ -45,8 +45,8 @@ def update(
     for replay in range(method.replays):
 
         def losses_of(net: Network, memory: BatchMemory) -> Losses:
-            given = Given(memory, state.step, epoch, (state.step + 1) / total, validate)
-            return method(net, batch.x, batch.y, draws, given)
+            context = UpdateContext(memory, state.step, epoch, (state.step + 1) / total, validate)
+            return method(net, batch.x, batch.y, draws, context)
 
         losses = _descend(state, settings, batch, draws, share, losses_of)
         if replay == 0:

@@ -12,6 +12,7 @@ from benchmarks.reference import PLAIN, Plain
 from bsk.data.batches import Batch, Share
 from bsk.methods import adversarial, backward_smoothing, n_fgsm, network, registry
 from bsk.training import step as module
+from bsk.training.flags import TrainingFlags
 from bsk.training.loop import new_state, rates_at
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings, resolve
@@ -25,7 +26,8 @@ ACCURACIES = [0.5, 0.2, 0.2]  # of the rescue's checks: the second finds that it
 
 
 def settings(method: str, **hyper: object) -> Settings:
-    return resolve(DATA, CPU, method=method, hyper=hyper, schedule="cyclic", epochs=1, precision="fp32", lr=0.3)
+    flags = TrainingFlags(method, hyper=hyper, schedule="cyclic", epochs=1, precision="fp32", lr=0.3)
+    return resolve(flags, DATA, CPU)  # type: ignore[arg-type]
 
 
 def batch(i: int) -> Batch:
