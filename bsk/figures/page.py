@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bsk.comparison.compare import COLUMNS, Row
-from bsk.comparison.evidence import Run, TrainingLog, collect
+from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
+from bsk.comparison.runs import Run
 from bsk.comparison.tables import caption, footnotes, grid
 from bsk.errors import InputError
 from bsk.records.fields import Amount, Count, Difference, Fraction, Signed, Text
