@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from bsk.cli.app import main
-from bsk.cli.console import CHOICES
 from bsk.cli.signals import STOPPING
 from bsk.data.store import Info, Part, write
+from bsk.terminal import CHOICES
 
 pytest_plugins = ["made_records"]
 hypothesis.settings.register_profile("bsk", deadline=None)  # no test depends on how fast the machine is

@@ -152,5 +152,5 @@ def _differences(ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> ND
 
 def outcomes(evaluations: Sequence[Evaluation]) -> NDArray[np.bool_] | None:
     """Return the (k, n) outcomes of k evaluations on the same n images, None unless all are known."""
-    found = [item.correct for item in evaluations if item.correct is not None]
+    found = [correct for item in evaluations if (correct := item.correct) is not None]
     return np.stack(found) if len(found) == len(evaluations) else None

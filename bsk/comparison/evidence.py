@@ -7,26 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from bsk.errors import InputError
-from bsk.records.bits import decode_correct
-from bsk.records.located import (
-    LONGEST_SPLIT,
-    MOST_OUTCOMES,
-    Located,
-    check_schema,
-    count,
-    mapping,
-    needed,
-    number,
-    text,
-    whole,
-    wrong,
-)
+from bsk.records import located
+from bsk.records.bits import unpacked
+from bsk.records.located import Located, checked, wrong
+from bsk.records.schema import LOG_KINDS, EndRecord, EpochRecord, EvaluationRecord, Network, StartRecord, Training
 
 VALIDATION_ATTACK = "pgd-20 (val)"  # what a training selects by, weaker than what `evaluate` runs
-LOG_KINDS = ("start", "epoch", "end")
+MOST_OUTCOMES = 2 * 10**7  # of all evaluations together
+TRAINING_KINDS = ("start", "epoch", "end")
 ALARM = "alarm"  # of a training that overfitted to its attack; the curves show it
 
 
@@ -58,7 +50,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One network under one attack: accuracy in [0, 1] on n images, and (n,) outcomes where they are known.
+    """One network under one attack: accuracy in [0, 1] on n images, and their outcomes, eight a byte, where known.
 
     `adbd` is the mean distance to the decision boundary, which RayS tells.
     """
@@ -71,12 +63,17 @@ class Evaluation:
     split: str
     n: int | None
     accuracy: float
-    correct: NDArray[np.bool_] | None = None
+    packed: bytes | None = None
     adbd: float | None = None
+
+    @property
+    def correct(self) -> NDArray[np.bool_] | None:
+        """Return the (n,) outcomes, None where they are not known."""
+        return None if self.packed is None or self.n is None else unpacked(self.packed, self.n)
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingLog:
     """One run as its log tells it; `epoch` is the last one logged, of `epochs`; `log` has the record of each.
 
     `made_with` has the versions and the device, as far as the log says.
@@ -99,12 +96,12 @@ class Evidence:
     """All that a pile of records says; `ignored` counts those that `compare` has no use for."""
 
     evaluations: list[Evaluation]
-    trainings: list[Training]
+    trainings: list[TrainingLog]
     ignored: int
 
 
 def collect(items: Iterable[Located]) -> Evidence:
-    """Return what the records say, in their order.
+    """Return what the records say, in their order; of an evaluation nothing else is kept.
 
     Raises:
         InputError: a field has a wrong type or range, or an epoch stands in no log.
@@ -114,12 +111,12 @@ def collect(items: Iterable[Located]) -> Evidence:
         kind = item.record.get("kind")
         if kind == "evaluation":
             evaluations.append(evaluation(item))
-            outcomes += 0 if evaluations[-1].correct is None else len(evaluations[-1].correct)
+            outcomes += (evaluations[-1].n or 0) * (evaluations[-1].packed is not None)
             if outcomes > MOST_OUTCOMES:
                 raise InputError(
                     f"{item.where}: more than {MOST_OUTCOMES} outcomes in all; compare fewer records at once"
                 )
-        elif kind in LOG_KINDS:
+        elif kind in TRAINING_KINDS:
             log.append(item)
         elif kind != ALARM:
             ignored += 1
@@ -132,29 +129,22 @@ def evaluation(item: Located) -> Evaluation:
     Raises:
         InputError: a field is missing, of a wrong type, or does not fit the others.
     """
-    check_schema(item)
-    n = needed(count(item, "n"), item, "n")
-    if not 1 <= n <= LONGEST_SPLIT:
-        raise wrong(item, "n", f"1 to {LONGEST_SPLIT} examples")
-    accuracy = needed(number(item, "accuracy", 1), item, "accuracy")
-    correct = _correct(item, n)
-    if correct is not None and abs(correct.mean() - accuracy) > 0.5 / n:
-        raise wrong(item, "accuracy", f"{correct.sum()}/{n}, as its `correct` bits say")
+    record = located.evaluation(item, EvaluationRecord)
     return Evaluation(
         where=item.where,
-        run=_run(item, "train_"),
-        attack=needed(text(item, "attack"), item, "attack"),
-        parameters=mapping(item, "attack_parameters"),
-        eps=number(item, "eps"),
-        split=needed(text(item, "split"), item, "split"),
-        n=n,
-        accuracy=accuracy,
-        correct=correct,
-        adbd=number(item, "adbd", 1),
+        run=_run(record, record.checkpoint, record.train_eps, record.train_device),
+        attack=record.attack,
+        parameters=record.attack_parameters or {},
+        eps=record.eps,
+        split=record.split,
+        n=record.n,
+        accuracy=record.accuracy,
+        packed=record.correct,
+        adbd=None if record.adbd is UNSET else record.adbd,
     )
 
 
-def trainings(log: Iterable[Located]) -> list[Training]:
+def trainings(log: Iterable[Located]) -> list[TrainingLog]:
     """Return the trainings of `start`, `epoch` and `end` records; a start goes on with an unfinished one of its file.
 
     An `end` that carries the flags itself, as `bsk train` prints it, is a whole training.
@@ -162,14 +152,14 @@ def trainings(log: Iterable[Located]) -> list[Training]:
     Raises:
         InputError: a field has a wrong type, or an epoch or end belongs to no start.
     """
-    found: list[Training] = []
+    found: list[TrainingLog] = []
     logs: list[dict[int, Located]] = []
     running: dict[str, int] = {}
     for item in log:
-        check_schema(item)
+        record = checked(item, LOG_KINDS[item.record["kind"]])
         current = running.get(item.source)
-        if item.record["kind"] == "start" or "flags" in item.record:
-            new = _started(item)
+        if isinstance(record, Training) and (isinstance(record, StartRecord) or record.flags is not None):
+            new = _started(item, record)
             if current is not None and found[current].run.checkpoint == new.run.checkpoint:
                 found[current] = replace(new, epoch=found[current].epoch, log=logs[current])
             else:
@@ -178,66 +168,54 @@ def trainings(log: Iterable[Located]) -> list[Training]:
                 found.append(replace(new, log=logs[current]))
         if current is None:
             raise InputError(f"{item.where}: {item.record['kind']} record without its start; give the whole log")
-        if item.record["kind"] == "epoch":
-            epoch = needed(count(item, "epoch"), item, "epoch")
-            found[current] = replace(found[current], epoch=epoch)
-            logs[current][epoch] = item
-        elif item.record["kind"] == "end":
-            found[running.pop(item.source)] = _ended(found[current], item)
+        if isinstance(record, EpochRecord):
+            found[current] = replace(found[current], epoch=record.epoch)
+            logs[current][record.epoch] = item
+        elif isinstance(record, EndRecord):
+            found[running.pop(item.source)] = _ended(found[current], record)
     return found
 
 
-def _started(item: Located) -> Training:
-    epochs = mapping(item, "flags").get("epochs")
+def _started(item: Located, record: Training) -> TrainingLog:
+    if record.checkpoint is None:
+        raise wrong(item, "checkpoint", "text")
+    run = _run(record, record.checkpoint, record.eps)
+    epochs = run.flags.get("epochs")
     planned = epochs if isinstance(epochs, int) else None
-    made_with = {"version": text(item, "version"), "torch": text(item, "torch"), "device": text(item, "device")}
-    return Training(item.where, _run(item, ""), epochs=planned, val_n=count(item, "val_n"), made_with=made_with)
+    made_with = {"version": record.version, "torch": record.torch, "device": record.device}
+    return TrainingLog(item.where, run, epochs=planned, val_n=record.val_n, made_with=made_with)
 
 
-def _ended(training: Training, item: Located) -> Training:
+def _ended(training: TrainingLog, record: EndRecord) -> TrainingLog:
     run = replace(
         training.run,
-        sha256=text(item, "checkpoint_sha256"),
-        selected=text(item, "selected") or "best",
-        **_costs(item),
+        sha256=record.checkpoint_sha256,
+        selected=record.selected or "best",
+        **_costs(record),
     )
-    robust, natural = number(item, "val_robust", 1), number(item, "val_natural", 1)
-    return replace(training, run=run, finished=True, val_natural=natural, val_robust=robust)
+    return replace(training, run=run, finished=True, val_natural=record.val_natural, val_robust=record.val_robust)
 
 
-def _run(item: Located, prefix: str) -> Run:
-    method = text(item, "method")
+def _run(record: Network, checkpoint: str, eps: float | None, train_device: str | None = None) -> Run:
     return Run(
-        checkpoint=needed(text(item, "checkpoint"), item, "checkpoint"),
-        sha256=text(item, "checkpoint_sha256"),
-        method=None if method == "foreign" else method,
-        model=text(item, "model"),
-        dataset=text(item, "dataset"),
-        data_sha256=text(item, "data_sha256"),
-        seed=whole(item, "seed"),
-        eps=number(item, f"{prefix}eps"),
-        flags=mapping(item, "flags"),
-        selected=text(item, "selected"),
-        device=text(item, "train_device") or text(item, "device"),  # old records know only the evaluation's
-        **_costs(item),
+        checkpoint=checkpoint,
+        sha256=record.checkpoint_sha256,
+        method=None if record.method == "foreign" else record.method,
+        model=record.model,
+        dataset=record.dataset,
+        data_sha256=record.data_sha256,
+        seed=record.seed,
+        eps=eps,
+        flags=record.flags or {},
+        selected=record.selected,
+        device=train_device or record.device,  # old records know only the evaluation's
+        **_costs(record),
     )
 
 
-def _costs(item: Located) -> dict[str, Any]:
+def _costs(record: Network) -> dict[str, Any]:
     return {
-        "seconds": number(item, "train_seconds"),
-        "forward_passes": count(item, "train_forward_passes"),
-        "backward_passes": count(item, "train_backward_passes"),
+        "seconds": record.train_seconds,
+        "forward_passes": record.train_forward_passes,
+        "backward_passes": record.train_backward_passes,
     }
-
-
-def _correct(item: Located, n: int) -> NDArray[np.bool_] | None:
-    bits = item.record.get("correct")
-    if bits is None:
-        return None
-    if not isinstance(bits, str):
-        raise wrong(item, "correct", "base64 text")
-    try:
-        return decode_correct(bits, n)
-    except InputError as error:
-        raise InputError(f"{item.where}: {error}") from error

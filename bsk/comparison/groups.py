@@ -9,11 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, Training
-from bsk.records.jsonl import LATER_FLAGS
-from bsk.records.located import LARGEST
+from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, TrainingLog
+from bsk.comparison.old_flags import modern
+from bsk.records.fields import LARGEST
 from bsk.records.words import plain, printable
 
 NATURAL = "natural"
@@ -96,7 +94,7 @@ def completed(evidence: Evidence) -> list[Evaluation]:
     return [replace(item, run=_completed(item.run, finished, cut)) for item in evidence.evaluations]
 
 
-def validations(trainings: Iterable[Training]) -> list[Evaluation]:
+def validations(trainings: Iterable[TrainingLog]) -> list[Evaluation]:
     """Return what finished trainings say of themselves on the val split, as evaluations."""
     found = []
     for item in trainings:
@@ -108,7 +106,7 @@ def validations(trainings: Iterable[Training]) -> list[Evaluation]:
     return found
 
 
-def interruption(training: Training) -> str:
+def interruption(training: TrainingLog) -> str:
     """Return "interrupted at epoch 7 of 15"."""
     return f"interrupted at epoch {training.epoch}" + (f" of {training.epochs}" if training.epochs else "")
 
@@ -167,10 +165,9 @@ def without_seed(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _flags(run: Run) -> dict[str, Any]:
     """Return the training flags that make a method what it is; 1 and 1.0 are the same, null is none."""
     eps = {} if run.eps is None else {"eps": run.eps}
-    later = LATER_FLAGS if run.flags else {}
     return {
         printable(key): float(value) if type(value) is int and abs(value) < LARGEST else value
-        for key, value in {**later, **run.flags, **eps}.items()
+        for key, value in {**modern(run.method, run.flags), **eps}.items()
         if key not in NOT_SETTINGS and value is not None
     }
 
@@ -188,7 +185,7 @@ def _relative_step(flags: Mapping[str, Any]) -> str:
     return _key(step)
 
 
-def _completed(run: Run, finished: Mapping[str, Run], cut: Mapping[str, Training]) -> Run:
+def _completed(run: Run, finished: Mapping[str, Run], cut: Mapping[str, TrainingLog]) -> Run:
     if run.sha256 is not None and run.sha256 in finished:
         log = finished[run.sha256]
         costs = {key: getattr(log, key) for key in ("seconds", "forward_passes", "backward_passes")}
@@ -199,7 +196,7 @@ def _completed(run: Run, finished: Mapping[str, Run], cut: Mapping[str, Training
 
 def _same_result(old: Evaluation, new: Evaluation) -> bool:
     same = old.run.sha256 == new.run.sha256 and old.accuracy == new.accuracy
-    return same and (old.correct is None or new.correct is None or np.array_equal(old.correct, new.correct))
+    return same and (old.packed is None or new.packed is None or old.packed == new.packed)
 
 
 def _key(value: Any) -> str:

@@ -7,34 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Interval = tuple[float, float]
+from bsk.evaluation.intervals import Interval, normal_quantile, score_interval, wilson
+
 GRID = 200  # quantiles that stand for a distribution
-
-
-def wilson(k: float, n: float, confidence: float = 0.95) -> Interval:
-    """Return the score interval of the accuracy k / n, as fractions within [0, 1].
-
-    With p = k / n and the normal quantile z: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
-    It covers the draw of the n images, not the draw of the training seed.
-
-    Source: Wilson (1927), "Probable inference", JASA 22; recommended by Brown, Cai and DasGupta (2001).
-    """
-    return _score_interval(k / n, n, NormalDist().inv_cdf((1 + confidence) / 2))
-
-
-def _score_interval(p: float, n: float, z: float) -> Interval:
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low = 0.0 if p == 0 else (centre - half) / scale  # exact at both ends, whatever the rounding
-    high = 1.0 if p == 1 else (centre + half) / scale
-    return max(0.0, low), min(1.0, high)
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
@@ -97,14 +77,14 @@ def rough_accuracy_interval(accuracies: Sequence[float], n: int, confidence: flo
     p, sd = mean_sd(accuracies)
     if sd is None or p in (0.0, 1.0):
         return wilson(p * n, n, confidence)
-    k, z = len(accuracies), _z(confidence)
+    k, z = len(accuracies), normal_quantile(confidence)
     half = math.sqrt(_t_quantile(k - 1, confidence) ** 2 * sd * sd / k + z * z * p * (1 - p) / n)
     return _of_half_width(p, half, confidence)
 
 
 def _of_half_width(p: float, half: float, confidence: float) -> Interval:
-    z = _z(confidence)
-    return _score_interval(p, z * z * p * (1 - p) / half**2, z)
+    z = normal_quantile(confidence)
+    return score_interval(p, z * z * p * (1 - p) / half**2, z)
 
 
 def difference_interval(differences: NDArray[np.integer[Any]], confidence: float = 0.95) -> Interval:
@@ -233,7 +213,7 @@ def _half_widths(
     seeds: NDArray[np.float64], images: float, rest: float, shape: tuple[int, ...], confidence: float
 ) -> NDArray[np.float64]:
     """Return the half-width for each mean square between seeds."""
-    z, images = _z(confidence), max(images, rest)
+    z, images = normal_quantile(confidence), max(images, rest)
     t = _t_quantile(shape[0] - 1, confidence) if shape[0] > 1 else 0.0  # of one seed nothing is known of others
     both = np.maximum(t * t * seeds + z * z * (images - rest), z * z * images)
     return np.asarray(np.sqrt(both / math.prod(shape)))
@@ -255,11 +235,7 @@ def mean_squares(x: NDArray[np.generic]) -> tuple[float, float, float]:
 
 def _t_quantile(freedom: float, confidence: float) -> float:
     if math.isinf(freedom):
-        return _z(confidence)
+        return normal_quantile(confidence)
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + confidence) / 2))
-
-
-def _z(confidence: float) -> float:
-    return NormalDist().inv_cdf((1 + confidence) / 2)

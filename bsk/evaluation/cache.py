@@ -7,17 +7,20 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import UNSET, Meta, Struct
 
-from bsk.comparison.evidence import evaluation
 from bsk.errors import InputError
-from bsk.evaluation.ledger import Block
+from bsk.evaluation.ledger import NOWHERE, Block
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
-from bsk.records import located as fields
 from bsk.records.atomic import exclusive, naming_the_file
+from bsk.records.fields import Amount, convert
+from bsk.records.located import Located, evaluation, wrong
+from bsk.records.located import read as read_located
+from bsk.records.schema import OwnEvaluation
 
 KIND = "examples"
 
@@ -26,6 +29,21 @@ def key_of(facts: Mapping[str, Any]) -> str:
     """Return the key of an evaluation: a hash of all that decides its verdicts."""
     text = json.dumps(facts, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_Passes = Annotated[int, Meta(ge=0, le=1 << 40)]
+
+
+class _Line(Struct):
+    """A line of a file of blocks: `bsk.evaluation.ledger.Block` as lists, null for a distance that is not known."""
+
+    stage: int
+    rows: list[int]
+    fooled: list[Annotated[int, Meta(ge=0, le=1)]]
+    distance: list[Annotated[float, Meta(ge=0)] | None]
+    forward: list[_Passes]
+    backward: list[_Passes]
+    seconds: Amount
 
 
 class Cache:
@@ -60,7 +78,7 @@ class Cache:
         """
         if not self.out.exists():
             return None
-        for item in fields.read(self.out):
+        for item in read_located(self.out):
             if item.record.get("key") == self.key and item.record.get("kind") == "evaluation":
                 _check(item)
                 return item.record
@@ -76,7 +94,7 @@ class Cache:
         for path in [*self._stages, self._whole]:
             try:
                 known += [_block(record, n, len(self._stages)) for record in _lines(path)]
-            except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            except ValueError as error:
                 raise InputError(f"{path}: not the blocks of an evaluation; remove it to start over") from error
         return known
 
@@ -85,7 +103,7 @@ class Cache:
         columns = ("rows", "fooled", "distance", "forward", "backward")
         lists = {name: getattr(block, name).tolist() for name in columns}
         lists["fooled"] = [int(each) for each in lists["fooled"]]
-        lists["distance"] = [None if each == float("inf") else each for each in lists["distance"]]
+        lists["distance"] = [None if each == NOWHERE else each for each in lists["distance"]]
         records.append(self._stages[block.stage], {"stage": block.stage, **lists, "seconds": block.seconds})
 
     def finish(self, record: dict[str, Any], tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
@@ -101,41 +119,29 @@ class Cache:
             self._whole.unlink(missing_ok=True)
 
 
-def _check(item: fields.Located) -> None:
+def _check(item: Located) -> None:
     """Check what `compare` will read of a record, and what a person is told of it."""
-    evaluation(item)
-    for name in ("eps", "low", "high", "seconds", *({"adbd"} & item.record.keys())):
-        fields.needed(fields.number(item, name), item, name)
-    doubts = item.record.get("doubts")
-    if not isinstance(doubts, list) or not all(isinstance(doubt, str) for doubt in doubts):
-        raise fields.wrong(item, "doubts", "a list of text")
+    record = evaluation(item, OwnEvaluation)
+    if record.adbd is not UNSET and record.never_fooled is None:
+        raise wrong(item, "never_fooled", "a whole number from 0")
 
 
 def _lines(path: Path) -> list[records.Record]:
     return records.read(path) if path.exists() else []
 
 
-def _block(record: dict[str, Any], n: int, stages: int) -> Block:
-    rows = torch.tensor(record["rows"], dtype=torch.int64)
-    seconds = record["seconds"]
-    if type(seconds) not in (int, float) or not 0 <= seconds < 1e15 or type(record["stage"]) is not int:
-        raise ValueError("seconds or stage")
-    distance = [float("inf") if each is None else float(each) for each in record["distance"]]
-    block = Block(
-        stage=record["stage"],
-        rows=rows,
-        fooled=torch.tensor(record["fooled"], dtype=torch.bool),
-        distance=torch.tensor(distance),
-        forward=torch.tensor(record["forward"], dtype=torch.int64),
-        backward=torch.tensor(record["backward"], dtype=torch.int64),
-        seconds=float(seconds),
-    )
-    columns = (block.fooled, block.distance, block.forward, block.backward)
-    inside = len(rows) > 0 and int(rows.min()) >= 0 and int(rows.max()) < n and 0 <= block.stage < stages
-    if not inside or any(column.shape != rows.shape for column in columns):
+def _block(record: records.Record, n: int, stages: int) -> Block:
+    line = convert(record, _Line)
+    columns = (line.fooled, line.distance, line.forward, line.backward)
+    inside = line.rows and min(line.rows) >= 0 and max(line.rows) < n and 0 <= line.stage < stages
+    if not inside or any(len(column) != len(line.rows) for column in columns):
         raise ValueError("rows")
-    if any(int(column.min()) < 0 or int(column.max()) > 1 << 40 for column in (block.forward, block.backward)):
-        raise ValueError("passes")
-    if not bool((block.distance >= 0).all()):
-        raise ValueError("distance")
-    return block
+    return Block(
+        stage=line.stage,
+        rows=torch.tensor(line.rows),
+        fooled=torch.tensor(line.fooled, dtype=torch.bool),
+        distance=torch.tensor([NOWHERE if each is None else each for each in line.distance]),
+        forward=torch.tensor(line.forward),
+        backward=torch.tensor(line.backward),
+        seconds=line.seconds,
+    )

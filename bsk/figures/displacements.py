@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsk.errors import InputError
-from bsk.records.located import Located, check_schema, count, mapping, needed, number, text, vector, wrong
+from bsk.records.located import Located, checked, wrong
+from bsk.records.schema import LandingRecord
 from bsk.records.words import plain
 
 Floats = NDArray[np.float64]
@@ -63,8 +64,9 @@ def scenes(items: Iterable[Located]) -> list[Scene]:
     found: dict[str, tuple[tuple[str, str], dict[tuple[str, int], _Landing]]] = {}
     for item in items:
         if item.record.get("kind") == "landing":
-            key, facts = _circumstances(item)
-            landing = _landing(item)
+            record = checked(item, LandingRecord)
+            key, facts = _circumstances(record)
+            landing = _landing(item, record)
             found.setdefault(key, (facts, {}))[1][landing.start, landing.index] = landing  # the last one counts
     if not found:
         raise InputError("plot landings: no landings among the records; give what bsk starts prints")
@@ -82,36 +84,25 @@ def projected(displacement: Floats, target: Floats) -> tuple[Floats, Floats]:
     return along, np.linalg.norm(d - along[:, None] * t, axis=1) / length
 
 
-def _circumstances(item: Located) -> tuple[str, tuple[str, str]]:
+def _circumstances(record: LandingRecord) -> tuple[str, tuple[str, str]]:
     """Return what tells this model and its circumstances from others, and the same for people."""
-    check_schema(item)
-    name = needed(text(item, "checkpoint"), item, "checkpoint")
-    parameters, eps = mapping(item, "start_parameters"), number(item, "eps")
-    own = [text(item, key) for key in ("method", "dataset", "model", "split")]
-    key = json.dumps([name, text(item, "checkpoint_sha256"), text(item, "data_sha256"), *own, eps, parameters])
-    method, dataset, model, split = own
-    facts = ", ".join(fact for fact in (method, model, f"{dataset} {split}") if fact)
-    return key, (facts, f"eps {plain(eps)}, gamma {plain(parameters.get('gamma'))}")
+    parameters = record.start_parameters or {}
+    own = [record.method, record.dataset, record.model, record.split]
+    file = [record.checkpoint, record.checkpoint_sha256, record.data_sha256]
+    facts = ", ".join(fact for fact in (record.method, record.model, f"{record.dataset} {record.split}") if fact)
+    told = (facts, f"eps {plain(record.eps)}, gamma {plain(parameters.get('gamma'))}")
+    return json.dumps([*file, *own, record.eps, parameters]), told
 
 
-def _landing(item: Located) -> _Landing:
-    logits = needed(vector(item, "logits"), item, "logits")
-    landed, target = needed(vector(item, "landed"), item, "landed"), vector(item, "target")
-    for key, values in (("landed", landed), ("target", target)):
+def _landing(item: Located, record: LandingRecord) -> _Landing:
+    logits, target = np.array(record.logits), None if record.target is None else np.array(record.target)
+    for key in ("landed", "target"):
+        values = getattr(record, key)
         if values is not None and len(values) != len(logits):
             raise wrong(item, key, f"{len(logits)} numbers, as many as logits")
-    start = needed(text(item, "start"), item, "start")
-    if start == BACKWARD and (target is None or len(set(np.subtract(target, logits))) < 2):
+    if record.start == BACKWARD and (target is None or len(set(target - logits)) < 2):
         raise wrong(item, "target", "the random output of gamma above 0 that the start went towards")
-    return _Landing(
-        item.where,
-        needed(count(item, "index"), item, "index"),
-        start,
-        needed(number(item, "kl"), item, "kl"),
-        np.array(logits),
-        np.array(landed),
-        None if target is None else np.array(target),
-    )
+    return _Landing(item.where, record.index, record.start, record.kl, logits, np.array(record.landed), target)
 
 
 def _clouds(landings: dict[tuple[str, int], _Landing]) -> list[Cloud]:

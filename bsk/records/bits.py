@@ -26,9 +26,22 @@ def decode_correct(text: str, n: int) -> NDArray[np.bool_]:
         packed = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError("correct: expected base64, found other characters; evaluate again") from error
+    check_packed(packed, n)
+    return unpacked(packed, n)
+
+
+def check_packed(packed: bytes, n: int) -> None:
+    """Refuse bytes that are not those of n examples.
+
+    Raises:
+        InputError: there are more or fewer, or bits after the last example.
+    """
     if len(packed) != -(-n // 8):
         raise InputError(f"correct: expected {-(-n // 8)} bytes for {n} examples, found {len(packed)}; evaluate again")
-    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8))
-    if bits[n:].any():
+    if n % 8 and packed[-1] & (255 >> n % 8):
         raise InputError(f"correct: bits are set after the last of {n} examples; evaluate again")
-    return bits[:n].astype(bool)
+
+
+def unpacked(packed: bytes, n: int) -> NDArray[np.bool_]:
+    """Return the booleans of n examples, eight a byte."""
+    return np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=n).view(np.bool_)

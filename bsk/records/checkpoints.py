@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bsk.records.atomic import naming_the_file, replacing
-from bsk.records.header_rules import MODEL, STATE
+from bsk.records.header_schema import MODEL, STATE
 from bsk.records.headers import KEY, load_header, opening
 from bsk.records.jsonl import SCHEMA
 

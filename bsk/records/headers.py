@@ -13,7 +13,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from bsk.errors import InputError
-from bsk.records.header_rules import problem
+from bsk.records.fields import FieldError, convert
+from bsk.records.header_schema import HEADERS
 from bsk.records.jsonl import SCHEMA, decode, parse, reason
 
 KEY = "bsk"  # the one metadata key: several would be written in random order
@@ -42,8 +43,12 @@ def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> 
         raise InputError(f"{path}: expected a {' or '.join(kinds)} file, found a {found} file; {again}")
     if header.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema {header.get('schema')}, this bsk reads {SCHEMA}; {again}")
-    if wrong := problem(header):
-        raise InputError(f"{path}: header: {wrong}; {again}")
+    try:
+        if struct := HEADERS.get(header["kind"]):
+            convert(header, struct)
+    except FieldError as error:
+        wrong = f"{error.place} is {error.found!r:.40}, expected {error.expected}"
+        raise InputError(f"{path}: header: {wrong}; {again}") from error
     return header
 
 

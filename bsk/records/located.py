@@ -1,4 +1,4 @@
-"""Reading a field of a record that may be hostile: of the right type and range, or one line that says where."""
+"""Records with the file and line where they stand, which may be hostile: as their schema says, or one line."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from msgspec import UNSET
+
 from bsk.errors import InputError
+from bsk.records.bits import check_packed
+from bsk.records.fields import FieldError, convert
 from bsk.records.jsonl import SCHEMA, Record, parse
+from bsk.records.schema import EvaluationRecord
 from bsk.records.words import printable
 
 T = TypeVar("T")
-LARGEST = 1e15  # of any number: whole numbers are exact in a float up to here
-LONGEST_SPLIT = 10**6  # examples; ten times the largest there is, since a bit becomes bytes in a comparison
-MOST_OUTCOMES = 2 * 10**7  # of all records together
+E = TypeVar("E", bound=EvaluationRecord)
 
 
 class Located(NamedTuple):
@@ -61,88 +64,62 @@ def located(lines: Iterable[bytes], source: str) -> Iterator[Located]:
         yield Located(printable(source), number, record)
 
 
-def check_schema(item: Located) -> None:
-    """Raise if the record says that another version of bsk wrote it.
+def checked(item: Located, kind: type[T]) -> T:
+    """Return a record as a struct of `bsk.records.schema`.
 
     Raises:
-        InputError: its schema is not this one's.
+        InputError: another version of bsk wrote it, or a field is missing or of another type or range.
     """
     found = item.record.get("schema", SCHEMA)
     if type(found) is not int or found != SCHEMA:
         raise InputError(f"{item.where}: expected schema {SCHEMA}, found {_short(found)}; use the bsk that wrote it")
+    try:
+        return convert(item.record, kind)
+    except FieldError as error:
+        raise _named(item, error.place, error) from error
+
+
+def evaluation(item: Located, kind: type[E]) -> E:
+    """Return an evaluation record, of which bits, n and accuracy fit together.
+
+    Raises:
+        InputError: see `checked`; or they do not.
+    """
+    record = checked(item, kind)
+    if record.correct is not None:
+        try:
+            check_packed(record.correct, record.n)
+        except InputError as error:
+            raise InputError(f"{item.where}: {error}") from error
+        right = int.from_bytes(record.correct).bit_count()
+        if abs(right / record.n - record.accuracy) > 0.5 / record.n:
+            raise wrong(item, "accuracy", f"{right}/{record.n}, as its `correct` bits say")
+    return record
+
+
+def value_of(item: Located, key: str, kind: Any) -> Any:
+    """Return one field, as an annotation of `bsk.records.fields` says, printable if text; None where it is missing.
+
+    Raises:
+        InputError: it is of another type or range.
+    """
+    try:
+        found = convert(item.record.get(key), kind)
+    except FieldError as error:
+        raise _named(item, key, error) from error
+    return printable(found) if isinstance(found, str) else found
 
 
 def wrong(item: Located, key: str, expected: str) -> InputError:
     """Return the error for a field that is not what it should be."""
-    found = _short(item.record[key]) if key in item.record else "none"
-    return InputError(f"{item.where}: {key}: expected {expected}, found {found}; remove the line or make it again")
+    return _named(item, key, FieldError(key, item.record.get(key, UNSET), expected))
 
 
-def number(item: Located, key: str, largest: float = LARGEST, least: float = 0) -> float | None:
-    """Return a number from `least` to `largest`, or None where there is none."""
-    value = item.record.get(key)
-    if value is None:
-        return None
-    if type(value) not in (int, float) or not least <= value <= largest:  # NaN and infinity are in no range
-        raise wrong(item, key, f"a number from {least:g} to {largest:g}")
-    return float(value)
-
-
-def count(item: Located, key: str) -> int | None:
-    """Return a whole number from 0, or None where there is none."""
-    value = whole(item, key)
-    if value is not None and value < 0:
-        raise wrong(item, key, "a whole number from 0")
-    return value
-
-
-def whole(item: Located, key: str) -> int | None:
-    """Return a whole number, or None where there is none."""
-    value = item.record.get(key)
-    if value is None:
-        return None
-    if type(value) is not int or abs(value) > LARGEST:
-        raise wrong(item, key, "a whole number")
-    return value
-
-
-def text(item: Located, key: str) -> str | None:
-    """Return printable text, or None where there is none."""
-    value = item.record.get(key)
-    if value is not None and not isinstance(value, str):
-        raise wrong(item, key, "text")
-    return value if value is None else printable(value)
-
-
-def mapping(item: Located, key: str) -> dict[str, Any]:
-    """Return an object, empty where there is none."""
-    value = item.record.get(key)
-    if value is not None and (not isinstance(value, dict) or not _is_shallow(value, 3)):
-        raise wrong(item, key, "an object of plain values")
-    return value or {}
-
-
-def vector(item: Located, key: str) -> list[float] | None:
-    """Return a list of at least two numbers, or None where there is none."""
-    value = item.record.get(key)
-    if value is None:
-        return None
-    plain = isinstance(value, list) and len(value) > 1 and all(type(each) in (int, float) for each in value)
-    if not plain or not all(abs(each) <= LARGEST for each in value):
-        raise wrong(item, key, "a list of numbers")
-    return [float(each) for each in value]
-
-
-def needed(value: T | None, item: Located, key: str) -> T:
-    """Return the value of a field that must be there."""
-    if value is None:
-        raise wrong(item, key, "a value")
-    return value
-
-
-def _is_shallow(value: object, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return not inner or (levels > 0 and all(_is_shallow(each, levels - 1) for each in inner))
+def _named(item: Located, place: str, error: FieldError) -> InputError:
+    shown = "none" if error.found is UNSET else _short(error.found)
+    return InputError(
+        f"{item.where}: {place}: expected {error.expected}, found {shown}; remove the line or make it again"
+    )
 
 
 def _short(value: object) -> str:

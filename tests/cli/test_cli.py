@@ -16,18 +16,16 @@ from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
-from bsk.cli.progress import epoch_line
 from bsk.data import info
 from bsk.data.sources import DATASETS
 from bsk.models.registry import MODELS
+from bsk.progress import epoch_line
 from bsk.records.atomic import only_writer
-from bsk.training.methods import METHODS
 
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
 
 
 def test_names_in_help_and_completion_are_the_registries() -> None:
-    assert sorted(options.METHODS) == sorted(METHODS)
     assert list(DATASETS) == options.DATASETS and options.MODELS == MODELS
     assert sorted(info.MODELS) == sorted(MODELS) and {each.model for each in DATASETS.values()} <= {*info.MODELS}
     assert options.ATTACKS == attacks.ATTACKS

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bsk.training.methods import METHODS
 
 from bsk.comparison.compare import compare
 from bsk.comparison.published import OWN, published
 from bsk.comparison.tables import render
 from bsk.errors import UsageError
 from bsk.records.located import located
-from bsk.training.methods import METHODS
 
 PAPER = Path(__file__).parents[2] / "bsk" / "comparison" / "paper"
 

@@ -25,8 +25,8 @@ from bsk.comparison.statistics import (
     rough_accuracy_interval,
     seed_interval,
     t_interval,
-    wilson,
 )
+from bsk.evaluation.intervals import wilson
 
 
 def bits(*seeds: str) -> np.ndarray:

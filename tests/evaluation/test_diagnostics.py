@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from bsk.training.methods import METHODS, perturb
+from bsk.training.outer import OUTER, Case
 from torch import Tensor, nn
 
 from bsk.data.sources import prepare
@@ -17,8 +19,6 @@ from bsk.models.foreign import foreign_model
 from bsk.models.modes import eval_mode
 from bsk.models.registry import build
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.training.methods import METHODS, perturb
-from bsk.training.outer import OUTER, Case
 
 CPU = torch.device("cpu")
 WORDS = {  # what a doubt about each says

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bsk.perturb.later_starts import STARTS
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,7 +15,6 @@ from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.start_outputs import landings
 from bsk.evaluation.subjects import load_model, load_subject
 from bsk.perturb.draws import example_draws
-from bsk.perturb.later_starts import STARTS
 from bsk.perturb.passes import Passes, counting
 from bsk.training.costs import landings_work
 

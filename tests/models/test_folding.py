@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+from bsk.training.methods import METHODS, perturb
 from torch import Tensor, nn
 
 from bsk.models.folding import folded, standing_still
 from bsk.models.registry import build
 from bsk.models.resnet import ResNet
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.training.methods import METHODS, perturb
 
 
 def network(name: str) -> nn.Module:

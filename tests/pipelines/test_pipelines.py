@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from bsk.training.methods import METHODS
 from safetensors.torch import load_file
 
 from bsk.cli.app import app
@@ -19,7 +20,6 @@ from bsk.cli.train import resolve
 from bsk.comparison.published import published
 from bsk.data.sources import expected
 from bsk.training.costs import update_passes
-from bsk.training.methods import METHODS
 
 ROOT = Path(__file__).parent.parent.parent
 

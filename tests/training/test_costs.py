@@ -4,17 +4,18 @@ from typing import Any
 
 import pytest
 import torch
+from bsk.perturb.memory import Memory
+from bsk.training.methods import METHODS, perturb
+from bsk.training.outer import OUTER, Case
 from torch import nn
 
-from bsk.attacks.registry import Flags, attack_named
+from bsk.attacks.flags import AttackFlags
+from bsk.attacks.registry import attack_named
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.perturb.memory import Memory
 from bsk.perturb.passes import Passes as Counter
 from bsk.perturb.passes import counting
 from bsk.training import costs
 from bsk.training.costs import Passes, Work, attack_work, time_passes, time_step, training_costs, update_passes
-from bsk.training.methods import METHODS, perturb
-from bsk.training.outer import OUTER, Case
 from bsk.training.settings import Settings
 
 EPS = 0.2
@@ -44,7 +45,7 @@ def test_sums_of_passes_and_their_seconds_by_hand() -> None:
 
 
 def test_an_attack_without_gradients_has_no_way_back() -> None:
-    work = attack_work(attack_named("rays", EPS, Flags(queries=1000)), 10, batch=4)
+    work = attack_work(attack_named("rays", EPS, AttackFlags(queries=1000)), 10, batch=4)
     checks = attack_work(attack_named("pgd-1", EPS), 0, batch=4)
     assert checks == Work(Passes(150, 150) * 64, Passes(150, 150))
     assert work.images.to_input == checks.images.to_input

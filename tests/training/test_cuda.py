@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bsk.training.methods import METHODS
 from test_loop import timeless
 from toys import CPU, settings, stop_after, trained
 
@@ -12,7 +13,6 @@ from bsk.data.store import DataFile
 from bsk.errors import StoppedError
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
-from bsk.training.methods import METHODS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA = torch.device("cuda")

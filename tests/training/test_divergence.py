@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import toys
+from bsk.training.methods import METHODS
 from torch import Tensor, nn
 from toys import CPU, EPS, settings
 
@@ -20,7 +21,6 @@ from bsk.training import divergence as module
 from bsk.training import loop
 from bsk.training.divergence import divergence, divergences
 from bsk.training.loop import new_state
-from bsk.training.methods import METHODS
 from bsk.training.settings import Settings
 
 

@@ -6,6 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from bsk.perturb.later_starts import PATTERN_EVERY, keep
+from bsk.perturb.memory import Memory
+from bsk.training.methods import METHODS, align_at, begin, perturb
+from bsk.training.outer import OUTER, input_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -13,11 +17,7 @@ from toys import EPS, Fixed, case, pixels
 
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.perturb.later_starts import PATTERN_EVERY, keep
 from bsk.perturb.losses import cross_entropy, jensen_shannon, nuclear
-from bsk.perturb.memory import Memory
-from bsk.training.methods import METHODS, align_at, begin, perturb
-from bsk.training.outer import OUTER, input_gradient
 
 DRAWS = BatchDraws(generator(0))
 

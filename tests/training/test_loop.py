@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bsk.training.methods import METHODS
 from toys import Silent, settings, stop_after, trained
 
 from bsk.data.store import DataFile
@@ -17,7 +18,6 @@ from bsk.records.checkpoints import STATE
 from bsk.records.headers import load_header
 from bsk.training import loop, validation
 from bsk.training.loop import is_better
-from bsk.training.methods import METHODS
 from bsk.training.outputs import Outputs
 from bsk.training.state import Scored, State
 

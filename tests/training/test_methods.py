@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from bsk.perturb.memory import Memory
+from bsk.training.methods import INNER, METHODS, perturb
+from bsk.training.outer import OUTER, Case
 from torch import Tensor, nn
 
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.perturb.memory import Memory
 from bsk.perturb.passes import Passes, counting
-from bsk.training.methods import INNER, METHODS, perturb
-from bsk.training.outer import OUTER, Case
 
 EPS = 0.1
 

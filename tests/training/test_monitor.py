@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bsk.training.methods import METHODS
 from toys import EPS, settings, stop_after, trained
 
 from bsk.comparison.evidence import collect
@@ -17,7 +18,6 @@ from bsk.records.located import Located
 from bsk.training import loop, monitor
 from bsk.training.costs import update_passes
 from bsk.training.loop import new_state
-from bsk.training.methods import METHODS
 from bsk.training.monitor import IMAGES, Look, every, look
 from bsk.training.settings import Settings
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from bsk.training.methods import METHODS
 from toys import settings, stop_after, trained
 
 from bsk.data.batches import Loader, Share
@@ -21,7 +22,6 @@ from bsk.errors import StoppedError, UsageError
 from bsk.records import jsonl as records
 from bsk.training import loop, run
 from bsk.training.loop import new_state
-from bsk.training.methods import METHODS
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings
 from bsk.training.state import State

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bsk.training.outer import OUTER
 from torch import Tensor, nn
 from toys import Fixed, case, pixels, settings, trained
 
@@ -14,7 +15,6 @@ from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.training.averaging import average_of, follow
 from bsk.training.awp import worst_weights
-from bsk.training.outer import OUTER
 from bsk.training.schedules import Rates, warmed
 
 

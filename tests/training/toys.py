@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from bsk.training.methods import METHODS
+from bsk.training.outer import Case
 from torch import Tensor, nn
 
 from bsk.data.store import DataFile
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.training.methods import METHODS
-from bsk.training.outer import Case
 from bsk.training.run import run
 from bsk.training.settings import Settings
 
