@@ -71,15 +71,15 @@ def chosen(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
     return {**defaults, **{name: typed(name, value, defaults[name]) for name, value in settings.items()}}
 
 
-def typed(name: str, value: Any, default: Any) -> Any:
-    """Return a value, or what its text means, as the type of a default; None takes a number or a text.
+def typed(name: str, value: Any, default: Any, kind: type | None = None) -> Any:
+    """Return a value, or what its text means, as the type of a default, or another; None takes a number or a text.
 
     Raises:
         UsageError: it is of another type.
     """
-    kind = type(default)
+    kind = kind or type(default)
     try:
-        if default is None:
+        if kind is type(None):
             return _guessed(value) if isinstance(value, str) else value
         if isinstance(value, str):
             return _PARSERS[kind](value)

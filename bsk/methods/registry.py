@@ -68,11 +68,12 @@ METHODS: dict[str, Row] = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyper-parameter: its name, its default, and what the docstring says of it."""
+    """A hyper-parameter: its name, its default, what the docstring says of it, and whether it may be None too."""
 
     name: str
     default: Any
     help: str = ""
+    optional: bool = False
 
     @property
     def flag(self) -> str:
@@ -85,7 +86,10 @@ class Parameter:
         Raises:
             UsageError: it is of another type, not finite, or below 0; a step or bound must be above 0.
         """
-        found = typed(self.name, value, 0.0 if isinstance(self.default, AtRadius) else self.default)
+        if self.optional and str(value).lower() == "none":
+            return None
+        kind = float if self.optional or isinstance(self.default, AtRadius) else None
+        found = typed(self.name, value, self.default, kind)
         if isinstance(found, float | int) and not isinstance(found, bool):
             above_zero(or_zero=self.name not in ("step", "bound", "replays"), **{self.name: found})
         return found
@@ -179,7 +183,8 @@ def _from_source(definition: ast.FunctionDef) -> dict[str, Parameter]:
     for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
         if default is not None:
             value = eval(compile(ast.Expression(default), "default", "eval"), vars(radius))
-            found[argument.arg] = Parameter(argument.arg, value, told.get(argument.arg, ""))
+            optional = argument.annotation is not None and _is_optional(ast.unparse(argument.annotation))
+            found[argument.arg] = Parameter(argument.arg, value, told.get(argument.arg, ""), optional)
     return found
 
 
@@ -187,12 +192,17 @@ def _from_signature(name: str, function: Callable[..., Any]) -> dict[str, Parame
     start = f"--method {name}"
     if "eps" not in keywords_of(function):
         raise UsageError(f"{start}: takes no eps; expected def my_method(net, x, y, *, eps, draws, ...)")
-    told, found = _told(inspect.getdoc(function) or ""), {}
+    told, annotations, found = _told(inspect.getdoc(function) or ""), inspect.get_annotations(function), {}
     for key, default in defaults_of(function, GIVEN, start).items():
         if key in RESERVED or not isinstance(default, float | int | str | None | AtRadius):
             raise UsageError(f"{start}: {key} = {default!r:.40} cannot be a flag; rename it, or make it a number")
-        found[key] = Parameter(key, default, told.get(key, ""))
+        found[key] = Parameter(key, default, told.get(key, ""), _is_optional(str(annotations.get(key))))
     return found
+
+
+def _is_optional(annotation: str) -> bool:
+    """Say if an annotation is of a number or None: "float | None", "Optional[float]"."""
+    return "float" in annotation and ("None" in annotation or "Optional" in annotation)
 
 
 def _told(docstring: str) -> dict[str, str]:

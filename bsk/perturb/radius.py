@@ -29,6 +29,10 @@ class AtRadius:
     words: str
     at: Callable[[float], float]
 
+    def __repr__(self) -> str:
+        """Return the words."""
+        return self.words
+
 
 EPS: Any = AtRadius("eps", lambda eps: eps)
 

@@ -18,7 +18,8 @@ from bsk.records import checkpoints
 from bsk.records.checkpoints import MODEL_PART, STATE, model_tensors
 
 _MOMENTUM = "momentum."
-_SHARED, _ROWS = "memory.shared.", "memory.rows."
+_MEMORY = "memory."
+_SHARED, _ROWS = _MEMORY + "shared.", _MEMORY + "rows."
 _AVERAGE = "average."
 _HEALTHY = "healthy."
 _PLAIN = ("step", "seconds", "validation_seconds", "epoch_seconds", "seen")  # saved as they are
@@ -211,12 +212,12 @@ def _check(tensors: dict[str, Tensor], state: State, written: Memory) -> None:
         of_a_batch = bool(tensor.dim()) and len(tensor) == written.images and found.dim() == tensor.dim()
         shapes[_SHARED + name] = (len(found), *tensor.shape[1:]) if of_a_batch else tuple(tensor.shape)
     for name, tensor in tensors.items():
-        kept = name.startswith((_MOMENTUM, _SHARED, _ROWS))
+        kept = name.startswith((_MOMENTUM, _MEMORY))
         if kept and name not in shapes:
             raise ValueError(f"it has {name!r:.60}")
         if name in shapes and tuple(tensor.shape) != shapes[name]:
             raise ValueError(f"{name} is of shape {tuple(tensor.shape)}, expected {shapes[name]}")
-        if name.startswith(("sums", _SHARED, _ROWS)) and not bool(tensor.isfinite().all()):  # weights may have diverged
+        if name.startswith(("sums", _MEMORY)) and not bool(tensor.isfinite().all()):  # weights may have diverged
             raise ValueError(f"{name} has a number that is not finite")
 
 
