@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -23,6 +24,8 @@ from bsk.data.store import Info, Part, write
 from bsk.terminal import CHOICES
 
 pytest_plugins = ["made_records"]
+hypothesis.settings.register_profile("bsk", deadline=None)  # no test depends on how fast the machine is
+hypothesis.settings.load_profile("bsk")
 ROOT = Path(__file__).parent.parent
 
 

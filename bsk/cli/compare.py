@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -81,11 +82,12 @@ def compare(
     texts = {path: format_of(path) for path in out or []}
     target = None if plot is None else checked_picture(plot, "--plot")
     required = [parse(text) for text in require or []]
-    items = records_of("compare", files)
+    read = count()
+    items = (item for item, _ in zip(records_of("compare", files), read, strict=False))
     rows, notices = rows_of(items, beside, title and printable(title), pareto)
     if not rows:
         names = ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])
-        raise InputError(f"{names}: no evaluation or log records among {len(items)}; run bsk evaluate")
+        raise InputError(f"{names}: no evaluation or log records among {next(read)}; run bsk evaluate")
     for notice in notices + (accuracy_against_cost(rows, target) if target else []):
         note(notice)
     for path, kind in texts.items():

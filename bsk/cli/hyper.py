@@ -45,7 +45,7 @@ class MethodCommand(TyperCommand):
 def _method(args: list[str]) -> str:
     """Return the method that the arguments name."""
     name = DEFAULT
-    for word, after in zip(args, [*args[1:], ""], strict=True):
+    for word, after in zip(args, [*args, ""][1:], strict=True):
         if word == "--method":
             name = after
         elif word.startswith("--method="):

@@ -9,7 +9,6 @@ import typer
 
 from bsk.cli.console import emit_record
 from bsk.cli.options import DATASETS, Force, Quiet, checked_suffix, completing
-from bsk.data.info import data_path
 from bsk.terminal import Bar, note
 
 
@@ -43,6 +42,7 @@ def prepare_data(
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
         bsk prepare-data mycode:faces
     """
+    from bsk.data.info import data_path
     from bsk.data.sources import prepare
     from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable

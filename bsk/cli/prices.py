@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from bsk.cli import options as o
 from bsk.cli.groups import FLAGS
-from bsk.data.info import data_path
 from bsk.devices import chosen_device, rows_of_a_call
 from bsk.errors import UsageError
 from bsk.signature import pairs
@@ -42,6 +41,8 @@ class Job:
     @property
     def data(self) -> str:
         """The path of a training's data."""
+        from bsk.data.info import data_path
+
         return str(self.flags["data"] or data_path(self.flags["dataset"]))
 
     def settings(self, data: DataFile, device: torch.device) -> Settings:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from bsk.comparison.differences import baseline, detectables, difference, mismatches, mixtures, outcomes, races
-from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, collect
+from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, collect
 from bsk.comparison.groups import Group, completed, gather, interruption, latest, names, short_name, validations
 from bsk.comparison.published import Table
+from bsk.comparison.runs import Run
 from bsk.comparison.significance import holm
 from bsk.comparison.statistics import accuracy_interval, mean_sd, rough_accuracy_interval, sd_interval
 from bsk.records.jsonl import BEST_ON_TEST

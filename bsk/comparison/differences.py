@@ -18,6 +18,7 @@ from bsk.comparison.statistics import (
     mean_sd,
     seed_interval,
 )
+from bsk.records.bits import unpacked
 from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.words import counted, plain
 
@@ -152,5 +153,5 @@ def _differences(ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> ND
 
 def outcomes(evaluations: Sequence[Evaluation]) -> NDArray[np.bool_] | None:
     """Return the (k, n) outcomes of k evaluations on the same n images, None unless all are known."""
-    found = [correct for item in evaluations if (correct := item.correct) is not None]
-    return np.stack(found) if len(found) == len(evaluations) else None
+    rows, n = [item.packed for item in evaluations if item.packed is not None], evaluations[0].n
+    return None if n is None or len(rows) < len(evaluations) else unpacked(rows, n)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from sys import intern
 from typing import Any
 
-import numpy as np
 from msgspec import UNSET
-from numpy.typing import NDArray
 
+from bsk.comparison.runs import Run
 from bsk.errors import InputError
 from bsk.records import located
-from bsk.records.bits import unpacked
 from bsk.records.located import Located, checked, wrong
 from bsk.records.schema import LOG_KINDS, EndRecord, EpochRecord, EvaluationRecord, Network, StartRecord, Training
 
@@ -20,32 +19,6 @@ VALIDATION_ATTACK = "pgd-20 (val)"  # what a training selects by, weaker than wh
 MOST_OUTCOMES = 2 * 10**7  # of all evaluations together
 TRAINING_KINDS = ("start", "epoch", "end")
 ALARM = "alarm"  # of a training that overfitted to its attack; the curves show it
-
-
-@dataclass(frozen=True)
-class Run:
-    """One trained network; `method` is None for one that bsk did not train."""
-
-    checkpoint: str
-    sha256: str | None = None
-    method: str | None = None
-    model: str | None = None
-    dataset: str | None = None
-    data_sha256: str | None = None
-    seed: int | None = None
-    eps: float | None = None
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    selected: str | None = None
-    seconds: float | None = None
-    forward_passes: int | None = None
-    backward_passes: int | None = None
-    device: str | None = None
-    interrupted: str = ""
-
-    @property
-    def identity(self) -> str:
-        """Return what tells this network from others trained with the same settings: its seed, else its file."""
-        return f"seed {self.seed}" if self.seed is not None else self.sha256 or self.checkpoint
 
 
 @dataclass(frozen=True)
@@ -65,11 +38,6 @@ class Evaluation:
     accuracy: float
     packed: bytes | None = None
     adbd: float | None = None
-
-    @property
-    def correct(self) -> NDArray[np.bool_] | None:
-        """Return the (n,) outcomes, None where they are not known."""
-        return None if self.packed is None or self.n is None else unpacked(self.packed, self.n)
 
 
 @dataclass(frozen=True)
@@ -133,10 +101,10 @@ def evaluation(item: Located) -> Evaluation:
     return Evaluation(
         where=item.where,
         run=_run(record, record.checkpoint, record.train_eps, record.train_device),
-        attack=record.attack,
+        attack=intern(record.attack),
         parameters=record.attack_parameters or {},
         eps=record.eps,
-        split=record.split,
+        split=intern(record.split),
         n=record.n,
         accuracy=record.accuracy,
         packed=record.correct,
@@ -200,17 +168,22 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
     return Run(
         checkpoint=checkpoint,
         sha256=record.checkpoint_sha256,
-        method=None if record.method == "foreign" else record.method,
-        model=record.model,
-        dataset=record.dataset,
-        data_sha256=record.data_sha256,
+        method=None if record.method == "foreign" else _shared(record.method),
+        model=_shared(record.model),
+        dataset=_shared(record.dataset),
+        data_sha256=_shared(record.data_sha256),
         seed=record.seed,
         eps=eps,
-        flags=record.flags or {},
-        selected=record.selected,
-        device=train_device or record.device,  # old records know only the evaluation's
+        flags={name: intern(each) if type(each) is str else each for name, each in (record.flags or {}).items()},
+        selected=_shared(record.selected),
+        device=_shared(train_device or record.device),  # old records know only the evaluation's
         **_costs(record),
     )
+
+
+def _shared(text: str | None) -> str | None:
+    """Return the one copy of a text, as thousands of records have the same few."""
+    return None if text is None else intern(text)
 
 
 def _costs(record: Network) -> dict[str, Any]:

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, Run, TrainingLog
-from bsk.comparison.old_flags import modern
-from bsk.records.fields import LARGEST
-from bsk.records.words import plain, printable
+from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, TrainingLog
+from bsk.comparison.runs import Run, as_text
+from bsk.records.words import plain
 
 NATURAL = "natural"
-NOT_SETTINGS = {  # they make no other method
-    "seed",
-    "out",
-    "data",
-    "device",
-    "threads",
-    "quiet",
-    "debug",
-    "force",
-    "select",  # `selected` says it, of the model that it selected
-    "log_divergence",
-    "ema",  # `selected` says it, of the average; the trained weights are the same without it
-}
 _BESIDE = re.compile(r"\.(last|ema|ema-last)(?=\.safetensors$)")  # of F.ema.safetensors, which the log of F tells of
 OWN_COLUMNS = {"method", "model", "dataset"}  # never part of a name
+
+
+Key = tuple[Any, ...]
 
 
 @dataclass
@@ -47,16 +35,16 @@ class Group:
 
 def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
     """Return the groups in order of first appearance; natural evaluations join every row of their training."""
-    natural: dict[str, Group] = {}
-    robust: dict[str, tuple[str, Group]] = {}
+    natural: dict[Key, Group] = {}
+    robust: dict[Key, tuple[Key, Group]] = {}
     order: dict[int, int] = {}
     for position, item in enumerate(evaluations):
-        training = _key([settings(item.run), item.split, item.n])
+        training = (item.run.settings, item.split, item.n)
         if item.attack == NATURAL:
             group = natural.setdefault(training, Group())
             group.natural.append(item)
         else:
-            key = _key([training, item.eps, item.attack, without_seed(item.parameters)])
+            key = (*training, item.eps, item.attack, as_text(without_seed(item.parameters)))
             _, group = robust.setdefault(key, (training, Group()))
             group.robust.append(item)
         order.setdefault(id(group), position)
@@ -70,11 +58,11 @@ def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
 
 def latest(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], list[str]]:
     """Return one evaluation for each seed of each row, the last one, and a notice if others said otherwise."""
-    kept: dict[str, Evaluation] = {}
+    kept: dict[Key, Evaluation] = {}
     replaced = []
     for item in evaluations:
-        attacked = None if item.attack == NATURAL else [item.eps, without_seed(item.parameters)]
-        key = _key([settings(item.run), item.split, item.n, item.attack, attacked, item.run.identity])
+        attacked = () if item.attack == NATURAL else (item.eps, as_text(without_seed(item.parameters)))
+        key = (item.run.settings, item.split, item.n, item.attack, item.run.identity, *attacked)
         if key in kept and not _same_result(kept[key], item):
             replaced.append((kept[key], item))
         kept[key] = item
@@ -91,7 +79,8 @@ def completed(evidence: Evidence) -> list[Evaluation]:
     """Return the evaluations with what only the logs know: training costs, and what was interrupted."""
     finished = {item.run.sha256: item.run for item in evidence.trainings if item.finished and item.run.sha256}
     cut = {item.run.checkpoint: item for item in evidence.trainings if not item.finished}
-    return [replace(item, run=_completed(item.run, finished, cut)) for item in evidence.evaluations]
+    runs = ((item, _completed(item.run, finished, cut)) for item in evidence.evaluations)
+    return [item if run is item.run else replace(item, run=run) for item, run in runs]
 
 
 def validations(trainings: Iterable[TrainingLog]) -> list[Evaluation]:
@@ -124,7 +113,7 @@ def names(groups: Sequence[Group]) -> list[str]:
     found = []
     for group in groups:
         run = group.first.run
-        flags = _flags(run)
+        flags = run.own_flags()
         shown = [f"{key}={plain(flags[key])}" for key in telling[run.method] if key in flags]
         found.append(" ".join([short_name(run), *shown]))
     return found
@@ -137,19 +126,12 @@ def short_name(run: Run) -> str:
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """Return the flags in which trainings differ, in alphabetical order; not a step that is the same part of eps."""
-    flags = [_flags(run) for run in runs]
+    flags = [run.own_flags() for run in runs]
     keys = {key for each in flags for key in each} - OWN_COLUMNS
-    telling = {key for key in keys if len({_key(each.get(key)) for each in flags}) > 1}
+    telling = {key for key in keys if len({as_text(each.get(key)) for each in flags}) > 1}
     if len({_relative_step(each) for each in flags}) == 1:
         telling.discard("step")
     return sorted(telling)
-
-
-def settings(run: Run) -> str:
-    """Return all that makes a training another one, except its seed, as text to compare."""
-    file = (run.sha256 or run.checkpoint) if run.method is None else None
-    parts = [run.method, run.model, run.dataset, run.data_sha256, run.eps, run.selected, run.interrupted, file]
-    return _key([*parts, _flags(run)])
 
 
 def checkpoint_kind(selected: str | None) -> str | None:
@@ -162,16 +144,6 @@ def without_seed(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if key != "seed"}
 
 
-def _flags(run: Run) -> dict[str, Any]:
-    """Return the training flags that make a method what it is; 1 and 1.0 are the same, null is none."""
-    eps = {} if run.eps is None else {"eps": run.eps}
-    return {
-        printable(key): float(value) if type(value) is int and abs(value) < LARGEST else value
-        for key, value in {**modern(run.method, run.flags), **eps}.items()
-        if key not in NOT_SETTINGS and value is not None
-    }
-
-
 def _telling_flags(rivals: Sequence[Evaluation]) -> list[str]:
     """Return the flags in which evaluations of one method differ, in alphabetical order."""
     columns = {"eps"} if all(rival.eps in (None, rival.run.eps) for rival in rivals) else set()
@@ -182,7 +154,7 @@ def _relative_step(flags: Mapping[str, Any]) -> str:
     step, eps = flags.get("step"), flags.get("eps")
     if isinstance(step, float) and isinstance(eps, float) and eps > 0:
         return f"{step / eps:.6g}"
-    return _key(step)
+    return as_text(step)
 
 
 def _completed(run: Run, finished: Mapping[str, Run], cut: Mapping[str, TrainingLog]) -> Run:
@@ -197,7 +169,3 @@ def _completed(run: Run, finished: Mapping[str, Run], cut: Mapping[str, Training
 def _same_result(old: Evaluation, new: Evaluation) -> bool:
     same = old.run.sha256 == new.run.sha256 and old.accuracy == new.accuracy
     return same and (old.packed is None or new.packed is None or old.packed == new.packed)
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -65,10 +66,16 @@ def _plus(won: NDArray[np.float64], coins: NDArray[np.float64], size: int) -> ND
     every sum, and on a machine that is busy otherwise threads that wait for each other took a thousand times as long.
     """
     sums = np.zeros(len(won) + size * (len(coins) - 1))
-    with threadpool_limits(1):
+    with _threads().limit(limits=1):
         for rest in range(min(size, len(won))):
             sums[rest::size] = np.convolve(won[rest::size], coins)
     return sums
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """Return what sets numpy's threads: to look for its libraries takes longer than the products."""
+    return ThreadpoolController()
 
 
 def _fair_coins(count: int) -> NDArray[np.float64]:

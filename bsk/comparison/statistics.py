@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bsk.evaluation.intervals import Interval, normal_quantile, score_interval, wilson
 
 GRID = 200  # quantiles that stand for a distribution
+RESAMPLES_AT_ONCE = 1000  # of many seeds each is as long as scores have values
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
@@ -127,8 +128,10 @@ def bootstrap_interval(
     """
     scores, counts = np.unique(differences.sum(axis=0), return_counts=True)
     k, n = differences.shape
-    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
-    means = drawn @ scores / (k * n)
+    random, chances = np.random.default_rng(seed), counts / n
+    parts = np.diff([*range(0, resamples, RESAMPLES_AT_ONCE), resamples])
+    drawn = [random.multinomial(n, chances, size=part) @ scores for part in parts]  # the same draws as all at once
+    means = np.concatenate(drawn) / (k * n)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bsk.records.fields import FieldError, convert
-from bsk.records.header_schema import DATA, DataHeader
+from bsk.records.header_schema import DATA, HEADERS
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def data_path(dataset: str) -> Path:
 def problem(info: Info) -> str | None:
     """Return what cannot be in this description, in a few words, or None."""
     try:
-        convert({"kind": DATA, **asdict(info)}, DataHeader)
+        convert({"kind": DATA, **asdict(info)}, HEADERS[DATA])
     except FieldError as error:
         return f"{error.place} {error.found!r:.40}, expected {error.expected}"
     return None if len(info.mean) == len(info.std) else "mean and std must be one number a channel"

@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bsk.comparison.compare import COLUMNS, Row, as_float
-from bsk.comparison.evidence import Run, TrainingLog, collect
+from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
 from bsk.comparison.old_flags import modern
+from bsk.comparison.runs import Run
 from bsk.comparison.tables import caption, cells, estimates, footnotes
 from bsk.errors import InputError
 from bsk.methods.registry import RESERVED

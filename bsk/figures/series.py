@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from bsk.comparison.evidence import Run
 from bsk.comparison.groups import differing, short_name
+from bsk.comparison.runs import Run
 from bsk.errors import InputError, UsageError, nearest
 from bsk.records.words import plain, printable
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,8 @@ def decode_correct(text: str, n: int) -> NDArray[np.bool_]:
     except (binascii.Error, ValueError) as error:
         raise InputError("correct: expected base64, found other characters; evaluate again") from error
     check_packed(packed, n)
-    return unpacked(packed, n)
+    (correct,) = unpacked([packed], n)
+    return np.asarray(correct)
 
 
 def check_packed(packed: bytes, n: int) -> None:
@@ -42,6 +44,7 @@ def check_packed(packed: bytes, n: int) -> None:
         raise InputError(f"correct: bits are set after the last of {n} examples; evaluate again")
 
 
-def unpacked(packed: bytes, n: int) -> NDArray[np.bool_]:
-    """Return the booleans of n examples, eight a byte."""
-    return np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=n).view(np.bool_)
+def unpacked(rows: Sequence[bytes], n: int) -> NDArray[np.bool_]:
+    """Return the (k, n) booleans of k rows of n examples, eight a byte."""
+    packed = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), -1)
+    return np.unpackbits(packed, axis=1, count=n).view(np.bool_)

@@ -39,9 +39,18 @@ def read(path: Path, most: int | None = None) -> list[Located]:
     Raises:
         InputError: the file cannot be read, or a line is not a JSON object.
     """
+    return list(islice(stream(path), most))
+
+
+def stream(path: Path) -> Iterator[Located]:
+    """Yield what `read` returns; only one record of it need be in memory.
+
+    Raises:
+        InputError: see `read`.
+    """
     try:
         with path.open("rb") as file:
-            return list(islice(located(file, str(path)), most))
+            yield from located(file, str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}; give a JSONL file that bsk wrote") from error
 

@@ -8,6 +8,8 @@ from typing import Any
 
 def printable(text: str) -> str:
     """Return text whose control characters, which could move a terminal's cursor, are written as escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

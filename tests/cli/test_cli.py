@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -16,19 +17,20 @@ from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
-from bsk.data import info
 from bsk.data.sources import DATASETS
 from bsk.methods import registry as methods
 from bsk.models.registry import MODELS
 from bsk.progress import epoch_line
 from bsk.records.atomic import only_writer
+from bsk.records.header_schema import ModelOfData
 
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
 
 
 def test_names_in_help_and_completion_are_the_registries() -> None:
     assert list(DATASETS) == options.DATASETS and options.MODELS == MODELS
-    assert sorted(info.MODELS) == sorted(MODELS) and {each.model for each in DATASETS.values()} <= {*info.MODELS}
+    in_headers = get_args(get_args(ModelOfData)[0])
+    assert sorted(in_headers) == sorted(MODELS) and {each.model for each in DATASETS.values()} <= {*MODELS}
     assert options.ATTACKS == attacks.ATTACKS
 
 

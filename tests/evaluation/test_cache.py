@@ -99,11 +99,20 @@ def test_blocks_by_hand() -> None:
     assert ledger.due(0).tolist() == [1] and ledger.seconds == 2.75
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(subject: Subject, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    """The record of an evaluation, and the verdict on each example."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "whole.jsonl"
+    (record,) = evaluate(subject, [ATTACK], bench(toy), out, lambda *_: None)
+    (verdicts,) = out.with_suffix(".examples").glob("*.safetensors")
+    return record, verdicts
+
+
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 9])
 def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
-    subject: Subject, toy: Path, tmp_path, stop_after
+    subject: Subject, toy: Path, uninterrupted, tmp_path, stop_after
 ) -> None:
-    (whole,) = evaluate(subject, [ATTACK], bench(toy), tmp_path / "whole.jsonl", lambda *_: None)
+    whole, verdicts = uninterrupted
     assert 0.1 < whole["accuracy"] < whole["after"]["natural"]
     seen = 0
 
@@ -128,8 +137,7 @@ def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
     left = whole["forward_passes"] - before
     assert left <= images() <= left * 16 / 7, "only what was left was run; batches of 9 or fewer are filled up to 16"
     assert told(parts) == told(whole)
-    verdicts = [next((tmp_path / f"{name}.examples").glob("*.safetensors")) for name in ("whole", "parts")]
-    assert verdicts[0].read_bytes() == verdicts[1].read_bytes()
+    assert next((tmp_path / "parts.examples").glob("*.safetensors")).read_bytes() == verdicts.read_bytes()
 
 
 def short(name: str) -> Attack:

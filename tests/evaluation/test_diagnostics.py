@@ -114,6 +114,7 @@ def cifar(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Split:
     return open_data(path).split("test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [2 / 255, 8 / 255])
 @pytest.mark.parametrize(
     "name, weights", [("cnn-a", "cnn_a_adv.model"), ("resnet2b", "resnet2b.pth"), ("resnet20", "resnet20.th")]

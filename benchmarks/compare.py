@@ -1,0 +1,171 @@
+"""What `bsk compare` takes, beside another checkout's: `python -m benchmarks.compare [CHECKOUT] --repeats 7`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bsk.records.bits import encode_correct
+
+HERE = Path(__file__).parents[1]
+SIZES = {"12": (3, 0.7, 120), "10,000": (2500, 1.2, 120)}  # records -> seeds, seconds and MB that it may take
+METHODS, ATTACKS, IMAGES = ("fast-at", "bs"), ("natural", "pgd-20"), 1000
+RIGHT = {("fast-at", "natural"): 0.75, ("bs", "natural"): 0.73, ("fast-at", "pgd-20"): 0.41, ("bs", "pgd-20"): 0.44}
+FLAGS: dict[str, Any] = {
+    "augment": "crop-flip",
+    "awp": 0.0,
+    "batch_size": 128,
+    "beta": 10.0,
+    "bound": 1.0,
+    "dataset": "cifar10",
+    "ema": 0.0,
+    "epochs": 15,
+    "eps": 8 / 255,
+    "gamma": 1.0,
+    "inner": "kl",
+    "label_smoothing": 0.0,
+    "limit": None,
+    "log_divergence": True,
+    "lr": 0.2,
+    "model": "resnet18-16",
+    "momentum": 0.9,
+    "noise": 2.0,
+    "on_collapse": "warn",
+    "outer": "trades",
+    "precision": "bf16",
+    "ramp": False,
+    "replays": 1,
+    "rescue": None,
+    "rescue_drop": 0.1,
+    "rescue_every": 20,
+    "schedule": "cyclic",
+    "select": "val",
+    "start": "backward",
+    "step": 8 / 255,
+    "steps": 1,
+    "warmup": 0.0,
+    "weight_decay": 0.0005,
+}
+# VmHWM, not ru_maxrss: that one a process inherits from the one that starts it
+_COMPARE = """
+import re, sys
+from pathlib import Path
+from bsk.cli.app import main
+try:
+    main()
+finally:
+    peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+    print(peak, file=sys.stderr)
+"""
+
+
+class Run(NamedTuple):
+    """One `bsk compare`: seconds, peak bytes of resident memory, and what it printed."""
+
+    seconds: float
+    peak: int
+    printed: str
+
+
+def records(seeds: int) -> Iterator[dict[str, Any]]:
+    """Yield an evaluation for each method, seed and attack, about 2 kB each."""
+    random = np.random.default_rng(0)
+    for method in METHODS:
+        for seed in range(seeds):
+            for attack in ATTACKS:
+                correct = random.random(IMAGES) < RIGHT[method, attack]
+                yield record(method, seed, attack, correct)
+
+
+def record(method: str, seed: int, attack: str, correct: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
+    """Return an evaluation as `bsk evaluate` writes it."""
+    right = int(correct.sum())
+    return {
+        "schema": 1,
+        "kind": "evaluation",
+        "key": f"{seed:016x}",
+        "checkpoint": f"out/small/runs/cifar10/{method}_seed-{seed}.safetensors",
+        "checkpoint_sha256": f"{METHODS.index(method):032x}{seed:032x}",
+        "method": method,
+        "model": "resnet18-16",
+        "dataset": "cifar10",
+        "seed": seed,
+        "selected": "best",
+        "epoch": 15,
+        "complete": True,
+        "flags": {**FLAGS, "method": method, "seed": seed},
+        "normalisation": None,
+        "train_eps": FLAGS["eps"],
+        "train_seconds": 60.0 + seed % 7,
+        "train_forward_passes": 990_000,
+        "train_backward_passes": 990_000,
+        "train_device": "cpu",
+        "data_sha256": "45e13cc4bedddaa65f0687aa8f15dd0aeac29fbe7c9000c903a1b4d559bbe576",
+        "eps": FLAGS["eps"],
+        "attack": attack,
+        "attack_parameters": {"seed": 0} if attack == "natural" else {"steps": 20, "step": 2 / 255, "seed": 0},
+        "split": "test",
+        "n": IMAGES,
+        "accuracy": right / IMAGES,
+        "low": max(0.0, right / IMAGES - 0.03),
+        "high": min(1.0, right / IMAGES + 0.03),
+        "after": {"natural": right / IMAGES},
+        "checks": {},
+        "doubts": [],
+        "seconds": 1.5,
+        "forward_passes": 21 * IMAGES,
+        "backward_passes": 20 * IMAGES,
+        "correct": encode_correct(correct),
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        "version": "0.1.0",
+        "torch": "2.11.0",
+    }
+
+
+def compare(checkout: Path, file: Path) -> Run:
+    """Run `bsk compare` of a checkout on a file."""
+    command = [sys.executable, "-c", _COMPARE, "compare", str(file), "--format", "jsonl"]
+    start = time.perf_counter()
+    paths = {**os.environ, "PYTHONPATH": str(checkout.resolve())}  # of a folder that has no bsk itself
+    done = subprocess.run(command, cwd=file.parent, env=paths, check=True, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    return Run(seconds, 1024 * int(done.stderr.split()[-1]), done.stdout)
+
+
+def main() -> None:
+    """Print a row for each size: seconds and peak memory, here and there, in turns."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkout", nargs="?", type=Path, help="of another build, to run in turns with this one")
+    parser.add_argument("--repeats", type=int, default=7)
+    given = parser.parse_args()
+    checkouts = [HERE, *([given.checkout] if given.checkout else [])]
+    print("records\tbuild\tseconds\tfastest\tslowest\tMB\tpromised", flush=True)
+    for name, (seeds, seconds, most) in SIZES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "results.jsonl"
+            file.write_text("".join(json.dumps(each) + "\n" for each in records(seeds)))
+            pairs = [[compare(each, file) for each in checkouts] for _ in range(given.repeats)]
+        if any(run.printed != pair[0].printed for pair in pairs for run in pair):
+            sys.exit(f"{name} records: the builds print different tables")
+        for build, runs in zip(["this", "other"], zip(*pairs, strict=True), strict=False):
+            times = sorted(run.seconds for run in runs)
+            peak = statistics.median(run.peak for run in runs) / 1e6
+            cells = f"{statistics.median(times):.2f}\t{times[0]:.2f}\t{times[-1]:.2f}\t{peak:.0f}"
+            print(f"{name}\t{build}\t{cells}\t{seconds} s, {most} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
