@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bsk.data.sources import prepare
 from bsk.data.store import DataFile, Split, open_data
 from bsk.evaluation.diagnostics import FEW, SIGNS, Look, late_doubts, look_at
-from bsk.methods.bound import Given, bind
+from bsk.methods.bound import UpdateContext, bind
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
 from bsk.models.foreign import foreign_model
@@ -77,7 +77,7 @@ def train(data: DataFile, method: str, epochs: int = 10, eps: float = 0.1) -> nn
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.2, total_steps=len(batches))
     for step, rows in enumerate(batches):
         x, y = split.images[rows] / 255, split.labels[rows]
-        given = Given(Memory().batch(rows), step, 0, 1.0, lambda attack, turn: 1.0)
+        given = UpdateContext(Memory().batch(rows), step, 0, 1.0, lambda attack, turn: 1.0)
         optimiser.zero_grad()
         bound(Network(model), x, y, BatchDraws(generator(step)), given).total.mean().backward()
         optimiser.step()

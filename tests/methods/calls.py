@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bsk.methods.bound import Given, bind
+from bsk.methods.bound import UpdateContext, bind
 from bsk.methods.contract import BatchMemory, Losses, Memory
 from bsk.methods.network import Network
 from bsk.perturb.draws import BatchDraws, generator
@@ -36,7 +36,7 @@ def called(
     """Return a method's losses of a batch."""
     net = model if isinstance(model, Network) else Network(model)
     memory = memory or remembered(len(x)).batch(torch.arange(len(x)))
-    given = Given(memory, update, epoch, progress, validate)
+    given = UpdateContext(memory, update, epoch, progress, validate)
     return bind(method, eps, hyper)(net, x, y, draws or BatchDraws(generator(0)), given)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bsk.methods import network as module
-from bsk.methods.bound import Given, bind
+from bsk.methods.bound import UpdateContext, bind
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
 from bsk.models.folding import folded, standing_still
@@ -102,7 +102,7 @@ def test_a_perturbation_is_the_same(method: str, monkeypatch: pytest.MonkeyPatch
     x, y = torch.rand(6, 3, 16, 16, dtype=torch.float64), torch.arange(6) % 5
 
     def perturbed() -> tuple[Tensor, Tensor]:
-        given = Given(Memory(images=6).batch(torch.arange(6)), 0, 0, 0.5, lambda attack, turn: 1.0)
+        given = UpdateContext(Memory(images=6).batch(torch.arange(6)), 0, 0, 0.5, lambda attack, turn: 1.0)
         model = network("resnet18-4")
         losses = bind(method, 0.1)(Network(model), x, y, BatchDraws(generator(3)), given)
         assert norms(model), "they are back"

@@ -10,7 +10,7 @@ from toys import settings, trained
 from bsk.data.batches import WHOLE
 from bsk.data.store import DataFile
 from bsk.evaluation.subjects import load_model
-from bsk.methods.bound import Given, bind
+from bsk.methods.bound import UpdateContext, bind
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
 from bsk.methods.profile import profile
@@ -110,7 +110,7 @@ def test_the_perturbation_within_the_block_is_the_one_before_it_without_its_pass
 
     def loss() -> Tensor:
         memory = Memory(images=16).batch(torch.arange(16))
-        losses = found(net, x, y, draws, Given(memory, 1, 0, 0.5, lambda attack, turn: 1.0))
+        losses = found(net, x, y, draws, UpdateContext(memory, 1, 0, 0.5, lambda attack, turn: 1.0))
         seen.append((losses, counter.forward))
         return losses.total.mean()
 
