@@ -15,6 +15,7 @@ from bsk.cli.plan import plan
 from bsk.cli.plot import plot
 from bsk.cli.prepare_data import prepare_data
 from bsk.cli.report import report
+from bsk.cli.schema import schema
 from bsk.cli.starts import starts
 from bsk.cli.train import train
 from bsk.version import VERSION
@@ -52,7 +53,7 @@ def _shared(
     CHOICES.debug = debug
 
 
-for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan):
+for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan, schema):
     app.command(command.__name__.replace("_", "-"), help=_paragraphs(command))(command)
 
 

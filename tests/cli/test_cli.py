@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -17,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from bsk.attacks import registry as attacks
 from bsk.cli import options
 from bsk.cli.progress import epoch_line
-from bsk.data import info
 from bsk.data.sources import DATASETS
 from bsk.models.registry import MODELS
 from bsk.records.atomic import only_writer
+from bsk.records.header_schema import ModelOfData
 from bsk.training.methods import METHODS
 
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
@@ -29,7 +30,8 @@ TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule"
 def test_names_in_help_and_completion_are_the_registries() -> None:
     assert sorted(options.METHODS) == sorted(METHODS)
     assert list(DATASETS) == options.DATASETS and options.MODELS == MODELS
-    assert sorted(info.MODELS) == sorted(MODELS) and {each.model for each in DATASETS.values()} <= {*info.MODELS}
+    known = get_args(ModelOfData)
+    assert sorted(known) == sorted(MODELS) and {each.model for each in DATASETS.values()} <= {*known}
     assert options.ATTACKS == attacks.ATTACKS
 
 
@@ -40,7 +42,18 @@ def test_help_is_fast_and_imports_no_torch(bsk) -> None:
     assert "prepare-data" in loaded.stdout
     modules = {line.split("|")[-1].strip() for line in loaded.stderr.splitlines()}
     assert not modules & {"torch", "numpy", "rich", "matplotlib", "safetensors", "scipy"}
-    for command in ("prepare-data", "train", "attack", "evaluate", "compare", "starts", "plot", "report", "plan"):
+    for command in (
+        "prepare-data",
+        "train",
+        "attack",
+        "evaluate",
+        "compare",
+        "starts",
+        "plot",
+        "report",
+        "plan",
+        "schema",
+    ):
         text = bsk(command, "--help").stdout
         assert "bsk " + command in text, "each help shows an example"
 
