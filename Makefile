@@ -34,11 +34,16 @@ $(INSTALLED): pyproject.toml
 
 install: $(INSTALLED) ## Make .venv with bsk and its test tools
 
-test: $(INSTALLED) ## Check style and types and run the tests
+PYTEST = $(VENV)/bin/pytest --numprocesses $(JOBS) --dist worksteal
+
+test: $(INSTALLED) ## Check style and types and run the tests that take no more than seconds each
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest --numprocesses $(JOBS) --dist worksteal
+	$(PYTEST) -m 'not slow'
+
+test-all: test ## Run the slow tests too: whole pipelines, many processes, slow references
+	$(PYTEST) -m slow
 
 coverage: $(INSTALLED) ## Run the tests and say which lines of bsk/ none of them reaches
 	$(VENV)/bin/coverage erase
@@ -72,4 +77,4 @@ include $(experiments:%=pipelines/%.mk)
 include pipelines/frontier.mk
 include pipelines/collapse.mk
 
-.PHONY: help install test coverage bench torture clean paper report
+.PHONY: help install test test-all coverage bench torture clean paper report

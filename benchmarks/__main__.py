@@ -14,10 +14,10 @@ from benchmarks.autoattack import ours, theirs
 from benchmarks.material import Material, Model, material
 from benchmarks.memory import prepare_data_over_data
 from benchmarks.processes import over_processes
-from benchmarks.steps import CPU, Plain, Subject, load_epoch
+from benchmarks.steps import CPU, PlainStep, Subject, load_epoch
 from benchmarks.timing import Elsewhere, Ratio, ratio
+from bsk.compat import keep_freed_memory
 from bsk.data.store import Split
-from bsk.models.allocator import keep_freed_memory
 from bsk.models.modes import device_name
 from bsk.training.monitor import every
 
@@ -35,7 +35,7 @@ def spread(r: Ratio) -> str:
 def main(repeats: int = 7) -> None:
     """Measure everything and print a row each."""
     keep_freed_memory()  # as every command of bsk does
-    plain = Elsewhere(Plain, torch.get_num_threads())
+    plain = Elsewhere(PlainStep, torch.get_num_threads())
     bs, trades, evaluation = Subject("bs"), Subject("trades"), Evaluation()
     print(
         f"{device_name(CPU)}, {torch.get_num_threads()} threads, {bs.precision}, torch {torch.__version__}, "
@@ -52,7 +52,7 @@ def main(repeats: int = 7) -> None:
     say("loading and augmenting a batch / bs step", r.median / 20, "< 0.03", r.median / 20 < 0.03, spread(r))
     r = ratio(bs.averages, bs.step, repeats)
     say("the moving average of an update (--ema) / bs step", r.median / 20, "< 0.02", r.median / 20 < 0.02, spread(r))
-    r, updates = ratio(bs.look, bs.step, repeats), every(bs.settings)
+    r, updates = ratio(bs.look, bs.step, repeats), every(bs.settings, bs.profile)
     over = r.median / updates
     say(f"a look of the monitor / the {updates} bs steps between looks", over, "< 0.02", over < 0.02, spread(r))
     r = ratio(evaluation.attack, evaluation.passes, repeats)

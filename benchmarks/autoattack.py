@@ -13,11 +13,12 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from benchmarks.steps import CPU
+from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import Outcome
-from bsk.attacks.registry import Attack, Flags, attack_named
+from bsk.attacks.registry import Attack, attack_named
+from bsk.compat import keep_freed_memory
 from bsk.data.store import Split
 from bsk.evaluation.verdicts import exact, judge
-from bsk.models.allocator import keep_freed_memory
 from bsk.perturb.ascent import Model
 
 SAMPLE = 20  # calls of one kind that are timed
@@ -80,7 +81,7 @@ def ours(
     """Return seconds, examples left standing and the calls of an attack as `bsk evaluate` runs it."""
     keep_freed_memory()
     calls = Calls()
-    attack = calls.of(attack_named(name, eps, Flags(**flags)))  # type: ignore[arg-type]
+    attack = calls.of(attack_named(name, eps, AttackFlags(**flags)))  # type: ignore[arg-type]
     start = time.perf_counter()
     ledger = judge(model, split, attack, eps=eps, seed=0, batch_size=128, device=CPU)
     return time.perf_counter() - start, int(ledger.standing.sum()), calls

@@ -9,7 +9,6 @@ import torch
 from benchmarks.steps import BATCH, MODEL, Subject
 from benchmarks.timing import ratio
 from bsk.models.modes import device_name
-from bsk.training.costs import update_passes
 
 METHODS = ("bs", "fast-at", "n-fgsm", "liet", "fast-trades", "fast-trades-2", "at", "trades")
 
@@ -33,7 +32,7 @@ def main() -> None:
     )
     print("method\tpasses\tms\tover_bare\tover_bs\tlow\thigh")
     for name, subject in subjects.items():
-        passes = update_passes(subject.settings.row)
+        passes = subject.profile.passes
         forward, to_input, full = int(passes.forward), int(passes.to_input), int(passes.full)
 
         def bare(it: Subject = subject, counts: tuple[int, int, int] = (forward, to_input, full)) -> None:

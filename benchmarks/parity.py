@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from benchmarks.material import ARCHIVE, PUBLISHED, SHARED, material, published
 from benchmarks.steps import CPU
+from bsk.attacks.flags import AttackFlags
 from bsk.attacks.reference import installed
-from bsk.attacks.registry import ENSEMBLES, Flags, attack_named
+from bsk.attacks.registry import ENSEMBLES, attack_named
 from bsk.data.store import Split
 from bsk.evaluation.verdicts import exact, judge
 from bsk.models.modes import device_name
@@ -29,7 +30,7 @@ from bsk.version import VERSION
 
 EPS, N = 2 / 255, 200
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
-UNION = tuple(stage.name for stage in ENSEMBLES["autoattack"](Flags()))
+UNION = tuple(stage.name for stage in ENSEMBLES["autoattack"](AttackFlags()))
 SEEDS = (0, 1)  # of the reference: how much it differs from itself
 RECORD = Path(__file__).parents[1] / "results" / "parity.jsonl"
 COLUMNS = ("model", "attack", "bsk", "reference", "different", "reference_again", "bsk_seconds", "reference_seconds")
@@ -46,7 +47,7 @@ def ours(model: nn.Module, images: Split, name: str) -> Verdicts:
 
 def theirs(model: nn.Module, images: Split, name: str, seed: int) -> Verdicts:
     """Return which examples stand after one attack of the authors' standard version, alone, all images at once."""
-    stage = attack_named(name, EPS, Flags(engine="reference")).stages[-1]
+    stage = attack_named(name, EPS, AttackFlags(engine="reference")).stages[-1]
     x, draws = images.images.float() / 255, example_draws(seed, name, images.index.tolist())
     start = time.process_time()
     with exact(model):

@@ -14,12 +14,12 @@ import torch.multiprocessing as mp
 
 from benchmarks.steps import CPU
 from bsk.attacks.registry import attack_named
+from bsk.compat import keep_freed_memory
 from bsk.data.processes import process_group
 from bsk.data.store import open_data
 from bsk.evaluation.run import evaluate
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import foreign_subject
-from bsk.models.allocator import keep_freed_memory
 
 
 def over_processes(weights: Path, data: Path, world: int, n: int, eps: float) -> float:

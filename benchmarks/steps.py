@@ -6,25 +6,35 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.reference import Plain
 from bsk.data.batches import Batch, Loader, Share, to_unit
 from bsk.data.store import Split
+from bsk.methods.profile import profile
 from bsk.models import registry
 from bsk.models.folding import standing_still
+from bsk.models.precision import in_precision
 from bsk.training.averaging import average_of, follow
+from bsk.training.flags import TrainingFlags
 from bsk.training.loop import new_state
-from bsk.training.methods import METHODS
 from bsk.training.monitor import look
 from bsk.training.schedules import Rates
-from bsk.training.settings import Settings, fast_precision
+from bsk.training.settings import resolve
 from bsk.training.state import State
-from bsk.training.step import in_precision, update
+from bsk.training.step import update
 
 EPS, BATCH, MODEL = 8 / 255, 128, "resnet18-16"
 CPU = torch.device("cpu")
-CIFAR = SimpleNamespace(classes=list(range(10)), mean=[0.4914, 0.4822, 0.4465], std=[0.2471, 0.2435, 0.2616])
+CIFAR = SimpleNamespace(
+    name="random",
+    classes=list(range(10)),
+    mean=[0.4914, 0.4822, 0.4465],
+    std=[0.2471, 0.2435, 0.2616],
+    eps=EPS,
+    augment="crop-flip",
+    model=MODEL,
+)
 
 
 def random_images(n: int) -> tuple[Tensor, Tensor]:
@@ -41,14 +51,13 @@ class Subject:
         self, method: str, precision: str = "auto", model: str = MODEL, device: torch.device = CPU, batch: int = BATCH
     ) -> None:
         """Take the method's id, and what it trains where."""
-        self.precision = fast_precision(device) if precision == "auto" else precision
-        row = METHODS[method].at(EPS)
-        self.settings = Settings(
-            method, row, model, "random", EPS, 15, batch, "cyclic", 0.2, 0.9, 5e-4, self.precision, "crop-flip", 1
-        )
+        flags = TrainingFlags(method, model, precision=precision, batch_size=batch, schedule="cyclic", epochs=15)
+        self.settings = resolve(flags, CIFAR, device)  # type: ignore[arg-type]
+        self.precision = self.settings.precision
+        self.profile = profile(self.settings.bound, (3, 32, 32), 10)
         self.state: State = new_state(self.settings, CIFAR, 3, 32, device)  # type: ignore[arg-type]
         images, labels = random_images(batch)
-        self.batch = Batch(to_unit(images.to(device)), labels.to(device), batch)
+        self.batch = Batch(to_unit(images.to(device)), labels.to(device), torch.arange(batch, device=device), batch)
         self.state.model.train()
         self.average = average_of(self.state.model, 0.999)
         with standing_still(self.state.model), torch.no_grad():
@@ -88,43 +97,19 @@ class Subject:
         self.state.optimiser.zero_grad(set_to_none=True)
 
 
-class Plain:
-    """Backward Smoothing as one would first write it: fp32, torch's default layout, f(x) run once too often.
-
-    Facts from the paper's Algorithm 1 and section 1.3 of its published code's description; written anew.
-    """
+class PlainStep:
+    """Backward Smoothing as one would first write it: fp32, torch's default layout, f(x) run anew wherever needed."""
 
     def __init__(self) -> None:
         """Build the same network in the same shape."""
         model = registry.build(MODEL, classes=10, channels=3, size=32, mean=CIFAR.mean, std=CIFAR.std)
-        self.model = model.to(memory_format=torch.contiguous_format)
-        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-9, momentum=0.9, weight_decay=5e-4)
+        self.plain = Plain(model.to(memory_format=torch.contiguous_format), EPS)
         images, self.y = random_images(BATCH)
         self.x = images.float() / 255
 
     def step(self) -> None:
         """One update."""
-        model, x, y = self.model, self.x, self.y
-        model.eval()
-        z = model(x).detach()
-        target = F.softmax(z + torch.empty_like(z).uniform_(-1, 1), dim=1)
-        x_adv = x.detach().clone().requires_grad_()
-        loss = -F.kl_div(F.log_softmax(model(x_adv), dim=1), target, reduction="sum") / len(x)
-        x_adv = self._climb(loss, x_adv)
-        loss = F.kl_div(F.log_softmax(model(x_adv), dim=1), F.softmax(z, dim=1), reduction="sum") / len(x)
-        x_adv = self._climb(loss, x_adv).detach()
-        model.train()
-        self.optimiser.zero_grad()
-        logits = model(x)
-        robust = F.kl_div(F.log_softmax(model(x_adv), dim=1), F.softmax(logits, dim=1), reduction="sum") / len(x)
-        (F.cross_entropy(logits, y) + 10 * robust).backward()
-        self.optimiser.step()
-
-    def _climb(self, loss: Tensor, x_adv: Tensor) -> Tensor:
-        (gradient,) = torch.autograd.grad(loss, x_adv)
-        moved = x_adv.detach() + EPS * gradient.sign()
-        moved = torch.min(torch.max(moved, self.x - EPS), self.x + EPS)
-        return torch.clamp(moved, 0, 1).requires_grad_()
+        self.plain.update("bs", self.x, self.y, lr=1e-9, momentum=0.9, total=10**6)
 
 
 def load_epoch() -> None:

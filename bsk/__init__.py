@@ -1,8 +1,41 @@
 """Train image classifiers that withstand adversarial perturbations, and measure whether they do.
 
-An implementation of "Efficient Robust Training via Backward Smoothing" (Chen, Cheng, Gan, Gu, Liu).
+An implementation of "Efficient Robust Training via Backward Smoothing" (Chen, Cheng, Gan, Gu, Liu). See `bsk.api`.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from bsk.version import VERSION as __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from bsk.api import Evaluation, attack, compare, evaluate, load, prepare
+    from bsk.data.arrays import from_arrays
+    from bsk.methods.contract import Losses
+    from bsk.training.api import train
+
+__all__ = [
+    "Evaluation",
+    "Losses",
+    "__version__",
+    "attack",
+    "compare",
+    "evaluate",
+    "from_arrays",
+    "load",
+    "prepare",
+    "train",
+]
+_PLACES = {"train": "bsk.training.api", "from_arrays": "bsk.data.arrays", "Losses": "bsk.methods.contract"}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what is offered, imported at its first use: `import bsk` itself loads no torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'bsk' has no attribute {name!r}")
+    return getattr(import_module(_PLACES.get(name, "bsk.api")), name)
+
+
+def __dir__() -> list[str]:
+    """Return the names that are offered."""
+    return __all__

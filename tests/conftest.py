@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,16 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 from bsk.cli.app import main
-from bsk.cli.console import CHOICES
 from bsk.cli.signals import STOPPING
 from bsk.data.store import Info, Part, write
+from bsk.terminal import CHOICES
 
 pytest_plugins = ["made_records"]
+hypothesis.settings.register_profile("bsk", deadline=None)  # no test depends on how fast the machine is
+hypothesis.settings.load_profile("bsk")
 ROOT = Path(__file__).parent.parent
 
 
@@ -144,8 +148,17 @@ def bsk(tmp_path: Path) -> Bsk:
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what `trained` has made for the first test that asked for it."""
+    return tmp_path_factory.mktemp("trained")
+
+
 @pytest.fixture
-def trained(call: Callable[..., Said], toy: Path, tmp_path: Path) -> Path:
-    """A small network trained on the toy data by `bsk train`."""
-    call("train", "--data", toy, *TRAIN, "--method", "bs", "--out", "m.safetensors", "--quiet")
+def trained(call: Callable[..., Said], toy: Path, tmp_path: Path, trained_once: Path) -> Path:
+    """A small network trained on the toy data by `bsk train`, with its log and its state, in the test's folder."""
+    if not any(trained_once.iterdir()):
+        out = trained_once / "m.safetensors"
+        call("train", "--data", toy, *TRAIN, "--method", "bs", "--out", out, "--quiet")
+    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "m.safetensors"

@@ -6,6 +6,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from torture.disks import disks
@@ -15,7 +16,7 @@ from torture.subjects import FailedError
 from torture.writers import writers
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run all of it, or what is named, and say what was found."""
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
     parser.add_argument("parts", nargs="*", help="kills, mutations, disks, writers [default: all]")
@@ -23,7 +24,7 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=500, help="in all, over all readers")
     parser.add_argument("--disks", type=int, default=100, help="at most, sizes of a disk for each command")
     parser.add_argument("--seed", type=int, default=1)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     parts = {
         "kills": lambda folder: kills(folder, -(-chosen.kills // 4), chosen.seed, _say),
         "mutations": lambda folder: mutations(folder, chosen.mutations, chosen.seed, _say),

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 
+class NotFiniteError(Exception):
+    """The model returned NaN or infinity for some image of a batch."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What an attack found for N examples.
@@ -64,6 +68,12 @@ def first_rows(owner: Tensor) -> Tensor:
     first = torch.ones_like(owner, dtype=torch.bool)
     first[1:] = owner[1:] != owner[:-1]
     return first
+
+
+def spread(count: int, y: Tensor) -> Tensor:
+    """Return passes that were counted for a whole batch as evenly as can be over its examples: (N,) int64."""
+    each, rest = divmod(count, len(y))
+    return torch.full_like(y, each) + (torch.arange(len(y), device=y.device) < rest)
 
 
 def ranked_targets(logits: Tensor, y: Tensor, targets: int) -> Tensor:

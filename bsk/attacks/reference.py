@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome
+from bsk.attacks.outcome import Outcome, spread
 from bsk.errors import UsageError
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
-from bsk.perturb.passes import Passes, counting
+from bsk.perturb.passes import PassCounter, counting
 
 PACKAGE = "pyautoattack"
 KNOWN = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "autoattack", "autoattack-rand")
@@ -56,7 +56,7 @@ def reference(
     """
     import pyautoattack
 
-    passes = Passes()
+    passes = PassCounter()
     seed = int(draws.bits(1)[0, 0]) if len(x) else 0
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()), _traced():
         engine = pyautoattack.AutoAttack(
@@ -73,7 +73,7 @@ def reference(
         x_adv, _ = engine.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
     with torch.no_grad():
         fooled = model(x_adv).argmax(dim=1) != y
-    return Outcome(x_adv, fooled, _spread(passes.forward, y), _spread(passes.backward, y))
+    return Outcome(x_adv, fooled, spread(passes.forward, y), spread(passes.backward, y))
 
 
 @contextlib.contextmanager
@@ -84,8 +84,3 @@ def _traced() -> Iterator[None]:
         yield
     finally:
         sys.settrace(trace)
-
-
-def _spread(count: int, y: Tensor) -> Tensor:
-    each, rest = divmod(count, len(y))
-    return torch.full_like(y, each) + (torch.arange(len(y), device=y.device) < rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from bsk.attacks.apgd import apgd
 from bsk.attacks.fab import fab_t
+from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import Outcome
+from bsk.attacks.outside import Outside
 from bsk.attacks.pgd import pgd
 from bsk.attacks.rays import rays
 from bsk.attacks.reference import KNOWN, installed, reference
@@ -21,8 +23,11 @@ from bsk.errors import UsageError, nearest
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.radius import step_at
+from bsk.plugins import is_plugin, load
+from bsk.signature import chosen
 
 PAPER_STEP = 2 / 255  # section 5.1, at the paper's radius
+MANY = 10_000  # passes of an attack of which nobody knows; only the time left is guessed by them
 MOST_TARGETS = 9  # Source: AutoAttack's standard version
 DLR_CLASSES = 4  # below it the ratio has not the logits it needs
 
@@ -36,6 +41,7 @@ class Stage:
         rows: how many rows of a batch an example takes.
         passes: about how many passes an example takes that is never fooled; for the time left.
         fills: if `run` takes `rows`, the rows of a model call, and fills them with work ahead.
+        batchwise: whether the verdict on an example may depend on the others of its batch.
     """
 
     name: str
@@ -44,6 +50,7 @@ class Stage:
     rows: int = 1
     passes: int = 1
     fills: bool = False
+    batchwise: bool = False
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float, rows: int | None = None
@@ -70,29 +77,6 @@ class Attack:
         return {stage.name: dict(stage.parameters) for stage in real}
 
 
-@dataclass(frozen=True)
-class Flags:
-    """What flags decide of an attack; None leaves it to the attack.
-
-    Attributes:
-        step, start, last_iterate: of FGSM, PGD and CW.
-        norm: "linf" or "l2".
-        queries: of Square and RayS.
-        stop_at_eps: of RayS.
-        classes: of the model; decides how many targets there are.
-        engine: "bsk", or "reference" for the authors' code of AutoAttack.
-    """
-
-    step: float | None = None
-    start: str = "zero"
-    last_iterate: bool = False
-    norm: str = "linf"
-    queries: int | None = None
-    stop_at_eps: bool = False
-    classes: int = 10
-    engine: str = "bsk"
-
-
 def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float) -> Outcome:
     """Judge the images as they are."""
     with torch.no_grad():
@@ -104,7 +88,7 @@ def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: flo
 NATURAL = Stage("natural", natural)
 
 
-def _pgd(name: str, flags: Flags, eps: float, loss: str, steps: int, restarts: int, step: float) -> Stage:
+def _pgd(name: str, flags: AttackFlags, eps: float, loss: str, steps: int, restarts: int, step: float) -> Stage:
     parameters = {
         "loss": loss,
         "step": step if flags.step is None else flags.step,
@@ -116,7 +100,7 @@ def _pgd(name: str, flags: Flags, eps: float, loss: str, steps: int, restarts: i
     return Stage(name, pgd, parameters, passes=2 * steps * restarts)
 
 
-def _apgd(name: str, flags: Flags, loss: str, targeted: bool = False, eot: int = 1) -> Stage:
+def _apgd(name: str, flags: AttackFlags, loss: str, targeted: bool = False, eot: int = 1) -> Stage:
     targets = min(MOST_TARGETS, flags.classes - 1) if targeted else 0
     if loss == "dlr" and flags.classes < DLR_CLASSES:
         loss = "margin"
@@ -124,22 +108,22 @@ def _apgd(name: str, flags: Flags, loss: str, targeted: bool = False, eot: int =
     return Stage(name, apgd, parameters, rows=max(1, targets), passes=200 * max(1, targets) * eot)
 
 
-def _fab(flags: Flags) -> Stage:
+def _fab(flags: AttackFlags) -> Stage:
     targets = min(MOST_TARGETS, flags.classes - 1)
     return Stage("fab-t", fab_t, {"norm": flags.norm, "steps": 100, "targets": targets}, targets, 300 * targets)
 
 
-def _square(flags: Flags, queries: int) -> Stage:
+def _square(flags: AttackFlags, queries: int) -> Stage:
     return Stage("square", square, {"norm": flags.norm, "queries": queries}, passes=queries, fills=True)
 
 
-def _rays(flags: Flags) -> Stage:
+def _rays(flags: AttackFlags) -> Stage:
     queries = flags.queries or 10_000
     parameters = {"queries": queries, "stop_at_eps": flags.stop_at_eps}
     return Stage("rays", rays, parameters, passes=queries)
 
 
-Stages = Callable[[Flags], list[Stage]]
+Stages = Callable[[AttackFlags], list[Stage]]
 ENSEMBLES: dict[str, Stages] = {
     "apgd-ce": lambda f: [_apgd("apgd-ce", f, "cross_entropy")],
     "apgd-dlr": lambda f: [_apgd("apgd-dlr", f, "dlr")],
@@ -166,19 +150,21 @@ LINF_ONLY = ("fgsm", "pgd", "cw", "rays")  # by the name of a stage, up to a das
 ATTACKS = ["natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100", *ENSEMBLES]
 
 
-def attack_named(name: str, eps: float, flags: Flags | None = None) -> Attack:
+def attack_named(name: str, eps: float, flags: AttackFlags | None = None) -> Attack:
     """Return the attack of that name at the radius eps.
 
     `pgd-K` takes K steps, `pgd-KxR` restarts R times, `cw-K` climbs the margin, `fgsm` takes one step of eps; their
     step is 2/255 at the paper's radius and keeps its ratio to it elsewhere, unless a flag says otherwise. The
-    others are in ENSEMBLES.
+    others are in ENSEMBLES, or a function from outside, `module:function` (`bsk.attacks.outside`).
 
     Raises:
         UsageError: there is no such attack, or not for this norm or number of classes.
     """
-    flags = flags or Flags()
+    flags = flags or AttackFlags()
     if name == "natural":
         return Attack(name, (NATURAL,))
+    if is_plugin(name):
+        return Attack(name, (NATURAL, _from_outside(name, flags)))
     if flags.engine == "reference":
         return Attack(name, (NATURAL, _reference(name, flags)))
     if name in ENSEMBLES:
@@ -192,17 +178,40 @@ def attack_named(name: str, eps: float, flags: Flags | None = None) -> Attack:
     return Attack(name, tuple(stages), said)
 
 
-def _reference(name: str, flags: Flags) -> Stage:
+def _reference(name: str, flags: AttackFlags) -> Stage:
     if name not in KNOWN:
         raise UsageError(f"--engine reference: it has no {name}; it has {', '.join(KNOWN)}")
     if flags.classes < DLR_CLASSES and name not in ("apgd-ce", "fab-t", "square"):
         raise UsageError(f"--engine reference: its DLR loss needs {DLR_CLASSES} classes, these are {flags.classes}")
     targets = min(MOST_TARGETS, flags.classes - 1)
     parameters = {"norm": flags.norm, "attack": name, "package": installed(), "targets": targets}
-    return Stage(name, reference, parameters, passes=10_000)
+    return Stage(name, reference, parameters, passes=MANY, batchwise=True)
 
 
-def _gradient_attack(name: str, eps: float, flags: Flags) -> Stage:
+def _from_outside(name: str, flags: AttackFlags) -> Stage:
+    plugin = load(name, "--attack")
+    run = Outside(plugin)
+    hyper = run.defaults()
+    mine = {key: value for key, value in flags.settings.items() if key in hyper}
+    parameters = {"norm": flags.norm, **chosen(hyper, mine), "code": plugin.sha256}
+    return Stage(name, run, parameters, passes=MANY, batchwise=True)
+
+
+def attacks_named(names: Sequence[str], eps: float, flags: AttackFlags) -> list[Attack]:
+    """Return attacks by name at the radius eps, each flag of use to one of them at least.
+
+    Raises:
+        UsageError: see `attack_named` and `AttackFlags.check`.
+    """
+    flags.check(names)
+    attacks = [attack_named(name, eps, flags) for name in names]
+    runs = [stage.run for attack in attacks for stage in attack.stages if isinstance(stage.run, Outside)]
+    known = {name: default for run in runs for name, default in run.defaults().items()}
+    chosen(known, flags.settings)  # each is of one attack here at least
+    return attacks
+
+
+def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
     if name == "fgsm":
         return _pgd(name, flags, eps, "cross_entropy", 1, 1, step=eps)
     match = re.fullmatch(r"(pgd|cw)-([1-9]\d{0,5})(?:x([1-9]\d{0,3}))?", name)
@@ -212,7 +221,7 @@ def _gradient_attack(name: str, eps: float, flags: Flags) -> Stage:
     return _pgd(name, flags, eps, loss, int(match[2]), int(match[3] or 1), step=step_at(PAPER_STEP, eps))
 
 
-def _notices(name: str, flags: Flags) -> tuple[str, ...]:
+def _notices(name: str, flags: AttackFlags) -> tuple[str, ...]:
     said = []
     if name == "screen":
         said.append("screen is an upper bound, not AutoAttack's number; autoattack gives that")

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from bsk.cli.compare import compare
-from bsk.cli.console import CHOICES, emit, guarded
+from bsk.cli.console import emit, guarded
 from bsk.cli.evaluate import attack, evaluate
+from bsk.cli.hyper import MethodCommand
 from bsk.cli.plan import plan
 from bsk.cli.plot import plot
 from bsk.cli.prepare_data import prepare_data
@@ -18,6 +19,7 @@ from bsk.cli.report import report
 from bsk.cli.schema import schema
 from bsk.cli.starts import starts
 from bsk.cli.train import train
+from bsk.terminal import CHOICES
 from bsk.version import VERSION
 
 app = typer.Typer(
@@ -54,7 +56,8 @@ def _shared(
 
 
 for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan, schema):
-    app.command(command.__name__.replace("_", "-"), help=_paragraphs(command))(command)
+    kind = MethodCommand if command is train else None
+    app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(command)
 
 
 def main() -> None:

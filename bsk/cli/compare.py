@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import emit, note
+from bsk.cli.console import emit
 from bsk.cli.sources import STDIN, records_of
 from bsk.errors import InputError, RequirementError
+from bsk.terminal import note
 
 FORMATS = ["table", "tsv", "jsonl", "markdown", "latex"]
 
@@ -71,14 +72,15 @@ def compare(
     from bsk.comparison.published import published
     from bsk.comparison.requirements import failures, parse
     from bsk.comparison.tables import checked_format, format_of, render
-    from bsk.figures.plots import accuracy_against_cost, checked_suffix
+    from bsk.figures.canvas import checked_picture
+    from bsk.figures.plots import accuracy_against_cost
     from bsk.records.atomic import replacing
     from bsk.records.words import printable
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
     beside = None if paper is None else published(paper)
     texts = {path: format_of(path) for path in out or []}
-    target = None if plot is None else checked_suffix(plot)
+    target = None if plot is None else checked_picture(plot, "--plot")
     required = [parse(text) for text in require or []]
     read = count()
     items = (item for item, _ in zip(records_of("compare", files), read, strict=False))

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from bsk.attacks.flags import AttackFlags
 from bsk.cli import options as o
-from bsk.cli.console import emit_record, note
-from bsk.cli.progress import EvaluationProgress
-from bsk.errors import InputError, UsageError
-
-if TYPE_CHECKING:
-    import torch
-
-    from bsk.attacks.registry import Attack
-    from bsk.data.batches import Share
-    from bsk.evaluation.settings import EvaluationSettings
-    from bsk.evaluation.subjects import Subject
-
-DatasetOfModel = Annotated[str | None, o.option("--dataset", help="Prepared data [default: what it was trained on].")]
-SplitName = Annotated[str, typer.Option("--split", help="test, val or train.")]
-AttackSeed = Annotated[int, typer.Option("--seed", callback=o.checked_seed, help="Of the attack's random numbers.")]
+from bsk.cli.console import emit_record
+from bsk.cli.groups import grouped
+from bsk.devices import chosen_device, load_torch
+from bsk.errors import UsageError
+from bsk.evaluation.flags import DataFlags, EvaluationFlags, ModelFlags
+from bsk.progress import EvaluationProgress
+from bsk.terminal import note
 
 
+@grouped
 def evaluate(
     checkpoints: Annotated[
         list[Path] | None, typer.Argument(metavar="CKPT...", help="Files that bsk train wrote.")
@@ -33,28 +27,14 @@ def evaluate(
     out: Annotated[
         Path | None, o.option("--out", help="F.jsonl to append to: what is there already is not computed again.")
     ] = None,
-    dataset: DatasetOfModel = None,
-    data: o.DataPath = None,
-    split: SplitName = "test",
-    eps: o.Eps = None,
-    norm: o.Norm = "linf",
-    step: o.Step = None,
-    start: o.Start = "zero",
-    last_iterate: o.LastIterate = False,
-    queries: o.Queries = None,
-    stop_at_eps: o.StopAtEps = False,
-    limit: o.Limit = None,
-    model: o.Model = None,
-    weights: o.Weights = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    batch_size: o.Rows = None,
-    engine: o.Engine = "bsk",
-    checks: o.Checks = True,
-    seed: AttackSeed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
     quiet: o.Quiet = False,
+    *,
+    data: DataFlags,
+    examples: EvaluationFlags,
+    flags: AttackFlags,
+    network: ModelFlags,
 ) -> None:
     """Measure how many examples survive.
 
@@ -70,25 +50,33 @@ def evaluate(
         bsk evaluate runs/*.safetensors --attack natural,pgd-100 --out results.jsonl | bsk compare
         bsk evaluate runs/bs.safetensors --attack autoattack --out results.jsonl
         bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10 --eps 8/255 --attack screen
+        bsk evaluate runs/bs.safetensors --attack mycode:my_attack --set steps=40
     """
-    flags = locals()
-    o.load_torch()
+    load_torch()
     from bsk.data.processes import local_device, process_group
+    from bsk.evaluation.requests import Request, subject_and_data
+    from bsk.evaluation.run import check_no_log
     from bsk.evaluation.run import evaluate as run
 
+    network.check(checkpoints or [])
     if out is not None:
         check_no_log(out)
-    where = local_device(o.chosen_device(device, threads))
+    where = local_device(chosen_device(device, threads))
     with process_group(where) as share:
-        for path in subjects(flags):
-            subject, attacks, bench = lay_out(path, flags, where, share)
-            with EvaluationProgress(subject.path.name, share.rank == 0) as progress:
-                for record in run(subject, attacks, bench, out, progress.show):
+        request = Request(attack.split(","), flags, examples, where, share)
+        request.check()
+        paths: list[Path | None] = [*checkpoints] if checkpoints else [None]
+        for path in paths:
+            work = request.of(*subject_and_data(path, network, data, where))
+            with EvaluationProgress(work.subject.path.name, share.rank == 0) as progress:
+                progress.notices(work.notices)
+                for record in run(work.subject, work.attacks, work.settings, out, progress.show):
                     if share.rank == 0:
                         emit_record(record)
                         progress.done(record)
 
 
+@grouped
 def attack(
     checkpoint: Annotated[
         Path | None, typer.Argument(metavar="CKPT", help="A file that bsk train wrote.", show_default=False)
@@ -98,29 +86,15 @@ def attack(
         Path | None, o.option("--images", help="Draw some of them before and after into F.png or F.svg.")
     ] = None,
     attack: o.Attacks = "pgd-100",
-    dataset: DatasetOfModel = None,
-    data: o.DataPath = None,
-    split: SplitName = "test",
-    eps: o.Eps = None,
-    norm: o.Norm = "linf",
-    step: o.Step = None,
-    start: o.Start = "zero",
-    last_iterate: o.LastIterate = False,
-    queries: o.Queries = None,
-    stop_at_eps: o.StopAtEps = False,
-    limit: o.Limit = None,
-    model: o.Model = None,
-    weights: o.Weights = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    batch_size: o.Rows = None,
-    engine: o.Engine = "bsk",
-    checks: o.Checks = True,
-    seed: AttackSeed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
     force: o.Force = False,
     quiet: o.Quiet = False,
+    *,
+    data: DataFlags,
+    examples: EvaluationFlags,
+    flags: AttackFlags,
+    network: ModelFlags,
 ) -> None:
     """Write the adversarial images of an attack.
 
@@ -129,13 +103,14 @@ def attack(
 
         bsk attack runs/bs.safetensors --attack pgd-100 --out adversarial.safetensors --images sheet.png
     """
-    flags = locals()
-    o.load_torch()
-    from bsk.data.batches import WHOLE
+    load_torch()
+    from bsk.evaluation.requests import Request, subject_and_data
     from bsk.evaluation.run import attacked
-    from bsk.figures.canvas import checked_suffix
+    from bsk.figures.canvas import checked_picture
+    from bsk.figures.sheet import draw_sheet
     from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable
+    from bsk.records.words import plain
 
     if out is None:
         raise UsageError("attack: no --out; name F.safetensors for the images")
@@ -143,119 +118,19 @@ def attack(
         raise UsageError(f"--attack {attack}: one attack a file; run it once for each")
     check_replaceable(o.checked_suffix(out), "attack", force)
     if images is not None:
-        checked_suffix(images, "--images")
-    (path,) = subjects({**flags, "checkpoints": [checkpoint] if checkpoint else None})
-    subject, (named,), bench = lay_out(path, flags, o.chosen_device(device, threads), WHOLE)
-    with only_writer(out), EvaluationProgress(subject.path.name, True) as progress:
-        record, shown = attacked(subject, named, bench, out, progress.show)
+        checked_picture(images, "--images")
+    network.check([checkpoint] if checkpoint else [])
+    request = Request([attack], flags, examples, chosen_device(device, threads))
+    request.check()
+    work = request.of(*subject_and_data(checkpoint, network, data, request.device))
+    with only_writer(out), EvaluationProgress(work.subject.path.name, True) as progress:
+        progress.notices(work.notices)
+        record, shown = attacked(work.subject, work.attacks[0], work.settings, out, progress.show)
         emit_record(record)
         progress.done(record)
     if images is not None:
-        from bsk.figures.sheet import draw_sheet
-        from bsk.records.words import plain
-
-        title = f"{subject.path.name} under {named.name}, eps {plain(bench.eps)}, {bench.data.name} {split}"
+        given = work.settings
+        title = f"{work.subject.path.name} under {attack}, eps {plain(given.eps)}, {given.data.name} {given.split}"
         arrays = {name: tensor.numpy() for name, tensor in vars(shown).items()}
-        for said in draw_sheet(images, **arrays, classes=bench.data.classes, title=title):
+        for said in draw_sheet(images, **arrays, classes=given.data.classes, title=title):
             note(said)
-
-
-def check_no_log(out: Path) -> None:
-    """Refuse the log of a training: it is locked while that runs, and cut when it goes on.
-
-    Raises:
-        InputError: it is one, or it cannot be read.
-    """
-    from bsk.records import jsonl as records
-
-    if out.exists() and any(record.get("kind") == "start" for record in records.read(out, most=1)):
-        raise InputError(f"{out}: is the log of a training; choose another --out")
-
-
-def subjects(flags: dict[str, Any]) -> list[Path | None]:
-    """Return the checkpoints named, or [None] for --weights.
-
-    Raises:
-        UsageError: neither or both are named, or half of what foreign weights need.
-    """
-    checkpoints: list[Path] = flags["checkpoints"] or []
-    if (flags["model"] is None) != (flags["weights"] is None):
-        raise UsageError("--model and --weights: give both for a model trained elsewhere, or neither")
-    if flags["weights"] is None and (flags["mean"] or flags["std"]):
-        raise UsageError("--mean and --std: a checkpoint of bsk has its own; they go with --weights")
-    if bool(checkpoints) == (flags["weights"] is not None):
-        raise UsageError("name checkpoints of bsk train, or --model and --weights; not both, not neither")
-    return list(checkpoints) or [None]
-
-
-def lay_out(
-    path: Path | None, flags: dict[str, Any], device: torch.device, share: Share
-) -> tuple[Subject, list[Attack], EvaluationSettings]:
-    """Return the model, the attacks and the circumstances that the flags name; the radius is the model's own.
-
-    Raises:
-        UsageError: an unknown name, or a number out of range.
-        InputError: a file is missing or does not fit.
-    """
-    from bsk.attacks.registry import Flags, attack_named
-    from bsk.evaluation.settings import EvaluationSettings
-
-    named = _flags(flags)
-    names = flags["attack"].split(",")
-    for name in names:
-        attack_named(name, 1.0, Flags(**named))  # a wrong name is said before a model is loaded
-    _check_used(flags, names)
-    subject, data = _subject_and_data(path, flags, device)
-    if flags["norm"] != "linf" and flags["eps"] is None:
-        raise UsageError(f"--norm {flags['norm']}: no customary radius; pass --eps, as 0.5 for CIFAR-10")
-    eps = subject.header["eps"] if flags["eps"] is None else flags["eps"]
-    size = flags["batch_size"] or o.rows_of_a_call(device)
-    bench = EvaluationSettings(
-        data, flags["split"], flags["limit"], eps, flags["seed"], size, device, share, flags["checks"]
-    )
-    attacks = [attack_named(name, eps, Flags(**named, classes=len(data.classes))) for name in names]
-    if share.rank == 0:
-        for said in dict.fromkeys([*subject.notices, *(line for each in attacks for line in each.notices)]):
-            note(said)
-    return subject, attacks, bench
-
-
-TAKERS = {  # flags that only some attacks have, by the first word of their names
-    "queries": ("square", "rays"),
-    "stop_at_eps": ("rays",),
-    "step": ("fgsm", "pgd", "cw"),
-    "last_iterate": ("fgsm", "pgd", "cw"),
-}
-
-
-def _check_used(flags: dict[str, Any], names: list[str]) -> None:
-    """Refuse a flag that none of the attacks has: nobody should report what never ran."""
-    for flag, takers in TAKERS.items():
-        if flags[flag] and not any(name.split("-")[0] in takers for name in names):
-            raise UsageError(f"--{flag.replace('_', '-')}: no attack here has it; it is for {', '.join(takers)}")
-
-
-def _flags(flags: dict[str, Any]) -> dict[str, Any]:
-    from bsk.perturb.ball import NORMS
-
-    o.one_of("split", flags["split"], ["test", "val", "train"])
-    o.one_of("start", flags["start"], ["zero", "uniform"])
-    o.one_of("norm", flags["norm"], NORMS)
-    o.one_of("engine", flags["engine"], o.ENGINES)
-    if flags["step"] is not None:
-        o.above_zero(step=flags["step"])
-    if flags["eps"] is not None:
-        o.checked_eps(flags["eps"], zero=True, norm=flags["norm"])
-    names = ("step", "start", "last_iterate", "norm", "queries", "stop_at_eps", "engine")
-    return {name: flags[name] for name in names}
-
-
-def _subject_and_data(path: Path | None, flags: dict[str, Any], device: torch.device) -> tuple[Subject, Any]:
-    from bsk.evaluation.subjects import foreign_subject, load_subject
-
-    if path is not None:
-        subject = load_subject(path, device)
-        return subject, o.open_dataset(flags["dataset"] or subject.header["dataset"], flags["data"])
-    data = o.open_dataset(flags["dataset"] or "cifar10", flags["data"])
-    mean, std = (o.numbers(name, flags[name]) for name in ("mean", "std"))
-    return foreign_subject(flags["model"], flags["weights"], data, mean, std, device), data

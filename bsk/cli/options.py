@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from bsk.cli.console import CHOICES
-from bsk.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    import torch
-
-    from bsk.data.store import DataFile
+from bsk import values
+from bsk.errors import UsageError
+from bsk.evaluation.flags import SPLITS
+from bsk.methods import registry
+from bsk.terminal import CHOICES
+from bsk.values import one_of
 
 
 def number(text: str | float) -> float:
@@ -26,13 +23,9 @@ def number(text: str | float) -> float:
         typer.BadParameter: it is no finite number.
     """
     try:
-        top, slash, bottom = str(text).partition("/")
-        value = float(top) / float(bottom) if slash else float(top)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{text} is not a number; write 0.031 or 8/255")
-    return value
+        return values.number(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
@@ -47,25 +40,7 @@ def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
 
 DATASETS = ["digits", "cifar10", "cifar100", "tiny-imagenet", "folder"]
 MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
-METHODS = [
-    "natural",
-    "at",
-    "fast-at",
-    "fast-at-plus",
-    "trades",
-    "fast-trades",
-    "fast-trades-2",
-    "bs",
-    "bs-alone",
-    "bs-at",
-    "n-fgsm",
-    "liet",
-    "gradalign",
-    "free-at",
-    "mart",
-    "nuat",
-]
-STARTS = ["zero", "uniform", "gaussian", "backward", "noise", "bernoulli", "kept", "label-pattern"]
+STARTS = ["zero", "uniform", "gaussian", "noise", "bernoulli", "backward"]
 ATTACKS = [
     "natural",
     "fgsm",
@@ -97,6 +72,18 @@ def checked_seed(value: int) -> int:
     return value
 
 
+def _numbers(flag: typer.CallbackParam, text: str | None) -> list[float] | None:
+    """Return the numbers of "0.49,0.48,0.45".
+
+    Raises:
+        UsageError: one of them is none.
+    """
+    try:
+        return None if text is None else [values.number(each) for each in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--{flag.name} {text}: expected a number a channel, as 0.49,0.48,0.45") from error
+
+
 def option(*names: str, help: str, **more: Any) -> Any:
     """Return a flag whose help text states its default in its own words."""
     return typer.Option(*names, help=help, show_default=False, **more)
@@ -115,8 +102,67 @@ Step = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Threads = Annotated[int | None, option(min=1, help="CPU threads [default: all].")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help=f"One of {', '.join(registry.names())}, or module:function.", autocompletion=completing(registry.names)
+    ),
+]
+TrainedModel = Annotated[
+    str | None,
+    option(
+        "--model",
+        help="resnet18, resnet18-W, ..., or module:function [default: the data's].",
+        autocompletion=completing(lambda: MODELS),
+    ),
+]
+Hyper = Annotated[
+    list[str] | None,
+    option("--set", metavar="NAME=VALUE", help="A hyper-parameter of the method; it is a flag of its own too."),
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
+Schedule = Annotated[str, typer.Option(help="piecewise, cyclic or cosine, by iteration.")]
+Lr = Annotated[
+    float | None, option("--lr", parser=number, metavar="X", help="Peak learning rate [default: 0.1, cyclic 0.2].")
+]
+Momentum = Annotated[float, typer.Option(min=0, max=1, help="Of SGD.")]
+WeightDecay = Annotated[float, typer.Option(min=0, help="Of SGD, on all parameters.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16; auto is bf16 where it is fast.")]
+Augment = Annotated[str | None, option("--augment", help="crop-flip, flip or none [default: the data's].")]
+Select = Annotated[str, typer.Option(help="The split that selects the epoch: val, or test, the paper's own protocol.")]
+LogDivergence = Annotated[
+    bool,
+    option("--log-divergence", help="Log each epoch how far start and ascent move the output; nothing else changes."),
+]
+Ema = Annotated[
+    float, option("--ema", min=0, max=1, metavar="DECAY", help="Save a moving average of the weights too, e.g. 0.999.")
+]
+LabelSmoothing = Annotated[
+    float, option("--label-smoothing", min=0, max=1, metavar="X", help="Of the labels, in training.")
+]
+Awp = Annotated[
+    float,
+    option(
+        "--awp", min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; takes the outer loss twice."
+    ),
+]
+Warmup = Annotated[float, option("--warmup", min=0, metavar="EPOCHS", help="Let the learning rate rise at first.")]
+OnCollapse = Annotated[
+    str, typer.Option(help="At catastrophic overfitting: warn, stop (exit 4), or rollback to the last good weights.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 Limit = Annotated[int | None, option(min=1, metavar="N", help="Only the first N of a fixed class-balanced order.")]
+AttackSeed = Annotated[int, typer.Option("--seed", callback=checked_seed, help="Of the attack's random numbers.")]
+DatasetOfModel = Annotated[str | None, option("--dataset", help="Prepared data [default: what it was trained on].")]
+SplitName = Annotated[str, typer.Option("--split", help=f"{', '.join(SPLITS)}.")]
+Settings = Annotated[
+    list[str] | None,
+    option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Of code from outside (module:function): one of its arguments; once for each.",
+    ),
+]
 Seed = Annotated[int, typer.Option(callback=checked_seed, help="Of every random number.")]
 Quiet = Annotated[bool, option("--quiet", callback=_quiet, help="No progress and no notes on stderr.")]
 Force = Annotated[bool, option("--force", help="Replace what stands in the way.")]
@@ -126,7 +172,7 @@ Attacks = Annotated[
         "--attack",
         metavar="A[,A...]",
         help="natural, fgsm, pgd-K, pgd-KxR (R restarts), cw-K, apgd-ce, apgd-dlr, apgd-t, fab-t, square, rays, "
-        "autoattack, autoattack-rand, screen (the first half of autoattack: an upper bound).",
+        "autoattack, autoattack-rand, screen (the first half of autoattack: an upper bound), module:function.",
         autocompletion=completing(lambda: ATTACKS),
     ),
 ]
@@ -142,14 +188,21 @@ Rows = Annotated[
 ]
 Model = Annotated[
     str | None,
-    option("--model", metavar="NAME|module:function", help="Of --weights: a name, or code that makes the network."),
+    option(
+        "--model",
+        metavar="NAME|module:function",
+        help="Of --weights: a name, or code that makes the network; of CKPT: that code, if it was trained so.",
+    ),
 ]
 Weights = Annotated[
     Path | None, option("--weights", metavar="F", help="Another's .pt, .pth or .safetensors, instead of CKPT.")
 ]
-Mean = Annotated[str | None, option("--mean", metavar="a,b,c", help="Of --weights: its normalisation.")]
-Std = Annotated[str | None, option("--std", metavar="a,b,c", help="Of --weights: its normalisation.")]
-ENGINES = ["bsk", "reference"]
+Mean = Annotated[
+    str | None, option("--mean", metavar="a,b,c", callback=_numbers, help="Of --weights: its normalisation.")
+]
+Std = Annotated[
+    str | None, option("--std", metavar="a,b,c", callback=_numbers, help="Of --weights: its normalisation.")
+]
 Engine = Annotated[
     str,
     typer.Option(help="bsk, or reference: the authors' code of AutoAttack (pip install 'bsk[reference]'), as it is."),
@@ -159,103 +212,6 @@ Checks = Annotated[
 ]
 
 
-def data_path(dataset: str) -> Path:
-    """Return where prepared data of a name is."""
-    return Path("data") / f"{dataset}.safetensors"
-
-
-def open_dataset(dataset: str, path: Path | None) -> DataFile:
-    """Return the prepared data that the flags name.
-
-    Raises:
-        InputError: it is not there, or not what it should be.
-        UsageError: there is no data set of that name.
-    """
-    from bsk.data.store import open_data
-    from bsk.errors import InputError
-
-    found = path or data_path(dataset)
-    if path is None and not found.exists():
-        if dataset not in DATASETS:
-            raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, DATASETS)}")
-        raise InputError(f"{found}: no such file; run bsk prepare-data {dataset}")
-    return open_data(found)
-
-
-def rows_of_a_call(device: torch.device) -> int:
-    """Return how many rows a model call of an evaluation has by default."""
-    return 128 if device.type == "cpu" else 512
-
-
-def load_torch() -> None:
-    """Import torch in a quarter less time: Python's collector of garbage rests, and never looks at what came of it.
-
-    A million objects come, and all stay: it would look at them again and again, and once more as the process ends.
-    """
-    gc.disable()
-    try:
-        import torch  # noqa: F401 - for those who import it next
-    finally:
-        gc.enable()
-    gc.freeze()
-
-
-def chosen_device(name: str, threads: int | None) -> torch.device:
-    """Return the device that the flags name, and set the number of threads.
-
-    Raises:
-        UsageError: there is no such device here.
-    """
-    import torch
-
-    from bsk.models.allocator import keep_freed_memory
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if name == "auto":
-        name = "mps" if torch.backends.mps.is_available() else "cpu"
-        name = "cuda" if torch.cuda.is_available() else name
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-        if device.type == "cpu":
-            keep_freed_memory()
-    except Exception as error:
-        raise UsageError(f"--device {name}: not available here; use auto, cpu, cuda or mps") from error
-    return device
-
-
-def numbers(flag: str, text: str | None) -> list[float] | None:
-    """Return the numbers of "0.49,0.48,0.45".
-
-    Raises:
-        UsageError: one of them is none.
-    """
-    try:
-        return None if text is None else [number(each) for each in text.split(",")]
-    except typer.BadParameter as error:
-        raise UsageError(f"--{flag} {text}: expected a number a channel, as 0.49,0.48,0.45") from error
-
-
-def checked_eps(eps: float, zero: bool = False, norm: str = "linf") -> float:
-    """Return eps if it is a radius: above 0 (or 0 where that means something) and, by Linf, at most 1."""
-    most = 1 if norm == "linf" else math.inf
-    if not (0 <= eps <= most if zero else 0 < eps <= most):
-        raise UsageError(f"--eps {eps:g}: must be between 0 and 1, in pixels of [0, 1]; write 8/255 for 8 grey levels")
-    return eps
-
-
-def one_of(flag: str, value: str, known: Iterable[str]) -> str:
-    """Return value if it is one of the known names.
-
-    Raises:
-        UsageError: it is not; the message has the nearest one.
-    """
-    if value not in (names := list(known)):
-        raise UsageError(f"--{flag} {value}: no such {flag}; {nearest(value, names)}")
-    return value
-
-
 def starts_named(names: str) -> list[str]:
     """Return the starts that a flag names, each once.
 
@@ -263,14 +219,6 @@ def starts_named(names: str) -> list[str]:
         UsageError: one of them is none; the message has the nearest one.
     """
     return [one_of("start", name, STARTS) for name in dict.fromkeys(names.split(","))]
-
-
-def above_zero(or_zero: bool = False, **values: float) -> None:
-    """Raise a usage error for the first value that is below zero, infinite, or zero unless that is allowed."""
-    for flag, value in values.items():
-        if not (0 <= value < math.inf) or (value == 0 and not or_zero):
-            least = "at least" if or_zero else "above"
-            raise UsageError(f"--{flag.replace('_', '-')} {value:g}: must be finite and {least} 0")
 
 
 def checked_suffix(path: Path) -> Path:

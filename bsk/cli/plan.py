@@ -11,12 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import emit, note
+from bsk.cli.console import emit
 from bsk.cli.prices import COLUMNS, JOBS, Job, Prices
+from bsk.devices import chosen_device, load_torch
 from bsk.errors import InputError, UsageError
+from bsk.terminal import note
 
 
 def plan(
+    context: typer.Context,
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE|-", help="What make jobs-TABLE prints.")] = None,
     device: o.Device = "auto",
     quiet: o.Quiet = False,
@@ -31,11 +34,11 @@ def plan(
         make plan-table8 SCALE=paper
         make jobs-table8 | bsk plan --device cuda
     """
-    jobs = list(_jobs(_lines(files)))
+    jobs = list(_jobs(_lines(files), context.find_root().command))
     if not jobs:
         raise UsageError("plan: no jobs; pipe in what make jobs-table8 prints")
-    o.load_torch()
-    prices = Prices(o.chosen_device(device, None))
+    load_torch()
+    prices = Prices(chosen_device(device, None))
     missing = {name for job in jobs if (name := prices.assumed(job))}
     for name in sorted(missing):
         note(f"{name}: not there yet; planned with the official number of images")
@@ -59,16 +62,14 @@ def _lines(files: list[Path] | None) -> Iterator[str]:
             raise InputError(f"{path}: cannot read; give what make jobs-table8 prints") from error
 
 
-def _jobs(lines: Iterable[str]) -> Iterator[Job]:
+def _jobs(lines: Iterable[str], app: Any) -> Iterator[Job]:
     """Yield each job once, its flags parsed as the command itself parses them.
 
     Raises:
         UsageError: a line is no job, or its flags are no words of a shell.
         typer.BadParameter and its like: the command would refuse the flags.
     """
-    from bsk.cli.app import app
-
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands: dict[str, Any] = app.commands
     seen = set()
     for line in lines:
         command, target, flags = [*line.rstrip("\n").split("\t"), "", ""][:3]

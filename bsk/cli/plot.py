@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import note
 from bsk.cli.sources import records_of
 from bsk.errors import UsageError, nearest
+from bsk.terminal import note
 
 KINDS = ["boxes", "curves", "landings"]
 
@@ -42,7 +42,7 @@ def plot(
         bsk starts runs/bs.safetensors --limit 500 | bsk plot landings --out figure4.svg
     """
     from bsk.figures.boxes import draw_boxes
-    from bsk.figures.canvas import checked_suffix
+    from bsk.figures.canvas import checked_picture
     from bsk.figures.curves import draw_curves
     from bsk.figures.landings import draw_landings
 
@@ -50,7 +50,7 @@ def plot(
         raise UsageError(f"plot {kind}: no such picture; {nearest(kind, KINDS)}")
     if not out:
         raise UsageError("plot: no --out; name F.png or F.svg")
-    paths = [checked_suffix(path, "--out") for path in out]
+    paths = [checked_picture(path, "--out") for path in out]
     if kind != "curves" and (y or log):
         raise UsageError(f"plot {kind}: --y and --log are for curves; leave them out")
     items = records_of("plot", files)

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from bsk.cli.console import Bar, emit_record, note
+from bsk.cli.console import emit_record
 from bsk.cli.options import DATASETS, Force, Quiet, checked_suffix, completing
+from bsk.terminal import Bar, note
 
 
 def prepare_data(
     name: Annotated[
-        str, typer.Argument(help=f"One of {', '.join(DATASETS)}.", autocompletion=completing(lambda: DATASETS))
+        str,
+        typer.Argument(help=f"{', '.join(DATASETS)}, or module:function.", autocompletion=completing(lambda: DATASETS)),
     ],
     source: Annotated[
         str | None,
@@ -32,17 +34,20 @@ def prepare_data(
     """Convert a data set once, to one file.
 
     Writes images as bytes, labels and a held-out val split to data/NAME.safetensors, and prints one JSON
-    record. The same source always gives the same bytes.
+    record. The same source always gives the same bytes. A function of one's own takes nothing and returns
+    {"train": (images, labels), "test": (images, labels)}: arrays (N, C, H, W) or (N, H, W, C), uint8 or in [0, 1].
 
         bsk prepare-data digits
         bsk prepare-data cifar10 --from cifar-10-python.tar.gz
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
+        bsk prepare-data mycode:faces
     """
+    from bsk.data.info import data_path
     from bsk.data.sources import prepare
     from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable
 
-    path = checked_suffix(out or Path("data") / f"{name}.safetensors")
+    path = checked_suffix(out or data_path(name.rpartition(":")[2]))
     check_replaceable(path, "data", force)
     bar = Bar("download")
     try:

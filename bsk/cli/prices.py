@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsk.cli import options as o
+from bsk.cli.groups import FLAGS
+from bsk.devices import chosen_device, rows_of_a_call
 from bsk.errors import UsageError
+from bsk.signature import pairs
+from bsk.training.flags import TrainingFlags
 
 if TYPE_CHECKING:
     import torch
 
     from bsk.data.store import DataFile
-    from bsk.training.costs import Passes, Times, Work
+    from bsk.perturb.passes import Passes
+    from bsk.training.costs import Times, Work
     from bsk.training.settings import Settings
 
 JOBS = ("prepare-data", "train", "evaluate", "starts")
@@ -36,7 +41,16 @@ class Job:
     @property
     def data(self) -> str:
         """The path of a training's data."""
-        return str(self.flags["data"] or o.data_path(self.flags["dataset"]))
+        from bsk.data.info import data_path
+
+        return str(self.flags["data"] or data_path(self.flags["dataset"]))
+
+    def settings(self, data: DataFile, device: torch.device) -> Settings:
+        """Return the settings of a training."""
+        from bsk.training.settings import resolve
+
+        flags = {**{name: self.flags[name] for name in FLAGS[TrainingFlags]}, "hyper": pairs(self.flags["hyper"] or [])}
+        return resolve(TrainingFlags(**flags), data, device)
 
 
 @dataclass(frozen=True)
@@ -83,17 +97,18 @@ class Prices:
         return dict(zip(COLUMNS, (job.command, job.target, done, *counts, hours, round(size, 3)), strict=True))
 
     def _train(self, job: Job) -> tuple[Passes, float, float]:
-        from bsk.cli.train import resolve
-        from bsk.training.costs import training_costs
+        from bsk.methods.profile import profile
+        from bsk.training.costs import training_cost
         from bsk.training.outputs import average_path, last_path
 
-        data, _ = self._open(job.data)
-        settings = resolve(job.flags, data, self.device)
+        data, shape = self._open(job.data)
+        settings = job.settings(data, self.device)
         checkpoint = Path(job.target.removesuffix(".train.json") + ".safetensors")
         averages = [average_path(checkpoint, which) for which in ("", "-last")] if settings.ema else []
         self._trained |= {str(path): (settings, job) for path in (checkpoint, last_path(checkpoint), *averages)}
         images = min(data.counts["train"], job.flags["limit"] or data.counts["train"])
-        costs = training_costs(settings, images, data.counts["val"], data.counts["test"])
+        found = profile(settings.bound, shape, len(data.classes))
+        costs = training_cost(settings, found, images, data.counts["val"], data.counts["test"])
         rates = self._rates(settings, job, settings.precision)
         exact = self._rates(settings, job, "fp32") if settings.log_divergence else rates
         seconds = rates.seconds(costs.own + costs.beside) + exact.seconds(costs.exact) + costs.updates * rates.step
@@ -111,17 +126,18 @@ class Prices:
         settings, training = self._trained[checkpoint]
         data, _ = self._open(training.data)
         images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
-        batch = job.flags["batch_size"] or o.rows_of_a_call(self.device)
+        batch = job.flags["batch_size"] or rows_of_a_call(self.device)
         work = self._work(job, settings.eps, len(data.classes), images, batch) * len(checkpoints)
         return work.images, self._rates(settings, training, "fp32").seconds(work), 0.0
 
     def _work(self, job: Job, eps: float, classes: int, images: int, batch: int) -> Work:
-        from bsk.attacks.registry import Flags, attack_named
+        from bsk.attacks.flags import AttackFlags
+        from bsk.attacks.registry import attack_named
         from bsk.training.costs import Work, attack_work, landings_work
 
         if job.command == "starts":
             return landings_work(o.starts_named(job.flags["start"]), images, batch)
-        flags = Flags(queries=job.flags["queries"], classes=classes)
+        flags = AttackFlags(queries=job.flags["queries"], classes=classes)
         attacks = [attack_named(name, eps, flags) for name in job.flags["attack"].split(",")]
         return sum((attack_work(attack, images, batch) for attack in attacks), Work())
 
@@ -170,7 +186,7 @@ def _timed(
     from bsk.models.registry import build
     from bsk.training.costs import time_passes, time_step
 
-    o.chosen_device(device.type, threads)
+    chosen_device(device.type, threads)
     model = build(name, classes=classes, channels=shape[0], size=shape[1], mean=mean, std=std, device=device)
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
     passes = time_passes(model, shape, precision, batch, device)
@@ -182,7 +198,9 @@ def _startup(device: torch.device) -> float:
     import bsk
 
     modules = "torch, bsk.cli.app, bsk.evaluation.run, bsk.training.run"
-    words = f"import bsk.cli.options as o; o.load_torch(); import {modules}; torch.empty(1, device={str(device)!r})"
+    words = (
+        f"from bsk.devices import load_torch; load_torch(); import {modules}; torch.empty(1, device={str(device)!r})"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(bsk.__file__).parents[1]), *sys.path])}
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", words], env=environment, check=True, stdin=subprocess.DEVNULL)

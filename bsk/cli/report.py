@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import note
 from bsk.errors import UsageError
+from bsk.terminal import note
 
 
 def report(

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import Bar, emit_record
-from bsk.cli.evaluate import DatasetOfModel, SplitName
+from bsk.cli.console import emit_record
+from bsk.devices import chosen_device, load_torch, rows_of_a_call
+from bsk.terminal import Bar
+from bsk.values import above_zero, checked_eps, one_of
 
 
 def starts(
@@ -23,9 +25,9 @@ def starts(
             autocompletion=o.completing(lambda: o.STARTS),
         ),
     ] = "uniform,backward",
-    dataset: DatasetOfModel = None,
+    dataset: o.DatasetOfModel = None,
     data: o.DataPath = None,
-    split: SplitName = "test",
+    split: o.SplitName = "test",
     eps: o.Eps = None,
     gamma: Annotated[
         float | None, o.option(parser=o.number, metavar="X", help="Of the backward start [default: the model's].")
@@ -48,20 +50,21 @@ def starts(
     """
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes that torchrun starts, one tells it
-    o.load_torch()
+    load_torch()
+    from bsk.data.sources import open_dataset
     from bsk.evaluation.settings import EvaluationSettings
     from bsk.evaluation.start_outputs import landings
     from bsk.evaluation.subjects import load_subject
 
     names = o.starts_named(start)
-    o.one_of("split", split, ["test", "val", "train"])
-    where = o.chosen_device(device, threads)
+    one_of("split", split, ["test", "val", "train"])
+    where = chosen_device(device, threads)
     subject = load_subject(checkpoint, where)
-    opened = o.open_dataset(dataset or subject.header["dataset"], data)
-    radius = o.checked_eps(subject.header["eps"] if eps is None else eps)
+    opened = open_dataset(dataset or subject.header["dataset"], data)
+    radius = checked_eps(subject.header["eps"] if eps is None else eps)
     size = float(subject.header["flags"].get("gamma", 1.0)) if gamma is None else gamma
-    o.above_zero(or_zero=True, gamma=size)
-    rows = batch_size or o.rows_of_a_call(where)
+    above_zero(or_zero=True, gamma=size)
+    rows = batch_size or rows_of_a_call(where)
     bar = Bar(checkpoint.name)
     try:
         for record in landings(

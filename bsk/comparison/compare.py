@@ -20,56 +20,15 @@ Value = str | int | float | None
 Row = dict[str, Value]
 
 COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
-    "name",
-    "model",
-    "eps",
-    "natural",
-    "robust",
-    "robust_low",
-    "robust_high",
-    "robust_sd",
-    "natural_low",
-    "natural_high",
-    "natural_sd",
-    "seeds",
-    "n",
-    "attack",
-    "train_seconds",
-    "train_forward_passes",
-    "train_backward_passes",
-    "difference",
-    "p",
-    "dataset",
-    "split",
-    "selected",
-    "note",
-    "difference_low",
-    "difference_high",
-    "train_time_ratio",
-    "robust_best",
-    "adbd",
-    "paper_natural",
-    "paper_robust",
-    "paper_minutes",
-    "paper_time_ratio",
-    "paper_robust_best",
-    "paper_adbd",
-    "title",
-    "paper_robust_sd",
-    "p_holm",
-    "detectable",
-    "difference_boot_low",
-    "difference_boot_high",
-    "difference_seeds_low",
-    "difference_seeds_high",
-    "pareto",
-    "train_passes_ratio",
-    "robust_sd_low",
-    "robust_sd_high",
-    "natural_difference",
-    "natural_difference_low",
+    "name", "model", "eps", "natural", "robust", "robust_low", "robust_high", "robust_sd", "natural_low",
+    "natural_high", "natural_sd", "seeds", "n", "attack", "train_seconds", "train_forward_passes",
+    "train_backward_passes", "difference", "p", "dataset", "split", "selected", "note", "difference_low",
+    "difference_high", "train_time_ratio", "robust_best", "adbd", "paper_natural", "paper_robust", "paper_minutes",
+    "paper_time_ratio", "paper_robust_best", "paper_adbd", "title", "paper_robust_sd", "p_holm", "detectable",
+    "difference_boot_low", "difference_boot_high", "difference_seeds_low", "difference_seeds_high", "pareto",
+    "train_passes_ratio", "robust_sd_low", "robust_sd_high", "natural_difference", "natural_difference_low",
     "natural_difference_high",
-)
+)  # fmt: skip
 
 
 def compare(
@@ -126,17 +85,17 @@ def compare(
         rows += [_interrupted_row(item.run, interruption(item)) for item in evidence.trainings if not item.finished]
     lost = beside is not None and not any(row["paper_robust"] or row["paper_robust_best"] for row in rows)
     missing = [f"no row fits table {beside.name} of the paper by method, flags and attack"] if beside and lost else []
-    return rows, [*missing, *mixtures(groups), *repeated, *_log_notices(evidence), *_ignored(evidence)]
+    ignored = [f"{evidence.ignored} record(s) of other kinds ignored"] if evidence.ignored else []
+    return rows, [*missing, *mixtures(groups), *repeated, *_log_notices(evidence), *ignored]
 
 
 def _row(name: str, group: Group, reference: Group) -> Row:
     reasons = [] if group is reference else mismatches(group, reference)
     cells: Row = {
         "name": name,
-        **_facts(group),
+        **facts(group),
         **_accuracy("natural", group.natural),
         **_accuracy("robust", group.robust),
-        **_spread(group.robust),
         "robust_best": max((item.accuracy for item in group.robust), default=None) if len(group.robust) > 1 else None,
         "adbd": _mean([item.adbd for item in group.robust]),
     }
@@ -149,7 +108,8 @@ def _row(name: str, group: Group, reference: Group) -> Row:
     return {column: cells.get(column) for column in COLUMNS}
 
 
-def _facts(group: Group) -> Row:
+def facts(group: Group) -> Row:
+    """Return what a group is of: network, data, attack, seeds and the mean cost of training."""
     first, run = group.first, group.first.run
     seeds = _members(group)
     return {
@@ -203,8 +163,8 @@ def _add_ratios(rows: Sequence[Row], groups: Sequence[Group]) -> None:
     }
     for ratio, cost in costs.items():
         for row in rows:
-            mine, first = cost(row), cost(rows[0])
-            if isinstance(mine, (int, float)) and isinstance(first, (int, float)) and first > 0:
+            mine, first = as_float(cost(row)), as_float(cost(rows[0]))
+            if mine is not None and first:
                 row[ratio] = mine / first if math.isfinite(mine / first) else None
     for row, group in zip(rows, groups, strict=True):
         devices = {each.run.device for each in [*_members(group), *_members(groups[0])]}
@@ -220,8 +180,7 @@ def _members(group: Group) -> list[Evaluation]:
 
 def _adjust(rows: Sequence[Row]) -> None:
     """Give each p its adjusted one: a table of many comparisons finds something by chance."""
-    tested = [(row, row["p"]) for row in rows]
-    known = [(row, p) for row, p in tested if isinstance(p, float)]
+    known = [(row, p) for row in rows if (p := as_float(row["p"])) is not None]
     for (row, _), adjusted in zip(known, holm([p for _, p in known]), strict=True):
         row["p_holm"] = adjusted
 
@@ -236,8 +195,8 @@ def _add_detectable(rows: Sequence[Row], compared: Sequence[tuple[Group, Group]]
 def _add_pareto(rows: Sequence[Row], groups: Sequence[Group]) -> None:
     """Say which rows no other one beats in both robust accuracy and passes, among those that can be compared."""
     for race in races(groups):
-        both = [(rows[place], rows[place]["robust"], cost_in_passes(rows[place])) for place in race]
-        rivals = [(row, r, c) for row, r, c in both if isinstance(r, (int, float)) and c is not None]
+        both = [(rows[place], as_float(rows[place]["robust"]), cost_in_passes(rows[place])) for place in race]
+        rivals = [(row, r, c) for row, r, c in both if r is not None and c is not None]
         for row, robust, passes in rivals:
             beaten = any(r >= robust and c <= passes and (r, c) != (robust, passes) for _, r, c in rivals)
             row["pareto"] = int(not beaten)
@@ -245,24 +204,24 @@ def _add_pareto(rows: Sequence[Row], groups: Sequence[Group]) -> None:
 
 def cost_in_passes(row: Row) -> float | None:
     """Return what training cost in images passed forward and backward, which no machine's speed changes."""
-    both = [row[f"train_{way}_passes"] for way in ("forward", "backward")]
-    known = [float(each) for each in both if isinstance(each, (int, float))]
-    return sum(known) if len(known) == 2 else None
+    forward, backward = (as_float(row[f"train_{way}_passes"]) for way in ("forward", "backward"))
+    return None if forward is None or backward is None else forward + backward
+
+
+def as_float(value: Value) -> float | None:
+    """Return the number of a cell, None where it has none."""
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:
     if not evaluations:
         return {}
     mean, sd = mean_sd([item.accuracy for item in evaluations])
-    low, high = _interval(evaluations) or (None, None)
-    return {kind: mean, f"{kind}_low": low, f"{kind}_high": high, f"{kind}_sd": sd}
-
-
-def _spread(evaluations: Sequence[Evaluation]) -> Row:
-    if len(evaluations) < 2:
-        return {}
-    low, high = sd_interval(mean_sd([item.accuracy for item in evaluations])[1] or 0.0, len(evaluations))
-    return {"robust_sd_low": low, "robust_sd_high": high}
+    ends = {"": _interval(evaluations), "_sd": None if sd is None else sd_interval(sd, len(evaluations))}
+    found: Row = {kind: mean, f"{kind}_sd": sd}
+    for name, interval in ends.items():
+        found[f"{kind}{name}_low"], found[f"{kind}{name}_high"] = interval or (None, None)
+    return found
 
 
 def _interval(evaluations: Sequence[Evaluation]) -> tuple[float, float] | None:
@@ -299,10 +258,6 @@ def _log_notices(evidence: Evidence) -> list[str]:
     elif missing:
         found.append(f"{len(missing)} finished training(s) without evaluation; run bsk evaluate {missing[0]}")
     return found
-
-
-def _ignored(evidence: Evidence) -> list[str]:
-    return [f"{evidence.ignored} record(s) of other kinds ignored"] if evidence.ignored else []
 
 
 def _interrupted_row(run: Run, note: str) -> Row:

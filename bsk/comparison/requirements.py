@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bsk.comparison.compare import COLUMNS, Row
+from bsk.comparison.compare import COLUMNS, Row, as_float
 from bsk.comparison.tables import FACTS
 from bsk.errors import UsageError, nearest
 from bsk.records.words import plain
@@ -59,7 +59,8 @@ def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
     others = 1 if len(rows) > 1 and any(_RELATIVE.match(term) for term in free) else 0
     found = []
     for row in rows[others:] if free else rows[:1]:
-        left, right = (_sum(side, row, rows, requirement) for side in (requirement.left, requirement.right))
+        sides = (requirement.left, requirement.right)
+        left, right = (sum(sign * _value(term, row, rows, requirement) for sign, term in side) for side in sides)
         if not OPERATORS[requirement.sign](left, right):
             where = f"{row['name']}: " if free else ""
             found.append(
@@ -85,10 +86,6 @@ def _number(term: str) -> float | None:
         return None
 
 
-def _sum(side: Sequence[tuple[int, str]], row: Row, rows: Sequence[Row], requirement: Requirement) -> float:
-    return sum(sign * _value(term, row, rows, requirement) for sign, term in side)
-
-
 def _value(term: str, row: Row, rows: Sequence[Row], requirement: Requirement) -> float:
     number = _number(term)
     if number is not None:
@@ -98,10 +95,10 @@ def _value(term: str, row: Row, rows: Sequence[Row], requirement: Requirement) -
     if column not in COLUMNS:
         raise UsageError(f"{said}: no such column; {nearest(column, list(COLUMNS))}")
     chosen = _row(name, rows, said) if name else row
-    value = chosen[column]
-    if not isinstance(value, (int, float)):
+    value = as_float(chosen[column])
+    if value is None:
         raise UsageError(f"{said}: {chosen['name']} has no number there; bsk compare --format jsonl shows what it has")
-    return float(value)
+    return value
 
 
 def _row(name: str, rows: Sequence[Row], said: str) -> Row:

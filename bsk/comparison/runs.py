@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
+from bsk.comparison.old_flags import modern
 from bsk.records.fields import LARGEST
-from bsk.records.jsonl import LATER_FLAGS
 from bsk.records.words import printable
 
 NOT_SETTINGS = {  # they make no other method
@@ -65,12 +65,11 @@ class Run:
     def own_flags(self) -> dict[str, Any]:
         """Return the training flags that make a method what it is; 1 and 1.0 are the same, null is none."""
         eps = {} if self.eps is None else {"eps": self.eps}
-        later = LATER_FLAGS if self.flags else {}
         return {
             key if key.isprintable() else printable(key): float(value)
             if type(value) is int and abs(value) < LARGEST
             else value
-            for key, value in {**later, **self.flags, **eps}.items()
+            for key, value in {**modern(self.method, self.flags), **eps}.items()
             if key not in NOT_SETTINGS and value is not None
         }
 

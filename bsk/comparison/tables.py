@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bsk.comparison.compare import COLUMNS, Row, Value, cost_in_passes
+from bsk.comparison.compare import COLUMNS, Row, Value, as_float, cost_in_passes
 from bsk.comparison.groups import checkpoint_kind
 from bsk.errors import UsageError, nearest
 from bsk.records.jsonl import dumps
@@ -72,8 +72,8 @@ def table(rows: Sequence[Row]) -> str:
     """
     most = WIDTH_BESIDE if _is_beside(rows) else WIDTH
     for without in ((), ("natural",), ("natural", "training"), ("natural", "training", "difference")):
-        header, *lines = cells = grid(rows, without)
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        header, *lines = shown = cells(rows, without)
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
         if sum(widths) + 2 * len(widths) - 2 <= most:
             break
     aligned = [
@@ -83,17 +83,14 @@ def table(rows: Sequence[Row]) -> str:
         ).rstrip()
         for line in [header, *lines]
     ]
-    return (
-        "\n".join(
-            [*textwrap.wrap(caption(rows), most), "", *aligned, *([""] if footnotes(rows) else []), *footnotes(rows)]
-        )
-        + "\n"
-    )
+    notes = footnotes(rows)
+    blank = [""] if notes else []
+    return "\n".join([*textwrap.wrap(caption(rows), most), "", *aligned, *blank, *notes]) + "\n"
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return a GitHub table under its caption."""
-    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in grid(rows)]
+    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in cells(rows)]
     rule = [":--" if title in TEXT_COLUMNS else "--:" for title in header]
     body = ["| " + " | ".join(line) + " |" for line in [header, rule, *lines]]
     notes = [re.sub(r"([\\<*`])", r"\\\1", note) + "\\" for note in footnotes(rows)]
@@ -102,7 +99,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def latex(rows: Sequence[Row]) -> str:
     """Return a table in the manner of booktabs, with its caption and notes."""
-    header, *lines = [[_latex_text(cell) for cell in line] for line in grid(rows)]
+    header, *lines = [[_latex_text(cell) for cell in line] for line in cells(rows)]
     align = "".join("l" if title in TEXT_COLUMNS else "r" for title in header)
     body = [" & ".join(line) + r" \\" for line in lines]
     told = rf"\caption{{{_latex_text(caption(rows))}}}"
@@ -160,7 +157,7 @@ def _tests(rows: Sequence[Row]) -> str:
     if not tested:
         return ""
     several = f", Holm's for {tested} comparisons" if tested > 1 else ""
-    most = max(each for row in rows if (each := _float(row["detectable"])) is not None)
+    most = max(each for row in rows if (each := as_float(row["detectable"])) is not None)
     return f", p by an exact paired test{several}; a true difference of {estimate(most)} would be seen 4 times in 5"
 
 
@@ -180,6 +177,11 @@ def varying(rows: Sequence[Row]) -> list[str]:
     return [fact for fact in FACTS if len(_values(rows, fact)) > 1]
 
 
+def telling(row: Row, rows: Sequence[Row], among: Collection[str]) -> str:
+    """Return those of a row's facts in which the rows differ."""
+    return ", ".join(FACTS[fact](row[fact]) for fact in varying(rows) if fact in among and row[fact] is not None)
+
+
 def _is_beside(rows: Sequence[Row]) -> bool:
     return bool(_values(rows, "paper_robust") or _values(rows, "paper_robust_best"))
 
@@ -188,39 +190,39 @@ def _values(rows: Sequence[Row], column: str) -> list[Value]:
     return [value for value in dict.fromkeys(row[column] for row in rows) if value is not None]
 
 
-def grid(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
+def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     """Return a header and a line a row, without empty columns; those in `without` lose their interval, or go."""
     notes = {note: f"[{number}]" for number, note in enumerate(_values(rows, "note"), 1)}
     columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
     columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
-    columns["natural"] = _estimates(rows, "natural", without)
-    columns["robust"] = _estimates(rows, "robust", without)
-    columns["sd"] = [estimate(_float(row["robust_sd"])) for row in rows]
-    columns["difference"] = _estimates(rows, "difference", without, sign="+")
-    columns["p"] = ["" if "difference" in without else probability(_float(row["p_holm"])) for row in rows]
+    columns["natural"] = estimates(rows, "natural", without)
+    columns["robust"] = estimates(rows, "robust", without)
+    columns["sd"] = [estimate(as_float(row["robust_sd"])) for row in rows]
+    columns["difference"] = estimates(rows, "difference", without, sign="+")
+    columns["p"] = ["" if "difference" in without else probability(as_float(row["p_holm"])) for row in rows]
     columns["passes"] = ["" if _is_beside(rows) else _passes(row) for row in rows]
     columns["pareto"] = ["*" if row["pareto"] else "" for row in rows]
     if _is_beside(rows) or "training" not in without:
-        columns["training"] = [duration(_float(row["train_seconds"])) for row in rows]
+        columns["training"] = [duration(as_float(row["train_seconds"])) for row in rows]
     columns["adbd"] = [_short(row["adbd"]) for row in rows]
     if _is_beside(rows):
         columns |= _paper_columns(rows)
     columns[""] = [notes[row["note"]] if row["note"] else "" for row in rows]
-    kept = {title: cells for title, cells in columns.items() if any(cells) or title == "method"}
+    kept = {title: column for title, column in columns.items() if any(column) or title == "method"}
     return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]
 
 
 def _paper_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Return what only a table beside the paper's shows: ratios of cost, the best seed, and the paper's numbers."""
-    best = [estimate(_float(row["robust_best"])) for row in rows] if _values(rows, "paper_robust_best") else []
+    best = estimates(rows, "robust_best") if _values(rows, "paper_robust_best") else []
     return {
         "time": [_ratio(row["train_time_ratio"]) for row in rows],
         "passes": [_ratio(row["train_passes_ratio"]) for row in rows],
         "best": best or [""] * len(rows),
-        "paper natural": [estimate(_float(row["paper_natural"])) for row in rows],
-        "paper robust": [estimate(_float(row["paper_robust"])) for row in rows],
-        "paper sd": [estimate(_float(row["paper_robust_sd"])) for row in rows],
-        "paper best": [estimate(_float(row["paper_robust_best"])) for row in rows],
+        "paper natural": estimates(rows, "paper_natural"),
+        "paper robust": estimates(rows, "paper_robust"),
+        "paper sd": estimates(rows, "paper_robust_sd"),
+        "paper best": estimates(rows, "paper_robust_best"),
         "paper min": [_short(row["paper_minutes"]) for row in rows],
         "paper time": [_ratio(row["paper_time_ratio"]) for row in rows],
         "paper adbd": [_short(row["paper_adbd"]) for row in rows],
@@ -235,20 +237,15 @@ def _short(value: Value) -> str:
     return f"{value:.3g}" if isinstance(value, (int, float)) else ""
 
 
-def _estimates(rows: Sequence[Row], column: str, without: Sequence[str], sign: str = "") -> list[str]:
-    if column in without:
-        return [estimate(_float(row[column]), sign=sign) for row in rows]
-    low, high = f"{column}_low", f"{column}_high"
-    return [estimate(_float(row[column]), _float(row[low]), _float(row[high]), sign=sign) for row in rows]
+def estimates(rows: Sequence[Row], column: str, without: Sequence[str] = (), sign: str = "") -> list[str]:
+    """Return a column in percent, with its intervals where it has some and is not in `without`."""
+    ends = () if column in without else ("_low", "_high")
+    return [estimate(*(as_float(row.get(column + end)) for end in ("", *ends)), sign=sign) for row in rows]
 
 
 def _passes(row: Row) -> str:
     passes = cost_in_passes(row)
     return "" if passes is None else many(passes)
-
-
-def _float(value: Value) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _cell(value: Value) -> str:

@@ -37,10 +37,14 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, H, W), fp32 in [0, 1], channels last; labels (N,); the number of all processes' images."""
+    """Images (N, C, H, W), fp32 in [0, 1], channels last; labels (N,); which training images they are, (N,).
+
+    `total` is the number of all processes' images.
+    """
 
     x: Tensor
     y: Tensor
+    rows: Tensor
     total: int
 
 
@@ -91,7 +95,7 @@ class Loader:
             mine = slice(i * self.batch_size, (i + 1) * self.batch_size)
             rows = order[mine]
             cut = [self.share.of(each) for each in (rows, top[mine], left[mine], flip[mine])]
-            yield Batch(self._images(*cut), self.labels[cut[0]], len(rows))
+            yield Batch(self._images(*cut), self.labels[cut[0]], cut[0], len(rows))
 
     def _images(self, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
         if self.augment == "crop-flip":
@@ -105,5 +109,7 @@ class Loader:
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Return bytes (N, C, H, W) as fp32 in [0, 1], channels last."""
+    """Return bytes (N, C, H, W) as fp32 in [0, 1], channels last; what is fp32 already stays as it is."""
+    if images.is_floating_point():
+        return images.to(torch.float32, memory_format=torch.channels_last, copy=True)
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255.0)

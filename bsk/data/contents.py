@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bsk.data.store import Part
 
@@ -33,7 +34,8 @@ class Request:
 class Contents:
     """A dataset as its source splits it: what there is to train with, and to test with.
 
-    `files` maps the name of each file read to its checksum; `official` says whether all are the published ones.
+    `files` maps the name of each file read to its checksum; `official` says whether all are the published ones;
+    `val` is the source's own, if it has one; `customs` is what is customary for the data, by the names of `Info`.
     """
 
     classes: list[str]
@@ -41,3 +43,5 @@ class Contents:
     test: Part
     files: dict[str, str]
     official: bool
+    val: Part | None = None
+    customs: dict[str, Any] = field(default_factory=dict)

@@ -10,10 +10,11 @@ from typing import IO, Any, ClassVar
 
 import numpy as np
 
+from bsk.compat import python_unpickler
 from bsk.data.order import Images
 from bsk.errors import InputError
 
-LIBRARY: Any = pickle._Unpickler.dispatch  # opcode -> what it does
+LIBRARY: Any = python_unpickler().dispatch  # opcode -> what it does
 OPCODES = (
     "PROTO",
     "STOP",
@@ -104,7 +105,7 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     ALLOWED[_module, "_reconstruct"] = lambda *_: Array()
 
 
-class Unpickler(pickle._Unpickler):
+class Unpickler(python_unpickler()):  # type: ignore[misc] # its type is not public
     """The interpreter of Python's library in Python, left with the opcodes and callables of CIFAR's files.
 
     The one in C allocates what a pickle says rather than what it holds, and hashes nested keys without a limit.

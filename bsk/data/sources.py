@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bsk.data import cifar, digits, folder, tiny_imagenet
+from bsk.data import arrays, cifar, digits, folder, tiny_imagenet
 from bsk.data.contents import Contents, Notice, Progress, Request
-from bsk.data.order import held_out, image_hashes
-from bsk.data.store import DataFile, Info, Part, open_data, write
+from bsk.data.info import Info, data_path, problem
+from bsk.data.splits import EPS, MOST, VAL, Parts, described, limited, split_up
+from bsk.data.store import DataFile, open_data, write
 from bsk.errors import InputError, UsageError, nearest
+from bsk.plugins import is_plugin
 from bsk.records.jsonl import SCHEMA
-
-VAL_RULE = "of each class the train images of the smallest SHA-256 of their pixels, none that has an identical copy"
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A row of the table of datasets; mean and std are measured on the train split where they are None.
 
+    Where `model` is "", the data say themselves what is customary for them.
     `train`, `test`, `shape` (channels, height, width) and `classes` are those of the official files.
     """
 
     read: Callable[[Request], Contents]
-    eps: float
-    augment: str
-    model: str
+    eps: float = EPS
+    augment: str = "none"
+    model: str = ""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    val: int = 1000
-    most: float = 0.1  # of the train images, unless a number is asked for
+    val: int = VAL
+    most: float = MOST  # of the train images, unless a number is asked for
     train: int = 0
     test: int = 0
     shape: tuple[int, int, int] = (3, 32, 32)
@@ -84,6 +82,15 @@ DATASETS = {
 }
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A data set as it was read: its splits, what is said of it, and whether its files are the official ones."""
+
+    parts: Parts
+    info: Info
+    official: bool
+
+
 def prepare(
     name: str,
     source: str | None,
@@ -97,34 +104,23 @@ def prepare(
     progress: Progress | None = None,
     notice: Notice | None = None,
 ) -> dict[str, Any]:
-    """Read a dataset from a file, folder or https URL, hold out val, write `out`, and return its record.
+    """Read a dataset as `read` does, write `out`, and return its record.
 
-    `source` None means the official archive, downloaded into `download_to` (default: the folder of `out`).
-    `val` images are held out of train first; `train_limit` is the number left in train after that, and
-    `test_limit` the number of test images; both keep the classes balanced. `size` resizes the images of
-    `folder` to size x size.
+    `download_to` is the folder of `out` by default.
 
     Raises:
         UsageError: an unknown name, or a number that cannot be.
         InputError: the source is missing, torn, hostile or not of this dataset; `out` cannot be written.
     """
     start = time.perf_counter()
-    dataset = _dataset(name)
-    _check({"--val": val, "--train-limit": train_limit, "--test-limit": test_limit, "--size": size})
-    if size and name != "folder":
-        raise UsageError(f"--size: {name} has images of one size; drop it, or prepare the images as folder")
     request = Request(name, source, download_to or out.parent, size, progress, notice)
-    contents = dataset.read(request)
-    train, held = _split(contents.train, dataset, val, source or name)
-    limits = {"train": _cutting(train, train_limit), "test": _cutting(contents.test, test_limit)}
-    parts = {"train": _limited(train, train_limit), "val": held, "test": _limited(contents.test, test_limit)}
-    info = _describe(name, dataset, contents, train, limits)
-    write(out, parts, info)
+    found = read(request, val=val, train_limit=train_limit, test_limit=test_limit)
+    write(out, found.parts, found.info)
     data = open_data(out)
     return {
         "schema": SCHEMA,
         "kind": "data",
-        "name": name,
+        "name": data.name,
         "path": str(out),
         "sha256": data.sha256,
         "train": data.counts["train"],
@@ -132,9 +128,40 @@ def prepare(
         "test": data.counts["test"],
         "classes": len(data.classes),
         "eps": data.eps,
-        "official": contents.official,
+        "official": found.official,
         "seconds": round(time.perf_counter() - start, 3),
     }
+
+
+def read(
+    request: Request, *, val: int | None = None, train_limit: int | None = None, test_limit: int | None = None
+) -> Prepared:
+    """Read a dataset from a file, folder or https URL, hold out val, and limit its splits.
+
+    `request.source` None means the official archive, downloaded into `request.downloads`. `val` images are held out
+    of train first; `train_limit` is the number left in train after that, and `test_limit` the number of test images;
+    both keep the classes balanced. `request.size` resizes the images of `folder` to size x size.
+
+    Raises:
+        UsageError: an unknown name, or a number that cannot be.
+        InputError: the source is missing, torn, hostile or not of this dataset.
+    """
+    name, dataset = request.name, _dataset(request.name)
+    _check({"--val": val, "--train-limit": train_limit, "--test-limit": test_limit, "--size": request.size})
+    if request.size and name != "folder":
+        raise UsageError(f"--size: {name} has images of one size; drop it, or prepare the images as folder")
+    contents = dataset.read(request)
+    if contents.val is not None and val is not None:
+        raise UsageError(f"--val {val}: {name} has a val split of its own; leave --val out")
+    customs = {"eps": dataset.eps, "augment": dataset.augment, "model": dataset.model}
+    customs |= {"mean": dataset.mean, "std": dataset.std} if dataset.mean and dataset.std else {}
+    contents = replace(contents, customs={**customs, **contents.customs} if dataset.model else contents.customs)
+    parts = split_up(contents, val, dataset.val, dataset.most, request.source or name)
+    kept, cut = limited(parts, {"train": train_limit, "test": test_limit})
+    info = described(name.rpartition(":")[2], contents, parts, cut)
+    if wrong := problem(info):
+        raise InputError(f"{name}: {wrong}")
+    return Prepared(kept, info, contents.official)
 
 
 def expected(name: str, path: Path, train_limit: int | None = None, test_limit: int | None = None) -> DataFile:
@@ -164,7 +191,24 @@ def expected(name: str, path: Path, train_limit: int | None = None, test_limit: 
     )
 
 
+def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
+    """Return the prepared data of a name, or of a path.
+
+    Raises:
+        InputError: it is not there, or not what it should be.
+        UsageError: there is no data set of that name.
+    """
+    found = path or data_path(dataset)
+    if path is None and not found.exists():
+        if dataset not in DATASETS:
+            raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
+        raise InputError(f"{found}: no such file; run bsk prepare-data {dataset}")
+    return open_data(found)
+
+
 def _dataset(name: str) -> Dataset:
+    if is_plugin(name):
+        return Dataset(arrays.from_outside)
     if name not in DATASETS:
         raise UsageError(f"{name}: no such dataset; {nearest(name, list(DATASETS))}")
     return DATASETS[name]
@@ -176,58 +220,14 @@ def _check(numbers: dict[str, int | None]) -> None:
             raise UsageError(f"{flag} {number}: expected a number above 0")
 
 
-def _split(train: Part, dataset: Dataset, asked: int | None, place: str) -> tuple[Part, Part]:
-    """Return train without val, and val."""
-    rows = np.arange(len(train.labels)) if train.rows is None else np.sort(train.rows)
-    n = max(1, min(dataset.val, int(dataset.most * len(rows)))) if asked is None else asked
-    chosen = held_out(image_hashes(train.images, rows), train.labels[rows], n)
-    if len(chosen) < (asked or 1):
-        found = f"{len(rows)} train images can spare {len(chosen)} for val, expected {n}"
-        raise InputError(f"{place}: {found} (copies stay, and one of each class); pass a smaller --val")
-    rest = np.delete(rows, chosen)
-    return Part(train.images, train.labels, rest), Part(train.images, train.labels, rows[chosen])
+def opened(data: str | Path | DataFile) -> DataFile:
+    """Return prepared data by name, by the path of their file, or opened already.
 
-
-def _cutting(part: Part, limit: int | None) -> int | None:
-    """Return a limit that cuts; one that cuts nothing is none, so that the same images are the same file."""
-    return limit if limit is not None and limit < len(part.ordered()) else None
-
-
-def _limited(part: Part, limit: int | None) -> Part:
-    return Part(part.images, part.labels, part.ordered()[:limit])
-
-
-def _describe(name: str, dataset: Dataset, contents: Contents, train: Part, limits: dict[str, int | None]) -> Info:
-    mean, std = dataset.mean, dataset.std
-    if mean is None or std is None:
-        mean, std = mean_and_std(train)
-    return Info(
-        name=name,
-        classes=contents.classes,
-        eps=dataset.eps,
-        mean=list(mean),
-        std=list(std),
-        augment=dataset.augment,
-        model=dataset.model,
-        source={"files": contents.files, "official": contents.official},
-        val_rule=VAL_RULE,
-        limits=limits,
-    )
-
-
-def mean_and_std(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of the pixels of each channel, in [0, 1], rounded to 4 places.
-
-    They are taken from counts of the 256 values, so that no float copy of the images is made. A channel of one
-    value alone gets the standard deviation 1.
+    Raises:
+        InputError: they are not there, or not what they should be.
+        UsageError: there is no data set of that name.
     """
-    counts = np.zeros((part.images.shape[1], 256), np.int64)
-    rows = part.ordered()
-    for start in range(0, len(rows), 100):
-        some = part.images[rows[start : start + 100]]
-        counts += [np.bincount(channel.ravel(), minlength=256) for channel in some.swapaxes(0, 1)]
-    values: NDArray[np.float64] = np.arange(256) / 255
-    share = counts / counts.sum(1, keepdims=True)
-    mean = share @ values
-    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
-    return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) or 1.0 for s in std)
+    if isinstance(data, DataFile):
+        return data
+    named = isinstance(data, str) and not data.endswith(".safetensors")
+    return open_dataset(str(data)) if named else open_data(Path(data))

@@ -36,22 +36,27 @@ WORDS = {"U8": "uint8", "I64": "int64", "F32": "float32", "F64": "float64", "F16
 class Part:
     """Some rows of labelled images, which become one split; all rows where `rows` is None.
 
-    images (N, C, H, W) uint8, labels (N,) int64, rows (M,): positions in them, in any order.
+    images (N, C, H, W) uint8, or in memory fp32 in [0, 1]; labels (N,) int64; rows (M,): positions in them, in any
+    order; `as_given` keeps that order.
     """
 
     images: Images
     labels: Labels
     rows: Rows | None = None
+    as_given: bool = False
 
     def ordered(self) -> Rows:
         """Return the rows in class-balanced order, the order of a data file."""
-        rows = np.arange(len(self.labels)) if self.rows is None else np.sort(self.rows)
+        rows = np.arange(len(self.labels)) if self.rows is None else self.rows
+        if self.as_given:
+            return rows
+        rows = np.sort(rows)
         return rows[balanced_order(self.labels[rows])]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) uint8, labels (N,) int64, index (N,) int64: the place in the official order."""
+    """Images (N, C, H, W) uint8, or fp32 as in `Part`; labels, index (N,) int64: the place in the official order."""
 
     images: Tensor
     labels: Tensor
@@ -120,7 +125,7 @@ class DataFile(Info):
         with opening(self.path, _again(self.path)), safe_open(self.path, framework="pt") as file:
             return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES})
 
-    def stream(self, name: str, limit: int | None = None) -> Stream:
+    def stream(self, name: str, limit: int | None = None) -> Stream | Split:
         """Return the same examples as `split`, with their images left in the file.
 
         Raises:
@@ -142,30 +147,36 @@ class DataFile(Info):
 def write(path: Path, parts: Mapping[str, Part], info: Info) -> None:
     """Write a data file, whole or not at all; the same input gives the same bytes.
 
-    `parts` has one Part for each of SPLITS. Pixels are gathered a few megabytes at a time, so that nothing
-    large is copied.
-
     Raises:
         InputError: the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for piece in content(parts, info):
+            file.write(piece)
+
+
+def content(parts: Mapping[str, Part], info: Info) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a data file, of one Part for each of SPLITS.
+
+    Pixels are gathered a few megabytes at a time, so that nothing large is copied.
     """
     rows = {name: parts[name].ordered() for name in SPLITS}
     counts = {name: len(rows[name]) for name in SPLITS}
     header = {"schema": SCHEMA, "kind": "data", "version": VERSION, "counts": counts, **asdict(info)}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(_head(parts, counts, json.dumps(header, sort_keys=True, allow_nan=False)))
-        for name in SPLITS:
-            file.write(parts[name].labels[rows[name]].astype("<i8").data)
-            file.write(rows[name].astype("<i8").data)
-        for name in SPLITS:
-            for images in _gather(parts[name].images, rows[name]):
-                file.write(images.data)
+    yield _head(parts, counts, json.dumps(header, sort_keys=True, allow_nan=False))
+    for name in SPLITS:
+        yield parts[name].labels[rows[name]].astype("<i8").data
+        yield rows[name].astype("<i8").data
+    for name in SPLITS:
+        yield from (images.data for images in _gather(parts[name].images, rows[name]))
 
 
 def _head(parts: Mapping[str, Part], counts: Mapping[str, int], metadata: str) -> bytes:
     """Return the head of a data file: int64 tensors first, so that each starts aligned."""
     shapes = {f"{name}_{part}": (DTYPES[part], [counts[name]]) for name in SPLITS for part in ("labels", "index")}
     for name in SPLITS:
-        shapes[f"{name}_images"] = (DTYPES["images"], [counts[name], *parts[name].images.shape[1:]])
+        dtype = "F32" if parts[name].images.dtype == np.float32 else DTYPES["images"]  # fp32 is in memory alone
+        shapes[f"{name}_images"] = (dtype, [counts[name], *parts[name].images.shape[1:]])
     return head(shapes, metadata)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bsk.attacks.reference import reference
 from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import to_unit
 from bsk.evaluation.cache import key_of
@@ -43,7 +42,7 @@ def facts_of(subject: Subject, stages: Sequence[Stage], bench: EvaluationSetting
         "stages": [[stage.name, stage.parameters] for stage in stages],
         "seed": bench.seed,
         "code": subject.header.get("code"),
-        "batch": bench.batch_size if any(stage.run is reference for stage in stages) else None,
+        "batch": bench.batch_size if any(stage.batchwise for stage in stages) else None,
         "engine": ENGINE,
     }
 
@@ -87,6 +86,7 @@ def evaluation_record(
         "checkpoint": str(subject.path),
         "checkpoint_sha256": subject.sha256,
         **{name: header.get(name) for name in _FROM_HEADER},
+        **{name: header[name] for name in ("code", "method_code") if header.get(name)},
         "normalisation": header.get("normalisation"),
         "train_eps": header.get("eps") if header.get("method") else None,
         **{name: header.get(name) for name in _COSTS},
@@ -108,7 +108,7 @@ def evaluation_record(
         "forward_passes": int(ledger.forward.sum()),
         "backward_passes": int(ledger.backward.sum()),
         "correct": encode_correct(correct.numpy()),
-        "device": device_name(next(subject.model.buffers()).device),
+        "device": device_name(bench.device),
         "threads": torch.get_num_threads(),
         "precision": "fp32",
         "version": VERSION,

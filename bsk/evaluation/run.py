@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from bsk.attacks.registry import Attack
 from bsk.data.batches import to_unit
 from bsk.data.processes import sum_over_processes
-from bsk.data.store import Stream
+from bsk.data.store import Split, Stream
 from bsk.errors import InputError
 from bsk.evaluation.cache import Cache
 from bsk.evaluation.diagnostics import Look, look_at
@@ -23,7 +23,8 @@ from bsk.evaluation.ledger import Block, Ledger
 from bsk.evaluation.reports import evaluation_record, keys_of, verdict_tensors
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
-from bsk.evaluation.verdicts import Examples, Hooks, Progress, exact, judge, steady
+from bsk.evaluation.verdicts import Examples, Hooks, Keep, Progress, exact, judge, steady
+from bsk.records import jsonl as records
 from bsk.records.bulk import Bulk
 
 Watch = Callable[[Attack, Progress], None]
@@ -55,7 +56,7 @@ def evaluate(
         with growing.alone() if growing and one else contextlib.nullcontext():
             record = growing.finished() if growing and one else record  # another may have been faster
             if record is None:
-                ledger = _judge(subject, attack, bench, examples, growing, watch)
+                ledger = _judge(subject, attack, bench, examples, watch, growing)
                 if attack.name != "natural" and look is None:
                     look = _look(subject, bench, examples, attacks)
                 seen = look if look is not None and attack.name != "natural" else NOT_LOOKED
@@ -68,14 +69,30 @@ def evaluate(
         yield record
 
 
+def check_no_log(out: Path) -> None:
+    """Refuse the log of a training: it is locked while that runs, and cut when it goes on.
+
+    Raises:
+        InputError: it is one, or it cannot be read.
+    """
+    if out.exists() and any(record.get("kind") == "start" for record in records.read(out, most=1)):
+        raise InputError(f"{out}: is the log of a training; choose another --out")
+
+
 def _judge(
-    subject: Subject, attack: Attack, bench: EvaluationSettings, examples: Examples, growing: Cache | None, watch: Watch
+    subject: Subject,
+    attack: Attack,
+    bench: EvaluationSettings,
+    examples: Examples,
+    watch: Watch,
+    growing: Cache | None = None,
+    keep: Keep | None = None,
 ) -> Ledger:
     known: list[Block] = []
-    hooks = Hooks(watch=lambda progress: watch(attack, progress))
+    hooks = Hooks(watch=lambda progress: watch(attack, progress), keep=keep)
     if growing:
         known = _agreed(lambda: growing.blocks(len(examples.labels)), bench)
-        hooks = Hooks(watch=hooks.watch, grow=growing.grow)
+        hooks = replace(hooks, grow=growing.grow)
     return judge(
         subject.model,
         examples,
@@ -116,6 +133,25 @@ def _agreed(read: Callable[[], Found], bench: EvaluationSettings) -> Found:
     raise InputError("the processes read different --out files; give them one disk, and no other evaluation in it")
 
 
+def perturbed(subject: Subject, attack: Attack, bench: EvaluationSettings, watch: Watch) -> Tensor:
+    """Return the adversarial images of one attack, (N, C, H, W) fp32 in [0, 1], on the CPU.
+
+    An example that several stages met has the image of the last.
+
+    Raises:
+        InputError: the model does not fit the data.
+    """
+    examples = bench.data.stream(bench.split, bench.limit)
+    check_fit(subject, bench.data, examples.shape)
+    images = torch.empty(len(examples.labels), *examples.shape)
+
+    def keep(rows: Tensor, x_adv: Tensor, predicted: Tensor) -> None:
+        images[rows] = x_adv
+
+    _judge(subject, attack, bench, examples, watch, keep=keep)
+    return images
+
+
 @dataclass(frozen=True)
 class Shown:
     """A few examples of an attack, those first that it fooled and that were classified right before: (K, ...)."""
@@ -148,16 +184,7 @@ def attacked(
             bulk.put(rows, images)
             predictions[rows] = predicted
 
-        ledger = judge(
-            subject.model,
-            examples,
-            attack,
-            eps=bench.eps,
-            seed=bench.seed,
-            batch_size=bench.batch_size,
-            device=bench.device,
-            hooks=Hooks(keep=keep, watch=lambda progress: watch(attack, progress)),
-        )
+        ledger = _judge(subject, attack, bench, examples, watch, keep=keep)
         look = _look(subject, bench, examples, [attack])
         record = evaluation_record(subject, attack, ledger, examples, bench, look, key)
         record = {**record, "kind": "attack", "out": str(out)}
@@ -170,7 +197,7 @@ def attacked(
 
 def _shown(
     subject: Subject,
-    examples: Stream,
+    examples: Stream | Split,
     predictions: Tensor,
     fooled: Tensor,
     bulk: Bulk,

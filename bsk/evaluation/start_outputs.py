@@ -8,17 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bsk.attacks.outcome import NotFiniteError
 from bsk.data.batches import to_unit
 from bsk.errors import InputError
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
-from bsk.evaluation.verdicts import NotFiniteError, checked, exact, steady
-from bsk.perturb.ascent import Model
+from bsk.evaluation.verdicts import checked, exact, steady
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws, example_draws
-from bsk.perturb.later_starts import STARTS
 from bsk.perturb.losses import kl
-from bsk.perturb.starts import Clean, Given, random_output
+from bsk.perturb.starts import BACKWARD, begin, random_output
 from bsk.records.jsonl import SCHEMA
 
 _FROM_HEADER = ("method", "model", "dataset", "seed", "selected")
@@ -43,9 +42,8 @@ def landings(
     common = _common(subject, bench, gamma, n)
     for rows in torch.arange(n).split(bench.batch_size):
         x, index = to_unit(examples.take(rows).to(bench.device)), examples.index[rows].tolist()
-        y = examples.labels[rows].to(bench.device)
         with exact(subject.model):
-            found = [_landed(subject, name, x, y, index, bench, gamma) for name in starts]
+            found = [_landed(subject, name, x, index, bench, gamma) for name in starts]
         for row, (place, label) in enumerate(zip(index, examples.labels[rows].tolist(), strict=True)):
             for name, columns in zip(starts, found, strict=True):
                 yield {**common, "index": place, "label": label, "start": name, **_cells(columns, row)}
@@ -53,19 +51,17 @@ def landings(
 
 
 def _landed(
-    subject: Subject, name: str, x: Tensor, y: Tensor, index: list[int], bench: EvaluationSettings, gamma: float
+    subject: Subject, name: str, x: Tensor, index: list[int], bench: EvaluationSettings, gamma: float
 ) -> dict[str, Tensor | None]:
     model = steady(checked(subject.model))
     try:
-        clean = _clean(model, x, name)
         draws, again = (example_draws(bench.seed, f"start {name}", index, x.device) for _ in range(2))
-        given = Given(bench.eps, bench.eps, y, model, gamma)
-        start = STARTS[name](clean, ball_around(x, bench.eps), draws, given)
+        ball = ball_around(x, bench.eps)
+        start, z = begin(name, model, x, ball, draws, eps=bench.eps, step=bench.eps, gamma=gamma)
         with torch.no_grad():
-            landed = model(start)
+            z, landed = model(x) if z is None else z, model(start)
     except NotFiniteError as error:
         raise InputError(f"{subject.path}: the model returns NaN or infinity; no start lands there") from error
-    z = clean.logits.detach()
     return {
         "kl": kl(z.cpu().double(), landed.cpu().double()).clamp(min=0),
         "logits": z,
@@ -74,15 +70,9 @@ def _landed(
     }
 
 
-def _clean(model: Model, x: Tensor, name: str) -> Clean:
-    with torch.set_grad_enabled(name == "backward"):
-        leaf = x.detach().requires_grad_(name == "backward")
-        return Clean(leaf, model(leaf))
-
-
 def _target(z: Tensor, name: str, draws: ExampleDraws, gamma: float) -> Tensor | None:
     """Return f(x) + gamma psi, drawn as the backward start drew it; other starts have no target."""
-    return random_output(z, draws, gamma) if name == "backward" else None
+    return random_output(z, draws, gamma) if name == BACKWARD else None
 
 
 def _cells(columns: dict[str, Tensor | None], row: int) -> dict[str, Any]:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bsk.data.store import SPLITS, DataFile
-from bsk.errors import InputError
+from bsk.errors import InputError, UsageError
 from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.normalised import Normalised
+from bsk.models.registry import check_logits
+from bsk.plugins import is_plugin, load
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import MODEL, STATE, model_tensors
 from bsk.records.headers import load_header
 
+_ORIGIN = "_bsk_subject"  # the attribute of a model that was loaded
 NEEDED = ("dataset", "eps", "flags")  # of a header, by those who use the model, beside what it is built of
 
 
@@ -28,17 +31,20 @@ NEEDED = ("dataset", "eps", "flags")  # of a header, by those who use the model,
 class Subject:
     """A model in eval mode on its device, its file, its header, and what its user should hear of it."""
 
-    model: Normalised
+    model: nn.Module
     path: Path
     sha256: str
     header: dict[str, Any]
     notices: tuple[str, ...] = ()
 
 
-def load_subject(path: Path, device: torch.device) -> Subject:
+def load_subject(path: Path, device: torch.device, model: str | None = None) -> Subject:
     """Return the model of F.safetensors or of F.last.safetensors; the file says all that is needed.
 
+    Nothing is imported that a file names: for a network from outside the user names it again, as `model`.
+
     Raises:
+        UsageError: the network is one from outside and `model` is None, or the other way round.
         InputError: the file is missing, corrupt, replaced meanwhile, or its tensors do not fit its header.
     """
     load_header(path, (MODEL, STATE))  # it says best what is wrong with a file
@@ -50,21 +56,37 @@ def load_subject(path: Path, device: torch.device) -> Subject:
         if lacking := [name for name in NEEDED if name not in header]:
             raise ValueError(f"the header lacks {', '.join(lacking)}")
         weights = model_tensors(tensors) if header["kind"] == STATE else tensors
-        with torch.device("meta"):  # names and shapes first: a header of a few bytes can name a network of any size
-            _built(header).load_state_dict(weights, assign=True)
-        model = _built(header).to(device)
-        model.load_state_dict(weights)
+        header, notices = _with_code(path, header, model)
+        if model is None:
+            with torch.device("meta"):  # names and shapes first: a few bytes of header can name a network of any size
+                _built(header, header["model"]).load_state_dict(weights, assign=True)
+        built = _built(header, model or header["model"]).to(device)
+        built.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()[:120]
         raise InputError(f"{path}: header and tensors do not fit ({reason}); train it again") from error
-    return Subject(model.eval(), path, sha256, header)
+    return Subject(built.eval(), path, sha256, header, notices)
 
 
-def _built(header: dict[str, Any]) -> Normalised:
+def _with_code(path: Path, header: dict[str, Any], model: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the header with the code that runs now, and what its user should hear of it."""
+    trained = header["model"]
+    if model is None and is_plugin(trained):
+        raise UsageError(f"{path}: its network is code from outside; add --model {trained} if you trust that code")
+    if model is None:
+        return header, ()
+    if not is_plugin(trained):
+        raise UsageError(f"--model {model}: {path} is of bsk's own {trained}; leave --model out")
+    code = load(model, "--model").sha256
+    other = f"{path}: the code of {model} is not what it was trained with; the number is that of the code as it is"
+    return {**header, "code": code}, (other,) if header.get("code") != code else ()
+
+
+def _built(header: dict[str, Any], model: str) -> Normalised:
     """Return the network that a header describes, with weights of its own."""
     channels, height, width = header["shape"]
     return registry.build(
-        header["model"],
+        model,
         classes=len(header["classes"]),
         channels=channels,
         size=(height, width),
@@ -124,15 +146,9 @@ def foreign_subject(
         "mean": found.mean,
         "std": found.std,
         "normalisation": found.normalisation,
-        "code": _code(model),
+        "code": load(model, "--model").sha256 if is_plugin(model) else None,
     }
     return Subject(found.model, weights, records.sha256(weights), header, _notices(weights, found, data))
-
-
-def _code(model: str) -> str | None:
-    """Return the SHA-256 of the file that `module:function` comes from: edited, it makes another model."""
-    file = getattr(sys.modules.get(model.partition(":")[0]), "__file__", None) if ":" in model else None
-    return records.sha256(Path(file)) if file else None
 
 
 def _notices(weights: Path, found: Foreign, data: DataFile) -> tuple[str, ...]:
@@ -144,6 +160,80 @@ def _notices(weights: Path, found: Foreign, data: DataFile) -> tuple[str, ...]:
         more = f" and {len(found.dropped) - 1} more" if len(found.dropped) > 1 else ""
         said.append(f"{weights}: {found.dropped[0]}{more} not used")
     return tuple(said)
+
+
+def live_subject(
+    model: nn.Module | Callable[[Tensor], Tensor],
+    classes: Sequence[str] | None,
+    shape: tuple[int, ...],
+    dataset: str,
+    eps: float,
+    device: torch.device,
+) -> Subject:
+    """Return a model that is in memory alone.
+
+    Args:
+        model: from images (N, C, H, W) in [0, 1], on the device, to logits (N, classes).
+        classes: their names, or None for as many as the model has logits.
+        shape: (C, H, W) of the images.
+        dataset: what the images are called.
+        eps: the customary radius.
+        device: where the model is.
+
+    Raises:
+        InputError: the model does not return logits.
+    """
+    name = getattr(model, "__name__", type(model).__name__)
+    module = model if isinstance(model, nn.Module) else _Called(model)
+    count = check_logits(module, (2, *shape), len(classes) if classes else None, f"model {name}", device=device)
+    header: dict[str, Any] = {
+        "kind": "live",
+        "model": name,
+        "flags": {},
+        "classes": list(classes or map(str, range(count))),
+        "shape": list(shape),
+        "dataset": dataset,
+        "eps": eps,
+    }
+    return Subject(module, Path(name), state_sha256(module, name), header)
+
+
+class _Called(nn.Module):
+    """A function as a module without weights."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._function(x)
+
+
+def state_sha256(model: nn.Module, name: str = "") -> str:
+    """Return the SHA-256 of a model's parameters and buffers, and of a name."""
+    digest = hashlib.sha256(name.encode())
+    for key, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor):
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def remembered(subject: Subject) -> nn.Module:
+    """Return the model of a subject; `recalled` gives the subject for it, as long as its weights are the same."""
+    vars(subject.model)[_ORIGIN] = (subject, state_sha256(subject.model))
+    return subject.model
+
+
+def recalled(model: object) -> Subject | None:
+    """Return where a model was loaded from, or None if it was not, or was changed since."""
+    origin: tuple[Subject, str] | None = getattr(model, _ORIGIN, None)
+    if origin is None:
+        return None
+    subject, sha256 = origin
+    if not isinstance(model, nn.Module) or state_sha256(model) != sha256:
+        return None
+    return replace(subject, model=model)
 
 
 def check_fit(subject: Subject, data: DataFile, shape: tuple[int, ...]) -> None:

@@ -12,13 +12,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from bsk.attacks.outcome import Outcome
+from bsk.attacks.outcome import NotFiniteError, Outcome
 from bsk.attacks.registry import Attack, Stage
+from bsk.compat import without_tf32
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.errors import InputError
 from bsk.evaluation.ledger import NOWHERE, Block, Found, Ledger
 from bsk.models.folding import folded
-from bsk.models.modes import eval_mode, without_tf32
+from bsk.models.modes import eval_mode
 from bsk.models.products import steady_products
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
@@ -40,6 +41,9 @@ class Examples(Protocol):
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the images of some rows, (K, C, H, W) uint8."""
+
+
+Keep = Callable[[Tensor, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Hooks:
     """
 
     grow: Callable[[Block], None] = lambda block: None
-    keep: Callable[[Tensor, Tensor, Tensor], None] | None = None
+    keep: Keep | None = None
     watch: Callable[[Progress], None] = lambda progress: None
 
 
@@ -229,10 +233,6 @@ def steady(model: Model) -> Model:
         return model(torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))[: len(x)] if short else model(x)
 
     return forward
-
-
-class NotFiniteError(Exception):
-    """The model returned NaN or infinity for some image of a batch."""
 
 
 def checked(model: Model) -> Model:

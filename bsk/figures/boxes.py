@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bsk.comparison.compare import Row
+from bsk.comparison.compare import Row, facts
 from bsk.comparison.differences import mismatches
 from bsk.comparison.evidence import Evaluation, collect
 from bsk.comparison.groups import NATURAL, Group, latest, short_name
 from bsk.comparison.statistics import mean_sd
-from bsk.comparison.tables import FACTS, shared, varying
+from bsk.comparison.tables import FACTS, shared, telling
 from bsk.errors import InputError
-from bsk.figures.canvas import INK, colour_and_marker, drawing, legible, title
+from bsk.figures.canvas import INK, colour_and_marker, drawing, legible, ruled, title
 from bsk.figures.series import Series, confounded, numeric, series
 from bsk.records.located import Located
 from bsk.records.words import counted
@@ -49,8 +49,8 @@ def draw_boxes(items: Iterable[Located], by: str, paths: Sequence[Path], heading
 def _panels(items: Sequence[Evaluation], by: str) -> dict[str, list[Series[Evaluation]]]:
     parts: dict[str, list[Evaluation]] = {}
     for item in items:
-        facts = [value for fact, value in _facts(item).items() if fact in PANEL_FACTS and fact != by]
-        parts.setdefault(json.dumps(facts), []).append(item)
+        told = [value for fact, value in _facts(item).items() if fact in PANEL_FACTS and fact != by]
+        parts.setdefault(json.dumps(told), []).append(item)
     panels = {key: series(part, by) for key, part in parts.items()}
     for groups in panels.values():
         for group in groups:
@@ -66,17 +66,7 @@ def _check_same_attack(group: Series[Evaluation]) -> None:
 
 
 def _facts(item: Evaluation) -> Row:
-    run = item.run
-    return {
-        "dataset": run.dataset,
-        "split": item.split,
-        "n": item.n,
-        "model": run.model,
-        "selected": run.selected,
-        "eps": item.eps,
-        "attack": item.attack,
-        "seeds": None,
-    }
+    return {**facts(Group([item])), "seeds": None}
 
 
 def _draw(figure: Any, panels: dict[str, list[Series[Evaluation]]], by: str, heading: str) -> None:
@@ -88,9 +78,8 @@ def _draw(figure: Any, panels: dict[str, list[Series[Evaluation]]], by: str, hea
     title(figure, heading, f"{_headline(panels, by)}{shared(rows)}", LEGEND)
     for place, groups in enumerate(panels.values(), 1):
         axes = figure.add_subplot(down, across, place, sharey=figure.axes[0] if figure.axes else None)
-        mine = _facts(groups[0].members[0])
-        told = [FACTS[fact](mine[fact]) for fact in varying(rows) if fact != by and mine[fact] is not None]
-        axes.set_title(legible(", ".join(told)), loc="left", fontsize=9)
+        told = telling(_facts(groups[0].members[0]), rows, FACTS.keys() - {by})
+        axes.set_title(legible(told), loc="left", fontsize=9)
         _frame(axes, groups, by)
         _boxes(axes, groups)
     figure.draw_without_rendering()  # settles the axes, so that the dots know what is near
@@ -104,8 +93,7 @@ def _headline(panels: dict[str, list[Series[Evaluation]]], by: str) -> str:
 
 
 def _frame(axes: Any, groups: Sequence[Series[Evaluation]], by: str) -> None:
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
+    ruled(axes)
     labels = [legible(group.label) for group in groups]
     seeds = [counted(len(group.members), "seed") for group in groups]
     axes.set_xticks(range(len(groups)), [f"{label}\n{n}" for label, n in zip(labels, seeds, strict=True)])

@@ -39,7 +39,7 @@ STYLE: Any = {
 Measure = Callable[[str], float]  # the width of a text in pixels
 
 
-def checked_suffix(path: Path, flag: str) -> Path:
+def checked_picture(path: Path, flag: str) -> Path:
     """Return path, which the user gave with `flag`, if it ends in .png or .svg.
 
     Raises:
@@ -92,6 +92,12 @@ def _lighten_png(path: Path) -> None:
 def colour_and_marker(number: int) -> tuple[str, str]:
     """Return how the number-th of several things is drawn."""
     return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+
+
+def ruled(axes: Any) -> None:
+    """Draw faint lines across, behind everything."""
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
 
 
 def title(figure: Any, *paragraphs: str, size: float = 8.5) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import interruption, short_name
 from bsk.errors import InputError, UsageError, nearest
-from bsk.figures.canvas import colour_and_marker, drawing, legible, title
+from bsk.figures.canvas import colour_and_marker, drawing, legible, ruled, title
 from bsk.figures.placement import mark_ends, spread_ends
 from bsk.figures.series import Series, confounded, series
 from bsk.records.fields import Amount, Count
@@ -26,10 +26,9 @@ ACCURACIES = {
     "monitor_fgsm": "FGSM",
     "monitor_pgd": "PGD-10",
 }
-LOOKED = "monitor_"  # fields of epochs in which the monitor looked
-PASSES = "passes"  # of images, forward and backward together
-WORDS = {**DIVERGENCES, **ACCURACIES}  # of fields in a picture
-MOST = 6  # fields of a picture
+MONITORED = "monitor_"  # fields of some epochs only
+LABELS = {**DIVERGENCES, **ACCURACIES}  # of fields in a picture
+MOST_FIELDS = 6  # fields of a picture
 STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (1, 4)))  # of the fields of one panel, in their order
 MARKED = 8  # markers on a line, about
 
@@ -67,8 +66,8 @@ def draw_curves(
             cannot be written.
         UsageError: more fields than can be told apart, or no line is above 0 where the scale is logarithmic.
     """
-    if len(fields) > MOST or len(set(fields)) < len(fields):
-        raise UsageError(f"--y {','.join(fields)}: expected at most {MOST} different fields; draw two pictures")
+    if len(fields) > MOST_FIELDS or len(set(fields)) < len(fields):
+        raise UsageError(f"--y {','.join(fields)}: expected at most {MOST_FIELDS} different fields; draw two pictures")
     logs = [training for training in collect(items).trainings if training.log]
     if not logs:
         raise InputError("plot curves: no epochs among the records; give logs of bsk train, F.jsonl for F.safetensors")
@@ -99,12 +98,12 @@ def _line(group: Series[TrainingLog], place: int, field: str, by: str) -> Line:
 
 def _epochs(training: TrainingLog, field: str) -> set[int]:
     """Return the epochs with a field: all of them, but the monitor does not look in each."""
-    looked = {epoch for epoch, item in training.log.items() if field in item.record}
-    return looked if looked and field.startswith(LOOKED) else set(training.log)
+    known = {epoch for epoch, item in training.log.items() if field in item.record}
+    return known if known and field.startswith(MONITORED) else set(training.log)
 
 
 def _number(item: Located, field: str) -> float:
-    if field == PASSES:
+    if field == "passes":  # of images, forward and backward together
         return sum(_number(item, f"{way}_passes") for way in ("forward", "backward"))
     value: float | None = value_of(item, field, Amount | None)
     if value is None:
@@ -120,7 +119,7 @@ def _unit(field: str) -> str:
 
 def _axis(fields: Sequence[str]) -> str:
     """Return what stands beside the axis of fields of one unit."""
-    only = f" {WORDS.get(fields[0])}" if len(fields) == 1 else ""
+    only = f" {LABELS.get(fields[0])}" if len(fields) == 1 else ""
     units = {"KL": f"KL divergence{only} from the clean output, nats", "accuracy": f"accuracy{only}, %"}
     return units.get(_unit(fields[0]), fields[0])
 
@@ -161,7 +160,7 @@ def _draw(figure: Any, lines: Sequence[Line], texts: Sequence[str], log: bool) -
         _frame(axes, _axis(fields), log)
         for line in drawn:
             _plot(axes, line, STYLES[fields.index(line.field)])
-        names = [line.name if len(fields) == 1 else f"{line.name}, {WORDS[line.field]}" for line in drawn]
+        names = [line.name if len(fields) == 1 else f"{line.name}, {LABELS[line.field]}" for line in drawn]
         ends = [(line.epochs[-1], line.mean[-1]) for line in drawn]
         labels.append(mark_ends(axes, [(legible(text), *end) for text, end in zip(names, ends, strict=True)]))
     figure.axes[-1].set_xlabel("epoch")
@@ -174,8 +173,7 @@ def _draw(figure: Any, lines: Sequence[Line], texts: Sequence[str], log: bool) -
 def _frame(axes: Any, label: str, log: bool) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
+    ruled(axes)
     axes.set_ylabel(legible(label))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log:
@@ -187,8 +185,8 @@ def _frame(axes: Any, label: str, log: bool) -> None:
 
 def _plot(axes: Any, line: Line, style: str | tuple[int, tuple[int, int]]) -> None:
     colour, marker = colour_and_marker(line.group)
-    look = {"color": colour, "linestyle": style, "linewidth": 1.5, "marker": marker, "markersize": 5}
+    drawn = {"color": colour, "linestyle": style, "linewidth": 1.5, "marker": marker, "markersize": 5}
     every = max(1, len(line.epochs) // MARKED)
-    axes.plot(line.epochs, line.mean, markevery=every, markeredgecolor="white", markeredgewidth=0.5, **look)
+    axes.plot(line.epochs, line.mean, markevery=every, markeredgecolor="white", markeredgewidth=0.5, **drawn)
     if line.low != line.high:
         axes.fill_between(line.epochs, line.low, line.high, color=colour, alpha=0.15, linewidth=0)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bsk.comparison.statistics import t_interval
-from bsk.figures.canvas import INK, QUIET, colour_and_marker, drawing, legible, title
+from bsk.figures.canvas import INK, QUIET, colour_and_marker, drawing, legible, ruled, title
 from bsk.figures.displacements import Cloud, Scene, scenes
 from bsk.records.located import Located
 
-AXES = (
+LEGEND = (
     "A dot is the output for one image after the start alone, in axes of its own: the clean output f(x) lies at 0, the "
     "image's random target f(x) + γψ at the star; across is the part of the way towards it, up the distance from that "
     "way, as parts of the target's distance (logits less their mean over classes). Bars: 95 % t intervals over images."
@@ -36,7 +36,7 @@ def draw_landings(items: Iterable[Located], paths: Sequence[Path], heading: str 
 
 def _draw(figure: Any, found: Sequence[Scene], order: Sequence[str], heading: str) -> None:
     figure.set_size_inches(9, 0.7 + 3.7 * len(found))
-    title(figure, heading, AXES)
+    title(figure, heading, LEGEND)
     grid = figure.add_gridspec(len(found), 2, width_ratios=(1.25, 1))
     for row, scene in enumerate(found):
         first = figure.axes[0] if figure.axes else None
@@ -55,20 +55,15 @@ def _scatter(axes: Any, clouds: Sequence[Cloud], order: Sequence[str]) -> None:
     for cloud in clouds:
         number = order.index(cloud.start)
         colour, marker = colour_and_marker(number)
-        look = {"markersize": 3.2, "markeredgewidth": 0.6, "alpha": 0.6, "linestyle": "none", "zorder": 2}
+        dot = {"markersize": 3.2, "markeredgewidth": 0.6, "alpha": 0.6, "linestyle": "none", "zorder": 2}
         face = "none" if number % 2 else colour  # hollow beside filled: told apart in grey where clouds overlap
-        axes.plot(cloud.along, cloud.aside, marker=marker, color=colour, markerfacecolor=face, **look)
-    for cloud in clouds:
-        colour, marker = colour_and_marker(order.index(cloud.start))
-        centre = (float(cloud.along.mean()), float(cloud.aside.mean()))
-        style = {"markersize": 10, "markeredgecolor": "white", "markeredgewidth": 1.4, "zorder": 4}
-        axes.plot(
-            *centre, marker, color=colour, linestyle="none", label=f"{legible(cloud.start)}, and its mean", **style
-        )
-    axes.plot(
-        0, 0, "+", color=INK, markersize=11, markeredgewidth=1.8, zorder=5, label="clean output", linestyle="none"
-    )
-    axes.plot(1, 0, "*", color=INK, markersize=12, zorder=5, label="random target", linestyle="none")
+        axes.plot(cloud.along, cloud.aside, marker=marker, color=colour, markerfacecolor=face, **dot)
+        mean = {"markersize": 10, "markeredgecolor": "white", "markeredgewidth": 1.4, "linestyle": "none", "zorder": 4}
+        name = f"{legible(cloud.start)}, and its mean"
+        axes.plot(float(cloud.along.mean()), float(cloud.aside.mean()), marker, color=colour, label=name, **mean)
+    ends = {"color": INK, "linestyle": "none", "zorder": 5}
+    axes.plot(0, 0, "+", markersize=11, markeredgewidth=1.8, label="clean output", **ends)
+    axes.plot(1, 0, "*", markersize=12, label="random target", **ends)
     axes.set_xlabel("towards the image's random target")
     axes.set_ylabel("away from that way")
     axes.set_aspect("equal")
@@ -89,5 +84,4 @@ def _means(axes: Any, clouds: Sequence[Cloud], order: Sequence[str]) -> None:
     axes.set_xticks(range(len(clouds)), [legible(cloud.start) for cloud in clouds])
     axes.set_xlim(-0.6, len(clouds) - 0.4)
     axes.set_ylim(0, 1.2 * max(tops) or 1)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
+    ruled(axes)

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import base64
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bsk.comparison.compare import COLUMNS, Row
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from bsk.comparison.compare import COLUMNS, Row, as_float
 from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
+from bsk.comparison.old_flags import modern
 from bsk.comparison.runs import Run
-from bsk.comparison.tables import caption, footnotes, grid
+from bsk.comparison.tables import caption, cells, estimates, footnotes
 from bsk.errors import InputError
+from bsk.methods.registry import RESERVED
 from bsk.records.fields import Amount, Count, Difference, Fraction, Signed, Text
-from bsk.records.jsonl import LATER_FLAGS
 from bsk.records.located import Located, read, value_of, wrong
-from bsk.records.words import duration, estimate, many, percent, plain, printable
+from bsk.records.words import duration, estimate, many, plain, printable
 
-PICTURES = ("picture.svg", "figure.png", "curves.svg")  # of a folder of a table, in this order
-PAPER = ("table", "figure", "section")  # what the paper has, and in which order a page shows it
-WORDS = {
+PICTURES = {  # of a folder of a table, in this order
     "picture.svg": "The figure.",
     "figure.png": "Accuracy against the cost of training: robust filled, natural hollow.",
     "curves.svg": "Training: loss, accuracy on validation images, passes and seconds an epoch.",
 }
-OF_THE_METHOD = ("start", "inner", "outer", "rescue", "eps")  # told where trainings of one method differ in them
+PAPER = ("table", "figure", "section")  # what the paper has, and in which order a page shows it
 OF_THE_SELECTED = ("ema", "select")  # other checkpoints of the same method, which no column of the page tells
 MADE_WITH = ("version", "torch", "device")  # told of each training where they differ
 LONGEST_TABLE = 1000  # rows; the paper's longest has 14, and a short line becomes a row of all columns
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
-_KINDS: list[tuple[Any, str]] = [
+_CELLS: list[tuple[Any, str]] = [
     (Text | None, "name model attack dataset split selected note title"),
     (Count | None, "seeds n pareto"),
     (Fraction | None, "natural natural_low natural_high natural_sd robust robust_low robust_high robust_sd"),
@@ -49,16 +49,16 @@ _KINDS: list[tuple[Any, str]] = [
     (Amount | None, "train_passes_ratio paper_minutes paper_time_ratio detectable robust_sd_low robust_sd_high"),
     (Signed | None, "difference_seeds_low difference_seeds_high"),
 ]
-KINDS = {column: kind for kind, columns in _KINDS for column in columns.split()}  # of COLUMNS, where not null
+CELLS = {column: kind for kind, columns in _CELLS for column in columns.split()}  # of COLUMNS, where not null
 
 
 @dataclass(frozen=True)
 class Section:
-    """A folder with a table or a picture of the paper."""
+    """A folder with a table or with pictures, and what these show."""
 
     name: str
     rows: list[Row]
-    pictures: list[Path]
+    pictures: dict[Path, str]
 
     @property
     def title(self) -> str:
@@ -81,20 +81,23 @@ def page(folder: Path) -> str:
     logs = [each for path in _logs(folder) for each in collect(read(path)).trainings]
     if not sections and not logs:
         raise InputError(f"{folder}: no table.jsonl, picture or log below it; make table2, or name another folder")
-    body = [*(_section(each) for each in sections), _against_the_paper(sections), _trainings(logs), _differences()]
-    alike = Counter(each.title for each in sections)  # a table of two data sets has a section for each
-    links = [(s.name, f"{s.title}: {s.name}" if alike[s.title] > 1 else s.title) for s in sections]
-    more = {"against": "Against the paper", "trainings": "Trainings", "differences": "Where bsk differs"}
-    links += [(name, words) for name, words in more.items() if any(f'id="{name}"' in part for part in body)]
-    nav = "".join(f'<li><a href="#{escape(name)}">{escape(title)}</a></li>' for name, title in links)
-    title = f"bsk: {escape(printable(folder.resolve().name))}"
-    style = (files("bsk.figures") / "page.css").read_text(encoding="utf-8")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    before = (
-        f"<!doctype html>\n<html lang=en><head>{head}<style>{style}</style></head>\n"
-        f"<body><h1>{title}</h1>\n<nav><ul>{nav}</ul></nav>\n"
+    loader = PackageLoader("bsk", "figures")
+    html = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    html.filters |= {
+        "caption": caption,
+        "footnotes": footnotes,
+        "cells": cells,
+        "embedded": _embedded,
+        "marked": _marked,
+    }
+    return html.get_template("page.html.j2").render(
+        name=printable(folder.resolve().name),
+        sections=sections,
+        against=_against_the_paper(sections),
+        trainings=_trainings(logs),
+        same_in_all=_shared_facts(logs),
+        differences=_differences(),
     )
-    return "".join([before, *body, "</body></html>\n"])  # at once: pictures may be large
 
 
 def _sections(folder: Path) -> Iterator[Section]:
@@ -102,7 +105,7 @@ def _sections(folder: Path) -> Iterator[Section]:
     for place in sorted(found, key=lambda path: _as_in_the_paper(str(path.relative_to(folder)))):
         table = place / "table.jsonl"
         rows = _rows(table) if table.exists() else []
-        pictures = [place / name for name in PICTURES if (place / name).exists()]
+        pictures = {place / name: words for name, words in PICTURES.items() if (place / name).exists()}
         yield Section(printable("-".join(place.relative_to(folder).parts) or folder.name), rows, pictures)
 
 
@@ -115,7 +118,7 @@ def _rows(path: Path) -> list[Row]:
 
 def _row(item: Located) -> Row:
     """Return a row of a table, checked; a column that was not there when it was written is null."""
-    row = {column: value_of(item, column, KINDS[column]) for column in COLUMNS}
+    row = {column: value_of(item, column, CELLS[column]) for column in COLUMNS}
     told = ("name", "detectable") if row["p_holm"] is not None else ("name",)  # a caption tells what tests would see
     for column in told:
         if row[column] is None:
@@ -141,96 +144,53 @@ def _logs(folder: Path) -> list[Path]:
     return sorted((path for path in found if path.exists()), key=lambda path: _natural(str(path)))
 
 
-def _section(section: Section) -> str:
-    parts = [
-        f'<section id="{escape(section.name)}"><h2>{escape(section.title)} <small>{escape(section.name)}</small></h2>'
-    ]
-    if section.rows:
-        parts += [f"<p>{escape(caption(section.rows))}</p>", table(grid(section.rows))]
-        parts += [f"<p class=note>{escape(note)}</p>" for note in footnotes(section.rows)]
-    parts += [_picture(path) for path in section.pictures]
-    return "\n".join([*parts, "</section>\n"])
-
-
-def table(cells: Sequence[Sequence[str]]) -> str:
-    """Return a header and rows as an HTML table."""
-    header, *rows = cells
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
-
-
-def _picture(path: Path) -> str:
-    """Return a picture as part of the page; each on its own, since the names within two SVGs may be the same."""
+def _embedded(path: Path) -> str:
+    """Return a picture as a part of the page; each on its own, since the names within two SVGs may be the same."""
     try:
         data = base64.b64encode(path.read_bytes()).decode("ascii")
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}; remove it or make it again") from error
-    words = escape(WORDS[path.name])
-    start = f'<figure><img alt="{words}" src="data:{TYPES[path.suffix]};base64,'
-    return f'{start}{data}"><figcaption>{words}</figcaption></figure>'
+    return f"data:{TYPES[path.suffix]};base64,{data}"
 
 
-def _against_the_paper(sections: Sequence[Section]) -> str:
-    cells = [
-        ["", "row", "seeds", "n", "natural", "paper natural", "robust", "paper robust", "time", "passes", "paper time"]
+def _against_the_paper(sections: Sequence[Section]) -> list[list[str]]:
+    """Return a header and a line for each row that the paper has too; nothing if there is none."""
+    header = ["", "row", "seeds", "n", "natural", "paper natural", "robust", "paper robust", "time", "passes"]
+    both = [
+        [section.title, str(row["name"]), *_against(row)]
+        for section in sections
+        for row in section.rows
+        if row["paper_robust"] is not None or row["paper_robust_best"] is not None
     ]
-    for section in sections:
-        for row in section.rows:
-            if row.get("paper_robust") is not None or row.get("paper_robust_best") is not None:
-                cells.append([section.title, str(row["name"]), *_against(row)])
-    if len(cells) == 1:
-        return ""
-    words = (
-        "Percent with 95 % intervals; time and passes by those of the table's first row. Where data, network and "
-        "radius are not the paper's, levels cannot be compared, only the order of rows and the ratios; and times only "
-        "where nothing else ran on the machine, which passes do not depend on."
-    )
-    return f'<section id="against"><h2>Against the paper</h2><p>{words}</p>{table(cells)}</section>\n'
+    return [[*header, "paper time"], *both] if both else []
 
 
 def _against(row: Row) -> list[str]:
-    paper_natural, paper, best = (_percent(row.get(f"paper_{name}")) for name in ("natural", "robust", "robust_best"))
-    natural, robust = (
-        estimate(*(_fraction(row.get(name + end)) for end in ("", "_low", "_high"))) for name in ("natural", "robust")
-    )
-    costs = (row.get(f"{name}_ratio") for name in ("train_time", "train_passes", "paper_time"))
-    ratios = [f"{each:.2f}" if isinstance(each, (int, float)) else "" for each in costs]
-    told = ", ".join(filter(None, [paper, f"best {best}" if best else ""]))
-    return [plain(row.get("seeds")), plain(row.get("n")), natural, paper_natural, robust, told, *ratios]
+    natural, robust = (estimates([row], column)[0] for column in ("natural", "robust"))
+    paper_natural, paper, best = (estimates([row], f"paper_{name}")[0] for name in ("natural", "robust", "robust_best"))
+    costs = (as_float(row[f"{name}_ratio"]) for name in ("train_time", "train_passes", "paper_time"))
+    ratios = ["" if each is None else f"{each:.2f}" for each in costs]
+    told = ", ".join(filter(None, [paper, best and f"best {best}"]))
+    return [plain(row["seeds"]), plain(row["n"]), natural, paper_natural, robust, told, *ratios]
 
 
-def _fraction(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def _percent(value: object) -> str:
-    return percent(value) if isinstance(value, float) else ""
-
-
-def _trainings(logs: Sequence[TrainingLog]) -> str:
-    if not logs:
-        return ""
+def _trainings(logs: Sequence[TrainingLog]) -> list[list[str]]:
+    """Return a header and a line for each training; nothing if there is none."""
     header = ["method", "flags", "data", "model", "seed", "epochs", "val natural", "val PGD-20", "passes", "seconds"]
     telling = _telling([each.run for each in logs])
     made = [key for key in MADE_WITH if len({each.made_with.get(key) for each in logs}) > 1]
-    header = [*header, *made]
-    cells = [header]
-    for each in logs:
-        cells.append([*_training(each, telling[each.run.method]), *(plain(each.made_with.get(key)) for key in made)])
-    same = _shared_facts(logs)
-    return (
-        f'<section id="trainings"><h2>Trainings</h2><p>{len(logs)} trainings. The same in all: {escape(same)}.</p>'
-        f"{table(cells)}</section>\n"
-    )
+    lines = [
+        [*_training(each, telling[each.run.method]), *(plain(each.made_with.get(key)) for key in made)] for each in logs
+    ]
+    return [[*header, *made], *lines] if lines else []
 
 
 def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
     """Return the flags that tell the trainings of each method from others; an overridden one only among its own."""
-    of_all = [flag for flag in differing(runs) if flag not in OF_THE_METHOD]
-    of_all += [f for f in OF_THE_SELECTED if len({plain({**LATER_FLAGS, **run.flags}.get(f)) for run in runs}) > 1]
+    of_all = [flag for flag in differing(runs) if flag in RESERVED]
+    of_all += [f for f in OF_THE_SELECTED if len({plain(modern(run.method, run.flags).get(f)) for run in runs}) > 1]
     own = {method: differing([run for run in runs if run.method == method]) for method in {run.method for run in runs}}
-    return {method: sorted({*of_all, *(set(flags) & set(OF_THE_METHOD))}) for method, flags in own.items()}
+    return {method: sorted({*of_all, *(set(flags) - RESERVED)}) for method, flags in own.items()}
 
 
 def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
@@ -255,22 +215,18 @@ def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
 
 def _shared_facts(logs: Sequence[TrainingLog]) -> str:
     """Return the flags, versions and devices that all trainings share."""
-    each_ones: list[dict[str, Any]] = [{**LATER_FLAGS, **each.run.flags, **each.made_with} for each in logs]
-    first = {key: value for key, value in each_ones[0].items() if value is not None and key not in ("method", "seed")}
-    common = {key: value for key, value in first.items() if all(known.get(key) == value for known in each_ones)}
+    facts: list[dict[str, Any]] = [{**modern(each.run.method, each.run.flags), **each.made_with} for each in logs]
+    first = [pair for each in facts[:1] for pair in each.items() if pair[0] not in ("method", "seed")]
+    common = {k: value for k, value in first if value is not None and all(each.get(k) == value for each in facts)}
     return ", ".join(f"{printable(key)} {plain(value)}" for key, value in sorted(common.items()))
 
 
-def _differences() -> str:
+def _differences() -> list[str]:
     text = (files("bsk.comparison") / "paper" / "differences.md").read_text(encoding="utf-8")
-    items = [" ".join(item.split()) for item in re.split(r"^- ", text, flags=re.MULTILINE)[1:]]
-    shown = "".join(f"<li>{_marked(item)}</li>" for item in items)
-    return (
-        f'<section id="differences"><h2>Where paper and code differ, and what bsk does</h2><ul>{shown}</ul></section>\n'
-    )
+    return [" ".join(item.split()) for item in re.split(r"^- ", text, flags=re.MULTILINE)[1:]]
 
 
-def _marked(text: str) -> str:
+def _marked(text: str) -> Markup:
     """Return a little Markdown as HTML: bold and code."""
-    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text, quote=False))
-    return re.sub(r"`(.+?)`", r"<code>\1</code>", bold)
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))

@@ -18,7 +18,7 @@ DARKER = 0.65  # of the marker's colour: enough contrast for text
 SWEEPS = 4  # over all labels, each time finding a better place between the others
 
 
-class Bar(NamedTuple):
+class ErrorBar(NamedTuple):
     """A marker at (x, y) and the ends of its interval, in pixels."""
 
     x: float
@@ -111,7 +111,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     return [found[index] for index in range(len(heights))]
 
 
-def place(bar: Bar, size: tuple[float, float], gap: float, taken: Sequence[Box], room: Box) -> Place:
+def place(bar: ErrorBar, size: tuple[float, float], gap: float, taken: Sequence[Box], room: Box) -> Place:
     """Return where a label of `size` covers least of `taken`; leaving `room`, or a line over one, counts tenfold.
 
     Of equally good places the first wins: beside the marker, else above or below its bar.
@@ -125,7 +125,7 @@ def place(bar: Bar, size: tuple[float, float], gap: float, taken: Sequence[Box],
     return min(_candidates(bar, size, gap), key=badness)
 
 
-def _candidates(bar: Bar, size: tuple[float, float], gap: float) -> Iterator[Place]:
+def _candidates(bar: ErrorBar, size: tuple[float, float], gap: float) -> Iterator[Place]:
     width, height = size
     for right, up in DIRECTIONS:
         left = bar.x + right * gap - width * (1 - right) / 2
@@ -140,14 +140,14 @@ def _candidates(bar: Bar, size: tuple[float, float], gap: float) -> Iterator[Pla
                 yield Place((left, bottom, left + width, bottom + height), line if level else None)
 
 
-def _bar(errorbar: Any) -> Bar:
+def _bar(errorbar: Any) -> ErrorBar:
     marker, bars = errorbar.lines[0], errorbar.lines[2][0]
     x, y = marker.get_transform().transform(marker.get_xydata()[0])
     (_, low), (_, high) = bars.get_transform().transform(bars.get_segments()[0])
-    return Bar(float(x), float(y), float(low), float(high))
+    return ErrorBar(float(x), float(y), float(low), float(high))
 
 
-def _boxes(bar: Bar, half: float) -> list[Box]:
+def _boxes(bar: ErrorBar, half: float) -> list[Box]:
     """Return the boxes of the marker and of the interval."""
     marker = (bar.x - half, bar.y - half, bar.x + half, bar.y + half)
     return [marker, (bar.x - half / 2, bar.low, bar.x + half / 2, bar.high)]

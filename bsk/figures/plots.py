@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bsk.comparison.compare import Row, Value
-from bsk.comparison.tables import FACTS, shared, varying
+from bsk.comparison.compare import Row, Value, as_float
+from bsk.comparison.tables import shared, telling
 from bsk.errors import UsageError
-from bsk.figures import canvas
-from bsk.figures.canvas import QUIET, colour_and_marker, drawing, title
+from bsk.figures.canvas import QUIET, checked_picture, colour_and_marker, drawing, ruled, title
 from bsk.figures.placement import label_markers, side_by_side
 from bsk.records.words import duration, many
 
@@ -28,8 +27,8 @@ class Cost:
 
     def of(self, row: Row) -> float:
         """Return the sum of the columns, 0 unless all are known."""
-        found = [value for column in self.columns if isinstance(value := row[column], (int, float))]
-        return float(sum(found)) if len(found) == len(self.columns) else 0.0
+        found = [value for column in self.columns if (value := as_float(row[column])) is not None]
+        return sum(found) if len(found) == len(self.columns) else 0.0
 
     def tick(self, value: float) -> str:
         """Return a value as a person writes it."""
@@ -52,7 +51,7 @@ def accuracy_against_cost(rows: Sequence[Row], path: Path) -> list[str]:
         UsageError: neither .png nor .svg, or no row has an accuracy and a cost.
         InputError: the file cannot be written.
     """
-    checked_suffix(path)
+    checked_picture(path, "--plot")
     cost = max((PASSES, SECONDS), key=lambda each: len(_drawable(rows, each)))
     drawn = _drawable(rows, cost)
     if not drawn:
@@ -65,15 +64,6 @@ def accuracy_against_cost(rows: Sequence[Row], path: Path) -> list[str]:
     return [f"{path}: {left_out} row(s) without accuracy or training cost are not in the picture"] if left_out else []
 
 
-def checked_suffix(path: Path) -> Path:
-    """Return path if it ends in .png or .svg.
-
-    Raises:
-        UsageError: it does not.
-    """
-    return canvas.checked_suffix(path, "--plot")
-
-
 def _drawable(rows: Sequence[Row], cost: Cost) -> list[Row]:
     return [row for row in rows if cost.of(row) > 0 and (row["robust"] is not None or row["natural"] is not None)]
 
@@ -81,7 +71,7 @@ def _drawable(rows: Sequence[Row], cost: Cost) -> list[Row]:
 def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
     panels: dict[str, list[Row]] = {}
     for row in rows:
-        panels.setdefault(_facts(row, rows, PANEL_FACTS), []).append(row)
+        panels.setdefault(telling(row, rows, PANEL_FACTS), []).append(row)
     across = min(2, len(panels))
     down = -(-len(panels) // across)
     crowded = len(rows) > CROWD and any(row["pareto"] is not None for row in rows)
@@ -89,7 +79,7 @@ def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
     named = f"{rows[0]['title']}: " if rows[0].get("title") else ""
     title(figure, f"{named}{shared(rows)}; bars are 95 % intervals")
     names = {
-        id(row): " ".join(filter(None, [str(row["name"]), _facts(row, rows, ("model", "selected"))])) for row in rows
+        id(row): " ".join(filter(None, [str(row["name"]), telling(row, rows, ("model", "selected"))])) for row in rows
     }
     groups = {key: name.split()[0] if crowded else name for key, name in names.items()}
     order = list(dict.fromkeys(groups.values()))
@@ -118,17 +108,11 @@ def _legend(axes: Any, order: Sequence[str]) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
 
 
-def _facts(row: Row, rows: Sequence[Row], among: Sequence[str]) -> str:
-    """Return those of a row's facts in which the rows differ."""
-    return ", ".join(FACTS[fact](row[fact]) for fact in varying(rows) if fact in among and row[fact] is not None)
-
-
 def _frame(axes: Any, heading: str, rows: Sequence[Row], cost: Cost) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_title(heading, loc="left", fontsize=9)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
+    ruled(axes)
     if axes.get_subplotspec().is_first_col():
         attack = next((f"under {row['attack']}" for row in rows if row["attack"] and not heading), "under attack")
         axes.set_ylabel(f"accuracy, %  (filled: {attack}, hollow: natural)")
@@ -186,4 +170,5 @@ def _points(axes: Any, rows: Sequence[Row], cost: Cost, numbers: Sequence[int]) 
 
 
 def _percent(value: Value) -> float | None:
-    return 100 * float(value) if isinstance(value, (int, float)) else None
+    fraction = as_float(value)
+    return None if fraction is None else 100 * fraction

@@ -12,23 +12,11 @@ from bsk.errors import InputError, UsageError, nearest
 from bsk.records.words import plain, printable
 
 RADII = ("step", "eps")  # written as k/255 where they all are
-OWN = ("model", "dataset", "selected")  # what a network has beside its method and flags
-ROW = {  # the flags that a method stands for
-    "start",
-    "inner",
-    "steps",
-    "step",
-    "outer",
-    "beta",
-    "gamma",
-    "noise",
-    "bound",
-    "replays",
-    "ramp",
-    "rescue",
-    "rescue_every",
-    "rescue_drop",
-}
+OF_A_RUN = ("model", "dataset", "selected")  # what a network has beside its method and flags
+OF_A_METHOD = {  # the flags that it stands for
+    "start", "inner", "steps", "step", "outer", "beta", "gamma", "noise", "bound", "replays", "ramp", "rescue",
+    "rescue_every", "rescue_drop",
+}  # fmt: skip
 
 
 class Trained(Protocol):
@@ -84,14 +72,14 @@ def numeric(values: Sequence[Any]) -> bool:
 def confounded(groups: Sequence[Series[T]], by: str) -> list[str]:
     """Return a notice if the networks of a picture differ in flags that do not follow from the one they stand by."""
     runs = [member.run for group in groups for member in group.members]
-    follow = ROW | {by} if by == "method" else {by}
+    follow = OF_A_METHOD | {by} if by == "method" else {by}
     found = [flag for flag in _differences(runs) if flag not in follow]
     return [f"what is drawn differs in more than {by}: {', '.join(found)}"] if found else []
 
 
 def _value(member: Trained, by: str) -> Any:
     run = member.run
-    own = {"method": short_name(run), "seed": run.seed, **{name: getattr(run, name) for name in OWN}}
+    own = {"method": short_name(run), "seed": run.seed, **{name: getattr(run, name) for name in OF_A_RUN}}
     known = {**run.flags, **{name: value for name, value in own.items() if value is not None}}
     if by not in known:
         raise InputError(f"{member.where}: has no flag {by} to draw by; {nearest(by, sorted(map(printable, known)))}")
@@ -124,7 +112,7 @@ def _differences(runs: Sequence[Run]) -> list[str]:
     """Return all in which networks differ beside their seeds."""
     found = ["method"] if len({short_name(run) for run in runs}) > 1 else []
     # what is not known, as the epoch that a training under way will select, is no difference
-    found += [name for name in OWN if len({getattr(run, name) for run in runs} - {None}) > 1]
+    found += [name for name in OF_A_RUN if len({getattr(run, name) for run in runs} - {None}) > 1]
     if "dataset" not in found and len({run.data_sha256 for run in runs}) > 1:
         found.append("data")
     return [*found, *differing(runs)]

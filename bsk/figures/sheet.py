@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsk.errors import UsageError
-from bsk.figures.canvas import INK, checked_suffix, drawing, legible
+from bsk.figures.canvas import INK, checked_picture, drawing, legible
 from bsk.figures.grid import Floats, Grid
 
 Ints = NDArray[np.integer[Any]]
@@ -53,7 +53,7 @@ def draw_sheet(
         UsageError: neither .png nor .svg, or there is no example.
         InputError: the file cannot be written.
     """
-    checked_suffix(path, "--images")
+    checked_picture(path, "--images")
     drawn = min(most, len(clean))
     if drawn < 1:
         raise UsageError(f"--images {path}: there is no example to draw")

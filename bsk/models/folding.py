@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from bsk.compat import has_hooks
 from bsk.models.modes import eval_mode
 from bsk.models.resnet import ResNet
 
@@ -46,8 +47,5 @@ def standing_still(model: nn.Module) -> Iterator[None]:
 
 
 def _plain(*layers: nn.Module) -> bool:
-    """Say if layers are torch's own, without hooks; for these there is no public way to ask."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return all(type(each) in (nn.Conv2d, nn.BatchNorm2d) for each in layers) and not any(
-        getattr(each, name) for each in layers for name in hooks
-    )
+    """Say if layers are torch's own, without hooks."""
+    return all(type(each) in (nn.Conv2d, nn.BatchNorm2d) and not has_hooks(each) for each in layers)

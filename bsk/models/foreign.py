@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
-from bsk.models.constructors import constructed
 from bsk.models.layouts import fitted
 from bsk.models.normalised import Normalised
+from bsk.models.registry import check_logits, network
 from bsk.models.size import Size, sides
 from bsk.models.weights import load_weights
+from bsk.plugins import is_plugin
 
 __all__ = ["Foreign", "foreign_model", "load_weights"]
 
@@ -74,8 +75,9 @@ def foreign_model(
         InputError: the file is missing, refused, or does not fit the model.
     """
     flags = _checked_flags(mean, std, channels)
-    network = constructed(model, classes, channels, size)
-    own = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    with torch.random.fork_rng(devices=[]):
+        bare = network(model, classes, channels, size)
+    own = {name: tensor for name, tensor in bare.state_dict().items() if isinstance(tensor, Tensor)}
     tensors = load_weights(weights)
     inside = _normalisation(own, channels)
     if inside and flags:
@@ -85,12 +87,12 @@ def foreign_model(
     fit = fitted(model, own, tensors, optional=inside)
     if fit.problems:
         raise InputError(f"{weights}: does not fit {model}: {fit.problems}; check --model and --data")
-    network.load_state_dict(fit.tensors, strict=False)  # `fitted` was strict, and knows what may be missing
+    bare.load_state_dict(fit.tensors, strict=False)  # `fitted` was strict, and knows what may be missing
     chosen_mean, chosen_std, source = _chosen(flags, found, inside, model, channels)
-    whole = Normalised(network, chosen_mean, chosen_std).to(device).eval()
-    if ":" not in model:
+    whole = Normalised(bare, chosen_mean, chosen_std).to(device).eval()
+    if not is_plugin(model):
         whole.to(memory_format=torch.channels_last)
-    _check_logits(whole, (2, channels, *sides(size)), classes, f"{weights}: {model}")
+    check_logits(whole, (2, channels, *sides(size)), classes, f"{weights}: {model}")
     return Foreign(whole, chosen_mean, chosen_std, source, [*(found if flags else ()), *fit.dropped])
 
 
@@ -139,18 +141,3 @@ def _chosen(
     if model in PUBLISHED:
         return list(PUBLISHED[model].mean), list(PUBLISHED[model].std), "known"
     return [0.0] * channels, [1.0] * channels, "network" if inside else "none"
-
-
-def _check_logits(model: nn.Module, shape: tuple[int, int, int, int], classes: int, start: str) -> None:
-    """Raise if the model does not turn images of this shape into a logit a class."""
-    buffer = next(model.buffers())
-    try:
-        with torch.no_grad():
-            logits = model(buffer.new_zeros(shape))
-        found = str(tuple(logits.shape)) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-    except Exception as error:  # the forward pass may be anybody's
-        found = (str(error) or type(error).__name__).splitlines()[0][:120]
-    if found != str((shape[0], classes)):
-        raise InputError(
-            f"{start}: expected logits {(shape[0], classes)} of images {shape}, found {found}; check --model and --data"
-        )

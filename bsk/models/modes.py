@@ -21,17 +21,6 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-@contextlib.contextmanager
-def without_tf32() -> Iterator[None]:
-    """Multiply fp32 as fp32 within the block, where a GPU would round its factors to 10 bits."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
-
-
 def device_name(device: torch.device) -> str:
     """Return what the numbers were computed on, e.g. "cpu AVX2" or "cuda NVIDIA H100"."""
     if device.type == "cuda":

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-# What torch.compile makes of a linear layer on the CPU. The public way, tensors in oneDNN's layout, copies all twice.
-_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+from bsk.compat import onednn_linear, state_of
 
 
 @contextlib.contextmanager
@@ -45,11 +44,11 @@ class _Weight:
     """A weight (out, in), in which state, and its transpose (in, out), which the way back takes."""
 
     whole: Tensor
-    version: int
+    state: object
     transpose: Tensor
 
     def still(self, weight: Tensor) -> bool:
-        return weight is self.whole and weight._version == self.version
+        return weight is self.whole and state_of(weight) == self.state
 
 
 def _forward_of(layer: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -62,7 +61,7 @@ def _forward_of(layer: nn.Module) -> Callable[[Tensor], Tensor]:
         if not (_fp32_on_cpu(x, weight) and x.numel()):
             return F.linear(x, weight, bias)
         if kept is None or not kept.still(weight):
-            kept = _Weight(weight, weight._version, weight.detach().t().contiguous())
+            kept = _Weight(weight, state_of(weight), weight.detach().t().contiguous())
         y: Tensor = _Product.apply(x, weight.detach(), kept.transpose, bias)
         return y
 
@@ -70,7 +69,8 @@ def _forward_of(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _fp32_on_cpu(*tensors: Tensor) -> bool:
-    there = _LINEAR is not None and bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
+    there = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    there = there and not torch.is_autocast_enabled("cpu")
     return there and all(each.device.type == "cpu" and each.dtype == torch.float32 for each in tensors)
 
 
@@ -80,15 +80,9 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, transpose: Tensor, bias: Tensor | None) -> Tensor:
         ctx.transpose = transpose
-        return _by_onednn(x, weight, bias)
+        return onednn_linear(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _by_onednn(gradient, ctx.transpose, None), None, None, None
-
-
-def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    assert _LINEAR is not None
-    y: Tensor = _LINEAR(x.contiguous(), weight, bias, "none", [], "")
-    return y
+        return onednn_linear(gradient, ctx.transpose, None), None, None, None

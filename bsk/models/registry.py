@@ -1,50 +1,32 @@
-"""Models by name: the paper's, and the same ones at any width."""
+"""Networks by name: bsk's own, published ones, and anybody's `module:function`.
+
+The contract of `--model module:function`: the function returns a `torch.nn.Module` from images (N, C, H, W) to logits
+(N, classes). It gets `num_classes=` if it takes that, else nothing.
+"""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bsk.errors import UsageError, nearest
+from bsk.errors import BskError, InputError, UsageError, nearest
+from bsk.models.architectures import PUBLISHED, SHAPE
+from bsk.models.modes import eval_mode
 from bsk.models.normalised import Normalised
 from bsk.models.resnet import resnet18, resnet50
-from bsk.models.size import Size
+from bsk.models.size import Size, sides
 from bsk.models.small import cnn
 from bsk.models.wide_resnet import wide_resnet
+from bsk.plugins import is_plugin, load, outside
 
 MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
 _WIDTHS: dict[str, Callable[..., nn.Module]] = {"resnet18": resnet18, "resnet50": resnet50, "cnn": cnn}
 _DEPTH = 130  # of a wide ResNet, at most: a name out of a file is not to make modules without end
-
-
-def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
-    """Return a new network by its name, with torch's global random state deciding its weights.
-
-    `resnet18-W`, `resnet50-W` and `cnn-W` have width W instead of 64, 64 and 16; `wrn-D-W` is of any depth
-    and width.
-
-    Args:
-        name: for example resnet18, resnet18-16, wrn-34-10.
-        classes: the number of logits.
-        channels: of the images.
-        size: the side of the images in pixels, or their height and width.
-
-    Raises:
-        UsageError: there is no such model.
-    """
-    if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name):
-        depth, width = int(match[1]), int(match[2])
-        if 10 <= depth <= _DEPTH and (depth - 4) % 6 == 0 and width >= 1:
-            return wide_resnet(classes, channels, size, depth, width)
-        expected = f"depth 6n + 4 up to {_DEPTH} and width >= 1, as wrn-34-10 has"
-        raise UsageError(f"--model {name}: a wide ResNet has {expected}")
-    base, dash, width_text = name.partition("-")
-    if base not in _WIDTHS or (dash and not re.fullmatch(r"[1-9]\d{0,3}", width_text)):
-        raise UsageError(f"--model {name}: no such model; {nearest(name, MODELS)}")
-    return _WIDTHS[base](classes, channels, size, **({"width": int(width_text)} if dash else {}))
 
 
 def build(
@@ -58,11 +40,109 @@ def build(
     seed: int = 0,
     device: torch.device | None = None,
 ) -> Normalised:
-    """Return a new model with its normalisation, channels last, on the device.
+    """Return a new model with its normalisation, on the device; bsk's own are channels last.
 
     Its weights are drawn from `seed` on the CPU, the same for every device; the global random state is kept.
+
+    Raises:
+        UsageError: there is no such model, or its code fails or breaks the contract.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Normalised(network(name, classes, channels, size), mean, std)
-    return model.to(device).to(memory_format=torch.channels_last)
+        model = Normalised(network(name, classes, channels, size), mean, std).to(device)
+    if is_plugin(name):
+        check_logits(model, (2, channels, *sides(size)), classes, f"--model {name}", kind=UsageError)
+        return model
+    return model.to(memory_format=torch.channels_last)
+
+
+def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
+    """Return a new network by its name, with torch's global random state deciding its weights.
+
+    `resnet18-W`, `resnet50-W` and `cnn-W` have width W instead of 64, 64 and 16; `wrn-D-W` is of any depth
+    and width. cnn-a, resnet2b and resnet20 are published networks for images (3, 32, 32).
+
+    Args:
+        name: for example resnet18, resnet18-16, wrn-34-10, or `module:function`.
+        classes: the number of logits.
+        channels: of the images.
+        size: the side of the images in pixels, or their height and width.
+
+    Raises:
+        UsageError: there is no such model, module or function, or it fails.
+    """
+    if is_plugin(name):
+        return _called(name, classes)
+    if name in PUBLISHED:
+        if (channels, *sides(size)) != SHAPE:
+            raise UsageError(f"--model {name}: is for images {SHAPE}, found {(channels, *sides(size))}; check --data")
+        return PUBLISHED[name].build(classes)
+    if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name):
+        depth, width = int(match[1]), int(match[2])
+        if 10 <= depth <= _DEPTH and (depth - 4) % 6 == 0 and width >= 1:
+            return wide_resnet(classes, channels, size, depth, width)
+        expected = f"depth 6n + 4 up to {_DEPTH} and width >= 1, as wrn-34-10 has"
+        raise UsageError(f"--model {name}: a wide ResNet has {expected}")
+    base, dash, width_text = name.partition("-")
+    if base not in _WIDTHS or (dash and not re.fullmatch(r"[1-9]\d{0,3}", width_text)):
+        also = f"also {', '.join(PUBLISHED)} and module:function"
+        raise UsageError(f"--model {name}: no such model; {nearest(name, MODELS)}; {also}")
+    return _WIDTHS[base](classes, channels, size, **({"width": int(width_text)} if dash else {}))
+
+
+def _called(name: str, classes: int) -> nn.Module:
+    function = load(name, "--model").function
+    with outside(f"--model {name}", "check the module and function"):
+        made = function(num_classes=classes) if _takes(function, "num_classes") else function()
+    if not isinstance(made, nn.Module):
+        found = type(made).__name__
+        raise UsageError(f"--model {name}: expected a torch.nn.Module, found {found}; check the module and function")
+    # bsk's batches are channels last, on which `x.view(len(x), -1)` fails, as many networks have it
+    made.register_forward_pre_hook(lambda _, inputs: tuple(x.contiguous() for x in inputs))
+    return made
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some functions written in C do not say
+        return False
+    return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def check_logits(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    classes: int | None,
+    start: str,
+    *,
+    device: torch.device | None = None,
+    kind: type[BskError] = InputError,
+) -> int:
+    """Return the number of logits of a model; raise if it does not turn images of this shape into one a class.
+
+    Args:
+        model: it is left as it was, its mode and statistics too.
+        shape: (N, C, H, W).
+        classes: how many there must be, or None for any number.
+        start: what a message begins with.
+        device: where the images go; None means where the model's first parameter or buffer is.
+        kind: the error to raise.
+    """
+    place = device or device_of(model)
+    try:
+        with eval_mode(model), torch.no_grad():
+            logits = model(torch.zeros(shape, device=place))
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    except Exception as error:  # the forward pass may be anybody's
+        found = (str(error) or type(error).__name__).splitlines()[0][:120]
+    count = found[1] if isinstance(found, tuple) and len(found) == 2 else 0
+    if found != (shape[0], count) or count != (classes or count):
+        expected = f"logits ({shape[0]}, {classes or 'classes'}) of images {shape}"
+        raise kind(f"{start}: expected {expected}, found {found}; check --model and --data")
+    return count
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Return where the first parameter or buffer of a model is, or None if it has none."""
+    return next((tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)

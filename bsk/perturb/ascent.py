@@ -33,9 +33,12 @@ def ascend(objective: Objective, model: Model, x: Tensor, ball: Ball, step: floa
     return x.detach()
 
 
-def sign_step(loss: Tensor, x: Tensor, ball: Ball, step: float) -> Tensor:
-    """Return P(x + step * sign(grad_x loss)) for a loss (N,) that was computed from x (N, C, H, W)."""
-    (gradient,) = torch.autograd.grad(loss.sum(), x)
+def sign_step(loss: Tensor, x: Tensor, ball: Ball, step: float, keep: bool = False) -> Tensor:
+    """Return P(x + step * sign(grad_x loss)) for a loss (N,) that was computed from x (N, C, H, W).
+
+    With `keep` the passes that led to the loss can be gone back through once more.
+    """
+    (gradient,) = torch.autograd.grad(loss.sum(), x, retain_graph=keep)
     # the ball's projection, in place: at PGD's pace another tensor of images is felt
     moved = torch.add(x.detach(), gradient.sign_(), alpha=step)
     return torch.clamp(moved, ball.lower, ball.upper, out=moved)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from bsk.perturb.draws import Draws
 
-NORMS = ("linf", "l2")
 _TINY = 1e-12  # keeps 0 / 0 from being NaN. Source: the reference of AutoAttack
 
 
@@ -106,7 +105,7 @@ def ball_around(x: Tensor, eps: float) -> Ball:
 
 
 def region(x: Tensor, eps: float, norm: str) -> Region:
-    """Return the ball of a norm in NORMS around the images x."""
+    """Return the ball of a norm, "linf" or "l2", around the images x."""
     return L2(x, eps) if norm == "l2" else Linf(x, eps, ball_around(x, eps))
 
 

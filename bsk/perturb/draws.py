@@ -21,6 +21,12 @@ class Draws(Protocol):
     def gaussian(self, like: Tensor) -> Tensor:
         """Return N(0, 1) numbers in the shape, type and place of `like`, shape (N, ...)."""
 
+    def shared(self, like: Tensor, count: int) -> Tensor:
+        """Return U(-1, 1) numbers (count, N) in the type and place of `like` (N, ...).
+
+        In training each is one number for the whole batch; in evaluation each example has its own.
+        """
+
 
 @dataclass(frozen=True)
 class BatchDraws:
@@ -41,6 +47,10 @@ class BatchDraws:
     def gaussian(self, like: Tensor) -> Tensor:
         """Return N(0, 1) numbers like `like`."""
         return self._rows(like).normal_(generator=self.generator)[self._mine(like)]
+
+    def shared(self, like: Tensor, count: int) -> Tensor:
+        """Return U(-1, 1) numbers, (count, N), the same for all N and for all processes."""
+        return like.new_empty(count, 1).uniform_(-1.0, 1.0, generator=self.generator).expand(-1, len(like))
 
     def _rows(self, like: Tensor) -> Tensor:
         channels_last = like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last)
@@ -95,6 +105,10 @@ class ExampleDraws:
         """Return N(0, 1) numbers like `like`. Source: Box and Muller (1958)."""
         radius, angle = self.unit(2 * like[:1].numel()).tensor_split(2, dim=1)
         return self._shaped(like, (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * torch.pi * angle))
+
+    def shared(self, like: Tensor, count: int) -> Tensor:
+        """Return U(-1, 1) numbers, (count, N), each example's own."""
+        return self.unit(count).mul_(2.0).sub_(1.0).T.to(like)
 
     def keep(self, rows: Tensor) -> ExampleDraws:
         """Return the streams, where they are, of some rows: a boolean mask (N,), or positions in any number."""

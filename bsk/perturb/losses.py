@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Model = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits and labels
 
 
 def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -48,6 +52,16 @@ def nuclear(differences: Tensor) -> Tensor:
     return values.sum() / len(differences)
 
 
+def squared_distance(p: Tensor, q: Tensor) -> Tensor:
+    """Return sum_c (p_c - q_c)^2 of two tensors (N, C): shape (N,)."""
+    return (_full(p) - _full(q)).square().sum(dim=1)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Return the probabilities s(z) of logits (N, C)."""
+    return F.softmax(_full(logits), dim=1)
+
+
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return max_{j != y} z_j - z_y, positive exactly where an example is misclassified: shape (N,).
 
@@ -83,6 +97,14 @@ def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """
     first, _, third, fourth = _full(logits).topk(4, dim=1).values.unbind(1)
     return margin_to(logits, y, target) / (first - 0.5 * (third + fourth) + 1e-12)
+
+
+def input_gradient(
+    model: Model, x: Tensor, y: Tensor, *, loss: Loss = cross_entropy, create_graph: bool = False
+) -> Tensor:
+    """Return the gradient of loss(f(x), y) by the images x (N, C, H, W), each example's its own."""
+    leaf = x.detach().requires_grad_()
+    return torch.autograd.grad(loss(model(leaf), y).sum(), leaf, create_graph=create_graph)[0]
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -1,6 +1,11 @@
-"""The paper's radius, and step sizes that follow the radius."""
+"""The paper's radius, and numbers that follow the radius."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 PAPER_EPS = 0.031  # section 5.1; the paper's step sizes are written as if it were 8/255
 _ORDINARY = (PAPER_EPS, 8 / 255)
@@ -12,3 +17,35 @@ def step_at(step: float, eps: float) -> float:
     At 0.031 and at 8/255 the step is as written, for example 2/255; elsewhere it keeps its ratio to 8/255.
     """
     return step if eps in _ORDINARY else step * eps / (8 / 255)
+
+
+@dataclass(frozen=True)
+class AtRadius:
+    """A default that depends on the radius: `words` for people, and its value at the radius eps.
+
+    It is no number itself, so that a method that is called without it ever being resolved fails at once.
+    """
+
+    words: str
+    at: Callable[[float], float]
+
+    def __repr__(self) -> str:
+        """Return the words."""
+        return self.words
+
+
+EPS: Any = AtRadius("eps", lambda eps: eps)
+
+
+def paper_step(step: float) -> Any:
+    """Return the step size that the paper states for its radius 8/255, as a default for any radius; see `step_at`."""
+    return AtRadius(f"{step * 255:g}/255 at 8/255", lambda eps: step_at(step, eps))
+
+
+def _align(eps: float) -> float:
+    return 0.02 * math.exp(min(255 * eps, 16) * math.log(10) / 8)
+
+
+# GradAlign's weight 0.02 exp(255 eps ln(10) / 8): 0.2 at 8/255, 2 at 16/255, and 2 beyond.
+# Source: Andriushchenko & Flammarion (2020), the authors' experiments, which end at 16/255.
+ALIGN: Any = AtRadius("0.2 at 8/255, 2 from 16/255", _align)

@@ -8,86 +8,56 @@ space, where nothing bounds it, and one step in input space goes towards it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from bsk.errors import UsageError, nearest
 from bsk.perturb.ascent import Model, sign_step
 from bsk.perturb.ball import Ball
 from bsk.perturb.draws import Draws
 from bsk.perturb.losses import kl
-from bsk.perturb.memory import Memory
 
 GAUSSIAN_SCALE = 0.001  # Source: Zhang et al. (2019), the authors' trades.py
+BACKWARD = "backward"
 
 
-@dataclass(frozen=True)
-class Clean:
-    """The clean images of a batch with their one clean forward pass, shared by all who need it.
-
-    `x` (N, C, H, W) requires its gradient and `logits` (N, classes) = f(x) hang on it by their graph if the
-    start is backward; otherwise both are plain.
-    """
-
-    x: Tensor
-    logits: Tensor
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a start is told beside the images: radius and step size in pixel units, and what only some of them use.
-
-    Attributes:
-        gamma: size of the random point in output space.
-        noise: how far `noise` goes, in eps.
-        y: the labels (N,).
-        model: the network, in eval mode.
-        memory: what outlives the batch.
-    """
-
-    eps: float
-    step: float
-    y: Tensor
-    model: Model
-    gamma: float = 1.0
-    noise: float = 2.0
-    memory: Memory = field(default_factory=Memory)
-
-
-def zero(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
-    """Return the images themselves."""
-    return clean.x.detach()
-
-
-def uniform(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
+def uniform(x: Tensor, eps: float, draws: Draws) -> Tensor:
     """Return x + eps * xi with xi ~ U(-1, 1).
 
     Not clipped to [0, 1] before the first gradient, as in the authors' scripts; the steps project.
     Source: eq. (3.2) and (4.2); Wong et al. (2020).
     """
-    x = clean.x.detach()
-    return x + given.eps * draws.uniform(x)
+    return x + eps * draws.uniform(x)
 
 
-def gaussian(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
+def gaussian(x: Tensor, eps: float, draws: Draws) -> Tensor:
     """Return x + 0.001 * N(0, 1): at x itself the KL divergence to f(x) has no gradient.
 
     Source: Zhang et al. (2019).
     """
-    x = clean.x.detach()
     return x + GAUSSIAN_SCALE * draws.gaussian(x)
 
 
-def backward(clean: Clean, ball: Ball, draws: Draws, given: Given) -> Tensor:
-    """Return x + xi*, one step towards the input whose output is the random point f(x) + gamma * psi.
+def noisy(x: Tensor, eps: float, draws: Draws, noise: float = 2.0) -> Tensor:
+    """Return x + noise * eps * xi with xi ~ U(-1, 1), clipped to [0, 1].
 
-    Source: section 4.3, eq. (4.3) and (4.4), solved by one step of PGD from xi = 0.
-    Differs from the paper: as in the authors' code, the step size is the attack's. The authors' code runs
-    f(x) twice in the same mode; here the gradient is taken through the one clean forward: equal, and cheaper.
+    Source: de Jorge et al. (2022), "Make some noise", N-FGSM with noise 2; clipped as in their code.
     """
-    target = random_output(clean.logits.detach(), draws, given.gamma)
-    distance = kl(target, clean.logits)  # KL(s(f(x) + gamma psi), s(f(x + xi))) at xi = 0, (4.4)
-    return sign_step(-distance, clean.x, ball, given.step)  # argmin over the ball by one projected step, (4.4)
+    return (x + noise * eps * draws.uniform(x)).clamp_(0.0, 1.0)
+
+
+def bernoulli(x: Tensor, eps: float, draws: Draws, noise: float = 0.5) -> Tensor:
+    """Return x -+ noise * eps, a fair coin for each value, clipped to [0, 1].
+
+    Source: Sriramanan et al. (2020, 2021), GAT and NuAT: 4/255 at 8/255; clipped as in their code.
+    """
+    return (x + noise * eps * coins(draws.uniform(x))).clamp_(0.0, 1.0)
+
+
+def coins(unit: Tensor) -> Tensor:
+    """Return -1 where numbers of U(-1, 1) are below 0, else 1."""
+    return torch.where(unit < 0, -1.0, 1.0).to(unit)
 
 
 def random_output(z: Tensor, draws: Draws, gamma: float) -> Tensor:
@@ -95,4 +65,42 @@ def random_output(z: Tensor, draws: Draws, gamma: float) -> Tensor:
     return z + gamma * draws.uniform(z)
 
 
-Start = Callable[[Clean, Ball, Draws, Given], Tensor]
+def backward(leaf: Tensor, z: Tensor, ball: Ball, draws: Draws, *, step: float, gamma: float) -> Tensor:
+    """Return x + xi*, one step towards the input whose output is the random point f(x) + gamma * psi.
+
+    `leaf` is x (N, C, H, W), which requires its gradient, and the logits z = f(x) (N, classes) hang on it.
+
+    Source: section 4.3, eq. (4.3) and (4.4), solved by one step of PGD from xi = 0.
+    Differs from the paper: as in the authors' code, the step size is the attack's. The authors' code runs
+    f(x) twice in the same mode; here the gradient is taken through the one clean forward: equal, and cheaper.
+    """
+    target = random_output(z.detach(), draws, gamma)  # (4.3)
+    return sign_step(-kl(target, z), leaf, ball, step)  # (4.4): argmin over the ball by one projected step
+
+
+Random = Callable[[Tensor, float, Draws], Tensor]  # of images (N, C, H, W), eps, draws
+RANDOM: dict[str, Random] = {
+    "zero": lambda x, eps, draws: x,
+    "uniform": uniform,
+    "gaussian": gaussian,
+    "noise": noisy,
+    "bernoulli": bernoulli,
+}
+STARTS = [*RANDOM, BACKWARD]
+
+
+def begin(
+    start: str, f: Model, x: Tensor, ball: Ball, draws: Draws, *, eps: float, step: float, gamma: float
+) -> tuple[Tensor, Tensor | None]:
+    """Return the start by its name in STARTS, and the logits f(x) where it needed them: the backward one does.
+
+    Raises:
+        UsageError: there is no such start.
+    """
+    if start == BACKWARD:
+        leaf = x.detach().requires_grad_()
+        z = f(leaf)
+        return backward(leaf, z, ball, draws, step=step, gamma=gamma), z.detach()
+    if start not in RANDOM:
+        raise UsageError(f"--start {start}: no such start; {nearest(start, STARTS)}")
+    return RANDOM[start](x, eps, draws), None

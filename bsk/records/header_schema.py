@@ -10,6 +10,7 @@ from bsk.records.fields import Accuracy, Amount, Count, Flag, Fraction, Names, N
 
 MODEL, STATE, DATA = "model", "training-state", "data"  # a selected model, all that a resume needs, a prepared data set
 _Object = Annotated[dict[str, Any], Meta(description="an object")]
+_Figures = Annotated[dict[str, float], Meta(description="an object of numbers")]
 _FileName = Annotated[  # files are named after it
     str,
     Meta(
@@ -40,7 +41,8 @@ _SCORED = ((Count, "epoch"), (Accuracy, "val_natural val_robust test_natural tes
 _Flags = _struct("Flags", "Plain values; a method brings its own beside those that all have.", (Amount, "gamma"))
 _Scored = _struct("Scored", "An epoch and its accuracies.", *_SCORED)
 _Passes = _struct("Passes", "Images that went through the network.", (Count, "forward backward"))
-_Rescue = _struct("Rescue", "Where the switch of Fast AT+ stands.", (Accuracy, "accuracy"), (Flag, "active"))
+_Rescue = _struct("Rescue", "Of Fast AT+, in older files.", (Accuracy, "accuracy"), (Flag, "active"))
+_Memory = _struct("Memory", "Numbers that a method keeps, and has logged.", (_Figures, "numbers logged"))
 _Collapses = _struct(
     "Collapses",
     "What the monitor has seen so far.",
@@ -56,6 +58,7 @@ _Progress = _struct(
     (_Passes, "passes epoch_passes"),
     (_Scored, "best last best_average last_average"),
     (_Rescue, "rescue"),
+    (_Memory, "memory"),
     (_Collapses, "collapses"),
     (_struct("Seen", "The epoch's last look of the monitor.", (Count, "step")), "seen"),
     (_Object, "scaler"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import Attack, Stage, attack_named
+from bsk.compat import sgd
+from bsk.methods.profile import Profile
 from bsk.models.folding import standing_still
+from bsk.models.precision import in_precision
 from bsk.perturb.ascent import Model
 from bsk.perturb.losses import cross_entropy
+from bsk.perturb.passes import Passes
 from bsk.training.divergence import BATCH as DIVERGENCE_BATCH
 from bsk.training.divergence import IMAGES as DIVERGENCE_IMAGES
-from bsk.training.methods import NEEDS_CLEAN, Method
-from bsk.training.optimiser import SGD
-from bsk.training.outer import OUTER
 from bsk.training.settings import Settings
-from bsk.training.step import in_precision
-from bsk.training.validation import BATCH, NO_DRAWS, RESCUE_ATTACK, RESCUE_BATCH, SELECTION_ATTACK, TEST_IMAGES
+from bsk.training.validation import BATCH, NO_DRAWS, SELECTION_ATTACK, TEST_IMAGES, VALIDATED
 
 STANDING = 0.5  # of the examples an attack meets, about; not known before
 BLACK_BOX = ("square", "rays")
@@ -30,31 +30,6 @@ CHECKED, CHECKED_IMAGES = 300, 64  # passes of the examination that comes with e
 ENOUGH = 0.5  # seconds that a pass may take before fewer images are timed
 FEW = 8  # images of a batch, to tell its own time from theirs
 REPEATS = 3
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Images passed forward, back to the image alone, and back to all weights: numbers, or seconds for one image."""
-
-    forward: float = 0.0
-    to_input: float = 0.0
-    full: float = 0.0
-
-    def __iter__(self) -> Iterator[float]:
-        """Yield the three numbers."""
-        yield from (self.forward, self.to_input, self.full)
-
-    def __add__(self, other: Passes) -> Passes:
-        """Return the sum, kind by kind."""
-        return Passes(self.forward + other.forward, self.to_input + other.to_input, self.full + other.full)
-
-    def __mul__(self, times: float) -> Passes:
-        """Return so many times each kind."""
-        return Passes(self.forward * times, self.to_input * times, self.full * times)
-
-    def seconds(self, each: Passes) -> float:
-        """Return how long they take if one of each kind takes so long."""
-        return self.forward * each.forward + self.to_input * each.to_input + self.full * each.full
 
 
 @dataclass(frozen=True)
@@ -78,7 +53,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingCost:
     """What a training will do: work of its updates, and beside them in its own precision and in fp32; updates."""
 
     own: Work
@@ -87,51 +62,26 @@ class Training:
     updates: int
 
 
-def climb_passes(method: Method) -> Passes:
-    """Return the passes of one image in one perturbation, as `methods.perturb` makes them."""
-    climbs = Passes(forward=method.steps, to_input=method.steps)
-    if method.start == "backward":
-        climbs += Passes(forward=1, to_input=1)
-    elif method.inner in NEEDS_CLEAN and method.steps:
-        climbs += Passes(forward=1)
-    return climbs
-
-
-def update_passes(method: Method) -> Passes:
-    """Return the passes of one image in the updates of one batch: the perturbation's, and the outer loss's."""
-    return climb_passes(method) * method.replays + outer_passes(method)
-
-
-def outer_passes(method: Method) -> Passes:
-    """Return the passes of one image in the outer losses of one batch."""
-    outer = OUTER[method.outer]
-    return Passes(outer.forward, outer.to_input, outer.full) * method.replays
-
-
-def training_costs(settings: Settings, images: int, val: int, test: int) -> Training:
-    """Return the costs of a training on so many images of each split.
+def training_cost(settings: Settings, profile: Profile, images: int, val: int, test: int) -> TrainingCost:
+    """Return the cost of a training on so many images of each split.
 
     Which updates a rescue takes over is not known before: they count as the others.
     """
-    updates = -(-images // settings.batch_size) * settings.epochs
+    updates, replays = -(-images // settings.batch_size) * settings.epochs, settings.bound.replays
     selects = attack_named(SELECTION_ATTACK, settings.eps)
     looks = settings.epochs * (2 if settings.ema else 1)
     beside = validation_work(selects, val) * looks
     if settings.select == "test":
         beside += validation_work(selects, min(test, TEST_IMAGES)) * looks
-    if settings.row.rescue:
-        check = attack_named(RESCUE_ATTACK, settings.eps).stages[-1]
-        beside += _stage_work(check, min(RESCUE_BATCH, val), RESCUE_BATCH) * (updates / settings.row.rescue_every)
+    check = attack_named("pgd-10", settings.eps).stages[-1]
+    beside += _stage_work(check, min(VALIDATED, val), VALIDATED) * (updates * profile.validations)
     exact = Work()
     if settings.log_divergence:
         n = min(DIVERGENCE_IMAGES, val)
-        each = climb_passes(settings.row) + Passes(forward=3)
+        each = profile.frozen + Passes(3 + profile.trained.forward, profile.trained.to_input)
         exact = Work(each * n, each * -(-n // DIVERGENCE_BATCH)) * settings.epochs
-    own = update_passes(settings.row)
-    if settings.awp:
-        own += outer_passes(settings.row)
-    work = Work(own * (images * settings.epochs), own * updates)
-    return Training(work, beside, exact, updates * settings.row.replays)
+    own = (profile.passes + profile.trained * bool(settings.awp)) * replays
+    return TrainingCost(Work(own * (images * settings.epochs), own * updates), beside, exact, updates * replays)
 
 
 def attack_work(attack: Attack, images: int, batch: int) -> Work:
@@ -173,7 +123,7 @@ def time_step(model: nn.Module, device: torch.device) -> float:
     """Return the seconds of one step of SGD with momentum on all weights: a median of a few."""
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimiser = SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
+    optimiser = sgd(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
     optimiser.step()
     seconds = statistics.median(_clock(optimiser.step, device) for _ in range(REPEATS))
     model.zero_grad(set_to_none=True)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bsk.compat import without_tf32
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
+from bsk.errors import UsageError
+from bsk.methods.bound import Bound, UpdateContext
+from bsk.methods.contract import Memory
+from bsk.methods.network import Network
 from bsk.models.folding import standing_still
-from bsk.models.modes import without_tf32
-from bsk.perturb.ascent import Model
 from bsk.perturb.draws import Draws, example_draws
 from bsk.perturb.losses import kl
-from bsk.perturb.memory import Memory
-from bsk.training.methods import Method, begin, climb
 from bsk.training.settings import Settings
 from bsk.training.state import State
 
@@ -44,18 +45,25 @@ def divergences(
         for some in rows.split(BATCH):
             x, y = to_unit(split.images[some].to(device)), split.labels[some].to(device)
             draws = example_draws(settings.seed, f"divergence {epoch}", split.index[some].tolist(), device)
-            both = divergence(settings.row, state.model, x, y, settings.eps, draws, state.memory.copy())
+            both = divergence(settings.bound, state.model, x, y, draws, state.memory, epoch - 1)
             sums += torch.stack([sums.new_tensor(len(y)), *(each.sum() for each in both)])
     n, start, ascent = sum_over_processes(sums.to(state.sums), share).tolist()
     return {"kl_start": start / n, "kl_ascent": ascent / n, "kl_n": round(n)}
 
 
 def divergence(
-    method: Method, model: Model, x: Tensor, y: Tensor, eps: float, draws: Draws, memory: Memory | None = None
+    method: Bound, model: nn.Module, x: Tensor, y: Tensor, draws: Draws, memory: Memory | None = None, epoch: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Return KL(s(f(x)) || s(f(x'))) in nats, (N,) fp64 on the CPU, for x' after the start and after the ascent."""
-    begun = begin(method, model, x, y, eps, draws, memory)
-    x_adv = climb(method, model, begun, y)
+    """Return KL(s(f(x)) || s(f(x'))) in nats, (N,) fp64 on the CPU, for x' after the start and after the ascent.
+
+    The model is in eval mode, so that nothing of it changes; what the method writes into its memory is dropped. These
+    images have no rows in it, and where PGD rescues the method it is looked at without.
+    """
+    kept = Memory(memory.shared if memory else {}, images=len(x))
+    context = UpdateContext(kept.batch(torch.arange(len(x))), 1, epoch, 1.0, lambda attack, turn: 1.0)
+    losses = method(Network(model), x, y, draws, context)
+    if losses.start is None or losses.x_adv is None:
+        raise UsageError(f"--log-divergence: {method.name} does not say where its perturbation starts and ends")
     with torch.no_grad():
-        z, started, ascended = (model(each).cpu().double() for each in (x, begun.x, x_adv))
+        z, started, ascended = (model(each).cpu().double() for each in (x, losses.start, losses.x_adv))
     return kl(z, started).clamp(min=0), kl(z, ascended).clamp(min=0)  # rounding may leave -1e-17

@@ -12,24 +12,24 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from bsk.compat import sgd
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import agree, sum_over_processes
 from bsk.data.store import DataFile, Split
 from bsk.errors import CollapsedError, DivergedError, StoppedError
+from bsk.methods.profile import Profile
 from bsk.models import registry
 from bsk.models.size import Size
-from bsk.perturb.passes import Passes
+from bsk.perturb.passes import PassCounter
 from bsk.training import monitor
 from bsk.training.averaging import average_of
 from bsk.training.divergence import divergences
-from bsk.training.optimiser import SGD
-from bsk.training.outer import OUTER
-from bsk.training.outputs import Outputs
+from bsk.training.outputs import Keeper
 from bsk.training.schedules import SCHEDULES, Rates, warmed
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State, learned, named, put_back
 from bsk.training.step import update
-from bsk.training.validation import check_rescue, validate
+from bsk.training.validation import accuracy_for_method, validate
 
 SAVE_SECONDS = 600.0  # a long epoch is saved this often
 SAVE = 1  # what a process wishes then; to stop is an exit code of a signal, above it
@@ -53,14 +53,15 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Training:
+class Setup:
     """What stays the same during a training; `test` is there only to select the epoch."""
 
     settings: Settings
+    profile: Profile
     loader: Loader
     val: Split
     test: Split | None
-    outputs: Outputs
+    outputs: Keeper
     share: Share
     device: torch.device
     stopping: Callable[[], int]
@@ -83,72 +84,72 @@ def new_state(settings: Settings, data: DataFile, channels: int, size: Size, dev
         seed=settings.seed,
         device=device,
     )
-    optimiser = SGD(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    optimiser = sgd(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     sums_type = torch.float32 if device.type == "mps" else torch.float64
     sums = torch.zeros(3, device=device, dtype=sums_type)
     return State(model, optimiser, scaler, sums, average=average_of(model, settings.ema))
 
 
-def train(training: Training, state: State, watcher: Watcher) -> None:
-    """Train from wherever the state is to the end, leaving the files of `training.outputs`.
+def train(setup: Setup, state: State, watcher: Watcher) -> None:
+    """Train from wherever the state is to the end, leaving the files of `setup.outputs`.
 
     Raises:
         DivergedError: a loss is not finite; the checkpoints stay as they were at the last good epoch.
         CollapsedError: the network has overfitted to its own attack, and `on_collapse` is "stop".
-        StoppedError: `training.stopping` asked for it; the state is saved.
+        StoppedError: `setup.stopping` asked for it; the state is saved.
     """
-    epoch = state.step // len(training.loader)
-    skip = state.step % len(training.loader)
+    epoch = state.step // len(setup.loader)
+    skip = state.step % len(setup.loader)
     if skip == 0 and state.epoch_passes.forward:  # stopped between an epoch's last update and its end
-        _finish_epoch(training, state, watcher)
-    while state.step < training.total_steps:
-        _run_epoch(training, state, epoch, skip, watcher)
-        _finish_epoch(training, state, watcher)
+        _finish_epoch(setup, state, watcher)
+    while state.step < setup.total_steps:
+        _run_epoch(setup, state, epoch, skip, watcher)
+        _finish_epoch(setup, state, watcher)
         epoch, skip = epoch + 1, 0
 
 
-def _run_epoch(training: Training, state: State, epoch: int, skip: int, watcher: Watcher) -> None:
-    settings, share, looks = training.settings, training.share, monitor.every(training.settings)
+def _run_epoch(setup: Setup, state: State, epoch: int, skip: int, watcher: Watcher) -> None:
+    settings, share, looks = setup.settings, setup.share, monitor.every(setup.settings, setup.profile)
     clock = saved = time.perf_counter()
     state.model.train()
-    for batch in training.loader.epoch(epoch, skip):
+    for batch in setup.loader.epoch(epoch, skip):
         if looks and state.step % looks == 0 and state.step:  # first, as going on after `stop` begins here
-            _look_for_collapse(training, state, epoch, watcher)
-        check_rescue(state, settings, training.val)
-        rates = rates_at(training, state.step)
-        update(state, settings, batch, share, rates, training.total_steps)
+            _look_for_collapse(setup, state, epoch, watcher)
+        rates = rates_at(setup, state.step)
+        look = partial(accuracy_for_method, state, settings, setup.val)
+        update(state, settings, batch, share, rates, setup.total_steps, epoch, look)
         if state.step % CHECK_STEPS == 0:
-            _check_finite(state, training)
+            _check_finite(state, setup)
         now = time.perf_counter()
         state.seconds, state.epoch_seconds = state.seconds + now - clock, state.epoch_seconds + now - clock
         clock = now
-        watcher.step(state.step, training.total_steps, epoch, lambda: _own_loss(training, state))
-        wish = training.stopping() or SAVE * (now - saved > SAVE_SECONDS)
-        wish = agree(wish, share, training.device)  # every process has its own clock
+        watcher.step(state.step, setup.total_steps, epoch, lambda: _own_loss(setup, state))
+        wish = setup.stopping() or SAVE * (now - saved > SAVE_SECONDS)
+        wish = agree(wish, share, setup.device)  # every process has its own clock
         if wish:
-            _save(training, state)
+            _save(setup, state)
             clock = saved = time.perf_counter()
         if wish > SAVE:
             raise StoppedError(f"stopped at epoch {epoch + 1}; the same command goes on from there", wish)
-    _check_finite(state, training)
+    _check_finite(state, setup)
     state.seconds += time.perf_counter() - clock
     state.epoch_seconds += time.perf_counter() - clock
 
 
-def _look_for_collapse(training: Training, state: State, epoch: int, watcher: Watcher) -> None:
+def _look_for_collapse(setup: Setup, state: State, epoch: int, watcher: Watcher) -> None:
     """Look if the network has overfitted to its own attack; say so once, and do what `on_collapse` says.
 
     Raises:
         CollapsedError: it has, and the training is to stop.
     """
-    settings = training.settings
+    settings = setup.settings
     if state.seen.get("step") == state.step:  # stopped after this look
         return
-    seen = monitor.look(state, settings, training.val, training.share)
+    seen = monitor.look(state, settings, setup.val, setup.share)
     fresh = seen.collapsed and not state.collapses.now
     if fresh and settings.on_collapse == "stop":
-        _save(training, state)  # as it was before this look: whoever goes on looks again, and acts by a flag of then
+        _save(setup, state)  # as it was before this look: whoever goes on looks again, and acts by a flag of then
     state.seen, state.collapses.now = {"step": state.step, **asdict(seen)}, seen.collapsed
     state.collapses.best = max(state.collapses.best, seen.pgd)
     if not seen.fallen and settings.on_collapse != "warn":  # after `stop` it may go on with `rollback`
@@ -158,130 +159,130 @@ def _look_for_collapse(training: Training, state: State, epoch: int, watcher: Wa
     state.collapses.count += 1
     back = settings.on_collapse == "rollback" and state.healthy is not None
     alarm = {"kind": "alarm", "epoch": epoch + 1, **state.seen, "on_collapse": settings.on_collapse, "back": back}
-    training.outputs.log(alarm)
+    setup.outputs.log(alarm)
     watcher.alarm(alarm)
     if settings.on_collapse == "stop":
         found = f"catastrophic overfitting after {state.step} updates (FGSM {seen.fgsm:.0%}, PGD-10 {seen.pgd:.0%})"
         kept = "the best epoch is kept" if state.best.epoch else "no epoch had ended"
         advice = "try --method n-fgsm or bs, or go on from here with --on-collapse rollback or warn"
-        raise CollapsedError(f"{training.outputs.checkpoint}: {found}; {kept}; {advice}")
+        raise CollapsedError(f"{setup.outputs.name}: {found}; {kept}; {advice}")
     if back:
         assert state.healthy is not None
         put_back(state, state.healthy)
         state.collapses.now = False
-        state.collapses.rescued_until = state.step + monitor.every(settings)
+        state.collapses.rescued_until = state.step + monitor.every(settings, setup.profile)
 
 
-def rates_at(training: Training, step: int) -> Rates:
+def rates_at(setup: Setup, step: int) -> Rates:
     """Return what the optimiser uses in an update."""
-    settings = training.settings
-    rates = SCHEDULES[settings.schedule](step, training.total_steps, settings.lr, settings.momentum)
-    return warmed(step, settings.warmup * len(training.loader), rates)
+    settings = setup.settings
+    rates = SCHEDULES[settings.schedule](step, setup.total_steps, settings.lr, settings.momentum)
+    return warmed(step, settings.warmup * len(setup.loader), rates)
 
 
-def _finish_epoch(training: Training, state: State, watcher: Watcher) -> None:
+def _finish_epoch(setup: Setup, state: State, watcher: Watcher) -> None:
     """Validate, select, log and save: the log before the state, so that a crash repeats the epoch.
 
     The selected model comes last: `keep_best` writes it again where a crash came between.
     """
 
     def pause() -> None:
-        if code := agree(training.stopping(), training.share, training.device):
-            _save(training, state)
+        if code := agree(setup.stopping(), setup.share, setup.device):
+            _save(setup, state)
             raise StoppedError("stopped while validating; the same command goes on from there", code)
 
     start = time.perf_counter()
-    epoch = state.step // len(training.loader)
-    if state.step == training.total_steps and monitor.every(training.settings):
-        _look_for_collapse(training, state, epoch - 1, watcher)
-    look = partial(_validated, training, epoch, pause)
+    epoch = state.step // len(setup.loader)
+    if state.step == setup.total_steps and monitor.every(setup.settings, setup.profile):
+        _look_for_collapse(setup, state, epoch - 1, watcher)
+    look = partial(_validated, setup, epoch, pause)
     state.last = look(state.model)
     if state.average is not None:
         state.last_average = look(state.average.module)
-    logged = divergences(state, training.settings, training.val, training.share, epoch, pause)
+    logged = divergences(state, setup.settings, setup.val, setup.share, epoch, pause)
     seconds = time.perf_counter() - start
-    record = {**_epoch_record(training, state, seconds), **logged}
+    record = {**_epoch_record(setup, state, seconds), **logged}
     state.validation_seconds += seconds
     state.passes.forward += record["forward_passes"]
     state.passes.backward += record["backward_passes"]
     state.sums.zero_()
-    state.epoch_passes, state.epoch_seconds, state.seen = Passes(), 0.0, {}
-    if is_better(state.last, state.best, training.settings):
+    state.epoch_passes, state.epoch_seconds, state.seen = PassCounter(), 0.0, {}
+    if is_better(state.last, state.best, setup):
         state.best = state.last
-    if state.average is not None and is_better(state.last_average, state.best_average, training.settings):
+    if state.average is not None and is_better(state.last_average, state.best_average, setup):
         state.best_average = state.last_average
-    training.outputs.log(record)
-    training.outputs.save_state(state)
-    training.outputs.keep_best(state)
+    setup.outputs.log(record)
+    setup.outputs.save_state(state)
+    setup.outputs.keep_best(state)
     watcher.epoch(record)
 
 
-def _validated(training: Training, epoch: int, pause: Callable[[], None], model: nn.Module) -> Scored:
-    return validate(model, training.settings, training.val, training.test, training.share, epoch, pause)
+def _validated(setup: Setup, epoch: int, pause: Callable[[], None], model: nn.Module) -> Scored:
+    return validate(model, setup.settings, setup.val, setup.test, setup.share, epoch, pause)
 
 
-def is_better(new: Scored, best: Scored, settings: Settings) -> bool:
+def is_better(new: Scored, best: Scored, setup: Setup) -> bool:
     """Say if an epoch beats the best so far: by PGD-20 accuracy, or, trained without attacks, by natural."""
-    score = f"{settings.select}_{'natural' if settings.row.outer == 'natural' else 'robust'}"
+    score = f"{setup.settings.select}_{'robust' if setup.profile.attacks else 'natural'}"
     return bool(getattr(new, score) > getattr(best, score))
 
 
-def _epoch_record(training: Training, state: State, validation_seconds: float) -> dict[str, Any]:
-    settings = training.settings
-    total, natural, robust = _mean_losses(training, state, sum_over_processes(state.sums, training.share))
-    rates = rates_at(training, state.step - 1)
-    images = len(training.loader.labels)
+def _epoch_record(setup: Setup, state: State, validation_seconds: float) -> dict[str, Any]:
+    total, natural, robust = _mean_losses(setup, state, sum_over_processes(state.sums, setup.share))
+    rates = rates_at(setup, state.step - 1)
+    images = len(setup.loader.labels)
     return {
         "kind": "epoch",
         "epoch": state.last.epoch,
         "lr": rates.lr,
         "loss": total,
-        "natural_loss": natural if OUTER[settings.row.outer].natural else None,
-        "robust_loss": robust if OUTER[settings.row.outer].robust else None,
+        "natural_loss": natural if setup.profile.natural else None,
+        "robust_loss": robust if setup.profile.robust else None,
         **state.last.record(),
         **named("ema", state.last_average if state.average is not None else None),
         "seconds": state.epoch_seconds,
         "images_per_second": images / max(state.epoch_seconds, 1e-9),
         "validation_seconds": validation_seconds,
-        "forward_passes": state.epoch_passes.forward * training.share.world,
-        "backward_passes": state.epoch_passes.backward * training.share.world,
-        **({"rescued_updates": state.rescued_updates} if settings.row.rescue or state.collapses.count else {}),
+        "forward_passes": state.epoch_passes.forward * setup.share.world,
+        "backward_passes": state.epoch_passes.backward * setup.share.world,
+        **({"rescued_updates": 0} if state.collapses.count else {}),
+        **state.memory.logged,
         **({f"monitor_{name}": value for name, value in state.seen.items()}),
     }
 
 
-def _mean_losses(training: Training, state: State, sums: Tensor) -> list[float]:
+def _mean_losses(setup: Setup, state: State, sums: Tensor) -> list[float]:
     """Return the epoch's losses so far, each a mean over the images that all processes have seen."""
-    batches = state.step % len(training.loader) or len(training.loader)
-    seen = min(batches * training.settings.batch_size, len(training.loader.labels))
+    batches = state.step % len(setup.loader) or len(setup.loader)
+    seen = min(batches * setup.settings.batch_size, len(setup.loader.labels))
     means: list[float] = (sums / seen).tolist()
     return means
 
 
-def _own_loss(training: Training, state: State) -> float:
+def _own_loss(setup: Setup, state: State) -> float:
     """Return what the epoch's loss so far is if all have this process's: to sum over them, all would have to ask."""
-    return _mean_losses(training, state, state.sums * training.share.world)[0]
+    return _mean_losses(setup, state, state.sums * setup.share.world)[0]
 
 
-def _save(training: Training, state: State) -> None:
+def _save(setup: Setup, state: State) -> None:
     """Save within an epoch, with the losses of all processes; all must call it.
 
     Raises:
         DivergedError: a loss is not finite, and nothing is saved.
     """
-    training.outputs.save_state(replace(state, sums=_check_finite(state, training)))
+    setup.outputs.save_state(replace(state, sums=_check_finite(state, setup)))
 
 
-def _check_finite(state: State, training: Training) -> Tensor:
+def _check_finite(state: State, setup: Setup) -> Tensor:
     """Return the epoch's summed losses of all processes.
 
     Raises:
         DivergedError: one is not finite.
     """
-    sums = sum_over_processes(state.sums, training.share)
+    sums = sum_over_processes(state.sums, setup.share)
     if not math.isfinite(float(sums.sum())):
         raise DivergedError(
-            f"{training.outputs.checkpoint}: the loss is not finite after {state.step} updates; the last good "
+            f"{setup.outputs.name}: the loss is not finite after {state.step} updates; the last good "
             "checkpoint is kept; lower --lr or use --precision fp32, with --force"
         )
     return sums

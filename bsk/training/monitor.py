@@ -20,13 +20,14 @@ from bsk.attacks.registry import attack_named
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
+from bsk.methods.profile import Profile
 from bsk.models.folding import standing_still
+from bsk.models.precision import in_precision
 from bsk.perturb.draws import example_draws
-from bsk.training.costs import Passes, update_passes
-from bsk.training.outer import input_gradient
+from bsk.perturb.losses import input_gradient
+from bsk.perturb.passes import Passes
 from bsk.training.settings import Settings
 from bsk.training.state import State
-from bsk.training.step import in_precision
 from bsk.training.validation import NO_DRAWS
 
 IMAGES = 32  # of a look
@@ -40,7 +41,7 @@ _WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
 
 
 @dataclass(frozen=True)
-class Look:
+class MonitorResult:
     """Accuracy under FGSM and PGD-10, and the mean cosine of the gradients at x and x + U(-eps, eps), on n images.
 
     `best` is the best accuracy under PGD-10 of the looks before. With 10 classes a network stands from 15 % on: at
@@ -65,15 +66,15 @@ class Look:
         return self.fallen and max(self.fgsm, self.best) >= max(STANDS / self.classes, FEWEST)
 
 
-def every(settings: Settings) -> int:
+def every(settings: Settings, profile: Profile) -> int:
     """Return after how many updates to look, so that looking costs a hundredth of their passes; 0 is never."""
-    if settings.row.outer == "natural":
+    if not profile.attacks:
         return 0
-    update = update_passes(settings.row).seconds(_WEIGHTS) * settings.batch_size
+    update = profile.passes.seconds(_WEIGHTS) * settings.bound.replays * settings.batch_size
     return math.ceil(PASSES.seconds(_WEIGHTS) * IMAGES / (COST * update))
 
 
-def look(state: State, settings: Settings, val: Split, share: Share) -> Look:
+def look(state: State, settings: Settings, val: Split, share: Share) -> MonitorResult:
     """Look at the first val images; where they seem newly collapsed, at four times as many, and believe those.
 
     The draws are the monitor's own, so that the training is what it would be without.
@@ -83,7 +84,7 @@ def look(state: State, settings: Settings, val: Split, share: Share) -> Look:
     return _look(state, settings, val, share, SURE) if fresh else first
 
 
-def _look(state: State, settings: Settings, val: Split, share: Share, images: int) -> Look:
+def _look(state: State, settings: Settings, val: Split, share: Share, images: int) -> MonitorResult:
     device = state.sums.device
     rows = share.of(torch.arange(min(images, len(val.labels))))
     sums = torch.zeros(4, dtype=torch.float64)
@@ -98,14 +99,12 @@ def _look(state: State, settings: Settings, val: Split, share: Share, images: in
             cosine = _cosines(state, settings, x, y, val.index[rows].tolist()).sum()
         sums += torch.stack([torch.tensor(len(y)), *(each.cpu() for each in (*stood, cosine))]).double()
     n, fgsm, pgd, cosine = sum_over_processes(sums.to(state.sums), share).tolist()
-    return Look(fgsm / n, pgd / n, cosine / n, round(n), int(val.labels.max()) + 1, state.collapses.best)
+    return MonitorResult(fgsm / n, pgd / n, cosine / n, round(n), int(val.labels.max()) + 1, state.collapses.best)
 
 
 def _cosines(state: State, settings: Settings, x: Tensor, y: Tensor, index: list[int]) -> Tensor:
     """Return the cosine of each image's two gradients, (N,), in the precision of training."""
     model = in_precision(state.model, settings.precision)
     noise = example_draws(settings.seed, f"monitor {state.step}", index, x.device).uniform(x)
-    at_x, near = (
-        input_gradient(model, each, y, create_graph=False).float().flatten(1) for each in (x, x + settings.eps * noise)
-    )
+    at_x, near = (input_gradient(model, each, y).float().flatten(1) for each in (x, x + settings.eps * noise))
     return F.cosine_similarity(at_x, near, dim=1)

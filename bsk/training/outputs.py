@@ -10,7 +10,9 @@ import fcntl
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
+
+from torch import Tensor
 
 from bsk.errors import InputError
 from bsk.records import checkpoints, located
@@ -24,12 +26,77 @@ from bsk.training import state as states
 from bsk.training.state import Scored, State
 
 
+class Keeper(Protocol):
+    """Where a training leaves what it makes."""
+
+    header: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Return what messages call the training by."""
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Keep a record of the log."""
+
+    def save_state(self, state: State) -> None:
+        """Keep all that going on needs."""
+
+    def keep_best(self, state: State) -> None:
+        """Keep the selected model and its average's, where the epoch just ended is the best."""
+
+    def complete(self, state: State) -> dict[str, Any]:
+        """Note that the training is done; return what the end record says of its checkpoint."""
+
+
+class InMemory:
+    """Keeps a training's log, and the selected weights, without a file.
+
+    Attributes:
+        records: of the log, in order.
+        best, best_average: the weights of the selected epoch and of its moving average, by name.
+        model, average: the network and its moving average, of the last epoch.
+    """
+
+    name = "the training"
+
+    def __init__(self, header: dict[str, Any]) -> None:
+        """Take what describes the training."""
+        self.header = header
+        self.records: list[dict[str, Any]] = [_start(header, None)]
+        self.best: dict[str, Tensor] = {}
+        self.best_average: dict[str, Tensor] = {}
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Keep a record."""
+        self.records.append(record)
+
+    def save_state(self, state: State) -> None:
+        """Nothing goes on from here."""
+
+    def keep_best(self, state: State) -> None:
+        """Copy the weights where the epoch just ended is the best."""
+        if state.best.epoch == state.last.epoch:
+            self.best = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+        if state.average is not None and state.best_average.epoch == state.last_average.epoch:
+            self.best_average = {name: tensor.clone() for name, tensor in state.average.module.state_dict().items()}
+
+    def complete(self, state: State) -> dict[str, Any]:
+        """Keep the last weights too."""
+        self.model, self.average = state.model, state.average and state.average.module
+        return {"checkpoint": None, "checkpoint_sha256": None}
+
+
 class Outputs:
     """Writes the files of one training; of several processes only the first writes."""
 
     def __init__(self, checkpoint: Path, header: dict[str, Any], log: IO[bytes] | None) -> None:
         """Take the selected model's path, what describes the training, and the locked log."""
         self.checkpoint, self.header, self._log = checkpoint, header, log
+
+    @property
+    def name(self) -> str:
+        """Return the selected model's path."""
+        return str(self.checkpoint)
 
     @property
     def writes(self) -> bool:
@@ -74,8 +141,14 @@ class Outputs:
             header = {**self.header, "selected": "last", **state.last.record(), **totals(state)}
             states.save(last_path(self.checkpoint), state, header)
 
-    def complete(self, state: State) -> None:
-        """Stamp the totals of the whole training on the selected model, and on its averages."""
+    def complete(self, state: State) -> dict[str, Any]:
+        """Stamp the totals of the whole training on the selected model, and on its averages, once."""
+        if self.writes and not load_header(self.checkpoint, MODEL).get("complete"):
+            self._stamp(state)
+        sha256 = records.sha256(self.checkpoint) if self.writes else None
+        return {"checkpoint": str(self.checkpoint), "checkpoint_sha256": sha256}
+
+    def _stamp(self, state: State) -> None:
         if not self._held():
             return
         self.save_last_average(state)
@@ -122,8 +195,12 @@ class Outputs:
             length += len(line)
         log.truncate(length)
         if not length:
-            facts = {"schema": records.SCHEMA, "kind": "start", "checkpoint": str(self.checkpoint)}
-            self.log({**self.header, **facts})
+            self.log(_start(self.header, self.checkpoint))
+
+
+def _start(header: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
+    """Return the first record of a log."""
+    return {**header, "schema": records.SCHEMA, "kind": "start", "checkpoint": str(checkpoint) if checkpoint else None}
 
 
 def selected(header: dict[str, Any]) -> str:
@@ -230,6 +307,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     before = {**LATER_FLAGS, **old.get("flags", {})}
     flags = {name: value for name, value in new["flags"].items() if name not in MAY_CHANGE}
     changed = [f"{name} {before.get(name)}, now {value}" for name, value in flags.items() if before.get(name) != value]
+    codes = {"method": "method_code", "model": "code"}
+    changed += [f"other code of {new[what]}" for what, code in codes.items() if old.get(code) != new.get(code)]
     return changed + ["other data"] * (old.get("data_sha256") != new["data_sha256"])
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from bsk.data.batches import WHOLE, Loader, Share
-from bsk.data.store import DataFile
+from bsk.data.store import DataFile, Split
 from bsk.errors import InputError, UsageError
+from bsk.methods.profile import Profile, check_shared, profile
 from bsk.models.modes import device_name
-from bsk.records import jsonl as records
+from bsk.plugins import is_plugin, load
 from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header
 from bsk.training import state as states
-from bsk.training.loop import Training, Watcher, new_state, train
+from bsk.training.loop import Setup, Watcher, new_state, train
 from bsk.training.outputs import (
+    InMemory,
+    Keeper,
     Outputs,
     average_path,
     differences,
@@ -30,7 +34,7 @@ from bsk.training.outputs import (
     totals,
 )
 from bsk.training.settings import Settings
-from bsk.training.state import named
+from bsk.training.state import State, named
 from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
@@ -62,40 +66,23 @@ def run(
 
     Raises:
         InputError: files of another training are in the way, or cannot be written.
-        UsageError: several processes cannot do this method.
+        UsageError: the method breaks its contract, or several processes cannot do it.
         DivergedError, CollapsedError, StoppedError: see `bsk.training.loop.train`.
     """
-    split = data.split("train", limit)
-    height, width = split.images.shape[2:]
-    state = new_state(settings, data, split.images.shape[1], (height, width), device)
-    val = data.split("val")
-    test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
-    header = _header(settings, data, device, limit, tuple(split.images.shape[1:]), len(val.labels))
-    if share.world > 1 and settings.row.whole_batch:
-        raise UsageError(
-            f"--method {settings.method}: start kept and the nuclear norm are of a whole batch; run it without torchrun"
-        )
+    parts = _parts(settings, data, device, share, limit)
+    header, state, loader = parts.header, parts.state, parts.loader
     with _log(checkpoint, share) as log:
         begun = None if force else _begun(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
-        loader = Loader(
-            split.images,
-            split.labels,
-            batch_size=settings.batch_size,
-            augment=settings.augment,
-            seed=settings.seed,
-            device=device,
-            share=share,
-        )
-        training = Training(settings, loader, val, test, outputs, share, device, stopping)
+        setup = parts.setup(settings, outputs, share, device, stopping)
         if begun is not None:
-            states.restore(last_path(checkpoint), state, (len(data.classes), *split.images.shape[1:]))
-            if state.step > training.total_steps:
+            states.restore(last_path(checkpoint), state, setup.profile.memory)
+            if state.step > setup.total_steps:
                 raise InputError(
                     f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over"
                 )
             changed = other_bits(begun, header)
-            if changed and state.step < training.total_steps:
+            if changed and state.step < setup.total_steps:
                 watcher.notice(f"{checkpoint}: goes on with {', '.join(changed)}: not the same to the bit")
             state.sums /= share.world  # they are of all processes, in equal parts from here on
             outputs.begin_log(
@@ -107,16 +94,77 @@ def run(
             if force:
                 outputs.remove()
             outputs.begin_log(-1)
-        train(training, state, watcher)
-        return _end(outputs, state, checkpoint)
+        train(setup, state, watcher)
+        return _end(outputs, state)
+
+
+def run_in_memory(
+    settings: Settings,
+    data: DataFile,
+    *,
+    device: torch.device,
+    watcher: Watcher,
+    limit: int | None = None,
+    stopping: Callable[[], int] = lambda: 0,
+) -> tuple[dict[str, Any], InMemory]:
+    """Train without a file; return the `end` record of the log, and what the files would hold. See `run`."""
+    parts = _parts(settings, data, device, WHOLE, limit)
+    outputs = InMemory(parts.header)
+    train(parts.setup(settings, outputs, WHOLE, device, stopping), parts.state, watcher)
+    return _end(outputs, parts.state), outputs
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a training is made of, before it is known where it writes."""
+
+    state: State
+    profile: Profile
+    loader: Loader
+    val: Split
+    test: Split | None
+    header: dict[str, Any]
+
+    def setup(
+        self, settings: Settings, outputs: Keeper, share: Share, device: torch.device, stopping: Callable[[], int]
+    ) -> Setup:
+        return Setup(settings, self.profile, self.loader, self.val, self.test, outputs, share, device, stopping)
+
+
+def _parts(settings: Settings, data: DataFile, device: torch.device, share: Share, limit: int | None) -> _Parts:
+    split = data.split("train", limit)
+    shape, classes = tuple(split.images.shape[1:]), len(data.classes)
+    found = profile(settings.bound, shape, classes)
+    if share.world > 1:
+        check_shared(settings.bound, shape, classes)
+    if settings.log_divergence and not found.moves:
+        raise UsageError(f"--log-divergence: {settings.method} does not say where its perturbation starts and ends")
+    if settings.label_smoothing and not found.smooths:
+        raise UsageError(f"--label-smoothing: {settings.method} does not smooth labels; it may by net.cross_entropy")
+    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device)
+    state.memory.images = len(split.labels)
+    val = data.split("val")
+    test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
+    loader = Loader(
+        split.images,
+        split.labels,
+        batch_size=settings.batch_size,
+        augment=settings.augment,
+        seed=settings.seed,
+        device=device,
+        share=share,
+    )
+    return _Parts(state, found, loader, val, test, _header(settings, data, device, limit, shape, len(val.labels)))
 
 
 def _header(
     settings: Settings, data: DataFile, device: torch.device, limit: int | None, shape: tuple[int, ...], val_n: int
 ) -> dict[str, Any]:
+    codes = {"method_code": (settings.method, "--method"), "code": (settings.model, "--model")}
     return {
         "method": settings.method,
         "model": settings.model,
+        **{what: load(name, flag).sha256 for what, (name, flag) in codes.items() if is_plugin(name)},
         "dataset": data.name,
         "data_sha256": data.sha256,
         "classes": list(data.classes),
@@ -176,14 +224,11 @@ def _finished_epoch(checkpoint: Path) -> bool:
     return bool(header.get("complete", True)) or header.get("epoch") != 1
 
 
-def _end(outputs: Outputs, state: states.State, checkpoint: Path) -> dict[str, Any]:
-    if outputs.writes and not load_header(checkpoint, MODEL).get("complete"):
-        outputs.complete(state)
+def _end(outputs: Keeper, state: State) -> dict[str, Any]:
     best, last = state.best, state.last
     end = {
         "kind": "end",
-        "checkpoint": str(checkpoint),
-        "checkpoint_sha256": records.sha256(checkpoint) if outputs.writes else None,
+        **outputs.complete(state),
         "selected": selected(outputs.header),
         **best.record(),
         **named("last", last),

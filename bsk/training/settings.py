@@ -3,69 +3,78 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from bsk.training.methods import Method
-
-SELECTORS = ("val", "test")
-ON_COLLAPSE = ("warn", "stop", "rollback")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from bsk.compat import cpu_multiplies_bf16
+from bsk.data.batches import AUGMENTATIONS
+from bsk.data.store import DataFile
+from bsk.errors import UsageError
+from bsk.methods.bound import Bound, bind
+from bsk.models.precision import PRECISIONS
+from bsk.training.flags import TrainingFlags
+from bsk.training.schedules import DEFAULT_LR, SCHEDULES
+from bsk.values import above_zero, checked_eps, one_of
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides the outcome of a training, beside the data.
+class Settings(TrainingFlags):
+    """The flags with nothing left open: all hyper-parameters of the method, its step in pixel units; see there."""
 
-    Attributes:
-        method: the id of the row that `row` began as; `row` has its step in pixel units.
-        eps: the radius in pixel units.
-        lr: the starting rate of piecewise and cosine, the peak of cyclic.
-        precision: of the network's passes, a name in PRECISIONS; losses and weights are always fp32.
-        augment: a name in `bsk.data.batches.AUGMENTATIONS`.
-        select: the split that selects the epoch, a name in SELECTORS.
-        ema: decay of the moving average of the weights; 0 is none.
-        label_smoothing: of every cross entropy that training descends, 0 to 1.
-        awp: size of the adversarial weight perturbation, as a part of each weight tensor's norm; 0 is none.
-        warmup: epochs in which the learning rate rises to the schedule's.
-        on_collapse: what to do about catastrophic overfitting, a name in ON_COLLAPSE.
-        log_divergence: whether each epoch's log record has the divergences; it changes nothing else.
-    """
+    model: str = ""
+    eps: float = 0.0
+    lr: float = 0.0
+    augment: str = ""
+    dataset: str = ""
 
-    method: str
-    row: Method
-    model: str
-    dataset: str
-    eps: float
-    epochs: int
-    batch_size: int
-    schedule: str
-    lr: float
-    momentum: float
-    weight_decay: float
-    precision: str
-    augment: str
-    seed: int
-    select: str = "val"
-    log_divergence: bool = False
-    ema: float = 0.0
-    label_smoothing: float = 0.0
-    awp: float = 0.0
-    warmup: float = 0.0
-    on_collapse: str = "warn"
+    @cached_property
+    def bound(self) -> Bound:
+        """The method, ready to be called."""
+        return Bound(self.method, self.eps, self.hyper)
 
     def flags(self) -> dict[str, Any]:
         """Return every flag by its one name, flat: {"gamma": 1.0, "eps": 0.031, ...}."""
         flags = asdict(self)
-        return {**flags.pop("row"), **flags}
+        return {**flags.pop("hyper"), **flags}
+
+
+def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Settings:
+    """Return the settings of a training: what the flags say, else the method's defaults and the data's customs.
+
+    Raises:
+        UsageError: an unknown name, or a number out of range.
+    """
+    augment, eps = flags.augment or data.augment, checked_eps(data.eps if flags.eps is None else flags.eps)
+    for flag, value, names in (
+        ("schedule", flags.schedule, list(SCHEDULES)),
+        ("precision", flags.precision, ["auto", *PRECISIONS]),
+        ("augment", augment, AUGMENTATIONS),
+        ("select", flags.select, ["val", "test"]),
+        ("on-collapse", flags.on_collapse, ["warn", "stop", "rollback"]),
+    ):
+        one_of(flag, value, names)
+    lr = DEFAULT_LR[flags.schedule] if flags.lr is None else flags.lr
+    above_zero(lr=lr, epochs=flags.epochs, batch_size=flags.batch_size)
+    above_zero(or_zero=True, weight_decay=flags.weight_decay, awp=flags.awp, warmup=flags.warmup)
+    for flag in ("momentum", "ema", "label_smoothing"):
+        if not 0 <= getattr(flags, flag) <= 1:
+            raise UsageError(f"--{flag.replace('_', '-')} {getattr(flags, flag):g}: must be from 0 to 1")
+    own = {
+        "hyper": bind(flags.method, eps, flags.hyper).hyper,
+        "model": flags.model or data.model,
+        "dataset": data.name,
+        "eps": eps,
+        "lr": lr,
+        "precision": fast_precision(device) if flags.precision == "auto" else flags.precision,
+        "augment": augment,
+    }
+    return Settings(**{**vars(flags), **own})
 
 
 def fast_precision(device: torch.device) -> str:
     """Return "bf16" where the device multiplies it fast, else "fp32"."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    if device.type == "cpu":
-        found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
-    return "fp32"
+    return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"

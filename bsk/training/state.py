@@ -11,17 +11,18 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from bsk.errors import InputError
+from bsk.methods.contract import Memory
 from bsk.models.normalised import Normalised
-from bsk.perturb.memory import DELTA, PATTERN, Memory
-from bsk.perturb.passes import Passes
+from bsk.perturb.passes import PassCounter
 from bsk.records import checkpoints
 from bsk.records.checkpoints import MODEL_PART, STATE, model_tensors
 
 _MOMENTUM = "momentum."
 _MEMORY = "memory."
+_SHARED, _ROWS = _MEMORY + "shared.", _MEMORY + "rows."
 _AVERAGE = "average."
 _HEALTHY = "healthy."
-_PLAIN = ("step", "seconds", "validation_seconds", "epoch_seconds", "rescued_updates", "seen")  # saved as they are
+_PLAIN = ("step", "seconds", "validation_seconds", "epoch_seconds", "seen")  # saved as they are
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,6 @@ class Scored:
 def named(prefix: str, scored: Scored | None) -> dict[str, Any]:
     """Return the fields of a record with a prefix, "ema_val_robust"; none without an epoch."""
     return {} if scored is None else {f"{prefix}_{name}": value for name, value in scored.record().items()}
-
-
-@dataclass
-class Rescue:
-    """Where the Fast AT+ switch stands: the accuracy at its last check, and if PGD has taken over."""
-
-    accuracy: float = 0.0
-    active: bool = False
 
 
 @dataclass
@@ -92,12 +85,10 @@ class State:
     seconds: float = 0.0
     validation_seconds: float = 0.0
     epoch_seconds: float = 0.0
-    passes: Passes = field(default_factory=Passes)
-    epoch_passes: Passes = field(default_factory=Passes)
+    passes: PassCounter = field(default_factory=PassCounter)
+    epoch_passes: PassCounter = field(default_factory=PassCounter)
     best: Scored = field(default_factory=Scored)
     last: Scored = field(default_factory=Scored)
-    rescue: Rescue = field(default_factory=Rescue)
-    rescued_updates: int = 0
     memory: Memory = field(default_factory=Memory)
     average: AveragedModel | None = None
     best_average: Scored = field(default_factory=Scored)
@@ -124,8 +115,7 @@ def save(path: Path, state: State, header: dict[str, Any]) -> None:
         "last": state.last.record(),
         "best_average": state.best_average.record(),
         "last_average": state.last_average.record(),
-        "rescue": asdict(state.rescue),
-        "rescued_updates": state.rescued_updates,
+        "memory": {"numbers": state.memory.numbers, "logged": state.memory.logged},
         "collapses": asdict(state.collapses),
         "seen": state.seen,
         "scaler": state.scaler.state_dict(),
@@ -143,33 +133,36 @@ def learned(state: State) -> dict[str, Tensor]:
             tensors[_MOMENTUM + name] = momentum
     if state.average is not None:
         tensors |= {_AVERAGE + name: tensor for name, tensor in state.average.module.state_dict().items()}
-    return tensors | {_MEMORY + name: tensor for name, tensor in state.memory.tensors.items()}
+    tensors |= {_SHARED + name: tensor for name, tensor in state.memory.shared.items()}
+    return tensors | {_ROWS + name: tensor for name, tensor in state.memory.rows.items()}
 
 
 def put_back(state: State, tensors: dict[str, Tensor]) -> None:
     """Put what `learned` returned back into the state, as copies."""
     state.model.load_state_dict(model_tensors(tensors))
     state.optimiser.load_state_dict(_optimiser_state(state, tensors))
-    state.memory.tensors = {k: t.clone().to(state.sums.device) for k, t in _part(tensors, _MEMORY).items()}
+    for kind, prefix in (("shared", _SHARED), ("rows", _ROWS)):
+        kept = {name: tensor.clone().to(state.sums.device) for name, tensor in _part(tensors, prefix).items()}
+        setattr(state.memory, kind, kept)
     if state.average is not None:
         state.average.module.load_state_dict(_part(tensors, _AVERAGE))
 
 
-def restore(path: Path, state: State, patterns: tuple[int, ...]) -> None:
+def restore(path: Path, state: State, written: Memory) -> None:
     """Put what `save` wrote back into a fresh state of the same training.
 
     Args:
         path: F.last.safetensors.
         state: fresh.
-        patterns: classes, and an image's channels, height and width: the shape of an image a class.
+        written: what the method writes into a memory of few images, for the names and shapes.
 
     Raises:
         InputError: the file is missing, corrupt or of another network.
     """
     tensors, header = checkpoints.load(path, STATE)
     try:
-        _check(tensors, state, patterns)
-        progress = dict(header["progress"])
+        _check(tensors, state, written)
+        progress = _modern(dict(header["progress"]))
         put_back(state, {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEALTHY)})
         healthy = {name: tensor.to(state.sums.device) for name, tensor in _part(tensors, _HEALTHY).items()}
         state.healthy = healthy or None
@@ -178,11 +171,12 @@ def restore(path: Path, state: State, patterns: tuple[int, ...]) -> None:
         averaged = progress.pop("averaged")
         if state.average is not None:
             state.average.n_averaged.fill_(averaged)
-        state.passes = Passes(**progress.pop("passes"))
-        state.epoch_passes = Passes(**progress.pop("epoch_passes"))
+        state.passes = PassCounter(**progress.pop("passes"))
+        state.epoch_passes = PassCounter(**progress.pop("epoch_passes"))
         for name in ("best", "last", "best_average", "last_average"):
             setattr(state, name, Scored(**progress.pop(name, {})))
-        state.rescue = Rescue(**progress.pop("rescue"))
+        kept = progress.pop("memory")
+        state.memory.numbers, state.memory.logged = dict(kept["numbers"]), dict(kept["logged"])
         state.collapses = Collapses(**progress.pop("collapses", {}))
         for name in _PLAIN:
             setattr(state, name, progress.pop(name))
@@ -193,24 +187,36 @@ def restore(path: Path, state: State, patterns: tuple[int, ...]) -> None:
         raise InputError(f"{path}: does not fit this training ({reason}); pass --force to start over") from error
 
 
-def _check(tensors: dict[str, Tensor], state: State, patterns: tuple[int, ...]) -> None:
+def _modern(progress: dict[str, Any]) -> dict[str, Any]:
+    """Return progress as it is saved now; before methods had a memory, only Fast AT+ kept numbers."""
+    if "rescue" in progress:
+        rescue, updates = progress.pop("rescue"), progress.pop("rescued_updates")
+        numbers = {"accuracy": rescue["accuracy"], "fell": float(rescue["active"])}
+        progress["memory"] = {"numbers": numbers, "logged": {"rescued_updates": updates} if updates else {}}
+    return progress
+
+
+def _check(tensors: dict[str, Tensor], state: State, written: Memory) -> None:
     """Refuse tensors that torch would take, and fall over later: it looks at the shapes of weights alone.
 
     Raises:
-        ValueError: the momentum or the memory of a batch has another shape, or a number is not finite.
+        ValueError: the momentum or the memory has another shape than it can have, or a number is not finite.
     """
     shapes: dict[str, tuple[int, ...]] = {
         _MOMENTUM + name: tuple(parameter.shape) for name, parameter in state.model.named_parameters()
     }
-    shapes |= {"sums": tuple(state.sums.shape), _MEMORY + PATTERN: patterns}
+    shapes["sums"] = tuple(state.sums.shape)
+    shapes |= {_ROWS + name: (state.memory.images, *tensor.shape[1:]) for name, tensor in written.rows.items()}
+    for name, tensor in written.shared.items():
+        found = tensors.get(_SHARED + name, tensor)
+        of_a_batch = bool(tensor.dim()) and len(tensor) == written.images and found.dim() == tensor.dim()
+        shapes[_SHARED + name] = (len(found), *tensor.shape[1:]) if of_a_batch else tuple(tensor.shape)
     for name, tensor in tensors.items():
-        expected = shapes.get(name)
-        if name == _MEMORY + DELTA:
-            expected = (len(tensor), *patterns[1:]) if tensor.dim() else patterns
-        elif name.startswith((_MOMENTUM, _MEMORY)) and expected is None:
+        kept = name.startswith((_MOMENTUM, _MEMORY))
+        if kept and name not in shapes:
             raise ValueError(f"it has {name!r:.60}")
-        if expected is not None and tuple(tensor.shape) != expected:
-            raise ValueError(f"{name} is of shape {tuple(tensor.shape)}, expected {expected}")
+        if name in shapes and tuple(tensor.shape) != shapes[name]:
+            raise ValueError(f"{name} is of shape {tuple(tensor.shape)}, expected {shapes[name]}")
         if name.startswith(("sums", _MEMORY)) and not bool(tensor.isfinite().all()):  # weights may have diverged
             raise ValueError(f"{name} has a number that is not finite")
 

@@ -1,80 +1,82 @@
-"""One update of the weights: a perturbation, an outer loss, a step of SGD."""
+"""One update of the weights: the method's losses on a batch, their gradient, a step of SGD."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from bsk.data.batches import Batch, Share
 from bsk.data.processes import sum_gradients
-from bsk.models.folding import standing_still
-from bsk.perturb.ascent import Model
+from bsk.methods.bound import Bound, UpdateContext, bind
+from bsk.methods.contract import BatchMemory, Losses, Validate
+from bsk.methods.network import Network
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.perturb.later_starts import keep
-from bsk.perturb.passes import counting
 from bsk.training.averaging import follow
 from bsk.training.awp import worst_weights
-from bsk.training.methods import METHODS, Method, perturb
-from bsk.training.outer import OUTER, Case, Losses
 from bsk.training.schedules import Rates
-from bsk.training.settings import PRECISIONS, Settings
+from bsk.training.settings import Settings
 from bsk.training.state import State
 
+RESCUE = "at"  # the method that takes over after a collapse
 
-def update(state: State, settings: Settings, batch: Batch, share: Share, rates: Rates, total: int) -> None:
+
+def update(
+    state: State,
+    settings: Settings,
+    batch: Batch,
+    share: Share,
+    rates: Rates,
+    total: int,
+    epoch: int = 0,
+    validate: Validate = lambda attack, turn: 1.0,
+) -> None:
     """Train on one batch and add its losses to `state.sums`; `total` is of all updates that there will be.
 
+    The random numbers are those of (seed, update), the same however the batch is shared.
     Source: Algorithm 1, lines 4 to 7.
     """
-    method = row_in_force(state, settings).after(state.step, total)
+    method = method_in_force(state, settings)
     noise = generator(settings.seed, "noise", state.step, device=batch.x.device)
     draws = BatchDraws(noise, share.first(batch.total), batch.total)
-    state.memory.updates = state.step
     for group in state.optimiser.param_groups:
         group["lr"], group["momentum"] = rates
     for replay in range(method.replays):
-        losses = _replay(state, settings, method, batch, draws, share)
+
+        def losses_of(net: Network, memory: BatchMemory) -> Losses:
+            context = UpdateContext(memory, state.step, epoch, (state.step + 1) / total, validate)
+            return method(net, batch.x, batch.y, draws, context)
+
+        losses = _descend(state, settings, batch, draws, share, losses_of)
         if replay == 0:
             parts = (losses.total, losses.natural, losses.robust)
             state.sums += torch.stack([_sum(part, losses.total) for part in parts])
     state.step += 1
 
 
-def _replay(state: State, settings: Settings, method: Method, batch: Batch, draws: BatchDraws, share: Share) -> Losses:
-    """Perturb the batch, and take one step of SGD on the outer loss."""
-    forward, exact = (
-        counting(in_precision(state.model, precision), state.epoch_passes) for precision in (settings.precision, "fp32")
-    )
-    with standing_still(state.model):
-        moved = perturb(method, forward, batch.x, batch.y, settings.eps, draws, state.memory)
-    if method.start == "kept":
-        moved.x_adv.requires_grad_()
-    assert not isinstance(method.beta, str)
-    case = Case(
-        forward,
-        exact,
-        batch.x,
-        batch.y,
-        moved.start,
-        moved.x_adv,
-        method.beta,
-        settings.eps,
-        draws,
-        settings.label_smoothing,
-    )
-    outer = OUTER[method.outer].loss
+def _descend(
+    state: State,
+    settings: Settings,
+    batch: Batch,
+    draws: BatchDraws,
+    share: Share,
+    losses_of: Callable[[Network, BatchMemory], Losses],
+) -> Losses:
+    """Take one step of SGD on the mean of the method's losses."""
+    net = Network(state.model, settings.precision, state.epoch_passes, settings.label_smoothing)
 
-    def mean() -> Tensor:
-        scaled: Tensor = state.scaler.scale(outer(case).total.sum() / batch.total)
-        return scaled
+    def run() -> tuple[Losses, BatchMemory, Tensor]:
+        memory = state.memory.batch(batch.rows)
+        losses = losses_of(net, memory)
+        scaled: Tensor = state.scaler.scale(losses.total.sum() / batch.total)
+        return losses, memory, scaled
 
-    with worst_weights(state.model, mean, settings.awp, share):
-        losses = outer(case)
+    with worst_weights(net, lambda: run()[2], draws, settings.awp, share):
+        losses, memory, loss = run()
         state.optimiser.zero_grad(set_to_none=True)
-        state.scaler.scale(losses.total.sum() / batch.total).backward()
-    if method.start == "kept":
-        assert not isinstance(method.step, str)
-        keep(state.memory, batch.x, moved.x_adv, method.step, moved.ball)
+        loss.backward()
+    memory.commit()
     sum_gradients(state.model, share)
     state.scaler.step(state.optimiser)
     state.scaler.update()
@@ -82,31 +84,13 @@ def _replay(state: State, settings: Settings, method: Method, batch: Batch, draw
     return losses
 
 
-RESCUE = "at"  # the row that takes over after a collapse
-
-
-def row_in_force(state: State, settings: Settings) -> Method:
-    """Return the method's row, or the one that rescues it."""
-    if state.step < state.collapses.rescued_until:
-        rescue = RESCUE
-    elif settings.row.rescue is not None and state.rescue.active:
-        rescue = settings.row.rescue
-    else:
-        return settings.row
-    state.rescued_updates += 1
-    return METHODS[rescue].at(settings.eps)
-
-
-def in_precision(model: Model, precision: str) -> Model:
-    """Return the model with its passes in that precision; logits come back as they are."""
-    if precision == "fp32":
-        return model
-
-    def forward(x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=PRECISIONS[precision]):
-            return model(x)
-
-    return forward
+def method_in_force(state: State, settings: Settings) -> Bound:
+    """Return the method, or the one that rescues it after a collapse."""
+    if state.step >= state.collapses.rescued_until:
+        return settings.bound
+    logged = state.memory.logged
+    state.memory.logged = {**logged, "rescued_updates": logged.get("rescued_updates", 0) + 1}
+    return bind(RESCUE, settings.eps)
 
 
 def _sum(part: Tensor | None, like: Tensor) -> Tensor:

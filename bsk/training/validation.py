@@ -1,4 +1,4 @@
-"""Accuracy on held-out images: what selects the model, and what rescues Fast AT+."""
+"""Accuracy on held-out images: what selects the model, and what a method may ask for."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.models.folding import standing_still
+from bsk.models.precision import in_precision
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import example_draws
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State
-from bsk.training.step import in_precision
 
 SELECTION_ATTACK = "pgd-20"
 NO_DRAWS = example_draws(0, "", [])  # these attacks draw nothing
@@ -91,27 +91,15 @@ def _right(forward: Model, x: Tensor, y: Tensor) -> Tensor:
         return (forward(x).argmax(dim=1) == y).sum()
 
 
-RESCUE_ATTACK = "pgd-10"
-RESCUE_BATCH = 128
+VALIDATED = 128  # images of a method's own look at val
 
 
-def check_rescue(state: State, settings: Settings, split: Split) -> None:
-    """Before every 20th update of Fast AT+, see if robust accuracy fell, and hand over to PGD or back.
-
-    Every check uses the next 128 validation images; the reference is the check before (the published text
-    leaves both open).
-
-    Source: Li et al. (2020), FastAdv+: c = 0.10, s = 20.
-    """
-    if settings.row.rescue is None or state.step % settings.row.rescue_every:
-        return
-    turn = state.step // settings.row.rescue_every * RESCUE_BATCH
-    rows = (turn + torch.arange(min(RESCUE_BATCH, len(split.labels)))) % len(split.labels)
+def accuracy_for_method(state: State, settings: Settings, split: Split, attack: str, turn: int) -> float:
+    """Return the accuracy under an attack on the turn-th 128 images of a split, which go round and round."""
+    n = len(split.labels)
+    rows = (turn * VALIDATED + torch.arange(min(VALIDATED, n))) % n
     x, y = to_unit(split.images[rows].to(state.sums.device)), split.labels[rows].to(state.sums.device)
     with standing_still(state.model):
         forward = in_precision(state.model, settings.precision)
-        attack = attack_named(RESCUE_ATTACK, settings.eps).stages[-1]
-        fooled = attack(forward, x, y, NO_DRAWS, settings.eps).fooled
-    accuracy = 1.0 - float(fooled.float().mean())
-    state.rescue.active = state.rescue.accuracy - accuracy > settings.row.rescue_drop
-    state.rescue.accuracy = accuracy
+        fooled = attack_named(attack, settings.eps).stages[-1](forward, x, y, NO_DRAWS, settings.eps).fooled
+    return 1.0 - float(fooled.float().mean())

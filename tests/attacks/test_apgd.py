@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bsk.attacks.apgd import _windows, apgd
+from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import Outcome, ranked_targets
-from bsk.attacks.registry import Flags, attack_named
+from bsk.attacks.registry import attack_named
 from bsk.evaluation.verdicts import steady
 from bsk.perturb.ball import length
 from bsk.perturb.draws import ExampleDraws, example_draws
@@ -63,7 +64,7 @@ def images(n: int, channels: int = 3, height: int = 4, width: int = 4, seed: int
 
 def run(name: str, model: Any, x: Tensor, y: Tensor, eps: float, index: Any = None, **flags: Any) -> Outcome:
     """The attack itself, without the look at the natural images before it."""
-    stage = attack_named(name, eps, Flags(**flags)).stages[-1]
+    stage = attack_named(name, eps, AttackFlags(**flags)).stages[-1]
     return stage(model, x, y, example_draws(0, stage.name, range(len(x)) if index is None else index), eps)
 
 
@@ -376,12 +377,12 @@ def test_eps_zero_fools_what_is_wrong_already(name: str, norm: str) -> None:
 @pytest.mark.parametrize("classes", [2, 3, 4, 5, 10, 100, 200])
 @pytest.mark.parametrize("name", ["apgd-t", "fab-t", "autoattack"])
 def test_any_number_of_classes(name: str, classes: int) -> None:
-    attack = attack_named(name, 0.02, Flags(classes=classes))
+    attack = attack_named(name, 0.02, AttackFlags(classes=classes))
     model, x = Wavy(classes, 12, waves=2.0, seed=2), images(3, 3, 2, 2)
     y = model(x).argmax(1)
     for stage in attack.stages[1:]:
         if stage.name == "square":
-            stage = attack_named("square", 0.02, Flags(classes=classes, queries=50)).stages[-1]
+            stage = attack_named("square", 0.02, AttackFlags(classes=classes, queries=50)).stages[-1]
         found = stage(model, x, y, example_draws(0, stage.name, range(3)), 0.02)
         assert torch.equal(model(found.x_adv).argmax(1) != y, found.fooled)
         if stage.name in ("apgd-t", "fab-t"):
@@ -394,10 +395,10 @@ def test_any_number_of_classes(name: str, classes: int) -> None:
 
 def test_below_four_classes_the_margin_takes_the_place_of_dlr_and_the_user_hears_it() -> None:
     for name in ("apgd-t", "apgd-dlr", "autoattack", "screen"):
-        assert any("margin" in said for said in attack_named(name, 0.1, Flags(classes=3)).notices)
-        assert not any("margin" in said for said in attack_named(name, 0.1, Flags(classes=4)).notices)
-    assert not attack_named("apgd-ce", 0.1, Flags(classes=3)).notices
-    assert attack_named("apgd-dlr", 0.1, Flags(classes=3)).parameters["loss"] == "margin"
+        assert any("margin" in said for said in attack_named(name, 0.1, AttackFlags(classes=3)).notices)
+        assert not any("margin" in said for said in attack_named(name, 0.1, AttackFlags(classes=4)).notices)
+    assert not attack_named("apgd-ce", 0.1, AttackFlags(classes=3)).notices
+    assert attack_named("apgd-dlr", 0.1, AttackFlags(classes=3)).parameters["loss"] == "margin"
 
 
 def test_autoattack_is_the_standard_version() -> None:
@@ -415,7 +416,7 @@ def test_autoattack_is_the_standard_version() -> None:
 def test_an_attack_makes_its_tensors_where_its_images_are(name: str) -> None:
     """A tensor made on the default device, which here is not the images', could not meet them."""
     model, x, y = half_fooled(n=6)
-    stage = attack_named(name, 0.02, Flags(classes=5, queries=30)).stages[-1]
+    stage = attack_named(name, 0.02, AttackFlags(classes=5, queries=30)).stages[-1]
     draws = example_draws(0, name, range(6))
     with torch.device("meta"):
         found = stage(model, x, y, draws, 0.02)

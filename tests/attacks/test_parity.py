@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bsk.attacks.registry import Flags, attack_named
+from bsk.attacks.flags import AttackFlags
+from bsk.attacks.registry import attack_named
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
 from bsk.models.foreign import foreign_model
@@ -46,7 +47,7 @@ def chosen(model: nn.Module, split: Split, n: int) -> Case:
 
 def ours(case: Case, name: str, eps: float, norm: str = "linf", queries: int | None = None) -> Tensor:
     """Which examples fall, (N,)."""
-    stage = attack_named(name, eps, Flags(norm=norm, queries=queries, classes=10)).stages[-1]
+    stage = attack_named(name, eps, AttackFlags(norm=norm, queries=queries, classes=10)).stages[-1]
     found = stage(case.model, case.x, case.y, example_draws(0, stage.name, range(len(case.x))), eps)
     with torch.no_grad():
         wrong = case.model(found.x_adv).argmax(1) != case.y
@@ -143,7 +144,7 @@ def test_square_with_the_same_random_numbers(digits: Case) -> None:
     draws = example_draws(0, "square", range(n))
     numbers = draws.unit(width * channels + queries * (2 + channels)).tolist()
     few = Case(digits.model, digits.x[:n], digits.y[:n], n)
-    attack = attack_named("square", eps, Flags(queries=queries)).stages[-1]
+    attack = attack_named("square", eps, AttackFlags(queries=queries)).stages[-1]
     found = attack(few.model, few.x, few.y, example_draws(0, "square", range(n)), eps)
     other = reference(few.model, eps).square
     other.n_queries = queries
@@ -185,6 +186,7 @@ def network(shared: Path, name: str) -> nn.Module:
     return found.model.to(memory_format=torch.contiguous_format).requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "n"), [("apgd-ce", 100), ("apgd-dlr", 100), ("apgd-t", 40), ("fab-t", 16), ("square", 16)]
 )
@@ -193,6 +195,7 @@ def test_on_a_real_network(shared: Path, cifar: Split, name: str, n: int) -> Non
     compare(chosen(network(shared, "cnn-a"), cifar, n), [name], 2 / 255)
 
 
+@pytest.mark.slow
 def test_the_union_on_a_real_network(shared: Path, cifar: Split) -> None:
     case = chosen(network(shared, "resnet2b"), cifar, 14)
     compare(case, ["apgd-ce", "apgd-t", "fab-t", "square"], 4 / 255, queries=200)

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.pgd import pgd
-from bsk.attacks.registry import Flags, attack_named
+from bsk.attacks.registry import attack_named
 from bsk.errors import UsageError
 from bsk.perturb.draws import ExampleDraws, example_draws
 
@@ -17,7 +18,7 @@ NO_DRAWS = example_draws(0, "", [])
 
 def run(name: str, model: nn.Module, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float, **flags: Any) -> Outcome:
     """The attack itself, without the look at the natural images before it."""
-    return attack_named(name, eps, Flags(**flags)).stages[-1](model, x, y, draws, eps)
+    return attack_named(name, eps, AttackFlags(**flags)).stages[-1](model, x, y, draws, eps)
 
 
 def linear(classes: int = 2, features: int = 12, seed: int = 0) -> nn.Module:
@@ -86,7 +87,7 @@ def test_every_attack_stays_in_the_ball_and_says_the_truth(name: str, start: str
 def test_the_order_and_the_company_of_examples_change_nothing() -> None:
     model, x = linear(4), images(30)
     y = torch.randint(0, 4, (30,), generator=torch.Generator().manual_seed(0))
-    attack, index = attack_named("pgd-4x3", 0.03, Flags(start="uniform")).stages[-1], list(range(30))
+    attack, index = attack_named("pgd-4x3", 0.03, AttackFlags(start="uniform")).stages[-1], list(range(30))
     whole = attack(model, x, y, example_draws(7, attack.name, index), 0.03)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(2))
     mixed = attack(model, x[order], y[order], example_draws(7, attack.name, order.tolist()), 0.03)

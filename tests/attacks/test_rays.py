@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from bsk.attacks.flags import AttackFlags
 from bsk.attacks.rays import TOLERANCE, _blocks, rays
-from bsk.attacks.registry import Flags, attack_named
+from bsk.attacks.registry import attack_named
 from bsk.errors import UsageError
 from bsk.evaluation.verdicts import steady
 from bsk.perturb.draws import example_draws
@@ -212,6 +213,6 @@ def test_order_and_company_change_nothing() -> None:
 
 def test_its_flags() -> None:
     assert attack_named("rays", 0.03).parameters == {"queries": 10_000, "stop_at_eps": False}
-    assert attack_named("rays", 0.03, Flags(queries=40_000, stop_at_eps=True)).parameters["queries"] == 40_000
+    assert attack_named("rays", 0.03, AttackFlags(queries=40_000, stop_at_eps=True)).parameters["queries"] == 40_000
     with pytest.raises(UsageError, match="Linf only"):
-        attack_named("rays", 0.03, Flags(norm="l2"))
+        attack_named("rays", 0.03, AttackFlags(norm="l2"))

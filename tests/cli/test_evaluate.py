@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +208,7 @@ class Kept:
         return process
 
 
+@pytest.mark.slow
 def test_killed_twenty_times_the_record_is_the_same(
     trained: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,17 +216,18 @@ def test_killed_twenty_times_the_record_is_the_same(
     words = ["bsk", "evaluate", str(trained), "--data", str(toy), "--attack", "autoattack", "--eps", "0.1"]
     kept = Kept(monkeypatch, [*words, "--limit", "15", "--batch-size", "5", "--threads", "1", "--quiet"])
     kept.start(tmp_path / "no.folder" / "x").kill()  # everything is imported now
-    begin = time.monotonic()
     kept.start(tmp_path / "whole.jsonl").join()
-    long = time.monotonic() - begin
     whole = evaluated(tmp_path / "whole.jsonl")
     kills, run, going_on = 0, 0, 0
     random = np.random.default_rng(0)
     while kills < 20:
         out = tmp_path / f"{run}.jsonl"
-        going_on += any(out.with_suffix(".examples").glob("*.jsonl"))
-        process = kept.start(out)
-        process.join(random.uniform(0, long / 4))
+        before = kept_blocks(out)
+        going_on += before > 0
+        process, more = kept.start(out), int(random.integers(0, 5))
+        while process.is_alive() and kept_blocks(out) < before + more:
+            process.join(0.001)
+        process.join(random.uniform(0, 0.02))
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
@@ -238,12 +239,18 @@ def test_killed_twenty_times_the_record_is_the_same(
     assert going_on >= 10, "most of them found what those before had left"
 
 
+def kept_blocks(out: Path) -> int:
+    """How many blocks of an evaluation are there already."""
+    return sum(path.read_bytes().count(b"\n") for path in out.with_suffix(".examples").glob("*.jsonl"))
+
+
 def evaluated(out: Path) -> tuple[str, bytes]:
     """The record, seconds apart, and the verdict on each example, as bytes."""
     (record,) = [json.loads(line) for line in out.read_text().splitlines()]
     return json.dumps(told(record)), (out.with_suffix(".examples") / f"{record['key']}.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "screen,pgd-3x2", "--batch-size", "16", "--threads", "1"]
     alone = subprocess.run(
@@ -263,6 +270,7 @@ def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Pa
     assert [told(json.loads(line)) for line in (tmp_path / "r.jsonl").read_text().splitlines()] == expected
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     """The peak of 40,000 images is that of 300 but for a third of their pixels.
 

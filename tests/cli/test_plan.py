@@ -2,6 +2,13 @@
 
 import pytest
 
+
+@pytest.fixture(autouse=True)
+def startup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is started only to time how long that takes."""
+    monkeypatch.setattr("bsk.cli.prices._startup", lambda device: 1.0)
+
+
 TRAIN = "train\tm.train.json\t--data {toy} --model cnn-4 --epochs 1 --out m.safetensors\n"
 
 

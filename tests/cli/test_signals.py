@@ -4,63 +4,100 @@ import json
 import signal
 import subprocess
 import sys
-import time
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-TRAIN = ["--model", "cnn-4", "--epochs", "12", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
+TRAIN = ["--model", "cnn-4", "--epochs", "9999", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
+EVERY_ONE_AN_ECHO = """
+from bsk.cli import signals
+signals.ECHO = float("inf")
+from bsk.cli.app import main
+main()
+"""
 
 
-def started(folder: Path, *words: object) -> subprocess.Popen[str]:
-    """Start a command, and wait until it has said a line: it is at work."""
-    command = [sys.executable, "-m", "bsk", *map(str, words)]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None and process.stderr.readline()
-    return process
+class Command:
+    """A command under way, whose lines are waited for."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin and process.stdout and process.stderr
+        self.send, self.running = process.send_signal, lambda: process.poll() is None
+        self.input, self.out, self.err = process.stdin, process.stdout, process.stderr
+        self.code = process.wait
+
+    def line(self, stream: IO[str], text: str = "") -> str:
+        """Wait for a line with this text."""
+        for line in stream:
+            if text in line:
+                return line
+        raise AssertionError(f"ended without {text!r}")
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=10)
-    assert "Traceback" not in err, err
-    return process.returncode, out, err
+@contextmanager
+def started(*words: object, folder: Path | None = None) -> Iterator[Command]:
+    """Start Python; it is killed after minutes, so that nothing here waits for ever."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, text=True, **pipes) as process:
+        alarm = threading.Timer(240, process.kill)
+        alarm.start()
+        try:
+            yield Command(process)
+        finally:
+            alarm.cancel()
+            process.kill()
 
 
-SLOW = {  # each says a line, and then works for minutes
+SLOW = {  # each works for long after the line that is waited for
     "evaluate": ["--attack", "natural,pgd-99999", "--no-checks"],
     "attack": ["--attack", "autoattack", "--eps", "0.001", "--out", "adv.safetensors"],
 }
 
 
-@pytest.mark.parametrize(("number", "code"), CODES)
-@pytest.mark.parametrize("command", ["evaluate", "attack"])
+@pytest.mark.parametrize(
+    ("command", "number", "code"), [("evaluate", *CODES[0]), ("evaluate", *CODES[1]), ("attack", *CODES[1])]
+)
 def test_a_signal_ends_an_attack_with_its_code(toy: Path, trained: Path, tmp_path: Path, command, number, code) -> None:
     before = sorted(tmp_path.iterdir())
-    process = started(tmp_path, command, trained, "--data", toy, *SLOW[command])
-    time.sleep(0.3)
-    process.send_signal(number)
-    returncode, out, err = ended(process)
-    assert returncode == code and err.splitlines()[-1].startswith("bsk: stopped; the same command goes on")
+    with started("-m", "bsk", command, trained, "--data", toy, *SLOW[command], folder=tmp_path) as bsk:
+        if command == "evaluate":
+            assert json.loads(bsk.line(bsk.out))["attack"] == "natural"
+        else:
+            bsk.line(bsk.err, "stand after apgd-ce")
+        bsk.send(number)
+        out, err = bsk.out.read(), bsk.err.read()
+        assert bsk.code() == code and err.splitlines()[-1].startswith("bsk: stopped; the same command goes on")
     assert sorted(tmp_path.iterdir()) == before
-    assert [json.loads(line)["attack"] for line in out.splitlines()] == ["natural"][: command == "evaluate"]
+    assert out == "" and "Traceback" not in err
 
 
-@pytest.mark.parametrize("apart", [0.002, 0.03, 0.3])
-@pytest.mark.parametrize(("number", "code"), CODES)
-def test_a_signal_that_is_sent_twice_saves_like_one(toy: Path, tmp_path: Path, number, code, apart) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number", "code"),
+    [("at once", *CODES[0]), ("when it is saving", *CODES[1]), *(("to the very end", *each) for each in CODES)],
+)
+def test_a_signal_that_is_sent_twice_saves_like_one(toy: Path, tmp_path: Path, number, code, moment) -> None:
     words = ["train", "--data", toy, *TRAIN, "--method", "trades", "--out", "m.safetensors"]
-    process = started(tmp_path, *words)
-    for _ in range(3):
-        process.send_signal(number)
-        time.sleep(apart)
-    returncode, out, err = ended(process)
-    assert returncode == code and out == "" and "the same command goes on from there" in err
+    with started("-c", EVERY_ONE_AN_ECHO, *words, folder=tmp_path) as bsk:
+        bsk.line(bsk.err)
+        bsk.send(number)
+        if moment != "at once":
+            bsk.line(bsk.err, "finishing the step and saving")
+        bsk.send(number)
+        while moment == "to the very end" and bsk.running():
+            bsk.send(number)
+        out, err = bsk.out.read(), bsk.err.read()
+        assert bsk.code() == code and out == "" and "the same command goes on from there" in err
     assert (tmp_path / "m.last.safetensors").exists() and not list(tmp_path.glob(".*tmp"))
+    assert "Traceback" not in err
 
 
 ASKED = """
-import signal, time
+import sys
 from bsk.cli import signals
 from bsk.cli.console import guarded
 signals.ECHO = 0.2
@@ -70,27 +107,36 @@ def command():
         print("ready", flush=True)
         {then}
     print("saved", flush=True)
-    time.sleep(0.5)
+    sys.stdin.readline()
     return stopping()
 
 guarded(command)
 """
-HANGS = "time.sleep(30)"
-SAVES = "while not stopping(): time.sleep(0.01)"
+HANGS = "sys.stdin.readline()"
+SAVES = "while not stopping(): pass"
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)
-@pytest.mark.parametrize(("then", "said"), [(HANGS, ""), (SAVES, "saved\n")])
-def test_a_later_signal_ends_what_does_not_stop_and_nothing_that_has_saved(number, code, then, said) -> None:
-    command = [sys.executable, "-W", "error", "-c", ASKED.format(then=then)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert process.stdout.readline() == "asked\n"
-    time.sleep(0.3)
-    while process.poll() is None:  # to the very end
-        process.send_signal(number)
-        time.sleep(0.005)
-    returncode, out, err = ended(process)
-    assert returncode == code and out == said
-    assert err == ("" if said else "bsk: stopped; the same command goes on from what was saved\n")
+def test_a_later_signal_ends_what_does_not_stop(number, code) -> None:
+    with started("-W", "error", "-c", ASKED.format(then=HANGS)) as bsk:
+        bsk.line(bsk.out, "ready")
+        bsk.send(number)
+        bsk.line(bsk.out, "asked")
+        while bsk.running():  # echoes at first
+            bsk.send(number)
+        assert (bsk.code(), bsk.out.read()) == (code, "")
+        assert bsk.err.read() == "bsk: stopped; the same command goes on from what was saved\n"
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_no_later_signal_ends_what_has_saved(number, code) -> None:
+    with started("-W", "error", "-c", ASKED.format(then=SAVES)) as bsk:
+        bsk.line(bsk.out, "ready")
+        bsk.send(number)
+        bsk.line(bsk.out, "saved")
+        for _ in range(100):
+            bsk.send(number)
+        bsk.input.close()  # now it may end
+        while bsk.running():  # to the very end
+            bsk.send(number)
+        assert (bsk.code(), bsk.out.read(), bsk.err.read()) == (code, "", "")

@@ -363,7 +363,7 @@ def test_trainings_without_evaluation_and_other_records_are_counted(make: Make, 
 # --- invariants
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31))
 def test_the_order_of_records_changes_no_accuracy(results: Make, make: Make, place: Make, seed: int) -> None:
     records = [*results, *(make("bs", s, flags={"gamma": 2.0}, checkpoint_sha256=f"x{s}") for s in (1, 2))]
@@ -386,3 +386,16 @@ def test_differences_of_two_rows_are_each_others_negative(results: Make, place: 
     (_, backward), _ = compare(place(results[6:] + results[:6]))
     assert forward["difference"] == pytest.approx(-backward["difference"]) and forward["p"] == backward["p"]
     assert forward["difference_low"] == pytest.approx(-backward["difference_high"])
+
+
+ROW = {"start": "backward", "inner": "kl_to_clean", "outer": "trades", "noise": 2.0, "bound": 1.0, "replays": 1}
+OLD_BS = {**ROW, "ramp": False, "rescue": None, "rescue_every": 20, "rescue_drop": 0.1, "gamma": 1.0, "beta": 10.0}
+
+
+def test_trainings_from_before_methods_were_functions_are_seeds_of_the_same_row(make, place) -> None:
+    new = {"start": "backward", "gamma": 1.0, "beta": 10.0, "steps": 1}
+    records = [make("bs", 1, flags={**OLD_BS, "steps": 1}), make("bs", 2, flags=new)]
+    rows, _ = compare(place(records))
+    assert [(row["name"], row["seeds"]) for row in rows] == [("bs", 2)]
+    other = make("bs", 3, flags={**OLD_BS, "steps": 1, "outer": "adversarial"})
+    assert [row["seeds"] for row in compare(place([*records, other]))[0]] == [2, 1], "what was not the default counts"

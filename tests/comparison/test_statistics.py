@@ -293,6 +293,7 @@ def test_many_scores_against_the_normal_limit() -> None:
     assert paired_exact(scores) == pytest.approx(2 * stats.norm.sf(z), rel=0.03)
 
 
+@pytest.mark.slow
 def test_paired_test_keeps_its_level_where_pooled_pairs_do_not() -> None:
     random, tables = np.random.default_rng(1), 500
     rejected = {"by image": 0, "pooled": 0}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bsk.attacks.registry import Attack, Flags, attack_named
+from bsk.attacks.flags import AttackFlags
+from bsk.attacks.registry import Attack, attack_named
 from bsk.data.batches import Share
 from bsk.data.store import open_data
 from bsk.errors import InputError
@@ -56,7 +57,7 @@ def bench(toy: Path, **more) -> EvaluationSettings:
     return EvaluationSettings(open_data(toy), **arguments)
 
 
-ATTACK = attack_named("screen", EPS, Flags(classes=3))
+ATTACK = attack_named("screen", EPS, AttackFlags(classes=3))
 
 
 def told(record: dict) -> dict:
@@ -98,11 +99,20 @@ def test_blocks_by_hand() -> None:
     assert ledger.due(0).tolist() == [1] and ledger.seconds == 2.75
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(subject: Subject, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    """The record of an evaluation, and the verdict on each example."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "whole.jsonl"
+    (record,) = evaluate(subject, [ATTACK], bench(toy), out, lambda *_: None)
+    (verdicts,) = out.with_suffix(".examples").glob("*.safetensors")
+    return record, verdicts
+
+
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 9])
 def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
-    subject: Subject, toy: Path, tmp_path, stop_after
+    subject: Subject, toy: Path, uninterrupted, tmp_path, stop_after
 ) -> None:
-    (whole,) = evaluate(subject, [ATTACK], bench(toy), tmp_path / "whole.jsonl", lambda *_: None)
+    whole, verdicts = uninterrupted
     assert 0.1 < whole["accuracy"] < whole["after"]["natural"]
     seen = 0
 
@@ -127,13 +137,12 @@ def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
     left = whole["forward_passes"] - before
     assert left <= images() <= left * 16 / 7, "only what was left was run; batches of 9 or fewer are filled up to 16"
     assert told(parts) == told(whole)
-    verdicts = [next((tmp_path / f"{name}.examples").glob("*.safetensors")) for name in ("whole", "parts")]
-    assert verdicts[0].read_bytes() == verdicts[1].read_bytes()
+    assert next((tmp_path / "parts.examples").glob("*.safetensors")).read_bytes() == verdicts.read_bytes()
 
 
 def short(name: str) -> Attack:
     """The attack with few steps and queries."""
-    attack = attack_named(name, EPS, Flags(classes=3))
+    attack = attack_named(name, EPS, AttackFlags(classes=3))
     few = {"steps": 8, "queries": 30}
     parameters = [{**each.parameters, **{k: few[k] for k in few if k in each.parameters}} for each in attack.stages]
     stages = zip(attack.stages, parameters, strict=True)
@@ -224,7 +233,7 @@ def plain(subject: Subject, toy: Path) -> dict:
 def keys(case: dict) -> tuple[str, str]:
     """The key of the record, and that of the blocks of the last stage."""
     told = {"split": "test", "limit": None, "eps": EPS, "seed": 0, "batch_size": 24, "device": CPU, **case["bench"]}
-    named = attack_named(case["attack"], told["eps"], Flags(**case["flags"]))
+    named = attack_named(case["attack"], told["eps"], AttackFlags(**case["flags"]))
     here = EvaluationSettings(case["data"], **told)
     whole, stages = keys_of(case["subject"], named, here, len(here.data.stream(here.split, here.limit).labels))
     return whole, stages[-1][1]
@@ -375,7 +384,7 @@ def test_blocks_that_are_none_are_refused(tmp_path: Path, wrong: dict) -> None:
 def test_adbd_takes_the_white_image_for_examples_never_fooled(subject: Subject, toy: Path) -> None:
     """As published: 0 for an image that is wrong as it is, the distance of the white image where nothing was found."""
     examples = open_data(toy).stream("test", 4)
-    attack = attack_named("rays", EPS, Flags(classes=3))
+    attack = attack_named("rays", EPS, AttackFlags(classes=3))
     ledger, one = Ledger(4), torch.ones(4, dtype=torch.int64)
     wrong = torch.tensor([True, False, False, False])
     nowhere = torch.full((4,), NOWHERE)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from bsk.data.sources import prepare
 from bsk.data.store import DataFile, Split, open_data
 from bsk.evaluation.diagnostics import FEW, SIGNS, Look, late_doubts, look_at
+from bsk.methods.bound import Given, bind
+from bsk.methods.contract import Memory
+from bsk.methods.network import Network
 from bsk.models.foreign import foreign_model
-from bsk.models.modes import eval_mode
 from bsk.models.registry import build
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.training.methods import METHODS, perturb
-from bsk.training.outer import OUTER, Case
 
 CPU = torch.device("cpu")
 WORDS = {  # what a doubt about each says
@@ -66,7 +66,7 @@ def test_split(digits: DataFile) -> Split:
 
 
 def train(data: DataFile, method: str, epochs: int = 10, eps: float = 0.1) -> nn.Module:
-    split, row = data.split("train"), METHODS[method].at(eps)
+    split, bound = data.split("train"), bind(method, eps)
     model = build("cnn-8", classes=10, channels=1, size=8, mean=data.mean, std=data.std, seed=0)
     batches = [
         rows
@@ -77,11 +77,9 @@ def train(data: DataFile, method: str, epochs: int = 10, eps: float = 0.1) -> nn
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.2, total_steps=len(batches))
     for step, rows in enumerate(batches):
         x, y = split.images[rows] / 255, split.labels[rows]
-        with eval_mode(model):
-            moved = perturb(row, model, x, y, eps, BatchDraws(generator(step)))
+        given = Given(Memory().batch(rows), step, 0, 1.0, lambda attack, turn: 1.0)
         optimiser.zero_grad()
-        case = Case(model, model, x, y, moved.start, moved.x_adv, row.beta, eps, BatchDraws(generator(step)))
-        OUTER[row.outer].loss(case).total.mean().backward()
+        bound(Network(model), x, y, BatchDraws(generator(step)), given).total.mean().backward()
         optimiser.step()
         rate.step()
     return model.eval()
@@ -116,6 +114,7 @@ def cifar(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Split:
     return open_data(path).split("test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [2 / 255, 8 / 255])
 @pytest.mark.parametrize(
     "name, weights", [("cnn-a", "cnn_a_adv.model"), ("resnet2b", "resnet2b.pth"), ("resnet20", "resnet20.th")]

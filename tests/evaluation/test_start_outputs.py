@@ -14,8 +14,8 @@ from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.start_outputs import landings
 from bsk.evaluation.subjects import load_model, load_subject
 from bsk.perturb.draws import example_draws
-from bsk.perturb.later_starts import STARTS
-from bsk.perturb.passes import Passes, counting
+from bsk.perturb.passes import PassCounter, counting
+from bsk.perturb.starts import STARTS
 from bsk.training.costs import landings_work
 
 EPS = 0.1
@@ -33,7 +33,7 @@ def starts(call, trained: Path, toy: Path, *words: object) -> list[dict]:
 
 
 def test_the_names_offered_are_those_there_are() -> None:
-    assert list(STARTS) == options.STARTS
+    assert STARTS == options.STARTS
 
 
 def test_records_tell_where_each_start_lands(call, trained: Path, toy: Path) -> None:
@@ -72,7 +72,7 @@ def test_records_tell_where_each_start_lands(call, trained: Path, toy: Path) -> 
 
 @pytest.mark.parametrize("names", [["uniform"], ["backward"], ["zero", "backward"]])
 def test_its_cost_is_known_beforehand(names: list[str], trained: Path, toy: Path, monkeypatch) -> None:
-    made, cpu = Passes(), torch.device("cpu")
+    made, cpu = PassCounter(), torch.device("cpu")
     monkeypatch.setattr("bsk.evaluation.start_outputs.steady", lambda model: counting(model, made))
     bench = EvaluationSettings(open_data(toy), "test", 12, EPS, 0, 8, cpu)
     assert len(list(landings(load_subject(trained, cpu), names, bench, 1.0, lambda *_: None))) == 12 * len(names)

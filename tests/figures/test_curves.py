@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bsk.comparison.evidence import collect
 from bsk.errors import InputError, UsageError
-from bsk.figures.curves import ACCURACIES, MOST, STYLES, _line, draw_curves
+from bsk.figures.curves import ACCURACIES, MOST_FIELDS, STYLES, _line, draw_curves
 from bsk.figures.placement import spread
 from bsk.figures.series import series
 
@@ -175,7 +175,7 @@ def test_labels_keep_their_order_and_distance(heights: list[float], gap: float) 
 
 
 def test_every_field_of_a_panel_has_a_line_of_its_own(place: Make, make_log: Make, tmp_path: Path) -> None:
-    assert len(set(STYLES)) == len(STYLES) >= MOST
+    assert len(set(STYLES)) == len(STYLES) >= MOST_FIELDS
     values = {field: place / 10 for place, field in enumerate(ACCURACIES)}
     draw_curves(logs(make_log, place, ("bs",), **values), "method", list(ACCURACIES), [tmp_path / "six.svg"])
     drawn = (tmp_path / "six.svg").read_text()

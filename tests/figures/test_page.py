@@ -11,7 +11,7 @@ from bsk.comparison.compare import COLUMNS, compare
 from bsk.comparison.published import published
 from bsk.comparison.tables import render
 from bsk.errors import InputError
-from bsk.figures.page import KINDS, page
+from bsk.figures.page import CELLS, page
 from bsk.records import jsonl as records
 
 ROOT = Path(__file__).parent.parent.parent
@@ -120,6 +120,11 @@ def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
         page(tmp_path)
 
 
+def test_a_picture_alone_makes_a_page_without_empty_parts(tmp_path: Path) -> None:
+    (tmp_path / "picture.svg").write_text(SVG)
+    assert Tags(page(tmp_path)).ids == [tmp_path.name, "differences"]
+
+
 def test_tables_of_one_title_are_told_apart_in_the_contents(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "small" / "table10" / "cifar100"
     other.mkdir()
@@ -174,7 +179,7 @@ def test_a_table_without_end_is_refused_before_it_takes_memory(folder: Path) -> 
 
 
 def test_every_column_has_its_kind() -> None:
-    assert set(KINDS) == set(COLUMNS)
+    assert set(CELLS) == set(COLUMNS)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bsk.comparison.compare import compare
 from bsk.errors import InputError, UsageError
-from bsk.figures.placement import Bar, place, side_by_side
+from bsk.figures.placement import ErrorBar, place, side_by_side
 from bsk.figures.plots import PASSES, SECONDS, accuracy_against_cost
 
 Make = Any
@@ -103,15 +103,15 @@ ROOM = (0.0, 0.0, 1000.0, 1000.0)
 
 
 def test_a_label_stands_to_the_right_unless_that_covers_something() -> None:
-    bar = Bar(500, 500, 450, 550)
+    bar = ErrorBar(500, 500, 450, 550)
     assert place(bar, (100, 20), 8, [], ROOM).box == (508, 490, 608, 510)
     assert place(bar, (100, 20), 8, [(550, 400, 560, 600)], ROOM).box == (392, 490, 492, 510)
-    assert place(Bar(950, 500, 450, 550), (100, 20), 8, [], ROOM).box == (842, 490, 942, 510)
+    assert place(ErrorBar(950, 500, 450, 550), (100, 20), 8, [], ROOM).box == (842, 490, 942, 510)
 
 
 def test_a_label_far_from_its_marker_has_a_line() -> None:
     wall = [(0.0, 440.0, 1000.0, 575.0)]  # all around the bar, and above it
-    found = place(Bar(500, 500, 450, 550), (100, 20), 8, wall, ROOM)
+    found = place(ErrorBar(500, 500, 450, 550), (100, 20), 8, wall, ROOM)
     assert found.line is not None and found.box[1] >= 575 or found.box[3] <= 440
 
 

@@ -2,15 +2,22 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsk.perturb.losses import cross_entropy, kl, margin
+from bsk.perturb.losses import cross_entropy, jensen_shannon, kl, margin, nuclear, squared_distance
 
 
 def test_cross_entropy_by_hand() -> None:
     logits = torch.tensor([[math.log(2.0), math.log(3.0), math.log(5.0)]])
     assert cross_entropy(logits, torch.tensor([1])).item() == pytest.approx(-math.log(0.3), rel=1e-6)
+
+
+def test_label_smoothing_by_hand() -> None:
+    """Of probabilities (3/4, 1/4) and label 0, smoothed by 0.2: 0.9 and 0.1 of the weight."""
+    z = torch.tensor([[math.log(3), 0.0]])
+    by_hand = -0.9 * math.log(0.75) - 0.1 * math.log(0.25)
+    assert float(cross_entropy(z, torch.tensor([0]), 0.2)) == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_kl_by_hand() -> None:
@@ -26,6 +33,35 @@ def test_kl_sends_its_gradient_through_both_arguments() -> None:
     kl(p, q).sum().backward()
     torch.testing.assert_close(q.grad, (q.softmax(1) - p.softmax(1)).detach())  # closed form
     assert p.grad is not None and p.grad.abs().min() > 0
+
+
+def test_jensen_shannon_by_hand() -> None:
+    """Of (1/2, 1/2) and (1/4, 3/4): m = (3/8, 5/8)."""
+    p, q = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, math.log(3)]])
+    by_hand = (0.5 * math.log(4 / 3) + 0.5 * math.log(4 / 5) + 0.25 * math.log(2 / 3) + 0.75 * math.log(6 / 5)) / 2
+    assert float(jensen_shannon(p, q)) == pytest.approx(by_hand, rel=1e-5)
+    assert float(jensen_shannon(torch.tensor([[99.0, 0]]), torch.tensor([[0, 99.0]]))) == pytest.approx(math.log(2))
+
+
+@given(st.integers(0, 1000))
+@settings(deadline=None, max_examples=30)
+def test_jensen_shannon_is_symmetric_and_between_0_and_log_2(seed: int) -> None:
+    p, q = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 5
+    found = jensen_shannon(p, q)
+    torch.testing.assert_close(found, jensen_shannon(q, p))
+    assert (found >= -1e-12).all() and (found <= math.log(2) + 1e-12).all()
+    assert float(jensen_shannon(p, p).abs().max()) < 1e-12
+
+
+def test_the_nuclear_norm_by_hand() -> None:
+    """Rows (3, 0) and (0, 4) have the singular values 3 and 4; two equal rows (3, 4) have 5 sqrt 2 alone."""
+    assert float(nuclear(torch.tensor([[3.0, 0], [0, 4]]))) == pytest.approx(7 / 2)
+    assert float(nuclear(torch.tensor([[3.0, 4], [3, 4]]))) == pytest.approx(5 * math.sqrt(2) / 2)
+
+
+def test_the_squared_distance_by_hand() -> None:
+    p, q = torch.tensor([[1.0, 2], [0, 0]]), torch.tensor([[4.0, -2], [0, 0]])
+    assert squared_distance(p, q).tolist() == [25.0, 0.0]
 
 
 def test_margin_masks_the_label_by_infinity() -> None:

@@ -1,5 +1,6 @@
 """The Makefile: each experiment lists its jobs, repeats nothing, and a failing row spoils no other."""
 
+import functools
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from bsk.training.methods import METHODS
 from safetensors.torch import load_file
 
 from bsk.cli.app import app
@@ -18,7 +20,6 @@ from bsk.cli.train import resolve
 from bsk.comparison.published import published
 from bsk.data.sources import expected
 from bsk.training.costs import update_passes
-from bsk.training.methods import METHODS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -44,8 +45,8 @@ def jobs(output: str, command: str) -> list[str]:
 
 def test_help_lists_every_target(make) -> None:
     shown = make("help").stdout
-    others = ["install", "demo", "test", "coverage", "bench", "torture", "clean", "paper", "report", "readme-table"]
-    others += ["frontier", "budget", "collapse", "jobs-%", "plan-%"]
+    others = ["install", "demo", "test", "test-all", "coverage", "bench", "torture", "clean", "paper", "report"]
+    others += ["readme-table", "frontier", "budget", "collapse", "jobs-%", "plan-%"]
     assert all(re.search(rf"^  {name} ", shown, re.M) for name in [*others, *EXPERIMENTS])
 
 
@@ -63,13 +64,18 @@ EXPERIMENTS = [path.stem for path in (ROOT / "pipelines").glob("*[0-9].mk")]
 SCALES = ("smoke", "small", "paper")
 
 
+@functools.cache
+def commands() -> dict[str, Any]:
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
 def parsed(line: str) -> tuple[str, dict[str, Any]]:
     """Return a job's command and its flags, parsed as that command parses them; it raises where one is unknown."""
     command, target, flags = line.split("\t")
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    return command, {**commands[command].make_context(command, shlex.split(flags)).params, "target": target}
+    return command, {**commands()[command].make_context(command, shlex.split(flags)).params, "target": target}
 
 
+@functools.cache
 def resolved(line: str) -> dict[str, Any]:
     """Return all flags of a training as its records will have them."""
     _, flags = parsed(line)
@@ -95,8 +101,7 @@ def test_every_target_lists_its_jobs_at_every_scale(make, scale: str) -> None:
 @pytest.mark.parametrize("scale", SCALES)
 def test_jobs_parse_as_their_commands_parse_them_and_no_training_is_run_twice(make, scale: str) -> None:
     lines = make("jobs-paper", f"SCALE={scale}").stdout.splitlines()
-    commands = [parsed(line)[0] for line in lines]
-    assert {"prepare-data", "train", "evaluate", "starts"} == set(commands)
+    assert {"prepare-data", "train", "evaluate", "starts"} == {parsed(line)[0] for line in lines}
     trainings = {line.split("\t")[1]: resolved(line) for line in lines if line.startswith("train\t")}
     distinct = {json.dumps(flags, sort_keys=True) for flags in trainings.values()}
     assert len(distinct) == len(trainings)
@@ -189,6 +194,7 @@ def owns(name: str, training: str, evaluation: str, record: dict[str, Any]) -> b
     return True
 
 
+@pytest.mark.slow
 def test_a_plan_tells_passes_and_what_is_done(make, tmp_path: Path) -> None:
     make(f"{tmp_path}/data/digits.safetensors")
     target = tmp_path / "out/smoke/runs/digits/fast-at_seed-1.train.json"
@@ -203,6 +209,7 @@ def test_a_plan_tells_passes_and_what_is_done(make, tmp_path: Path) -> None:
     assert all(float(row["hours"]) > 0 for row in found)
 
 
+@pytest.mark.slow
 def test_a_table_at_smoke_scale_end_to_end(make, tmp_path: Path) -> None:
     made = make("-j2", "table10", "SCALE=smoke", "SEEDS=1")
     folder = tmp_path / "out/smoke/table10/cifar10"
@@ -220,8 +227,7 @@ def test_a_table_at_smoke_scale_end_to_end(make, tmp_path: Path) -> None:
 
 
 def test_every_flag_in_a_pipeline_exists(make) -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    known = {name: {o for p in command.params for o in p.opts} for name, command in commands.items()}
+    known = {name: {o for p in command.params for o in p.opts} for name, command in commands().items()}
     met = set()
     for target in ("demo", "readme-table", "paper", "report", "frontier", "budget", "collapse"):
         for line in make("-n", target).stdout.replace("\\\n", "").splitlines():
@@ -378,6 +384,7 @@ def test_two_jobs_at_once_leave_the_same_names(make, stub, tmp_path: Path) -> No
     assert found[0] == found[1] and len(found[0]) > 50
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_find_the_same(make, tmp_path: Path) -> None:
     for jobs_at_once in ("-j1", "-j2"):
         short = ["SEEDS=1", "smoke=--epochs 1 --batch-size 100 --limit 300", "usual=--attack natural,pgd-1 --no-checks"]

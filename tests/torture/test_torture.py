@@ -1,6 +1,11 @@
-"""The torture programme in short: `make torture` has all of it."""
+"""The torture programme finds what is wrong; `make torture` runs all of it."""
 
+import itertools
+import os
 import random
+import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,39 +13,50 @@ import torch
 from safetensors import safe_open
 
 from bsk.records import checkpoints
-from torture.disks import disks
-from torture.kills import _lost, kills
-from torture.mutations import absurd_length, hostile_header, hostile_json, mutate, mutations, readers, repeat_line
+from torture.__main__ import main
+from torture.kills import _lost
+from torture.mutations import Reader, absurd_length, attempt, hostile_header, hostile_json, mutate, readers, repeat_line
 from torture.subjects import COMMANDS, contents, differences, epochs_behind, saved, unreadable
-from torture.writers import writers
 
 
-def test_killed_once_each_and_run_again(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert kills(tmp_path, 1, 5, said.append) == []
-    assert [line.split(": killed 1 times")[0] for line in said] == [command.name for command in COMMANDS]
-
-
-def test_damaged_inputs_through_every_reader(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert mutations(tmp_path, 75, 3, said.append) == []
-    ways = readers()
-    assert len(ways) == 25
-    damaged, hostile = said[: len(ways)], said[len(ways) :]
-    assert sum("exit 3" in line or "exit 2" in line for line in damaged) >= 17
+@pytest.mark.slow
+def test_each_command_killed_once_and_each_reader_sent_one_damaged_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kills", "mutations", "--kills", "4", "--mutations", "25", "--seed", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": killed 1 times")[0] for line in lines[:4]] == [command.name for command in COMMANDS]
+    damaged, hostile = lines[4:29], lines[29:-1]
+    assert [line.split(": exit")[0] for line in damaged] == [reader.name for reader in readers()]
+    assert sum("exit 3" in line or "exit 2" in line for line in damaged) >= 15
     assert len(hostile) == 20 and all(line.endswith(": exit 3") for line in hostile)
+    assert lines[-1].startswith("0 wrong")
 
 
-def test_disks_that_are_full_at_the_first_write_and_later(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert disks(tmp_path, 2, said.append) == []
-    if said[0].startswith("disks: left out"):
-        pytest.skip("only root can make a small file system")
-    assert all("of 2 times; 0 wrong" in line and "full 0" not in line for line in said) and len(said) == len(COMMANDS)
+def ends(code: int, said: str) -> None:
+    print(said, file=sys.stderr)
+    sys.exit(code)
 
 
-def test_two_writers(tmp_path: Path) -> None:
-    assert writers(tmp_path, lambda line: None) == []
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        (lambda: ends(3, "bsk: m: no"), ""),
+        (lambda: ends(0, ""), ""),
+        (lambda: ends(3, "bsk: m: no\nand so on"), "said"),
+        (lambda: ends(3, ""), "said"),
+        (lambda: ends(1, "bsk: m: no"), "exit 1"),
+        (lambda: ends(0, "Traceback"), "said"),
+        (lambda: [bytearray(b"x") * (200 << 20), ends(0, "")], "took "),
+        (lambda: any(False for _ in itertools.count()), "hangs"),
+        (lambda: time.sleep(99), "hangs"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "exit -9"),
+    ],
+)
+def test_what_a_reader_may_not_do_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command, wrong) -> None:
+    monkeypatch.setattr("bsk.cli.app.main", command)
+    monkeypatch.setattr("torture.mutations.SECONDS", 1)
+    monkeypatch.setattr("torture.mutations.PATIENCE", 1 if wrong == "hangs" else 99)
+    found = attempt(Reader("none", "m", []), tmp_path, 0)[1]
+    assert found.startswith(wrong) and bool(found) == bool(wrong)
 
 
 def test_what_is_wrong_is_found(tmp_path: Path) -> None:

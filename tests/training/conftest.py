@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from bsk.data.sources import prepare
 from bsk.data.store import DataFile, open_data
 
 
@@ -9,3 +10,11 @@ from bsk.data.store import DataFile, open_data
 def data(toy: Path) -> DataFile:
     """The toy data, opened."""
     return open_data(toy)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> DataFile:
+    """The digits, prepared and opened."""
+    path = tmp_path_factory.mktemp("data") / "digits.safetensors"
+    prepare("digits", None, path)
+    return open_data(path)

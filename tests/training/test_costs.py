@@ -1,50 +1,70 @@
 """What a training will cost: counted beforehand as the training itself counts."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import toys
 from torch import nn
 
-from bsk.attacks.registry import Flags, attack_named
+from bsk.attacks.flags import AttackFlags
+from bsk.attacks.registry import attack_named
+from bsk.data.store import DataFile
+from bsk.methods.bound import bind
+from bsk.methods.contract import Memory
+from bsk.methods.profile import profile
+from bsk.methods.registry import METHODS
 from bsk.perturb.draws import BatchDraws, generator
-from bsk.perturb.memory import Memory
-from bsk.perturb.passes import Passes as Counter
-from bsk.perturb.passes import counting
+from bsk.perturb.passes import PassCounter, Passes, counting
 from bsk.training import costs
-from bsk.training.costs import Passes, Work, attack_work, time_passes, time_step, training_costs, update_passes
-from bsk.training.methods import METHODS, perturb
-from bsk.training.outer import OUTER, Case
+from bsk.training.costs import TrainingCost, Work, attack_work, time_passes, time_step, training_cost
+from bsk.training.divergence import divergence
 from bsk.training.settings import Settings
 
 EPS = 0.2
 
 
+def cost(s: Settings) -> TrainingCost:
+    """Of 1150 images, 200 of val and 400 of test."""
+    return training_cost(s, profile(s.bound, (1, 8, 8), 10), images=1150, val=200, test=400)
+
+
+@pytest.mark.parametrize("awp", [0.0, 0.01])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_passes_of_an_update_are_those_that_it_makes(method: str) -> None:
-    row, model, n = METHODS[method].at(EPS), nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), 3
-    counter = Counter()
-    forward = counting(model, counter)
-    x, y = torch.rand(n, 3, 2, 2), torch.tensor([0, 1, 2])
-    memory = Memory({"pattern": torch.zeros(5, 3, 2, 2)}, updates=1)
-    for replay in range(row.replays):
-        draws = BatchDraws(generator(1, "noise", replay), 0, n)
-        moved = perturb(row, forward, x, y, EPS, draws, memory)
-        case = Case(forward, forward, x, y, moved.start, moved.x_adv, row.beta, EPS, draws)
-        OUTER[row.outer].loss(case).total.sum().backward()
-    passes = update_passes(row) * n
-    assert (passes.forward, passes.to_input + passes.full) == (counter.forward, counter.backward)
+def test_the_passes_counted_beforehand_are_those_that_a_training_makes(
+    method: str, awp: float, data: DataFile, tmp_path: Path
+) -> None:
+    s = toys.settings(method, epochs=1, awp=awp)
+    end = toys.trained(tmp_path / "m.safetensors", data, s)
+    expected = training_cost(s, profile(s.bound, (1, 8, 8), 3), images=240, val=60, test=90).own.images
+    patterns = 3 if method == "liet" else 0  # of three labels, every tenth of eight updates, and a look at how many
+    assert end["train_forward_passes"] == expected.forward + patterns + (method == "liet")
+    assert end["train_backward_passes"] == expected.to_input + expected.full + patterns
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_passes_of_a_look_at_divergences_are_those_that_it_makes(method: str, monkeypatch) -> None:
+    counter, n = PassCounter(), 6
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    plain = model.forward
+    monkeypatch.setattr(model, "forward", counting(plain, counter))
+    s = toys.settings(method, log_divergence=True, epochs=1)
+    memory = Memory({"pattern": torch.zeros(3, 1, 8, 8)} if method == "liet" else {})
+    divergence(s.bound, model, torch.rand(n, 1, 8, 8), torch.arange(n) % 3, BatchDraws(generator(0)), memory)
+    found = training_cost(s, profile(s.bound, (1, 8, 8), 3), images=240, val=n, test=90).exact.images
+    assert (counter.forward, counter.backward) == (found.forward, found.to_input) and found.full == 0
 
 
 def test_sums_of_passes_and_their_seconds_by_hand() -> None:
-    bs = update_passes(METHODS["bs"].at(EPS))
+    bs, trades = (profile(bind(method, EPS), (3, 2, 2), 5).passes for method in ("bs", "trades"))
     assert bs == Passes(forward=4, to_input=2, full=2)
     assert bs.seconds(Passes(forward=1.0, to_input=1.0, full=2.0)) == 10
-    assert update_passes(METHODS["trades"].at(EPS)).seconds(Passes(1, 1, 2)) == 27
+    assert trades.seconds(Passes(1, 1, 2)) == 27
 
 
 def test_an_attack_without_gradients_has_no_way_back() -> None:
-    work = attack_work(attack_named("rays", EPS, Flags(queries=1000)), 10, batch=4)
+    work = attack_work(attack_named("rays", EPS, AttackFlags(queries=1000)), 10, batch=4)
     checks = attack_work(attack_named("pgd-1", EPS), 0, batch=4)
     assert checks == Work(Passes(150, 150) * 64, Passes(150, 150))
     assert work.images.to_input == checks.images.to_input
@@ -104,28 +124,27 @@ def test_the_time_of_a_batch_is_told_from_that_of_its_images(monkeypatch: pytest
 
 
 def settings(method: str, **flags: Any) -> Settings:
-    common = {"model": "cnn", "dataset": "digits", "eps": EPS, "epochs": 3, "batch_size": 100, "augment": "none"}
-    rates = {"schedule": "cyclic", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "precision": "fp32", "seed": 1}
-    return Settings(method, METHODS[method].at(EPS), **{**common, **rates, **flags})
+    return toys.settings(method, **{"batch_size": 100, "augment": "none", **flags})
 
 
 def test_what_a_training_does_beside_its_updates_by_hand() -> None:
-    plain = training_costs(settings("bs"), images=1150, val=200, test=400)
+    plain = cost(settings("bs"))
     assert plain.updates == 36  # 12 batches, the last of 50
     assert plain.own == Work(Passes(4, 2, 2) * (1150 * 3), Passes(4, 2, 2) * 36)
     natural, pgd = Work(Passes(200), Passes(1)), Work(Passes(20, 20) * 100, Passes(20, 20))  # half of them stand
     assert plain.beside == (natural + pgd) * 3
     assert plain.exact == Work()
-    logged = training_costs(settings("bs", log_divergence=True), images=1150, val=200, test=400)
-    assert logged.exact == Work(Passes(2 + 3, 2) * (200 * 3), Passes(2 + 3, 2) * (2 * 3)) and logged.own == plain.own
-    by_test = training_costs(settings("bs", select="test"), images=1150, val=200, test=400)
+    logged = cost(settings("bs", log_divergence=True))
+    look = Passes(4 + 3, 2)  # the method's own, and the outputs at x, at the start and at the end
+    assert logged.exact == Work(look * (200 * 3), look * (2 * 3)) and logged.own == plain.own
+    by_test = cost(settings("bs", select="test"))
     assert by_test.beside.images == plain.beside.images * 3  # 200 images of val and 400 of test
     assert by_test.beside.batches == plain.beside.batches * 3  # of at most 250
-    modern = training_costs(settings("bs", ema=0.9, awp=0.01), images=1150, val=200, test=400)
+    modern = cost(settings("bs", ema=0.9, awp=0.01))
     assert modern.beside == plain.beside * 2 and modern.own.images == Passes(4 + 2, 2, 2 + 2) * (1150 * 3)
-    free = training_costs(settings("free-at"), images=1150, val=200, test=400)
+    free = cost(settings("free-at"))
     assert free.own.images == Passes(8, 0, 8) * (1150 * 3) and free.updates == 8 * 36
-    rescued = training_costs(settings("fast-at-plus"), images=1150, val=200, test=400)
+    rescued = cost(settings("fast-at-plus"))
     checks = Work(Passes(10, 10) * (0.5 * 128 * 36 / 20), Passes(10, 10) * (36 / 20))
     assert rescued.beside.images.forward == pytest.approx((plain.beside + checks).images.forward)
     assert rescued.beside.batches.forward == pytest.approx((plain.beside + checks).batches.forward)

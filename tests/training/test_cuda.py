@@ -10,9 +10,9 @@ from toys import CPU, settings, stop_after, trained
 
 from bsk.data.store import DataFile
 from bsk.errors import StoppedError
+from bsk.methods.registry import METHODS
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
-from bsk.training.methods import METHODS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA = torch.device("cuda")
@@ -32,7 +32,7 @@ def test_every_method_learns_the_toy_data(method: str, precision: str, data: Dat
     end = trained(tmp_path / "m.safetensors", data, s, device=CUDA)
     assert end["val_natural"] > 0.9 and end["device"].startswith("cuda ")
     on_cpu = trained(tmp_path / "c.safetensors", data, replace(s, precision="fp32"), device=CPU)
-    if METHODS[method].rescue is None:
+    if method != "fast-at-plus":  # which is rescued where the accuracies say so
         assert end["train_backward_passes"] == on_cpu["train_backward_passes"]
 
 
@@ -47,7 +47,8 @@ def test_an_update_is_that_of_the_cpu(data: DataFile, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "flags"), [("bs", {"ema": 0.9}), ("bs", {"precision": "bf16"}), ("fast-at-plus", {})]
+    ("method", "flags"),
+    [("bs", {"ema": 0.9}), ("bs", {"precision": "bf16"}), ("fast-at-plus", {}), ("fgsm-pgi", {}), ("gat", {})],
 )
 def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, data: DataFile, tmp_path: Path) -> None:
     s = settings(method, **flags)

@@ -4,6 +4,8 @@ import fcntl
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +13,14 @@ from toys import Silent, settings, stop_after, trained
 
 from bsk.data.store import DataFile
 from bsk.errors import DivergedError, InputError, StoppedError
+from bsk.methods.profile import profile
+from bsk.methods.registry import METHODS
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import STATE
 from bsk.records.headers import load_header
 from bsk.training import loop, validation
 from bsk.training.loop import is_better
-from bsk.training.methods import METHODS
 from bsk.training.outputs import Outputs
 from bsk.training.state import Scored, State
 
@@ -28,13 +31,28 @@ def timeless(log: list[dict]) -> list[dict]:
     return [{k: v for k, v in r.items() if "second" not in k} for r in epochs]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_the_toy_data(method: str, data: DataFile, tmp_path: Path) -> None:
-    end = trained(tmp_path / "m.safetensors", data, settings(method, augment="none", epochs=5))
-    assert end["val_natural"] > 0.9
+def learnt(out: Path, data: DataFile, method: str) -> dict:
+    """Six epochs on 400 of the digits, at a radius at which a network that is not trained for it falls."""
+    s = settings(method, model="cnn-8", eps=0.2, lr=0.2, epochs=6, augment="none")
+    return trained(out, data, s, limit=400)
+
+
+@pytest.fixture(scope="module")
+def untrained(digits: DataFile, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """The robust accuracy of natural training."""
+    torch.set_num_threads(1)
+    end = learnt(tmp_path_factory.mktemp("natural") / "m.safetensors", digits, "natural")
+    assert end["last_val_natural"] > 0.85
+    return end["last_val_robust"]
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "natural"])
+def test_every_method_learns_to_withstand(method: str, untrained: float, digits: DataFile, tmp_path: Path) -> None:
+    """Of 200 images natural training leaves 2 to 4 under PGD-20, the methods 58 and more."""
+    end = learnt(tmp_path / "m.safetensors", digits, method)
+    assert end["last_val_robust"] > untrained + 0.15 and end["last_val_natural"] > 0.5
     log = records.read(tmp_path / "m.jsonl")
-    assert [r["kind"] for r in log] == ["start", *["epoch"] * 5, "end"]
-    assert log[1]["loss"] > log[5]["loss"]
+    assert [r["kind"] for r in log] == ["start", *["epoch"] * 6, "end"]
     assert end["train_forward_passes"] == sum(r["forward_passes"] for r in log if r["kind"] == "epoch")
 
 
@@ -42,7 +60,16 @@ MODERN = {"ema": 0.9, "label_smoothing": 0.2, "awp": 0.01, "warmup": 1.5}
 
 
 @pytest.mark.parametrize(
-    ("method", "flags"), [("bs", {}), ("bs", MODERN), ("fast-at-plus", {}), ("free-at", {"ema": 0.999}), ("liet", {})]
+    ("method", "flags"),
+    [
+        ("bs", {}),
+        ("bs", MODERN),
+        ("fast-at-plus", {}),
+        ("free-at", {"ema": 0.999}),
+        ("liet", {}),
+        ("fgsm-pgi", {}),
+        ("gat", {}),
+    ],
 )
 @pytest.mark.parametrize("updates", [1, 7, 8, 13])  # an epoch has 8: within and at the end of one
 def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int, data: DataFile, tmp_path) -> None:
@@ -59,6 +86,30 @@ def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int
         assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)
     logs = [records.read(tmp_path / f"{name}.jsonl") for name in ("whole", "cut")]
     assert timeless(logs[0]) == timeless(logs[1])
+
+
+def test_a_state_from_before_methods_were_functions_goes_on_bit_for_bit(data: DataFile, tmp_path: Path) -> None:
+    """It had flags of all methods, and the numbers of Fast AT+ alone; the check before the stop is of the file."""
+    s = settings("fast-at-plus", hyper={"rescue_every": 5})
+    trained(tmp_path / "whole.safetensors", data, s)
+    with pytest.raises(StoppedError):
+        trained(tmp_path / "cut.safetensors", data, s, stopping=stop_after(12))
+    best, last = (tmp_path / f"cut{which}.safetensors" for which in ("", ".last"))
+    tensors, header = checkpoints.load(last, STATE)
+    model, said = checkpoints.load(best, "model")
+    for flags in (header["flags"], said["flags"]):
+        flags |= {"inner": "cross_entropy", "outer": "adversarial", "rescue": "at", "beta": 6.0, "noise": 2.0}
+    progress = header["progress"]
+    memory = progress.pop("memory")
+    assert memory["numbers"]["accuracy"] > 0
+    progress["rescue"] = {"accuracy": memory["numbers"]["accuracy"], "active": bool(memory["numbers"]["fell"])}
+    progress["rescued_updates"] = round(memory["logged"]["rescued_updates"])
+    checkpoints.save(last, tensors, header)
+    checkpoints.save(best, model, said)
+    trained(best, data, s)
+    whole, cut = (checkpoints.load(tmp_path / f"{name}.last.safetensors", STATE) for name in ("whole", "cut"))
+    assert all(torch.equal(whole[0][name], cut[0][name]) for name in whole[0])
+    assert whole[1]["progress"]["memory"] == cut[1]["progress"]["memory"]
 
 
 def test_going_on_says_once_what_may_change_the_bits(data: DataFile, tmp_path: Path) -> None:
@@ -98,7 +149,7 @@ def test_files_of_another_training_are_not_overwritten(data: DataFile, tmp_path:
     trained(out, data, settings())
     before = out.read_bytes()
     with pytest.raises(InputError, match=r"was trained with gamma 1.0, now 2.0; .*--force"):
-        trained(out, data, settings(row=replace(METHODS["bs"].at(0.1), gamma=2.0)))
+        trained(out, data, settings(hyper={"gamma": 2.0}))
     (tmp_path / "m.last.safetensors").unlink()
     with pytest.raises(InputError, match="--force"):
         trained(out, data, settings())
@@ -290,11 +341,17 @@ def test_a_state_that_does_not_fit_is_refused(data: DataFile, tmp_path: Path) ->
         ("bs", {"momentum.other": torch.zeros(1)}, "it has 'momentum.other'"),
         ("bs", {"sums": torch.full((3,), torch.nan, dtype=torch.float64)}, "sums has a number that is not finite"),
         ("bs", {"sums": torch.zeros(2, dtype=torch.float64)}, "sums is of shape (2,)"),
-        ("liet", {"memory.pattern": torch.zeros(2, 1, 8, 8)}, "memory.pattern is of shape (2, 1, 8, 8)"),
-        ("liet", {"memory.pattern": torch.full((3, 1, 8, 8), torch.inf)}, "memory.pattern has a number"),
-        ("liet", {"memory.other": torch.zeros(1)}, "it has 'memory.other'"),
-        ("free-at", {"memory.delta": torch.zeros(5, 1, 8, 4)}, "memory.delta is of shape (5, 1, 8, 4)"),
-        ("free-at", {"memory.delta": torch.zeros(())}, "memory.delta is of shape ()"),
+        ("liet", {"memory.shared.pattern": torch.zeros(2, 1, 8, 8)}, "memory.shared.pattern is of shape (2, 1, 8, 8)"),
+        ("liet", {"memory.shared.pattern": torch.full((3, 1, 8, 8), torch.inf)}, "memory.shared.pattern has a number"),
+        ("liet", {"memory.shared.other": torch.zeros(1)}, "it has 'memory.shared.other'"),
+        ("free-at", {"memory.shared.delta": torch.zeros(5, 1, 8, 4)}, "memory.shared.delta is of shape (5, 1, 8, 4)"),
+        ("free-at", {"memory.shared.delta": torch.zeros(())}, "memory.shared.delta is of shape ()"),
+        ("free-at", {"memory.delta": torch.zeros(32, 1, 8, 8)}, "it has 'memory.delta'"),
+        ("fgsm-pgi", {"memory.rows.prior": torch.zeros(239, 1, 8, 8)}, "memory.rows.prior is of shape (239, 1, 8, 8)"),
+        ("fgsm-pgi", {"memory.rows.momentum": torch.zeros(240)}, "memory.rows.momentum is of shape (240,)"),
+        ("fgsm-pgi", {"memory.rows.prior": torch.full((240, 1, 8, 8), torch.nan)}, "memory.rows.prior has a number"),
+        ("fgsm-pgi", {"memory.rows.other": torch.zeros(1)}, "it has 'memory.rows.other'"),
+        ("bs", {"memory.rows.other": torch.zeros(1)}, "it has 'memory.rows.other'"),
     ],
 )
 def test_tensors_of_a_state_that_would_fall_over_later_are_refused(method, change, said, data, tmp_path: Path) -> None:
@@ -303,7 +360,7 @@ def test_tensors_of_a_state_that_would_fall_over_later_are_refused(method, chang
         trained(out, data, settings(method), stopping=stop_after(2))
     last = tmp_path / "m.last.safetensors"
     tensors, header = checkpoints.load(last, "training-state")
-    assert set(change) <= set(tensors) or "other" in next(iter(change))
+    assert set(change) <= set(tensors) or said.startswith("it has ")
     checkpoints.save(last, {**tensors, **change}, header)
     with pytest.raises(InputError) as error:
         trained(out, data, settings(method))
@@ -347,12 +404,16 @@ def test_the_paper_s_selection_is_by_test_images_and_says_so(method, kind, data:
 
 
 def test_which_epoch_is_better_depends_on_what_selects() -> None:
+    def setup(method: str, select: str) -> Any:
+        s = settings(method, select=select)
+        return SimpleNamespace(settings=s, profile=profile(s.bound, (1, 8, 8), 3))
+
     better_on_val, better_on_test = Scored(2, 0.8, 0.6, 0.7, 0.4), Scored(1, 0.7, 0.5, 0.8, 0.5)
     for method in ("bs", "natural"):
-        assert is_better(better_on_val, better_on_test, settings(method))
-        assert is_better(better_on_test, better_on_val, settings(method, select="test"))
-        assert not is_better(better_on_val, better_on_test, settings(method, select="test"))
-    assert is_better(Scored(1, 0.0, 0.0, 0.0, 0.0), Scored(), settings(select="test")), "the first is better than none"
+        assert is_better(better_on_val, better_on_test, setup(method, "val"))
+        assert is_better(better_on_test, better_on_val, setup(method, "test"))
+        assert not is_better(better_on_val, better_on_test, setup(method, "test"))
+    assert is_better(Scored(1, 0.0, 0.0, 0.0, 0.0), Scored(), setup("bs", "test")), "the first is better than none"
 
 
 def test_selection_on_test_trains_the_same_network(data: DataFile, tmp_path: Path) -> None:

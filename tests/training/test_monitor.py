@@ -8,40 +8,39 @@ from toys import EPS, settings, stop_after, trained
 
 from bsk.comparison.evidence import collect
 from bsk.data.batches import Share
-from bsk.data.sources import prepare
-from bsk.data.store import DataFile, open_data
+from bsk.data.store import DataFile
 from bsk.errors import CollapsedError, StoppedError
+from bsk.methods.profile import profile
+from bsk.methods.registry import METHODS
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.located import Located
 from bsk.training import loop, monitor
-from bsk.training.costs import update_passes
 from bsk.training.loop import new_state
-from bsk.training.methods import METHODS
-from bsk.training.monitor import IMAGES, Look, every, look
-from bsk.training.settings import Settings
+from bsk.training.monitor import IMAGES, Collapse, every, look
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_looking_costs_a_hundredth_of_the_updates(method: str) -> None:
     """By hand for Fast AT: 32 images of 28 forwards' worth, an update of 128 of 5: 896 / (0.01 x 640) = 140."""
     s = settings(method, batch_size=128)
+    found = profile(s.bound, (1, 8, 8), 3)
+    looks, passes = every(s, found), found.passes
     if method == "natural":
-        assert every(s) == 0
+        assert looks == 0
         return
-    passes = update_passes(s.row)
-    worth = 128 * (passes.forward + passes.to_input + 2 * passes.full)
-    assert 0.5 * 0.01 < 32 * 28 / (every(s) * worth) <= 0.01
-    assert method != "fast-at" or every(s) == 140
+    worth = 128 * (passes.forward + passes.to_input + 2 * passes.full) * (8 if method == "free-at" else 1)
+    assert 0.5 * 0.01 < 32 * 28 / (looks * worth) <= 0.01
+    assert method != "fast-at" or looks == 140
 
 
 def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed() -> None:
-    assert Look(0.85, 0.12, 0.1, 128).collapsed and Look(0.3, 0.09, 0.4, 128).collapsed
-    assert Look(0.16, 0.01, 0.2, 128).collapsed and not Look(0.14, 0.0, 0.2, 128).collapsed
-    assert Look(0.08, 0.0, 0.2, 128, 100).collapsed and not Look(0.04, 0.0, 0.2, 128, 100).collapsed
-    assert not Look(0.7, 0.2, 0.2, 128, 2).collapsed, "chance is a half"
-    assert not Look(0.55, 0.36, 0.4, 128).collapsed and not Look(0.05, 0.0, 0.4, 128).collapsed
-    assert not Look(0.41, 0.12, 0.66, 128).collapsed, "young, at a large radius: the loss is straight"
+    assert Collapse(0.85, 0.12, 0.1, 128).collapsed and Collapse(0.3, 0.09, 0.4, 128).collapsed
+    assert Collapse(0.16, 0.01, 0.2, 128).collapsed and not Collapse(0.14, 0.0, 0.2, 128).collapsed
+    assert Collapse(0.08, 0.0, 0.2, 128, 100).collapsed and not Collapse(0.04, 0.0, 0.2, 128, 100).collapsed
+    assert not Collapse(0.7, 0.2, 0.2, 128, 2).collapsed, "chance is a half"
+    assert not Collapse(0.55, 0.36, 0.4, 128).collapsed and not Collapse(0.05, 0.0, 0.4, 128).collapsed
+    assert not Collapse(0.41, 0.12, 0.66, 128).collapsed, "young, at a large radius: the loss is straight"
 
 
 @pytest.mark.parametrize(
@@ -58,14 +57,14 @@ def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed()
 def test_a_network_that_stands_no_longer_at_all_has_collapsed_too(
     fgsm: float, pgd: float, cosine: float, best: float, fallen: bool
 ) -> None:
-    seen = Look(fgsm, pgd, cosine, 32, 10, best)
+    seen = Collapse(fgsm, pgd, cosine, 32, 10, best)
     assert seen.fallen == fallen == seen.collapsed
 
 
 def test_what_never_stood_has_not_collapsed_but_is_nothing_to_go_back_to() -> None:
-    seen = Look(0.0, 0.0, 0.17, 32, 10, 0.0625)
+    seen = Collapse(0.0, 0.0, 0.17, 32, 10, 0.0625)
     assert seen.fallen and not seen.collapsed
-    assert not Look(0.1, 0.1, 0.95, 32).fallen, "young: the loss is straight"
+    assert not Collapse(0.1, 0.1, 0.95, 32).fallen, "young: the loss is straight"
 
 
 def test_a_look_knows_the_best_before_it_and_a_resume_keeps_that(
@@ -76,9 +75,9 @@ def test_a_look_knows_the_best_before_it_and_a_resume_keeps_that(
 
     def seen(state, *_):  # type: ignore[no-untyped-def]
         told[state.step] = state.collapses.best
-        return Look(0.0, found[state.step], 0.1, 128, 10, state.collapses.best)
+        return Collapse(0.0, found[state.step], 0.1, 128, 10, state.collapses.best)
 
-    monkeypatch.setattr(monitor, "every", lambda settings: 4)
+    monkeypatch.setattr(monitor, "every", lambda *_: 4)
     monkeypatch.setattr(monitor, "look", seen)
     with pytest.raises(StoppedError):
         trained(tmp_path / "m.safetensors", data, settings("fast-at"), stopping=stop_after(13))
@@ -117,7 +116,7 @@ def test_an_alarm_needs_a_second_look_at_more_images(data: DataFile, monkeypatch
 
     def seen(state, settings, val, share, images):  # type: ignore[no-untyped-def]
         asked.append(images)
-        return Look(0.9, 0.1 if images == IMAGES else 0.5, 0.1, images)
+        return Collapse(0.9, 0.1 if images == IMAGES else 0.5, 0.1, images)
 
     monkeypatch.setattr(monitor, "_look", seen)
     state = new_state(settings("fast-at"), data, 1, 8, torch.device("cpu"))
@@ -128,7 +127,7 @@ def test_an_alarm_needs_a_second_look_at_more_images(data: DataFile, monkeypatch
 
 def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained(tmp_path / "plain.safetensors", data, settings("bs"))
-    monkeypatch.setattr(monitor, "every", lambda settings: 3)
+    monkeypatch.setattr(monitor, "every", lambda *_: 3)
     trained(tmp_path / "m.safetensors", data, settings("bs"))
     plain, _ = checkpoints.load(tmp_path / "plain.last.safetensors", "training-state")
     looked, _ = checkpoints.load(tmp_path / "m.last.safetensors", "training-state")
@@ -140,8 +139,8 @@ def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: py
 
 def collapsing(monkeypatch: pytest.MonkeyPatch, at: tuple[int, ...]) -> None:
     """Look every 4 updates, and see a collapse after those of them."""
-    monkeypatch.setattr(monitor, "every", lambda settings: 4)
-    monkeypatch.setattr(monitor, "look", lambda state, *_: Look(0.9, 0.1 if state.step in at else 0.6, 0.1, 128))
+    monkeypatch.setattr(monitor, "every", lambda *_: 4)
+    monkeypatch.setattr(monitor, "look", lambda state, *_: Collapse(0.9, 0.1 if state.step in at else 0.6, 0.1, 128))
 
 
 def alarms(path: Path) -> list[dict]:
@@ -160,14 +159,11 @@ def test_a_warning_is_said_once_a_collapse_and_is_no_part_of_a_table(
     assert evidence.ignored == 0 and evidence.trainings[0].finished
 
 
-def test_on_the_digits_fast_at_is_seen_to_collapse_and_bs_is_not(tmp_path: Path) -> None:
-    prepare("digits", None, tmp_path / "digits.safetensors")
+def test_on_the_digits_fast_at_is_seen_to_collapse_and_bs_is_not(digits: DataFile, tmp_path: Path) -> None:
     found = {}
     for method in ("fast-at", "bs"):
-        s = Settings(
-            method, METHODS[method].at(0.4), "cnn", "digits", 0.4, 30, 100, "cyclic", 0.1, 0.9, 5e-4, "fp32", "none", 1
-        )
-        trained(tmp_path / f"{method}.safetensors", open_data(tmp_path / "digits.safetensors"), s)
+        s = settings(method, model="cnn", eps=0.4, epochs=30, batch_size=100, augment="none")
+        trained(tmp_path / f"{method}.safetensors", digits, s)
         found[method] = alarms(tmp_path / f"{method}.jsonl")
     (alarm,) = found["fast-at"]
     assert alarm["fgsm"] > 0.35 and alarm["pgd"] < 0.12 and alarm["cosine"] < 0.45 and alarm["n"] == 128
@@ -232,7 +228,7 @@ def test_stop_in_the_first_epoch_claims_no_best(
 
 def test_the_last_weights_are_looked_at_too(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collapsing(monkeypatch, (24,))
-    monkeypatch.setattr(monitor, "every", lambda settings: 100)
+    monkeypatch.setattr(monitor, "every", lambda *_: 100)
     with pytest.raises(StoppedError):  # while the last epoch is validated, after the look
         trained(tmp_path / "m.safetensors", data, settings("fast-at"), stopping=stop_after(24 + 3))
     trained(tmp_path / "m.safetensors", data, settings("fast-at"))
@@ -242,9 +238,9 @@ def test_the_last_weights_are_looked_at_too(data: DataFile, tmp_path: Path, monk
 def test_rollback_does_not_go_back_to_what_had_fallen(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = {4: Look(0.1, 0.1, 0.9, 128), 8: Look(0.1, 0.0, 0.1, 128), 12: Look(0.9, 0.1, 0.1, 128)}
-    monkeypatch.setattr(monitor, "every", lambda settings: 4)
-    monkeypatch.setattr(monitor, "look", lambda state, *_: looks.get(state.step, Look(0.6, 0.6, 0.9, 128)))
+    looks = {4: Collapse(0.1, 0.1, 0.9, 128), 8: Collapse(0.1, 0.0, 0.1, 128), 12: Collapse(0.9, 0.1, 0.1, 128)}
+    monkeypatch.setattr(monitor, "every", lambda *_: 4)
+    monkeypatch.setattr(monitor, "look", lambda state, *_: looks.get(state.step, Collapse(0.6, 0.6, 0.9, 128)))
     kept, put_back = {}, loop.put_back
     monkeypatch.setattr(loop, "put_back", lambda state, tensors: (kept.update(tensors), put_back(state, tensors)))
     s = settings("fast-at", on_collapse="rollback")

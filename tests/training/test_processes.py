@@ -21,9 +21,7 @@ from bsk.errors import StoppedError, UsageError
 from bsk.records import jsonl as records
 from bsk.training import loop, run
 from bsk.training.loop import new_state
-from bsk.training.methods import METHODS
 from bsk.training.schedules import Rates
-from bsk.training.settings import Settings
 from bsk.training.state import State
 from bsk.training.step import update
 from bsk.training.validation import BATCH, batches
@@ -38,15 +36,14 @@ def three_updates(data: Path, share: Share, method: str) -> tuple[torch.Tensor, 
     """
     torch.set_num_threads(1)
     opened = open_data(data)
-    row = METHODS[method].at(0.1)
-    settings = Settings(method, row, "cnn-4", "toy", 0.1, 1, 33, "cyclic", 0.1, 0.9, 5e-4, "fp32", "crop-flip", seed=1)
-    state = new_state(settings, opened, 1, 8, CPU)
+    s = settings(method, epochs=1, batch_size=33)
+    state = new_state(s, opened, 1, 8, CPU)
     state.model.eval().double()
     train = opened.split("train")
     loader = Loader(train.images, train.labels, batch_size=33, augment="crop-flip", seed=1, device=CPU, share=share)
     for i, batch in enumerate(loader.epoch(0)):
         if i < 3:
-            update(state, settings, replace(batch, x=batch.x.double()), share, Rates(0.1, 0.9), total=20)
+            update(state, s, replace(batch, x=batch.x.double()), share, Rates(0.1, 0.9), total=20)
     means = sum_over_processes(state.sums, share) / (3 * 33)
     return means, torch.cat([p.detach().reshape(-1) for p in state.model.parameters()])
 
@@ -58,7 +55,7 @@ def one_of_two(rank: int, meeting: str, data: Path, method: str, out: str) -> No
     leave_group()
 
 
-@pytest.mark.parametrize("method", ["bs", "trades", "fast-at", "liet"])
+@pytest.mark.parametrize("method", ["bs", "trades", "fast-at", "liet", "gat"])
 def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) -> None:
     means, weights = three_updates(toy, Share(), method)
     mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, method, str(tmp_path / "out")), nprocs=2)
@@ -106,9 +103,18 @@ def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_d
     assert two[1]["loss"] == two[1]["natural_loss"] == pytest.approx(one[1]["loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("method", ["nuat", "free-at"])
-def test_what_is_of_a_whole_batch_is_refused_to_several_processes(method: str, toy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"--method {method}: start kept and the nuclear norm are of a whole batch"):
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [
+        ("nuat", "takes a batch as a whole"),
+        ("free-at", "remembers each image of a batch"),
+        ("fgsm-pgi", "remembers each image of a batch"),
+    ],
+)
+def test_what_is_of_a_whole_batch_is_refused_to_several_processes(method, what, toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=f"--method {method}: {what}, which processes would share; run it without torchrun"
+    ):
         trained(tmp_path / "m.safetensors", open_data(toy), settings(method), share=Share(0, 2))
     assert not list(tmp_path.iterdir())
 

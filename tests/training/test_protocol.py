@@ -5,16 +5,22 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import Fixed, case, pixels, settings, trained
+from toys import settings, trained
 
 from bsk.data.batches import WHOLE
 from bsk.data.store import DataFile
 from bsk.evaluation.subjects import load_model
+from bsk.methods.bound import Given, bind
+from bsk.methods.contract import Memory
+from bsk.methods.network import Network
+from bsk.methods.profile import profile
+from bsk.methods.registry import METHODS
+from bsk.perturb.draws import BatchDraws, generator
+from bsk.perturb.passes import PassCounter
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.training.averaging import average_of, follow
 from bsk.training.awp import worst_weights
-from bsk.training.outer import OUTER
 from bsk.training.schedules import Rates, warmed
 
 
@@ -70,16 +76,17 @@ def test_an_average_is_saved_beside_and_changes_nothing_else(data: DataFile, tmp
 
 def test_within_the_block_weights_are_where_the_loss_is_higher_and_afterwards_back() -> None:
     model, x, y = network().train(), torch.rand(16, 1, 8, 8), torch.arange(16) % 3
+    net, draws = Network(model), BatchDraws(generator(0))
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def loss() -> Tensor:
-        return nn.functional.cross_entropy(model(x), y)
+        return nn.functional.cross_entropy(net(x), y)
 
     gradients = dict(
         zip(("0.weight", "4.weight"), torch.autograd.grad(loss(), [model[0].weight, model[4].weight]), strict=True)
     )
     model.load_state_dict(before)
-    with worst_weights(model, loss, 0.02, WHOLE):
+    with worst_weights(net, loss, draws, 0.02, WHOLE):
         assert torch.equal(model[1].running_mean, before["1.running_mean"]), "the statistics stay"
         for name, gradient in gradients.items():
             away = model.state_dict()[name] - before[name]
@@ -91,6 +98,31 @@ def test_within_the_block_weights_are_where_the_loss_is_higher_and_afterwards_ba
     model.load_state_dict({**model.state_dict(), **{k: v for k, v in before.items() if k.startswith("1.")}})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert worse > float(loss().detach())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_perturbation_within_the_block_is_the_one_before_it_without_its_passes(method: str) -> None:
+    """Of the weights before, and by the same random numbers; what the method then descends is of the weights within."""
+    model, x, y = network().train(), torch.rand(16, 1, 8, 8), torch.arange(16) % 3
+    counter, seen = PassCounter(), []
+    net, draws = Network(model, counter=counter), BatchDraws(generator(0))
+    found = bind(method, 0.1)
+
+    def loss() -> Tensor:
+        memory = Memory(images=16).batch(torch.arange(16))
+        losses = found(net, x, y, draws, Given(memory, 1, 0, 0.5, lambda attack, turn: 1.0))
+        seen.append((losses, counter.forward))
+        return losses.total.mean()
+
+    with worst_weights(net, loss, draws, 0.05, WHOLE):
+        loss()
+    (first, passes), (second, both) = seen
+    if method not in ("liet", "gradalign", "fgsm-pgi"):  # these perturb in train mode, by passes that are descended
+        assert torch.equal(first.x_adv, second.x_adv)
+    assert torch.equal(first.start, second.start) or method == "liet"
+    assert (first.total - second.total).abs().max() > 1e-6
+    assert both - passes == 16 * profile(found, (1, 8, 8), 3).trained.forward
+    assert net.through is None
 
 
 def test_a_weight_perturbation_costs_the_passes_of_the_outer_loss(data: DataFile, tmp_path: Path) -> None:
@@ -107,12 +139,3 @@ def test_the_learning_rate_rises_and_then_is_the_schedule_s() -> None:
     rates = Rates(0.2, 0.9)
     assert [warmed(step, 4, rates).lr for step in range(6)] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2, 0.2])
     assert warmed(0, 0, rates) is rates
-
-
-def test_labels_are_smoothed_in_the_outer_loss() -> None:
-    model, x, y = Fixed([[1, 0], [0, 1]]), pixels((0.7, 0.2)), torch.tensor([0])
-    z = model(x).detach()
-    smoothed = -(0.9 * torch.log_softmax(z, 1)[:, 0] + 0.1 * torch.log_softmax(z, 1)[:, 1])
-    for outer in ("natural", "adversarial", "trades", "consistent", "nuclear", "aligned"):
-        found = OUTER[outer].loss(case(model, x, y, x, 1.0, smoothing=0.2))
-        torch.testing.assert_close(found.total.detach(), smoothed)

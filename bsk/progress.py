@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bsk.cli.console import Bar
+from bsk.terminal import Bar, note
 
 if TYPE_CHECKING:
     from bsk.attacks.registry import Attack
@@ -79,6 +79,12 @@ class EvaluationProgress:
         """Take the bar away."""
         if self._bar:
             self._bar.close()
+
+    def notices(self, texts: Sequence[str]) -> None:
+        """Write lines."""
+        if self._bar:
+            for text in texts:
+                note(text)
 
     def show(self, attack: Attack, at: Progress) -> None:
         """Move the bar; say how many stand after each stage of several."""

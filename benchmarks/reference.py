@@ -1,0 +1,289 @@
+"""Every method once more, as one would first write it: what bsk's updates are held against, and timed against.
+
+Nothing of bsk is used here. Losses are means over the batch, gradients are taken by `torch.autograd.grad`, the model is
+put into train and eval mode as each paper's code does, and nothing is shared or saved. Facts from the papers and from
+descriptions of their published code; written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Of = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Plain:
+    """A model with SGD and what outlives a batch; `eps` in pixel units of [0, 1]."""
+
+    model: nn.Module
+    eps: float
+    seed: int = 1
+    weight_decay: float = 5e-4
+    kept: dict[Any, Any] = field(default_factory=dict)
+    velocity: list[Tensor] = field(default_factory=list)
+    updates: int = 0
+    random: torch.Generator = field(default_factory=torch.Generator)
+
+    def update(self, method: str, x: Tensor, y: Tensor, lr: float, momentum: float, total: int, **more: Any) -> float:
+        """Make one update by a method and return its loss; the noise is that of (seed, update)."""
+        self.random = noise(self.seed, self.updates)
+        replays = 8 if method == "free-at" else 1
+        for _ in range(replays):
+            self.model.train()
+            loss = PLAIN[method](self, x, y, share=(self.updates + 1) / total, **more)
+            weights = list(self.model.parameters())
+            gradients = torch.autograd.grad(loss, weights)
+            self.velocity = self.velocity or [torch.zeros_like(w) for w in weights]
+            with torch.no_grad():
+                for w, v, g in zip(weights, self.velocity, gradients, strict=True):
+                    v.mul_(momentum).add_(g + self.weight_decay * w)
+                    w.sub_(lr * v)
+        self.updates += 1
+        return float(loss.detach())
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """U(-1, 1) numbers."""
+        return torch.empty_like(like).uniform_(-1, 1, generator=self.random)
+
+    def gaussian(self, like: Tensor) -> Tensor:
+        """N(0, 1) numbers."""
+        return torch.empty_like(like).normal_(generator=self.random)
+
+    def climb(
+        self, x_adv: Tensor, x: Tensor, step: float, loss: Callable[[Tensor], Tensor], reach: float = 1.0
+    ) -> Tensor:
+        """One sign-gradient step in eval mode, back to the ball and to [0, 1]."""
+        self.model.eval()
+        x_adv = x_adv.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(self.model(x_adv)), x_adv)
+        self.model.train()
+        return self.clip(x_adv.detach() + step * gradient.sign(), x, reach)
+
+    def clip(self, x_adv: Tensor, x: Tensor, reach: float = 1.0) -> Tensor:
+        """Back to the ball and to [0, 1]."""
+        moved = torch.min(torch.max(x_adv, x - reach * self.eps), x + reach * self.eps)
+        return moved.clamp(0, 1)
+
+    def clean(self, x: Tensor) -> Tensor:
+        """f(x) in eval mode, as a constant."""
+        self.model.eval()
+        z: Tensor = self.model(x).detach()
+        self.model.train()
+        return z
+
+
+def noise(seed: int, update: int) -> torch.Generator:
+    """The random numbers of one update: a generator seeded by a hash of (seed, "noise", update)."""
+    digest = hashlib.sha256(f"{seed}\x1fnoise\x1f{update}".encode()).digest()
+    number = int.from_bytes(digest[:8], "little", signed=True)
+    return torch.Generator().manual_seed(number % (1 << 64) >> 1)
+
+
+def kl(z: Tensor, out: Tensor) -> Tensor:
+    """KL(s(z) || s(out)), the mean over the batch, by its definition."""
+    p, q = z.softmax(dim=1), out.softmax(dim=1)
+    return (p * (p.log() - q.log())).sum(dim=1).mean()
+
+
+def trades_loss(it: Plain, x: Tensor, y: Tensor, x_adv: Tensor, beta: float) -> Tensor:
+    """Cross entropy at x and beta times the KL divergence from there to x_adv."""
+    z = it.model(x)
+    return F.cross_entropy(z, y) + beta * kl(z, it.model(x_adv))
+
+
+def natural(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """Cross entropy."""
+    return F.cross_entropy(it.model(x), y)
+
+
+def pgd(it: Plain, x: Tensor, y: Tensor, share: float, steps: int, step: float) -> Tensor:
+    """PGD training from a uniform start; one step is Fast AT."""
+    x_adv = x + it.eps * it.uniform(x)
+    for _ in range(steps):
+        x_adv = it.climb(x_adv, x, step, lambda out: F.cross_entropy(out, y))
+    return F.cross_entropy(it.model(x_adv), y)
+
+
+def trades(it: Plain, x: Tensor, y: Tensor, share: float, steps: int, step: float, gaussian: bool = False) -> Tensor:
+    """TRADES from a Gaussian start, Fast TRADES from a uniform one; beta 6."""
+    x_adv = x + (0.001 * it.gaussian(x) if gaussian else it.eps * it.uniform(x))
+    z = it.clean(x)
+    for _ in range(steps):
+        x_adv = it.climb(x_adv, x, step, lambda out: kl(z, out))
+    return trades_loss(it, x, y, x_adv, 6.0)
+
+
+def start_backward(it: Plain, x: Tensor, gamma: float = 1.0) -> Tensor:
+    """One step down the KL divergence from the random point f(x) + gamma psi."""
+    z = it.clean(x)
+    target = z + gamma * it.uniform(z)
+    return it.climb(x, x, it.eps, lambda out: -kl(target, out))
+
+
+def bs(it: Plain, x: Tensor, y: Tensor, share: float, steps: int = 1) -> Tensor:
+    """Algorithm 1, f(x) run anew wherever it is written."""
+    x_adv = start_backward(it, x)
+    for _ in range(steps):
+        x_adv = it.climb(x_adv, x, it.eps, lambda out: kl(it.clean(x), out))
+    return trades_loss(it, x, y, x_adv, 10.0)
+
+
+def bs_at(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """Fast AT from the backward start."""
+    x_adv = it.climb(start_backward(it, x), x, it.eps, lambda out: F.cross_entropy(out, y))
+    return F.cross_entropy(it.model(x_adv), y)
+
+
+def fast_at_plus(it: Plain, x: Tensor, y: Tensor, share: float, accuracies: list[float], every: int = 20) -> Tensor:
+    """Fast AT, PGD where the accuracy fell by more than 0.1 since the check before; checks are given."""
+    if it.updates % every == 0:
+        now = accuracies[it.updates // every]
+        it.kept["fell"] = it.kept.get("accuracy", 0.0) - now > 0.1
+        it.kept["accuracy"] = now
+    steps, step = (10, 2 / 255) if it.kept["fell"] else (1, 10 / 255)
+    return pgd(it, x, y, share, steps, step * it.eps / (8 / 255))
+
+
+def n_fgsm(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """Noise of twice the radius, one step, and back to [0, 1] alone."""
+    x_start = (x + 2 * it.eps * it.uniform(x)).clamp(0, 1)
+    x_adv = it.climb(x_start, x, it.eps, lambda out: F.cross_entropy(out, y), reach=math.inf)
+    return F.cross_entropy(it.model(x_adv), y)
+
+
+def free_at(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """The perturbation goes on from the batch before, by the gradient of the loss that is descended."""
+    before = it.kept.get("delta", torch.zeros_like(x))
+    x_adv = it.clip(x + before[: len(x)], x).requires_grad_()
+    loss = F.cross_entropy(it.model(x_adv), y)
+    (gradient,) = torch.autograd.grad(loss, x_adv, retain_graph=True)
+    it.kept["delta"] = before.clone()
+    it.kept["delta"][: len(x)] = it.clip(x_adv.detach() + it.eps * gradient.sign(), x) - x
+    return loss
+
+
+def mart(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """Boosted cross entropy, and the KL divergence weighted by how unsure the network is of the label."""
+    x_adv = x + 0.001 * it.gaussian(x)
+    for _ in range(10):
+        x_adv = it.climb(x_adv, x, it.eps / 4, lambda out: F.cross_entropy(out, y))
+    z, z_adv = it.model(x), it.model(x_adv)
+    p, q = z.softmax(dim=1), z_adv.softmax(dim=1)
+    total = x.new_zeros(())
+    for i, label in enumerate(y.tolist()):
+        wrong = max(q[i, j] for j in range(q.shape[1]) if j != label)
+        divergence = (p[i] * (p[i].log() - q[i].log())).sum()
+        boosted = -q[i, label].log() - torch.log(1.0001 - wrong + 1e-12)
+        total = total + boosted + 5 * divergence * (1.0000001 - p[i, label])
+    return total / len(x)
+
+
+def guided(it: Plain, x: Tensor, y: Tensor, share: float, nuclear: bool) -> Tensor:
+    """GAT and NuAT: Bernoulli noise, one step, of every second update with the distance that is descended too."""
+    weight = 4.5 * share if nuclear else 10.0 * (4.0 if share > 0.86 else 1.0)
+
+    def distance(z: Tensor, out: Tensor) -> Tensor:
+        if nuclear:
+            singular: Tensor = torch.linalg.svdvals(z - out)
+            return singular.sum() / len(z)
+        return ((z.softmax(dim=1) - out.softmax(dim=1)) ** 2).sum(dim=1).mean()
+
+    coins = torch.where(it.uniform(x) < 0, -1.0, 1.0).to(x)
+    x_start = (x + it.eps / 2 * coins).clamp(0, 1)
+    z = it.model(x)
+    moved = it.climb(x_start, x, it.eps, _guide(z.detach(), y, weight * (it.updates % 2), distance))
+    return F.cross_entropy(z, y) + weight * distance(z, it.model(moved))
+
+
+def _guide(
+    z: Tensor, y: Tensor, weight: float, distance: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    return lambda out: F.cross_entropy(out, y) + (weight * distance(z, out) if weight else 0.0)
+
+
+def gradalign(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """FGSM, and the angle between the gradients at x and near it, both in train mode."""
+    weight = 0.02 * math.exp(min(255 * it.eps, 16) * math.log(10) / 8)
+    near = (x + it.eps * it.uniform(x)).requires_grad_()
+    at = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(F.cross_entropy(it.model(at), y), at)
+    x_adv = it.clip(x + it.eps * g.sign(), x)
+    loss = F.cross_entropy(it.model(x_adv), y)
+    (h,) = torch.autograd.grad(F.cross_entropy(it.model(near), y), near, create_graph=True)
+    cosines = [(a * b).sum() / (a.norm() * b.norm()) for a, b in zip(g, h, strict=True)]
+    return loss + weight * (1 - torch.stack(cosines)).mean()
+
+
+def liet(it: Plain, x: Tensor, y: Tensor, share: float, classes: int) -> Tensor:
+    """A start by the label's pattern with some noise, one step, and outputs alike over it."""
+    if it.updates % 10 == 0:
+        grey = torch.full((classes, *x.shape[1:]), 0.5, dtype=x.dtype, requires_grad=True)
+        it.model.eval()
+        (g,) = torch.autograd.grad(F.cross_entropy(it.model(grey), torch.arange(classes)), grey)
+        it.model.train()
+        it.kept["pattern"] = g.sign()
+    mask = (it.uniform(x) + 1) / 2
+    part, way = torch.empty(2, 1, dtype=x.dtype).uniform_(-1, 1, generator=it.random).flatten().tolist()
+    noisy = mask < 0.1 + 0.4 * (part + 1) / 2
+    delta = it.eps * torch.where(noisy, it.uniform(x), it.kept["pattern"][y])
+    x_start = (x + delta if way >= 0 else x - delta).clamp(0, 1).requires_grad_()
+    z = it.model(x_start)
+    (g,) = torch.autograd.grad(F.cross_entropy(z, y), x_start, retain_graph=True)
+    z_adv = it.model(it.clip(x_start.detach() + it.eps * g.sign(), x))
+    p, q = z.softmax(dim=1), z_adv.softmax(dim=1)
+    m = ((p + q) / 2).log()
+    distance: Tensor = ((p * (p.log() - m)).sum(dim=1) + (q * (q.log() - m)).sum(dim=1)).mean() / 2
+    loss: Tensor = F.cross_entropy(z_adv, y) + 100 * share * distance
+    return loss
+
+
+def fgsm_pgi(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: int) -> Tensor:
+    """One step from what each image's perturbation of the epoch before became by momentum."""
+    if epoch % 40 == 0:
+        prior, momentum = it.eps * it.uniform(x).sign(), torch.zeros_like(x)
+    else:
+        prior, momentum = (torch.stack([it.kept[row][i] for row in rows]) for i in (0, 1))
+    x_start = (x + prior).requires_grad_()
+    z = it.model(x_start)
+    (g,) = torch.autograd.grad(F.cross_entropy(z, y), x_start, retain_graph=True)
+    momentum = g / g.abs().sum() + 0.3 * momentum
+    x_adv = it.clip(x_start.detach() + it.eps * g.sign(), x)
+    after = it.clip(x_start.detach() + it.eps * momentum.sign(), x) - x
+    it.kept |= {row: (after[i], momentum[i]) for i, row in enumerate(rows)}
+    z_adv = it.model(x_adv)
+    return F.cross_entropy(z_adv, y) + 10 * F.mse_loss(z_adv, z)
+
+
+def _steps(function: Callable[..., Tensor], steps: int, of_eps: float, **more: Any) -> Callable[..., Tensor]:
+    return lambda it, x, y, share: function(it, x, y, share, steps=steps, step=of_eps * it.eps, **more)
+
+
+PLAIN: dict[str, Callable[..., Tensor]] = {
+    "natural": natural,
+    "at": _steps(pgd, 10, 1 / 4),
+    "fast-at": _steps(pgd, 1, 10 / 8),
+    "fast-at-plus": fast_at_plus,
+    "trades": _steps(trades, 10, 1 / 4, gaussian=True),
+    "fast-trades": _steps(trades, 1, 1.0),
+    "fast-trades-2": _steps(trades, 2, 1.0),
+    "bs": bs,
+    "bs-alone": lambda it, x, y, share: bs(it, x, y, share, steps=0),
+    "bs-at": bs_at,
+    "n-fgsm": n_fgsm,
+    "liet": liet,
+    "gradalign": gradalign,
+    "free-at": free_at,
+    "mart": mart,
+    "nuat": lambda it, x, y, share: guided(it, x, y, share, nuclear=True),
+    "fgsm-pgi": fgsm_pgi,
+    "gat": lambda it, x, y, share: guided(it, x, y, share, nuclear=False),
+}

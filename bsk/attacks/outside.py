@@ -1,0 +1,117 @@
+"""Attacks from outside: the contract of `--attack module:function`.
+
+    def my_attack(model, x, y, *, eps, draws, steps=10) -> Tensor:
+
+`model` is a `torch.nn.Module` in eval mode from images (N, C, H, W) in [0, 1] to logits (N, classes), `x` and `y` (N,)
+are images and labels, `eps` is the radius in the norm of `--norm`, and `draws` has a stream of random numbers for each
+example (`bsk.perturb.draws.ExampleDraws`). `norm` is given to a function that has an argument of that name. All other
+arguments are hyper-parameters: set by `--set steps=20` and written to the record.
+
+It returns images (N, C, H, W) in [0, 1] within eps of x, or a `bsk.attacks.outcome.Outcome` with such. bsk itself
+judges them, so what the function thinks of its success does not count, and counts the passes through `model`.
+torch's global random numbers depend on the seed and the first example of a batch, so verdicts may depend on
+`--batch-size`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bsk.attacks.outcome import NotFiniteError, Outcome, spread
+from bsk.errors import InputError, UsageError
+from bsk.perturb.ascent import Model
+from bsk.perturb.ball import length
+from bsk.perturb.draws import ExampleDraws
+from bsk.perturb.passes import PassCounter, counting
+from bsk.plugins import Plugin, outside
+from bsk.signature import defaults_of, keywords_of
+
+GIVEN = ("eps", "draws", "norm")
+ROUNDING = 1e-6  # of an image at the edge of its ball, in fp32; a grey level is 4000 times as much
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A stage's `run` that calls a function from outside and judges what it returns."""
+
+    plugin: Plugin
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the hyper-parameters of the function.
+
+        Raises:
+            UsageError: it takes no eps or draws, or a hyper-parameter has no default.
+        """
+        start = f"--attack {self.plugin.spec}"
+        keywords = keywords_of(self.plugin.function)
+        for name in ("eps", "draws"):
+            if name not in keywords:
+                expected = "expected def my_attack(model, x, y, *, eps, draws)"
+                raise UsageError(f"{start}: it has no argument {name}; {expected}")
+        return defaults_of(self.plugin.function, GIVEN, start)
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float, norm: str, code: str, **hyper: Any
+    ) -> Outcome:
+        """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps.
+
+        Raises:
+            InputError: the function fails, or returns other than images in the ball.
+        """
+        passes = PassCounter()
+        counted = counting(model, passes)
+        more = {"norm": norm} if "norm" in keywords_of(self.plugin.function) else {}
+        with outside(f"--attack {self.plugin.spec}", f"check {self.place}", InputError, passing=NotFiniteError):
+            # what it is given are copies: an attack that writes into x would move the middle of its own ball
+            found = self.plugin.function(
+                _Network(counted).eval(), x.clone(), y.clone(), eps=eps, draws=draws, **more, **hyper
+            )
+        x_adv = self._checked(found.x_adv if isinstance(found, Outcome) else found, x, eps, norm)
+        with torch.no_grad():
+            fooled = counted(x_adv).argmax(dim=1) != y
+        return Outcome(x_adv, fooled, spread(passes.forward, y), spread(passes.backward, y))
+
+    @property
+    def place(self) -> str:
+        """The function and the name of its file, for messages."""
+        function = inspect.unwrap(self.plugin.function)
+        code = getattr(function, "__code__", None)
+        name = self.plugin.spec.partition(":")[2]
+        return f"{name} in {Path(code.co_filename).name}" if code else name
+
+    def _checked(self, x_adv: object, x: Tensor, eps: float, norm: str) -> Tensor:
+        """Return images as a tensor like x, if they are what an attack may return."""
+        if not isinstance(x_adv, Tensor):
+            raise self._wrong(f"images {tuple(x.shape)}", f"a {type(x_adv).__name__}")
+        if x_adv.shape != x.shape:
+            raise self._wrong(f"images {tuple(x.shape)}", f"{tuple(x_adv.shape)}")
+        x_adv = x_adv.detach().to(x)
+        if not bool(torch.isfinite(x_adv).all()):
+            raise self._wrong("images in [0, 1]", "NaN or infinity")
+        least, most = float(x_adv.min()), float(x_adv.max())
+        if least < 0 or most > 1:
+            raise self._wrong("images in [0, 1]", f"values from {least:.6g} to {most:.6g}")
+        away = float(length(x_adv - x, norm).max())
+        if away > eps * (1 + ROUNDING) + ROUNDING:
+            raise self._wrong(f"images within eps {eps:.6g} of x ({norm})", f"one {away:.6g} away")
+        return x_adv
+
+    def _wrong(self, expected: str, found: str) -> InputError:
+        return InputError(f"--attack {self.plugin.spec}: expected {expected}, found {found}; check {self.place}")
+
+
+class _Network(nn.Module):
+    """The model as a module, as attacks of other libraries want it."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._model(x)

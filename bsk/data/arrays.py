@@ -1,0 +1,281 @@
+"""Data in memory, and data from outside: images and labels as arrays or tensors, checked.
+
+The contract of `bsk prepare-data module:function`: the function, called without arguments, returns a dict
+`{"train": (images, labels), "test": (images, labels)}`. It may have "val" (else val is held out of train), "classes"
+(the names, else "0", "1", ...), and what is customary for the data: "eps", "augment", "model", "mean", "std".
+Images are (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or float in [0, 1]; labels (N,) are whole numbers from 0.
+A data file holds bytes, so that floats are rounded to 256 levels there; in memory they stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsk.data.contents import Contents, Request
+from bsk.data.info import Info, problem
+from bsk.data.order import Labels
+from bsk.data.splits import EPS, MOST, VAL, Parts, described, split_up
+from bsk.data.store import SPLITS, DataFile, Part, Split, content
+from bsk.errors import InputError, UsageError, nearest
+from bsk.plugins import load, outside
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = Any  # what numpy makes an array of, or a tensor on any device
+Pair = tuple[Array, Array]
+CHANNELS = (1, 3, 4)  # by custom
+CUSTOMS = ("eps", "augment", "model", "mean", "std")
+
+
+@dataclass(frozen=True)
+class ArrayData(DataFile):
+    """A data set in memory, with all that an opened data file has; `path` is its name."""
+
+    parts: Parts = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the file that this would be: the same data set is the same, in memory or not."""
+        info = Info(**{each.name: getattr(self, each.name) for each in fields(Info)})
+        digest = hashlib.sha256()
+        for piece in content(self.parts, info):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def split(self, name: str, limit: int | None = None) -> Split:
+        """Return a split, or its first `limit` examples, as `DataFile.split`; images are uint8 or fp32 in [0, 1].
+
+        Raises:
+            InputError: it has no such examples.
+        """
+        import torch
+
+        part, n = self.parts[name], self._count(name, limit)
+        rows = part.ordered()[:n]
+        return Split(*map(torch.from_numpy, (part.images[rows], part.labels[rows], rows)))
+
+    def stream(self, name: str, limit: int | None = None) -> Split:
+        """Return the same as `split`."""
+        return self.split(name, limit)
+
+
+def in_memory(parts: Parts, info: Info) -> ArrayData:
+    """Return parts for each of SPLITS as a data set, with what is customary for it.
+
+    Raises:
+        InputError: what is said of it cannot be.
+    """
+    if wrong := problem(info):
+        raise InputError(f"{info.name}: {wrong}")
+    said = {each.name: getattr(info, each.name) for each in fields(Info)}
+    counts = {name: len(parts[name].ordered()) for name in SPLITS}
+    return ArrayData(**said, path=Path(info.name), counts=counts, parts=parts)
+
+
+def from_arrays(
+    train: Pair | None = None,
+    val: Pair | None = None,
+    test: Pair | None = None,
+    *,
+    classes: list[str] | None = None,
+    name: str = "arrays",
+    eps: float = 0.031,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    augment: str = "none",
+    model: str | None = None,
+    val_images: int | None = None,
+) -> ArrayData:
+    """Return images and labels as a data set for `bsk.train` and `bsk.evaluate`.
+
+    Args:
+        train: images and labels, see above; at least one of the three is given.
+        val: images and labels; without them `val_images` images are held out of train, as `bsk prepare-data` does.
+        test: images and labels.
+        classes: their names.
+        name: of the data set, for logs and records: letters, digits and ._+-.
+        eps: the customary radius in pixels of [0, 1].
+        mean: a number a channel; default: measured on train.
+        std: the same.
+        augment: "crop-flip", "flip" or "none".
+        model: the network that training takes by default.
+        val_images: how many images are held out of train [default: 1000, at most a tenth].
+
+    Raises:
+        InputError: images, labels or a number is not what it must be.
+    """
+    pairs = {"train": train, "val": val, "test": test}
+    given: dict[str, Any] = {key: pair for key, pair in pairs.items() if pair is not None}
+    customs = {"eps": eps, "augment": augment, "model": model, "mean": mean, "std": std, "classes": classes}
+    given |= {key: value for key, value in customs.items() if value is not None}
+    return in_memory(*arranged(given, name, val_images))
+
+
+def arranged(
+    given: Mapping[str, Any], name: str, val_images: int | None = None, in_bytes: bool = False
+) -> tuple[Parts, Info]:
+    """Return images and labels, as the contract above says, as parts of a data set of that name.
+
+    Raises:
+        InputError: see `contents_of`, or train cannot spare so many images.
+    """
+    found = contents_of(given, name, in_bytes)
+    parts = split_up(found, val_images, VAL, MOST, name)
+    return parts, described(name, found, parts, {})
+
+
+def examples(x: Array, y: Array, classes: list[str] | None = None, name: str = "arrays", eps: float = EPS) -> ArrayData:
+    """Return images and labels as the test split of a data set, in the order in which they are given.
+
+    Raises:
+        InputError: see `images_of` and `labels_of`, or a label is beyond the classes.
+    """
+    images = images_of(x, "x")
+    test = Part(images, labels_of(y, len(images), "y"), as_given=True)
+    empty = Part(images[:0], test.labels[:0])
+    channels = images.shape[1]
+    info = Info(name, _classes(classes, {"test": test}, "y"), eps, [0.0] * channels, [1.0] * channels)
+    return in_memory({"train": empty, "val": empty, "test": test}, info)
+
+
+def from_outside(request: Request) -> Contents:
+    """Return the data that the function returns which `request.name` names as `module:function`.
+
+    Raises:
+        UsageError: there is no such function, or it fails.
+        InputError: it returns something else than the contract says.
+    """
+    if request.source is not None:
+        raise UsageError(f"--from {request.source}: {request.name} knows where its data are; leave --from out")
+    plugin = load(request.name, "prepare-data")
+    with outside(f"prepare-data {request.name}", "check the module and function"):
+        found = plugin.function()
+    if not isinstance(found, Mapping):
+        expected = 'a dict {"train": (images, labels), "test": (images, labels)}'
+        raise InputError(f"{request.name}: expected {expected}, found a {type(found).__name__}; check the function")
+    for name in ("train", "test"):
+        if name not in found:
+            raise InputError(f"{request.name}: has no {name}; return (images, labels) for train and test")
+    contents = contents_of(found, request.name, in_bytes=True)
+    for name, part in {"train": contents.train, "test": contents.test}.items():
+        request.say(f"{request.name}: {name} has {len(part.labels)} images {part.images.shape[1:]}")
+    return replace(contents, files={request.name: f"sha256:{plugin.sha256}"})
+
+
+def contents_of(found: Mapping[str, Any], start: str, in_bytes: bool = False) -> Contents:
+    """Return splits of images and labels, checked; a split that is not there is empty.
+
+    Args:
+        found: as the contract above says.
+        start: what messages begin with.
+        in_bytes: whether floats are rounded to bytes.
+
+    Raises:
+        InputError: something is not what it must be.
+    """
+    names = [*SPLITS, "classes", *CUSTOMS]
+    for name in found:
+        if name not in names:
+            raise InputError(f"{start}: {name!r} is unknown; {nearest(str(name), names)}")
+    parts = {name: _part(found[name], f"{start}: {name}", in_bytes) for name in SPLITS if name in found}
+    if not parts:
+        raise InputError(f"{start}: no images; give train or test")
+    shapes = {part.images.shape[1:] for part in parts.values()}
+    if len(shapes) > 1:
+        text = ", ".join(f"{name} {part.images.shape[1:]}" for name, part in parts.items())
+        raise InputError(f"{start}: images are {text}, expected one size")
+    empty = Part(np.zeros((0, *shapes.pop()), np.uint8), np.zeros(0, np.int64))
+    return Contents(
+        classes=_classes(found.get("classes"), parts, start),
+        train=parts.get("train", empty),
+        test=parts.get("test", empty),
+        val=parts.get("val"),
+        files={},
+        official=False,
+        customs={name: found[name] for name in CUSTOMS if name in found},
+    )
+
+
+def _part(pair: Any, start: str, in_bytes: bool) -> Part:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise InputError(f"{start}: expected (images, labels), found a {type(pair).__name__}")
+    images = images_of(pair[0], f"{start} images")
+    if in_bytes and images.dtype != np.uint8:
+        images = np.rint(images * 255).astype(np.uint8)
+    return Part(images, labels_of(pair[1], len(images), f"{start} labels"))
+
+
+def images_of(x: Array | Tensor, start: str) -> NDArray[Any]:
+    """Return images (N, C, H, W): uint8, or float32 in [0, 1] where bytes cannot say them exactly.
+
+    Raises:
+        InputError: they have another shape, type or range.
+    """
+    images = _array(x, start)
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.ndim != 4 or 0 in images.shape:
+        raise InputError(f"{start}: shape {images.shape}, expected (N, C, H, W), (N, H, W, C) or (N, H, W)")
+    images = images.transpose(0, 3, 1, 2) if _channels_last(images.shape, start) else images
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    if images.dtype.kind != "f":
+        raise InputError(f"{start}: {images.dtype}, expected uint8, or float in [0, 1]")
+    least, most = float(images.min()), float(images.max())
+    if not (least >= 0 and most <= 1):
+        raise InputError(f"{start}: values from {least:g} to {most:g}, expected floats in [0, 1]; rescale them")
+    exact = np.ascontiguousarray(images, np.float32)
+    levels = np.rint(exact * 255).astype(np.uint8)
+    return levels if np.array_equal(levels / np.float32(255), exact) else exact
+
+
+def _channels_last(shape: tuple[int, ...], start: str) -> bool:
+    _, first, middle, last = shape
+    if first in CHANNELS or last in CHANNELS:
+        return first not in CHANNELS
+    if (first == middle) == (middle == last):
+        raise InputError(f"{start}: shape {shape}, which of its sides are channels? give (N, C, H, W) with 1 or 3")
+    return first == middle
+
+
+def labels_of(y: Array | Tensor, n: int, start: str) -> Labels:
+    """Return labels (N,) int64.
+
+    Raises:
+        InputError: they are not n whole numbers from 0.
+    """
+    labels = _array(y, start)
+    if labels.shape != (n,):
+        raise InputError(f"{start}: shape {labels.shape}, expected ({n},), one an image")
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"{start}: {labels.dtype}, expected whole numbers")
+    if int(labels.min()) < 0:
+        raise InputError(f"{start}: {labels.min()}, expected numbers from 0")
+    return labels.astype(np.int64)
+
+
+def _array(values: Array | Tensor, start: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{start}: no array ({str(error).splitlines()[0][:80]})") from error
+
+
+def _classes(names: Any, parts: Mapping[str, Part], start: str) -> list[str]:
+    most = max(int(part.labels.max()) for part in parts.values())
+    if names is None:
+        return [str(each) for each in range(most + 1)]
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{start}: classes must be a list of names")
+    if most >= len(names):
+        raise InputError(f"{start}: a label is {most}, but there are {len(names)} classes; count labels from 0")
+    return list(names)

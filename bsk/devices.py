@@ -1,0 +1,48 @@
+"""Where the work is done: torch, a device by name, and how much of it goes at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bsk.compat import keep_freed_memory, objects_that_stay
+from bsk.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_torch() -> None:
+    """Import torch in a quarter less time: Python's collector of garbage rests, and never looks at what came of it.
+
+    A million objects come, and all stay: it would look at them again and again, and once more as the process ends.
+    """
+    with objects_that_stay():
+        import torch  # noqa: F401 - for those who import it next
+
+
+def chosen_device(name: str = "auto", threads: int | None = None) -> torch.device:
+    """Return the device of that name, and set the number of threads; "auto" is a GPU where there is one.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        name = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else name
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+        if device.type == "cpu":
+            keep_freed_memory()
+    except Exception as error:
+        raise UsageError(f"--device {name}: not available here; use auto, cpu, cuda or mps") from error
+    return device
+
+
+def rows_of_a_call(device: torch.device) -> int:
+    """Return how many rows a model call of an evaluation has by default."""
+    return 128 if device.type == "cpu" else 512

@@ -1,0 +1,87 @@
+"""What flags decide of an evaluation beside its attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bsk.errors import UsageError
+from bsk.values import checked_eps, one_of
+
+SPLITS = ("test", "val", "train")
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """Which prepared data: by path, else by name, else those that the model was trained on."""
+
+    dataset: str | None = None
+    data: Path | None = None
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """Which network, if the checkpoint does not say all of it.
+
+    Attributes:
+        model: of `weights`, or of a checkpoint whose network is code from outside.
+        weights: somebody else's weights, instead of a checkpoint.
+        mean, std: of `weights`: a number a channel.
+    """
+
+    model: str | None = None
+    weights: Path | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def check(self, checkpoints: Sequence[Path]) -> None:
+        """Raise if not either checkpoints are named, or weights with all that they need.
+
+        Raises:
+            UsageError: neither or both are named, or half of what weights need.
+        """
+        alone = self.model is not None and not checkpoints  # beside a checkpoint it is the code of its network
+        if self.model is None if self.weights is not None else alone:
+            raise UsageError("--model and --weights: give both for a model trained elsewhere, or neither")
+        if self.weights is None and (self.mean or self.std):
+            raise UsageError("--mean and --std: a checkpoint of bsk has its own; they go with --weights")
+        if bool(checkpoints) == (self.weights is not None):
+            raise UsageError("name checkpoints of bsk train, or --model and --weights; not both, not neither")
+
+
+@dataclass(frozen=True)
+class EvaluationFlags:
+    """Which examples, within which radius, by which draws.
+
+    Attributes:
+        split: "test", "val" or "train".
+        limit: only the first so many examples of the class-balanced order.
+        eps: the radius in the attack's norm; None for the model's own.
+        batch_size: rows of a model call; None for what suits the device.
+        checks: whether the model is examined for signs that it cannot be believed.
+        seed: of the attacks' random numbers.
+    """
+
+    split: str = "test"
+    limit: int | None = None
+    eps: float | None = None
+    batch_size: int | None = None
+    checks: bool = True
+    seed: int = 0
+
+    def check(self, norm: str) -> None:
+        """Raise if a value cannot be.
+
+        Raises:
+            UsageError: that is so.
+        """
+        one_of("split", self.split, SPLITS)
+        if self.eps is not None:
+            checked_eps(self.eps, zero=True, norm=norm)
+        elif norm != "linf":
+            raise UsageError(f"--norm {norm}: no customary radius; pass --eps, as 0.5 for CIFAR-10")
+        for name, least in (("limit", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least {least}")

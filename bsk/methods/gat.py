@@ -1,0 +1,55 @@
+"""GAT: guided adversarial training, by the distance between the softmax outputs (Sriramanan et al. 2020)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bsk.methods.contract import Losses
+from bsk.methods.network import Network
+from bsk.perturb.ascent import ascend
+from bsk.perturb.ball import ball_around
+from bsk.perturb.draws import Draws
+from bsk.perturb.losses import cross_entropy, softmax, squared_distance
+from bsk.perturb.radius import EPS
+from bsk.perturb.starts import bernoulli
+
+
+def gat(
+    net: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    draws: Draws,
+    update: int,
+    progress: float,
+    noise: float = 0.5,
+    step: float = EPS,
+    beta: float = 10.0,
+    growth: float = 4.0,
+    late: float = 0.86,
+) -> Losses:
+    """Cross entropy and beta |s(f(x)) - s(f(x'))|^2; every second perturbation climbs that distance too.
+
+    Args:
+        noise: size of the Bernoulli noise that the perturbation starts with, in eps.
+        step: size of its one step, in pixels.
+        beta: weight of the squared distance.
+        growth: by what the weight is multiplied at the end of training.
+        late: the share of the training after which it is.
+
+    Source: Sriramanan et al. (2020), "Guided adversarial attack for evaluating and enhancing adversarial defenses":
+    the authors' code for CIFAR-10. They run f(x) again for the loss, in the same mode; here once: equal, cheaper.
+    """
+    ball, weight = ball_around(x, eps), beta * (growth if progress > late else 1.0)
+    z = net(x)
+    p, guided = softmax(z), weight * (update % 2)
+
+    def objective(out: Tensor) -> Tensor:
+        return cross_entropy(out, y) + guided * squared_distance(softmax(out), p.detach())
+
+    with net.frozen() as f:
+        x_start = bernoulli(x, eps, draws, noise)
+        x_adv = ascend(objective, f, x_start, ball, step, steps=1)
+    natural, robust = net.cross_entropy(z, y), squared_distance(p, softmax(net(x_adv)))
+    return Losses(natural + weight * robust, natural, robust, x_start, x_adv)

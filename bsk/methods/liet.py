@@ -1,0 +1,79 @@
+"""LIET: starts that hide the label, and outputs that stay alike over the step (Pan et al. 2025)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bsk.methods.contract import BatchMemory, Losses
+from bsk.methods.network import Network
+from bsk.perturb.ascent import sign_step
+from bsk.perturb.ball import ball_around, per_image
+from bsk.perturb.draws import Draws
+from bsk.perturb.losses import input_gradient, jensen_shannon
+from bsk.perturb.radius import EPS
+from bsk.perturb.starts import coins
+
+
+def liet(
+    net: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    draws: Draws,
+    memory: BatchMemory,
+    update: int,
+    progress: float,
+    step: float = EPS,
+    beta: float = 100.0,
+    ramp: bool = True,
+    noise: float = 1.0,
+    least: float = 0.1,
+    most: float = 0.5,
+    bound: float | None = 1.0,
+    every: int = 10,
+) -> Losses:
+    """L(f(x_adv), y) + beta JS(s(f(x + xi)), s(f(x_adv))), from a start xi that the label's pattern makes.
+
+    A label's pattern is the sign of the gradient of L(f(grey), label) at the image that is 0.5 everywhere. It is added
+    or taken away, with a random share of its values replaced by noise, so that the network cannot read the label off
+    the perturbation. The output at the start is passed once, for the step and for the loss.
+
+    Args:
+        step: size of the one step from the start, in pixels.
+        beta: weight of the Jensen-Shannon divergence.
+        ramp: let the weight grow from 0 to beta over the training.
+        noise: reach of the noise, in eps.
+        least: the smallest share of an image's values that are noise.
+        most: the greatest.
+        bound: how far x' may be from x, in eps; none: anywhere in [0, 1].
+        every: updates after which the patterns are made anew.
+
+    Source: Pan et al. (2025), the authors' code at 8/255; from 12/255 on they have beta 20, noise 2, shares 0 to 1, no
+    bound. They smooth the labels by 0.6, each wrong class by a share of its own: --label-smoothing has equal shares.
+    """
+    if update % every == 0 or "pattern" not in memory.shared:
+        memory.shared["pattern"] = _patterns(net, x)
+    mask, share, way = draws.uniform(x), *draws.shared(x, 2)
+    noisy = (mask + 1) / 2 < per_image(least + (most - least) * (share + 1) / 2, x)
+    delta = eps * torch.where(noisy, noise * draws.uniform(x), memory.shared["pattern"][y])
+    start = (x + per_image(coins(way), x) * delta).clamp(0.0, 1.0).requires_grad_()
+    z = net(start)
+    region = ball_around(x, math.inf if bound is None else bound * eps)
+    x_adv = sign_step(net.cross_entropy(z, y), start, region, step, keep=True)
+    z_adv = net(x_adv)
+    robust = net.cross_entropy(z_adv, y)
+    weight = beta * (progress if ramp else 1.0)
+    return Losses(robust + weight * jensen_shannon(z, z_adv), None, robust, start.detach(), x_adv)
+
+
+def _patterns(net: Network, x: Tensor) -> Tensor:
+    """Return the sign of the gradient at a grey image for each label, (classes, C, H, W)."""
+    with net.frozen() as f:
+        with torch.no_grad():
+            classes = f(torch.full_like(x[:1], 0.5)).shape[1]
+        grey = torch.full_like(x[:1].expand(classes, -1, -1, -1), 0.5)
+        return input_gradient(f, grey, torch.arange(classes, device=x.device), loss=net.cross_entropy).sign()

@@ -1,0 +1,150 @@
+"""What a method costs and needs, found by running it on a toy network; and whether it keeps to the contract."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bsk.errors import UsageError
+from bsk.methods.bound import Bound, UpdateContext
+from bsk.methods.contract import Losses, Memory
+from bsk.methods.network import Network
+from bsk.perturb.draws import BatchDraws, generator
+from bsk.perturb.passes import Passes
+
+IMAGES = 4
+UPDATES = 20  # that are run of a method that validates; of others two
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one update of a method does.
+
+    Attributes:
+        frozen: passes of one image in the perturbation.
+        trained: passes of one image beside it.
+        natural, robust: whether its losses have these parts.
+        moves: whether it says where its perturbation starts and ends.
+        smooths: whether it smooths the labels where the settings say so.
+        validations: how often an update asks for the accuracy on val images, in the mean.
+        memory: what it has written into the memory.
+    """
+
+    frozen: Passes
+    trained: Passes
+    natural: bool
+    robust: bool
+    moves: bool
+    smooths: bool
+    validations: float
+    memory: Memory
+
+    @property
+    def passes(self) -> Passes:
+        """Passes of one image in one update."""
+        return self.frozen + self.trained
+
+    @property
+    def attacks(self) -> bool:
+        """Whether it trains against perturbations: epochs are then selected by robust accuracy."""
+        return self.robust or not self.natural
+
+
+class _Toy(nn.Module):
+    """A small smooth network that counts the passes through it: in eval mode, in train mode, and on the way down."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        size = math.prod(shape)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, 4), nn.Tanh(), nn.Linear(4, classes))
+        self.counts: dict[str, int] = {}
+        self.descending = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        where = "trained" if self.training else "frozen"
+        self._count(f"{where} forward", len(x))
+        logits: Tensor = self.layers(x)
+        if logits.requires_grad:
+            logits.register_hook(lambda _: self._count("full" if self.descending else f"{where} to_input", len(x)))
+        return logits
+
+    def _count(self, what: str, images: int) -> None:
+        self.counts[what] = self.counts.get(what, 0) + images
+
+
+@dataclass
+class _Trial:
+    """A method's updates on the toy network, or those of one of several processes."""
+
+    toy: _Toy
+    memory: Memory
+    net: Network
+    losses: list[Losses] = field(default_factory=list)
+    validations: int = 0
+
+    def validate(self, attack: str, turn: int) -> float:
+        self.validations += 1
+        return 1.0
+
+
+def _try(method: Bound, shape: tuple[int, ...], classes: int, mine: slice = slice(0, IMAGES)) -> _Trial:
+    """Run a few updates, for these of the images of a batch; the weights stay."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        toy, rows = _Toy(shape, classes), torch.arange(IMAGES)
+        x, y = 0.2 + 0.6 * torch.rand(IMAGES, *shape), rows % classes
+    trial = _Trial(toy, Memory(images=IMAGES), Network(toy))
+    for update in range(UPDATES if method.validates else 2):  # the first may fill a memory
+        toy.counts, toy.descending = {}, False
+        seen = trial.memory.batch(rows[mine])
+        draws = BatchDraws(generator("profile", update), mine.start, IMAGES)
+        context = UpdateContext(seen, update, update, (update + 1) / 100, trial.validate)
+        trial.losses.append(method(trial.net, x[mine], y[mine], draws, context))
+        toy.descending = True
+        trial.losses[-1].total.sum().backward()
+        seen.commit()
+    return trial
+
+
+def profile(method: Bound, shape: tuple[int, ...], classes: int) -> Profile:
+    """Return what a method does to images of a shape (C, H, W) and so many classes.
+
+    Raises:
+        UsageError: it does not keep to the contract, or fails.
+    """
+    trial = _try(method, shape, classes)
+    if not any(weight.grad is not None and bool(weight.grad.any()) for weight in trial.toy.parameters()):
+        raise UsageError(f"{method.start}: its loss has no gradient by the network's weights")
+    each = {name: count / IMAGES for name, count in trial.toy.counts.items()}
+    last = trial.losses[-1]
+    return Profile(
+        frozen=Passes(each.get("frozen forward", 0), each.get("frozen to_input", 0)),
+        trained=Passes(each.get("trained forward", 0), each.get("trained to_input", 0), each.get("full", 0)),
+        natural=last.natural is not None,
+        robust=last.robust is not None,
+        moves=last.start is not None and last.x_adv is not None,
+        smooths=trial.net.smoothed,
+        validations=trial.validations / len(trial.losses),
+        memory=trial.memory,
+    )
+
+
+def check_shared(method: Bound, shape: tuple[int, ...], classes: int) -> None:
+    """Raise unless several processes can share a batch: each image's losses, and what is remembered, must be the same.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    parts = (slice(0, IMAGES), slice(0, 2), slice(2, IMAGES))
+    whole, one, other = (_try(method, shape, classes, part) for part in parts)
+    remembers = bool(one.memory.rows) or any(
+        tensor.shape != other.memory.shared[name].shape or not torch.allclose(tensor, other.memory.shared[name])
+        for name, tensor in one.memory.shared.items()
+    )
+    totals = [torch.stack([each.total for each in trial.losses]) for trial in (whole, one, other)]
+    if remembers or not torch.allclose(totals[0], torch.cat(totals[1:], dim=1), atol=1e-5):
+        what = "remembers each image of a batch" if remembers else "takes a batch as a whole"
+        raise UsageError(f"{method.start}: {what}, which processes would share; run it without torchrun")

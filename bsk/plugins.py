@@ -1,0 +1,210 @@
+"""Code from outside: methods, attacks, networks and data that the user names as `module:function`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import os
+import pkgutil
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+from bsk.errors import BskError, UsageError, nearest
+
+_SOURCE = ".py"
+_COMPUTED = {"import_module", "__import__", "spec_from_file_location"}  # these import what no statement names
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A function from outside, the name that the user gave, and the SHA-256 of the code that it comes with."""
+
+    spec: str
+    function: Callable[..., Any]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Code:
+    """A module's file: the SHA-256 of its content, "" for a folder, and the modules that it may import."""
+
+    spec: ModuleSpec
+    sha256: str
+    imports: list[str]
+
+
+_SEEN: dict[str, _Code] = {}  # modules as they were when they were first seen imported
+
+
+def is_plugin(name: str) -> bool:
+    """Return whether a name means `module:function`."""
+    return ":" in name
+
+
+def load(spec: str, flag: str) -> Plugin:
+    """Import `module:function`, because the user named it; the module may lie in the current folder.
+
+    What the module prints goes to stderr.
+
+    Args:
+        spec: the module, dotted if it lies in a package, a colon, and the name of a function or class in it.
+        flag: the option that names it, with which messages begin: `--method`.
+
+    Raises:
+        UsageError: there is no such module or function, or importing it fails, in any way.
+    """
+    start = f"{flag} {spec}"
+    module_name, _, name = spec.partition(":")
+    if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
+        raise UsageError(f"{start}: expected module:function; write mycode:my_function")
+    importlib.invalidate_caches()
+    with outside(start, f"check {module_name}"):
+        if module_name not in sys.modules and _spec(module_name) is None:
+            raise UsageError(f"{start}: no module {module_name} here or on PYTHONPATH; check the name and the folder")
+        module = importlib.import_module(module_name)
+        sha256 = code_sha256(module_name)
+    if not hasattr(module, name):
+        functions = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        raise UsageError(f"{start}: {module_name} has no {name}; {nearest(name, functions)}")
+    function = getattr(module, name)
+    if not callable(function):
+        raise UsageError(f"{start}: expected a function, found {type(function).__name__}; name a function")
+    return Plugin(spec, function, sha256)
+
+
+@contextlib.contextmanager
+def outside(
+    start: str, step: str, kind: type[BskError] = UsageError, passing: type[Exception] = BskError
+) -> Iterator[None]:
+    """Run somebody else's code: what it prints goes to stderr, and its failure, even by leaving, is one line.
+
+    Modules are found in the current folder too. Errors of bsk within pass as they are.
+
+    Args:
+        start: what the line begins with, flag or file.
+        step: what the line ends with, the next step.
+        kind: the error to raise.
+        passing: an error within that passes as it is, beside those of bsk.
+    """
+    folder = os.getcwd()
+    added = folder not in sys.path
+    sys.path += [folder] * added  # last, so that nothing there hides an installed module
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (BskError, passing):
+        raise
+    except (Exception, SystemExit) as error:
+        reason = (str(error) or "no message").splitlines()[0][:120]
+        raise kind(f"{start}: {type(error).__name__}: {reason}; {step}") from error
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+
+
+def code_sha256(module: str) -> str:
+    """Return the SHA-256 of a module's code and of all code that it imports, wherever in it the import stands.
+
+    Code of bsk, of the standard library and of installed packages is left out, but for the module itself. It depends
+    on the names and contents of the modules alone: not on the folder, nor on what is imported already. A module that
+    imports by computed names counts with all modules beside and below it.
+    """
+    from importlib import metadata  # takes a while, and help should not
+
+    digests: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        spec = _spec(name)
+        if name in digests or spec is None or not (name == module or _is_local(spec)):
+            continue
+        code = _code(spec)
+        digests[name] = code.sha256
+        waiting += code.imports if _is_local(spec) else []
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        digests[""] = metadata.version(module.partition(".")[0])
+    text = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Return where a module lies, imported or not, without importing it or its package."""
+    loaded: ModuleSpec | None = getattr(sys.modules.get(name), "__spec__", None)
+    if loaded:
+        return loaded
+    parent = name.rpartition(".")[0]
+    if not parent:
+        found = (finder.find_spec(name, None) for finder in sys.meta_path)
+        return next((spec for spec in found if spec), None)
+    above = _spec(parent)  # Python's own search would import it
+    finders = map(pkgutil.get_importer, (above and above.submodule_search_locations) or ())
+    below = [spec for finder in finders if finder and (spec := finder.find_spec(name))]
+    return min(below, key=lambda spec: spec.loader is None, default=None)  # a folder without __init__.py comes last
+
+
+def _is_local(spec: ModuleSpec) -> bool:
+    """Return whether a module is the user's own: of no installed package, nor of Python or bsk."""
+    places = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or ())
+    return bool(places) and not any(_is_installed(Path(place)) for place in places if place)
+
+
+def _is_installed(path: Path) -> bool:
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return True
+    folders = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), Path(__file__).parent)
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _code(spec: ModuleSpec) -> _Code:
+    seen = _SEEN.get(spec.name)
+    if seen and seen.spec is spec:
+        return seen
+    code = _Code(spec, hashlib.sha256(_content(spec)).hexdigest() if spec.has_location else "", _imported(spec))
+    if getattr(sys.modules.get(spec.name), "__spec__", None) is spec:
+        _SEEN[spec.name] = code
+    return code
+
+
+def _content(spec: ModuleSpec) -> bytes:
+    try:
+        return Path(spec.origin or "").read_bytes()
+    except OSError:  # within an archive, or removed
+        return b""
+
+
+def _imported(spec: ModuleSpec) -> list[str]:
+    """Return the names of modules that may be imported by a module: its packages, and what its statements name."""
+    import ast
+
+    names = [spec.name.rpartition(".")[0]]
+    if not (spec.origin or "").endswith(_SOURCE):
+        return [name for name in names if name]
+    package = spec.name if spec.submodule_search_locations is not None else names[0]
+    try:
+        tree = ast.parse(_content(spec))
+    except (SyntaxError, ValueError):  # then nothing imports it either
+        return [name for name in names if name]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            base = ".".join(part for part in (above, node.module) if part)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")]
+        elif getattr(node, "id", getattr(node, "attr", None)) in _COMPUTED:
+            names += _neighbours(spec, package)
+    return [name for name in names if name]
+
+
+def _neighbours(spec: ModuleSpec, package: str) -> list[str]:
+    """Return the names of all modules of the module's package, or of its folder if it is in none."""
+    folder = Path(spec.origin or "").parent
+    files = folder.rglob("*" + _SOURCE) if package else folder.glob("*" + _SOURCE)
+    below = (file.relative_to(folder).with_suffix("").parts for file in files)
+    return [".".join((*((package,) if package else ()), *parts)) for parts in below if parts[-1] != "__init__"]

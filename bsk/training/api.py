@@ -1,0 +1,114 @@
+"""`bsk.train`: training from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bsk.data.sources import opened
+from bsk.data.store import DataFile
+from bsk.devices import chosen_device
+from bsk.errors import UsageError
+from bsk.evaluation.subjects import load_subject
+from bsk.plugins import is_plugin
+from bsk.progress import TrainingProgress
+from bsk.records import jsonl
+from bsk.training.flags import TrainingFlags
+from bsk.training.outputs import log_path
+from bsk.training.run import run, run_in_memory
+from bsk.training.settings import resolve
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        model: the network of the selected epoch, in eval mode: images (N, C, H, W) in [0, 1] to logits (N, classes).
+        record: what `bsk train` prints: flags, accuracies on val, seconds, passes.
+        log: the records of the log: start, epochs, alarms, end.
+        checkpoint: F.safetensors, or None where no file was asked for.
+    """
+
+    model: nn.Module
+    record: Mapping[str, Any]
+    log: list[dict[str, Any]]
+    checkpoint: Path | None
+
+    def __repr__(self) -> str:
+        """Return the run in a line."""
+        told = ", ".join(f"{name} {self.record[f'val_{name}']:.1%}" for name in ("natural", "robust"))
+        return f"Run({self.record['method']}, epoch {self.record['epoch']}, val {told})"
+
+
+def train(
+    data: DataFile | str | Path,
+    method: str = "bs",
+    *,
+    model: str | None = None,
+    eps: float | None = None,
+    epochs: int = 100,
+    batch_size: int = 128,
+    seed: int = 1,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    force: bool = False,
+    progress: bool = True,
+    **more: Any,
+) -> Run:
+    """Train a network, as `bsk train` does, to the bit.
+
+        run = bsk.train(bsk.prepare("digits"), "bs", gamma=2, epochs=30, schedule="cyclic")
+
+    Args:
+        data: prepared data: by name, by the path of their file, or what `bsk.prepare` or `bsk.from_arrays` returned.
+        method: an id, or `module:function`.
+        model: a network's name, or `module:function`; by default the data's customary one.
+        eps: the radius in pixels of [0, 1]; by default the data's customary one.
+        epochs: passes over the training images.
+        batch_size: images of an update.
+        seed: of every random number.
+        out: F.safetensors, for files that the same call goes on from; None writes none.
+        limit: train on the first so many images of the class-balanced order.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        threads: of the CPU; None leaves them as they are.
+        force: start over even if files of another training are at `out`.
+        progress: show a bar on a terminal, and a line an epoch on stderr.
+        **more: the other fields of `bsk.training.flags.TrainingFlags`, and the method's hyper-parameters by name.
+
+    Raises:
+        UsageError: an unknown name, or a number out of range.
+        InputError: the data or the files at `out` are not what they should be.
+        DivergedError, CollapsedError: see `bsk.training.loop.train`.
+    """
+    where = chosen_device(device, threads)
+    found = opened(data)
+    known = {each.name for each in fields(TrainingFlags)}
+    flags = TrainingFlags(
+        method=method,
+        model=model,
+        eps=eps,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        **{name: value for name, value in more.items() if name in known},
+        hyper={name: value for name, value in more.items() if name not in known},
+    )
+    settings = resolve(flags, found, where)
+    with TrainingProgress(progress) as watcher:
+        if out is None:
+            if force:
+                raise UsageError("force: there is no out whose files could be replaced")
+            record, kept = run_in_memory(settings, found, device=where, watcher=watcher, limit=limit)
+            kept.model.load_state_dict(kept.best)
+            return Run(kept.model.eval(), record, kept.records, None)
+        path = Path(out)
+        record = run(settings, found, path, device=where, watcher=watcher, force=force, limit=limit)
+    outside = settings.model if is_plugin(settings.model) else None
+    return Run(load_subject(path, where, outside).model, record, jsonl.read(log_path(path)), path)

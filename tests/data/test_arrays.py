@@ -1,0 +1,179 @@
+"""Images and labels as arrays, tensors and functions from outside: one data set however they come, or one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bsk.data.arrays import contents_of, from_arrays, images_of
+from bsk.data.batches import to_unit
+from bsk.data.store import Info, open_data, write
+from bsk.errors import InputError
+
+RANDOM = np.random.default_rng(0)
+BYTES = RANDOM.integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
+LABELS = np.arange(40) % 4
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        BYTES,
+        BYTES.transpose(0, 2, 3, 1),
+        torch.from_numpy(BYTES),
+        torch.from_numpy(BYTES) / 255,
+        (torch.from_numpy(BYTES) / 255).requires_grad_(),
+        BYTES.transpose(0, 2, 3, 1) / np.float32(255),
+    ],
+    ids=["bytes", "channels last", "tensor", "floats", "with gradient", "floats, channels last"],
+)
+def test_images_are_the_same_however_they_come(given) -> None:
+    found = images_of(given, "x")
+    assert found.dtype == np.uint8 and np.array_equal(found, BYTES)
+
+
+def test_floats_that_are_no_bytes_stay_as_they_are() -> None:
+    x = torch.rand(5, 1, 4, 4)
+    assert torch.equal(torch.from_numpy(images_of(x, "x")), x)
+    assert torch.equal(to_unit(from_arrays(test=(x, torch.zeros(5, dtype=torch.long))).split("test").images), x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((2, 8, 8), (2, 1, 8, 8)),
+        ((2, 3, 4, 5), (2, 3, 4, 5)),
+        ((2, 8, 8, 1), (2, 1, 8, 8)),
+        ((2, 13, 8, 8), (2, 13, 8, 8)),
+        ((2, 8, 8, 13), (2, 13, 8, 8)),
+        ((2, 3, 5, 3), (2, 3, 5, 3)),
+    ],
+)
+def test_channels_are_found(shape: tuple[int, ...], found: tuple[int, ...]) -> None:
+    assert images_of(np.zeros(shape, np.uint8), "x").shape == found
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (np.zeros((2, 8)), r"shape \(2, 8\), expected \(N, C, H, W\)"),
+        (np.zeros((0, 1, 8, 8)), "shape"),
+        (np.zeros((2, 8, 8, 8), np.uint8), r"shape \(2, 8, 8, 8\), which of its sides are channels"),
+        (np.full((2, 1, 8, 8), 255.0), r"values from 255 to 255, expected floats in \[0, 1\]"),
+        (np.full((2, 1, 8, 8), -0.1), "values from -0.1"),
+        (np.full((2, 1, 8, 8), np.nan), "values from nan"),
+        (np.zeros((2, 1, 8, 8), np.int64), "int64, expected uint8"),
+        ("images", "shape"),
+        ([[1], [2, 3]], "no array"),
+    ],
+)
+def test_images_that_are_none(images, said: str) -> None:
+    with pytest.raises(InputError, match=f"^mine: train images: {said}") as refused:
+        contents_of({"train": (images, [0, 1])}, "mine")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({}, "mine: no images"),
+        ({"trian": 3}, "mine: 'trian' is unknown; did you mean train"),
+        ({"train": BYTES}, r"mine: train: expected \(images, labels\), found a ndarray"),
+        ({"train": (BYTES, LABELS[:3])}, r"mine: train labels: shape \(3,\), expected \(40,\)"),
+        ({"train": (BYTES, LABELS / 2)}, "mine: train labels: float64, expected whole numbers"),
+        ({"train": (BYTES, LABELS - 1)}, "mine: train labels: -1, expected numbers from 0"),
+        ({"train": (BYTES, LABELS), "classes": ["a", "b"]}, "mine: a label is 3, but there are 2 classes"),
+        ({"train": (BYTES, LABELS), "classes": 4}, "mine: classes must be a list"),
+        ({"train": (BYTES, LABELS), "test": (BYTES[:, :1], LABELS)}, "mine: images are .*expected one size"),
+    ],
+)
+def test_splits_that_are_none(found, said: str) -> None:
+    with pytest.raises(InputError, match=f"^{said}") as refused:
+        contents_of(found, "mine")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_data_set_in_memory_is_the_file_that_it_would_be(tmp_path: Path) -> None:
+    data = from_arrays((BYTES, LABELS), test=(BYTES[:8], LABELS[:8]), classes=list("abcd"), name="mine", val_images=8)
+    assert data.counts == {"train": 32, "val": 8, "test": 8}
+    info = {name: getattr(data, name) for name in Info.__dataclass_fields__}
+    write(tmp_path / "mine.safetensors", data.parts, Info(**info))
+    file = open_data(tmp_path / "mine.safetensors")
+    assert file.sha256 == data.sha256 and file.mean == data.mean
+    for name in ("train", "val", "test"):
+        for ours, theirs in ((data.split(name, 5), file.split(name, 5)), (data.stream(name), file.stream(name))):
+            rows = torch.tensor([2, 0])
+            assert torch.equal(ours.take(rows), theirs.take(rows)) and ours.shape == theirs.shape
+            assert torch.equal(ours.labels, theirs.labels) and torch.equal(ours.index, theirs.index)
+
+
+def test_what_is_said_of_data_must_be_possible() -> None:
+    with pytest.raises(InputError, match="a b: name 'a b', expected letters"):
+        from_arrays(test=(BYTES, LABELS), name="a b")
+    with pytest.raises(InputError, match=r"mine: eps 2, expected a number above 0, at most 1"):
+        from_arrays(test=(BYTES, LABELS), name="mine", eps=2)
+
+
+SOURCE = """
+import numpy
+def mine():
+    random = numpy.random.default_rng(0)
+    images = random.random((60, 8, 8, 3))
+    return {"train": (images[:40], numpy.arange(40) % 4), "test": (images[40:], numpy.arange(20) % 4), "eps": 0.1}
+def with_val():
+    print("loading")
+    return mine() | {"val": mine()["test"], "classes": ["a", "b", "c", "d"]}
+def own_val(): return mine() | {"val": mine()["test"]}
+def nothing(): return None
+def only_train(): return {"train": mine()["train"]}
+def far(): return {"train": (mine()["train"][0] * 255, numpy.arange(40)), "test": mine()["test"]}
+def leaves(): raise SystemExit
+def wrong_eps(): return mine() | {"eps": 8}
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"mydata_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    return name
+
+
+def test_a_function_s_images_become_a_data_file(call, module: str, tmp_path: Path) -> None:
+    done = call("prepare-data", f"{module}:mine")
+    record = json.loads(done.stdout)
+    assert (record["path"], record["name"]) == ("data/mine.safetensors", "mine")
+    assert (record["train"], record["val"], record["test"], record["eps"]) == (36, 4, 20, 0.1)
+    assert f"{module}:mine: train has 40 images (3, 8, 8)" in done.stderr
+    data = open_data(tmp_path / "data/mine.safetensors")
+    (source,) = data.source["files"].items()
+    assert source[0] == f"{module}:mine" and source[1].startswith("sha256:") and data.model == "cnn"
+    images = np.random.default_rng(0).random((60, 8, 8, 3))[40:]
+    test = data.split("test")
+    expected = np.rint(images.astype(np.float32) * 255).astype(np.uint8).transpose(0, 3, 1, 2)
+    assert np.array_equal(test.images[test.index.argsort()].numpy(), expected)
+    own = json.loads(call("prepare-data", f"{module}:with_val", "--out", "own.safetensors").stdout)
+    assert (own["train"], own["val"]) == (40, 20)
+    assert open_data(tmp_path / "own.safetensors").classes == ["a", "b", "c", "d"]
+    trained = call("train", "--dataset", "mine", "--epochs", 1, "--batch-size", 18, "--threads", 1, "--quiet")
+    assert json.loads(trained.stdout)["dataset"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("function", "more", "code", "said"),
+    [
+        ("nothing", [], 3, 'expected a dict {"train": (images, labels), "test": (images, labels)}, found a NoneType'),
+        ("only_train", [], 3, "has no test; return (images, labels) for train and test"),
+        ("far", [], 3, "train images: values from "),
+        ("wrong_eps", [], 3, "eps 8, expected a number above 0, at most 1"),
+        ("leaves", [], 2, "SystemExit: no message; check the module and function"),
+        ("mien", [], 2, "has no mien; did you mean mine?"),
+        ("mine", ["--from", "x"], 2, "knows where its data are"),
+        ("mine", ["--size", "8"], 2, "has images of one size"),
+        ("own_val", ["--val", "8"], 2, "has a val split of its own"),
+    ],
+)
+def test_a_broken_contract_is_one_line(call, module: str, function: str, more: list[str], code: int, said: str) -> None:
+    assert said in call("prepare-data", f"{module}:{function}", *more, "--quiet", check=code).line

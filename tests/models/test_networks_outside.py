@@ -1,0 +1,121 @@
+"""Networks from outside: trained, read and evaluated, and imported only where the user names them."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import bsk
+from bsk.data.store import DataFile, open_data
+from bsk.errors import InputError, UsageError
+from bsk.models.registry import build
+from bsk.plugins import load
+from bsk.records import checkpoints
+from bsk.records.checkpoints import MODEL
+
+SOURCE = """
+from torch import nn
+def net(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+def other(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+def wide(): return nn.Linear(3, 3)
+def two(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+def number(): return 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mynets.py").write_text(SOURCE)
+    yield "mynets"
+    sys.modules.pop("mynets", None)
+
+
+def built(data: DataFile, name: str, seed: int = 1) -> torch.nn.Module:
+    return build(name, classes=3, channels=1, size=8, mean=data.mean, std=data.std, seed=seed)
+
+
+@pytest.fixture
+def checkpoint(module: str, toy: Path, tmp_path: Path) -> Path:
+    """What `bsk train --model mynets:net` writes."""
+    data = open_data(toy)
+    header = {"kind": MODEL, "model": "mynets:net", "code": load("mynets:net", "--model").sha256, "flags": {}}
+    header |= {"classes": data.classes, "shape": [1, 8, 8], "dataset": "toy", "eps": 0.1, "method": "bs", "seed": 1}
+    checkpoints.save(
+        tmp_path / "m.safetensors",
+        built(data, "mynets:net").state_dict(),
+        header | {"mean": data.mean, "std": data.std},
+    )
+    sys.modules.pop("mynets")
+    return tmp_path / "m.safetensors"
+
+
+def test_its_weights_are_drawn_from_the_seed_and_images_are_normalised(module: str, toy: Path) -> None:
+    data = open_data(toy)
+    first, again, other = (built(data, "mynets:net", seed) for seed in (1, 1, 2))
+    assert all(map(torch.equal, first.parameters(), again.parameters()))
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+    x, layer = torch.rand(2, 1, 8, 8).to(memory_format=torch.channels_last), first.network[1]
+    expected = ((x - data.mean[0]) / data.std[0]).flatten(1) @ layer.weight.T + layer.bias
+    torch.testing.assert_close(first(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mynets:wide", r"expected logits \(2, 3\) of images \(2, 1, 8, 8\), found .*shapes"),
+        ("mynets:two", r"expected logits \(2, 3\) of images \(2, 1, 8, 8\), found \(2, 2\)"),
+        ("mynets:number", "expected a torch.nn.Module, found int"),
+        ("mynets:nett", "mynets has no nett; did you mean net"),
+    ],
+)
+def test_a_broken_contract_is_one_line(module: str, toy: Path, name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"^--model {name}: {said}") as refused:
+        built(open_data(toy), name)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_imports_nothing(call, checkpoint: Path, toy: Path) -> None:
+    words = ["evaluate", checkpoint, "--data", toy, "--attack", "natural", "--limit", 30]
+    line = call(*words, check=2).line
+    assert "m.safetensors: its network is code from outside; add --model mynets:net" in line
+    assert "mynets" not in sys.modules
+    record = json.loads(call(*words, "--model", "mynets:net").stdout)
+    assert record["model"] == "mynets:net" and len(record["code"]) == 64
+    with pytest.raises(UsageError, match="add --model mynets:net"):
+        bsk.load(checkpoint)
+    ours = bsk.evaluate(bsk.load(checkpoint, model="mynets:net"), data=toy, attack="natural", limit=30)
+    assert {**ours.record, "seconds": 0} == {**record, "seconds": 0}
+
+
+def test_other_code_is_told_and_is_another_evaluation(call, checkpoint: Path, toy: Path, tmp_path: Path) -> None:
+    words = ["evaluate", checkpoint, "--data", toy, "--attack", "natural", "--limit", 30, "--model", "mynets:net"]
+    same = call(*words)
+    assert "is not what it was trained with" not in same.stderr
+    sys.modules.pop("mynets")
+    (tmp_path / "mynets.py").write_text(SOURCE + "# edited\n")
+    edited = call(*words)
+    assert "the code of mynets:net is not what it was trained with" in edited.stderr
+    assert json.loads(edited.stdout)["key"] != json.loads(same.stdout)["key"]
+
+
+def test_a_network_of_bsk_needs_no_code(call, checkpoint: Path, toy: Path, tmp_path: Path) -> None:
+    tensors, header = checkpoints.load(checkpoint, MODEL)
+    own = built(open_data(toy), "cnn-4")
+    checkpoints.save(tmp_path / "own.safetensors", own.state_dict(), {**header, "model": "cnn-4"})
+    with pytest.raises(UsageError, match="own.safetensors is of bsk's own cnn-4; leave --model out"):
+        bsk.load(tmp_path / "own.safetensors", model="mynets:net")
+    checkpoints.save(tmp_path / "odd.safetensors", own.state_dict(), header)
+    with pytest.raises(InputError, match="header and tensors do not fit"):
+        bsk.load(tmp_path / "odd.safetensors", model="mynets:net")
+
+
+def test_the_command_trains_it(call, module: str, toy: Path, tmp_path: Path) -> None:
+    words = ["--data", toy, "--model", "mynets:net", "--epochs", 2, "--batch-size", 60, "--threads", 1, "--quiet"]
+    trained = json.loads(call("train", *words, "--method", "fast-at", "--out", "t.safetensors").stdout)
+    assert trained["model"] == "mynets:net" and trained["code"] == load("mynets:net", "--model").sha256
+    done = call("evaluate", "t.safetensors", "--data", toy, "--attack", "natural", "--model", "mynets:net")
+    record = json.loads(done.stdout)
+    assert record["accuracy"] > 0.4 and record["code"] == trained["code"] and "not what" not in done.stderr

@@ -1,0 +1,239 @@
+"""bsk as a library: the same verdicts and records as the command line, for any model and any images."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bsk
+from bsk.data.store import open_data
+from bsk.errors import InputError, UsageError
+from bsk.models.registry import build
+from bsk.models.small import cnn
+from bsk.records import checkpoints
+from bsk.records.checkpoints import MODEL
+
+EPS = 0.1
+
+
+def told(record: dict) -> dict:
+    """Return a record without what differs from run to run."""
+    return {name: value for name, value in record.items() if name != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def trained(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a network that is right on most of the toy images, and robust on some."""
+    data = open_data(toy)
+    split, model = data.split("train"), build("cnn-4", classes=3, channels=1, size=8, mean=data.mean, std=data.std)
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(20):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(split.images / 255), split.labels).backward()
+        optimiser.step()
+    header = {"kind": MODEL, "model": "cnn-4", "classes": data.classes, "shape": [1, 8, 8], "dataset": "toy"}
+    header |= {"method": "bs", "seed": 1, "selected": "best", "flags": {"gamma": 1.0}, "eps": data.eps}
+    path = tmp_path_factory.mktemp("runs") / "m.safetensors"
+    checkpoints.save(path, model.state_dict(), header | {"mean": data.mean, "std": data.std})
+    return path
+
+
+def test_import_loads_no_torch_and_offers_its_names() -> None:
+    words = "import sys, bsk; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; print(*dir(bsk))"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) >= {"load", "train", "evaluate", "attack", "compare", "prepare"}
+    with pytest.raises(AttributeError, match="no attribute 'evalute'"):
+        bsk.evalute  # noqa: B018 - to look it up is the test
+
+
+def test_a_checkpoint_is_evaluated_as_by_the_command(call, trained: Path, toy: Path) -> None:
+    words = ["--data", toy, "--attack", "natural,pgd-5,square", "--limit", 30, "--queries", 40, "--eps", EPS]
+    theirs = [json.loads(line) for line in call("evaluate", trained, *words, "--quiet").stdout.splitlines()]
+    attacks = ["natural", "pgd-5", "square"]
+    ours = bsk.evaluate(bsk.load(trained), data=toy, attack=attacks, limit=30, queries=40, eps=EPS)
+    assert [told(each.record) for each in ours] == [told(record) for record in theirs]
+    for model in (trained, str(trained)):
+        again = bsk.evaluate(model, data=toy, attack="pgd-5", limit=30, eps=EPS, checks=False)
+        assert again.record["correct"] == theirs[1]["correct"]
+    assert ours[1].accuracy == theirs[1]["accuracy"] and ours[1].low < ours[1].accuracy < ours[1].high
+    assert ours[1].correct.dtype == torch.bool and int(ours[1].correct.sum()) == round(30 * ours[1].accuracy)
+    assert repr(ours[1]).startswith(f"pgd-5 at eps 0.1: {100 * ours[1].accuracy:.1f} % [") and ours[1].n == 30
+
+
+def test_images_and_labels_are_judged_in_their_order(trained: Path, toy: Path) -> None:
+    model, split = bsk.load(trained), open_data(toy).split("test")
+    whole = bsk.evaluate(model, data=toy, attack="pgd-5", checks=False)
+    x, y = split.images / 255, split.labels
+    for images, labels in (
+        (x, y),
+        (split.images, y),
+        (split.images.numpy().transpose(0, 2, 3, 1), y.numpy()),
+        (x.numpy(), y.tolist()),
+    ):
+        found = bsk.evaluate(model, images, labels, attack="natural")
+        assert torch.equal(found.correct, model(x).argmax(dim=1) == y)
+    found = bsk.evaluate(model, x.flip(0), y.flip(0), attack="pgd-5", checks=False)
+    assert torch.equal(found.correct.flip(0), whole.correct)
+    assert found.record["eps"] == whole.record["eps"] and found.record["dataset"] == "toy"
+    first = bsk.evaluate(model, x, y, attack="pgd-5", limit=7, checks=False)
+    assert torch.equal(first.correct, whole.correct[:7])
+
+
+class Bare(nn.Module):
+    """A network without a buffer, which counts the modes it is called in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.contiguous())
+
+
+def test_any_model_is_evaluated_and_left_as_it_was(toy: Path) -> None:
+    torch.manual_seed(0)
+    bare, split = Bare(), open_data(toy).split("test")
+    x, y = split.images / 255, split.labels
+    of_module = bsk.evaluate(bare, x, y, attack="pgd-5", eps=EPS)
+    assert bare.training and all(p.requires_grad and p.grad is None for p in bare.parameters())
+    weights = bare.layers[2]
+
+    def plain(images: Tensor) -> Tensor:
+        return nn.functional.linear(images.flatten(1), weights.weight, weights.bias)
+
+    of_function = bsk.evaluate(plain, x, y, attack="pgd-5", eps=EPS)
+    assert torch.equal(of_function.correct, of_module.correct) and of_function.record["model"] == "plain"
+    of_data = bsk.evaluate(bare, data=toy, attack="pgd-5")
+    assert torch.equal(of_data.correct, of_module.correct) and of_data.record["eps"] == EPS
+    loop = x.clone()
+    for _ in range(5):
+        loop.requires_grad_()
+        (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(plain(loop), y, reduction="sum"), loop)
+        loop = (loop.detach() + 2 / 8 * EPS * gradient.sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
+        stands = plain(loop).argmax(dim=1) == y
+    assert not bool((of_module.correct & ~stands).any())  # what falls at the last iterate falls at some
+
+
+def test_a_model_with_batch_norm_keeps_its_statistics(toy: Path) -> None:
+    model = cnn(3, 1, 8, 4).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    bsk.evaluate(model, data=toy, attack="natural", limit=9)
+    assert model.training and all(torch.equal(before[name], each) for name, each in model.state_dict().items())
+
+
+def test_adversarial_images_are_tensors(call, trained: Path, toy: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    split = open_data(toy).split("test")
+    x, y, model = split.images / 255, split.labels, bsk.load(trained)
+    x_adv = bsk.attack(model, x, y, attack="pgd-5", eps=EPS)
+    call("attack", trained, "--data", toy, "--attack", "pgd-5", "--eps", EPS, "--out", "a.safetensors", "--no-checks")
+    assert torch.equal(x_adv, load_file(tmp_path / "a.safetensors")["images"])
+    assert float((x_adv - x).abs().max()) <= EPS + 1e-6
+    stands = bsk.evaluate(model, x, y, attack="pgd-5", eps=EPS, checks=False).correct
+    assert torch.equal(model(x_adv).argmax(dim=1) == y, stands)
+
+
+def test_files_are_written_only_where_asked_for(trained: Path, toy: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before, model = sorted(tmp_path.rglob("*")), bsk.load(trained)
+    split = open_data(toy).split("test", 12)
+    bsk.evaluate(model, split.images, split.labels, attack="pgd-2", checks=False)
+    bsk.attack(model, split.images, split.labels, attack="pgd-2")
+    assert bsk.prepare("digits").counts["train"] > 0
+    assert sorted(tmp_path.rglob("*")) == before
+    first = bsk.evaluate(model, data=toy, attack="pgd-2", limit=12, out="r.jsonl", checks=False)
+    again = bsk.evaluate(model, data=toy, attack="pgd-2", limit=12, out="r.jsonl", checks=False)
+    assert again.record == first.record and len((tmp_path / "r.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_model_that_changed_is_not_the_file_that_it_came_from(trained: Path, toy: Path, tmp_path: Path) -> None:
+    model, out = bsk.load(trained), tmp_path / "r.jsonl"
+    first = bsk.evaluate(model, data=toy, attack="natural", out=out)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    second, third = (bsk.evaluate(model, data=toy, attack="natural", out=out) for _ in range(2))
+    assert second.accuracy < first.accuracy and second.record["checkpoint_sha256"] != first.record["checkpoint_sha256"]
+    assert len(out.read_text().splitlines()) == 3 and told(third.record) == told(second.record)
+
+
+def test_records_are_compared_as_by_the_command(call, trained: Path, toy: Path, tmp_path: Path) -> None:
+    found = bsk.evaluate(trained, data=toy, attack=["natural", "pgd-3"], checks=False, out=tmp_path / "r.jsonl")
+    lines = call("compare", "r.jsonl", "--format", "jsonl").stdout.splitlines()
+    for given in (found, [each.record for each in found], tmp_path / "r.jsonl", [str(tmp_path / "r.jsonl")]):
+        rows = bsk.compare(given)
+        assert rows == [json.loads(line) for line in lines]
+    assert repr(rows) == call("compare", "r.jsonl", "--format", "table").stdout
+    with pytest.raises(InputError, match="no evaluation or log records among 0"):
+        bsk.compare([])
+
+
+def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    limits = {"val": 20, "train_limit": 50, "test_limit": 30}
+    memory = bsk.prepare("digits", **limits)
+    file = bsk.prepare("digits", out="d.safetensors", **limits)
+    words = ["--val", 20, "--train-limit", 50, "--test-limit", 30]
+    record = json.loads(call("prepare-data", "digits", *words).stdout)
+    assert memory.sha256 == file.sha256 == record["sha256"] and memory.counts == file.counts
+    pairs = {name: (file.split(name).images, file.split(name).labels) for name in ("train", "val", "test")}
+    mine = bsk.prepare(pairs, out="mine.safetensors")
+    assert mine.name == "mine" and torch.equal(mine.split("test").images, file.split("test").images)
+    floats = bsk.prepare({"test": (torch.rand(6, 1, 8, 8), torch.arange(6))}).split("test")
+    assert floats.images.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ({}, UsageError, "no images; pass x and y, or data"),
+        ({"x": 1}, UsageError, "give x and y, or data"),
+        ({"x": 1, "y": 2}, UsageError, "eps: the model has no customary radius"),
+        ({"x": 1, "y": 2, "attack": "natural", "scale": 255}, InputError, r"x: values from 0 to .*\[0, 1\]"),
+        ({"data": 1, "attack": "pdg-10"}, UsageError, "did you mean pgd-1"),
+        ({"data": 1, "attack": "natural,pgd-10"}, UsageError, "several attacks are a list"),
+        ({"data": 1, "steps": 3}, UsageError, "unexpected keyword argument 'steps'"),
+        ({"data": 1, "eps": 8}, UsageError, "--eps 8: must be between 0 and 1"),
+        ({"data": 1, "split": "trian"}, UsageError, "did you mean train"),
+        ({"data": 1, "limit": 0}, UsageError, "--limit 0: must be at least 1"),
+        ({"data": 1, "device": "cudda"}, UsageError, "--device cudda: not available"),
+        ({"data": "nowhere.safetensors"}, InputError, "nowhere.safetensors: no such file"),
+        ({"data": "nowhere"}, UsageError, "no data/nowhere.safetensors"),
+    ],
+)
+def test_what_cannot_be_is_one_line(given: dict, kind: type, said: str, toy: Path) -> None:
+    split = open_data(toy).split("test", 12)
+    values = {"x": split.images / 255 * given.pop("scale", 1), "y": split.labels, "data": toy}
+    given = {name: values.get(name, value) if value in (1, 2) else value for name, value in given.items()}
+    with pytest.raises(kind, match=said) as refused:
+        bsk.evaluate(Bare(), **given)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda x: x, r"model <lambda>: expected logits \(2, classes\) of images \(2, 1, 8, 8\), found \(2, 1, 8, 8\)"),
+        (lambda x: "logits", "found a str"),
+        (lambda x: x.flatten(1)[:, :2], "a label is 2, but there are 2 classes"),
+        (nn.Linear(3, 3), "found mat1 and mat2 shapes|found .*shape"),
+    ],
+)
+def test_a_model_that_returns_no_logits_is_told(model, said: str, toy: Path) -> None:
+    split = open_data(toy).split("test", 12)
+    with pytest.raises(InputError, match=said):
+        bsk.evaluate(model, split.images, split.labels, eps=EPS, attack="natural")
+
+
+def test_numpy_is_no_harder_than_torch(toy: Path) -> None:
+    split = open_data(toy).split("test")
+    found = bsk.evaluate(
+        lambda x: x.flatten(1) @ torch.eye(64)[:, :3], np.asarray(split.images) / 255, split.labels, attack="natural"
+    )
+    assert found.n == 90 and 0 <= found.accuracy <= 1
