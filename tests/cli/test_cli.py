@@ -28,7 +28,7 @@ TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule"
 
 def test_names_in_help_and_completion_are_the_registries() -> None:
     assert list(DATASETS) == options.DATASETS and options.MODELS == MODELS
-    in_headers = get_args(get_args(ModelOfData)[0])
+    in_headers = get_args(ModelOfData)
     assert sorted(in_headers) == sorted(MODELS) and {each.model for each in DATASETS.values()} <= {*MODELS}
     assert options.ATTACKS == attacks.ATTACKS
 
@@ -40,7 +40,18 @@ def test_help_is_fast_and_imports_no_torch(bsk) -> None:
     assert "prepare-data" in loaded.stdout
     modules = {line.split("|")[-1].strip() for line in loaded.stderr.splitlines()}
     assert not modules & {"torch", "numpy", "rich", "matplotlib", "safetensors", "scipy"}
-    for command in ("prepare-data", "train", "attack", "evaluate", "compare", "starts", "plot", "report", "plan"):
+    for command in (
+        "prepare-data",
+        "train",
+        "attack",
+        "evaluate",
+        "compare",
+        "starts",
+        "plot",
+        "report",
+        "plan",
+        "schema",
+    ):
         text = bsk(command, "--help").stdout
         assert "bsk " + command in text, "each help shows an example"
 
