@@ -138,7 +138,7 @@ def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: py
 
 
 def collapsing(monkeypatch: pytest.MonkeyPatch, at: tuple[int, ...]) -> None:
-    """MonitorResult every 4 updates, and see a collapse after those of them."""
+    """Look every 4 updates, and see a collapse after those of them."""
     monkeypatch.setattr(monitor, "every", lambda *_: 4)
     monkeypatch.setattr(monitor, "look", lambda state, *_: MonitorResult(0.9, 0.1 if state.step in at else 0.6, 0.1, 128))
 
