@@ -111,8 +111,8 @@ def train(
         path = Path(out) if out is not None else Path(folder) / "run.safetensors"  # what is not asked for is not kept
         record = run(settings, found, path, device=where, watcher=watcher, force=force, limit=limit)
         outside = settings.model if is_plugin(settings.model) else None
-        model, log = load_subject(path, where, outside).model, jsonl.read(log_path(path))
+        trained, log = load_subject(path, where, outside).model, jsonl.read(log_path(path))
     if out is None:
         for each in (record, *log):
             each.update({"checkpoint": None} if "checkpoint" in each else {})
-    return Run(model, record, log, None if out is None else path)
+    return Run(trained, record, log, None if out is None else path)
