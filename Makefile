@@ -12,6 +12,7 @@ DATA   ?= data
 DEVICE ?= auto
 LAUNCH ?=
 PARTIAL ?=
+MUTANTS ?=
 JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 
 # make itself takes a leading ./ off the names of targets, by which their flags are looked up.
@@ -51,6 +52,11 @@ coverage: $(INSTALLED) ## Run the tests and say which lines of bsk/ none of them
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --show-missing --skip-covered
 
+mutants: $(INSTALLED) ## Change methods and attacks line by line: what does no test notice? MUTANTS='bsk.perturb.*' tries those again
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	$(VENV)/bin/mutmut run --max-children $(JOBS) $(MUTANTS)
+	$(VENV)/bin/python -m benchmarks.mutants mutants/unnoticed.txt
+
 bench: $(INSTALLED) ## Measure speed as ratios within one run
 	$(VENV)/bin/python -m benchmarks
 
@@ -77,4 +83,4 @@ include $(experiments:%=pipelines/%.mk)
 include pipelines/frontier.mk
 include pipelines/collapse.mk
 
-.PHONY: help install test test-all coverage bench torture clean paper report
+.PHONY: help install test test-all coverage mutants bench torture clean paper report

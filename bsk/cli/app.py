@@ -16,6 +16,7 @@ from bsk.cli.plan import plan
 from bsk.cli.plot import plot
 from bsk.cli.prepare_data import prepare_data
 from bsk.cli.report import report
+from bsk.cli.schema import schema
 from bsk.cli.starts import starts
 from bsk.cli.train import train
 from bsk.terminal import CHOICES
@@ -54,7 +55,7 @@ def _shared(
     CHOICES.debug = debug
 
 
-for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan):
+for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan, schema):
     kind = MethodCommand if command is train else None
     app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(command)
 

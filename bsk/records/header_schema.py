@@ -25,10 +25,9 @@ _Deviation = Annotated[float, Meta(ge=1e-4, le=1e4)]
 _Means = Annotated[list[_Mean], Meta(min_length=1, description="numbers from -10000 to 10000")]
 _Deviations = Annotated[list[_Deviation], Meta(min_length=1, description="numbers from 0.0001 to 10000")]
 _Augmentation = Annotated[Literal["crop-flip", "flip", "none"], Meta(description="crop-flip, flip or none")]
-_Model = Annotated[  # a file is not to have a network of any size made: these are what data sets have by custom
-    Literal["cnn", "resnet18", "resnet18-16", "resnet50", "wrn-34-10"],
-    Meta(description="cnn, resnet18, resnet18-16, resnet50 or wrn-34-10"),
-]
+# A file is not to have a network of any size made: these are what data sets have by custom.
+ModelOfData = Literal["cnn", "resnet18", "resnet18-16", "resnet50", "wrn-34-10"]
+_Model = Annotated[ModelOfData, Meta(description="cnn, resnet18, resnet18-16, resnet50 or wrn-34-10")]
 
 
 def _struct(name: str, doc: str, *rows: tuple[Any, str], tag: str = "") -> type[Struct]:

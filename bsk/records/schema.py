@@ -183,7 +183,10 @@ class AlarmRecord(Record, kw_only=True, tag="alarm"):
     step: f.Count
     fgsm: f.Fraction | None = None
     pgd: f.Fraction | None = None
+    best: f.Fraction | None = None
+    cosine: f.Number | None = None
     n: f.Count | None = None
+    classes: f.Count | None = None
     on_collapse: f.Text | None = None
     back: f.Flag | None = None
 

@@ -24,7 +24,7 @@ from bsk.perturb.passes import PassCounter
 from bsk.training import monitor
 from bsk.training.averaging import average_of
 from bsk.training.divergence import divergences
-from bsk.training.outputs import Keeper
+from bsk.training.outputs import Outputs
 from bsk.training.schedules import SCHEDULES, Rates, warmed
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State, learned, named, put_back
@@ -61,7 +61,7 @@ class Setup:
     loader: Loader
     val: Split
     test: Split | None
-    outputs: Keeper
+    outputs: Outputs
     share: Share
     device: torch.device
     stopping: Callable[[], int]
@@ -165,7 +165,7 @@ def _look_for_collapse(setup: Setup, state: State, epoch: int, watcher: Watcher)
         found = f"catastrophic overfitting after {state.step} updates (FGSM {seen.fgsm:.0%}, PGD-10 {seen.pgd:.0%})"
         kept = "the best epoch is kept" if state.best.epoch else "no epoch had ended"
         advice = "try --method n-fgsm or bs, or go on from here with --on-collapse rollback or warn"
-        raise CollapsedError(f"{setup.outputs.name}: {found}; {kept}; {advice}")
+        raise CollapsedError(f"{setup.outputs.checkpoint}: {found}; {kept}; {advice}")
     if back:
         assert state.healthy is not None
         put_back(state, state.healthy)
@@ -282,7 +282,7 @@ def _check_finite(state: State, setup: Setup) -> Tensor:
     sums = sum_over_processes(state.sums, setup.share)
     if not math.isfinite(float(sums.sum())):
         raise DivergedError(
-            f"{setup.outputs.name}: the loss is not finite after {state.step} updates; the last good "
+            f"{setup.outputs.checkpoint}: the loss is not finite after {state.step} updates; the last good "
             "checkpoint is kept; lower --lr or use --precision fp32, with --force"
         )
     return sums

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from bsk.data.batches import WHOLE, Loader, Share
-from bsk.data.store import DataFile, Split
+from bsk.data.store import DataFile
 from bsk.errors import InputError, UsageError
 from bsk.methods.profile import Profile, check_shared, profile
 from bsk.models.modes import device_name
@@ -21,8 +20,6 @@ from bsk.records.headers import load_header
 from bsk.training import state as states
 from bsk.training.loop import Setup, Watcher, new_state, train
 from bsk.training.outputs import (
-    InMemory,
-    Keeper,
     Outputs,
     average_path,
     differences,
@@ -69,14 +66,28 @@ def run(
         UsageError: the method breaks its contract, or several processes cannot do it.
         DivergedError, CollapsedError, StoppedError: see `bsk.training.loop.train`.
     """
-    parts = _parts(settings, data, device, share, limit)
-    header, state, loader = parts.header, parts.state, parts.loader
+    split, val = data.split("train", limit), data.split("val")
+    test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
+    shape, classes = tuple(split.images.shape[1:]), len(data.classes)
+    found = _profile(settings, shape, classes, share)
+    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device)
+    state.memory.images = len(split.labels)
+    header = _header(settings, data, device, limit, shape, len(val.labels))
     with _log(checkpoint, share) as log:
         begun = None if force else _begun(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
-        setup = parts.setup(settings, outputs, share, device, stopping)
+        loader = Loader(
+            split.images,
+            split.labels,
+            batch_size=settings.batch_size,
+            augment=settings.augment,
+            seed=settings.seed,
+            device=device,
+            share=share,
+        )
+        setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
         if begun is not None:
-            states.restore(last_path(checkpoint), state, setup.profile.memory)
+            states.restore(last_path(checkpoint), state, found.memory)
             if state.step > setup.total_steps:
                 raise InputError(
                     f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over"
@@ -98,42 +109,8 @@ def run(
         return _end(outputs, state)
 
 
-def run_in_memory(
-    settings: Settings,
-    data: DataFile,
-    *,
-    device: torch.device,
-    watcher: Watcher,
-    limit: int | None = None,
-    stopping: Callable[[], int] = lambda: 0,
-) -> tuple[dict[str, Any], InMemory]:
-    """Train without a file; return the `end` record of the log, and what the files would hold. See `run`."""
-    parts = _parts(settings, data, device, WHOLE, limit)
-    outputs = InMemory(parts.header)
-    train(parts.setup(settings, outputs, WHOLE, device, stopping), parts.state, watcher)
-    return _end(outputs, parts.state), outputs
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What a training is made of, before it is known where it writes."""
-
-    state: State
-    profile: Profile
-    loader: Loader
-    val: Split
-    test: Split | None
-    header: dict[str, Any]
-
-    def setup(
-        self, settings: Settings, outputs: Keeper, share: Share, device: torch.device, stopping: Callable[[], int]
-    ) -> Setup:
-        return Setup(settings, self.profile, self.loader, self.val, self.test, outputs, share, device, stopping)
-
-
-def _parts(settings: Settings, data: DataFile, device: torch.device, share: Share, limit: int | None) -> _Parts:
-    split = data.split("train", limit)
-    shape, classes = tuple(split.images.shape[1:]), len(data.classes)
+def _profile(settings: Settings, shape: tuple[int, ...], classes: int, share: Share) -> Profile:
+    """Return what the method does, if it can do what the settings ask for."""
     found = profile(settings.bound, shape, classes)
     if share.world > 1:
         check_shared(settings.bound, shape, classes)
@@ -141,20 +118,7 @@ def _parts(settings: Settings, data: DataFile, device: torch.device, share: Shar
         raise UsageError(f"--log-divergence: {settings.method} does not say where its perturbation starts and ends")
     if settings.label_smoothing and not found.smooths:
         raise UsageError(f"--label-smoothing: {settings.method} does not smooth labels; it may by net.cross_entropy")
-    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device)
-    state.memory.images = len(split.labels)
-    val = data.split("val")
-    test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
-    loader = Loader(
-        split.images,
-        split.labels,
-        batch_size=settings.batch_size,
-        augment=settings.augment,
-        seed=settings.seed,
-        device=device,
-        share=share,
-    )
-    return _Parts(state, found, loader, val, test, _header(settings, data, device, limit, shape, len(val.labels)))
+    return found
 
 
 def _header(
@@ -224,7 +188,7 @@ def _finished_epoch(checkpoint: Path) -> bool:
     return bool(header.get("complete", True)) or header.get("epoch") != 1
 
 
-def _end(outputs: Keeper, state: State) -> dict[str, Any]:
+def _end(outputs: Outputs, state: State) -> dict[str, Any]:
     best, last = state.best, state.last
     end = {
         "kind": "end",
