@@ -140,7 +140,9 @@ def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: py
 def collapsing(monkeypatch: pytest.MonkeyPatch, at: tuple[int, ...]) -> None:
     """Look every 4 updates, and see a collapse after those of them."""
     monkeypatch.setattr(monitor, "every", lambda *_: 4)
-    monkeypatch.setattr(monitor, "look", lambda state, *_: MonitorResult(0.9, 0.1 if state.step in at else 0.6, 0.1, 128))
+    monkeypatch.setattr(
+        monitor, "look", lambda state, *_: MonitorResult(0.9, 0.1 if state.step in at else 0.6, 0.1, 128)
+    )
 
 
 def alarms(path: Path) -> list[dict]:
@@ -238,7 +240,11 @@ def test_the_last_weights_are_looked_at_too(data: DataFile, tmp_path: Path, monk
 def test_rollback_does_not_go_back_to_what_had_fallen(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = {4: MonitorResult(0.1, 0.1, 0.9, 128), 8: MonitorResult(0.1, 0.0, 0.1, 128), 12: MonitorResult(0.9, 0.1, 0.1, 128)}
+    looks = {
+        4: MonitorResult(0.1, 0.1, 0.9, 128),
+        8: MonitorResult(0.1, 0.0, 0.1, 128),
+        12: MonitorResult(0.9, 0.1, 0.1, 128),
+    }
     monkeypatch.setattr(monitor, "every", lambda *_: 4)
     monkeypatch.setattr(monitor, "look", lambda state, *_: looks.get(state.step, MonitorResult(0.6, 0.6, 0.9, 128)))
     kept, put_back = {}, loop.put_back
