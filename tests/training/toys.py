@@ -37,9 +37,18 @@ class Silent:
 
 def settings(method: str = "bs", hyper: Mapping[str, Any] | None = None, **changes: Any) -> Settings:
     """A training of three epochs of 8 updates; hyper-parameters are the method's own but those given."""
-    own = bind(method, changes.get("eps", EPS), hyper).hyper
     plain = Settings(
-        method, "cnn-4", "toy", EPS, 3, 32, "cyclic", 0.1, 0.9, 5e-4, "fp32", "crop-flip", seed=1, hyper=own
+        method=method,
+        hyper=bind(method, changes.get("eps", EPS), hyper).hyper,
+        model="cnn-4",
+        dataset="toy",
+        eps=EPS,
+        epochs=3,
+        batch_size=32,
+        schedule="cyclic",
+        lr=0.1,
+        precision="fp32",
+        augment="crop-flip",
     )
     return replace(plain, **changes)
 
