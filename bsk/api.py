@@ -41,9 +41,9 @@ from bsk.evaluation.subjects import Subject, foreign_subject, live_subject, load
 from bsk.models.registry import device_of
 from bsk.progress import EvaluationProgress
 from bsk.records import jsonl
-from bsk.records.atomic import only_writer
 from bsk.records.bits import decode_correct
 from bsk.records.located import Located, located, read
+from bsk.records.locks import only_writer
 from bsk.records.words import percent, plain
 from bsk.terminal import Bar, note
 

@@ -44,8 +44,8 @@ def prepare_data(
     """
     from bsk.data.info import data_path
     from bsk.data.sources import prepare
-    from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable
+    from bsk.records.locks import only_writer
 
     path = checked_suffix(out or data_path(name.rpartition(":")[2]))
     check_replaceable(path, "data", force)

@@ -21,7 +21,7 @@ from bsk.data.sources import DATASETS
 from bsk.methods import registry as methods
 from bsk.models.registry import MODELS
 from bsk.progress import epoch_line
-from bsk.records.atomic import only_writer
+from bsk.records.locks import only_writer
 
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
 
