@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -18,7 +17,7 @@ from bsk.data.order import Images, Labels, Rows, balanced_order
 from bsk.errors import InputError
 from bsk.records.atomic import replacing
 from bsk.records.headers import head, load_header, opening, tensor_start
-from bsk.records.jsonl import SCHEMA, sha256
+from bsk.records.jsonl import sha256
 from bsk.version import VERSION
 
 if TYPE_CHECKING:
@@ -162,22 +161,17 @@ def content(parts: Mapping[str, Part], info: Info) -> Iterator[bytes | memoryvie
     """
     rows = {name: parts[name].ordered() for name in SPLITS}
     counts = {name: len(rows[name]) for name in SPLITS}
-    header = {"schema": SCHEMA, "kind": "data", "version": VERSION, "counts": counts, **asdict(info)}
-    yield _head(parts, counts, json.dumps(header, sort_keys=True, allow_nan=False))
+    shapes = {f"{name}_{part}": (DTYPES[part], [counts[name]]) for name in SPLITS for part in ("labels", "index")}
+    for name in SPLITS:
+        dtype = "F32" if parts[name].images.dtype == np.float32 else DTYPES["images"]  # fp32 is in memory alone
+        shapes[f"{name}_images"] = (dtype, [counts[name], *parts[name].images.shape[1:]])
+    # int64 tensors first, so that each starts aligned
+    yield head(shapes, {"kind": "data", "version": VERSION, "counts": counts, **asdict(info)})
     for name in SPLITS:
         yield parts[name].labels[rows[name]].astype("<i8").data
         yield rows[name].astype("<i8").data
     for name in SPLITS:
         yield from (images.data for images in _gather(parts[name].images, rows[name]))
-
-
-def _head(parts: Mapping[str, Part], counts: Mapping[str, int], metadata: str) -> bytes:
-    """Return the head of a data file: int64 tensors first, so that each starts aligned."""
-    shapes = {f"{name}_{part}": (DTYPES[part], [counts[name]]) for name in SPLITS for part in ("labels", "index")}
-    for name in SPLITS:
-        dtype = "F32" if parts[name].images.dtype == np.float32 else DTYPES["images"]  # fp32 is in memory alone
-        shapes[f"{name}_images"] = (dtype, [counts[name], *parts[name].images.shape[1:]])
-    return head(shapes, metadata)
 
 
 def _gather(images: Images, rows: Rows) -> Iterator[Images]:

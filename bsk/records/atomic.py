@@ -44,14 +44,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` within the block, waiting for whoever holds it; a dead process holds none.
+def exclusive(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path` within the block, after whoever holds it; a dead process holds none.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be made, or another holds it and `wait` is false.
     """
-    with _held(_locked(path), path):
+    from filelock import FileLock  # here, so that bsk --help is not kept waiting
+
+    lock = FileLock(path, timeout=-1 if wait else 0)
+    with naming_the_file(path):
+        make_folder(path.parent)
+        lock.acquire()
+    try:
         yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever gets a lock on a removed file asks again
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -61,42 +70,14 @@ def only_writer(target: Path) -> Iterator[None]:
     Raises:
         InputError: another is making it, or its lock file cannot be made.
     """
-    path = target.with_name(f".{target.name}.lock")
-    try:
-        handle = _locked(path, fcntl.LOCK_NB)
-    except InputError as error:
-        if isinstance(error.__cause__, BlockingIOError):
-            raise InputError(f"{target}: another bsk is writing it; wait for it or choose another --out") from error
-        raise
-    with _held(handle, path):
-        yield
-
-
-@contextlib.contextmanager
-def _held(handle: int, path: Path) -> Iterator[None]:
-    """Give a lock file up, and remove it, at the end of the block."""
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _locked(path: Path, wait: int = 0) -> int:
-    """Return the open lock file, locked, and still the one that has the name; with LOCK_NB without waiting."""
-    while True:
-        with naming_the_file(path):
-            make_folder(path.parent)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with contextlib.ExitStack() as stack:
         try:
-            with naming_the_file(path):
-                fcntl.flock(handle, fcntl.LOCK_EX | wait)
-        except BaseException:
-            os.close(handle)
+            stack.enter_context(exclusive(target.with_name(f".{target.name}.lock"), wait=False))
+        except InputError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise InputError(f"{target}: another bsk is writing it; wait for it or choose another --out") from error
             raise
-        if still_named(handle, path):  # not removed by who held it
-            return handle
-        os.close(handle)
+        yield
 
 
 def still_named(handle: int, path: Path) -> bool:
