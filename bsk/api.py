@@ -29,8 +29,8 @@ from bsk.comparison import compare as comparison
 from bsk.comparison.published import published
 from bsk.comparison.tables import render
 from bsk.data import sources
-from bsk.data.arrays import Array, Pair, arranged, examples, in_memory
-from bsk.data.contents import Request as Source
+from bsk.data.arrays import Array, Pair, arranged, examples
+from bsk.data.splits import Request as Source
 from bsk.data.store import DataFile, open_data, write
 from bsk.devices import chosen_device
 from bsk.errors import InputError, UsageError
@@ -318,13 +318,12 @@ def prepare(
         finally:
             if bar:
                 bar.close()
-        parts, info = found.parts, found.info
     else:
-        parts, info = arranged(name, Path(out).stem if out else "arrays", val, in_bytes=out is not None)
+        found = arranged(name, Path(out).stem if out else "arrays", val, in_bytes=out is not None)
     if out is None:
-        return in_memory(parts, info)
+        return found
     with only_writer(Path(out)):
-        write(Path(out), parts, info)
+        write(Path(out), found.parts, found)
         return open_data(Path(out))
 
 

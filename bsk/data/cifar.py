@@ -10,9 +10,9 @@ import numpy as np
 
 from bsk.data import pickles
 from bsk.data.archive import open_tree
-from bsk.data.contents import Contents, Request
 from bsk.data.official import find
 from bsk.data.order import Images, Labels
+from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bsk.data.archive import foreign
-from bsk.data.contents import Progress
+from bsk.data.splits import Progress
 from bsk.errors import InputError, UsageError
 from bsk.records.atomic import appending, naming_the_file, sync, write_all
 from bsk.version import VERSION

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from bsk.data.archive import open_tree
-from bsk.data.contents import Contents, Request
 from bsk.data.fetch import is_url, local_path
 from bsk.data.official import download_to, file_md5
 from bsk.data.order import held_out, image_hashes
 from bsk.data.pictures import Shape, decode_all, is_picture
+from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bsk.data.contents import Request
 from bsk.data.fetch import download, is_url, local_path
+from bsk.data.splits import Request
 from bsk.data.tree import Tree, reading
 from bsk.errors import InputError
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from bsk.data.contents import Progress
 from bsk.data.order import Images
+from bsk.data.splits import Progress
 from bsk.data.tree import Tree, believable
 from bsk.errors import InputError
 

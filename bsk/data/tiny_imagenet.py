@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from bsk.data.archive import open_tree
-from bsk.data.contents import Contents, Request
 from bsk.data.official import find
 from bsk.data.pictures import Shape, decode_all, is_picture
+from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError
