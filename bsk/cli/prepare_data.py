@@ -42,8 +42,8 @@ def prepare_data(
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
         bsk prepare-data mycode:faces
     """
-    from bsk.data.info import data_path
     from bsk.data.sources import prepare
+    from bsk.data.store import data_path
     from bsk.records.headers import check_replaceable
     from bsk.records.locks import only_writer
 
