@@ -100,6 +100,15 @@ def ruled(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
+def logarithmic(axis: Any, tick: Callable[[float], str]) -> None:
+    """Mark 1, 2 and 5 of each power of ten on an axis that is logarithmic, written by `tick`."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: tick(value))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def title(figure: Any, *paragraphs: str, size: float = 8.5) -> None:
     """Write paragraphs over the figure, on as many lines as they take; its size in inches must be settled."""
     room, measure = figure.get_size_inches()[0] * figure.dpi * 0.98, measuring(figure, size)
