@@ -117,12 +117,6 @@ def _square(flags: AttackFlags, queries: int) -> Stage:
     return Stage("square", square, {"norm": flags.norm, "queries": queries}, passes=queries, fills=True)
 
 
-def _rays(flags: AttackFlags) -> Stage:
-    queries = flags.queries or 10_000
-    parameters = {"queries": queries, "stop_at_eps": flags.stop_at_eps}
-    return Stage("rays", rays, parameters, passes=queries)
-
-
 Stages = Callable[[AttackFlags], list[Stage]]
 ENSEMBLES: dict[str, Stages] = {
     "apgd-ce": lambda f: [_apgd("apgd-ce", f, "cross_entropy")],
@@ -130,7 +124,9 @@ ENSEMBLES: dict[str, Stages] = {
     "apgd-t": lambda f: [_apgd("apgd-t", f, "dlr", targeted=True)],
     "fab-t": lambda f: [_fab(f)],
     "square": lambda f: [_square(f, f.queries or 5000)],
-    "rays": lambda f: [_rays(f)],
+    "rays": lambda f: [
+        Stage("rays", rays, {"queries": f.queries or 10_000, "stop_at_eps": f.stop_at_eps}, passes=f.queries or 10_000)
+    ],
     # Croce & Hein (2020): the standard version, one restart each, from the clean image
     "autoattack": lambda f: [
         _apgd("apgd-ce", f, "cross_entropy"),

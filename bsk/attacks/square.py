@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.outcome import Outcome, Tally
-from bsk.attacks.painters import Painter, Pyramids, Stripes
+from bsk.attacks.painters import Pyramids, Stripes
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.losses import margin
@@ -47,7 +47,7 @@ def square(
 class _Search:
     """The examples still searching: `best` canvases and `margins`, and how many steps of each are `done`."""
 
-    def __init__(self, model: Model, x: Tensor, y: Tensor, painter: Painter, queries: int) -> None:
+    def __init__(self, model: Model, x: Tensor, y: Tensor, painter: Stripes | Pyramids, queries: int) -> None:
         self.model, self.y, self.painter, self.queries = model, y, painter, queries
         self.tally, self.best = Tally(x), painter.start()
         self.owner = torch.arange(len(x), device=x.device)

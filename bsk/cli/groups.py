@@ -29,11 +29,7 @@ def checked_seed(value: int) -> int:
 
 
 def _numbers(flag: typer.CallbackParam, text: str | None) -> list[float] | None:
-    """Return the numbers of "0.49,0.48,0.45".
-
-    Raises:
-        UsageError: one of them is none.
-    """
+    """Return the numbers of "0.49,0.48,0.45"."""
     try:
         return None if text is None else [values.number(each) for each in text.split(",")]
     except ValueError as error:

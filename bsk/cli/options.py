@@ -16,11 +16,7 @@ from bsk.values import one_of
 
 
 def number(text: str | float) -> float:
-    """Return the value of "0.031" or "8/255".
-
-    Raises:
-        typer.BadParameter: it is no finite number.
-    """
+    """Return the value of "0.031" or "8/255"; raise a BadParameter if it is no finite number."""
     try:
         return values.number(text)
     except ValueError as error:
@@ -87,20 +83,12 @@ Attacks = Annotated[
 
 
 def starts_named(names: str) -> list[str]:
-    """Return the starts that a flag names, each once.
-
-    Raises:
-        UsageError: one of them is none; the message has the nearest one.
-    """
+    """Return the starts that a flag names, each once; raise a UsageError if one of them is none."""
     return [one_of("start", name, STARTS) for name in dict.fromkeys(names.split(","))]
 
 
 def checked_suffix(path: Path) -> Path:
-    """Return path if it ends in .safetensors.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """Return path; raise a UsageError unless it ends in .safetensors."""
     if path.suffix != ".safetensors":
         raise UsageError(f"--out {path}: must end in .safetensors; other formats are not written")
     return path

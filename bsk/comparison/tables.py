@@ -33,22 +33,14 @@ def render(rows: Sequence[Row], format: str) -> str:
 
 
 def checked_format(format: str) -> str:
-    """Return the name of a format.
-
-    Raises:
-        UsageError: there is no such format.
-    """
+    """Return the name of a format, or raise a UsageError if there is no such."""
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format; {nearest(format, list(FORMATS))}")
     return format
 
 
 def format_of(path: Path) -> str:
-    """Return the format of a file by its ending.
-
-    Raises:
-        UsageError: it has none of the endings.
-    """
+    """Return the format of a file by its ending, or raise a UsageError if it has none of theirs."""
     if path.suffix not in ENDINGS:
         raise UsageError(f"--out {path}: a table ends in {', '.join(ENDINGS)}")
     return ENDINGS[path.suffix]

@@ -15,7 +15,7 @@ from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import checked, exact, steady
 from bsk.perturb.ball import ball_around
-from bsk.perturb.draws import ExampleDraws, example_draws
+from bsk.perturb.draws import example_draws
 from bsk.perturb.losses import kl
 from bsk.perturb.starts import BACKWARD, begin, random_output
 from bsk.records.jsonl import SCHEMA
@@ -50,13 +50,14 @@ def landings(
             found = [_landed(subject, name, x, index, settings, gamma) for name in starts]
         for row, (place, label) in enumerate(zip(index, examples.labels[rows].tolist(), strict=True)):
             for name, columns in zip(starts, found, strict=True):
-                yield {**common, "index": place, "label": label, "start": name, **_cells(columns, row)}
+                cells = {key: column[row] for key, column in columns.items()}
+                yield {**common, "index": place, "label": label, "start": name, **cells}
         watch(int(rows[-1]) + 1, n)
 
 
 def _landed(
     subject: Subject, name: str, x: Tensor, index: list[int], settings: EvaluationSettings, gamma: float
-) -> dict[str, Tensor | None]:
+) -> dict[str, list[Any]]:
     model = steady(checked(subject.model))
     try:
         draws, again = (example_draws(settings.seed, f"start {name}", index, x.device) for _ in range(2))
@@ -66,29 +67,14 @@ def _landed(
             z, landed = model(x) if z is None else z, model(start)
     except NotFiniteError as error:
         raise InputError(f"{subject.path}: the model returns NaN or infinity; no start lands there") from error
-    return {
-        "kl": kl(z.cpu().double(), landed.cpu().double()).clamp(min=0),
-        "logits": z,
-        "landed": landed,
-        "target": _target(z, name, again, gamma),
-    }
+    kls = kl(z.cpu().double(), landed.cpu().double()).clamp(min=0)
+    # f(x) + gamma psi, drawn as the backward start drew it; other starts have no target
+    target = _rounded(random_output(z, again, gamma)) if name == BACKWARD else [None] * len(index)
+    return {"kl": kls.tolist(), "logits": _rounded(z), "landed": _rounded(landed), "target": target}
 
 
-def _target(z: Tensor, name: str, draws: ExampleDraws, gamma: float) -> Tensor | None:
-    """Return f(x) + gamma psi, drawn as the backward start drew it; other starts have no target."""
-    return random_output(z, draws, gamma) if name == BACKWARD else None
-
-
-def _cells(columns: dict[str, Tensor | None], row: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, column in columns.items():
-        values = None if column is None else column[row].tolist()
-        found[name] = [_short(value) for value in values] if isinstance(values, list) else values
-    return found
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+def _rounded(rows: Tensor) -> list[list[float]]:
+    return [[float(f"{value:.{DIGITS}g}") for value in row] for row in rows.tolist()]
 
 
 def _common(subject: Subject, settings: EvaluationSettings, gamma: float, n: int) -> dict[str, Any]:

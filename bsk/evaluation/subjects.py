@@ -215,11 +215,7 @@ def recalled(model: object) -> Subject | None:
 
 
 def check_fit(subject: Subject, data: DataFile, shape: tuple[int, ...]) -> None:
-    """Raise if the model was trained for other classes or images than the data has.
-
-    Raises:
-        InputError: they do not fit.
-    """
+    """Raise an InputError if the model was trained for other classes or images than the data has."""
     header = subject.header
     if len(header["classes"]) != len(data.classes):
         raise InputError(

@@ -40,11 +40,7 @@ Measure = Callable[[str], float]  # the width of a text in pixels
 
 
 def checked_picture(path: Path, flag: str) -> Path:
-    """Return path, which the user gave with `flag`, if it ends in .png or .svg.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """Return path, which the user gave with `flag`; raise a UsageError unless it ends in .png or .svg."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{flag} {path}: must end in {' or '.join(SUFFIXES)}; other formats are not drawn")
     return path
