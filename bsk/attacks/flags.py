@@ -46,7 +46,7 @@ class AttackFlags:
     classes: int = 10
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise a UsageError if a value cannot be, or none of the attacks has it: nobody should report what never ran."""
+        """Raise a UsageError if a value cannot be, or no attack has it: nobody should report what never ran."""
         one_of("start", self.start, STARTS)
         one_of("norm", self.norm, NORMS)
         one_of("engine", self.engine, ENGINES)

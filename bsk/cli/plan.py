@@ -46,7 +46,8 @@ def plan(
     left = [round(sum(line[column] for line in lines if not line["done"]), 5) for column in COLUMNS[3:]]
     todo = f"{sum(not line['done'] for line in lines)} of {len(lines)}"
     lines.append(dict(zip(COLUMNS, ("left", todo, False, *left), strict=True)))
-    emit(_table(lines) if sys.stdout.isatty() else _tsv(lines))
+    cells = [COLUMNS, *(line.values() for line in lines)]
+    emit(_table(lines) if sys.stdout.isatty() else "\n".join("\t".join(map(str, line)) for line in cells))
 
 
 def _lines(files: list[Path] | None) -> Iterator[str]:
@@ -86,10 +87,6 @@ def _words(target: str, flags: str) -> list[str]:
         return shlex.split(flags)
     except ValueError as error:
         raise UsageError(f"plan: {target}: {str(error).lower()} in {flags[:60]!r}; write it as for a shell") from error
-
-
-def _tsv(lines: list[dict[str, Any]]) -> str:
-    return "\n".join("\t".join(str(cell) for cell in line) for line in [COLUMNS, *(each.values() for each in lines)])
 
 
 def _table(lines: list[dict[str, Any]]) -> str:

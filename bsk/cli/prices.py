@@ -165,7 +165,7 @@ class Prices:
         key = (settings.model, job.data, precision, settings.batch_size, threads)
         if key not in self._timed:
             chosen_device(self.device.type, threads)
-            told = {"channels": shape[0], "size": shape[1], "mean": data.mean, "std": data.std}
+            told: dict[str, Any] = {"channels": shape[0], "size": shape[1], "mean": data.mean, "std": data.std}
             model = build(settings.model, classes=len(data.classes), device=self.device, **told)
             size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
             passes = time_passes(model, shape, precision, settings.batch_size, self.device)

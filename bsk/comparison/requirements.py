@@ -55,7 +55,7 @@ def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
     Raises:
         UsageError: a row or column is unknown, ambiguous or empty.
     """
-    free = [term for _, term in (*requirement.left, *requirement.right) if _is_free(term)]
+    free = [term for _, term in (*requirement.left, *requirement.right) if _number(term) is None and "." not in term]
     others = 1 if len(rows) > 1 and any(_RELATIVE.match(term) for term in free) else 0
     found = []
     for row in rows[others:] if free else rows[:1]:
@@ -73,10 +73,6 @@ def _terms(side: str) -> list[tuple[int, str]]:
     first, *rest = _SIGNS.split(side.strip())
     signed = zip(rest[::2], rest[1::2], strict=True)
     return [(1, first), *((1 if sign == "+" else -1, term.strip()) for sign, term in signed)]
-
-
-def _is_free(term: str) -> bool:
-    return _number(term) is None and "." not in term
 
 
 def _number(term: str) -> float | None:

@@ -79,7 +79,8 @@ def evaluation_record(
     n, right = len(correct), int(correct.sum())
     low, high = wilson(right, n)
     header = subject.header
-    after = accuracies_after(ledger, attack)
+    stands = [(ledger.broken_by == STANDING) | (ledger.broken_by > k) for k in range(len(attack.stages))]
+    after = {stage.name: int(each.sum()) / n for stage, each in zip(attack.stages, stands, strict=True)}
     open_doubts = [doubt for doubt in diagnostics.doubts if f"use {attack.name}" not in doubt]  # others it has answered
     return {
         "schema": SCHEMA,
@@ -116,12 +117,6 @@ def evaluation_record(
         "version": VERSION,
         "torch": torch.__version__,
     }
-
-
-def accuracies_after(ledger: Ledger, attack: Attack) -> dict[str, float]:
-    """Return the share of examples that stand after each stage, by its name."""
-    stands = [(ledger.broken_by == STANDING) | (ledger.broken_by > k) for k in range(len(attack.stages))]
-    return {stage.name: int(each.sum()) / len(each) for stage, each in zip(attack.stages, stands, strict=True)}
 
 
 def rays_summary(ledger: Ledger, attack: Attack, examples: Examples) -> dict[str, Any]:
