@@ -88,18 +88,6 @@ def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: flo
 NATURAL = Stage("natural", natural)
 
 
-def _pgd(name: str, flags: AttackFlags, eps: float, loss: str, steps: int, restarts: int, step: float) -> Stage:
-    parameters = {
-        "loss": loss,
-        "step": step if flags.step is None else flags.step,
-        "steps": steps,
-        "restarts": restarts,
-        "start": flags.start,
-        "last_iterate": flags.last_iterate,
-    }
-    return Stage(name, pgd, parameters, passes=2 * steps * restarts)
-
-
 def _apgd(name: str, flags: AttackFlags, loss: str, targeted: bool = False, eot: int = 1) -> Stage:
     targets = min(MOST_TARGETS, flags.classes - 1) if targeted else 0
     if loss == "dlr" and flags.classes < DLR_CLASSES:
@@ -208,13 +196,20 @@ def attacks_named(names: Sequence[str], eps: float, flags: AttackFlags) -> list[
 
 
 def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
-    if name == "fgsm":
-        return _pgd(name, flags, eps, "cross_entropy", 1, 1, step=eps)
     match = re.fullmatch(r"(pgd|cw)-([1-9]\d{0,5})(?:x([1-9]\d{0,3}))?", name)
-    if match is None:
+    if match is None and name != "fgsm":
         raise UsageError(f"--attack {name}: no such attack; {nearest(name, ATTACKS)}")
-    loss = "margin" if match[1] == "cw" else "cross_entropy"
-    return _pgd(name, flags, eps, loss, int(match[2]), int(match[3] or 1), step=step_at(PAPER_STEP, eps))
+    kind, steps, restarts = (match[1], int(match[2]), int(match[3] or 1)) if match else ("fgsm", 1, 1)
+    step = step_at(PAPER_STEP, eps) if match else eps
+    parameters = {
+        "loss": "margin" if kind == "cw" else "cross_entropy",
+        "step": step if flags.step is None else flags.step,
+        "steps": steps,
+        "restarts": restarts,
+        "start": flags.start,
+        "last_iterate": flags.last_iterate,
+    }
+    return Stage(name, pgd, parameters, passes=2 * steps * restarts)
 
 
 def _notices(name: str, flags: AttackFlags) -> tuple[str, ...]:

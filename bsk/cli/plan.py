@@ -90,6 +90,7 @@ def _words(target: str, flags: str) -> list[str]:
 
 
 def _table(lines: list[dict[str, Any]]) -> str:
+    from bsk.comparison.tables import aligned
     from bsk.records.words import many
 
     rows = [["job", "target", "done", "passes", "hours", "MB"]]
@@ -97,7 +98,4 @@ def _table(lines: list[dict[str, Any]]) -> str:
         passes = many(line["forward_passes"] + line["backward_passes"])
         done = "yes" if line["done"] else ""
         rows.append([line["job"], line["target"], done, passes, f"{line['hours']:.2f}", f"{line['megabytes']:.0f}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = [str.ljust, str.ljust, str.ljust, str.rjust, str.rjust, str.rjust]
-    aligned = ([side(cell, w) for side, cell, w in zip(sides, row, widths, strict=True)] for row in rows)
-    return "\n".join("  ".join(row).rstrip() for row in aligned)
+    return "\n".join(line.rstrip() for line in aligned(rows, rows[0][:3]))
