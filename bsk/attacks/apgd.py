@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome, Tally, first_rows, ranked_targets
+from bsk.attacks.outcome import Outcome, first_rows, ranked_targets
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import Region, per_image, region
 from bsk.perturb.draws import ExampleDraws
@@ -47,7 +47,7 @@ def apgd(
     Source: Croce & Hein (2020), algorithm 1; the constants of their code's standard version.
     Differs from the reference: an example leaves at its first misclassified iterate. The verdict is the same.
     """
-    tally, within = Tally(x), region(x, eps, norm)
+    tally, within = Outcome.begin(x), region(x, eps, norm)
     owner, target, starts = torch.arange(len(x), device=x.device), y, within.sample(draws)
     if targets:
         with torch.no_grad():
@@ -69,7 +69,7 @@ def apgd(
             climb.check(window)
     first = first_rows(climb.owner)
     tally.x_adv[climb.owner[first]] = climb.x_best[first]
-    return tally.outcome()
+    return tally
 
 
 class _Climb:
@@ -86,7 +86,7 @@ class _Climb:
         self.loss_before = self.loss_best = self.loss_best_at_check = zero  # the reference compares the first with 0
         self.rises, self.halved = zero, torch.ones_like(owner, dtype=torch.bool)
 
-    def evaluate(self, model: Model, objective: Objective, eot: int, tally: Tally) -> Tensor:
+    def evaluate(self, model: Model, objective: Objective, eot: int, tally: Outcome) -> Tensor:
         """Run the model at the rows' points; keep the rows that are not fooled, and return their losses."""
         self.gradient = torch.zeros_like(self.x)
         for _ in range(eot):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome, Tally, ranked_targets
+from bsk.attacks.outcome import Outcome, ranked_targets
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length, per_image
 from bsk.perturb.draws import ExampleDraws
@@ -59,7 +59,7 @@ def fab_t(
     Source: Croce & Hein (2020), FAB, algorithm 1; the constants of AutoAttack's standard version.
     Differs from the reference: all targets at once. The verdict is the same.
     """
-    tally = Tally(x)
+    tally = Outcome.begin(x)
     with torch.no_grad():
         logits = model(x)
     owner = torch.arange(len(x), device=x.device)
@@ -78,7 +78,7 @@ def fab_t(
             wrong = model(search.x).argmax(dim=1) != search.y
         tally.count(search.owner, 2, 1)
         search = _go_on(search, wrong, tally, eps, norm)
-    return tally.outcome()
+    return tally
 
 
 def _linearise(model: Model, search: Search) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ def _step(search: Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
     return to_images(moved, search.x.shape)
 
 
-def _go_on(search: Search, wrong: Tensor, tally: Tally, eps: float, norm: str) -> Search:
+def _go_on(search: Search, wrong: Tensor, tally: Outcome, eps: float, norm: str) -> Search:
     """Let the examples leave that are fooled within eps, and draw the other rows beyond the boundary back.
 
     Source: algorithm 1, the last step: x + beta (x' - x).

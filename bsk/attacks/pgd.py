@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome, Tally
+from bsk.attacks.outcome import Outcome
 from bsk.perturb.ascent import Model, sign_step
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws
@@ -42,7 +42,7 @@ def pgd(
 
     Source: Madry et al. (2018); section 5.1 (100 steps of 2/255, no random start in the authors' code).
     """
-    tally = Tally(x)
+    tally = Outcome.begin(x)
     active = torch.arange(len(x), device=x.device)
     for restart in range(restarts):
         rows, at, ball = active, x[active], ball_around(x[active], eps)
@@ -68,4 +68,4 @@ def pgd(
             break
         stays = ~tally.fooled[active]
         draws, active = draws.keep(stays), active[stays]
-    return tally.outcome()
+    return tally

@@ -23,11 +23,7 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 def installed() -> str:
-    """Return the name and version of the reference.
-
-    Raises:
-        UsageError: it is not installed.
-    """
+    """Return the name and version of the reference; raise a UsageError if it is not installed."""
     try:
         return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
     except importlib.metadata.PackageNotFoundError as error:

@@ -123,10 +123,7 @@ ENSEMBLES: dict[str, Stages] = {
         _square(f, 5000),
     ],
     # their version for models that are random: gradients averaged over 20 passes
-    "autoattack-rand": lambda f: [
-        _apgd("apgd-ce", f, "cross_entropy", eot=20),
-        _apgd("apgd-dlr", f, "dlr", eot=20),
-    ],
+    "autoattack-rand": lambda f: [_apgd("apgd-ce", f, "cross_entropy", eot=20), _apgd("apgd-dlr", f, "dlr", eot=20)],
     # the first half of `autoattack`, so always an upper bound; in nine published logs of AWP within 0.02 points of it
     "screen": lambda f: [_apgd("apgd-ce", f, "cross_entropy"), _apgd("apgd-t", f, "dlr", targeted=True)],
 }

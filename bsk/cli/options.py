@@ -53,8 +53,7 @@ def option(*names: str, help: str, **more: Any) -> Any:
 
 
 Dataset = Annotated[
-    str,
-    typer.Option(help="Prepared data by name: data/NAME.safetensors.", autocompletion=completing(lambda: DATASETS)),
+    str, typer.Option(help="Prepared data by name: data/NAME.safetensors.", autocompletion=completing(lambda: DATASETS))
 ]
 DataPath = Annotated[Path | None, option("--data", help="Prepared data by path, instead of --dataset.")]
 Eps = Annotated[

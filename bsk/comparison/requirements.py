@@ -34,11 +34,7 @@ class Requirement:
 
 
 def parse(text: str) -> Requirement:
-    """Return the condition that a text says.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """Return the condition that a text says; raise a UsageError if it says none."""
     parts = re.split(r"\s*(>=|<=|>|<)\s*", text.strip())
     if len(parts) != 3 or not parts[0] or not parts[2]:
         raise UsageError(f"--require {text!r}: {HELP}")

@@ -64,11 +64,7 @@ class Cache:
         self.examples = folder / f"{key}.safetensors"
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Be the only process within the block that works on this evaluation; who comes second waits.
-
-        Raises:
-            InputError: the lock cannot be made.
-        """
+        """Be the only process within the block that works on this evaluation; who comes second waits."""
         return exclusive(self.examples.with_name(f".{self.key}.lock"))
 
     def finished(self) -> dict[str, Any] | None:

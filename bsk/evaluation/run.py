@@ -69,11 +69,7 @@ def evaluate(
 
 
 def check_no_log(out: Path) -> None:
-    """Refuse the log of a training: it is locked while that runs, and cut when it goes on.
-
-    Raises:
-        InputError: it is one, or it cannot be read.
-    """
+    """Raise an InputError for the log of a training: it is locked while that runs, and cut when it goes on."""
     if out.exists() and any(record.get("kind") == "start" for record in records.read(out, most=1)):
         raise InputError(f"{out}: is the log of a training; choose another --out")
 

@@ -62,11 +62,7 @@ class Request:
     share: Share = WHOLE
 
     def check(self) -> None:
-        """Raise for what is wrong before a model is loaded.
-
-        Raises:
-            UsageError: an unknown name, or a value that cannot be.
-        """
+        """Raise a UsageError for an unknown name or a value that cannot be, before a model is loaded."""
         self.evaluation.check(self.attack.norm)
         attacks_named(self.names, 1.0, self.attack)
 
