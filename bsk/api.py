@@ -36,7 +36,7 @@ from bsk.devices import chosen_device
 from bsk.errors import InputError, UsageError
 from bsk.evaluation import run as evaluations
 from bsk.evaluation.flags import EvaluationFlags
-from bsk.evaluation.requests import Request, Work
+from bsk.evaluation.settings import Request, Work
 from bsk.evaluation.subjects import Subject, foreign_subject, live_subject, load_subject, recalled, remembered
 from bsk.models.registry import device_of
 from bsk.progress import EvaluationProgress

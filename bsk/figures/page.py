@@ -17,8 +17,7 @@ from markupsafe import Markup, escape
 from bsk.comparison.compare import COLUMNS, Row, as_float
 from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
-from bsk.comparison.old_flags import modern
-from bsk.comparison.runs import Run
+from bsk.comparison.runs import Run, modern
 from bsk.comparison.tables import caption, cells, estimates, footnotes
 from bsk.errors import InputError
 from bsk.methods.registry import RESERVED
@@ -196,9 +195,6 @@ def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
 
 def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
     run = each.run
-    both = (
-        None if run.forward_passes is None or run.backward_passes is None else run.forward_passes + run.backward_passes
-    )
     flags = [f"{key}={plain(run.flags[key])}" for key in apart if run.flags.get(key) is not None]
     return [
         short_name(run),
@@ -209,7 +205,7 @@ def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
         str(each.epoch) if each.finished else f"{each.epoch}, not ended",
         estimate(each.val_natural),
         estimate(each.val_robust),
-        "" if both is None else many(both),
+        "" if run.passes is None else many(run.passes),
         duration(run.seconds),
     ]
 
