@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -49,20 +50,16 @@ def prepare_data(
 
     path = checked_suffix(out or data_path(name.rpartition(":")[2]))
     check_replaceable(path, "data", force)
-    bar = Bar("download")
-    try:
-        with only_writer(path):
-            record = prepare(
-                name,
-                source,
-                path,
-                val=val,
-                train_limit=train_limit,
-                test_limit=test_limit,
-                size=size,
-                progress=bar.show,
-                notice=note,
-            )
-    finally:
-        bar.close()
+    with closing(Bar("download")) as bar, only_writer(path):
+        record = prepare(
+            name,
+            source,
+            path,
+            val=val,
+            train_limit=train_limit,
+            test_limit=test_limit,
+            size=size,
+            progress=bar.show,
+            notice=note,
+        )
     emit_record(record)

@@ -17,7 +17,7 @@ from bsk.data.store import Split, open_data
 from bsk.errors import InputError
 from bsk.evaluation.ledger import Block, Found, Ledger
 from bsk.evaluation.verdicts import Hooks, _progress, exact, judge, steady
-from bsk.models.normalised import Normalised
+from bsk.models.registry import Normalised
 from bsk.models.registry import build
 from bsk.records.bits import decode_correct, encode_correct
 
