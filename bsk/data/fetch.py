@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from bsk.data.archive import foreign
 from bsk.data.splits import Progress
@@ -42,7 +42,7 @@ def local_path(source: str) -> Path:
     return Path(source).expanduser()
 
 
-def md5_of(file: IO[bytes]) -> str:
+def md5_of(file: Any) -> str:
     """Return the MD5 of an open binary file from where it stands, in hexadecimal."""
     return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

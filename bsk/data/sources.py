@@ -11,7 +11,7 @@ from typing import Any
 from bsk.data import arrays, cifar, digits, folder, tiny_imagenet
 from bsk.data.arrays import ArrayData
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request, described, limited, split_up
-from bsk.data.store import DataFile, data_path, open_data, write
+from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import is_plugin
 from bsk.records.jsonl import SCHEMA
@@ -103,7 +103,7 @@ def prepare(
         "name": data.name,
         "path": str(out),
         "sha256": data.sha256,
-        **data.counts,
+        **{split: data.counts[split] for split in SPLITS},
         "classes": len(data.classes),
         "eps": data.eps,
         "official": found.source["official"],

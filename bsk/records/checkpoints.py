@@ -61,7 +61,10 @@ def _safetensors_as_os_errors() -> Iterator[None]:
 
 
 class Bulk:
-    """A tensor larger than memory, written row by row in any order: fp32, kept in a file without a name beside `path` until they are saved; it goes with the process."""
+    """A tensor larger than memory, fp32, whose rows are written in any order.
+
+    They are kept in a file without a name beside `path` until they are saved; it goes with the process.
+    """
 
     def __init__(self, path: Path) -> None:
         """Take the path of the safetensors file."""
