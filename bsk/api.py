@@ -37,14 +37,14 @@ from bsk.devices import chosen_device
 from bsk.errors import InputError, UsageError
 from bsk.evaluation import run as evaluations
 from bsk.evaluation.flags import EvaluationFlags
-from bsk.evaluation.requests import Request, Work
+from bsk.evaluation.settings import Request, Work
 from bsk.evaluation.subjects import Subject, foreign_subject, live_subject, load_subject, recalled, remembered
 from bsk.models.registry import device_of
 from bsk.progress import EvaluationProgress
 from bsk.records import jsonl
-from bsk.records.atomic import only_writer
 from bsk.records.bits import decode_correct
 from bsk.records.located import Located, located, read
+from bsk.records.locks import only_writer
 from bsk.records.words import percent, plain
 from bsk.terminal import Bar, note
 

@@ -54,9 +54,9 @@ def evaluate(
     """
     load_torch()
     from bsk.data.processes import local_device, process_group
-    from bsk.evaluation.requests import Request, subject_and_data
     from bsk.evaluation.run import check_no_log
     from bsk.evaluation.run import evaluate as run
+    from bsk.evaluation.settings import Request, subject_and_data
 
     network.check(checkpoints or [])
     if out is not None:
@@ -104,12 +104,12 @@ def attack(
         bsk attack runs/bs.safetensors --attack pgd-100 --out adversarial.safetensors --images sheet.png
     """
     load_torch()
-    from bsk.evaluation.requests import Request, subject_and_data
     from bsk.evaluation.run import attacked
+    from bsk.evaluation.settings import Request, subject_and_data
     from bsk.figures.canvas import checked_picture
     from bsk.figures.sheet import draw_sheet
-    from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable
+    from bsk.records.locks import only_writer
     from bsk.records.words import plain
 
     if out is None:
@@ -131,6 +131,5 @@ def attack(
     if images is not None:
         given = work.settings
         title = f"{work.subject.path.name} under {attack}, eps {plain(given.eps)}, {given.data.name} {given.split}"
-        arrays = {name: tensor.numpy() for name, tensor in vars(shown).items()}
-        for said in draw_sheet(images, **arrays, classes=given.data.classes, title=title):
+        for said in draw_sheet(images, **shown, classes=given.data.classes, title=title):
             note(said)

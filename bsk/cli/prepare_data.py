@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,21 +45,12 @@ def prepare_data(
     """
     from bsk.data.sources import prepare
     from bsk.data.store import data_path
-    from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable
+    from bsk.records.locks import only_writer
 
     path = checked_suffix(out or data_path(name.rpartition(":")[2]))
     check_replaceable(path, "data", force)
+    limits: dict[str, Any] = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
     with closing(Bar("download")) as bar, only_writer(path):
-        record = prepare(
-            name,
-            source,
-            path,
-            val=val,
-            train_limit=train_limit,
-            test_limit=test_limit,
-            size=size,
-            progress=bar.show,
-            notice=note,
-        )
+        record = prepare(name, source, path, **limits, size=size, progress=bar.show, notice=note)
     emit_record(record)

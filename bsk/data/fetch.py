@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
@@ -21,6 +20,7 @@ from bsk.data.archive import foreign
 from bsk.data.splits import Progress
 from bsk.errors import InputError, UsageError
 from bsk.records.atomic import appending, naming_the_file, sync, write_all
+from bsk.records.locks import locked
 from bsk.version import VERSION
 
 SCHEMES = ("https",)
@@ -104,11 +104,8 @@ class _Attempt:
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[FileIO]:
     """Open the part file for this process alone."""
-    with appending(part) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{part}: another bsk is downloading it; wait for that one") from error
+    refusal = f"{part}: another bsk is downloading it; wait for that one"
+    with appending(part) as file, locked(file, part, refusal):
         yield file
 
 

@@ -36,11 +36,7 @@ class ModelFlags:
     std: Sequence[float] | None = None
 
     def check(self, checkpoints: Sequence[Path]) -> None:
-        """Raise if not either checkpoints are named, or weights with all that they need.
-
-        Raises:
-            UsageError: neither or both are named, or half of what weights need.
-        """
+        """Raise a UsageError unless checkpoints are named, or weights with all that they need, and not both."""
         alone = self.model is not None and not checkpoints  # beside a checkpoint it is the code of its network
         if self.model is None if self.weights is not None else alone:
             raise UsageError("--model and --weights: give both for a model trained elsewhere, or neither")
@@ -71,11 +67,7 @@ class EvaluationFlags:
     seed: int = 0
 
     def check(self, norm: str) -> None:
-        """Raise if a value cannot be.
-
-        Raises:
-            UsageError: that is so.
-        """
+        """Raise a UsageError if a value cannot be."""
         one_of("split", self.split, SPLITS)
         if self.eps is not None:
             checked_eps(self.eps, zero=True, norm=norm)

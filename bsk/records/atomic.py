@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
 import os
 import tempfile
@@ -32,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         temporary = Path(name)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # it says that somebody is writing
+            _lock(handle)  # it says that somebody is writing
             yield temporary
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
             sync(temporary)
@@ -41,43 +40,6 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
             os.close(handle)
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `path` within the block, after whoever holds it; a dead process holds none.
-
-    Raises:
-        InputError: it cannot be made, or another holds it and `wait` is false.
-    """
-    from filelock import FileLock  # here, so that bsk --help is not kept waiting
-
-    lock = FileLock(path, timeout=-1 if wait else 0)
-    with naming_the_file(path):
-        make_folder(path.parent)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: whoever gets a lock on a removed file asks again
-        lock.release()
-
-
-@contextlib.contextmanager
-def only_writer(target: Path) -> Iterator[None]:
-    """Be the only bsk within the block that makes `target`; who comes second is refused.
-
-    Raises:
-        InputError: another is making it, or its lock file cannot be made.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(exclusive(target.with_name(f".{target.name}.lock"), wait=False))
-        except InputError as error:
-            if isinstance(error.__cause__, TimeoutError):
-                raise InputError(f"{target}: another bsk is writing it; wait for it or choose another --out") from error
-            raise
-        yield
 
 
 def still_named(handle: int, path: Path) -> bool:
@@ -92,8 +54,18 @@ def _sweep(path: Path) -> None:
     """Remove what a process that was killed has left beside `path`: nobody holds its lock any more."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(OSError), left.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink()
+            if _lock(file.fileno()):
+                left.unlink()
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file if nobody holds it, and return whether it is; where there is no flock, it is not."""
+    from filelock import lock_descriptor  # here, so that bsk --help is not kept waiting
+
+    try:
+        return lock_descriptor(handle, blocking=False)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -15,6 +14,7 @@ from typing import IO, Any
 
 from bsk.errors import InputError
 from bsk.records.atomic import appending, naming_the_file, write_all
+from bsk.records.locks import locked
 from bsk.records.words import printable
 
 SCHEMA = 1
@@ -53,8 +53,7 @@ def append(path: Path, record: Record) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    with naming_the_file(path), appending(path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with naming_the_file(path), appending(path) as file, locked(file, path):
         write_line(file, record)
 
 

@@ -22,7 +22,6 @@ from bsk.records import jsonl
 from bsk.training.flags import TrainingFlags
 from bsk.training.outputs import log_path
 from bsk.training.run import run
-from bsk.training.settings import resolve
 
 
 @dataclass(frozen=True)
@@ -102,15 +101,14 @@ def train(
         **{name: value for name, value in more.items() if name in known},
         hyper={name: value for name, value in more.items() if name not in known},
     )
-    settings = resolve(flags, found, where)
     if force and out is None:
         raise UsageError("force: there is no out whose files could be replaced")
     with contextlib.ExitStack() as stack:
         watcher = stack.enter_context(TrainingProgress(progress))
         folder = stack.enter_context(tempfile.TemporaryDirectory()) if out is None else ""
         path = Path(out) if out is not None else Path(folder) / "run.safetensors"  # what is not asked for is not kept
-        record = run(settings, found, path, device=where, watcher=watcher, force=force, limit=limit)
-        outside = settings.model if is_plugin(settings.model) else None
+        record = run(flags, found, path, device=where, watcher=watcher, force=force, limit=limit)
+        outside = model if model is not None and is_plugin(model) else None
         trained, log = load_subject(path, where, outside).model, jsonl.read(log_path(path))
     if out is None:
         for each in (record, *log):

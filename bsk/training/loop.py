@@ -115,6 +115,7 @@ def _run_epoch(setup: Setup, state: State, epoch: int, skip: int, watcher: Watch
     state.model.train()
     for batch in setup.loader.epoch(epoch, skip):
         if looks and state.step % looks == 0 and state.step:  # first, as going on after `stop` begins here
+            _check_finite(state, setup)
             _look_for_collapse(setup, state, epoch, watcher)
         rates = rates_at(setup, state.step)
         look = partial(accuracy_for_method, state, settings, setup.val)
@@ -277,12 +278,15 @@ def _check_finite(state: State, setup: Setup) -> Tensor:
     """Return the epoch's summed losses of all processes.
 
     Raises:
-        DivergedError: one is not finite.
+        DivergedError: one of them, or a weight, is not finite.
     """
     sums = sum_over_processes(state.sums, setup.share)
-    if not math.isfinite(float(sums.sum())):
+    weights = torch.stack([each.detach().float().sum() for each in state.model.parameters()])
+    if not math.isfinite(float(sums.sum())) or not bool(weights.isfinite().all()):
+        kept = "the last good checkpoint is kept" if state.best.epoch else "no epoch had ended"
+        advice = "" if setup.settings.precision == "fp32" else " or use --precision fp32"
         raise DivergedError(
-            f"{setup.outputs.checkpoint}: the loss is not finite after {state.step} updates; the last good "
-            "checkpoint is kept; lower --lr or use --precision fp32, with --force"
+            f"{setup.outputs.checkpoint}: the loss or a weight is not finite after {state.step} updates; {kept}; "
+            f"lower --lr{advice}, with --force"
         )
     return sums

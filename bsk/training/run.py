@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,10 +15,13 @@ from bsk.data.store import DataFile
 from bsk.devices import device_name
 from bsk.errors import InputError, UsageError
 from bsk.methods.profile import Profile, check_shared, profile
+from bsk.models.modes import PRECISIONS
 from bsk.plugins import is_plugin, load
 from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header
 from bsk.training import state as states
+from bsk.training.awp import still_statistics
+from bsk.training.flags import TrainingFlags
 from bsk.training.loop import Setup, Watcher, new_state, train
 from bsk.training.outputs import (
     Outputs,
@@ -30,14 +34,14 @@ from bsk.training.outputs import (
     selected,
     totals,
 )
-from bsk.training.settings import Settings
+from bsk.training.settings import Settings, resolve
 from bsk.training.state import State, named
 from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
 
 def run(
-    settings: Settings,
+    flags: TrainingFlags,
     data: DataFile,
     checkpoint: Path,
     *,
@@ -51,7 +55,7 @@ def run(
     """Train, or go on training, or find it done; return the `end` record of the log.
 
     Args:
-        settings: every flag.
+        flags: every flag, resolved or not.
         data: with its train and val splits; test images are only read if they are to select the epoch.
         checkpoint: F.safetensors; F.last.safetensors and F.jsonl stand beside it.
         device: where.
@@ -66,6 +70,7 @@ def run(
         UsageError: the method breaks its contract, or several processes cannot do it.
         DivergedError, CollapsedError, StoppedError: see `bsk.training.loop.train`.
     """
+    settings = _resolved(flags, data, device, checkpoint, watcher, force)
     split, val = data.split("train", limit), data.split("val")
     test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
     shape, classes = tuple(split.images.shape[1:]), len(data.classes)
@@ -85,6 +90,7 @@ def run(
             device=device,
             share=share,
         )
+        _check_smallest_batch(state, loader, share)
         setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
         if begun is not None:
             states.restore(last_path(checkpoint), state, found.memory)
@@ -107,6 +113,38 @@ def run(
             outputs.begin_log(-1)
         train(setup, state, watcher)
         return _end(outputs, state)
+
+
+def _resolved(
+    flags: TrainingFlags, data: DataFile, device: torch.device, checkpoint: Path, watcher: Watcher, force: bool
+) -> Settings:
+    """Return the settings; a training that was begun elsewhere goes on in its own precision, unless a flag says one."""
+    settings, last = resolve(flags, data, device), last_path(checkpoint)
+    if flags.precision != "auto" or force or not last.exists():
+        return settings
+    own = load_header(last, STATE).get("flags", {}).get("precision")
+    if own in PRECISIONS and own != settings.precision:
+        watcher.notice(f"{checkpoint}: goes on in {own}, as it was begun; this device would take {settings.precision}")
+        return replace(settings, precision=own)
+    return settings
+
+
+def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
+    """Raise if an epoch has a batch of one image that the network cannot normalise.
+
+    Raises:
+        UsageError: that is so.
+    """
+    n = len(loader.labels)
+    last = n % loader.batch_size if n > loader.batch_size else n
+    if last // share.world != 1 and loader.batch_size // share.world != 1:
+        return
+    try:
+        with torch.no_grad(), still_statistics(state.model.train()):
+            state.model(next(loader.epoch(0)).x[:1])
+    except ValueError as error:  # of torch's batch norm
+        found = f"--batch-size {loader.batch_size}: {n} images leave a batch of one, which batch norm cannot normalise"
+        raise UsageError(f"{found}; choose another") from error
 
 
 def _profile(settings: Settings, shape: tuple[int, ...], classes: int, share: Share) -> Profile:
