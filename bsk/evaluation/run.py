@@ -23,7 +23,7 @@ from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import Examples, Keep, Progress, exact, judge, steady
 from bsk.records import jsonl as records
-from bsk.records.bulk import Bulk
+from bsk.records.checkpoints import Bulk
 
 Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
