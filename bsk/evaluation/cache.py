@@ -77,7 +77,9 @@ class Cache:
             return None
         for item in read_located(self.out):
             if item.record.get("key") == self.key and item.record.get("kind") == "evaluation":
-                _check(item)
+                record = evaluation(item, OwnEvaluation)
+                if record.adbd is not UNSET and record.never_fooled is None:
+                    raise wrong(item, "never_fooled", "a whole number from 0")
                 return item.record
         return None
 
@@ -114,13 +116,6 @@ class Cache:
         """Remove the blocks that no evaluation takes up once the record is there, as one killed before may leave."""
         with naming_the_file(self._whole):
             self._whole.unlink(missing_ok=True)
-
-
-def _check(item: Located) -> None:
-    """Check what `compare` will read of a record, and what a person is told of it."""
-    record = evaluation(item, OwnEvaluation)
-    if record.adbd is not UNSET and record.never_fooled is None:
-        raise wrong(item, "never_fooled", "a whole number from 0")
 
 
 def _block(record: records.Record, n: int, stages: int) -> Block:
