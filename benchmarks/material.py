@@ -15,10 +15,9 @@ from torch import nn
 import bsk
 from benchmarks.attacks import small_cnn
 from benchmarks.steps import CIFAR, CPU
-from bsk.data.info import Info
 from bsk.data.order import Images
 from bsk.data.sources import prepare
-from bsk.data.store import DataFile, Part, Split, open_data, write
+from bsk.data.store import DataFile, Info, Part, Split, open_data, write
 from bsk.models.foreign import foreign_model
 
 SHARED = Path(os.environ.get("BSK_SHARED", Path(__file__).parents[2] / "shared"))  # as for the tests

@@ -32,13 +32,16 @@ def defaults_of(function: Callable[..., Any], given: Collection[str], start: str
 
 
 def keywords_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the arguments after the first three, with their defaults or `inspect.Parameter.empty`."""
+    """Return the arguments but the first three by position, with their defaults or `inspect.Parameter.empty`."""
     try:
-        parameters = list(inspect.signature(function).parameters.values())[POSITIONS:]
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some functions written in C do not say
         return {}
-    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return {each.name: each.default for each in parameters if each.kind in named}
+    return {
+        each.name: each.default
+        for place, each in enumerate(parameters)
+        if each.kind is each.KEYWORD_ONLY or (each.kind is each.POSITIONAL_OR_KEYWORD and place >= POSITIONS)
+    }
 
 
 def pairs(texts: Sequence[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ averaged = $(call row,$(1),cyclic,$(few),--method $(2) --epochs $(3) --ema 0.999
 affordable = $(foreach epochs,$(2),$(call averaged,frontier,$(1),$(epochs)))$(call averaged,budget,$(1),$(word 2,$(2)))
 $(call affordable,fast-at,4 12 40)
 $(call affordable,n-fgsm,4 12 40)
-$(call affordable,liet,3 8 27)
+$(call affordable,liet,3 10 32)
 $(call affordable,fast-trades,2 7 23)
 $(call affordable,bs,2 6 20)
 $(call affordable,trades,1 2 6)

@@ -108,8 +108,8 @@ def attack(
     from bsk.evaluation.settings import Request, subject_and_data
     from bsk.figures.canvas import checked_picture
     from bsk.figures.sheet import draw_sheet
-    from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable
+    from bsk.records.locks import only_writer
     from bsk.records.words import plain
 
     if out is None:

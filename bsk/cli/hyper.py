@@ -67,7 +67,7 @@ def _as_set(args: list[str], own: dict[str, Parameter]) -> Iterator[str]:
             if not value:
                 raise UsageError(f"{flag}: expected a value, as {flag} {_default(own[name])}")
             yield from ("--set", f"{name}={value}")
-        elif switched_off:
+        elif switched_off and not equals:
             yield from ("--set", f"{name[3:]}=false")
         elif name in foreign:
             raise registry.unknown(_method(args), name)

@@ -43,10 +43,10 @@ def prepare_data(
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
         bsk prepare-data mycode:faces
     """
-    from bsk.data.info import data_path
     from bsk.data.sources import prepare
-    from bsk.records.atomic import only_writer
+    from bsk.data.store import data_path
     from bsk.records.headers import check_replaceable
+    from bsk.records.locks import only_writer
 
     path = checked_suffix(out or data_path(name.rpartition(":")[2]))
     check_replaceable(path, "data", force)

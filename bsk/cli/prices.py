@@ -41,7 +41,7 @@ class Job:
     @property
     def data(self) -> str:
         """The path of a training's data."""
-        from bsk.data.info import data_path
+        from bsk.data.store import data_path
 
         return str(self.flags["data"] or data_path(self.flags["dataset"]))
 

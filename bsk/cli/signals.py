@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one stops, or asks to save; its echoes do nothing; a later one stops at once."""
+"""Ctrl-C, SIGTERM and what schedulers send: the first one stops, or asks to save; a later one stops at once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 ECHO = 3.0  # seconds in which a signal that comes again is an echo: torchrun and schedulers send theirs twice
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # the last three warn of a limit
+STOPPING = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Signalled(BaseException):
     """A signal stops the work now; no `except Exception` on the way out holds it up."""
 
     def __init__(self, number: int) -> None:
-        """Keep the exit code of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Keep the exit code of the signal: 128 and its number, 130 for Ctrl-C."""
         super().__init__(f"signal {number}")
         self.exit_code = 128 + number
 
@@ -37,19 +38,24 @@ class _Ear:
 
 
 def stop_on_signals() -> None:
-    """Let Ctrl-C and SIGTERM raise `Signalled` from now on."""
+    """Let these signals raise `Signalled` from now on."""
     ear = _Ear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if not ear.hears_echo():
             raise Signalled(number)
 
-    for number in STOPPING:
+    for number in _heard():
         signal.signal(number, stop)
 
 
+def _heard() -> list[signal.Signals]:
+    """Return the signals that are not ignored, as nohup and shells have it for processes in the background."""
+    return [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def ignore_signals() -> None:
-    """Let Ctrl-C and SIGTERM do nothing from now on, also while Python ends."""
+    """Let these signals do nothing from now on, also while Python ends."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -71,7 +77,7 @@ def stop_requests(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
         code = 128 + number
         say("finishing the step and saving; once more, later, to stop at once")
 
-    before = {number: signal.signal(number, ask) for number in STOPPING}
+    before = {number: signal.signal(number, ask) for number in _heard()}
     try:
         yield lambda: code
     finally:

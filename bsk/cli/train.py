@@ -53,15 +53,13 @@ def train(
     from bsk.data.processes import local_device, process_group
     from bsk.data.sources import open_dataset
     from bsk.training.run import run
-    from bsk.training.settings import resolve
 
     where = local_device(chosen_device(device, threads))
     found = open_dataset(dataset, data)
-    settings = resolve(flags, found, where)
     checkpoint = out or Path("runs") / f"{found.name}-{flags.method.replace(':', '-')}-{flags.seed}.safetensors"
     with process_group(where) as share, stop_requests(note) as stopping, TrainingProgress(share.rank == 0) as watcher:
         record = run(
-            settings,
+            flags,
             found,
             o.checked_suffix(checkpoint),
             device=where,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import threading
+import time
 from collections.abc import Iterator
 
 import torch
@@ -12,23 +14,71 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bsk.data.batches import Share
+from bsk.errors import InputError, UsageError
+from bsk.terminal import note
 
+RENDEZVOUS, TELL = 300.0, 5.0  # seconds until processes that do not come are given up, and until it is said
 PATIENCE = datetime.timedelta(days=7)  # one process may have a long attack to end while the others wait
 
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Share]:
-    """Join the processes that torchrun started, if it did; NCCL on GPUs, gloo elsewhere."""
-    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+    """Join the processes that torchrun started, if there are several; NCCL on GPUs, gloo elsewhere.
+
+    Raises:
+        UsageError: the environment names a part of what processes need to meet.
+        InputError: they do not meet.
+    """
+    world = _world()
+    if world == 1:
         yield Share()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    _meet(device, world)
     try:
         yield Share(dist.get_rank(), dist.get_world_size())
     except BaseException:
         dist.destroy_process_group()  # the others may be elsewhere: nothing to wait for
         raise
     leave_group()
+
+
+def _world() -> int:
+    """Return how many processes were started; one alone needs nobody, whatever else the environment says."""
+    said = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")}
+    advice = "start processes by torchrun, or unset WORLD_SIZE and RANK for one"
+    for name in ("WORLD_SIZE", "RANK"):
+        if said[name] and not said[name].isdecimal():
+            raise UsageError(f"{name}={said[name][:40]}: expected a whole number; {advice}")
+    world = int(said["WORLD_SIZE"] or 1)
+    if world > 1 and (missing := [name for name, value in said.items() if not value]):
+        raise UsageError(f"WORLD_SIZE={world} without {', '.join(missing)}; {advice}")
+    if not 0 <= int(said["RANK"] or 0) < max(1, world):
+        raise UsageError(f"RANK={said['RANK']}: expected below WORLD_SIZE={world}; {advice}")
+    return world
+
+
+def _meet(device: torch.device, world: int) -> None:
+    """Wait until all processes are there, in a thread, so that signals are heard meanwhile."""
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    failed: list[Exception] = []
+
+    def join() -> None:
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        except Exception as error:  # the network can fail in any way
+            failed.append(error)
+
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    start, told = time.monotonic(), False
+    while thread.is_alive() and time.monotonic() - start < RENDEZVOUS:
+        thread.join(0.1)
+        if not told and time.monotonic() - start > TELL:
+            told = True
+            note(f"waiting at {place} for {world} processes, {RENDEZVOUS / 60:.0f} minutes at most")
+    if failed or thread.is_alive():
+        reason = str(failed[0]).splitlines()[0][:120] if failed else f"no {world} in {RENDEZVOUS / 60:.0f} minutes"
+        raise InputError(f"{place}: the processes do not meet ({reason}); start all of them, by torchrun")
 
 
 def leave_group() -> None:
@@ -43,7 +93,7 @@ def leave_group() -> None:
 
 def local_device(device: torch.device) -> torch.device:
     """Return this process's own GPU, if GPUs are meant and torchrun started several processes."""
-    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+    if device.type == "cuda" and _world() > 1 and os.environ.get("LOCAL_RANK", "").isdecimal():
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device
 

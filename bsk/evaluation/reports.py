@@ -9,6 +9,7 @@ import torch
 
 from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import to_unit
+from bsk.devices import device_name
 from bsk.evaluation.cache import key_of
 from bsk.evaluation.diagnostics import Diagnostics, late_doubts
 from bsk.evaluation.intervals import wilson
@@ -16,7 +17,6 @@ from bsk.evaluation.ledger import NOWHERE, STANDING, Ledger
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject
 from bsk.evaluation.verdicts import Examples
-from bsk.models.modes import device_name
 from bsk.perturb.ball import length
 from bsk.records.bits import encode_correct
 from bsk.records.jsonl import SCHEMA

@@ -18,8 +18,7 @@ from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.store import Split, Stream
 from bsk.errors import InputError
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
-from bsk.models.folding import folded
-from bsk.models.modes import eval_mode
+from bsk.models.modes import eval_mode, folded
 from bsk.models.products import steady_products
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bsk.comparison.tables import caption, cells, estimates, footnotes
 from bsk.errors import InputError
 from bsk.methods.registry import RESERVED
 from bsk.records.fields import Amount, Count, Difference, Fraction, Signed, Text
-from bsk.records.located import Located, read, value_of, wrong
+from bsk.records.located import Located, read, stream, value_of, wrong
 from bsk.records.words import duration, estimate, many, plain, printable
 
 PICTURES = {  # of a folder of a table, in this order
@@ -109,7 +110,7 @@ def _sections(folder: Path) -> Iterator[Section]:
 
 
 def _rows(path: Path) -> list[Row]:
-    items = read(path, LONGEST_TABLE + 1)
+    items = list(islice(stream(path), LONGEST_TABLE + 1))
     if len(items) > LONGEST_TABLE:
         raise InputError(f"{path}: has more than {LONGEST_TABLE} rows; give a table of bsk compare")
     return [_row(item) for item in items]

@@ -73,9 +73,12 @@ class Bound:
         """
         offered = {"eps": self.eps, "draws": draws, **vars(context)}
         arguments = {**{name: offered[name] for name in self._taken}, **self.hyper}
-        guard = outside(self.start, "check the method") if is_plugin(self.name) else contextlib.nullcontext()
-        with guard:
+        with self.guard():
             return self._checked(self.function(net, x, y, **arguments), len(y))
+
+    def guard(self) -> contextlib.AbstractContextManager[None]:
+        """Turn what fails in a method from outside into one line, within the block."""
+        return outside(self.start, "check the method") if is_plugin(self.name) else contextlib.nullcontext()
 
     def _checked(self, found: Any, n: int) -> Losses:
         losses = Losses(found) if isinstance(found, Tensor) else found

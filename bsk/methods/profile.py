@@ -104,7 +104,8 @@ def _try(method: Bound, shape: tuple[int, ...], classes: int, mine: slice = slic
         context = UpdateContext(seen, update, update, (update + 1) / 100, trial.validate)
         trial.losses.append(method(trial.net, x[mine], y[mine], draws, context))
         toy.descending = True
-        trial.losses[-1].total.sum().backward()
+        with method.guard():
+            trial.losses[-1].total.sum().backward()
         seen.commit()
     return trial
 

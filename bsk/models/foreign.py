@@ -15,7 +15,7 @@ from bsk.models.architectures import PUBLISHED
 from bsk.models.layouts import fitted
 from bsk.models.normalised import Normalised
 from bsk.models.registry import check_logits, network
-from bsk.models.size import Size, sides
+from bsk.models.small import Size, sides
 from bsk.models.weights import load_weights
 from bsk.plugins import is_plugin
 

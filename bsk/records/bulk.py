@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from bsk.records.atomic import make_folder, naming_the_file, replacing
 from bsk.records.headers import head
-from bsk.records.jsonl import SCHEMA
 
 
 class Bulk:
@@ -72,9 +70,8 @@ class Bulk:
         """
         assert self._file is not None
         shapes = {each: ("I64", list(tensor.shape)) for each, tensor in tensors.items()} | {name: ("F32", shape)}
-        text = json.dumps({"schema": SCHEMA, **header}, sort_keys=True, allow_nan=False)
         with replacing(self.path) as temporary, temporary.open("wb") as file:
-            file.write(head(shapes, text))
+            file.write(head(shapes, header))
             for tensor in tensors.values():
                 file.write(tensor.contiguous().numpy().astype("<i8").data)
             self._file.seek(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bsk.records.atomic import naming_the_file, replacing
+from bsk.records.atomic import replacing
 from bsk.records.header_schema import MODEL, STATE
-from bsk.records.headers import KEY, load_header, opening
-from bsk.records.jsonl import SCHEMA
+from bsk.records.headers import load_header, metadata, opening
 
 __all__ = ["MODEL", "MODEL_PART", "STATE", "load", "model_tensors", "save"]
 
@@ -32,9 +32,8 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None
         InputError: the file cannot be written.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({"schema": SCHEMA, **header}, sort_keys=True, allow_nan=False)
-    with replacing(path) as temporary, _safetensors_as_os_errors(path):
-        save_file(contiguous, temporary, metadata={KEY: text})
+    with replacing(path) as temporary, _safetensors_as_os_errors():
+        save_file(contiguous, temporary, metadata=metadata(header))
 
 
 def load(path: Path, kind: str | tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -48,16 +47,10 @@ def load(path: Path, kind: str | tuple[str, ...]) -> tuple[dict[str, Tensor], di
         return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - no dict
 
 
-class _safetensors_as_os_errors:
+@contextlib.contextmanager
+def _safetensors_as_os_errors() -> Iterator[None]:
     """The library reports a full disk as an error of its own kind, with the system's text in it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SafetensorError):
-            with naming_the_file(self.path):
-                raise OSError(None, str(error).splitlines()[0][:80]) from error
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(None, str(error).splitlines()[0][:80]) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,8 +21,7 @@ from bsk.progress import TrainingProgress
 from bsk.records import jsonl
 from bsk.training.flags import TrainingFlags
 from bsk.training.outputs import log_path
-from bsk.training.run import run, run_in_memory
-from bsk.training.settings import resolve
+from bsk.training.run import run
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,16 @@ def train(
         **{name: value for name, value in more.items() if name in known},
         hyper={name: value for name, value in more.items() if name not in known},
     )
-    settings = resolve(flags, found, where)
-    with TrainingProgress(progress) as watcher:
-        if out is None:
-            if force:
-                raise UsageError("force: there is no out whose files could be replaced")
-            record, kept = run_in_memory(settings, found, device=where, watcher=watcher, limit=limit)
-            kept.model.load_state_dict(kept.best)
-            return Run(kept.model.eval(), record, kept.records, None)
-        path = Path(out)
-        record = run(settings, found, path, device=where, watcher=watcher, force=force, limit=limit)
-    outside = settings.model if is_plugin(settings.model) else None
-    return Run(load_subject(path, where, outside).model, record, jsonl.read(log_path(path)), path)
+    if force and out is None:
+        raise UsageError("force: there is no out whose files could be replaced")
+    with contextlib.ExitStack() as stack:
+        watcher = stack.enter_context(TrainingProgress(progress))
+        folder = stack.enter_context(tempfile.TemporaryDirectory()) if out is None else ""
+        path = Path(out) if out is not None else Path(folder) / "run.safetensors"  # what is not asked for is not kept
+        record = run(flags, found, path, device=where, watcher=watcher, force=force, limit=limit)
+        outside = model if model is not None and is_plugin(model) else None
+        trained, log = load_subject(path, where, outside).model, jsonl.read(log_path(path))
+    if out is None:
+        for each in (record, *log):
+            each.update({"checkpoint": None} if "checkpoint" in each else {})
+    return Run(trained, record, log, None if out is None else path)

@@ -19,12 +19,12 @@ from bsk.data.store import DataFile, Split
 from bsk.errors import CollapsedError, DivergedError, StoppedError
 from bsk.methods.profile import Profile
 from bsk.models import registry
-from bsk.models.size import Size
+from bsk.models.small import Size
 from bsk.perturb.passes import PassCounter
 from bsk.training import monitor
 from bsk.training.averaging import average_of
 from bsk.training.divergence import divergences
-from bsk.training.outputs import Keeper
+from bsk.training.outputs import Outputs
 from bsk.training.schedules import SCHEDULES, Rates, warmed
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State, learned, named, put_back
@@ -61,7 +61,7 @@ class Setup:
     loader: Loader
     val: Split
     test: Split | None
-    outputs: Keeper
+    outputs: Outputs
     share: Share
     device: torch.device
     stopping: Callable[[], int]
@@ -115,6 +115,7 @@ def _run_epoch(setup: Setup, state: State, epoch: int, skip: int, watcher: Watch
     state.model.train()
     for batch in setup.loader.epoch(epoch, skip):
         if looks and state.step % looks == 0 and state.step:  # first, as going on after `stop` begins here
+            _check_finite(state, setup)
             _look_for_collapse(setup, state, epoch, watcher)
         rates = rates_at(setup, state.step)
         look = partial(accuracy_for_method, state, settings, setup.val)
@@ -165,7 +166,7 @@ def _look_for_collapse(setup: Setup, state: State, epoch: int, watcher: Watcher)
         found = f"catastrophic overfitting after {state.step} updates (FGSM {seen.fgsm:.0%}, PGD-10 {seen.pgd:.0%})"
         kept = "the best epoch is kept" if state.best.epoch else "no epoch had ended"
         advice = "try --method n-fgsm or bs, or go on from here with --on-collapse rollback or warn"
-        raise CollapsedError(f"{setup.outputs.name}: {found}; {kept}; {advice}")
+        raise CollapsedError(f"{setup.outputs.checkpoint}: {found}; {kept}; {advice}")
     if back:
         assert state.healthy is not None
         put_back(state, state.healthy)
@@ -277,12 +278,15 @@ def _check_finite(state: State, setup: Setup) -> Tensor:
     """Return the epoch's summed losses of all processes.
 
     Raises:
-        DivergedError: one is not finite.
+        DivergedError: one of them, or a weight, is not finite.
     """
     sums = sum_over_processes(state.sums, setup.share)
-    if not math.isfinite(float(sums.sum())):
+    weights = torch.stack([each.detach().float().sum() for each in state.model.parameters()])
+    if not math.isfinite(float(sums.sum())) or not bool(weights.isfinite().all()):
+        kept = "the last good checkpoint is kept" if state.best.epoch else "no epoch had ended"
+        advice = "" if setup.settings.precision == "fp32" else " or use --precision fp32"
         raise DivergedError(
-            f"{setup.outputs.name}: the loss is not finite after {state.step} updates; the last good "
-            "checkpoint is kept; lower --lr or use --precision fp32, with --force"
+            f"{setup.outputs.checkpoint}: the loss or a weight is not finite after {state.step} updates; {kept}; "
+            f"lower --lr{advice}, with --force"
         )
     return sums

@@ -6,13 +6,10 @@ With a moving average also F.ema.safetensors (selected) and, in the end, F.ema-l
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Protocol
-
-from torch import Tensor
+from typing import IO, Any
 
 from bsk.errors import InputError
 from bsk.records import checkpoints, located
@@ -21,69 +18,10 @@ from bsk.records.atomic import appending, naming_the_file, still_named
 from bsk.records.checkpoints import MODEL
 from bsk.records.headers import load_header
 from bsk.records.jsonl import BEST_ON_TEST, LATER_FLAGS
+from bsk.records.locks import locked
 from bsk.records.schema import LOG_KINDS
 from bsk.training import state as states
 from bsk.training.state import Scored, State
-
-
-class Keeper(Protocol):
-    """Where a training leaves what it makes."""
-
-    header: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Return what messages call the training by."""
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Keep a record of the log."""
-
-    def save_state(self, state: State) -> None:
-        """Keep all that going on needs."""
-
-    def keep_best(self, state: State) -> None:
-        """Keep the selected model and its average's, where the epoch just ended is the best."""
-
-    def complete(self, state: State) -> dict[str, Any]:
-        """Note that the training is done; return what the end record says of its checkpoint."""
-
-
-class InMemory:
-    """Keeps a training's log, and the selected weights, without a file.
-
-    Attributes:
-        records: of the log, in order.
-        best, best_average: the weights of the selected epoch and of its moving average, by name.
-        model, average: the network and its moving average, of the last epoch.
-    """
-
-    name = "the training"
-
-    def __init__(self, header: dict[str, Any]) -> None:
-        """Take what describes the training."""
-        self.header = header
-        self.records: list[dict[str, Any]] = [_start(header, None)]
-        self.best: dict[str, Tensor] = {}
-        self.best_average: dict[str, Tensor] = {}
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Keep a record."""
-        self.records.append(record)
-
-    def save_state(self, state: State) -> None:
-        """Nothing goes on from here."""
-
-    def keep_best(self, state: State) -> None:
-        """Copy the weights where the epoch just ended is the best."""
-        if state.best.epoch == state.last.epoch:
-            self.best = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-        if state.average is not None and state.best_average.epoch == state.last_average.epoch:
-            self.best_average = {name: tensor.clone() for name, tensor in state.average.module.state_dict().items()}
-
-    def complete(self, state: State) -> dict[str, Any]:
-        """Keep the last weights too."""
-        self.model, self.average = state.model, state.average and state.average.module
-        return {"checkpoint": None, "checkpoint_sha256": None}
 
 
 class Outputs:
@@ -92,11 +30,6 @@ class Outputs:
     def __init__(self, checkpoint: Path, header: dict[str, Any], log: IO[bytes] | None) -> None:
         """Take the selected model's path, what describes the training, and the locked log."""
         self.checkpoint, self.header, self._log = checkpoint, header, log
-
-    @property
-    def name(self) -> str:
-        """Return the selected model's path."""
-        return str(self.checkpoint)
 
     @property
     def writes(self) -> bool:
@@ -195,12 +128,8 @@ class Outputs:
             length += len(line)
         log.truncate(length)
         if not length:
-            self.log(_start(self.header, self.checkpoint))
-
-
-def _start(header: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
-    """Return the first record of a log."""
-    return {**header, "schema": records.SCHEMA, "kind": "start", "checkpoint": str(checkpoint) if checkpoint else None}
+            facts = {"schema": records.SCHEMA, "kind": "start", "checkpoint": str(self.checkpoint)}
+            self.log({**self.header, **facts})
 
 
 def selected(header: dict[str, Any]) -> str:
@@ -272,14 +201,10 @@ def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
     Raises:
         InputError: another training writes it, it has records of others, or it cannot be written.
     """
-    with appending(log_path(checkpoint)) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{checkpoint}: another bsk train is writing it; wait for it or choose another --out"
-            ) from error
-        _check_own(log_path(checkpoint))
+    path = log_path(checkpoint)
+    refusal = f"{checkpoint}: another bsk train is writing it; wait for it or choose another --out"
+    with appending(path) as file, locked(file, path, refusal):
+        _check_own(path)
         yield file
 
 

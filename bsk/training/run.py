@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from bsk.data.batches import WHOLE, Loader, Share
-from bsk.data.store import DataFile, Split
+from bsk.data.store import DataFile
+from bsk.devices import device_name
 from bsk.errors import InputError, UsageError
 from bsk.methods.profile import Profile, check_shared, profile
-from bsk.models.modes import device_name
+from bsk.models.modes import PRECISIONS
 from bsk.plugins import is_plugin, load
 from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header
 from bsk.training import state as states
+from bsk.training.awp import still_statistics
+from bsk.training.flags import TrainingFlags
 from bsk.training.loop import Setup, Watcher, new_state, train
 from bsk.training.outputs import (
-    InMemory,
-    Keeper,
     Outputs,
     average_path,
     differences,
@@ -33,14 +34,14 @@ from bsk.training.outputs import (
     selected,
     totals,
 )
-from bsk.training.settings import Settings
+from bsk.training.settings import Settings, resolve
 from bsk.training.state import State, named
 from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
 
 def run(
-    settings: Settings,
+    flags: TrainingFlags,
     data: DataFile,
     checkpoint: Path,
     *,
@@ -54,7 +55,7 @@ def run(
     """Train, or go on training, or find it done; return the `end` record of the log.
 
     Args:
-        settings: every flag.
+        flags: every flag, resolved or not.
         data: with its train and val splits; test images are only read if they are to select the epoch.
         checkpoint: F.safetensors; F.last.safetensors and F.jsonl stand beside it.
         device: where.
@@ -69,14 +70,30 @@ def run(
         UsageError: the method breaks its contract, or several processes cannot do it.
         DivergedError, CollapsedError, StoppedError: see `bsk.training.loop.train`.
     """
-    parts = _parts(settings, data, device, share, limit)
-    header, state, loader = parts.header, parts.state, parts.loader
+    settings = _resolved(flags, data, device, checkpoint, watcher, force)
+    split, val = data.split("train", limit), data.split("val")
+    test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
+    shape, classes = tuple(split.images.shape[1:]), len(data.classes)
+    found = _profile(settings, shape, classes, share)
+    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device)
+    state.memory.images = len(split.labels)
+    header = _header(settings, data, device, limit, shape, len(val.labels))
     with _log(checkpoint, share) as log:
         begun = None if force else _begun(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
-        setup = parts.setup(settings, outputs, share, device, stopping)
+        loader = Loader(
+            split.images,
+            split.labels,
+            batch_size=settings.batch_size,
+            augment=settings.augment,
+            seed=settings.seed,
+            device=device,
+            share=share,
+        )
+        _check_smallest_batch(state, loader, share)
+        setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
         if begun is not None:
-            states.restore(last_path(checkpoint), state, setup.profile.memory)
+            states.restore(last_path(checkpoint), state, found.memory)
             if state.step > setup.total_steps:
                 raise InputError(
                     f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over"
@@ -98,42 +115,40 @@ def run(
         return _end(outputs, state)
 
 
-def run_in_memory(
-    settings: Settings,
-    data: DataFile,
-    *,
-    device: torch.device,
-    watcher: Watcher,
-    limit: int | None = None,
-    stopping: Callable[[], int] = lambda: 0,
-) -> tuple[dict[str, Any], InMemory]:
-    """Train without a file; return the `end` record of the log, and what the files would hold. See `run`."""
-    parts = _parts(settings, data, device, WHOLE, limit)
-    outputs = InMemory(parts.header)
-    train(parts.setup(settings, outputs, WHOLE, device, stopping), parts.state, watcher)
-    return _end(outputs, parts.state), outputs
+def _resolved(
+    flags: TrainingFlags, data: DataFile, device: torch.device, checkpoint: Path, watcher: Watcher, force: bool
+) -> Settings:
+    """Return the settings; a training that was begun elsewhere goes on in its own precision, unless a flag says one."""
+    settings, last = resolve(flags, data, device), last_path(checkpoint)
+    if flags.precision != "auto" or force or not last.exists():
+        return settings
+    own = load_header(last, STATE).get("flags", {}).get("precision")
+    if own in PRECISIONS and own != settings.precision:
+        watcher.notice(f"{checkpoint}: goes on in {own}, as it was begun; this device would take {settings.precision}")
+        return replace(settings, precision=own)
+    return settings
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What a training is made of, before it is known where it writes."""
+def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
+    """Raise if an epoch has a batch of one image that the network cannot normalise.
 
-    state: State
-    profile: Profile
-    loader: Loader
-    val: Split
-    test: Split | None
-    header: dict[str, Any]
+    Raises:
+        UsageError: that is so.
+    """
+    n = len(loader.labels)
+    last = n % loader.batch_size if n > loader.batch_size else n
+    if last // share.world != 1 and loader.batch_size // share.world != 1:
+        return
+    try:
+        with torch.no_grad(), still_statistics(state.model.train()):
+            state.model(next(loader.epoch(0)).x[:1])
+    except ValueError as error:  # of torch's batch norm
+        found = f"--batch-size {loader.batch_size}: {n} images leave a batch of one, which batch norm cannot normalise"
+        raise UsageError(f"{found}; choose another") from error
 
-    def setup(
-        self, settings: Settings, outputs: Keeper, share: Share, device: torch.device, stopping: Callable[[], int]
-    ) -> Setup:
-        return Setup(settings, self.profile, self.loader, self.val, self.test, outputs, share, device, stopping)
 
-
-def _parts(settings: Settings, data: DataFile, device: torch.device, share: Share, limit: int | None) -> _Parts:
-    split = data.split("train", limit)
-    shape, classes = tuple(split.images.shape[1:]), len(data.classes)
+def _profile(settings: Settings, shape: tuple[int, ...], classes: int, share: Share) -> Profile:
+    """Return what the method does, if it can do what the settings ask for."""
     found = profile(settings.bound, shape, classes)
     if share.world > 1:
         check_shared(settings.bound, shape, classes)
@@ -141,20 +156,7 @@ def _parts(settings: Settings, data: DataFile, device: torch.device, share: Shar
         raise UsageError(f"--log-divergence: {settings.method} does not say where its perturbation starts and ends")
     if settings.label_smoothing and not found.smooths:
         raise UsageError(f"--label-smoothing: {settings.method} does not smooth labels; it may by net.cross_entropy")
-    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device)
-    state.memory.images = len(split.labels)
-    val = data.split("val")
-    test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
-    loader = Loader(
-        split.images,
-        split.labels,
-        batch_size=settings.batch_size,
-        augment=settings.augment,
-        seed=settings.seed,
-        device=device,
-        share=share,
-    )
-    return _Parts(state, found, loader, val, test, _header(settings, data, device, limit, shape, len(val.labels)))
+    return found
 
 
 def _header(
@@ -224,7 +226,7 @@ def _finished_epoch(checkpoint: Path) -> bool:
     return bool(header.get("complete", True)) or header.get("epoch") != 1
 
 
-def _end(outputs: Keeper, state: State) -> dict[str, Any]:
+def _end(outputs: Outputs, state: State) -> dict[str, Any]:
     best, last = state.best, state.last
     end = {
         "kind": "end",

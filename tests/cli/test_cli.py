@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -17,20 +16,54 @@ from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
+from bsk.data.info import Info, problem
 from bsk.data.sources import DATASETS
+from bsk.methods import registry as methods
 from bsk.models.registry import MODELS
 from bsk.progress import epoch_line
-from bsk.records.atomic import only_writer
-from bsk.records.header_schema import ModelOfData
+from bsk.records.locks import only_writer
 
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
 
 
 def test_names_in_help_and_completion_are_the_registries() -> None:
     assert list(DATASETS) == options.DATASETS and options.MODELS == MODELS
-    in_headers = get_args(ModelOfData)
-    assert sorted(in_headers) == sorted(MODELS) and {each.model for each in DATASETS.values()} <= {*MODELS}
+    for model in {*MODELS, *(each.model for each in DATASETS.values())}:
+        assert problem(Info("toy", ["a", "b"], 0.1, [0.5], [0.5], model=model)) is None
+    assert "expected cnn, resnet18" in str(problem(Info("toy", ["a", "b"], 0.1, [0.5], [0.5], model="cnn-999")))
     assert options.ATTACKS == attacks.ATTACKS
+
+
+def test_help_has_every_method_and_of_the_chosen_one_its_flags(call) -> None:
+    def told(*words: str) -> str:
+        """Without blanks: lines are broken at hyphens too."""
+        return "".join(call("train", "--help", *words).stdout.split())
+
+    assert f"Oneof{','.join(methods.names())},ormodule:function." in told()
+    for name in methods.names():
+        own = told("--method", name).partition(f"Optionsof{name}:")[2]
+        expected = [text for each in methods.parameters(name).values() for text in (each.flag, each.help)]
+        assert all("".join(text.split()) in own for text in [methods.summary(name), *expected])
+        assert own.endswith("(none)") == (not expected)
+    liet = told("--method=liet").partition("Optionsofliet:")[2]
+    assert "--ramp/--no-ramplet" in liet and "--boundXhowfarx'maybefromx,ineps;none:" in liet
+    assert "--stepXsizeoftheonestepfromthestart,inpixels.[default:eps]" in liet and "--gamma" not in liet
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--method trades --step 8/255 --gamma 2 --beta=3", {"step": 8 / 255, "gamma": 2.0, "beta": 3.0, "steps": 10}),
+        ("--set gamma=2 --method trades --start backward", {"gamma": 2.0, "start": "backward"}),
+        ("--method liet --no-ramp --every 3 --bound none", {"ramp": False, "every": 3, "bound": None}),
+        ("--method liet --ramp --bound 2", {"ramp": True, "bound": 2.0, "least": 0.1}),
+        ("--method fast-at-plus --rescue-every 5 --set rescue_drop=0.2", {"rescue_every": 5, "rescue_drop": 0.2}),
+        ("--gamma 4", {"gamma": 4.0, "method": "bs"}),
+    ],
+)
+def test_flags_of_a_method_are_read_and_recorded(call, toy: Path, words: str, expected: dict) -> None:
+    record = json.loads(call("train", "--data", toy, *TRAIN, "--epochs", 1, "--limit", 40, *words.split()).stdout)
+    assert {name: record["flags"][name] for name in expected} == expected
 
 
 def test_help_is_fast_and_imports_no_torch(bsk) -> None:
@@ -40,18 +73,7 @@ def test_help_is_fast_and_imports_no_torch(bsk) -> None:
     assert "prepare-data" in loaded.stdout
     modules = {line.split("|")[-1].strip() for line in loaded.stderr.splitlines()}
     assert not modules & {"torch", "numpy", "rich", "matplotlib", "safetensors", "scipy"}
-    for command in (
-        "prepare-data",
-        "train",
-        "attack",
-        "evaluate",
-        "compare",
-        "starts",
-        "plot",
-        "report",
-        "plan",
-        "schema",
-    ):
+    for command in ("prepare-data", "train", "attack", "evaluate", "compare", "starts", "plot", "report", "plan"):
         text = bsk(command, "--help").stdout
         assert "bsk " + command in text, "each help shows an example"
 
@@ -115,7 +137,20 @@ def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path
         ("train --method tradse", 2, "did you mean trades?"),
         ("train --model resnet81", 2, "did you mean resnet18"),
         ("train --start bakcward", 2, "did you mean backward?"),
-        ("train --method natural --start kept", 2, "--outer natural never sees"),
+        ("train --method natural --start zero", 2, "--start: natural has no start; it has no hyper-parameters"),
+        ("train --method fast-at --beta 1", 2, "--beta: fast-at has no beta; it has start, steps, step, gamma"),
+        ("train --method fast-at --set beta=1", 2, "--beta: fast-at has no beta; it has start, steps, step, gamma"),
+        ("train --method bs --noise 1", 2, "--noise: bs has no noise; it has start, step, steps, gamma, beta"),
+        ("train --inner kl", 2, "--inner"),
+        ("train --set gamma", 2, "--set gamma: expected NAME=VALUE"),
+        ("train --set gamma=1 --gamma 2", 2, "gamma is set twice"),
+        ("train --set gama=1", 2, "--gama: bs has no gama; it has start"),
+        ("train --gamma", 2, "--gamma: expected a value, as --gamma 1"),
+        ("train --step --quiet", 2, "--quiet"),
+        ("train --step x", 2, "--set step=x: expected a number, as its default eps"),
+        ("train --steps 1.5", 2, "--set steps=1.5: expected a whole number"),
+        ("train --method liet --no-ramp=3", 2, "--no-ramp"),
+        ("train --method", 2, "--method"),
         ("train --schedule cycle", 2, "did you mean cyclic?"),
         ("train --precision fp8", 2, "--precision fp8"),
         ("train --select tset", 2, "did you mean test?"),

@@ -77,9 +77,9 @@ def train(data: DataFile, method: str, epochs: int = 10, eps: float = 0.1) -> nn
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.2, total_steps=len(batches))
     for step, rows in enumerate(batches):
         x, y = split.images[rows] / 255, split.labels[rows]
-        given = UpdateContext(Memory().batch(rows), step, 0, 1.0, lambda attack, turn: 1.0)
+        context = UpdateContext(Memory().batch(rows), step, 0, 1.0, lambda attack, turn: 1.0)
         optimiser.zero_grad()
-        bound(Network(model), x, y, BatchDraws(generator(step)), given).total.mean().backward()
+        bound(Network(model), x, y, BatchDraws(generator(step)), context).total.mean().backward()
         optimiser.step()
         rate.step()
     return model.eval()

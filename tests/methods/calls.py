@@ -36,8 +36,8 @@ def called(
     """Return a method's losses of a batch."""
     net = model if isinstance(model, Network) else Network(model)
     memory = memory or remembered(len(x)).batch(torch.arange(len(x)))
-    given = UpdateContext(memory, update, epoch, progress, validate)
-    return bind(method, eps, hyper)(net, x, y, draws or BatchDraws(generator(0)), given)
+    context = UpdateContext(memory, update, epoch, progress, validate)
+    return bind(method, eps, hyper)(net, x, y, draws or BatchDraws(generator(0)), context)
 
 
 class Fixed(nn.Module):

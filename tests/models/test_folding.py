@@ -10,8 +10,7 @@ from bsk.methods import network as module
 from bsk.methods.bound import UpdateContext, bind
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
-from bsk.models.folding import folded, standing_still
-from bsk.models.modes import eval_mode
+from bsk.models.modes import eval_mode, folded, standing_still
 from bsk.models.registry import build
 from bsk.models.resnet import ResNet
 from bsk.perturb.draws import BatchDraws, generator
@@ -102,9 +101,9 @@ def test_a_perturbation_is_the_same(method: str, monkeypatch: pytest.MonkeyPatch
     x, y = torch.rand(6, 3, 16, 16, dtype=torch.float64), torch.arange(6) % 5
 
     def perturbed() -> tuple[Tensor, Tensor]:
-        given = UpdateContext(Memory(images=6).batch(torch.arange(6)), 0, 0, 0.5, lambda attack, turn: 1.0)
+        context = UpdateContext(Memory(images=6).batch(torch.arange(6)), 0, 0, 0.5, lambda attack, turn: 1.0)
         model = network("resnet18-4")
-        losses = bind(method, 0.1)(Network(model), x, y, BatchDraws(generator(3)), given)
+        losses = bind(method, 0.1)(Network(model), x, y, BatchDraws(generator(3)), context)
         assert norms(model), "they are back"
         return losses.start, losses.x_adv
 

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 import typer
-from bsk.training.methods import METHODS
 from safetensors.torch import load_file
 
 from bsk.cli.app import app
-from bsk.cli.train import resolve
+from bsk.cli.prices import Job
 from bsk.comparison.published import published
 from bsk.data.sources import expected
-from bsk.training.costs import update_passes
+from bsk.methods import registry
+from bsk.methods.bound import bind
+from bsk.methods.profile import profile
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -78,9 +79,10 @@ def parsed(line: str) -> tuple[str, dict[str, Any]]:
 @functools.cache
 def resolved(line: str) -> dict[str, Any]:
     """Return all flags of a training as its records will have them."""
-    _, flags = parsed(line)
+    command, flags = parsed(line)
     name = Path(flags["data"]).stem.removesuffix("-small")
-    found = resolve(flags, expected(name, Path(flags["data"])), torch.device("cpu")).flags()
+    job = Job(command, flags["target"], flags)
+    found = job.settings(expected(name, Path(flags["data"])), torch.device("cpu")).flags()
     return {**found, "data": str(flags["data"])}
 
 
@@ -136,7 +138,7 @@ def test_the_frontier_spends_equal_budgets(make) -> None:
     for line in make("jobs-frontier", "SCALE=paper", "SEEDS=1").stdout.splitlines():
         if line.startswith("train\t"):
             flags = resolved(line)
-            passes = update_passes(METHODS[flags["method"]].at(0.031))
+            passes = profile(bind(flags["method"], 0.031), (3, 32, 32), 10).passes
             each = passes.forward + passes.to_input + passes.full
             spent.setdefault(flags["method"], []).append(each * flags["epochs"])
             assert flags["ema"] == 0.999 and flags["schedule"] == "cyclic"
@@ -233,7 +235,9 @@ def test_every_flag_in_a_pipeline_exists(make) -> None:
         for line in make("-n", target).stdout.replace("\\\n", "").splitlines():
             if match := re.search(r"-m bsk ([a-z-]+) ([^>]*)", line):
                 met.add(match[1])
-                assert set(re.findall(r"(?<!\S)--[a-z-]+", match[2])) <= known[match[1]], line
+                method = re.search(r"--method (\S+)", match[2])
+                own = {each.flag for each in registry.parameters(method[1]).values()} if method else set()
+                assert set(re.findall(r"(?<!\S)--[a-z-]+", match[2])) <= known[match[1]] | own, line
     assert met == {"prepare-data", "train", "attack", "evaluate", "compare", "plot", "starts", "report"}
 
 

@@ -17,7 +17,8 @@ from bsk.records import jsonl as records
 from bsk.records.located import Located
 from bsk.training import loop, monitor
 from bsk.training.loop import new_state
-from bsk.training.monitor import IMAGES, MonitorResult, every, look
+from bsk.training.monitor import IMAGES, every, look
+from bsk.training.monitor import MonitorResult as Found
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -35,12 +36,12 @@ def test_looking_costs_a_hundredth_of_the_updates(method: str) -> None:
 
 
 def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed() -> None:
-    assert MonitorResult(0.85, 0.12, 0.1, 128).collapsed and MonitorResult(0.3, 0.09, 0.4, 128).collapsed
-    assert MonitorResult(0.16, 0.01, 0.2, 128).collapsed and not MonitorResult(0.14, 0.0, 0.2, 128).collapsed
-    assert MonitorResult(0.08, 0.0, 0.2, 128, 100).collapsed and not MonitorResult(0.04, 0.0, 0.2, 128, 100).collapsed
-    assert not MonitorResult(0.7, 0.2, 0.2, 128, 2).collapsed, "chance is a half"
-    assert not MonitorResult(0.55, 0.36, 0.4, 128).collapsed and not MonitorResult(0.05, 0.0, 0.4, 128).collapsed
-    assert not MonitorResult(0.41, 0.12, 0.66, 128).collapsed, "young, at a large radius: the loss is straight"
+    assert Found(0.85, 0.12, 0.1, 128).collapsed and Found(0.3, 0.09, 0.4, 128).collapsed
+    assert Found(0.16, 0.01, 0.2, 128).collapsed and not Found(0.14, 0.0, 0.2, 128).collapsed
+    assert Found(0.08, 0.0, 0.2, 128, 100).collapsed and not Found(0.04, 0.0, 0.2, 128, 100).collapsed
+    assert not Found(0.7, 0.2, 0.2, 128, 2).collapsed, "chance is a half"
+    assert not Found(0.55, 0.36, 0.4, 128).collapsed and not Found(0.05, 0.0, 0.4, 128).collapsed
+    assert not Found(0.41, 0.12, 0.66, 128).collapsed, "young, at a large radius: the loss is straight"
 
 
 @pytest.mark.parametrize(
@@ -57,14 +58,14 @@ def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed()
 def test_a_network_that_stands_no_longer_at_all_has_collapsed_too(
     fgsm: float, pgd: float, cosine: float, best: float, fallen: bool
 ) -> None:
-    seen = MonitorResult(fgsm, pgd, cosine, 32, 10, best)
+    seen = Found(fgsm, pgd, cosine, 32, 10, best)
     assert seen.fallen == fallen == seen.collapsed
 
 
 def test_what_never_stood_has_not_collapsed_but_is_nothing_to_go_back_to() -> None:
-    seen = MonitorResult(0.0, 0.0, 0.17, 32, 10, 0.0625)
+    seen = Found(0.0, 0.0, 0.17, 32, 10, 0.0625)
     assert seen.fallen and not seen.collapsed
-    assert not MonitorResult(0.1, 0.1, 0.95, 32).fallen, "young: the loss is straight"
+    assert not Found(0.1, 0.1, 0.95, 32).fallen, "young: the loss is straight"
 
 
 def test_a_look_knows_the_best_before_it_and_a_resume_keeps_that(
@@ -75,7 +76,7 @@ def test_a_look_knows_the_best_before_it_and_a_resume_keeps_that(
 
     def seen(state, *_):  # type: ignore[no-untyped-def]
         told[state.step] = state.collapses.best
-        return MonitorResult(0.0, found[state.step], 0.1, 128, 10, state.collapses.best)
+        return Found(0.0, found[state.step], 0.1, 128, 10, state.collapses.best)
 
     monkeypatch.setattr(monitor, "every", lambda *_: 4)
     monkeypatch.setattr(monitor, "look", seen)
@@ -116,7 +117,7 @@ def test_an_alarm_needs_a_second_look_at_more_images(data: DataFile, monkeypatch
 
     def seen(state, settings, val, share, images):  # type: ignore[no-untyped-def]
         asked.append(images)
-        return MonitorResult(0.9, 0.1 if images == IMAGES else 0.5, 0.1, images)
+        return Found(0.9, 0.1 if images == IMAGES else 0.5, 0.1, images)
 
     monkeypatch.setattr(monitor, "_look", seen)
     state = new_state(settings("fast-at"), data, 1, 8, torch.device("cpu"))
@@ -138,9 +139,9 @@ def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: py
 
 
 def collapsing(monkeypatch: pytest.MonkeyPatch, at: tuple[int, ...]) -> None:
-    """MonitorResult every 4 updates, and see a collapse after those of them."""
+    """Look every 4 updates, and see a collapse after those of them."""
     monkeypatch.setattr(monitor, "every", lambda *_: 4)
-    monkeypatch.setattr(monitor, "look", lambda state, *_: MonitorResult(0.9, 0.1 if state.step in at else 0.6, 0.1, 128))
+    monkeypatch.setattr(monitor, "look", lambda state, *_: Found(0.9, 0.1 if state.step in at else 0.6, 0.1, 128))
 
 
 def alarms(path: Path) -> list[dict]:
@@ -238,9 +239,13 @@ def test_the_last_weights_are_looked_at_too(data: DataFile, tmp_path: Path, monk
 def test_rollback_does_not_go_back_to_what_had_fallen(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = {4: MonitorResult(0.1, 0.1, 0.9, 128), 8: MonitorResult(0.1, 0.0, 0.1, 128), 12: MonitorResult(0.9, 0.1, 0.1, 128)}
+    looks = {
+        4: Found(0.1, 0.1, 0.9, 128),
+        8: Found(0.1, 0.0, 0.1, 128),
+        12: Found(0.9, 0.1, 0.1, 128),
+    }
     monkeypatch.setattr(monitor, "every", lambda *_: 4)
-    monkeypatch.setattr(monitor, "look", lambda state, *_: looks.get(state.step, MonitorResult(0.6, 0.6, 0.9, 128)))
+    monkeypatch.setattr(monitor, "look", lambda state, *_: looks.get(state.step, Found(0.6, 0.6, 0.9, 128)))
     kept, put_back = {}, loop.put_back
     monkeypatch.setattr(loop, "put_back", lambda state, tensors: (kept.update(tensors), put_back(state, tensors)))
     s = settings("fast-at", on_collapse="rollback")

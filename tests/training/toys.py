@@ -39,7 +39,17 @@ def settings(method: str = "bs", hyper: Mapping[str, Any] | None = None, **chang
     """A training of three epochs of 8 updates; hyper-parameters are the method's own but those given."""
     own = bind(method, changes.get("eps", EPS), hyper).hyper
     plain = Settings(
-        method, "cnn-4", "toy", EPS, 3, 32, "cyclic", 0.1, 0.9, 5e-4, "fp32", "crop-flip", seed=1, hyper=own
+        method=method,
+        model="cnn-4",
+        dataset="toy",
+        eps=EPS,
+        epochs=3,
+        batch_size=32,
+        schedule="cyclic",
+        lr=0.1,
+        precision="fp32",
+        augment="crop-flip",
+        hyper=own,
     )
     return replace(plain, **changes)
 

@@ -1,0 +1,244 @@
+"""A method from outside bsk: trained by the command line, known by its code; each broken contract is one line."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bsk.data.batches import Share
+from bsk.data.store import open_data
+from bsk.errors import UsageError
+from bsk.methods.profile import profile
+from bsk.perturb.passes import Passes
+from bsk.records import checkpoints, jsonl
+from bsk.training.flags import TrainingFlags
+from bsk.training.run import run
+from bsk.training.settings import resolve
+
+SOURCE = '''
+import sys
+import torch
+import torch.nn.functional as F
+from bsk.methods.contract import Losses
+
+def mine(net, x, y, *, eps, draws, alpha=0.25, deep=False, way="left", far: float | None = 2.0, last_one=3):
+    """Noise, and the loss there.
+
+    Args:
+        alpha: weight of
+            the noise.
+        last_one: nothing at all.
+    """
+    print("hello")
+    assert (type(alpha), type(deep), type(way), type(last_one)) == (float, bool, str, int)
+    start = x + alpha * eps * draws.uniform(x)
+    return Losses(net.cross_entropy(net(start), y), start=x, x_adv=start)
+
+def plain(net, x, y, eps): return F.cross_entropy(net(x), y, reduction="none")
+def everything(net, x, y, *, eps, **given):
+    assert sorted(given) == ["draws", "epoch", "memory", "progress", "update", "validate"]
+    given["memory"].keep("seen", given["memory"].rows("seen", y) + 1)
+    given["memory"].logged["updates"] = given["update"]
+    return F.cross_entropy(net(x), y, reduction="none")
+
+def no_eps(net, x, y, *, draws): return plain(net, x, y, 0)
+def no_default(net, x, y, *, eps, alpha): return plain(net, x, y, eps)
+def a_flag(net, x, y, *, eps, seed=1): return plain(net, x, y, eps)
+def a_list(net, x, y, *, eps, widths=[1]): return plain(net, x, y, eps)
+def two(net, x, *, eps): return plain(net, x, x, eps)
+def mean(net, x, y, *, eps): return F.cross_entropy(net(x), y)
+def logits(net, x, y, *, eps): return net(x)
+def number(net, x, y, *, eps): return 3.0
+def nothing(net, x, y, *, eps): pass
+def robust(net, x, y, *, eps): return Losses(plain(net, x, y, eps), robust=torch.zeros(()))
+def constant(net, x, y, *, eps): return plain(net, x, y, eps).detach()
+def of_the_images(net, x, y, *, eps): return x.clone().requires_grad_().sum(dim=(1, 2, 3))
+def unseen(net, x, y, *, eps): return 0 * plain(net, x, y, eps)
+def fails(net, x, y, *, eps): return x[100]
+def leaves(net, x, y, *, eps): sys.exit("I leave")
+def leaves_late(net, x, y, *, eps, update):
+    if update == 5:
+        sys.exit()
+    return plain(net, x, y, eps)
+def on_the_way_back(net, x, y, *, eps):
+    z = net(x)
+    loss = z.exp().sum(dim=1)
+    z.exp_()
+    z = net(x).exp()
+    loss = z.exp().sum(dim=1)
+    z.zero_()
+    return loss
+three = 3
+'''
+TRAIN = ["--model", "cnn-4", "--epochs", 1, "--batch-size", 32, "--schedule", "cyclic", "--threads", 1, "--quiet"]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mymethods.py").write_text(SOURCE)
+    yield "mymethods"
+    forget()
+
+
+def forget() -> None:
+    """As a new process would begin."""
+    from bsk.methods import registry
+
+    sys.modules.pop("mymethods", None)
+    registry.plugin.cache_clear()
+    registry.parameters.cache_clear()
+
+
+@pytest.fixture
+def train(call, toy: Path, module: str) -> Callable:
+    """Train by a method of the module."""
+    return lambda name, *words, check=0: call(
+        "train", "--data", toy, *TRAIN, "--method", f"{module}:{name}", *words, check=check
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        ("", {}),
+        ("--set alpha=0.5 --set deep=true", {"alpha": 0.5, "deep": True}),
+        ("--alpha 1/2 --deep --way=right", {"alpha": 0.5, "deep": True, "way": "right"}),
+        ("--alpha=1 --no-deep --last-one 7 --far none", {"alpha": 1.0, "last_one": 7, "far": None}),
+    ],
+)
+def test_its_arguments_are_flags_and_recorded(train, words: str, changed: dict, tmp_path: Path) -> None:
+    done = train("mine", *words.split())
+    record = json.loads(done.stdout)
+    defaults = {"alpha": 0.25, "deep": False, "way": "left", "far": 2.0, "last_one": 3}
+    assert {name: record["flags"][name] for name in defaults} == {**defaults, **changed}
+    assert "gamma" not in record["flags"] and record["method"] == "mymethods:mine"
+    assert record["checkpoint"] == "runs/toy-mymethods-mine-1.safetensors"
+    assert "hello" in done.stderr, "what it prints is no data"
+
+
+def test_its_code_is_in_the_log_the_files_and_the_evaluations(call, train, toy: Path, tmp_path: Path) -> None:
+    code = json.loads(train("mine", "--out", "m.safetensors", "--log-divergence").stdout)["method_code"]
+    assert len(code) == 64
+    start, epoch, _ = jsonl.read(tmp_path / "m.jsonl")
+    headers = [
+        checkpoints.load(tmp_path / f"m{which}.safetensors", kind)[1]
+        for which, kind in (("", "model"), (".last", "training-state"))
+    ]
+    assert {start["method_code"], *(header["method_code"] for header in headers)} == {code}
+    assert epoch["kl_start"] == 0 < epoch["kl_ascent"] and epoch["natural_loss"] is None
+    sys.modules.pop("mymethods")
+    (tmp_path / "mymethods.py").unlink()
+    record = json.loads(call("evaluate", "m.safetensors", "--data", toy, "--attack", "natural", "--quiet").stdout)
+    assert record["method_code"] == code and "mymethods" not in sys.modules, "weights need no method"
+
+
+def test_help_lists_its_arguments(train) -> None:
+    text = " ".join(train("mine", "--help").stdout.split())
+    own = text.partition("Options of mymethods:mine: Noise, and the loss there.")[2]
+    assert (
+        "--alpha X weight of the noise. [default: 0.25] --deep/--no-deep [default: false] --way NAME [default: left]"
+        in own
+    )
+    assert own.endswith("--far X [default: 2] --last-one X nothing at all. [default: 3]")
+
+
+def test_other_code_is_another_training(train, tmp_path: Path) -> None:
+    first = train("mine", "--out", "m.safetensors")
+    forget()
+    assert train("mine", "--out", "m.safetensors").stdout == first.stdout
+    left = {path.name: path.read_bytes() for path in tmp_path.glob("m.*")}
+    forget()
+    (tmp_path / "mymethods.py").write_text(SOURCE + "# edited\n")
+    line = train("mine", "--out", "m.safetensors", check=3).stderr.splitlines()[-1]
+    assert line.endswith(
+        "m.safetensors: was trained with other code of mymethods:mine; choose another --out, or --force to start over"
+    )
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("m.*")} == left
+    code = json.loads(train("mine", "--out", "m.safetensors", "--force").stdout)["method_code"]
+    assert code != json.loads(first.stdout)["method_code"]
+
+
+def test_it_may_be_given_all_that_there_is(train, tmp_path: Path) -> None:
+    train("everything", "--out", "m.safetensors")
+    tensors, _ = checkpoints.load(tmp_path / "m.last.safetensors", "training-state")
+    assert torch.equal(tensors["memory.rows.seen"], torch.ones(240, dtype=torch.int64))
+    assert jsonl.read(tmp_path / "m.jsonl")[1]["updates"] == 7
+
+
+def test_a_tensor_is_enough(train, module: str, toy: Path, tmp_path: Path) -> None:
+    """Without parts it is selected by robust accuracy: nobody said that it trains on clean images alone."""
+    end = json.loads(train("plain").stdout)
+    assert end["train_forward_passes"] == end["train_backward_passes"] == 240
+    data = open_data(toy)
+    settings = resolve(TrainingFlags(f"{module}:plain"), data, torch.device("cpu"))
+    found = profile(settings.bound, (1, 8, 8), 3)
+    assert found.passes == Passes(1, 0, 1) and found.attacks and not found.smooths and not found.moves
+    line = train("plain", "--label-smoothing", 0.1, check=2).line
+    assert "--label-smoothing: mymethods:plain does not smooth labels; it may by net.cross_entropy" in line
+    line = train("plain", "--log-divergence", check=2).line
+    assert "--log-divergence: mymethods:plain does not say where its perturbation starts and ends" in line
+
+
+def test_processes_share_what_they_can(module: str, toy: Path, tmp_path: Path) -> None:
+    data = open_data(toy)
+    settings = resolve(TrainingFlags(f"{module}:everything"), data, torch.device("cpu"))
+    with pytest.raises(UsageError, match="--method mymethods:everything: remembers each image of a batch"):
+        run(settings, data, tmp_path / "m.safetensors", device=torch.device("cpu"), watcher=None, share=Share(0, 2))
+
+
+START = "bsk: --method mymethods:"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("mnie", START + "mnie: mymethods has no mnie; did you mean mine?"),
+        ("three", START + "three: expected a function, found int"),
+        ("no_eps", START + "no_eps: takes no eps; expected def my_method(net, x, y, *, eps, draws, ...)"),
+        ("no_default", START + "no_default: its argument alpha has no default; give it one"),
+        ("a_flag", START + "a_flag: seed = 1 cannot be a flag; rename it"),
+        ("a_list", START + "a_list: widths = [1] cannot be a flag"),
+        ("two", START + "two: TypeError: two() takes 2 positional arguments but 3"),
+        ("mean", START + "mean: expected total (4,), one value an image, found ()"),
+        ("logits", START + "logits: expected total (4,), one value an image, found (4, 3)"),
+        ("number", START + "number: expected Losses or a tensor (4,), found float"),
+        ("nothing", START + "nothing: expected Losses or a tensor (4,), found NoneType"),
+        ("robust", START + "robust: expected robust (4,), one value an image, found ()"),
+        ("constant", START + "constant: its loss has no gradient by the network's weights"),
+        ("of_the_images", START + "of_the_images: its loss has no gradient by the network's weights"),
+        ("unseen", START + "unseen: its loss has no gradient by the network's weights"),
+        ("fails", START + "fails: IndexError: index 100 is out of bounds"),
+        ("leaves", START + "leaves: SystemExit: I leave; check the method"),
+        ("leaves_late", START + "leaves_late: SystemExit: no message; check the method"),
+        ("on_the_way_back", START + "on_the_way_back: RuntimeError: one of the variables needed for gradient"),
+        ("mine --set beta=1", "bsk: --beta: mymethods:mine has no beta; it has alpha, deep, way, far, last_one"),
+        ("mine --set alpha=x", "bsk: --set alpha=x: expected a number, as its default 0.25"),
+        ("mine --alpha x", "bsk: --set alpha=x: expected a number, as its default 0.25"),
+        ("mine --alpha -1", "bsk: --alpha -1: must be finite and at least 0"),
+        ("mine --last-one 1.5", "bsk: --set last_one=1.5: expected a whole number, as its default 3"),
+        ("mine --set deep=perhaps", "bsk: --set deep=perhaps: expected true or false, as its default False"),
+        ("mine --alpha", "bsk: --alpha: expected a value, as --alpha 0.25"),
+        ("mine --gamma 1", "bsk: --gamma: mymethods:mine has no gamma; it has alpha"),
+        ("plain --set alpha=1", "bsk: --alpha: mymethods:plain has no alpha; it has no hyper-parameters"),
+    ],
+)
+def test_a_broken_contract_is_one_line(train, words: str, said: str, tmp_path: Path) -> None:
+    done = train(*words.split(), check=2)
+    assert done.line.startswith(said) and done.stdout == ""
+    assert not list(tmp_path.glob("runs/*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mynowhere:mine", "--method mynowhere:mine: no module mynowhere here or on PYTHONPATH"),
+        ("mymethods:", "--method mymethods:: expected module:function; write mycode:my_function"),
+        ("tradse", "--method tradse: no such method; did you mean trades?, or module:function"),
+    ],
+)
+def test_a_name_that_is_none_is_one_line(call, toy: Path, module: str, name: str, said: str) -> None:
+    assert call("train", "--data", toy, *TRAIN, "--method", name, check=2).line.startswith(f"bsk: {said}")
