@@ -18,7 +18,7 @@ from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.atomic import naming_the_file
 from bsk.records.fields import Amount, convert
-from bsk.records.located import Located, evaluation, wrong
+from bsk.records.located import evaluation, wrong
 from bsk.records.located import read as read_located
 from bsk.records.locks import exclusive
 from bsk.records.schema import OwnEvaluation

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from bsk.data.info import Info, problem
 from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
-from bsk.data.info import Info, problem
 from bsk.data.sources import DATASETS
 from bsk.methods import registry as methods
 from bsk.models.registry import MODELS
