@@ -124,8 +124,6 @@ def foreign_subject(
     header: dict[str, Any] = {
         "kind": "foreign",
         "model": model,
-        "method": None,
-        "seed": None,
         "flags": {},
         "classes": data.classes,
         "shape": [channels, height, width],
