@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bsk.data.store import Info, problem
 from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
