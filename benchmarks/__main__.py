@@ -18,7 +18,7 @@ from benchmarks.steps import CPU, PlainStep, Subject, load_epoch
 from benchmarks.timing import Elsewhere, Ratio, ratio
 from bsk.compat import keep_freed_memory
 from bsk.data.store import Split
-from bsk.models.modes import device_name
+from bsk.devices import device_name
 from bsk.training.monitor import every
 
 

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
+import bsk
 from benchmarks.attacks import small_cnn
 from benchmarks.steps import CIFAR, CPU
-from bsk.data.info import Info
 from bsk.data.order import Images
 from bsk.data.sources import prepare
-from bsk.data.store import DataFile, Part, Split, open_data, write
-from bsk.evaluation.subjects import load_model
+from bsk.data.store import DataFile, Info, Part, Split, open_data, write
 from bsk.models.foreign import foreign_model
 
 SHARED = Path(os.environ.get("BSK_SHARED", Path(__file__).parents[2] / "shared"))  # as for the tests
@@ -63,7 +62,7 @@ class Material:
         flags = f"--method fast-at --model resnet18-16 --eps {TRAINED_AT} --epochs {EPOCHS} --schedule cyclic --lr 0.2"
         command = [sys.executable, "-m", "bsk", "train", "--data", self.data.path, *flags.split(), "--out", path]
         subprocess.run([*map(str, command), "--quiet"], check=True, stdout=subprocess.DEVNULL)
-        return Model(f"resnet18-16, fast-at, {EPOCHS} epoch" + self.said, load_model(path), path)
+        return Model(f"resnet18-16, fast-at, {EPOCHS} epoch" + self.said, bsk.load(path, device="cpu"), path)
 
 
 def material(folder: Path) -> Material:

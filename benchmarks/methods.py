@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.steps import BATCH, MODEL, Subject
 from benchmarks.timing import ratio
-from bsk.models.modes import device_name
+from bsk.devices import device_name
 
 METHODS = ("bs", "fast-at", "n-fgsm", "liet", "fast-trades", "fast-trades-2", "at", "trades")
 

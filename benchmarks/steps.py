@@ -13,8 +13,7 @@ from bsk.data.batches import Batch, Loader, Share, to_unit
 from bsk.data.store import Split
 from bsk.methods.profile import profile
 from bsk.models import registry
-from bsk.models.folding import standing_still
-from bsk.models.precision import in_precision
+from bsk.models.modes import in_precision, standing_still
 from bsk.training.averaging import average_of, follow
 from bsk.training.flags import TrainingFlags
 from bsk.training.loop import new_state

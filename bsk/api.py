@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,21 +30,21 @@ from bsk.comparison import compare as comparison
 from bsk.comparison.published import published
 from bsk.comparison.tables import render
 from bsk.data import sources
-from bsk.data.arrays import Array, Pair, arranged, examples, in_memory
-from bsk.data.contents import Request as Source
+from bsk.data.arrays import Array, Pair, arranged, examples
+from bsk.data.splits import Request as Source
 from bsk.data.store import DataFile, open_data, write
 from bsk.devices import chosen_device
 from bsk.errors import InputError, UsageError
 from bsk.evaluation import run as evaluations
 from bsk.evaluation.flags import EvaluationFlags
-from bsk.evaluation.requests import Request, Work
+from bsk.evaluation.settings import Request, Work
 from bsk.evaluation.subjects import Subject, foreign_subject, live_subject, load_subject, recalled, remembered
 from bsk.models.registry import device_of
 from bsk.progress import EvaluationProgress
 from bsk.records import jsonl
-from bsk.records.atomic import only_writer
 from bsk.records.bits import decode_correct
 from bsk.records.located import Located, located, read
+from bsk.records.locks import only_writer
 from bsk.records.words import percent, plain
 from bsk.terminal import Bar, note
 
@@ -232,19 +233,6 @@ def attack(
     """Return the adversarial images of an attack, (N, C, H, W) fp32 in [0, 1], where x is.
 
     An image that the model gets wrong as it is comes back as it is. Arguments and errors are those of `evaluate`.
-
-    Args:
-        model: see `evaluate`.
-        x: see `evaluate`.
-        y: see `evaluate`.
-        attack: one name.
-        eps: see `evaluate`.
-        norm: see `evaluate`.
-        seed: see `evaluate`.
-        batch_size: see `evaluate`.
-        device: see `evaluate`.
-        progress: see `evaluate`.
-        **flags: see `evaluate`.
     """
     wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, seed=seed)
     work = _work(model, x, y, None, _names(attack), _attack_flags(norm, flags), wanted, device)
@@ -311,20 +299,15 @@ def prepare(
         InputError: the source is missing, torn or not what it must be; `out` cannot be written.
     """
     if isinstance(name, str):
-        bar = Bar("download") if progress else None
-        request = Source(name, source, Path(downloads), size, bar.show if bar else None, note)
-        try:
+        with closing(Bar("download", progress)) as bar:
+            request = Source(name, source, Path(downloads), size, bar.show, note)
             found = sources.read(request, val=val, train_limit=train_limit, test_limit=test_limit)
-        finally:
-            if bar:
-                bar.close()
-        parts, info = found.parts, found.info
     else:
-        parts, info = arranged(name, Path(out).stem if out else "arrays", val, in_bytes=out is not None)
+        found = arranged(name, Path(out).stem if out else "arrays", val, in_bytes=out is not None)
     if out is None:
-        return in_memory(parts, info)
+        return found
     with only_writer(Path(out)):
-        write(Path(out), parts, info)
+        write(Path(out), found.parts, found)
         return open_data(Path(out))
 
 

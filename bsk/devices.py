@@ -46,3 +46,12 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
 def rows_of_a_call(device: torch.device) -> int:
     """Return how many rows a model call of an evaluation has by default."""
     return 128 if device.type == "cpu" else 512
+
+
+def device_name(device: torch.device) -> str:
+    """Return what the numbers were computed on, e.g. "cpu AVX2" or "cuda NVIDIA H100"."""
+    import torch
+
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type

@@ -3,53 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from bsk.terminal import Bar, note
+from bsk.terminal import Bar
 
 if TYPE_CHECKING:
     from bsk.attacks.registry import Attack
     from bsk.evaluation.verdicts import Progress
 
 
-class TrainingProgress:
+class _Shown:
+    """A bar that goes at the end of the block; only the first of several processes speaks."""
+
+    def __init__(self, name: str, speaks: bool) -> None:
+        self._name, self._bar = name, Bar(name, speaks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def notices(self, texts: Sequence[str]) -> None:
+        """Write lines."""
+        for text in texts:
+            self._bar.note(text)
+
+
+class TrainingProgress(_Shown):
     """A bar with epoch and loss on a terminal, and a line an epoch everywhere."""
 
     def __init__(self, speaks: bool) -> None:
         """Only the first of several processes speaks."""
-        self._bar = Bar("training") if speaks else None
-
-    def __enter__(self) -> TrainingProgress:
-        """Nothing to do."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Take the bar away."""
-        if self._bar:
-            self._bar.close()
+        super().__init__("training", speaks)
 
     def step(self, done: int, total: int, epoch: int, loss: Callable[[], float]) -> None:
         """Move the bar."""
-        if self._bar:
-            self._bar.show(done, total, lambda: f"epoch {epoch + 1} loss {loss():.3f}")
+        self._bar.show(done, total, lambda: f"epoch {epoch + 1} loss {loss():.3f}")
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Write a line."""
-        if self._bar:
-            self._bar.note(epoch_line(record))
+        self._bar.note(epoch_line(record))
 
     def alarm(self, record: dict[str, Any]) -> None:
         """Write a line."""
-        if self._bar:
-            then = "; back to the last good weights, with PGD for a while" if record["back"] else ""
-            found = f"FGSM {record['fgsm']:.0%}, PGD-10 {record['pgd']:.0%}, cosine of gradients {record['cosine']:.2f}"
-            where = f"on {record['n']} val images{then}"
-            self._bar.note(f"update {record['step']}: catastrophic overfitting: {found} {where}")
+        then = "; back to the last good weights, with PGD for a while" if record["back"] else ""
+        found = f"FGSM {record['fgsm']:.0%}, PGD-10 {record['pgd']:.0%}, cosine of gradients {record['cosine']:.2f}"
+        where = f"on {record['n']} val images{then}"
+        self._bar.note(f"update {record['step']}: catastrophic overfitting: {found} {where}")
 
     def notice(self, text: str) -> None:
         """Write a line."""
-        if self._bar:
-            self._bar.note(text)
+        self._bar.note(text)
 
 
 def epoch_line(record: dict[str, Any]) -> str:
@@ -64,32 +69,11 @@ def epoch_line(record: dict[str, Any]) -> str:
     )
 
 
-class EvaluationProgress:
+class EvaluationProgress(_Shown):
     """A bar with the robust accuracy so far, an upper bound, on a terminal; a line a stage and an attack elsewhere."""
-
-    def __init__(self, name: str, speaks: bool) -> None:
-        """Take the checkpoint's name; only the first of several processes speaks."""
-        self._name, self._bar = name, Bar(name) if speaks else None
-
-    def __enter__(self) -> EvaluationProgress:
-        """Nothing to do."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Take the bar away."""
-        if self._bar:
-            self._bar.close()
-
-    def notices(self, texts: Sequence[str]) -> None:
-        """Write lines."""
-        if self._bar:
-            for text in texts:
-                note(text)
 
     def show(self, attack: Attack, at: Progress) -> None:
         """Move the bar; say how many stand after each stage of several."""
-        if self._bar is None:
-            return
         so_far = f"{attack.name} {at.stage} <= {at.standing / at.n:.1%}"
         self._bar.show(at.done, at.total, lambda: so_far)
         if at.ended and len(attack.stages) > 2:
@@ -97,8 +81,6 @@ class EvaluationProgress:
 
     def done(self, record: dict[str, Any]) -> None:
         """Write a line, and one for each doubt."""
-        if self._bar is None:
-            return
         bound = "at most " if record["attack"] == "screen" else ""
         self._bar.note(
             f"{self._name}: {record['attack']} at eps {record['eps']:g} ({record['eps'] * 255:.3g}/255): "

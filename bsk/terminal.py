@@ -61,10 +61,10 @@ def on_terminal() -> bool:
 class Bar:
     """A progress bar on a terminal; elsewhere nothing."""
 
-    def __init__(self, what: str) -> None:
-        """Draw nothing yet: rich is imported only where there is a terminal."""
-        self.what, self._progress, self._drawn = what, None, 0.0
-        if on_terminal():
+    def __init__(self, what: str, speaks: bool = True) -> None:
+        """Draw nothing yet: rich is imported only where there is a terminal; without `speaks` all is kept silent."""
+        self.what, self.speaks, self._progress, self._drawn = what, speaks, None, 0.0
+        if speaks and on_terminal():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -96,7 +96,7 @@ class Bar:
         if self._progress is not None:
             with unheard():
                 self._progress.console.print(printable(text), highlight=False, markup=False)
-        else:
+        elif self.speaks:
             note(text)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import bsk.data.pickles
 from bsk import compat
 from bsk.errors import InputError
-from bsk.models.folding import folded
+from bsk.models.modes import folded
 from bsk.models.products import steady_products
 from bsk.models.resnet import resnet18
 
@@ -168,7 +168,7 @@ def test_every_kind_of_hook_is_seen(register) -> None:
 
 
 def test_where_hooks_are_kept_elsewhere_a_layer_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = resnet18(classes=3, channels=3, size=16, width=4).eval()
+    model = resnet18(classes=3, channels=3, width=4).eval()
     kept = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
     with folded(model):
         assert not any(isinstance(each, nn.BatchNorm2d) for each in model.modules())

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome, Tally, first_rows, ranked_targets
+from bsk.attacks.outcome import Outcome, Rows, first_rows, ranked_targets
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import Region, per_image, region
 from bsk.perturb.draws import ExampleDraws
@@ -25,36 +23,6 @@ UNTARGETED: dict[str, Objective] = {
     "margin": lambda logits, y, target: margin(logits, y),
 }
 TARGETED: dict[str, Objective] = {"dlr": dlr_to, "margin": margin_to}
-
-
-@dataclass
-class Climb:
-    """Rows that climb: an example each, or an example and a target class each.
-
-    owner (R,): the example of each row, ascending; y, target (R,); images (R, C, H, W); the rest (R,).
-    """
-
-    owner: Tensor
-    y: Tensor
-    target: Tensor
-    within: Region
-    x: Tensor
-    x_before: Tensor
-    gradient: Tensor
-    x_best: Tensor
-    gradient_best: Tensor
-    step: Tensor
-    loss_before: Tensor
-    loss_best: Tensor
-    loss_best_at_check: Tensor
-    rises: Tensor
-    halved: Tensor
-
-    def keep(self, rows: Tensor) -> Climb:
-        """Return some of the rows."""
-        kept: dict[str, Any] = {"within": self.within.keep(rows)}
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in kept}
-        return Climb(**kept, **{name: value[rows] for name, value in values.items()})
 
 
 def apgd(
@@ -79,7 +47,7 @@ def apgd(
     Source: Croce & Hein (2020), algorithm 1; the constants of their code's standard version.
     Differs from the reference: an example leaves at its first misclassified iterate. The verdict is the same.
     """
-    tally, within = Tally(x), region(x, eps, norm)
+    tally, within = Outcome.begin(x), region(x, eps, norm)
     owner, target, starts = torch.arange(len(x), device=x.device), y, within.sample(draws)
     if targets:
         with torch.no_grad():
@@ -89,84 +57,88 @@ def apgd(
         starts = torch.stack([starts, *(within.sample(draws) for _ in range(k))], dim=1).flatten(0, 1)
         target = target.reshape(-1)
     objective = (TARGETED if targets else UNTARGETED)[loss]
-    climb = _start(starts, within.keep(owner), owner, y[owner], target, eps)
+    climb = _Climb(starts, within.keep(owner), owner, y[owner], target, eps)
     for i, window in enumerate([0, *_windows(steps)]):
         if i > 0:
-            climb = _move(climb, 1.0 if i == 1 else RHO)
-        climb, losses = _evaluate(climb, model, objective, eot, tally)
+            climb.move(1.0 if i == 1 else RHO)
+        losses = climb.evaluate(model, objective, eot, tally)
         if len(losses) == 0:
             break
-        climb = _remember(climb, losses) if i > 0 else _remember_first(climb, losses)
+        climb.remember(losses, first=i == 0)
         if window:
-            climb = _check(climb, window)
+            climb.check(window)
     first = first_rows(climb.owner)
     tally.x_adv[climb.owner[first]] = climb.x_best[first]
-    return tally.outcome()
+    return tally
 
 
-def _start(x: Tensor, within: Region, owner: Tensor, y: Tensor, target: Tensor, eps: float) -> Climb:
-    zero = x.new_zeros(len(owner))
-    return Climb(
-        owner=owner,
-        y=y,
-        target=target,
-        within=within,
-        x=x,
-        x_before=x,
-        gradient=x,
-        x_best=x,
-        gradient_best=x,
-        step=torch.full_like(zero, 2 * eps),
-        loss_before=zero,  # the reference compares the first loss with 0
-        loss_best=zero,
-        loss_best_at_check=zero,
-        rises=zero,
-        halved=torch.ones_like(owner, dtype=torch.bool),
-    )
+class _Climb(Rows):
+    """Rows that climb: an example each, or an example and a target class each.
 
-
-def _evaluate(climb: Climb, model: Model, objective: Objective, eot: int, tally: Tally) -> tuple[Climb, Tensor]:
-    """Run the model at the rows' points; return the rows that are not fooled, with their gradients, and losses."""
-    gradient = torch.zeros_like(climb.x)
-    for _ in range(eot):
-        leaf = climb.x.detach().requires_grad_()
-        logits = model(leaf)
-        losses = objective(logits, climb.y, climb.target)
-        gradient += torch.autograd.grad(losses.sum(), leaf)[0] / eot
-    tally.count(climb.owner, eot, eot)
-    climb, losses = replace(climb, gradient=gradient), losses.detach()
-    stays = tally.leave(climb.owner, climb.x, logits.detach().argmax(dim=1) != climb.y)
-    return (climb, losses) if stays is None else (climb.keep(stays), losses[stays])
-
-
-def _remember_first(climb: Climb, losses: Tensor) -> Climb:
-    return replace(climb, x_best=climb.x, gradient_best=climb.gradient, loss_best=losses, loss_best_at_check=losses)
-
-
-def _remember(climb: Climb, losses: Tensor) -> Climb:
-    """Keep the point of the highest loss, and count the steps on which the loss rose."""
-    better = losses > climb.loss_best
-    image = per_image(better, climb.x)
-    return replace(
-        climb,
-        x_best=torch.where(image, climb.x, climb.x_best),
-        gradient_best=torch.where(image, climb.gradient, climb.gradient_best),
-        loss_best=torch.where(better, losses, climb.loss_best),
-        rises=climb.rises + (losses > climb.loss_before),
-        loss_before=losses,
-    )
-
-
-def _move(climb: Climb, weight: float) -> Climb:
-    """Step to z = P(x + eta d), then on with momentum to P(x + a (z - x) + (1 - a) (x - x_before)).
-
-    Source: section 3.1, eq. (1) and (2).
+    owner (R,): the example of each row, ascending; y, target (R,); images (R, C, H, W); the rest (R,).
     """
-    x, within = climb.x, climb.within
-    z = within.project(torch.addcmul(x, within.steepest(climb.gradient), per_image(climb.step, x)))
-    if weight < 1:
-        z = within.project(torch.lerp(x, z, weight).add_(x - climb.x_before, alpha=1 - weight))
-    return replace(climb, x=z, x_before=x)
+
+    def __init__(self, x: Tensor, within: Region, owner: Tensor, y: Tensor, target: Tensor, eps: float) -> None:
+        zero = x.new_zeros(len(owner))
+        self.owner, self.y, self.target, self.within = owner, y, target, within
+        self.x = self.x_before = self.x_best = self.gradient = self.gradient_best = x
+        self.step = torch.full_like(zero, 2 * eps)
+        self.loss_before = self.loss_best = self.loss_best_at_check = zero  # the reference compares the first with 0
+        self.rises, self.halved = zero, torch.ones_like(owner, dtype=torch.bool)
+
+    def evaluate(self, model: Model, objective: Objective, eot: int, tally: Outcome) -> Tensor:
+        """Run the model at the rows' points; keep the rows that are not fooled, and return their losses."""
+        self.gradient = torch.zeros_like(self.x)
+        for _ in range(eot):
+            leaf = self.x.detach().requires_grad_()
+            logits = model(leaf)
+            losses = objective(logits, self.y, self.target)
+            self.gradient += torch.autograd.grad(losses.sum(), leaf)[0] / eot
+        tally.count(self.owner, eot, eot)
+        losses = losses.detach()
+        stays = tally.leave(self.owner, self.x, logits.detach().argmax(dim=1) != self.y)
+        if stays is None:
+            return losses
+        self.keep(stays)
+        return losses[stays]
+
+    def remember(self, losses: Tensor, first: bool) -> None:
+        """Keep the point of the highest loss, and count the steps on which the loss rose."""
+        if first:
+            self.x_best, self.gradient_best = self.x, self.gradient
+            self.loss_best = self.loss_best_at_check = losses
+            return
+        better = losses > self.loss_best
+        self._choose(better, x_best=self.x, gradient_best=self.gradient, loss_best=losses)
+        self.rises = self.rises + (losses > self.loss_before)
+        self.loss_before = losses
+
+    def move(self, weight: float) -> None:
+        """Step to z = P(x + eta d), then on with momentum to P(x + a (z - x) + (1 - a) (x - x_before)).
+
+        Source: section 3.1, eq. (1) and (2).
+        """
+        x, within = self.x, self.within
+        z = within.project(torch.addcmul(x, within.steepest(self.gradient), per_image(self.step, x)))
+        if weight < 1:
+            z = within.project(torch.lerp(x, z, weight).add_(x - self.x_before, alpha=1 - weight))
+        self.x, self.x_before = z, x
+
+    def check(self, window: int) -> None:
+        """Halve the step of rows that rise too seldom or are stuck, and send them back to their best point.
+
+        Source: section 3.2, conditions 1 and 2.
+        """
+        stuck = (self.rises <= RHO * window) | (~self.halved & (self.loss_best_at_check >= self.loss_best))
+        self._choose(stuck, step=self.step / 2, x=self.x_best, gradient=self.gradient_best)
+        self.loss_best_at_check = self.loss_best
+        self.rises, self.halved = torch.zeros_like(self.rises), stuck
+
+    def _choose(self, rows: Tensor, **others: Tensor) -> None:
+        """Put other values in the place of some rows, (R,)."""
+        for name, other in others.items():
+            mask = rows if other.ndim == 1 else per_image(rows, other)
+            setattr(self, name, torch.where(mask, other, getattr(self, name)))
 
 
 def _windows(steps: int) -> Iterator[int]:
@@ -181,21 +153,3 @@ def _windows(steps: int) -> Iterator[int]:
         yield window if since == window else 0
         if since == window:
             window, since = max(window - shrink, least), 0
-
-
-def _check(climb: Climb, window: int) -> Climb:
-    """Halve the step of rows that rise too seldom or are stuck, and send them back to their best point.
-
-    Source: section 3.2, conditions 1 and 2.
-    """
-    stuck = (climb.rises <= RHO * window) | (~climb.halved & (climb.loss_best_at_check >= climb.loss_best))
-    image = per_image(stuck, climb.x)
-    return replace(
-        climb,
-        step=torch.where(stuck, climb.step / 2, climb.step),
-        x=torch.where(image, climb.x_best, climb.x),
-        gradient=torch.where(image, climb.gradient_best, climb.gradient),
-        loss_best_at_check=climb.loss_best,
-        rises=torch.zeros_like(climb.rises),
-        halved=stuck,
-    )

@@ -46,11 +46,7 @@ class AttackFlags:
     classes: int = 10
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise if a value cannot be, or if none of the attacks has it: nobody should report what never ran.
-
-        Raises:
-            UsageError: that is so.
-        """
+        """Raise a UsageError if a value cannot be, or no attack has it: nobody should report what never ran."""
         one_of("start", self.start, STARTS)
         one_of("norm", self.norm, NORMS)
         one_of("engine", self.engine, ENGINES)

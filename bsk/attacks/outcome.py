@@ -29,15 +29,11 @@ class Outcome:
     backward: Tensor
     distance: Tensor | None = None
 
-
-class Tally:
-    """The outcome of N examples as it grows, with examples leaving as they are fooled."""
-
-    def __init__(self, x: Tensor) -> None:
-        """Begin with no example fooled and no pass made."""
-        self.x_adv = x.clone()
-        self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.forward, self.backward = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for _ in range(2))
+    @classmethod
+    def begin(cls, x: Tensor) -> Outcome:
+        """Return the outcome before any pass for images x (N, C, H, W): it grows, as examples leave that are fooled."""
+        zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return cls(x.clone(), zero.bool(), zero, zero.clone())
 
     def count(self, owner: Tensor, forward: int = 1, backward: int = 0) -> None:
         """Add passes to the examples `owner` (R,), once for each of their rows."""
@@ -58,9 +54,14 @@ class Tally:
         self.x_adv[mine[first]] = x_adv[rows[first]]
         return ~self.fooled[owner]
 
-    def outcome(self) -> Outcome:
-        """Return what was found."""
-        return Outcome(self.x_adv, self.fooled, self.forward, self.backward)
+
+class Rows:
+    """Rows that search for a misclassified image, an example or an example and a target class each, as attributes."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep some of the rows, of the tensors and of all that has such a `keep`."""
+        for name, value in vars(self).items():
+            setattr(self, name, value[rows] if isinstance(value, Tensor) else value.keep(rows))
 
 
 def first_rows(owner: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class Outside:
         with outside(f"--attack {self.plugin.spec}", f"check {self.place}", InputError, passing=NotFiniteError):
             # what it is given are copies: an attack that writes into x would move the middle of its own ball
             found = self.plugin.function(
-                _Network(counted).eval(), x.clone(), y.clone(), eps=eps, draws=draws, **more, **hyper
+                Called(counted).eval(), x.clone(), y.clone(), eps=eps, draws=draws, **more, **hyper
             )
         x_adv = self._checked(found.x_adv if isinstance(found, Outcome) else found, x, eps, norm)
         with torch.no_grad():
@@ -106,12 +106,14 @@ class Outside:
         return InputError(f"--attack {self.plugin.spec}: expected {expected}, found {found}; check {self.place}")
 
 
-class _Network(nn.Module):
-    """The model as a module, as attacks of other libraries want it."""
+class Called(nn.Module):
+    """A function as a module without weights, as attacks of other libraries want it."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, function: Model) -> None:
+        """Take a function from images to logits."""
         super().__init__()
-        self._model = model
+        self._function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._model(x)
+        """Call it."""
+        return self._function(x)

@@ -1,9 +1,14 @@
-"""What Square paints: squares of a bound's colour for Linf, pyramids moved about for L2."""
+"""What Square paints: squares of a bound's colour for Linf, pyramids moved about for L2.
+
+A painter paints canvases, an image each in a layout of its own, those of one example by its own random numbers: `start`
+gives the first of each example, `images` shows them as images, and `paint` changes some, which are given up, as they
+are proposed in the query-th step, (R,), of their `owner`. That depends on the canvas, the example and the query alone,
+so that steps can be tried out of their order.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -46,22 +51,6 @@ class Sides:
     def __call__(self, query: Tensor) -> Tensor:
         """Return the sides in pixels, (R,)."""
         return self.table[self.halvings(query)]
-
-
-class Painter(Protocol):
-    """Paints canvases, an image each in a layout of its own; those of one example by its own random numbers."""
-
-    def start(self) -> Tensor:
-        """Return the first canvas of each example, (N, ...)."""
-
-    def images(self, canvas: Tensor) -> Tensor:
-        """Return canvases (R, ...) as images (R, C, H, W)."""
-
-    def paint(self, canvas: Tensor, owner: Tensor, query: Tensor) -> Tensor:
-        """Return canvases (R, ...), which are given up, as they are proposed in the query-th step, (R,), of `owner`.
-
-        Depends on the canvas, the example and the query alone, so that steps can be tried out of their order.
-        """
 
 
 class Stripes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome, Tally
+from bsk.attacks.outcome import Outcome
 from bsk.perturb.ascent import Model, sign_step
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws
@@ -42,50 +42,30 @@ def pgd(
 
     Source: Madry et al. (2018); section 5.1 (100 steps of 2/255, no random start in the authors' code).
     """
-    tally = Tally(x)
+    tally = Outcome.begin(x)
     active = torch.arange(len(x), device=x.device)
     for restart in range(restarts):
-        begin = x[active]
+        rows, at, ball = active, x[active], ball_around(x[active], eps)
         if start == "uniform" or restart > 0:
-            begin = ball_around(begin, eps).project(begin + eps * draws.uniform(begin))
-        _climb(model, x, begin, y, active, eps, step, steps, LOSSES[loss], last_iterate, tally)
+            at = ball.project(at + eps * draws.uniform(at))
+        for i in range(steps + 1):  # the prediction at an iterate comes free with the gradient there
+            last = i == steps
+            at = at.detach().requires_grad_(not last)
+            with torch.set_grad_enabled(not last):
+                logits = model(at)
+            tally.count(rows, 1, 0 if last else 1)
+            here, wrong = at.detach(), logits.detach().argmax(dim=1) != y[rows]
+            if last:
+                tally.x_adv[rows] = here
+            else:
+                at = sign_step(LOSSES[loss](logits, y[rows]), at, ball, step)
+            stays = None if last_iterate and not last else tally.leave(rows, here, wrong)
+            if stays is not None:
+                rows, at, ball = rows[stays], at[stays], ball.keep(stays)
+            if len(rows) == 0:
+                break
         if restart + 1 == restarts or bool(tally.fooled.all()):
             break
         stays = ~tally.fooled[active]
         draws, active = draws.keep(stays), active[stays]
-    return tally.outcome()
-
-
-def _climb(
-    model: Model,
-    x: Tensor,
-    at: Tensor,
-    y: Tensor,
-    active: Tensor,
-    eps: float,
-    step: float,
-    steps: int,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    last_iterate: bool,
-    tally: Tally,
-) -> None:
-    """Climb with the examples `active` from `at`; the prediction at an iterate comes free with the gradient there."""
-    ball = ball_around(x[active], eps)
-    for i in range(steps + 1):
-        last = i == steps
-        at = at.detach().requires_grad_(not last)
-        with torch.set_grad_enabled(not last):
-            logits = model(at)
-        tally.count(active, 1, 0 if last else 1)
-        here, wrong = at.detach(), logits.detach().argmax(dim=1) != y[active]
-        if not last:
-            at = sign_step(loss(logits, y[active]), at, ball, step)
-        else:
-            tally.x_adv[active] = here
-        if last_iterate and not last:
-            continue
-        stays = tally.leave(active, here, wrong)
-        if stays is not None:
-            active, at, ball = active[stays], at[stays], ball.keep(stays)
-            if len(active) == 0:
-                return
+    return tally

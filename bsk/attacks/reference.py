@@ -6,7 +6,6 @@ import contextlib
 import importlib.metadata
 import io
 import sys
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -24,11 +23,7 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 def installed() -> str:
-    """Return the name and version of the reference.
-
-    Raises:
-        UsageError: it is not installed.
-    """
+    """Return the name and version of the reference; raise a UsageError if it is not installed."""
     try:
         return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
     except importlib.metadata.PackageNotFoundError as error:
@@ -58,7 +53,8 @@ def reference(
 
     passes = PassCounter()
     seed = int(draws.bits(1)[0, 0]) if len(x) else 0
-    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()), _traced():
+    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as end:
+        end.callback(sys.settrace, sys.gettrace())  # its own checks end all tracing, which a debugger lives by
         engine = pyautoattack.AutoAttack(
             counting(model, passes),
             norm=NORMS[norm],
@@ -74,13 +70,3 @@ def reference(
     with torch.no_grad():
         fooled = model(x_adv).argmax(dim=1) != y
     return Outcome(x_adv, fooled, spread(passes.forward, y), spread(passes.backward, y))
-
-
-@contextlib.contextmanager
-def _traced() -> Iterator[None]:
-    """Give a debugger its hold back: the reference's own checks end all tracing."""
-    trace = sys.gettrace()
-    try:
-        yield
-    finally:
-        sys.settrace(trace)

@@ -88,18 +88,6 @@ def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: flo
 NATURAL = Stage("natural", natural)
 
 
-def _pgd(name: str, flags: AttackFlags, eps: float, loss: str, steps: int, restarts: int, step: float) -> Stage:
-    parameters = {
-        "loss": loss,
-        "step": step if flags.step is None else flags.step,
-        "steps": steps,
-        "restarts": restarts,
-        "start": flags.start,
-        "last_iterate": flags.last_iterate,
-    }
-    return Stage(name, pgd, parameters, passes=2 * steps * restarts)
-
-
 def _apgd(name: str, flags: AttackFlags, loss: str, targeted: bool = False, eot: int = 1) -> Stage:
     targets = min(MOST_TARGETS, flags.classes - 1) if targeted else 0
     if loss == "dlr" and flags.classes < DLR_CLASSES:
@@ -117,12 +105,6 @@ def _square(flags: AttackFlags, queries: int) -> Stage:
     return Stage("square", square, {"norm": flags.norm, "queries": queries}, passes=queries, fills=True)
 
 
-def _rays(flags: AttackFlags) -> Stage:
-    queries = flags.queries or 10_000
-    parameters = {"queries": queries, "stop_at_eps": flags.stop_at_eps}
-    return Stage("rays", rays, parameters, passes=queries)
-
-
 Stages = Callable[[AttackFlags], list[Stage]]
 ENSEMBLES: dict[str, Stages] = {
     "apgd-ce": lambda f: [_apgd("apgd-ce", f, "cross_entropy")],
@@ -130,7 +112,9 @@ ENSEMBLES: dict[str, Stages] = {
     "apgd-t": lambda f: [_apgd("apgd-t", f, "dlr", targeted=True)],
     "fab-t": lambda f: [_fab(f)],
     "square": lambda f: [_square(f, f.queries or 5000)],
-    "rays": lambda f: [_rays(f)],
+    "rays": lambda f: [
+        Stage("rays", rays, {"queries": f.queries or 10_000, "stop_at_eps": f.stop_at_eps}, passes=f.queries or 10_000)
+    ],
     # Croce & Hein (2020): the standard version, one restart each, from the clean image
     "autoattack": lambda f: [
         _apgd("apgd-ce", f, "cross_entropy"),
@@ -139,10 +123,7 @@ ENSEMBLES: dict[str, Stages] = {
         _square(f, 5000),
     ],
     # their version for models that are random: gradients averaged over 20 passes
-    "autoattack-rand": lambda f: [
-        _apgd("apgd-ce", f, "cross_entropy", eot=20),
-        _apgd("apgd-dlr", f, "dlr", eot=20),
-    ],
+    "autoattack-rand": lambda f: [_apgd("apgd-ce", f, "cross_entropy", eot=20), _apgd("apgd-dlr", f, "dlr", eot=20)],
     # the first half of `autoattack`, so always an upper bound; in nine published logs of AWP within 0.02 points of it
     "screen": lambda f: [_apgd("apgd-ce", f, "cross_entropy"), _apgd("apgd-t", f, "dlr", targeted=True)],
 }
@@ -212,13 +193,20 @@ def attacks_named(names: Sequence[str], eps: float, flags: AttackFlags) -> list[
 
 
 def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
-    if name == "fgsm":
-        return _pgd(name, flags, eps, "cross_entropy", 1, 1, step=eps)
     match = re.fullmatch(r"(pgd|cw)-([1-9]\d{0,5})(?:x([1-9]\d{0,3}))?", name)
-    if match is None:
+    if match is None and name != "fgsm":
         raise UsageError(f"--attack {name}: no such attack; {nearest(name, ATTACKS)}")
-    loss = "margin" if match[1] == "cw" else "cross_entropy"
-    return _pgd(name, flags, eps, loss, int(match[2]), int(match[3] or 1), step=step_at(PAPER_STEP, eps))
+    kind, steps, restarts = (match[1], int(match[2]), int(match[3] or 1)) if match else ("fgsm", 1, 1)
+    step = step_at(PAPER_STEP, eps) if match else eps
+    parameters = {
+        "loss": "margin" if kind == "cw" else "cross_entropy",
+        "step": step if flags.step is None else flags.step,
+        "steps": steps,
+        "restarts": restarts,
+        "start": flags.start,
+        "last_iterate": flags.last_iterate,
+    }
+    return Stage(name, pgd, parameters, passes=2 * steps * restarts)
 
 
 def _notices(name: str, flags: AttackFlags) -> tuple[str, ...]:

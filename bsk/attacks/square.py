@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome, Tally
-from bsk.attacks.painters import Painter, Pyramids, Stripes
+from bsk.attacks.outcome import Outcome
+from bsk.attacks.painters import Pyramids, Stripes
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.losses import margin
@@ -41,15 +41,15 @@ def square(
     pace = _Pace(rows or len(x))
     while len(search.owner):
         pace.saw(*search.go_on(pace.steps(len(search.owner))))
-    return search.tally.outcome()
+    return search.tally
 
 
 class _Search:
     """The examples still searching: `best` canvases and `margins`, and how many steps of each are `done`."""
 
-    def __init__(self, model: Model, x: Tensor, y: Tensor, painter: Painter, queries: int) -> None:
+    def __init__(self, model: Model, x: Tensor, y: Tensor, painter: Stripes | Pyramids, queries: int) -> None:
         self.model, self.y, self.painter, self.queries = model, y, painter, queries
-        self.tally, self.best = Tally(x), painter.start()
+        self.tally, self.best = Outcome.begin(x), painter.start()
         self.owner = torch.arange(len(x), device=x.device)
         self.done = torch.zeros_like(self.owner)
         self.margins, wrong = self._judge(self.best, self.owner)

@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.console import emit
-from bsk.cli.sources import STDIN, records_of
+from bsk.cli.console import STDIN, emit, records_of
 from bsk.errors import InputError, RequirementError
 from bsk.terminal import note
 

@@ -1,20 +1,42 @@
-"""Data to stdout, everything else to stderr; errors become one line and an exit code."""
+"""Records from files or a pipe, data to stdout, everything else to stderr; errors are one line and an exit code."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
 from bsk.compat import usage_message
-from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError
+from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError, UsageError
 from bsk.records.atomic import naming_the_file
 from bsk.records.jsonl import dumps
 from bsk.terminal import CHOICES, unheard, whisper, write
+
+if TYPE_CHECKING:
+    from bsk.records.located import Located
+
+STDIN = Path("-")
+
+
+def records_of(command: str, files: Sequence[Path] | None) -> Iterator[Located]:
+    """Return the records of the files, or of stdin if there are none or one of them is `-`, read as they are taken.
+
+    Raises:
+        UsageError: no file is named and stdin is a terminal.
+        InputError: a file cannot be read, or a line is no record; when it is taken.
+    """
+    from bsk.records.located import located, stream
+
+    if not files and sys.stdin.isatty():
+        raise UsageError(f"{command}: no records; name JSONL files, or pipe in what bsk evaluate prints")
+    return chain.from_iterable(
+        located(sys.stdin.buffer, "stdin") if path == STDIN else stream(path) for path in files or [STDIN]
+    )
 
 
 def emit(text: str) -> None:

@@ -13,7 +13,7 @@ from bsk.cli.console import emit_record
 from bsk.cli.groups import grouped
 from bsk.devices import chosen_device, load_torch
 from bsk.errors import UsageError
-from bsk.evaluation.flags import DataFlags, EvaluationFlags, ModelFlags
+from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.progress import EvaluationProgress
 from bsk.terminal import note
 
@@ -31,10 +31,9 @@ def evaluate(
     threads: o.Threads = None,
     quiet: o.Quiet = False,
     *,
-    data: DataFlags,
+    network: ModelFlags,
     examples: EvaluationFlags,
     flags: AttackFlags,
-    network: ModelFlags,
 ) -> None:
     """Measure how many examples survive.
 
@@ -54,9 +53,9 @@ def evaluate(
     """
     load_torch()
     from bsk.data.processes import local_device, process_group
-    from bsk.evaluation.requests import Request, subject_and_data
     from bsk.evaluation.run import check_no_log
     from bsk.evaluation.run import evaluate as run
+    from bsk.evaluation.settings import Request, subject_and_data
 
     network.check(checkpoints or [])
     if out is not None:
@@ -67,7 +66,7 @@ def evaluate(
         request.check()
         paths: list[Path | None] = [*checkpoints] if checkpoints else [None]
         for path in paths:
-            work = request.of(*subject_and_data(path, network, data, where))
+            work = request.of(*subject_and_data(path, network, where))
             with EvaluationProgress(work.subject.path.name, share.rank == 0) as progress:
                 progress.notices(work.notices)
                 for record in run(work.subject, work.attacks, work.settings, out, progress.show):
@@ -91,10 +90,9 @@ def attack(
     force: o.Force = False,
     quiet: o.Quiet = False,
     *,
-    data: DataFlags,
+    network: ModelFlags,
     examples: EvaluationFlags,
     flags: AttackFlags,
-    network: ModelFlags,
 ) -> None:
     """Write the adversarial images of an attack.
 
@@ -104,12 +102,12 @@ def attack(
         bsk attack runs/bs.safetensors --attack pgd-100 --out adversarial.safetensors --images sheet.png
     """
     load_torch()
-    from bsk.evaluation.requests import Request, subject_and_data
     from bsk.evaluation.run import attacked
+    from bsk.evaluation.settings import Request, subject_and_data
     from bsk.figures.canvas import checked_picture
     from bsk.figures.sheet import draw_sheet
-    from bsk.records.atomic import only_writer
     from bsk.records.headers import check_replaceable
+    from bsk.records.locks import only_writer
     from bsk.records.words import plain
 
     if out is None:
@@ -122,7 +120,7 @@ def attack(
     network.check([checkpoint] if checkpoint else [])
     request = Request([attack], flags, examples, chosen_device(device, threads))
     request.check()
-    work = request.of(*subject_and_data(checkpoint, network, data, request.device))
+    work = request.of(*subject_and_data(checkpoint, network, request.device))
     with only_writer(out), EvaluationProgress(work.subject.path.name, True) as progress:
         progress.notices(work.notices)
         record, shown = attacked(work.subject, work.attacks[0], work.settings, out, progress.show)
@@ -131,6 +129,5 @@ def attack(
     if images is not None:
         given = work.settings
         title = f"{work.subject.path.name} under {attack}, eps {plain(given.eps)}, {given.data.name} {given.split}"
-        arrays = {name: tensor.numpy() for name, tensor in vars(shown).items()}
-        for said in draw_sheet(images, **arrays, classes=given.data.classes, title=title):
+        for said in draw_sheet(images, **shown, classes=given.data.classes, title=title):
             note(said)

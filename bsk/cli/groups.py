@@ -6,56 +6,112 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
+import typer
+from typer.models import OptionInfo
+
+from bsk import values
 from bsk.attacks.flags import AttackFlags
 from bsk.cli import options as o
-from bsk.evaluation.flags import DataFlags, EvaluationFlags, ModelFlags
+from bsk.errors import UsageError
+from bsk.evaluation.flags import EvaluationFlags, ModelFlags
+from bsk.methods import registry
 from bsk.signature import pairs
 from bsk.training.flags import TrainingFlags
 
-FLAGS: dict[type, dict[str, Any]] = {  # what typer shows and checks of each field; others are no flags
-    DataFlags: {"dataset": o.DatasetOfModel, "data": o.DataPath},
-    ModelFlags: {"model": o.Model, "weights": o.Weights, "mean": o.Mean, "std": o.Std},
+
+def checked_seed(value: int) -> int:
+    """Return a seed that fits into 64 bits, as torch takes them."""
+    if not -(1 << 63) <= value < 1 << 63:
+        raise typer.BadParameter(f"{value} has more than 64 bits; choose a smaller one")
+    return value
+
+
+def _numbers(flag: typer.CallbackParam, text: str | None) -> list[float] | None:
+    """Return the numbers of "0.49,0.48,0.45"."""
+    try:
+        return None if text is None else [values.number(each) for each in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--{flag.name} {text}: expected a number a channel, as 0.49,0.48,0.45") from error
+
+
+_SETTINGS = o.option(
+    "--set", metavar="NAME=VALUE", help="Of code from outside (module:function): one of its arguments; once for each."
+)
+_HYPER = o.option("--set", metavar="NAME=VALUE", help="A hyper-parameter of the method; it is a flag of its own too.")
+_CHANNELS = o.option(metavar="a,b,c", callback=_numbers, help="Of --weights: its normalisation.")
+
+# what typer shows and checks of each field, which gives the type unless it stands here; other fields are no flags
+FLAGS: dict[type, dict[str, Any]] = {
+    ModelFlags: {
+        "dataset": o.DatasetOfModel,
+        "data": o.DataPath,
+        "model": o.option(
+            metavar="NAME|module:function",
+            help="Of --weights: a name, or code that makes the network; of CKPT: that code, if it was trained so.",
+        ),
+        "weights": o.option(metavar="F", help="Another's .pt, .pth or .safetensors, instead of CKPT."),
+        "mean": Annotated[str | None, _CHANNELS],
+        "std": Annotated[str | None, _CHANNELS],
+    },
     EvaluationFlags: {
         "split": o.SplitName,
         "limit": o.Limit,
         "eps": o.Eps,
         "batch_size": o.Rows,
-        "checks": o.Checks,
-        "seed": o.AttackSeed,
+        "checks": o.option(
+            "--checks/--no-checks", help="Examine the model for signs that it cannot be believed [default: do]."
+        ),
+        "seed": typer.Option(callback=checked_seed, help="Of the attack's random numbers."),
     },
     AttackFlags: {
-        "norm": o.Norm,
-        "step": o.Step,
-        "start": o.Start,
-        "last_iterate": o.LastIterate,
-        "queries": o.Queries,
-        "stop_at_eps": o.StopAtEps,
-        "engine": o.Engine,
-        "settings": o.Settings,
+        "norm": typer.Option(help="linf, or l2 (for apgd, fab-t, square and autoattack); eps is in that norm."),
+        "step": o.option(parser=o.number, metavar="X", help="Step size in pixels [default: the method's or attack's]."),
+        "start": typer.Option(help="Of the first restart of pgd and cw: zero (the image itself) or uniform."),
+        "last_iterate": o.option(
+            "--last-iterate", help="Judge only the last iterate, as the paper does (default: any iterate)."
+        ),
+        "queries": o.option(min=1, help="Of square and rays [default: 5000 and 10000]."),
+        "stop_at_eps": o.option("--stop-at-eps", help="rays: accuracy alone, not the distance; much faster."),
+        "engine": typer.Option(
+            help="bsk, or reference: the authors' code of AutoAttack (pip install 'bsk[reference]'), as it is."
+        ),
+        "settings": Annotated[list[str] | None, _SETTINGS],
     },
     TrainingFlags: {
-        "method": o.Method,
-        "model": o.TrainedModel,
+        "method": typer.Option(
+            help=f"One of {', '.join(registry.names())}, or module:function.",
+            autocompletion=o.completing(registry.names),
+        ),
+        "model": o.option(
+            help="resnet18, resnet18-W, ..., or module:function [default: the data's].",
+            autocompletion=o.completing(lambda: o.MODELS),
+        ),
         "eps": o.Eps,
-        "hyper": o.Hyper,
-        "epochs": o.Epochs,
-        "batch_size": o.BatchSize,
-        "schedule": o.Schedule,
-        "lr": o.Lr,
-        "momentum": o.Momentum,
-        "weight_decay": o.WeightDecay,
-        "precision": o.Precision,
-        "augment": o.Augment,
-        "select": o.Select,
-        "log_divergence": o.LogDivergence,
-        "ema": o.Ema,
-        "label_smoothing": o.LabelSmoothing,
-        "awp": o.Awp,
-        "warmup": o.Warmup,
-        "on_collapse": o.OnCollapse,
-        "seed": o.Seed,
+        "hyper": Annotated[list[str] | None, _HYPER],
+        "epochs": typer.Option(min=1, help="Passes over the training images."),
+        "batch_size": typer.Option(min=1, help="Images at a time."),
+        "schedule": typer.Option(help="piecewise, cyclic or cosine, by iteration."),
+        "lr": o.option(parser=o.number, metavar="X", help="Peak learning rate [default: 0.1, cyclic 0.2]."),
+        "momentum": typer.Option(min=0, max=1, help="Of SGD."),
+        "weight_decay": typer.Option(min=0, help="Of SGD, on all parameters."),
+        "precision": typer.Option(help="auto, fp32, bf16 or fp16; auto is bf16 where it is fast."),
+        "augment": o.option(help="crop-flip, flip or none [default: the data's]."),
+        "select": typer.Option(help="The split that selects the epoch: val, or test, the paper's own protocol."),
+        "log_divergence": o.option(
+            "--log-divergence", help="Log each epoch how far start and ascent move the output; nothing else changes."
+        ),
+        "ema": o.option(min=0, max=1, metavar="DECAY", help="Save a moving average of the weights too, e.g. 0.999."),
+        "label_smoothing": o.option(min=0, max=1, metavar="X", help="Of the labels, in training."),
+        "awp": o.option(
+            min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; takes the outer loss twice."
+        ),
+        "warmup": o.option(min=0, metavar="EPOCHS", help="Let the learning rate rise at first."),
+        "on_collapse": typer.Option(
+            help="At catastrophic overfitting: warn, stop (exit 4), or rollback to the last good weights."
+        ),
+        "seed": typer.Option(callback=checked_seed, help="Of every random number."),
     },
 }
 
@@ -86,7 +142,13 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def _flags(group: type) -> list[inspect.Parameter]:
     defaults = {each.name: None if each.default is MISSING else each.default for each in fields(group)}
-    kind = inspect.Parameter.KEYWORD_ONLY
+    types, kind = get_type_hints(group), inspect.Parameter.KEYWORD_ONLY
     return [
-        inspect.Parameter(name, kind, default=defaults[name], annotation=flag) for name, flag in FLAGS[group].items()
+        inspect.Parameter(
+            name,
+            kind,
+            default=defaults[name],
+            annotation=Annotated[types[name], flag] if isinstance(flag, OptionInfo) else flag,
+        )
+        for name, flag in FLAGS[group].items()
     ]

@@ -46,7 +46,8 @@ def plan(
     left = [round(sum(line[column] for line in lines if not line["done"]), 5) for column in COLUMNS[3:]]
     todo = f"{sum(not line['done'] for line in lines)} of {len(lines)}"
     lines.append(dict(zip(COLUMNS, ("left", todo, False, *left), strict=True)))
-    emit(_table(lines) if sys.stdout.isatty() else _tsv(lines))
+    cells = [COLUMNS, *(line.values() for line in lines)]
+    emit(_table(lines) if sys.stdout.isatty() else "\n".join("\t".join(map(str, line)) for line in cells))
 
 
 def _lines(files: list[Path] | None) -> Iterator[str]:
@@ -88,11 +89,8 @@ def _words(target: str, flags: str) -> list[str]:
         raise UsageError(f"plan: {target}: {str(error).lower()} in {flags[:60]!r}; write it as for a shell") from error
 
 
-def _tsv(lines: list[dict[str, Any]]) -> str:
-    return "\n".join("\t".join(str(cell) for cell in line) for line in [COLUMNS, *(each.values() for each in lines)])
-
-
 def _table(lines: list[dict[str, Any]]) -> str:
+    from bsk.comparison.tables import aligned
     from bsk.records.words import many
 
     rows = [["job", "target", "done", "passes", "hours", "MB"]]
@@ -100,7 +98,4 @@ def _table(lines: list[dict[str, Any]]) -> str:
         passes = many(line["forward_passes"] + line["backward_passes"])
         done = "yes" if line["done"] else ""
         rows.append([line["job"], line["target"], done, passes, f"{line['hours']:.2f}", f"{line['megabytes']:.0f}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = [str.ljust, str.ljust, str.ljust, str.rjust, str.rjust, str.rjust]
-    aligned = ([side(cell, w) for side, cell, w in zip(sides, row, widths, strict=True)] for row in rows)
-    return "\n".join("  ".join(row).rstrip() for row in aligned)
+    return "\n".join(line.rstrip() for line in aligned(rows, rows[0][:3]))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.sources import records_of
+from bsk.cli.console import records_of
 from bsk.errors import UsageError, nearest
 from bsk.terminal import note
 

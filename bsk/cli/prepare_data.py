@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,27 +43,14 @@ def prepare_data(
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
         bsk prepare-data mycode:faces
     """
-    from bsk.data.info import data_path
     from bsk.data.sources import prepare
-    from bsk.records.atomic import only_writer
+    from bsk.data.store import data_path
     from bsk.records.headers import check_replaceable
+    from bsk.records.locks import only_writer
 
     path = checked_suffix(out or data_path(name.rpartition(":")[2]))
     check_replaceable(path, "data", force)
-    bar = Bar("download")
-    try:
-        with only_writer(path):
-            record = prepare(
-                name,
-                source,
-                path,
-                val=val,
-                train_limit=train_limit,
-                test_limit=test_limit,
-                size=size,
-                progress=bar.show,
-                notice=note,
-            )
-    finally:
-        bar.close()
+    limits: dict[str, Any] = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
+    with closing(Bar("download")) as bar, only_writer(path):
+        record = prepare(name, source, path, **limits, size=size, progress=bar.show, notice=note)
     emit_record(record)

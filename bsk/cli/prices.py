@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ class Job:
     @property
     def data(self) -> str:
         """The path of a training's data."""
-        from bsk.data.info import data_path
+        from bsk.data.store import data_path
 
         return str(self.flags["data"] or data_path(self.flags["dataset"]))
 
@@ -75,6 +75,7 @@ class Prices:
         self._data: dict[str, tuple[DataFile, tuple[int, ...]]] = {}
         self._prepared: dict[str, Job] = {}
         self._trained: dict[str, tuple[Settings, Job]] = {}
+        self._timed: dict[tuple[Any, ...], Rates] = {}
 
     @cached_property
     def startup(self) -> float:
@@ -156,41 +157,20 @@ class Prices:
         return self._data[path]
 
     def _rates(self, settings: Settings, job: Job, precision: str) -> Rates:
-        data, shape = self._open(job.data)
-        return _timed(
-            settings.model,
-            len(data.classes),
-            shape,
-            tuple(data.mean),
-            tuple(data.std),
-            precision,
-            settings.batch_size,
-            job.flags["threads"],
-            self.device,
-        )
+        """Return what is timed of one network, in one precision, with so many threads; once for all jobs alike."""
+        from bsk.models.registry import build
+        from bsk.training.costs import time_passes, time_step
 
-
-@cache
-def _timed(
-    name: str,
-    classes: int,
-    shape: tuple[int, int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    precision: str,
-    batch: int,
-    threads: int | None,
-    device: torch.device,
-) -> Rates:
-    """Return what is timed of one network, in one precision, with so many threads."""
-    from bsk.models.registry import build
-    from bsk.training.costs import time_passes, time_step
-
-    chosen_device(device.type, threads)
-    model = build(name, classes=classes, channels=shape[0], size=shape[1], mean=mean, std=std, device=device)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
-    passes = time_passes(model, shape, precision, batch, device)
-    return Rates(passes, time_step(model, device), size)
+        threads, (data, shape) = job.flags["threads"], self._open(job.data)
+        key = (settings.model, job.data, precision, settings.batch_size, threads)
+        if key not in self._timed:
+            chosen_device(self.device.type, threads)
+            told: dict[str, Any] = {"channels": shape[0], "size": shape[1], "mean": data.mean, "std": data.std}
+            model = build(settings.model, classes=len(data.classes), device=self.device, **told)
+            size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
+            passes = time_passes(model, shape, precision, settings.batch_size, self.device)
+            self._timed[key] = Rates(passes, time_step(model, self.device), size)
+        return self._timed[key]
 
 
 def _startup(device: torch.device) -> float:

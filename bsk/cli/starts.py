@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -65,11 +66,7 @@ def starts(
     size = float(subject.header["flags"].get("gamma", 1.0)) if gamma is None else gamma
     above_zero(or_zero=True, gamma=size)
     rows = batch_size or rows_of_a_call(where)
-    bar = Bar(checkpoint.name)
-    try:
-        for record in landings(
-            subject, names, EvaluationSettings(opened, split, limit, radius, seed, rows, where), size, bar.show
-        ):
+    settings = EvaluationSettings(opened, split, limit, radius, seed, rows, where)
+    with closing(Bar(checkpoint.name)) as bar:
+        for record in landings(subject, names, settings, size, bar.show):
             emit_record(record)
-    finally:
-        bar.close()

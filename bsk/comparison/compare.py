@@ -9,7 +9,6 @@ from bsk.comparison.differences import baseline, detectables, difference, mismat
 from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, collect
 from bsk.comparison.groups import Group, completed, gather, interruption, latest, names, short_name, validations
 from bsk.comparison.published import Table
-from bsk.comparison.runs import Run
 from bsk.comparison.significance import holm
 from bsk.comparison.statistics import accuracy_interval, mean_sd, rough_accuracy_interval, sd_interval
 from bsk.records.jsonl import BEST_ON_TEST
@@ -77,12 +76,14 @@ def compare(
         paper = _published(group, beside)
         row.update({"title": title, **paper, "note": _joined(row["note"], paper.get("note"))})
     _add_ratios(rows, groups)
-    _adjust(rows)
-    _add_detectable(rows, compared)
+    _add_tests(rows, compared)
     if pareto:
         _add_pareto(rows, groups)
     if not evidence.evaluations:
-        rows += [_interrupted_row(item.run, interruption(item)) for item in evidence.trainings if not item.finished]
+        for item in (each for each in evidence.trainings if not each.finished):
+            own: Row = {"name": short_name(item.run), "seeds": 1, "note": interruption(item)}
+            own |= {column: getattr(item.run, column) for column in ("model", "eps", "dataset")}
+            rows.append({column: own.get(column) for column in COLUMNS})
     lost = beside is not None and not any(row["paper_robust"] or row["paper_robust_best"] for row in rows)
     missing = [f"no row fits table {beside.name} of the paper by method, flags and attack"] if beside and lost else []
     ignored = [f"{evidence.ignored} record(s) of other kinds ignored"] if evidence.ignored else []
@@ -178,18 +179,12 @@ def _members(group: Group) -> list[Evaluation]:
     return group.robust or group.natural
 
 
-def _adjust(rows: Sequence[Row]) -> None:
-    """Give each p its adjusted one: a table of many comparisons finds something by chance."""
-    known = [(row, p) for row in rows if (p := as_float(row["p"])) is not None]
-    for (row, _), adjusted in zip(known, holm([p for _, p in known]), strict=True):
-        row["p_holm"] = adjusted
-
-
-def _add_detectable(rows: Sequence[Row], compared: Sequence[tuple[Group, Group]]) -> None:
-    """Give each row that is tested the true difference that it would show."""
-    tested = [place for place, row in enumerate(rows) if row["p"] is not None]
-    for place, value in zip(tested, detectables([compared[place] for place in tested]), strict=True):
-        rows[place]["detectable"] = value
+def _add_tests(rows: Sequence[Row], compared: Sequence[tuple[Group, Group]]) -> None:
+    """Give each p its adjusted one, for many comparisons find something by chance, and what the test would show."""
+    tested = [(row, p, both) for row, both in zip(rows, compared, strict=True) if (p := as_float(row["p"])) is not None]
+    adjusted, shown = holm([p for _, p, _ in tested]), detectables([both for _, _, both in tested])
+    for (row, _, _), p_holm, value in zip(tested, adjusted, shown, strict=True):
+        row["p_holm"], row["detectable"] = p_holm, value
 
 
 def _add_pareto(rows: Sequence[Row], groups: Sequence[Group]) -> None:
@@ -258,12 +253,6 @@ def _log_notices(evidence: Evidence) -> list[str]:
     elif missing:
         found.append(f"{len(missing)} finished training(s) without evaluation; run bsk evaluate {missing[0]}")
     return found
-
-
-def _interrupted_row(run: Run, note: str) -> Row:
-    cells: Row = {"name": short_name(run), "model": run.model, "eps": run.eps, "seeds": 1, "dataset": run.dataset}
-    cells["note"] = note
-    return {column: cells.get(column) for column in COLUMNS}
 
 
 def _mean(values: Sequence[float | None]) -> int | float | None:

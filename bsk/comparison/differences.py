@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation
 from bsk.comparison.groups import Group, checkpoint_kind, without_seed
 from bsk.comparison.significance import paired_exact
-from bsk.comparison.statistics import (
-    bootstrap_interval,
-    detectable,
-    difference_interval,
-    mean_sd,
-    seed_interval,
-)
+from bsk.comparison.statistics import bootstrap_interval, detectable, difference_interval, mean_sd, seed_interval
 from bsk.records.bits import unpacked
 from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.words import counted, plain

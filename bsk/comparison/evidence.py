@@ -155,12 +155,7 @@ def _started(item: Located, record: Training) -> TrainingLog:
 
 
 def _ended(training: TrainingLog, record: EndRecord) -> TrainingLog:
-    run = replace(
-        training.run,
-        sha256=record.checkpoint_sha256,
-        selected=record.selected or "best",
-        **_costs(record),
-    )
+    run = replace(training.run, sha256=record.checkpoint_sha256, selected=record.selected or "best", **_costs(record))
     return replace(training, run=run, finished=True, val_natural=record.val_natural, val_robust=record.val_robust)
 
 

@@ -109,7 +109,10 @@ def names(groups: Sequence[Group]) -> list[str]:
     rivals: dict[str | None, list[Evaluation]] = {}
     for group in groups:
         rivals.setdefault(group.first.run.method, []).append(group.first)
-    telling = {method: _telling_flags(items) for method, items in rivals.items()}
+    telling = {method: differing([item.run for item in items]) for method, items in rivals.items()}
+    for method, items in rivals.items():
+        if all(item.eps in (None, item.run.eps) for item in items):  # its column tells it
+            telling[method] = [flag for flag in telling[method] if flag != "eps"]
     found = []
     for group in groups:
         run = group.first.run
@@ -142,12 +145,6 @@ def checkpoint_kind(selected: str | None) -> str | None:
 def without_seed(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return an attack's parameters without the seed of its random draws."""
     return {key: value for key, value in parameters.items() if key != "seed"}
-
-
-def _telling_flags(rivals: Sequence[Evaluation]) -> list[str]:
-    """Return the flags in which evaluations of one method differ, in alphabetical order."""
-    columns = {"eps"} if all(rival.eps in (None, rival.run.eps) for rival in rivals) else set()
-    return [flag for flag in differing([rival.run for rival in rivals]) if flag not in columns]
 
 
 def _relative_step(flags: Mapping[str, Any]) -> str:

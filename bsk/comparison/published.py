@@ -78,7 +78,8 @@ def published(name: str) -> Table:
         UsageError: the paper has no such table, or not for that dataset.
     """
     wanted, _, dataset = name.removeprefix("table").partition("/")
-    records = _records()
+    text = (files("bsk.comparison") / "paper" / "results.jsonl").read_text(encoding="utf-8")
+    records: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
     names = list(dict.fromkeys(_name(record) for record in records))
     if wanted not in names:
         raise UsageError(f"--paper {name}: no such table; {nearest(wanted, names)}")
@@ -88,11 +89,6 @@ def published(name: str) -> Table:
         known = " and ".join(datasets)
         raise UsageError(f"--paper {name}: that table has {known}; write --paper {wanted}/{datasets[0]}")
     return Table(wanted, rows, dataset or None)
-
-
-def _records() -> list[dict[str, Any]]:
-    text = (files("bsk.comparison") / "paper" / "results.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def _name(record: Mapping[str, Any]) -> str:

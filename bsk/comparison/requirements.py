@@ -34,11 +34,7 @@ class Requirement:
 
 
 def parse(text: str) -> Requirement:
-    """Return the condition that a text says.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """Return the condition that a text says; raise a UsageError if it says none."""
     parts = re.split(r"\s*(>=|<=|>|<)\s*", text.strip())
     if len(parts) != 3 or not parts[0] or not parts[2]:
         raise UsageError(f"--require {text!r}: {HELP}")
@@ -55,7 +51,7 @@ def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
     Raises:
         UsageError: a row or column is unknown, ambiguous or empty.
     """
-    free = [term for _, term in (*requirement.left, *requirement.right) if _is_free(term)]
+    free = [term for _, term in (*requirement.left, *requirement.right) if _number(term) is None and "." not in term]
     others = 1 if len(rows) > 1 and any(_RELATIVE.match(term) for term in free) else 0
     found = []
     for row in rows[others:] if free else rows[:1]:
@@ -73,10 +69,6 @@ def _terms(side: str) -> list[tuple[int, str]]:
     first, *rest = _SIGNS.split(side.strip())
     signed = zip(rest[::2], rest[1::2], strict=True)
     return [(1, first), *((1 if sign == "+" else -1, term.strip()) for sign, term in signed)]
-
-
-def _is_free(term: str) -> bool:
-    return _number(term) is None and "." not in term
 
 
 def _number(term: str) -> float | None:

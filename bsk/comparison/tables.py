@@ -33,22 +33,14 @@ def render(rows: Sequence[Row], format: str) -> str:
 
 
 def checked_format(format: str) -> str:
-    """Return the name of a format.
-
-    Raises:
-        UsageError: there is no such format.
-    """
+    """Return the name of a format, or raise a UsageError if there is no such."""
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format; {nearest(format, list(FORMATS))}")
     return format
 
 
 def format_of(path: Path) -> str:
-    """Return the format of a file by its ending.
-
-    Raises:
-        UsageError: it has none of the endings.
-    """
+    """Return the format of a file by its ending, or raise a UsageError if it has none of theirs."""
     if path.suffix not in ENDINGS:
         raise UsageError(f"--out {path}: a table ends in {', '.join(ENDINGS)}")
     return ENDINGS[path.suffix]
@@ -72,20 +64,22 @@ def table(rows: Sequence[Row]) -> str:
     """
     most = WIDTH_BESIDE if _is_beside(rows) else WIDTH
     for without in ((), ("natural",), ("natural", "training"), ("natural", "training", "difference")):
-        header, *lines = shown = cells(rows, without)
-        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-        if sum(widths) + 2 * len(widths) - 2 <= most:
+        lines = aligned(cells(rows, without), TEXT_COLUMNS)
+        if len(lines[0]) <= most:
             break
-    aligned = [
-        "  ".join(
-            cell.ljust(width) if title in TEXT_COLUMNS else cell.rjust(width)
-            for cell, width, title in zip(line, widths, header, strict=True)
-        ).rstrip()
-        for line in [header, *lines]
-    ]
     notes = footnotes(rows)
     blank = [""] if notes else []
-    return "\n".join([*textwrap.wrap(caption(rows), most), "", *aligned, *blank, *notes]) + "\n"
+    return (
+        "\n".join([*textwrap.wrap(caption(rows), most), "", *(line.rstrip() for line in lines), *blank, *notes]) + "\n"
+    )
+
+
+def aligned(lines: Sequence[Sequence[str]], left: Collection[str]) -> list[str]:
+    """Return lines of cells in columns, those with a title of `left` aligned to the left, of one length."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = [str.ljust if title in left else str.rjust for title in lines[0]]
+    padded = ([side(cell, w) for side, cell, w in zip(sides, line, widths, strict=True)] for line in lines)
+    return ["  ".join(line) for line in padded]
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bsk.data.contents import Contents, Request
-from bsk.data.info import Info, problem
 from bsk.data.order import Labels
-from bsk.data.splits import EPS, MOST, VAL, Parts, described, split_up
-from bsk.data.store import SPLITS, DataFile, Part, Split, content
+from bsk.data.splits import EPS, MOST, VAL, Contents, Parts, Request, described, split_up
+from bsk.data.store import SPLITS, DataFile, Info, Part, Split, content, problem
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import load, outside
 
@@ -45,9 +43,8 @@ class ArrayData(DataFile):
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 of the file that this would be: the same data set is the same, in memory or not."""
-        info = Info(**{each.name: getattr(self, each.name) for each in fields(Info)})
         digest = hashlib.sha256()
-        for piece in content(self.parts, info):
+        for piece in content(self.parts, self):
             digest.update(piece)
         return digest.hexdigest()
 
@@ -68,17 +65,16 @@ class ArrayData(DataFile):
         return self.split(name, limit)
 
 
-def in_memory(parts: Parts, info: Info) -> ArrayData:
-    """Return parts for each of SPLITS as a data set, with what is customary for it.
+def in_memory(parts: Parts, info: Info, start: str) -> ArrayData:
+    """Return parts for each of SPLITS as a data set, with what is customary for it; messages begin with `start`.
 
     Raises:
         InputError: what is said of it cannot be.
     """
     if wrong := problem(info):
-        raise InputError(f"{info.name}: {wrong}")
-    said = {each.name: getattr(info, each.name) for each in fields(Info)}
+        raise InputError(f"{start}: {wrong}")
     counts = {name: len(parts[name].ordered()) for name in SPLITS}
-    return ArrayData(**said, path=Path(info.name), counts=counts, parts=parts)
+    return ArrayData(**info.said(), path=Path(info.name), counts=counts, parts=parts)
 
 
 def from_arrays(
@@ -117,20 +113,18 @@ def from_arrays(
     given: dict[str, Any] = {key: pair for key, pair in pairs.items() if pair is not None}
     customs = {"eps": eps, "augment": augment, "model": model, "mean": mean, "std": std, "classes": classes}
     given |= {key: value for key, value in customs.items() if value is not None}
-    return in_memory(*arranged(given, name, val_images))
+    return arranged(given, name, val_images)
 
 
-def arranged(
-    given: Mapping[str, Any], name: str, val_images: int | None = None, in_bytes: bool = False
-) -> tuple[Parts, Info]:
-    """Return images and labels, as the contract above says, as parts of a data set of that name.
+def arranged(given: Mapping[str, Any], name: str, val_images: int | None = None, in_bytes: bool = False) -> ArrayData:
+    """Return images and labels, as the contract above says, as a data set of that name.
 
     Raises:
         InputError: see `contents_of`, or train cannot spare so many images.
     """
     found = contents_of(given, name, in_bytes)
     parts = split_up(found, val_images, VAL, MOST, name)
-    return parts, described(name, found, parts, {})
+    return in_memory(parts, described(name, found, parts, {}), name)
 
 
 def examples(x: Array, y: Array, classes: list[str] | None = None, name: str = "arrays", eps: float = EPS) -> ArrayData:
@@ -144,7 +138,7 @@ def examples(x: Array, y: Array, classes: list[str] | None = None, name: str = "
     empty = Part(images[:0], test.labels[:0])
     channels = images.shape[1]
     info = Info(name, _classes(classes, {"test": test}, "y"), eps, [0.0] * channels, [1.0] * channels)
-    return in_memory({"train": empty, "val": empty, "test": test}, info)
+    return in_memory({"train": empty, "val": empty, "test": test}, info, name)
 
 
 def from_outside(request: Request) -> Contents:

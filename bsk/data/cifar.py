@@ -10,9 +10,9 @@ import numpy as np
 
 from bsk.data import pickles
 from bsk.data.archive import open_tree
-from bsk.data.contents import Contents, Request
 from bsk.data.official import find
 from bsk.data.order import Images, Labels
+from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError
@@ -67,7 +67,8 @@ def read(request: Request) -> Contents:
         found: dict[str, Any] = {}
         for name in tree.sizes:  # in the order of the archive, so that it is unpacked once
             if name in layout.files:
-                found[name] = _names(request.name, tree, layout) if name == layout.names else _batch(tree, layout, name)
+                batch = _read_binary if layout.label_bytes else _read_pickle
+                found[name] = _names(request.name, tree, layout) if name == layout.names else batch(tree, layout, name)
     classes = found[layout.names]
     test = _part(whole.place, found, [layout.test], len(classes))
     return Contents(classes, _part(whole.place, found, layout.train, len(classes)), test, files, official)
@@ -103,11 +104,6 @@ def _names(dataset: str, tree: Tree, layout: Layout) -> list[str]:
     return names
 
 
-def _batch(tree: Tree, layout: Layout, name: str) -> tuple[Images, Labels]:
-    """Return images (N, 3072) and labels (N,) of one file."""
-    return _read_binary(tree, layout, name) if layout.label_bytes else _read_pickle(tree, layout, name)
-
-
 def _part(place: str, found: dict[str, Any], names: Sequence[str], classes: int) -> Part:
     """Join the files of a split in the order of the layout, and let go of them."""
     labels = np.concatenate([found[name][1] for name in names])
@@ -132,6 +128,7 @@ def joined(pieces: list[Images]) -> Images:
 
 
 def _read_pickle(tree: Tree, layout: Layout, name: str) -> tuple[Images, Labels]:
+    """Return images (N, 3072) and labels (N,) of one file."""
     where = tree.where(name)
     with tree.open(name) as file:
         found = pickles.load(file, tree.sizes[name], where)

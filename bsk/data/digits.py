@@ -6,8 +6,8 @@ import hashlib
 
 import numpy as np
 
-from bsk.data.contents import Contents, Request
 from bsk.data.order import held_out, image_hashes
+from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
 from bsk.errors import UsageError
 

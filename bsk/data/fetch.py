@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bsk.data.archive import foreign
-from bsk.data.contents import Progress
+from bsk.data.splits import Progress
 from bsk.errors import InputError, UsageError
 from bsk.records.atomic import appending, naming_the_file, sync, write_all
+from bsk.records.locks import locked
 from bsk.version import VERSION
 
 SCHEMES = ("https",)
@@ -40,6 +40,11 @@ def local_path(source: str) -> Path:
     if source.lower().startswith("file://"):
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
     return Path(source).expanduser()
+
+
+def md5_of(file: Any) -> str:
+    """Return the MD5 of an open binary file from where it stands, in hexadecimal."""
+    return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def download(url: str, target: Path, *, md5: str | None = None, progress: Progress | None = None) -> None:
@@ -99,11 +104,8 @@ class _Attempt:
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[FileIO]:
     """Open the part file for this process alone."""
-    with appending(part) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{part}: another bsk is downloading it; wait for that one") from error
+    refusal = f"{part}: another bsk is downloading it; wait for that one"
+    with appending(part) as file, locked(file, part, refusal):
         yield file
 
 
@@ -140,7 +142,8 @@ def _reason(attempt: _Attempt, error: Exception) -> str:
 
 def _ask(attempt: _Attempt, have: int) -> bool:
     """Make one request for what is missing, and return whether the whole is there."""
-    with _opener().open(_request(attempt, have), timeout=TIMEOUT) as answer:
+    opener = urllib.request.build_opener(_Redirect)
+    with opener.open(_request(attempt, have), timeout=TIMEOUT) as answer:
         have, total = _sizes(answer, have)
         with naming_the_file(attempt.tag):
             attempt.file.truncate(have)
@@ -191,7 +194,7 @@ def _check(attempt: _Attempt) -> None:
     if attempt.md5 is None:
         return
     attempt.file.seek(0)
-    found = hashlib.file_digest(attempt.file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    found = md5_of(attempt.file)
     if found != attempt.md5:
         attempt.file.truncate(0)
         advice = "run it again, or give a file with --from"
@@ -204,7 +207,3 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         require_https(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_Redirect)

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from bsk.data.archive import open_tree
-from bsk.data.contents import Contents, Request
 from bsk.data.fetch import is_url, local_path
 from bsk.data.official import download_to, file_md5
 from bsk.data.order import held_out, image_hashes
-from bsk.data.pictures import Shape, decode_all, is_picture
+from bsk.data.pictures import Shape, is_picture, labelled
+from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
@@ -117,9 +117,7 @@ def _part(
     colour = like is not None and like.images.shape[1] == 3
     if like is not None and shape is None:
         shape = Shape(*like.images.shape[2:])
-    number = {name: i for i, name in enumerate(classes)}
-    labels = np.array([number[each] for each, _ in images], np.int64)
-    return Part(decode_all(tree, [name for _, name in images], shape, colour, request.progress), labels)
+    return labelled(request, tree, images, classes, shape, colour)
 
 
 def _tell_skipped(request: Request, tree: Tree, used: int) -> None:

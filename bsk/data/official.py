@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bsk.data.contents import Request
-from bsk.data.fetch import download, is_url, local_path
+from bsk.data.fetch import download, is_url, local_path, md5_of
+from bsk.data.splits import Request
 from bsk.data.tree import Tree, reading
 from bsk.errors import InputError
 
@@ -67,7 +67,10 @@ class Found:
             files = {self.path.name: f"md5:{self.md5}"}
             same = self.md5 in (official.md5, *official.others)
         else:
-            sums = {name: _md5(tree, name) for name in names}
+            sums = {}
+            for name in names:
+                with tree.open(name) as file:
+                    sums[name] = md5_of(file)
             files = {name: f"md5:{md5}" for name, md5 in sums.items()}
             same = bool(official.files) and sums == official.files
         if not same:
@@ -118,12 +121,4 @@ def file_md5(path: Path) -> str:
         InputError: it cannot be read.
     """
     with reading(str(path)), path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _md5(tree: Tree, name: str) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with tree.open(name) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return md5_of(file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import IO, Any, ClassVar
 
 import numpy as np
@@ -16,48 +15,13 @@ from bsk.errors import InputError
 
 LIBRARY: Any = python_unpickler().dispatch  # opcode -> what it does
 OPCODES = (
-    "PROTO",
-    "STOP",
-    "MARK",
-    "POP",
-    "NONE",
-    "NEWTRUE",
-    "NEWFALSE",
-    "INT",
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "LONG",
-    "LONG1",
-    "STRING",
-    "SHORT_BINSTRING",
-    "BINSTRING",
-    "UNICODE",
-    "BINUNICODE",
-    "SHORT_BINBYTES",
-    "BINBYTES",
-    "EMPTY_DICT",
-    "DICT",
-    "EMPTY_LIST",
-    "LIST",
-    "EMPTY_TUPLE",
-    "TUPLE",
-    "TUPLE1",
-    "TUPLE2",
-    "TUPLE3",
-    "APPEND",
-    "APPENDS",
-    "SETITEM",
-    "SETITEMS",
-    "PUT",
-    "BINPUT",
-    "LONG_BINPUT",
-    "GET",
-    "BINGET",
-    "LONG_BINGET",
-    "GLOBAL",
-    "REDUCE",
-    "BUILD",
+    *("PROTO", "STOP", "MARK", "POP", "NONE", "NEWTRUE", "NEWFALSE"),
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
+    *("STRING", "SHORT_BINSTRING", "BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES"),
+    *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "REDUCE", "BUILD"),
 )
 GROWTH, ROOM = 2, 1 << 20  # bytes that a pickle may make: so many times its own, and so many more
 OPCODE = 128  # bytes charged for any opcode, of which the dearest make a dictionary or an entry of the memo
@@ -77,17 +41,6 @@ class Dtype:
     def __init__(self, code: object) -> None:
         """Keep the code, such as u1."""
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A callable of the allow-list, made anew each time, so that a pickle cannot change the next one's."""
-
-    call: Callable[..., Any]
-
-    def __call__(self, *arguments: object) -> Any:
-        """Make the stand-in, or the bytes."""
-        return self.call(*arguments)
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -130,7 +83,7 @@ class Unpickler(python_unpickler()):  # type: ignore[misc] # its type is not pub
         """Return a stand-in for what CIFAR's pickles name; refuse everything else."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {f'{module}.{name}'!r:.60}, which no image data needs")
-        return Admitted(ALLOWED[module, name])
+        return ALLOWED[module, name]
 
 
 def _build(self: Unpickler) -> None:

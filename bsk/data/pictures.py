@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from bsk.data.contents import Progress
 from bsk.data.order import Images
+from bsk.data.splits import Progress, Request
+from bsk.data.store import Part
 from bsk.data.tree import Tree, believable
 from bsk.errors import InputError
 
@@ -82,6 +83,20 @@ def _mode(where: str, image: ImageFile.ImageFile, shape: Shape | None, most: int
         expected = f"{shape.width}x{shape.height} as in the others"
         raise InputError(f"{where}: {width}x{height} pixels, expected {expected}; {shape.advice}")
     return MODES[image.mode]
+
+
+def labelled(
+    request: Request,
+    tree: Tree,
+    images: list[tuple[str, str]],
+    classes: list[str],
+    shape: Shape | None,
+    colour: bool = False,
+) -> Part:
+    """Return the images, given as class and name, with their labels; see `decode_all`."""
+    number = {name: i for i, name in enumerate(classes)}
+    labels = np.array([number[each] for each, _ in images], np.int64)
+    return Part(decode_all(tree, [name for _, name in images], shape, colour, request.progress), labels)
 
 
 def decode_all(

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bsk.data import arrays, cifar, digits, folder, tiny_imagenet
-from bsk.data.contents import Contents, Notice, Progress, Request
-from bsk.data.info import Info, data_path, problem
-from bsk.data.splits import EPS, MOST, VAL, Parts, described, limited, split_up
-from bsk.data.store import DataFile, open_data, write
+from bsk.data.arrays import ArrayData
+from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request, described, limited, split_up
+from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import is_plugin
 from bsk.records.jsonl import SCHEMA
@@ -41,38 +40,30 @@ class Dataset:
 
 
 # Source: mean and std are those of the authors' data_loader.py; ImageNet's for Tiny ImageNet
+_CIFAR10 = Dataset(
+    cifar.read,
+    0.031,
+    "crop-flip",
+    "resnet18",
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2471, 0.2435, 0.2616),
+    train=50_000,
+    test=10_000,
+)
+_CIFAR100 = replace(_CIFAR10, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761), classes=100)
 DATASETS = {
     "digits": Dataset(
         digits.read, 0.2, "none", "cnn", val=200, most=0.5, train=1400, test=digits.TEST, shape=(1, 8, 8)
     ),
-    "cifar10": Dataset(
-        cifar.read,
-        0.031,
-        "crop-flip",
-        "resnet18",
-        (0.4914, 0.4822, 0.4465),
-        (0.2471, 0.2435, 0.2616),
-        train=50_000,
-        test=10_000,
-    ),
-    "cifar100": Dataset(
-        cifar.read,
-        0.031,
-        "crop-flip",
-        "resnet18",
-        (0.5071, 0.4867, 0.4408),
-        (0.2675, 0.2565, 0.2761),
-        train=50_000,
-        test=10_000,
-        classes=100,
-    ),
+    "cifar10": _CIFAR10,
+    "cifar100": _CIFAR100,
     "tiny-imagenet": Dataset(
         tiny_imagenet.read,
         0.031,
         "flip",
         "resnet50",
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
         train=100_000,
         test=10_000,
         shape=(3, 64, 64),
@@ -82,31 +73,20 @@ DATASETS = {
 }
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A data set as it was read: its splits, what is said of it, and whether its files are the official ones."""
-
-    parts: Parts
-    info: Info
-    official: bool
-
-
 def prepare(
     name: str,
     source: str | None,
     out: Path,
     *,
-    val: int | None = None,
-    train_limit: int | None = None,
-    test_limit: int | None = None,
     size: int | None = None,
     download_to: Path | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
+    **counts: int | None,
 ) -> dict[str, Any]:
     """Read a dataset as `read` does, write `out`, and return its record.
 
-    `download_to` is the folder of `out` by default.
+    `download_to` is the folder of `out` by default; `counts` are val, train_limit and test_limit of `read`.
 
     Raises:
         UsageError: an unknown name, or a number that cannot be.
@@ -114,8 +94,8 @@ def prepare(
     """
     start = time.perf_counter()
     request = Request(name, source, download_to or out.parent, size, progress, notice)
-    found = read(request, val=val, train_limit=train_limit, test_limit=test_limit)
-    write(out, found.parts, found.info)
+    found = read(request, **counts)
+    write(out, found.parts, found)
     data = open_data(out)
     return {
         "schema": SCHEMA,
@@ -123,19 +103,17 @@ def prepare(
         "name": data.name,
         "path": str(out),
         "sha256": data.sha256,
-        "train": data.counts["train"],
-        "val": data.counts["val"],
-        "test": data.counts["test"],
+        **{split: data.counts[split] for split in SPLITS},
         "classes": len(data.classes),
         "eps": data.eps,
-        "official": found.official,
+        "official": found.source["official"],
         "seconds": round(time.perf_counter() - start, 3),
     }
 
 
 def read(
     request: Request, *, val: int | None = None, train_limit: int | None = None, test_limit: int | None = None
-) -> Prepared:
+) -> ArrayData:
     """Read a dataset from a file, folder or https URL, hold out val, and limit its splits.
 
     `request.source` None means the official archive, downloaded into `request.downloads`. `val` images are held out
@@ -147,7 +125,10 @@ def read(
         InputError: the source is missing, torn, hostile or not of this dataset.
     """
     name, dataset = request.name, _dataset(request.name)
-    _check({"--val": val, "--train-limit": train_limit, "--test-limit": test_limit, "--size": request.size})
+    numbers = {"--val": val, "--train-limit": train_limit, "--test-limit": test_limit, "--size": request.size}
+    for flag, number in numbers.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{flag} {number}: expected a number above 0")
     if request.size and name != "folder":
         raise UsageError(f"--size: {name} has images of one size; drop it, or prepare the images as folder")
     contents = dataset.read(request)
@@ -159,9 +140,7 @@ def read(
     parts = split_up(contents, val, dataset.val, dataset.most, request.source or name)
     kept, cut = limited(parts, {"train": train_limit, "test": test_limit})
     info = described(name.rpartition(":")[2], contents, parts, cut)
-    if wrong := problem(info):
-        raise InputError(f"{name}: {wrong}")
-    return Prepared(kept, info, contents.official)
+    return arrays.in_memory(kept, info, name)
 
 
 def expected(name: str, path: Path, train_limit: int | None = None, test_limit: int | None = None) -> DataFile:
@@ -212,12 +191,6 @@ def _dataset(name: str) -> Dataset:
     if name not in DATASETS:
         raise UsageError(f"{name}: no such dataset; {nearest(name, list(DATASETS))}")
     return DATASETS[name]
-
-
-def _check(numbers: dict[str, int | None]) -> None:
-    for flag, number in numbers.items():
-        if number is not None and number < 1:
-            raise UsageError(f"{flag} {number}: expected a number above 0")
 
 
 def opened(data: str | Path | DataFile) -> DataFile:

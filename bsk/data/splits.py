@@ -1,24 +1,60 @@
-"""From what a source has to the splits of a data file: val held out, limits, and what is customary."""
+"""What a reader of some layout is asked for and hands back, and the splits of a data file that are made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bsk.data.contents import Contents
-from bsk.data.info import Info
 from bsk.data.order import held_out, image_hashes
-from bsk.data.store import Part
+from bsk.data.store import Info, Part
 from bsk.errors import InputError
 
+Progress = Callable[[int, int | None], None]  # bytes downloaded or read, and of all where known
+Notice = Callable[[str], None]
 Parts = Mapping[str, Part]
 VAL_RULE = "of each class the train images of the smallest SHA-256 of their pixels, none that has an identical copy"
 VAL, MOST = 1000, 0.1  # images held out of train, and at most this share of it
 EPS = 0.031  # the paper's, where the data say nothing else
 LARGE = 32  # pixels of a side from which on a ResNet is what one trains
+
+
+@dataclass(frozen=True)
+class Request:
+    """Where to read from (a path, a URL, or None for the official place) and whom to tell."""
+
+    name: str
+    source: str | None
+    downloads: Path
+    size: int | None = None
+    progress: Progress | None = None
+    notice: Notice | None = None
+
+    def say(self, text: str) -> None:
+        """Pass one line on to whoever listens."""
+        if self.notice:
+            self.notice(text)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A dataset as its source splits it: what there is to train with, and to test with.
+
+    `files` maps the name of each file read to its checksum; `official` says whether all are the published ones;
+    `val` is the source's own, if it has one; `customs` is what is customary for the data, by the names of `Info`.
+    """
+
+    classes: list[str]
+    train: Part
+    test: Part
+    files: dict[str, str]
+    official: bool
+    val: Part | None = None
+    customs: dict[str, Any] = field(default_factory=dict)
 
 
 def split_up(contents: Contents, asked: int | None, val: int, most: float, start: str) -> Parts:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,23 +12,56 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import safe_open
 
-from bsk.data.info import Info
 from bsk.data.order import Images, Labels, Rows, balanced_order
 from bsk.errors import InputError
 from bsk.records.atomic import replacing
+from bsk.records.fields import FieldError, convert
+from bsk.records.header_schema import DATA, HEADERS
 from bsk.records.headers import head, load_header, opening, tensor_start
-from bsk.records.jsonl import SCHEMA, sha256
+from bsk.records.jsonl import sha256
 from bsk.version import VERSION
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SPLITS", "DataFile", "Info", "Part", "Split", "balanced_order", "open_data", "write"]
-
 SPLITS = ("train", "val", "test")
 CHUNK = 1 << 22  # bytes of pixels gathered at a time
 DTYPES = {"images": "U8", "labels": "I64", "index": "I64"}
 WORDS = {"U8": "uint8", "I64": "int64", "F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a data file says of itself; `eps` in pixel units of [0, 1], `mean` and `std` one a channel."""
+
+    name: str
+    classes: list[str]
+    eps: float
+    mean: list[float]
+    std: list[float]
+    augment: str = "none"
+    model: str = "cnn"
+    source: dict[str, Any] = field(default_factory=dict)
+    val_rule: str = ""
+    limits: dict[str, Any] = field(default_factory=dict)
+
+    def said(self) -> dict[str, Any]:
+        """Return these fields alone, by name, of what may have more."""
+        return {each.name: getattr(self, each.name) for each in fields(Info)}
+
+
+def problem(info: Info) -> str | None:
+    """Return what cannot be in this description, in a few words, or None."""
+    try:
+        convert({"kind": DATA, **info.said()}, HEADERS[DATA])
+    except FieldError as error:
+        return f"{error.place} {error.found!r:.40}, expected {error.expected}"
+    return None if len(info.mean) == len(info.std) else "mean and std must be one number a channel"
+
+
+def data_path(dataset: str) -> Path:
+    """Return where prepared data of a name are."""
+    return Path("data") / f"{dataset}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -162,22 +194,17 @@ def content(parts: Mapping[str, Part], info: Info) -> Iterator[bytes | memoryvie
     """
     rows = {name: parts[name].ordered() for name in SPLITS}
     counts = {name: len(rows[name]) for name in SPLITS}
-    header = {"schema": SCHEMA, "kind": "data", "version": VERSION, "counts": counts, **asdict(info)}
-    yield _head(parts, counts, json.dumps(header, sort_keys=True, allow_nan=False))
+    shapes = {f"{name}_{part}": (DTYPES[part], [counts[name]]) for name in SPLITS for part in ("labels", "index")}
+    for name in SPLITS:
+        dtype = "F32" if parts[name].images.dtype == np.float32 else DTYPES["images"]  # fp32 is in memory alone
+        shapes[f"{name}_images"] = (dtype, [counts[name], *parts[name].images.shape[1:]])
+    # int64 tensors first, so that each starts aligned
+    yield head(shapes, {"kind": DATA, "version": VERSION, "counts": counts, **info.said()})
     for name in SPLITS:
         yield parts[name].labels[rows[name]].astype("<i8").data
         yield rows[name].astype("<i8").data
     for name in SPLITS:
         yield from (images.data for images in _gather(parts[name].images, rows[name]))
-
-
-def _head(parts: Mapping[str, Part], counts: Mapping[str, int], metadata: str) -> bytes:
-    """Return the head of a data file: int64 tensors first, so that each starts aligned."""
-    shapes = {f"{name}_{part}": (DTYPES[part], [counts[name]]) for name in SPLITS for part in ("labels", "index")}
-    for name in SPLITS:
-        dtype = "F32" if parts[name].images.dtype == np.float32 else DTYPES["images"]  # fp32 is in memory alone
-        shapes[f"{name}_images"] = (dtype, [counts[name], *parts[name].images.shape[1:]])
-    return head(shapes, metadata)
 
 
 def _gather(images: Images, rows: Rows) -> Iterator[Images]:
@@ -192,7 +219,7 @@ def open_data(path: Path) -> DataFile:
     Raises:
         InputError: it is missing, torn, not a data file of bsk, or does not hold what it says.
     """
-    header = load_header(path, "data", _again(path))
+    header = load_header(path, DATA, _again(path))
     with opening(path, _again(path)), safe_open(path, framework="np") as file:
         shapes = {name: _shape(path, file, name) for name in SPLITS}
         data = _described(path, header)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bsk.data.archive import open_tree
-from bsk.data.contents import Contents, Request
 from bsk.data.official import find
-from bsk.data.pictures import Shape, decode_all, is_picture
+from bsk.data.pictures import Shape, is_picture, labelled
+from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError
@@ -59,12 +57,10 @@ def _test(tree: Tree) -> list[tuple[str, str]]:
 
 def _part(request: Request, tree: Tree, images: list[tuple[str, str]], classes: list[str]) -> Part:
     """Read the images, given with their classes."""
-    number = {name: i for i, name in enumerate(classes)}
+    known = set(classes)
     for wnid, name in images:
-        if wnid not in number:
+        if wnid not in known:
             raise InputError(f"{tree.where(name)}: class {wnid:.40} is not in {NAMES}; take the official archive")
     if not images:
         raise InputError(f"{tree.place}: no train or no val images in it; take the whole official archive")
-    labels = np.array([number[wnid] for wnid, _ in images], np.int64)
-    names = [name for _, name in images]
-    return Part(decode_all(tree, names, SHAPE, colour=True, progress=request.progress), labels)
+    return labelled(request, tree, images, classes, SHAPE, colour=True)

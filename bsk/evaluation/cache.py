@@ -16,13 +16,15 @@ from bsk.errors import InputError
 from bsk.evaluation.ledger import NOWHERE, Block
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
-from bsk.records.atomic import exclusive, naming_the_file
+from bsk.records.atomic import naming_the_file
 from bsk.records.fields import Amount, convert
-from bsk.records.located import Located, evaluation, wrong
+from bsk.records.located import evaluation, wrong
 from bsk.records.located import read as read_located
+from bsk.records.locks import exclusive
 from bsk.records.schema import OwnEvaluation
 
 KIND = "examples"
+COLUMNS = ("rows", "fooled", "distance", "forward", "backward")  # of a block
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
@@ -63,11 +65,7 @@ class Cache:
         self.examples = folder / f"{key}.safetensors"
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Be the only process within the block that works on this evaluation; who comes second waits.
-
-        Raises:
-            InputError: the lock cannot be made.
-        """
+        """Be the only process within the block that works on this evaluation; who comes second waits."""
         return exclusive(self.examples.with_name(f".{self.key}.lock"))
 
     def finished(self) -> dict[str, Any] | None:
@@ -80,7 +78,9 @@ class Cache:
             return None
         for item in read_located(self.out):
             if item.record.get("key") == self.key and item.record.get("kind") == "evaluation":
-                _check(item)
+                record = evaluation(item, OwnEvaluation)
+                if record.adbd is not UNSET and record.never_fooled is None:
+                    raise wrong(item, "never_fooled", "a whole number from 0")
                 return item.record
         return None
 
@@ -93,15 +93,15 @@ class Cache:
         known = []
         for path in [*self._stages, self._whole]:
             try:
-                known += [_block(record, n, len(self._stages)) for record in _lines(path)]
+                lines = records.read(path) if path.exists() else []
+                known += [_block(record, n, len(self._stages)) for record in lines]
             except ValueError as error:
                 raise InputError(f"{path}: not the blocks of an evaluation; remove it to start over") from error
         return known
 
     def grow(self, block: Block) -> None:
         """Append a block; several processes may do so at once."""
-        columns = ("rows", "fooled", "distance", "forward", "backward")
-        lists = {name: getattr(block, name).tolist() for name in columns}
+        lists = {name: getattr(block, name).tolist() for name in COLUMNS}
         lists["fooled"] = [int(each) for each in lists["fooled"]]
         lists["distance"] = [None if each == NOWHERE else each for each in lists["distance"]]
         records.append(self._stages[block.stage], {"stage": block.stage, **lists, "seconds": block.seconds})
@@ -119,29 +119,13 @@ class Cache:
             self._whole.unlink(missing_ok=True)
 
 
-def _check(item: Located) -> None:
-    """Check what `compare` will read of a record, and what a person is told of it."""
-    record = evaluation(item, OwnEvaluation)
-    if record.adbd is not UNSET and record.never_fooled is None:
-        raise wrong(item, "never_fooled", "a whole number from 0")
-
-
-def _lines(path: Path) -> list[records.Record]:
-    return records.read(path) if path.exists() else []
-
-
 def _block(record: records.Record, n: int, stages: int) -> Block:
     line = convert(record, _Line)
-    columns = (line.fooled, line.distance, line.forward, line.backward)
+    columns = {name: getattr(line, name) for name in COLUMNS}
     inside = line.rows and min(line.rows) >= 0 and max(line.rows) < n and 0 <= line.stage < stages
-    if not inside or any(len(column) != len(line.rows) for column in columns):
+    if not inside or any(len(column) != len(line.rows) for column in columns.values()):
         raise ValueError("rows")
-    return Block(
-        stage=line.stage,
-        rows=torch.tensor(line.rows),
-        fooled=torch.tensor(line.fooled, dtype=torch.bool),
-        distance=torch.tensor([NOWHERE if each is None else each for each in line.distance]),
-        forward=torch.tensor(line.forward),
-        backward=torch.tensor(line.backward),
-        seconds=line.seconds,
-    )
+    columns["distance"] = [NOWHERE if each is None else each for each in line.distance]
+    tensors = {name: torch.tensor(column) for name, column in columns.items()}
+    tensors["fooled"] = tensors["fooled"].bool()
+    return Block(stage=line.stage, seconds=line.seconds, **tensors)

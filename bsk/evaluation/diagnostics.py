@@ -43,7 +43,7 @@ SIGNS = (  # a fact; from which share on it raises a doubt, of the images looked
 
 
 @dataclass(frozen=True)
-class Look:
+class Diagnostics:
     """What was seen: numbers for the record, and doubts, each a line for a person."""
 
     facts: dict[str, Any]
@@ -52,7 +52,7 @@ class Look:
 
 def look_at(
     model: nn.Module, examples: Examples, *, eps: float, seed: int, device: torch.device, share: Share = WHOLE
-) -> Look:
+) -> Diagnostics:
     """Examine a model on the first 64 examples, within eps: its outputs, and if attacks on it behave.
 
     Rates are of the examples looked at that the model gets right. Passes made here are not counted anywhere. Several
@@ -67,7 +67,8 @@ def look_at(
     with exact(model), own_randomness(device, seed, "integrity"):
         forward = steady(model)
         facts = _outputs(forward, x)
-        right = _right(forward, x, y)
+        with torch.no_grad():
+            right = forward(x).argmax(dim=1) == y
         facts["checked"] = int(right.sum())
         if eps > 0 and facts["checked"]:
             index = examples.index[rows][right.cpu()].tolist()
@@ -75,16 +76,11 @@ def look_at(
             each = WHOLE if facts["random"] or facts["depends_on_batch"] else share
             facts |= _attacks(forward, x[right], y[right], eps, seed, index, each)
     facts["changes_at_test_time"] = not all(map(torch.equal, before, _state(model)))
-    return Look(facts, tuple(_doubts(facts)))
+    return Diagnostics(facts, tuple(_doubts(facts)))
 
 
 def _state(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
-
-
-def _right(model: Model, x: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(x).argmax(dim=1) == y
 
 
 def _outputs(model: Model, x: Tensor) -> dict[str, Any]:
@@ -158,7 +154,7 @@ def _seen(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float) -
 
 
 def _steps(outcome: Outcome) -> Tensor:
-    """Return the steps after which each example left, with one look more than steps, or never."""
+    """Return the steps after which each example left, with one forward pass more than steps, or never."""
     return torch.where(outcome.fooled, outcome.forward - 1, NEVER)
 
 

@@ -13,34 +13,25 @@ SPLITS = ("test", "val", "train")
 
 
 @dataclass(frozen=True)
-class DataFlags:
-    """Which prepared data: by path, else by name, else those that the model was trained on."""
-
-    dataset: str | None = None
-    data: Path | None = None
-
-
-@dataclass(frozen=True)
 class ModelFlags:
-    """Which network, if the checkpoint does not say all of it.
+    """Which prepared data, and which network, if the checkpoint does not say all of it.
 
     Attributes:
+        dataset, data: by name or by path; None for the data that the model was trained on.
         model: of `weights`, or of a checkpoint whose network is code from outside.
         weights: somebody else's weights, instead of a checkpoint.
         mean, std: of `weights`: a number a channel.
     """
 
+    dataset: str | None = None
+    data: Path | None = None
     model: str | None = None
     weights: Path | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
     def check(self, checkpoints: Sequence[Path]) -> None:
-        """Raise if not either checkpoints are named, or weights with all that they need.
-
-        Raises:
-            UsageError: neither or both are named, or half of what weights need.
-        """
+        """Raise a UsageError unless checkpoints are named, or weights with all that they need, and not both."""
         alone = self.model is not None and not checkpoints  # beside a checkpoint it is the code of its network
         if self.model is None if self.weights is not None else alone:
             raise UsageError("--model and --weights: give both for a model trained elsewhere, or neither")
@@ -71,11 +62,7 @@ class EvaluationFlags:
     seed: int = 0
 
     def check(self, norm: str) -> None:
-        """Raise if a value cannot be.
-
-        Raises:
-            UsageError: that is so.
-        """
+        """Raise a UsageError if a value cannot be."""
         one_of("split", self.split, SPLITS)
         if self.eps is not None:
             checked_eps(self.eps, zero=True, norm=norm)

@@ -33,7 +33,7 @@ class Block:
         return f"Block({self.stage}, {[column.tolist() for column in columns]}, {self.seconds})"
 
 
-class Found:
+class StageResult:
     """What one process finds in one stage, entered into tensors of all N examples.
 
     A block's own tensors are let go: small ones that stay between large ones that go leave holes in the heap, which
@@ -90,6 +90,10 @@ class Ledger:
         self.broken_by = torch.full((n,), STANDING)
         self.distance = torch.full((n,), NOWHERE)
         self.seconds = 0.0
+
+    def columns(self) -> dict[str, Tensor]:
+        """Return what is known of each example, by name."""
+        return {name: column for name, column in vars(self).items() if isinstance(column, Tensor) and name != "done"}
 
     @property
     def standing(self) -> Tensor:

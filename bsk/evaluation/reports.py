@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import to_unit
+from bsk.devices import device_name
 from bsk.evaluation.cache import key_of
-from bsk.evaluation.diagnostics import Look, late_doubts
+from bsk.evaluation.diagnostics import Diagnostics, late_doubts
 from bsk.evaluation.intervals import wilson
 from bsk.evaluation.ledger import NOWHERE, STANDING, Ledger
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject
 from bsk.evaluation.verdicts import Examples
-from bsk.models.modes import device_name
 from bsk.perturb.ball import length
 from bsk.records.bits import encode_correct
 from bsk.records.jsonl import SCHEMA
@@ -29,33 +28,35 @@ WHITE_ROWS = 256  # images taken at a time
 ENGINE = 1  # grows when a change of the attacks' code changes verdicts: what was computed before is not taken up
 
 
-def facts_of(subject: Subject, stages: Sequence[Stage], bench: EvaluationSettings, n: int) -> dict[str, Any]:
+def facts_of(subject: Subject, stages: Sequence[Stage], settings: EvaluationSettings, n: int) -> dict[str, Any]:
     """Return all that decides the verdicts of stages one after another on the first n examples."""
     return {
         "checkpoint_sha256": subject.sha256,
         "model": subject.header.get("model"),
         "normalisation": [subject.header.get("mean"), subject.header.get("std")],
-        "data_sha256": bench.data.sha256,
-        "split": bench.split,
+        "data_sha256": settings.data.sha256,
+        "split": settings.split,
         "n": n,
-        "eps": bench.eps,
+        "eps": settings.eps,
         "stages": [[stage.name, stage.parameters] for stage in stages],
-        "seed": bench.seed,
+        "seed": settings.seed,
         "code": subject.header.get("code"),
-        "batch": bench.batch_size if any(stage.batchwise for stage in stages) else None,
+        "batch": settings.batch_size if any(stage.batchwise for stage in stages) else None,
         "engine": ENGINE,
     }
 
 
-def keys_of(subject: Subject, attack: Attack, bench: EvaluationSettings, n: int) -> tuple[str, list[tuple[str, str]]]:
+def keys_of(
+    subject: Subject, attack: Attack, settings: EvaluationSettings, n: int
+) -> tuple[str, list[tuple[str, str]]]:
     """Return the key of an evaluation's record, and for each stage its name and the key of all stages up to it.
 
     A record answers on any device. Blocks are of one kind of device, for its last bits are its own: an evaluation that
     was stopped on another starts over, so that `device` is true of the whole record.
     """
-    whole = {**facts_of(subject, attack.stages, bench, n), "attack": attack.name, "checks": bench.checks}
+    whole = {**facts_of(subject, attack.stages, settings, n), "attack": attack.name, "checks": settings.checks}
     begun = [attack.stages[: k + 1] for k in range(len(attack.stages))]
-    up_to = [key_of({**facts_of(subject, stages, bench, n), "device": bench.device.type}) for stages in begun]
+    up_to = [key_of({**facts_of(subject, stages, settings, n), "device": settings.device.type}) for stages in begun]
     return key_of(whole), [(stage.name, key) for stage, key in zip(attack.stages, up_to, strict=True)]
 
 
@@ -64,8 +65,8 @@ def evaluation_record(
     attack: Attack,
     ledger: Ledger,
     examples: Examples,
-    bench: EvaluationSettings,
-    look: Look,
+    settings: EvaluationSettings,
+    diagnostics: Diagnostics,
     key: str,
 ) -> dict[str, Any]:
     """Return everything one needs to believe, repeat and compare one accuracy.
@@ -78,7 +79,9 @@ def evaluation_record(
     n, right = len(correct), int(correct.sum())
     low, high = wilson(right, n)
     header = subject.header
-    after = accuracies_after(ledger, attack)
+    stands = [(ledger.broken_by == STANDING) | (ledger.broken_by > k) for k in range(len(attack.stages))]
+    after = {stage.name: int(each.sum()) / n for stage, each in zip(attack.stages, stands, strict=True)}
+    open_doubts = [doubt for doubt in diagnostics.doubts if f"use {attack.name}" not in doubt]  # others it has answered
     return {
         "schema": SCHEMA,
         "kind": "evaluation",
@@ -91,40 +94,29 @@ def evaluation_record(
         "train_eps": header.get("eps") if header.get("method") else None,
         **{name: header.get(name) for name in _COSTS},
         "train_device": header.get("device"),
-        "data_sha256": bench.data.sha256,
-        "eps": bench.eps,
+        "data_sha256": settings.data.sha256,
+        "eps": settings.eps,
         "attack": attack.name,
-        "attack_parameters": {**attack.parameters, "seed": bench.seed},
-        "split": bench.split,
+        "attack_parameters": {**attack.parameters, "seed": settings.seed},
+        "split": settings.split,
         "n": n,
         "accuracy": right / n,
         "low": low,
         "high": high,
         "after": after,
         **rays_summary(ledger, attack, examples),
-        "checks": look.facts,
-        "doubts": [*told_of(look.doubts, attack), *late_doubts(after, n)],
+        "checks": diagnostics.facts,
+        "doubts": [*open_doubts, *late_doubts(after, n)],
         "seconds": ledger.seconds,
         "forward_passes": int(ledger.forward.sum()),
         "backward_passes": int(ledger.backward.sum()),
         "correct": encode_correct(correct.numpy()),
-        "device": device_name(bench.device),
+        "device": device_name(settings.device),
         "threads": torch.get_num_threads(),
         "precision": "fp32",
         "version": VERSION,
         "torch": torch.__version__,
     }
-
-
-def told_of(doubts: tuple[str, ...], attack: Attack) -> list[str]:
-    """Return the doubts without those that the attack itself has answered."""
-    return [doubt for doubt in doubts if f"use {attack.name}" not in doubt]
-
-
-def accuracies_after(ledger: Ledger, attack: Attack) -> dict[str, float]:
-    """Return the share of examples that stand after each stage, by its name."""
-    stands = [(ledger.broken_by == STANDING) | (ledger.broken_by > k) for k in range(len(attack.stages))]
-    return {stage.name: int(each.sum()) / len(each) for stage, each in zip(attack.stages, stands, strict=True)}
 
 
 def rays_summary(ledger: Ledger, attack: Attack, examples: Examples) -> dict[str, Any]:
@@ -148,16 +140,4 @@ def rays_summary(ledger: Ledger, attack: Attack, examples: Examples) -> dict[str
         "never_fooled": len(never),
         "queries_mean": float(asked.mean()) if len(asked) else 0.0,
         "queries_median": float(asked.quantile(0.5)) if len(asked) else 0.0,
-    }
-
-
-def verdict_tensors(ledger: Ledger, examples: Examples) -> dict[str, Tensor]:
-    """Return the verdict on each example: labels, index, the stage that broke it, distance and passes."""
-    return {
-        "labels": examples.labels,
-        "index": examples.index,
-        "broken_by": ledger.broken_by,
-        "distance": ledger.distance,
-        "forward": ledger.forward,
-        "backward": ledger.backward,
     }

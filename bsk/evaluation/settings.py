@@ -1,13 +1,21 @@
-"""The circumstances of an evaluation: which examples, within which radius, by which draws, where, by whom."""
+"""The circumstances of an evaluation, and from what flags name to them, a model and its attacks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from bsk.attacks.flags import AttackFlags
+from bsk.attacks.registry import Attack, attacks_named
 from bsk.data.batches import WHOLE, Share
+from bsk.data.sources import open_dataset
 from bsk.data.store import DataFile
+from bsk.devices import rows_of_a_call
+from bsk.evaluation.flags import EvaluationFlags, ModelFlags
+from bsk.evaluation.subjects import Subject, foreign_subject, load_subject
 
 
 @dataclass(frozen=True)
@@ -31,3 +39,60 @@ class EvaluationSettings:
     device: torch.device
     share: Share = WHOLE
     checks: bool = True
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model, the attacks on it, the circumstances, and what the user should hear of them."""
+
+    subject: Subject
+    attacks: list[Attack]
+    settings: EvaluationSettings
+    notices: list[str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: attacks by name with their flags, and the examples."""
+
+    names: Sequence[str]
+    attack: AttackFlags
+    evaluation: EvaluationFlags
+    device: torch.device
+    share: Share = WHOLE
+
+    def check(self) -> None:
+        """Raise a UsageError for an unknown name or a value that cannot be, before a model is loaded."""
+        self.evaluation.check(self.attack.norm)
+        attacks_named(self.names, 1.0, self.attack)
+
+    def of(self, subject: Subject, data: DataFile) -> Work:
+        """Return the work on a model; the radius is the model's own where nothing else is said.
+
+        Raises:
+            UsageError: an attack is not for so few classes.
+        """
+        wanted = self.evaluation
+        eps = subject.header["eps"] if wanted.eps is None else wanted.eps
+        attacks = attacks_named(self.names, eps, replace(self.attack, classes=len(data.classes)))
+        size = wanted.batch_size or rows_of_a_call(self.device)
+        settings = EvaluationSettings(
+            data, wanted.split, wanted.limit, eps, wanted.seed, size, self.device, self.share, wanted.checks
+        )
+        notices = [*subject.notices, *(line for attack in attacks for line in attack.notices)]
+        return Work(subject, attacks, settings, list(dict.fromkeys(notices)))
+
+
+def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device) -> tuple[Subject, DataFile]:
+    """Return the model of a checkpoint, or of weights where `path` is None, and the data.
+
+    Raises:
+        UsageError: an unknown name, or the network is code from outside that is not named.
+        InputError: a file is missing or does not fit.
+    """
+    if path is not None:
+        subject = load_subject(path, device, flags.model)
+        return subject, open_dataset(flags.dataset or subject.header["dataset"], flags.data)
+    opened = open_dataset(flags.dataset or "cifar10", flags.data)
+    assert flags.model is not None and flags.weights is not None
+    return foreign_subject(flags.model, flags.weights, opened, flags.mean, flags.std, device), opened

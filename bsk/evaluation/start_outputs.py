@@ -15,7 +15,7 @@ from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import checked, exact, steady
 from bsk.perturb.ball import ball_around
-from bsk.perturb.draws import ExampleDraws, example_draws
+from bsk.perturb.draws import example_draws
 from bsk.perturb.losses import kl
 from bsk.perturb.starts import BACKWARD, begin, random_output
 from bsk.records.jsonl import SCHEMA
@@ -25,7 +25,11 @@ DIGITS = 9  # that count: as many tell any two fp32 numbers apart
 
 
 def landings(
-    subject: Subject, starts: Sequence[str], bench: EvaluationSettings, gamma: float, watch: Callable[[int, int], None]
+    subject: Subject,
+    starts: Sequence[str],
+    settings: EvaluationSettings,
+    gamma: float,
+    watch: Callable[[int, int], None],
 ) -> Iterator[dict[str, Any]]:
     """Yield a record for each image and start: the logits before and after, and the KL divergence between them.
 
@@ -36,58 +40,44 @@ def landings(
     Raises:
         InputError: the model does not fit the data, or returns a number that is not finite.
     """
-    examples = bench.data.stream(bench.split, bench.limit)
-    check_fit(subject, bench.data, examples.shape)
+    examples = settings.data.stream(settings.split, settings.limit)
+    check_fit(subject, settings.data, examples.shape)
     n = len(examples.labels)
-    common = _common(subject, bench, gamma, n)
-    for rows in torch.arange(n).split(bench.batch_size):
-        x, index = to_unit(examples.take(rows).to(bench.device)), examples.index[rows].tolist()
+    common = _common(subject, settings, gamma, n)
+    for rows in torch.arange(n).split(settings.batch_size):
+        x, index = to_unit(examples.take(rows).to(settings.device)), examples.index[rows].tolist()
         with exact(subject.model):
-            found = [_landed(subject, name, x, index, bench, gamma) for name in starts]
+            found = [_landed(subject, name, x, index, settings, gamma) for name in starts]
         for row, (place, label) in enumerate(zip(index, examples.labels[rows].tolist(), strict=True)):
             for name, columns in zip(starts, found, strict=True):
-                yield {**common, "index": place, "label": label, "start": name, **_cells(columns, row)}
+                cells = {key: column[row] for key, column in columns.items()}
+                yield {**common, "index": place, "label": label, "start": name, **cells}
         watch(int(rows[-1]) + 1, n)
 
 
 def _landed(
-    subject: Subject, name: str, x: Tensor, index: list[int], bench: EvaluationSettings, gamma: float
-) -> dict[str, Tensor | None]:
+    subject: Subject, name: str, x: Tensor, index: list[int], settings: EvaluationSettings, gamma: float
+) -> dict[str, list[Any]]:
     model = steady(checked(subject.model))
     try:
-        draws, again = (example_draws(bench.seed, f"start {name}", index, x.device) for _ in range(2))
-        ball = ball_around(x, bench.eps)
-        start, z = begin(name, model, x, ball, draws, eps=bench.eps, step=bench.eps, gamma=gamma)
+        draws, again = (example_draws(settings.seed, f"start {name}", index, x.device) for _ in range(2))
+        ball = ball_around(x, settings.eps)
+        start, z = begin(name, model, x, ball, draws, eps=settings.eps, step=settings.eps, gamma=gamma)
         with torch.no_grad():
             z, landed = model(x) if z is None else z, model(start)
     except NotFiniteError as error:
         raise InputError(f"{subject.path}: the model returns NaN or infinity; no start lands there") from error
-    return {
-        "kl": kl(z.cpu().double(), landed.cpu().double()).clamp(min=0),
-        "logits": z,
-        "landed": landed,
-        "target": _target(z, name, again, gamma),
-    }
+    kls = kl(z.cpu().double(), landed.cpu().double()).clamp(min=0)
+    # f(x) + gamma psi, drawn as the backward start drew it; other starts have no target
+    target = _rounded(random_output(z, again, gamma)) if name == BACKWARD else [None] * len(index)
+    return {"kl": kls.tolist(), "logits": _rounded(z), "landed": _rounded(landed), "target": target}
 
 
-def _target(z: Tensor, name: str, draws: ExampleDraws, gamma: float) -> Tensor | None:
-    """Return f(x) + gamma psi, drawn as the backward start drew it; other starts have no target."""
-    return random_output(z, draws, gamma) if name == BACKWARD else None
+def _rounded(rows: Tensor) -> list[list[float]]:
+    return [[float(f"{value:.{DIGITS}g}") for value in row] for row in rows.tolist()]
 
 
-def _cells(columns: dict[str, Tensor | None], row: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, column in columns.items():
-        values = None if column is None else column[row].tolist()
-        found[name] = [_short(value) for value in values] if isinstance(values, list) else values
-    return found
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
-
-
-def _common(subject: Subject, bench: EvaluationSettings, gamma: float, n: int) -> dict[str, Any]:
+def _common(subject: Subject, settings: EvaluationSettings, gamma: float, n: int) -> dict[str, Any]:
     header = subject.header
     return {
         "schema": SCHEMA,
@@ -96,9 +86,9 @@ def _common(subject: Subject, bench: EvaluationSettings, gamma: float, n: int) -
         "checkpoint_sha256": subject.sha256,
         **{name: header.get(name) for name in _FROM_HEADER},
         "train_eps": header["eps"],
-        "data_sha256": bench.data.sha256,
-        "eps": bench.eps,
-        "start_parameters": {"gamma": gamma, "step": bench.eps, "seed": bench.seed},
-        "split": bench.split,
+        "data_sha256": settings.data.sha256,
+        "eps": settings.eps,
+        "start_parameters": {"gamma": gamma, "step": settings.eps, "seed": settings.seed},
+        "split": settings.split,
         "n": n,
     }

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bsk.attacks.outside import Called
 from bsk.data.store import SPLITS, DataFile
 from bsk.errors import InputError, UsageError
 from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
-from bsk.models.normalised import Normalised
-from bsk.models.registry import check_logits
+from bsk.models.registry import Normalised, check_logits
 from bsk.plugins import is_plugin, load
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -95,18 +95,6 @@ def _built(header: dict[str, Any], model: str) -> Normalised:
     )
 
 
-def load_model(path: str | Path, device: str = "cpu") -> nn.Module:
-    """Return the model of a checkpoint of bsk, in eval mode, for use in any other code.
-
-    It takes images (N, C, H, W) in [0, 1] and returns logits, so that it goes into foolbox, torchattacks and
-    RobustBench as it is. Its `state_dict()` is plain tensors: the weights as `network.*`, and `mean` and `std`.
-
-    Raises:
-        InputError: the file is missing, corrupt, or no checkpoint.
-    """
-    return load_subject(Path(path), torch.device(device)).model
-
-
 def foreign_subject(
     model: str,
     weights: Path,
@@ -136,8 +124,6 @@ def foreign_subject(
     header: dict[str, Any] = {
         "kind": "foreign",
         "model": model,
-        "method": None,
-        "seed": None,
         "flags": {},
         "classes": data.classes,
         "shape": [channels, height, width],
@@ -184,7 +170,7 @@ def live_subject(
         InputError: the model does not return logits.
     """
     name = getattr(model, "__name__", type(model).__name__)
-    module = model if isinstance(model, nn.Module) else _Called(model)
+    module = model if isinstance(model, nn.Module) else Called(model)
     count = check_logits(module, (2, *shape), len(classes) if classes else None, f"model {name}", device=device)
     header: dict[str, Any] = {
         "kind": "live",
@@ -196,17 +182,6 @@ def live_subject(
         "eps": eps,
     }
     return Subject(module, Path(name), state_sha256(module, name), header)
-
-
-class _Called(nn.Module):
-    """A function as a module without weights."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self._function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._function(x)
 
 
 def state_sha256(model: nn.Module, name: str = "") -> str:
@@ -237,11 +212,7 @@ def recalled(model: object) -> Subject | None:
 
 
 def check_fit(subject: Subject, data: DataFile, shape: tuple[int, ...]) -> None:
-    """Raise if the model was trained for other classes or images than the data has.
-
-    Raises:
-        InputError: they do not fit.
-    """
+    """Raise an InputError if the model was trained for other classes or images than the data has."""
     header = subject.header
     if len(header["classes"]) != len(data.classes):
         raise InputError(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,10 @@ from bsk.attacks.outcome import NotFiniteError, Outcome
 from bsk.attacks.registry import Attack, Stage
 from bsk.compat import without_tf32
 from bsk.data.batches import WHOLE, Share, to_unit
+from bsk.data.store import Split, Stream
 from bsk.errors import InputError
-from bsk.evaluation.ledger import NOWHERE, Block, Found, Ledger
-from bsk.models.folding import folded
-from bsk.models.modes import eval_mode
+from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
+from bsk.models.modes import eval_mode, folded
 from bsk.models.products import steady_products
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
@@ -28,21 +27,7 @@ from bsk.perturb.draws import example_draws, own_randomness
 ROWS, LEAST = 8, 16  # a model call has a multiple of so many rows, and at least so many; see `steady`
 
 
-class Examples(Protocol):
-    """Labelled images: `Split` in memory, or `Stream` from a file."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Return the labels (N,)."""
-
-    @property
-    def index(self) -> Tensor:
-        """Return the places (N,) in the data's source order."""
-
-    def take(self, rows: Tensor) -> Tensor:
-        """Return the images of some rows, (K, C, H, W) uint8."""
-
-
+Examples = Split | Stream
 Keep = Callable[[Tensor, Tensor, Tensor], None]
 
 
@@ -58,21 +43,6 @@ class Progress:
     ended: bool
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What happens beside the verdicts.
-
-    Attributes:
-        grow: is given every block as it is known.
-        keep: is given rows (K,), images (K, C, H, W) fp32 and predictions (K,) of each block of each stage.
-        watch: is told how far it is.
-    """
-
-    grow: Callable[[Block], None] = lambda block: None
-    keep: Keep | None = None
-    watch: Callable[[Progress], None] = lambda progress: None
-
-
 def judge(
     model: nn.Module,
     examples: Examples,
@@ -84,7 +54,9 @@ def judge(
     device: torch.device,
     known: Sequence[Block] = (),
     share: Share = WHOLE,
-    hooks: Hooks = Hooks(),  # noqa: B008 - it holds nothing that changes
+    grow: Callable[[Block], None] | None = None,
+    keep: Keep | None = None,
+    watch: Callable[[Progress], None] | None = None,
 ) -> Ledger:
     """Attack every example, in fp32, with the model in eval mode; each stage meets what still stands.
 
@@ -92,6 +64,9 @@ def judge(
     batch size, the order, the limit, the number of processes, or on what was `known` from an earlier run.
     `batch_size` is in rows of a model call. What a model draws itself, from torch's global generators, depends on
     (seed, stage, index of the block's first example): it is the same again for the same batch size and processes.
+
+    `grow` is given every block as it is known, `keep` rows (K,), images (K, C, H, W) fp32 and predictions (K,) of each
+    block of each stage, and `watch` is told how far it is.
 
     Raises:
         InputError: the model returns a number that is not finite; the example is named.
@@ -101,27 +76,25 @@ def judge(
         ledger.add(block)
     with exact(model):
         for number, stage in enumerate(attack.stages):
-            run = _Runner(model, examples, attack, number, eps, seed, batch_size, device, hooks)
+            run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep)
             due = ledger.due(number)
-            size = min(batch_size // stage.rows, -(-len(due) // share.world))
-            mine = _mine(due, max(1, size), share)
-            found = Found(len(examples.labels))
-            for rows in mine:
+            size = max(1, min(batch_size // stage.rows, -(-len(due) // share.world)))
+            blocks = [rows for rows in due.split(size) if len(rows)]
+            found = StageResult(len(examples.labels))
+            for rows in blocks[share.rank :: share.world]:
                 with own_randomness(device, seed, stage.name, int(examples.index[rows[0]])):
                     block = run(rows)
-                hooks.grow(block)
+                if grow is not None:
+                    grow(block)
                 found.add(block)
-                hooks.watch(_progress(ledger, found, attack, number, share.world))
+                if watch is not None:
+                    watch(_progress(ledger, found, attack, number, share.world))
             ledger.add(found.together(number, share, device))
             if len(ledger.due(number)):
                 raise InputError(f"{stage.name}: {len(ledger.due(number))} examples were attacked by no process")
-            hooks.watch(_progress(ledger, Found(0), attack, number, ended=True))
+            if watch is not None:
+                watch(_progress(ledger, StageResult(0), attack, number, ended=True))
     return ledger
-
-
-def _mine(due: Tensor, size: int, share: Share) -> Iterable[Tensor]:
-    """Return this process's blocks: every `world`-th one."""
-    return [rows for rows in due.split(size) if len(rows)][share.rank :: share.world]
 
 
 @dataclass(frozen=True)
@@ -130,17 +103,13 @@ class _Runner:
 
     model: nn.Module
     examples: Examples
-    attack: Attack
     number: int
+    stage: Stage
     eps: float
     seed: int
     batch_size: int
     device: torch.device
-    hooks: Hooks
-
-    @property
-    def stage(self) -> Stage:
-        return self.attack.stages[self.number]
+    keep: Keep | None
 
     def __call__(self, rows: Tensor) -> Block:
         start = time.perf_counter()
@@ -150,19 +119,12 @@ class _Runner:
             norm = str(self.stage.parameters.get("norm", "linf"))
             away = length(outcome.x_adv - x, norm)
             distance = torch.where(outcome.fooled, away, torch.full_like(away, NOWHERE))
-        if self.hooks.keep is not None:
+        if self.keep is not None:
             with torch.no_grad():
                 predictions = steady(self.model)(outcome.x_adv).argmax(dim=1)
-            self.hooks.keep(rows, outcome.x_adv.cpu(), predictions.cpu())
-        return Block(
-            self.number,
-            rows,
-            outcome.fooled.cpu(),
-            distance.float().cpu(),
-            outcome.forward.cpu(),
-            outcome.backward.cpu(),
-            time.perf_counter() - start,
-        )
+            self.keep(rows, outcome.x_adv.cpu(), predictions.cpu())
+        passes, seconds = (outcome.forward.cpu(), outcome.backward.cpu()), time.perf_counter() - start
+        return Block(self.number, rows, outcome.fooled.cpu(), distance.float().cpu(), *passes, seconds)
 
     def _attack(self, rows: Tensor) -> tuple[Tensor, Outcome]:
         """Attack some rows; if the model returns NaN for one of them, find out for which."""
@@ -183,7 +145,7 @@ class _Runner:
 
 
 def _progress(
-    ledger: Ledger, found: Found, attack: Attack, number: int, world: int = 1, ended: bool = False
+    ledger: Ledger, found: StageResult, attack: Attack, number: int, world: int = 1, ended: bool = False
 ) -> Progress:
     """Count what is done and what is left; an example that falls leaves nothing more to do.
 

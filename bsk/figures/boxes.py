@@ -52,17 +52,12 @@ def _panels(items: Sequence[Evaluation], by: str) -> dict[str, list[Series[Evalu
         told = [value for fact, value in _facts(item).items() if fact in PANEL_FACTS and fact != by]
         parts.setdefault(json.dumps(told), []).append(item)
     panels = {key: series(part, by) for key, part in parts.items()}
-    for groups in panels.values():
-        for group in groups:
-            _check_same_attack(group)
+    for group in (group for groups in panels.values() for group in groups):
+        first = group.members[0]
+        for member in group.members[1:]:
+            for reason in mismatches(Group([member]), Group([first])):
+                raise InputError(f"{member.where}: {reason} as in {first.where}; give records of one attack and data")
     return panels
-
-
-def _check_same_attack(group: Series[Evaluation]) -> None:
-    first = Group([group.members[0]])
-    for member in group.members[1:]:
-        for reason in mismatches(Group([member]), first):
-            raise InputError(f"{member.where}: {reason} as in {first.first.where}; give records of one attack and data")
 
 
 def _facts(item: Evaluation) -> Row:

@@ -40,11 +40,7 @@ Measure = Callable[[str], float]  # the width of a text in pixels
 
 
 def checked_picture(path: Path, flag: str) -> Path:
-    """Return path, which the user gave with `flag`, if it ends in .png or .svg.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """Return path, which the user gave with `flag`; raise a UsageError unless it ends in .png or .svg."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{flag} {path}: must end in {' or '.join(SUFFIXES)}; other formats are not drawn")
     return path
@@ -98,6 +94,15 @@ def ruled(axes: Any) -> None:
     """Draw faint lines across, behind everything."""
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
+
+
+def logarithmic(axis: Any, tick: Callable[[float], str]) -> None:
+    """Mark 1, 2 and 5 of each power of ten on an axis that is logarithmic, written by `tick`."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: tick(value))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def title(figure: Any, *paragraphs: str, size: float = 8.5) -> None:

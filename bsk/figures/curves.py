@@ -10,7 +10,7 @@ from typing import Any
 from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import interruption, short_name
 from bsk.errors import InputError, UsageError, nearest
-from bsk.figures.canvas import colour_and_marker, drawing, legible, ruled, title
+from bsk.figures.canvas import colour_and_marker, drawing, legible, logarithmic, ruled, title
 from bsk.figures.placement import mark_ends, spread_ends
 from bsk.figures.series import Series, confounded, series
 from bsk.records.fields import Amount, Count
@@ -171,16 +171,14 @@ def _draw(figure: Any, lines: Sequence[Line], texts: Sequence[str], log: bool) -
 
 
 def _frame(axes: Any, label: str, log: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
     ruled(axes)
     axes.set_ylabel(legible(label))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log:
         axes.set_yscale("log", nonpositive="mask")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        logarithmic(axes.yaxis, "{:g}".format)
 
 
 def _plot(axes: Any, line: Line, style: str | tuple[int, tuple[int, int]]) -> None:

@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bsk.comparison.statistics import t_interval
-from bsk.figures.canvas import INK, QUIET, colour_and_marker, drawing, legible, ruled, title
-from bsk.figures.displacements import Cloud, Scene, scenes
-from bsk.records.located import Located
+import numpy as np
+from numpy.typing import NDArray
 
+from bsk.comparison.statistics import t_interval
+from bsk.errors import InputError
+from bsk.figures.canvas import INK, QUIET, colour_and_marker, drawing, legible, ruled, title
+from bsk.records.located import Located, checked, wrong
+from bsk.records.schema import LandingRecord
+from bsk.records.words import plain
+
+Floats = NDArray[np.float64]
+_Landing = tuple[str, LandingRecord]  # with where it stands
+BACKWARD = "backward"  # the start that has targets
 LEGEND = (
     "A dot is the output for one image after the start alone, in axes of its own: the clean output f(x) lies at 0, the "
     "image's random target f(x) + γψ at the star; across is the part of the way towards it, up the distance from that "
     "way, as parts of the target's distance (logits less their mean over classes). Bars: 95 % t intervals over images."
 )
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Where one start of one model lands, an image a row.
+
+    Attributes:
+        along: (N,) the displacement's part towards the image's target, as a part of the way: 1 is the target's height.
+        aside: (N,) its distance from that way, in the same measure.
+        kl: (N,) KL(s(f(x)) || s(f(x'))) in nats.
+    """
+
+    start: str
+    along: Floats
+    aside: Floats
+    kl: Floats
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One model and its clouds, one a start, in the order of the records; `facts` are two lines of text."""
+
+    facts: tuple[str, str]
+    clouds: list[Cloud]
 
 
 def draw_landings(items: Iterable[Located], paths: Sequence[Path], heading: str = "") -> list[str]:
@@ -85,3 +119,74 @@ def _means(axes: Any, clouds: Sequence[Cloud], order: Sequence[str]) -> None:
     axes.set_xlim(-0.6, len(clouds) - 0.4)
     axes.set_ylim(0, 1.2 * max(tops) or 1)
     ruled(axes)
+
+
+def scenes(items: Iterable[Located]) -> list[Scene]:
+    """Return a scene for each model and its circumstances, in order of first appearance.
+
+    Raises:
+        InputError: there are no landings, one of them is not what it should be, or an image has no backward start,
+            whose target it is seen from.
+    """
+    found: dict[str, tuple[tuple[str, str], dict[tuple[str, int], _Landing]]] = {}
+    for item in items:
+        if item.record.get("kind") == "landing":
+            record = _checked(item)
+            key, facts = _circumstances(record)
+            found.setdefault(key, (facts, {}))[1][record.start, record.index] = (
+                item.where,
+                record,
+            )  # the last one counts
+    if not found:
+        raise InputError("plot landings: no landings among the records; give what bsk starts prints")
+    return [Scene(facts, _clouds(landings)) for facts, landings in found.values()]
+
+
+def projected(displacement: Floats, target: Floats) -> tuple[Floats, Floats]:
+    """Return how far displacements (N, C) go along the way to their targets' displacements (N, C), and aside of it.
+
+    Both without their mean over classes, which a softmax does not see; both as parts of the target's length.
+    """
+    d, t = (each - each.mean(axis=1, keepdims=True) for each in (displacement, target))
+    length = np.linalg.norm(t, axis=1)
+    along = (d * t).sum(axis=1) / length**2
+    return along, np.linalg.norm(d - along[:, None] * t, axis=1) / length
+
+
+def _circumstances(record: LandingRecord) -> tuple[str, tuple[str, str]]:
+    """Return what tells this model and its circumstances from others, and the same for people."""
+    parameters = record.start_parameters or {}
+    own = [record.method, record.dataset, record.model, record.split]
+    file = [record.checkpoint, record.checkpoint_sha256, record.data_sha256]
+    facts = ", ".join(fact for fact in (record.method, record.model, f"{record.dataset} {record.split}") if fact)
+    told = (facts, f"eps {plain(record.eps)}, gamma {plain(parameters.get('gamma'))}")
+    return json.dumps([*file, *own, record.eps, parameters]), told
+
+
+def _checked(item: Located) -> LandingRecord:
+    record = checked(item, LandingRecord)
+    for key in ("landed", "target"):
+        values = getattr(record, key)
+        if values is not None and len(values) != len(record.logits):
+            raise wrong(item, key, f"{len(record.logits)} numbers, as many as logits")
+    if record.start == BACKWARD and len({t - z for t, z in zip(record.target or [], record.logits, strict=False)}) < 2:
+        raise wrong(item, "target", "the random output of gamma above 0 that the start went towards")
+    return record
+
+
+def _clouds(landings: dict[tuple[str, int], _Landing]) -> list[Cloud]:
+    clouds = []
+    for start in dict.fromkeys(start for start, _ in landings):
+        mine = [landing for (name, _), landing in landings.items() if name == start]
+        logits, landed = (np.array([getattr(record, name) for _, record in mine]) for name in ("logits", "landed"))
+        target = np.array([_target(landing, landings) for landing in mine])
+        kl = np.array([record.kl for _, record in mine])
+        clouds.append(Cloud(start, *projected(landed - logits, target - logits), kl))
+    return clouds
+
+
+def _target(landing: _Landing, landings: dict[tuple[str, int], _Landing]) -> list[float] | None:
+    where, record = landing
+    if (BACKWARD, record.index) not in landings:
+        raise InputError(f"{where}: no {BACKWARD} start of this image; run bsk starts with --start {BACKWARD} too")
+    return landings[BACKWARD, record.index][1].target

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ from markupsafe import Markup, escape
 from bsk.comparison.compare import COLUMNS, Row, as_float
 from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
-from bsk.comparison.old_flags import modern
-from bsk.comparison.runs import Run
+from bsk.comparison.runs import Run, modern
 from bsk.comparison.tables import caption, cells, estimates, footnotes
 from bsk.errors import InputError
 from bsk.methods.registry import RESERVED
 from bsk.records.fields import Amount, Count, Difference, Fraction, Signed, Text
-from bsk.records.located import Located, read, value_of, wrong
+from bsk.records.located import Located, read, stream, value_of, wrong
 from bsk.records.words import duration, estimate, many, plain, printable
 
 PICTURES = {  # of a folder of a table, in this order
@@ -110,7 +110,7 @@ def _sections(folder: Path) -> Iterator[Section]:
 
 
 def _rows(path: Path) -> list[Row]:
-    items = read(path, LONGEST_TABLE + 1)
+    items = list(islice(stream(path), LONGEST_TABLE + 1))
     if len(items) > LONGEST_TABLE:
         raise InputError(f"{path}: has more than {LONGEST_TABLE} rows; give a table of bsk compare")
     return [_row(item) for item in items]
@@ -195,9 +195,6 @@ def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
 
 def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
     run = each.run
-    both = (
-        None if run.forward_passes is None or run.backward_passes is None else run.forward_passes + run.backward_passes
-    )
     flags = [f"{key}={plain(run.flags[key])}" for key in apart if run.flags.get(key) is not None]
     return [
         short_name(run),
@@ -208,7 +205,7 @@ def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
         str(each.epoch) if each.finished else f"{each.epoch}, not ended",
         estimate(each.val_natural),
         estimate(each.val_robust),
-        "" if both is None else many(both),
+        "" if run.passes is None else many(run.passes),
         duration(run.seconds),
     ]
 

@@ -118,9 +118,11 @@ def place(bar: ErrorBar, size: tuple[float, float], gap: float, taken: Sequence[
     """
 
     def badness(candidate: Place) -> float:
+        left, bottom, right, top = candidate.box
         covered = sum(_overlap(candidate.box, other) for other in taken)
+        outside = (right - left) * (top - bottom) - _overlap(candidate.box, room)
         crossed = sum(_overlap(candidate.line, other) for other in taken) if candidate.line else 0.0
-        return covered + 10 * (crossed + _outside(candidate.box, room))
+        return covered + 10 * (crossed + outside)
 
     return min(_candidates(bar, size, gap), key=badness)
 
@@ -157,7 +159,3 @@ def _overlap(a: Box, b: Box) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     return max(0.0, width) * max(0.0, height)
-
-
-def _outside(box: Box, room: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, room)

@@ -10,7 +10,7 @@ from typing import Any
 from bsk.comparison.compare import Row, Value, as_float
 from bsk.comparison.tables import shared, telling
 from bsk.errors import UsageError
-from bsk.figures.canvas import QUIET, checked_picture, colour_and_marker, drawing, ruled, title
+from bsk.figures.canvas import QUIET, checked_picture, colour_and_marker, drawing, logarithmic, ruled, title
 from bsk.figures.placement import label_markers, side_by_side
 from bsk.records.words import duration, many
 
@@ -109,8 +109,6 @@ def _legend(axes: Any, order: Sequence[str]) -> None:
 
 
 def _frame(axes: Any, heading: str, rows: Sequence[Row], cost: Cost) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     axes.set_title(heading, loc="left", fontsize=9)
     ruled(axes)
     if axes.get_subplotspec().is_first_col():
@@ -120,13 +118,12 @@ def _frame(axes: Any, heading: str, rows: Sequence[Row], cost: Cost) -> None:
     axes.set_xlabel(cost.label + (" (logarithmic)" if high > 5 * low else ""))
     if high > 5 * low:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        logarithmic(axes.xaxis, cost.tick)
         axes.set_xlim(low / (high / low) ** 0.1, high * (high / low) ** 0.2)  # room for the last label
     else:
         spread = high - low or high
         axes.set_xlim(max(0.0, low - 0.15 * spread), high + 0.3 * spread)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.tick(value)))
+        axes.xaxis.set_major_formatter(lambda value, _: cost.tick(value))
 
 
 def _frontier(axes: Any, rows: Sequence[Row], cost: Cost) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from bsk.comparison.evidence import Evaluation, TrainingLog
 from bsk.comparison.groups import differing, short_name
 from bsk.comparison.runs import Run
 from bsk.errors import InputError, UsageError, nearest
@@ -19,19 +20,7 @@ OF_A_METHOD = {  # the flags that it stands for
 }  # fmt: skip
 
 
-class Trained(Protocol):
-    """What a picture shows a value of: an evaluation, or a training's log."""
-
-    @property
-    def where(self) -> str:
-        """Return the place of its record."""
-
-    @property
-    def run(self) -> Run:
-        """Return the network."""
-
-
-T = TypeVar("T", bound=Trained)
+T = TypeVar("T", Evaluation, TrainingLog)
 
 
 @dataclass(frozen=True)
@@ -77,7 +66,7 @@ def confounded(groups: Sequence[Series[T]], by: str) -> list[str]:
     return [f"what is drawn differs in more than {by}: {', '.join(found)}"] if found else []
 
 
-def _value(member: Trained, by: str) -> Any:
+def _value(member: Evaluation | TrainingLog, by: str) -> Any:
     run = member.run
     own = {"method": short_name(run), "seed": run.seed, **{name: getattr(run, name) for name in OF_A_RUN}}
     known = {**run.flags, **{name: value for name, value in own.items() if value is not None}}

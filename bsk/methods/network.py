@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from bsk.models.folding import standing_still
-from bsk.models.precision import in_precision
+from bsk.models.modes import in_precision, standing_still
 from bsk.perturb import losses
 from bsk.perturb.ascent import Model
 from bsk.perturb.passes import PassCounter, counting

@@ -1,12 +1,20 @@
-"""The mode of a network, said explicitly and put back, and what it runs on."""
+"""How a network computes within a block: in eval mode, with its batch norms folded, in a precision."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from bsk.compat import has_hooks
+from bsk.models.resnet import ResNet
+from bsk.perturb.ascent import Model
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextlib.contextmanager
@@ -21,8 +29,50 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def device_name(device: torch.device) -> str:
-    """Return what the numbers were computed on, e.g. "cpu AVX2" or "cuda NVIDIA H100"."""
-    if device.type == "cuda":
-        return f"cuda {torch.cuda.get_device_name(device)}"
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
+@contextlib.contextmanager
+def folded(model: nn.Module) -> Iterator[None]:
+    """Fold the batch norms of bsk's ResNets within the model, in eval mode, for the time of the block.
+
+    Of these networks it is known that nothing comes between the two layers and that nobody else looks at them; other
+    people's networks stay as they are, and so do layers that have hooks. Logits differ in their last bits. In the end
+    the layers are back, with their parameters and statistics.
+    """
+    before: list[tuple[nn.Sequential, int, nn.Module]] = []
+    try:
+        for part in [each for each in model.modules() if type(each) is ResNet]:
+            for layers in [each for each in part.modules() if type(each) is nn.Sequential]:
+                for i, (first, second) in enumerate(pairwise(list(layers))):
+                    if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d) and _plain(first, second):
+                        before += [(layers, i, first), (layers, i + 1, second)]
+                        layers[i], layers[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity().eval()
+        yield
+    finally:
+        for layers, i, layer in before:
+            layers[i] = layer
+
+
+@contextlib.contextmanager
+def standing_still(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is in eval mode, its batch norms folded: for perturbations, and to look at it.
+
+    It saves passes over memory, for a copy of the weights each time.
+    """
+    with eval_mode(model), folded(model):
+        yield
+
+
+def _plain(*layers: nn.Module) -> bool:
+    """Say if layers are torch's own, without hooks."""
+    return all(type(each) in (nn.Conv2d, nn.BatchNorm2d) and not has_hooks(each) for each in layers)
+
+
+def in_precision(model: Model, precision: str) -> Model:
+    """Return the model with its passes in a precision of PRECISIONS; logits come back as they are."""
+    if precision == "fp32":
+        return model
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=PRECISIONS[precision]):
+            return model(x)
+
+    return forward

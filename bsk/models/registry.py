@@ -17,16 +17,36 @@ from torch import Tensor, nn
 from bsk.errors import BskError, InputError, UsageError, nearest
 from bsk.models.architectures import PUBLISHED, SHAPE
 from bsk.models.modes import eval_mode
-from bsk.models.normalised import Normalised
-from bsk.models.resnet import resnet18, resnet50
-from bsk.models.size import Size, sides
-from bsk.models.small import cnn
-from bsk.models.wide_resnet import wide_resnet
+from bsk.models.resnet import resnet18, resnet50, wide_resnet
+from bsk.models.small import Size, cnn, sides
 from bsk.plugins import is_plugin, load, outside
 
 MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
-_WIDTHS: dict[str, Callable[..., nn.Module]] = {"resnet18": resnet18, "resnet50": resnet50, "cnn": cnn}
+_RESNETS = {"resnet18": resnet18, "resnet50": resnet50}
 _DEPTH = 130  # of a wide ResNet, at most: a name out of a file is not to make modules without end
+
+
+class Normalised(nn.Module):
+    """The network applied to (x - mean) / std, for images x (N, C, H, W) in [0, 1].
+
+    mean and std, a number a channel, travel with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Wrap `network`."""
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes)."""
+        mean, std = (_plane(each, x) for each in (self.mean, self.std))
+        logits: Tensor = self.network((x - mean) / std)
+        return logits
 
 
 def build(
@@ -80,14 +100,15 @@ def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
     if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name):
         depth, width = int(match[1]), int(match[2])
         if 10 <= depth <= _DEPTH and (depth - 4) % 6 == 0 and width >= 1:
-            return wide_resnet(classes, channels, size, depth, width)
+            return wide_resnet(classes, channels, depth, width)
         expected = f"depth 6n + 4 up to {_DEPTH} and width >= 1, as wrn-34-10 has"
         raise UsageError(f"--model {name}: a wide ResNet has {expected}")
     base, dash, width_text = name.partition("-")
-    if base not in _WIDTHS or (dash and not re.fullmatch(r"[1-9]\d{0,3}", width_text)):
+    if base not in (*_RESNETS, "cnn") or (dash and not re.fullmatch(r"[1-9]\d{0,3}", width_text)):
         also = f"also {', '.join(PUBLISHED)} and module:function"
         raise UsageError(f"--model {name}: no such model; {nearest(name, MODELS)}; {also}")
-    return _WIDTHS[base](classes, channels, size, **({"width": int(width_text)} if dash else {}))
+    width_of = {"width": int(width_text)} if dash else {}
+    return cnn(classes, channels, size, **width_of) if base == "cnn" else _RESNETS[base](classes, channels, **width_of)
 
 
 def _called(name: str, classes: int) -> nn.Module:
@@ -146,3 +167,12 @@ def check_logits(
 def device_of(model: nn.Module) -> torch.device | None:
     """Return where the first parameter or buffer of a model is, or None if it has none."""
     return next((tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
+
+
+def _plane(values: Tensor, x: Tensor) -> Tensor:
+    """Return a number a channel, (1, C, 1, 1), as an image in the memory format of images x.
+
+    With three numbers spread over channels-last images, torch subtracts and divides value by value, which is
+    slow enough to be seen in a small network's pass. The result is the same to the bit.
+    """
+    return torch.empty_like(x.detach()[:1], dtype=values.dtype).copy_(values)

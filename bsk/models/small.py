@@ -6,7 +6,12 @@ import math
 
 from torch import nn
 
-from bsk.models.size import Size, sides
+Size = int | tuple[int, int]  # the side of square images in pixels, or height and width
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Return height and width in pixels."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def cnn(classes: int, channels: int, size: Size, width: int = 16) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
 import os
 import tempfile
@@ -32,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         temporary = Path(name)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # it says that somebody is writing
+            _lock(handle)  # it says that somebody is writing
             yield temporary
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
             sync(temporary)
@@ -41,62 +40,6 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
             os.close(handle)
-
-
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` within the block, waiting for whoever holds it; a dead process holds none.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    with _held(_locked(path), path):
-        yield
-
-
-@contextlib.contextmanager
-def only_writer(target: Path) -> Iterator[None]:
-    """Be the only bsk within the block that makes `target`; who comes second is refused.
-
-    Raises:
-        InputError: another is making it, or its lock file cannot be made.
-    """
-    path = target.with_name(f".{target.name}.lock")
-    try:
-        handle = _locked(path, fcntl.LOCK_NB)
-    except InputError as error:
-        if isinstance(error.__cause__, BlockingIOError):
-            raise InputError(f"{target}: another bsk is writing it; wait for it or choose another --out") from error
-        raise
-    with _held(handle, path):
-        yield
-
-
-@contextlib.contextmanager
-def _held(handle: int, path: Path) -> Iterator[None]:
-    """Give a lock file up, and remove it, at the end of the block."""
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _locked(path: Path, wait: int = 0) -> int:
-    """Return the open lock file, locked, and still the one that has the name; with LOCK_NB without waiting."""
-    while True:
-        with naming_the_file(path):
-            make_folder(path.parent)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            with naming_the_file(path):
-                fcntl.flock(handle, fcntl.LOCK_EX | wait)
-        except BaseException:
-            os.close(handle)
-            raise
-        if still_named(handle, path):  # not removed by who held it
-            return handle
-        os.close(handle)
 
 
 def still_named(handle: int, path: Path) -> bool:
@@ -111,8 +54,18 @@ def _sweep(path: Path) -> None:
     """Remove what a process that was killed has left beside `path`: nobody holds its lock any more."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(OSError), left.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink()
+            if _lock(file.fileno()):
+                left.unlink()
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file if nobody holds it, and return whether it is; where there is no flock, it is not."""
+    from filelock import lock_descriptor  # here, so that bsk --help is not kept waiting
+
+    try:
+        return lock_descriptor(handle, blocking=False)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -52,9 +52,14 @@ def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> 
     return header
 
 
-def head(shapes: Mapping[str, tuple[str, list[int]]], text: str) -> bytes:
-    """Return the head of a safetensors file of tensors (dtype, shape) that follow in this order, with JSON in it."""
-    entries: dict[str, Any] = {"__metadata__": {KEY: text}}
+def metadata(header: Mapping[str, Any]) -> dict[str, str]:
+    """Return a header as the metadata of a safetensors file, the same text for the same content."""
+    return {KEY: json.dumps({"schema": SCHEMA, **header}, sort_keys=True, allow_nan=False)}
+
+
+def head(shapes: Mapping[str, tuple[str, list[int]]], header: Mapping[str, Any]) -> bytes:
+    """Return the head of a safetensors file of tensors (dtype, shape) that follow in this order."""
+    entries: dict[str, Any] = {"__metadata__": metadata(header)}
     end = 0
     for name, (dtype, shape) in shapes.items():
         start, end = end, end + math.prod(shape) * BYTES[dtype]

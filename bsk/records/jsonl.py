@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -15,6 +14,8 @@ from typing import IO, Any
 
 from bsk.errors import InputError
 from bsk.records.atomic import appending, naming_the_file, write_all
+from bsk.records.locks import locked
+from bsk.records.words import printable
 
 SCHEMA = 1
 BEST_ON_TEST = "best-on-test"  # a record's `selected`: an epoch chosen on test images, as the paper's are
@@ -52,8 +53,7 @@ def append(path: Path, record: Record) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    with naming_the_file(path), appending(path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with naming_the_file(path), appending(path) as file, locked(file, path):
         write_line(file, record)
 
 
@@ -104,17 +104,31 @@ def read(path: Path, most: int | None = None) -> list[Record]:
     """Return the records of a file, or the first so many, without a torn last line.
 
     Raises:
+        InputError: see `stream`.
+    """
+    return [record for _, record in islice(stream(path), most)]
+
+
+def stream(path: Path) -> Iterator[tuple[int, Record]]:
+    """Yield the records of a file with their lines, of which only one need be in memory.
+
+    Raises:
         InputError: the file is missing, or one of its whole lines is not a JSON object.
     """
     try:
         with path.open("rb") as file:
-            return list(islice(parse(file, str(path)), most))
+            yield from numbered(file, str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}; give a JSONL file that bsk wrote") from error
 
 
 def parse(lines: Iterable[bytes], name: str) -> Iterator[Record]:
-    """Yield the record of each line; a last line without its newline is dropped if it does not parse.
+    """Yield the records of `numbered` alone."""
+    return (record for _, record in numbered(lines, name))
+
+
+def numbered(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, Record]]:
+    """Yield number and record of each line; a last line without its newline is dropped if it does not parse.
 
     Raises:
         InputError: a whole line is not a JSON object of finite numbers with unique keys.
@@ -129,8 +143,9 @@ def parse(lines: Iterable[bytes], name: str) -> Iterator[Record]:
         except (ValueError, RecursionError) as error:
             if not line.endswith(b"\n"):
                 return
-            raise InputError(f"{name}:{number}: not a JSON record ({reason(error)}); remove the line") from error
-        yield record
+            where = f"{printable(name)}:{number}"
+            raise InputError(f"{where}: not a JSON record ({reason(error)}); remove the line") from error
+        yield number, record
 
 
 def decode(text: bytes) -> Any:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec import UNSET
 
 from bsk.errors import InputError
+from bsk.records import jsonl
 from bsk.records.bits import check_packed
 from bsk.records.fields import FieldError, convert
-from bsk.records.jsonl import SCHEMA, Record, parse
+from bsk.records.jsonl import SCHEMA, Record, numbered
 from bsk.records.schema import EvaluationRecord
 from bsk.records.words import printable
 
@@ -43,34 +44,18 @@ def read(path: Path, most: int | None = None) -> list[Located]:
 
 
 def stream(path: Path) -> Iterator[Located]:
-    """Yield what `read` returns; only one record of it need be in memory.
-
-    Raises:
-        InputError: see `read`.
-    """
-    try:
-        with path.open("rb") as file:
-            yield from located(file, str(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}; give a JSONL file that bsk wrote") from error
+    """Yield what `read` returns; only one record of it need be in memory."""
+    source = printable(str(path))
+    return (Located(source, number, record) for number, record in jsonl.stream(path))
 
 
 def located(lines: Iterable[bytes], source: str) -> Iterator[Located]:
     """Yield the record of each line with its place.
 
     Raises:
-        InputError: see `bsk.records.jsonl.parse`.
+        InputError: see `bsk.records.jsonl.numbered`.
     """
-    number = 0
-
-    def counted() -> Iterator[bytes]:
-        nonlocal number
-        for line in lines:
-            number += 1
-            yield line
-
-    for record in parse(counted(), printable(source)):  # it takes one line at a time
-        yield Located(printable(source), number, record)
+    return (Located(printable(source), number, record) for number, record in numbered(lines, source))
 
 
 def checked(item: Located, kind: type[T]) -> T:

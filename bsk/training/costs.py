@@ -14,8 +14,7 @@ from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import Attack, Stage, attack_named
 from bsk.compat import sgd
 from bsk.methods.profile import Profile
-from bsk.models.folding import standing_still
-from bsk.models.precision import in_precision
+from bsk.models.modes import in_precision, standing_still
 from bsk.perturb.ascent import Model
 from bsk.perturb.losses import cross_entropy
 from bsk.perturb.passes import Passes

@@ -15,7 +15,7 @@ from bsk.errors import UsageError
 from bsk.methods.bound import Bound, UpdateContext
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
-from bsk.models.folding import standing_still
+from bsk.models.modes import standing_still
 from bsk.perturb.draws import Draws, example_draws
 from bsk.perturb.losses import kl
 from bsk.training.settings import Settings

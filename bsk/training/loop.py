@@ -19,7 +19,7 @@ from bsk.data.store import DataFile, Split
 from bsk.errors import CollapsedError, DivergedError, StoppedError
 from bsk.methods.profile import Profile
 from bsk.models import registry
-from bsk.models.size import Size
+from bsk.models.small import Size
 from bsk.perturb.passes import PassCounter
 from bsk.training import monitor
 from bsk.training.averaging import average_of

@@ -21,8 +21,7 @@ from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.methods.profile import Profile
-from bsk.models.folding import standing_still
-from bsk.models.precision import in_precision
+from bsk.models.modes import in_precision, standing_still
 from bsk.perturb.draws import example_draws
 from bsk.perturb.losses import input_gradient
 from bsk.perturb.passes import Passes

@@ -6,7 +6,6 @@ With a moving average also F.ema.safetensors (selected) and, in the end, F.ema-l
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from bsk.records.atomic import appending, naming_the_file, still_named
 from bsk.records.checkpoints import MODEL
 from bsk.records.headers import load_header
 from bsk.records.jsonl import BEST_ON_TEST, LATER_FLAGS
+from bsk.records.locks import locked
 from bsk.records.schema import LOG_KINDS
 from bsk.training import state as states
 from bsk.training.state import Scored, State
@@ -201,14 +201,10 @@ def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
     Raises:
         InputError: another training writes it, it has records of others, or it cannot be written.
     """
-    with appending(log_path(checkpoint)) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{checkpoint}: another bsk train is writing it; wait for it or choose another --out"
-            ) from error
-        _check_own(log_path(checkpoint))
+    path = log_path(checkpoint)
+    refusal = f"{checkpoint}: another bsk train is writing it; wait for it or choose another --out"
+    with appending(path) as file, locked(file, path, refusal):
+        _check_own(path)
         yield file
 
 

@@ -12,10 +12,10 @@ import torch
 
 from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.store import DataFile
+from bsk.devices import device_name
 from bsk.errors import InputError, UsageError
 from bsk.methods.profile import Profile, check_shared, profile
-from bsk.models.modes import device_name
-from bsk.models.precision import PRECISIONS
+from bsk.models.modes import PRECISIONS
 from bsk.plugins import is_plugin, load
 from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header

@@ -12,8 +12,7 @@ from bsk.attacks.registry import attack_named
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
-from bsk.models.folding import standing_still
-from bsk.models.precision import in_precision
+from bsk.models.modes import in_precision, standing_still
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import example_draws
 from bsk.training.settings import Settings

@@ -12,8 +12,7 @@ from hypothesis.extra import numpy as arrays
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from bsk.attacks.fab import fab_t
-from bsk.attacks.projections import onto_plane
+from bsk.attacks.fab import fab_t, onto_plane
 from bsk.perturb.draws import example_draws
 
 Norm = Literal["linf", "l2"]

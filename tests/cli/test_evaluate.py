@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import bsk
 from bsk.cli.app import main
 from bsk.data.store import Info, Part, write
-from bsk.evaluation.subjects import load_model
 from bsk.models.small import cnn
 
 
@@ -100,7 +100,7 @@ def test_l2_needs_a_radius(call, trained: Path, toy: Path) -> None:
 
 def test_a_model_of_others_is_evaluated_by_its_weights(call, trained: Path, toy: Path, tmp_path: Path) -> None:
     torch.save(
-        {"state_dict": {f"module.{k}": v for k, v in load_model(trained).network.state_dict().items()}},
+        {"state_dict": {f"module.{k}": v for k, v in bsk.load(trained).network.state_dict().items()}},
         tmp_path / "t.pt",
     )
     ours = json.loads(call("evaluate", trained, "--data", toy, "--attack", "pgd-5").stdout)
@@ -133,7 +133,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         torch.save(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8 * 13, 3)).state_dict(), tmp_path / "w.pt")
     else:
         call("train", *words, "--model", model, "--epochs", "1", "--batch-size", "20", "--out", "m.safetensors")
-        torch.save(load_model(tmp_path / "m.safetensors").state_dict(), tmp_path / "w.pt")
+        torch.save(bsk.load(tmp_path / "m.safetensors").state_dict(), tmp_path / "w.pt")
     attacks = ["--attack", "pgd-3,apgd-t,fab-t,square,rays", "--queries", "40", "--limit", "12", "--no-checks"]
     theirs = call("evaluate", "--model", model, "--weights", "w.pt", *words, *attacks).stdout.splitlines()
     assert [json.loads(line)["n"] for line in theirs] == [12] * 5
@@ -186,7 +186,7 @@ def test_images_are_drawn_and_all_of_them_written(call, trained: Path, toy: Path
     words = ["--data", toy, "--attack", "apgd-ce", "--batch-size", "7", "--out", "a.safetensors", "--images", "a.svg"]
     record = json.loads(call("attack", trained, *words).stdout)
     found = load_file(tmp_path / "a.safetensors")
-    model = load_model(trained)
+    model = bsk.load(trained)
     assert torch.equal(model(found["images"]).argmax(1), found["predictions"])
     assert (found["predictions"] == found["labels"]).float().mean() == pytest.approx(record["accuracy"])
     assert "m.safetensors under apgd-ce, eps 0.1, toy test" in (tmp_path / "a.svg").read_text()

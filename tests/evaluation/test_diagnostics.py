@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bsk.data.sources import prepare
 from bsk.data.store import DataFile, Split, open_data
-from bsk.evaluation.diagnostics import FEW, SIGNS, Look, late_doubts, look_at
+from bsk.evaluation.diagnostics import FEW, SIGNS, Diagnostics, late_doubts, look_at
 from bsk.methods.bound import UpdateContext, bind
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
@@ -36,11 +36,11 @@ WORDS = {  # what a doubt about each says
 }
 
 
-def look(model: nn.Module, split: Split, eps: float, seed: int = 0) -> Look:
+def look(model: nn.Module, split: Split, eps: float, seed: int = 0) -> Diagnostics:
     return look_at(model, split, eps=eps, seed=seed, device=CPU)
 
 
-def kinds(seen: Look) -> set[str]:
+def kinds(seen: Diagnostics) -> set[str]:
     """Return which doubts there are, each one line that says what to do."""
     assert all("\n" not in doubt and len(doubt) < 120 and (":" in doubt or ";" in doubt) for doubt in seen.doubts)
     found = [[kind for kind, words in WORDS.items() if words in doubt] for doubt in seen.doubts]
@@ -91,7 +91,7 @@ def models(digits: DataFile) -> dict[str, nn.Module]:
     return {method: train(digits, method) for method in ("natural", "fast-at", "bs")}
 
 
-def check_room(seen: Look) -> None:
+def check_room(seen: Diagnostics) -> None:
     """An honest model is not only undoubted but well below each threshold, or within a few images of nothing."""
     assert seen.doubts == ()
     facts = seen.facts

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import bsk
 from bsk.cli import options
 from bsk.data.store import open_data
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.start_outputs import landings
-from bsk.evaluation.subjects import load_model, load_subject
+from bsk.evaluation.subjects import load_subject
 from bsk.perturb.draws import example_draws
 from bsk.perturb.passes import PassCounter, counting
 from bsk.perturb.starts import STARTS
@@ -43,7 +44,7 @@ def test_records_tell_where_each_start_lands(call, trained: Path, toy: Path) -> 
     assert (first["method"], first["n"], first["eps"], first["split"]) == ("bs", 20, EPS, "test")
     assert first["start_parameters"] == {"gamma": 2.0, "step": EPS, "seed": 5} and first["target"] is None
     uniform, backward = records[::2], records[1::2]
-    data, model = load_file(toy), load_model(trained).double()
+    data, model = load_file(toy), bsk.load(trained).double()
     x, index = data["test_images"][:20].double() / 255, [r["index"] for r in uniform]
     assert (
         index == data["test_index"][:20].tolist() and [r["label"] for r in uniform] == data["test_labels"][:20].tolist()

@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import bsk
 from bsk.attacks.registry import attack_named
 from bsk.data.store import DataFile, open_data
 from bsk.errors import InputError
 from bsk.evaluation.run import evaluate
 from bsk.evaluation.settings import EvaluationSettings
-from bsk.evaluation.subjects import check_fit, foreign_subject, load_model, load_subject
+from bsk.evaluation.subjects import check_fit, foreign_subject, load_subject
 from bsk.models.foreign import foreign_model
 from bsk.models.registry import build
 from bsk.records import checkpoints
@@ -48,7 +49,7 @@ def checkpoint(data: DataFile, tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_becomes_a_plain_state_dict_and_comes_back(checkpoint: Path, x: Tensor, tmp_path: Path) -> None:
-    model = load_model(str(checkpoint))
+    model = bsk.load(str(checkpoint))
     assert not model.training and torch.equal(model(x), load_subject(checkpoint, CPU).model(x))
     torch.save(model.state_dict(), tmp_path / "bs.pt")
     found = foreign_model("cnn-4", tmp_path / "bs.pt", classes=3, channels=1, size=8)
@@ -88,7 +89,7 @@ def test_a_checkpoint_replaced_while_it_is_read_is_told(
 
 def test_an_exported_state_dict_needs_nothing_of_bsk(checkpoint: Path, x: Tensor, tmp_path: Path) -> None:
     foolbox = pytest.importorskip("foolbox")
-    torch.save(load_model(checkpoint).state_dict(), tmp_path / "bs.pt")
+    torch.save(bsk.load(checkpoint).state_dict(), tmp_path / "bs.pt")
     state = torch.load(tmp_path / "bs.pt", weights_only=True)
     layers: list[nn.Module] = []
     for inputs, outputs, stride in ((1, 4, 1), (4, 8, 2), (8, 16, 2)):
@@ -97,12 +98,12 @@ def test_an_exported_state_dict_needs_nothing_of_bsk(checkpoint: Path, x: Tensor
     plain.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
     usual = {"mean": state["mean"].flatten().tolist(), "std": state["std"].flatten().tolist(), "axis": -3}
     theirs = foolbox.PyTorchModel(plain, bounds=(0, 1), device="cpu", preprocessing=usual)
-    torch.testing.assert_close(theirs(x), load_model(checkpoint)(x))
+    torch.testing.assert_close(theirs(x), bsk.load(checkpoint)(x))
 
 
 def test_a_foreign_subject_is_evaluated_as_any_other(checkpoint: Path, data: DataFile, tmp_path: Path) -> None:
     weights = tmp_path / "theirs.pt"
-    torch.save({"state_dict": load_model(checkpoint).network.state_dict()}, weights)
+    torch.save({"state_dict": bsk.load(checkpoint).network.state_dict()}, weights)
     subject = foreign_subject("cnn-4", weights, data, data.mean, data.std, CPU)
     assert subject.sha256 == records.sha256(weights) and subject.notices == ()
     header = {"kind": "foreign", "model": "cnn-4", "method": None, "seed": None, "flags": {}, "eps": 0.1}
@@ -118,12 +119,12 @@ def test_a_foreign_subject_is_evaluated_as_any_other(checkpoint: Path, data: Dat
 
 def test_weights_without_normalisation_are_noticed(checkpoint: Path, data: DataFile, tmp_path: Path) -> None:
     weights = tmp_path / "bare.pt"
-    torch.save(load_model(checkpoint).network.state_dict(), weights)
+    torch.save(bsk.load(checkpoint).network.state_dict(), weights)
     subject = foreign_subject("cnn-4", weights, data, None, None, CPU)
     assert (subject.header["normalisation"], subject.header["mean"]) == ("none", [0.0])
     (notice,) = subject.notices
     assert notice.startswith(str(weights)) and notice.endswith("usual for toy is --mean 0.25 --std 0.2")
-    torch.save(load_model(checkpoint).state_dict(), weights)
+    torch.save(bsk.load(checkpoint).state_dict(), weights)
     subject = foreign_subject("cnn-4", weights, data, [0.5], [0.5], CPU)
     assert subject.notices == (f"{weights}: mean and 1 more not used",)
 

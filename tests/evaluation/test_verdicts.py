@@ -15,10 +15,9 @@ from bsk.attacks.registry import attack_named
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
 from bsk.errors import InputError
-from bsk.evaluation.ledger import Block, Found, Ledger
-from bsk.evaluation.verdicts import Hooks, _progress, exact, judge, steady
-from bsk.models.normalised import Normalised
-from bsk.models.registry import build
+from bsk.evaluation.ledger import Block, Ledger, StageResult
+from bsk.evaluation.verdicts import _progress, exact, judge, steady
+from bsk.models.registry import Normalised, build
 from bsk.records.bits import decode_correct, encode_correct
 
 CPU = torch.device("cpu")
@@ -60,7 +59,7 @@ def verdicts(model, split, name="pgd-5x2", **more):
         images[rows] = x_adv
 
     attack = attack_named(name, arguments["eps"] or 0.004, AttackFlags(start="uniform"))
-    ledger = judge(model, split, attack, **arguments, hooks=Hooks(keep=keep))
+    ledger = judge(model, split, attack, **arguments, keep=keep)
     assert not images.isnan().any()
     return Judged(ledger.standing, images, int(ledger.forward.sum()), int(ledger.backward.sum()))
 
@@ -133,7 +132,7 @@ def test_progress_counts_the_work_of_all_processes() -> None:
     none = torch.zeros(20, dtype=torch.int64)
     ledger.add(Block(0, rows, rows < 2, torch.zeros(20), none, none, 0.0))
     four = Block(1, rows[2:6], torch.tensor([True, True, True, False]), torch.zeros(4), none[:4], none[:4], 0.0)
-    found = Found(20)
+    found = StageResult(20)
     found.add(four)
     one, two = (_progress(ledger, found, attack, 1, world) for world in (1, 2))
     assert (one.standing, one.n, one.done, one.total - one.done) == (15, 20, 20 + 800, 14 * 200 + 15 * 1800)

@@ -10,8 +10,7 @@ from bsk.methods import network as module
 from bsk.methods.bound import UpdateContext, bind
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
-from bsk.models.folding import folded, standing_still
-from bsk.models.modes import eval_mode
+from bsk.models.modes import eval_mode, folded, standing_still
 from bsk.models.registry import build
 from bsk.models.resnet import ResNet
 from bsk.perturb.draws import BatchDraws, generator

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from toys import settings, trained
 
+import bsk
 from bsk.data.batches import WHOLE
 from bsk.data.store import DataFile
-from bsk.evaluation.subjects import load_model
 from bsk.methods.bound import UpdateContext, bind
 from bsk.methods.contract import Memory
 from bsk.methods.network import Network
@@ -66,7 +66,7 @@ def test_an_average_is_saved_beside_and_changes_nothing_else(data: DataFile, tmp
         tensors, header = checkpoints.load(tmp_path / f"m.{which}.safetensors", "model")
         assert (header["selected"], header["complete"]) == (selected, True)
         assert header["train_forward_passes"] == end["train_forward_passes"]
-        assert load_model(tmp_path / f"m.{which}.safetensors")(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+        assert bsk.load(tmp_path / f"m.{which}.safetensors")(torch.rand(2, 1, 8, 8)).shape == (2, 3)
     last, _ = checkpoints.load(tmp_path / "m.last.safetensors", "training-state")
     assert all(torch.equal(tensors[name], last["average." + name]) for name in tensors)
 

@@ -37,9 +37,9 @@ class Silent:
 
 def settings(method: str = "bs", hyper: Mapping[str, Any] | None = None, **changes: Any) -> Settings:
     """A training of three epochs of 8 updates; hyper-parameters are the method's own but those given."""
+    own = bind(method, changes.get("eps", EPS), hyper).hyper
     plain = Settings(
         method=method,
-        hyper=bind(method, changes.get("eps", EPS), hyper).hyper,
         model="cnn-4",
         dataset="toy",
         eps=EPS,
@@ -49,6 +49,7 @@ def settings(method: str = "bs", hyper: Mapping[str, Any] | None = None, **chang
         lr=0.1,
         precision="fp32",
         augment="crop-flip",
+        hyper=own,
     )
     return replace(plain, **changes)
 

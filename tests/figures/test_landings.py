@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from bsk.comparison.statistics import t_interval
 from bsk.errors import InputError
-from bsk.figures.displacements import projected, scenes
-from bsk.figures.landings import draw_landings
+from bsk.figures.landings import draw_landings, projected, scenes
 
 Make = Any
 
