@@ -97,13 +97,15 @@ def _built(header: dict[str, Any], model: str) -> Normalised:
 
 def foreign_subject(
     model: str,
-    weights: Path,
+    weights: Path | None,
     data: DataFile,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     device: torch.device,
 ) -> Subject:
     """Return a model that bsk did not train, taken to be for the data's classes and images.
+
+    Without `weights` the network comes with its own. It is known by its code, parameters and buffers then.
 
     Raises:
         UsageError: there is no such model, or mean and std do not fit.
@@ -134,7 +136,9 @@ def foreign_subject(
         "normalisation": found.normalisation,
         "code": load(model, "--model").sha256 if is_plugin(model) else None,
     }
-    return Subject(found.model, weights, records.sha256(weights), header, _notices(weights, found, data))
+    sha256 = state_sha256(found.model, model) if weights is None else records.sha256(weights)
+    place = Path(model.replace(":", ".")) if weights is None else weights
+    return Subject(found.model, place, sha256, header, _notices(place, found, data))
 
 
 def _notices(weights: Path, found: Foreign, data: DataFile) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ from torch import Tensor
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
 from bsk.models.layouts import fitted
-from bsk.models.registry import Normalised, check_logits, network
+from bsk.models.registry import Normalised, check_logits, named, network
 from bsk.models.small import Size, sides
 from bsk.models.weights import load_weights
 from bsk.plugins import is_plugin
 
+SPREAD = 2  # no standard deviation of pixels in [0, 1] is above a half; some people scale once more
 _PAIRS = (("mean", "std"), ("mu", "sigma"))  # what normalisation is called within weights
 
 
@@ -42,7 +43,7 @@ class Foreign:
 
 def foreign_model(
     model: str,
-    weights: Path,
+    weights: Path | None,
     *,
     classes: int,
     channels: int,
@@ -59,7 +60,7 @@ def foreign_model(
 
     Args:
         model: a name of bsk, cnn-a, resnet2b, resnet20, or `module:function`.
-        weights: see `load_weights`.
+        weights: see `load_weights`; None where the network comes with its own.
         classes: the number of logits.
         channels: of the images.
         size: the side of the images in pixels, or their height and width.
@@ -75,21 +76,21 @@ def foreign_model(
     with torch.random.fork_rng(devices=[]):
         bare = network(model, classes, channels, size)
     own = {name: tensor for name, tensor in bare.state_dict().items() if isinstance(tensor, Tensor)}
-    tensors = load_weights(weights)
+    tensors = {} if weights is None else load_weights(weights)
     inside = _normalisation(own, channels)
     if inside and flags:
         raise UsageError(f"--mean: {model} normalises by its own {' and '.join(inside)}; leave --mean and --std out")
     found = {} if inside else _normalisation(tensors, channels)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in found}
-    fit = fitted(model, own, tensors, optional=inside)
+    fit = fitted(model, own, own if weights is None else tensors, optional=inside)
     if fit.problems:
         raise InputError(f"{weights}: does not fit {model}: {fit.problems}; check --model and --data")
     bare.load_state_dict(fit.tensors, strict=False)  # `fitted` was strict, and knows what may be missing
     chosen_mean, chosen_std, source = _chosen(flags, found, inside, model, channels)
-    whole = Normalised(bare, chosen_mean, chosen_std).to(device).eval()
+    whole = Normalised(bare, chosen_mean, chosen_std, named(model)).to(device).eval()
     if not is_plugin(model):
         whole.to(memory_format=torch.channels_last)
-    check_logits(whole, (2, channels, *sides(size)), classes, f"{weights}: {model}")
+    check_logits(whole, (2, channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
     return Foreign(whole, chosen_mean, chosen_std, source, [*(found if flags else ()), *fit.dropped])
 
 
@@ -105,6 +106,8 @@ def _checked_flags(
             raise UsageError(f"{flag}: {len(numbers)} numbers, the images have {channels} channels; give one a channel")
         if not all(math.isfinite(number) for number in numbers):
             raise UsageError(f"{flag}: {', '.join(map(str, numbers))}; give finite numbers")
+    if max(mean) > 1 or max(std) > SPREAD:
+        raise UsageError(f"--mean {mean[0]:g}, --std {std[0]:g}: in pixels of [0, 1]; divide them by 255")
     if min(std) <= 0:
         raise UsageError(f"--std: {min(std)}; give numbers above 0")
     return list(mean), list(std)
