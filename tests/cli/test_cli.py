@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
-from bsk.data.info import Info, problem
 from bsk.data.sources import DATASETS
+from bsk.data.store import Info, problem
 from bsk.methods import registry as methods
 from bsk.models.registry import MODELS
 from bsk.progress import epoch_line
