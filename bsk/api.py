@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -298,12 +299,9 @@ def prepare(
         InputError: the source is missing, torn or not what it must be; `out` cannot be written.
     """
     if isinstance(name, str):
-        bar = Bar("download", progress)
-        request = Source(name, source, Path(downloads), size, bar.show, note)
-        try:
+        with closing(Bar("download", progress)) as bar:
+            request = Source(name, source, Path(downloads), size, bar.show, note)
             found = sources.read(request, val=val, train_limit=train_limit, test_limit=test_limit)
-        finally:
-            bar.close()
     else:
         found = arranged(name, Path(out).stem if out else "arrays", val, in_bytes=out is not None)
     if out is None:

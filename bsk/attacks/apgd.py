@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome, first_rows, ranked_targets
+from bsk.attacks.outcome import Outcome, Rows, first_rows, ranked_targets
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import Region, per_image, region
 from bsk.perturb.draws import ExampleDraws
@@ -72,7 +72,7 @@ def apgd(
     return tally
 
 
-class _Climb:
+class _Climb(Rows):
     """Rows that climb: an example each, or an example and a target class each.
 
     owner (R,): the example of each row, ascending; y, target (R,); images (R, C, H, W); the rest (R,).
@@ -99,8 +99,7 @@ class _Climb:
         stays = tally.leave(self.owner, self.x, logits.detach().argmax(dim=1) != self.y)
         if stays is None:
             return losses
-        for name, rows in vars(self).items():
-            setattr(self, name, rows[stays] if isinstance(rows, Tensor) else rows.keep(stays))
+        self.keep(stays)
         return losses[stays]
 
     def remember(self, losses: Tensor, first: bool) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bsk.attacks.outcome import Outcome, ranked_targets
+from bsk.attacks.outcome import Outcome, Rows, ranked_targets
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length, per_image
 from bsk.perturb.draws import ExampleDraws
@@ -21,23 +21,15 @@ PRECISION = 1e-6  # relative, of the radius: below it sums in fp32 are noise
 FAR = 1e30  # a radius that no coordinate reaches; infinity times a speed of 0 would be NaN
 
 
-@dataclass(frozen=True)
-class Search:
-    """Rows that search, an example and a target class each.
-
-    owner (R,): the example of each row, ascending; y, target (R,); x: where it is, x_clean: where it began,
-    (R, C, H, W).
-    """
+@dataclass
+class _Search(Rows):
+    """Rows that search: owner (R,), ascending; y, target (R,); where each began and where it is, (R, C, H, W)."""
 
     owner: Tensor
     y: Tensor
     target: Tensor
     x_clean: Tensor
     x: Tensor
-
-    def keep(self, rows: Tensor) -> Search:
-        """Return some of the rows."""
-        return Search(*(getattr(self, each.name)[rows] for each in fields(self)))
 
 
 def fab_t(
@@ -68,20 +60,20 @@ def fab_t(
     owner = owner if stays is None else owner[stays]
     target = ranked_targets(logits[owner], y[owner], targets)
     owner = owner.repeat_interleave(target.shape[1])
-    search = Search(owner, y[owner], target.reshape(-1), x[owner], x[owner])
+    search = _Search(owner, y[owner], target.reshape(-1), x[owner], x[owner])
     for _ in range(steps):
         if len(search.owner) == 0:
             break
         gap, normal = _linearise(model, search)
-        search = replace(search, x=_step(search, gap, normal, norm))
+        search.x = _step(search, gap, normal, norm)
         with torch.no_grad():
             wrong = model(search.x).argmax(dim=1) != search.y
         tally.count(search.owner, 2, 1)
-        search = _go_on(search, wrong, tally, eps, norm)
+        _go_on(search, wrong, tally, eps, norm)
     return tally
 
 
-def _linearise(model: Model, search: Search) -> tuple[Tensor, Tensor]:
+def _linearise(model: Model, search: _Search) -> tuple[Tensor, Tensor]:
     """Return g = z_t - z_y at the rows' points and its gradient there: (R,) and (R, C, H, W)."""
     leaf = search.x.detach().requires_grad_()
     gap = margin_to(model(leaf), search.y, search.target)
@@ -89,7 +81,7 @@ def _linearise(model: Model, search: Search) -> tuple[Tensor, Tensor]:
     return gap.detach(), normal
 
 
-def _step(search: Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
+def _step(search: _Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
     """Return the next point: overshoot the plane g = 0 from x and, with the weight alpha, from the clean image.
 
     Source: eq. (8) to (10).
@@ -104,7 +96,7 @@ def _step(search: Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
     return to_images(moved, search.x.shape)
 
 
-def _go_on(search: Search, wrong: Tensor, tally: Outcome, eps: float, norm: str) -> Search:
+def _go_on(search: _Search, wrong: Tensor, tally: Outcome, eps: float, norm: str) -> None:
     """Let the examples leave that are fooled within eps, and draw the other rows beyond the boundary back.
 
     Source: algorithm 1, the last step: x + beta (x' - x).
@@ -112,9 +104,10 @@ def _go_on(search: Search, wrong: Tensor, tally: Outcome, eps: float, norm: str)
     near = wrong & (length(search.x - search.x_clean, norm) <= eps)
     stays = tally.leave(search.owner, search.x, near)
     if stays is not None:
-        search, wrong = search.keep(stays), wrong[stays]
+        search.keep(stays)
+        wrong = wrong[stays]
     back = per_image(torch.where(wrong, BETA, 1.0).to(search.x), search.x)
-    return replace(search, x=torch.lerp(search.x_clean, search.x, back))
+    search.x = torch.lerp(search.x_clean, search.x, back)
 
 
 def onto_plane(t: Tensor, w: Tensor, c: Tensor, norm: str) -> tuple[Tensor, Tensor]:

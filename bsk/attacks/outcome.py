@@ -55,6 +55,15 @@ class Outcome:
         return ~self.fooled[owner]
 
 
+class Rows:
+    """Rows that search for a misclassified image, an example or an example and a target class each, as attributes."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep some of the rows, of the tensors and of all that has such a `keep`."""
+        for name, value in vars(self).items():
+            setattr(self, name, value[rows] if isinstance(value, Tensor) else value.keep(rows))
+
+
 def first_rows(owner: Tensor) -> Tensor:
     """Return a mask (R,) of the first row of each example, for owner (R,) in ascending order."""
     first = torch.ones_like(owner, dtype=torch.bool)

@@ -13,7 +13,7 @@ from bsk.cli.console import emit_record
 from bsk.cli.groups import grouped
 from bsk.devices import chosen_device, load_torch
 from bsk.errors import UsageError
-from bsk.evaluation.flags import DataFlags, EvaluationFlags, ModelFlags
+from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.progress import EvaluationProgress
 from bsk.terminal import note
 
@@ -31,10 +31,9 @@ def evaluate(
     threads: o.Threads = None,
     quiet: o.Quiet = False,
     *,
-    data: DataFlags,
+    network: ModelFlags,
     examples: EvaluationFlags,
     flags: AttackFlags,
-    network: ModelFlags,
 ) -> None:
     """Measure how many examples survive.
 
@@ -67,7 +66,7 @@ def evaluate(
         request.check()
         paths: list[Path | None] = [*checkpoints] if checkpoints else [None]
         for path in paths:
-            work = request.of(*subject_and_data(path, network, data, where))
+            work = request.of(*subject_and_data(path, network, where))
             with EvaluationProgress(work.subject.path.name, share.rank == 0) as progress:
                 progress.notices(work.notices)
                 for record in run(work.subject, work.attacks, work.settings, out, progress.show):
@@ -91,10 +90,9 @@ def attack(
     force: o.Force = False,
     quiet: o.Quiet = False,
     *,
-    data: DataFlags,
+    network: ModelFlags,
     examples: EvaluationFlags,
     flags: AttackFlags,
-    network: ModelFlags,
 ) -> None:
     """Write the adversarial images of an attack.
 
@@ -122,7 +120,7 @@ def attack(
     network.check([checkpoint] if checkpoint else [])
     request = Request([attack], flags, examples, chosen_device(device, threads))
     request.check()
-    work = request.of(*subject_and_data(checkpoint, network, data, request.device))
+    work = request.of(*subject_and_data(checkpoint, network, request.device))
     with only_writer(out), EvaluationProgress(work.subject.path.name, True) as progress:
         progress.notices(work.notices)
         record, shown = attacked(work.subject, work.attacks[0], work.settings, out, progress.show)

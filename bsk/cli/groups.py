@@ -15,7 +15,7 @@ from bsk import values
 from bsk.attacks.flags import AttackFlags
 from bsk.cli import options as o
 from bsk.errors import UsageError
-from bsk.evaluation.flags import DataFlags, EvaluationFlags, ModelFlags
+from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.methods import registry
 from bsk.signature import pairs
 from bsk.training.flags import TrainingFlags
@@ -44,8 +44,9 @@ _CHANNELS = o.option(metavar="a,b,c", callback=_numbers, help="Of --weights: its
 
 # what typer shows and checks of each field, which gives the type unless it stands here; other fields are no flags
 FLAGS: dict[type, dict[str, Any]] = {
-    DataFlags: {"dataset": o.DatasetOfModel, "data": o.DataPath},
     ModelFlags: {
+        "dataset": o.DatasetOfModel,
+        "data": o.DataPath,
         "model": o.option(
             metavar="NAME|module:function",
             help="Of --weights: a name, or code that makes the network; of CKPT: that code, if it was trained so.",

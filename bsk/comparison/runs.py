@@ -15,20 +15,11 @@ from bsk.records.fields import LARGEST
 from bsk.records.jsonl import LATER_FLAGS
 from bsk.records.words import printable
 
-NOT_SETTINGS = {  # they make no other method
-    "seed",
-    "out",
-    "data",
-    "device",
-    "threads",
-    "quiet",
-    "debug",
-    "force",
+NOT_SETTINGS = {"seed", "out", "data", "device", "threads", "quiet", "debug", "force"} | {  # they make no other method
     "select",  # `selected` says it, of the model that it selected
     "log_divergence",
     "ema",  # `selected` says it, of the average; the trained weights are the same without it
 }
-
 # flags of trainings from before methods were functions: a row of axes, of which a method used some
 OLD = "outer"  # an axis that every row had, and no method has now
 _AXES = {"beta": 6.0, "gamma": 1.0, "noise": 2.0, "bound": 1.0, "replays": 1, "ramp": False}

@@ -11,7 +11,7 @@ from typing import Any
 from bsk.data import arrays, cifar, digits, folder, tiny_imagenet
 from bsk.data.arrays import ArrayData
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request, described, limited, split_up
-from bsk.data.store import DataFile, data_path, open_data, write
+from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import is_plugin
 from bsk.records.jsonl import SCHEMA
@@ -78,17 +78,15 @@ def prepare(
     source: str | None,
     out: Path,
     *,
-    val: int | None = None,
-    train_limit: int | None = None,
-    test_limit: int | None = None,
     size: int | None = None,
     download_to: Path | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
+    **counts: int | None,
 ) -> dict[str, Any]:
     """Read a dataset as `read` does, write `out`, and return its record.
 
-    `download_to` is the folder of `out` by default.
+    `download_to` is the folder of `out` by default; `counts` are val, train_limit and test_limit of `read`.
 
     Raises:
         UsageError: an unknown name, or a number that cannot be.
@@ -96,7 +94,7 @@ def prepare(
     """
     start = time.perf_counter()
     request = Request(name, source, download_to or out.parent, size, progress, notice)
-    found = read(request, val=val, train_limit=train_limit, test_limit=test_limit)
+    found = read(request, **counts)
     write(out, found.parts, found)
     data = open_data(out)
     return {
@@ -105,9 +103,7 @@ def prepare(
         "name": data.name,
         "path": str(out),
         "sha256": data.sha256,
-        "train": data.counts["train"],
-        "val": data.counts["val"],
-        "test": data.counts["test"],
+        **{split: data.counts[split] for split in SPLITS},
         "classes": len(data.classes),
         "eps": data.eps,
         "official": found.source["official"],

@@ -18,7 +18,7 @@ from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.atomic import naming_the_file
 from bsk.records.fields import Amount, convert
-from bsk.records.located import Located, evaluation, wrong
+from bsk.records.located import evaluation, wrong
 from bsk.records.located import read as read_located
 from bsk.records.locks import exclusive
 from bsk.records.schema import OwnEvaluation
@@ -78,7 +78,9 @@ class Cache:
             return None
         for item in read_located(self.out):
             if item.record.get("key") == self.key and item.record.get("kind") == "evaluation":
-                _check(item)
+                record = evaluation(item, OwnEvaluation)
+                if record.adbd is not UNSET and record.never_fooled is None:
+                    raise wrong(item, "never_fooled", "a whole number from 0")
                 return item.record
         return None
 
@@ -115,13 +117,6 @@ class Cache:
         """Remove the blocks that no evaluation takes up once the record is there, as one killed before may leave."""
         with naming_the_file(self._whole):
             self._whole.unlink(missing_ok=True)
-
-
-def _check(item: Located) -> None:
-    """Check what `compare` will read of a record, and what a person is told of it."""
-    record = evaluation(item, OwnEvaluation)
-    if record.adbd is not UNSET and record.never_fooled is None:
-        raise wrong(item, "never_fooled", "a whole number from 0")
 
 
 def _block(record: records.Record, n: int, stages: int) -> Block:

@@ -13,23 +13,18 @@ SPLITS = ("test", "val", "train")
 
 
 @dataclass(frozen=True)
-class DataFlags:
-    """Which prepared data: by path, else by name, else those that the model was trained on."""
-
-    dataset: str | None = None
-    data: Path | None = None
-
-
-@dataclass(frozen=True)
 class ModelFlags:
-    """Which network, if the checkpoint does not say all of it.
+    """Which prepared data, and which network, if the checkpoint does not say all of it.
 
     Attributes:
+        dataset, data: by name or by path; None for the data that the model was trained on.
         model: of `weights`, or of a checkpoint whose network is code from outside.
         weights: somebody else's weights, instead of a checkpoint.
         mean, std: of `weights`: a number a channel.
     """
 
+    dataset: str | None = None
+    data: Path | None = None
     model: str | None = None
     weights: Path | None = None
     mean: Sequence[float] | None = None

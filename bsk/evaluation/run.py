@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import Examples, Keep, Progress, exact, judge, steady
 from bsk.records import jsonl as records
-from bsk.records.bulk import Bulk
+from bsk.records.checkpoints import Bulk
 
 Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
@@ -45,7 +46,7 @@ def evaluate(
     """
     examples = settings.data.stream(settings.split, settings.limit)
     check_fit(subject, settings.data, examples.shape)
-    diagnostics: Diagnostics | None = None
+    examined = functools.cache(lambda: _examined(subject, settings, examples, attacks))
     for attack in attacks:
         key, stage_keys = keys_of(subject, attack, settings, len(examples.labels))
         cache = Cache(out, key, stage_keys) if out is not None else None
@@ -55,9 +56,7 @@ def evaluate(
             record = cache.finished() if cache and one else record  # another may have been faster
             if record is None:
                 ledger = _judge(subject, attack, settings, examples, watch, cache)
-                if attack.name != "natural" and diagnostics is None:
-                    diagnostics = _examined(subject, settings, examples, attacks)
-                seen = diagnostics if diagnostics is not None and attack.name != "natural" else NOT_EXAMINED
+                seen = NOT_EXAMINED if attack.name == "natural" else examined()
                 record = evaluation_record(subject, attack, ledger, examples, settings, seen, key)
                 if cache and settings.share.rank == 0:
                     stages = [stage.name for stage in attack.stages]

@@ -14,7 +14,7 @@ from bsk.data.batches import WHOLE, Share
 from bsk.data.sources import open_dataset
 from bsk.data.store import DataFile
 from bsk.devices import rows_of_a_call
-from bsk.evaluation.flags import DataFlags, EvaluationFlags, ModelFlags
+from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.evaluation.subjects import Subject, foreign_subject, load_subject
 
 
@@ -83,9 +83,7 @@ class Request:
         return Work(subject, attacks, settings, list(dict.fromkeys(notices)))
 
 
-def subject_and_data(
-    path: Path | None, model: ModelFlags, data: DataFlags, device: torch.device
-) -> tuple[Subject, DataFile]:
+def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device) -> tuple[Subject, DataFile]:
     """Return the model of a checkpoint, or of weights where `path` is None, and the data.
 
     Raises:
@@ -93,8 +91,8 @@ def subject_and_data(
         InputError: a file is missing or does not fit.
     """
     if path is not None:
-        subject = load_subject(path, device, model.model)
-        return subject, open_dataset(data.dataset or subject.header["dataset"], data.data)
-    opened = open_dataset(data.dataset or "cifar10", data.data)
-    assert model.model is not None and model.weights is not None
-    return foreign_subject(model.model, model.weights, opened, model.mean, model.std, device), opened
+        subject = load_subject(path, device, flags.model)
+        return subject, open_dataset(flags.dataset or subject.header["dataset"], flags.data)
+    opened = open_dataset(flags.dataset or "cifar10", flags.data)
+    assert flags.model is not None and flags.weights is not None
+    return foreign_subject(flags.model, flags.weights, opened, flags.mean, flags.std, device), opened

@@ -16,8 +16,7 @@ from bsk.data.store import SPLITS, DataFile
 from bsk.errors import InputError, UsageError
 from bsk.models import registry
 from bsk.models.foreign import Foreign, foreign_model
-from bsk.models.normalised import Normalised
-from bsk.models.registry import check_logits
+from bsk.models.registry import Normalised, check_logits
 from bsk.plugins import is_plugin, load
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -125,8 +124,6 @@ def foreign_subject(
     header: dict[str, Any] = {
         "kind": "foreign",
         "model": model,
-        "method": None,
-        "seed": None,
         "flags": {},
         "classes": data.classes,
         "shape": [channels, height, width],

@@ -13,13 +13,10 @@ from torch import Tensor
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
 from bsk.models.layouts import fitted
-from bsk.models.normalised import Normalised
-from bsk.models.registry import check_logits, network
+from bsk.models.registry import Normalised, check_logits, network
 from bsk.models.small import Size, sides
 from bsk.models.weights import load_weights
 from bsk.plugins import is_plugin
-
-__all__ = ["Foreign", "foreign_model", "load_weights"]
 
 _PAIRS = (("mean", "std"), ("mu", "sigma"))  # what normalisation is called within weights
 

@@ -65,7 +65,9 @@ def fitted(model: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor],
     """
     tensors = _bare(tensors)
     original = original_names(model, own)
-    names = max(dict(zip(own, _bare(own), strict=True)), original, key=lambda layout: _hits(layout, tensors))
+    names = max(
+        dict(zip(own, _bare(own), strict=True)), original, key=lambda layout: len(tensors.keys() & layout.values())
+    )
     dropped = [name for name in tensors if names is original and name.startswith(DEAD)]
     present = {key: tensors[name] for key, name in names.items() if name in tensors}
     needed = [key for key in own if key not in optional and not key.endswith("num_batches_tracked")]
@@ -106,10 +108,6 @@ def _renamed(name: str, rules: _Rules, depth: int) -> str:
     stage, block = divmod(int(part.split(".")[1]), depth) if part.startswith("blocks.") else (0, 0)
     new = next(new for pattern, new in rules.items() if re.fullmatch(pattern, part))
     return new.format(stage + 1, block) + dot + leaf
-
-
-def _hits(layout: Mapping[str, str], tensors: Mapping[str, Tensor]) -> int:
-    return sum(name in tensors for name in layout.values())
 
 
 def _bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -47,7 +47,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a file of weights; {AGAIN}")
     try:
-        found = _safetensors(path) if path.suffix.lower() == ".safetensors" else _torch_load(path)
+        if path.suffix.lower() == ".safetensors":
+            check_head(path, AGAIN)
+            found: object = load_file(path)
+        else:
+            found = _torch_load(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check --weights") from error
     except OSError as error:
@@ -71,11 +75,6 @@ def stripped(tensors: Mapping[str, Tensor], prefixes: Iterable[str] = PREFIXES) 
     while prefix := next((p for p in known if result and all(name.startswith(p) for name in result)), None):
         result = {name.removeprefix(prefix): tensor for name, tensor in result.items()}
     return result
-
-
-def _safetensors(path: Path) -> object:
-    check_head(path, AGAIN)
-    return load_file(path)
 
 
 def _torch_load(path: Path) -> object:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bsk.records.atomic import replacing
+from bsk.records.atomic import make_folder, naming_the_file, replacing
 from bsk.records.header_schema import MODEL, STATE
-from bsk.records.headers import load_header, metadata, opening
+from bsk.records.headers import head, load_header, metadata, opening
 
 __all__ = ["MODEL", "MODEL_PART", "STATE", "load", "model_tensors", "save"]
 
@@ -54,3 +58,68 @@ def _safetensors_as_os_errors() -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise OSError(None, str(error).splitlines()[0][:80]) from error
+
+
+class Bulk:
+    """A tensor larger than memory, fp32, whose rows are written in any order.
+
+    They are kept in a file without a name beside `path` until they are saved; it goes with the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the path of the safetensors file."""
+        self.path = path
+        self._file: Any = None
+
+    def __enter__(self) -> Bulk:
+        """Open the file without a name."""
+        with naming_the_file(self.path):
+            make_folder(self.path.parent)
+            self._file = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 - closed in __exit__
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of it."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # what a full disk has not taken is tried again here
+                self._file.close()
+
+    def put(self, rows: Tensor, values: Tensor) -> None:
+        """Write values (K, ...) fp32 as the rows (K,) of the tensor.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        assert self._file is not None
+        flat = values.detach().cpu().contiguous().flatten(1).numpy()
+        with naming_the_file(self.path):
+            for row, value in zip(rows.tolist(), flat, strict=True):
+                self._file.seek(row * value.nbytes)
+                self._file.write(value.data)
+            self._file.flush()
+
+    def take(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return rows (K,) that were put, each of that shape: (K, ...) fp32."""
+        assert self._file is not None
+        values = torch.empty(len(rows), *shape)
+        for row, value in zip(rows.tolist(), values.numpy(), strict=True):
+            self._file.seek(row * value.nbytes)
+            self._file.readinto(value.data)
+        return values
+
+    def save(self, name: str, shape: list[int], tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Write the rows as the tensor `name`, after small int64 tensors, with a header, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        assert self._file is not None
+        shapes = {each: ("I64", list(tensor.shape)) for each, tensor in tensors.items()} | {name: ("F32", shape)}
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            file.write(head(shapes, header))
+            for tensor in tensors.values():
+                file.write(tensor.contiguous().numpy().astype("<i8").data)
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,13 +34,13 @@ class Located(NamedTuple):
         return f"{self.source}:{self.line}"
 
 
-def read(path: Path) -> list[Located]:
-    """Return the records of a JSONL file with their lines; a torn last line is left out.
+def read(path: Path, most: int | None = None) -> list[Located]:
+    """Return the records of a JSONL file with their lines, or the first so many; a torn last line is left out.
 
     Raises:
         InputError: the file cannot be read, or a line is not a JSON object.
     """
-    return list(stream(path))
+    return list(islice(stream(path), most))
 
 
 def stream(path: Path) -> Iterator[Located]:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from bsk.errors import InputError
 from bsk.methods.contract import Memory
-from bsk.models.normalised import Normalised
+from bsk.models.registry import Normalised
 from bsk.perturb.passes import PassCounter
 from bsk.records import checkpoints
 from bsk.records.checkpoints import MODEL_PART, STATE, model_tensors

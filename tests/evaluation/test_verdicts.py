@@ -17,8 +17,7 @@ from bsk.data.store import Split, open_data
 from bsk.errors import InputError
 from bsk.evaluation.ledger import Block, Ledger, StageResult
 from bsk.evaluation.verdicts import _progress, exact, judge, steady
-from bsk.models.normalised import Normalised
-from bsk.models.registry import build
+from bsk.models.registry import Normalised, build
 from bsk.records.bits import decode_correct, encode_correct
 
 CPU = torch.device("cpu")

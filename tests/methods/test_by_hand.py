@@ -149,6 +149,16 @@ def test_bound_and_noise_are_the_axes_between_fast_at_and_n_fgsm() -> None:
     assert torch.equal(one.x_adv, other.x_adv)
 
 
+def test_a_bound_is_in_radii() -> None:
+    """Twice the noise and a step reach to 3 eps; here to 1.5."""
+    x, y = torch.full((8, 1, 1, 2), 0.5, dtype=torch.float64), torch.zeros(8, dtype=torch.int64)
+    u = BatchDraws(generator(3)).uniform(x)
+    found = called("n-fgsm", Fixed(OPPOSED), x, y, {"bound": 1.5}, BatchDraws(generator(3)))
+    expected = x + 2 * EPS * u + EPS * pixels((-1, 1))
+    assert expected.min() < 0.35 and expected.max() > 0.65
+    near(found.x_adv, expected.clamp(0.35, 0.65))
+
+
 # --- Free AT ----------------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +239,19 @@ def test_liet_without_noise_by_hand(bound: object, reach: float) -> None:
         near(found.x_adv, x + (reach if way == 1 else 0) * pixels((-EPS, EPS)))
         ends.add(way)
     assert ends == {1, -1}
+
+
+def test_liet_of_nothing_but_noise_by_hand() -> None:
+    """The noise is drawn after the mask, and after the share and the way of the batch."""
+    x, draws = torch.full((3, 1, 1, 2), 0.5, dtype=torch.float64), BatchDraws(generator(6))
+    draws.uniform(x)
+    way = draws.shared(x, 2)[1, 0].sign()
+    u = draws.uniform(x)
+    hyper = {"least": 1.0, "most": 1.0, "noise": 2.0}
+    near(
+        called("liet", Fixed(OPPOSED), x, torch.tensor([0, 1, 0]), hyper, BatchDraws(generator(6))).start,
+        x + way * 2 * EPS * u,
+    )
 
 
 def test_patterns_are_made_anew_every_so_many_updates() -> None:
@@ -328,11 +351,13 @@ def test_fgsm_pgi_by_hand(decay: float, moved: int) -> None:
     """Of one image the momentum is (-1, 1) / 2 in epoch 0 and, with the other label, (1, -1) (1 - decay) / 2 after."""
     model, x, memory = Fixed(OPPOSED), pixels((0.5, 0.5)), remembered(3)
     hyper = {"decay": decay, "beta": 3.0, "step": 0.04}
-    signs = BatchDraws(generator(0)).uniform(x).sign()
+    signs = BatchDraws(generator(2)).uniform(x).sign()
+    assert torch.equal(signs, pixels((1, 1)))
 
     def after(epoch: int, label: int) -> Losses:
         seen = memory.batch(torch.tensor([2]))
-        losses = called("fgsm-pgi", model, x, torch.tensor([label]), hyper, memory=seen, epoch=epoch)
+        draws, y = BatchDraws(generator(2)), torch.tensor([label])
+        losses = called("fgsm-pgi", model, x, y, hyper, draws, seen, epoch=epoch)
         seen.commit()
         return losses
 

@@ -272,6 +272,8 @@ def test_each_image_has_a_memory_of_its_own() -> None:
     found = second.rows("prior", pixels((0, 0), (0, 0), (0, 0)))
     assert torch.equal(found, pixels((3, 4), (0, 0), (1, 2)))
     found += 7  # what a method does with it is its own
+    like = torch.zeros(3, 1, 1, 2).to(memory_format=torch.channels_last)
+    assert second.rows("prior", like).dtype == torch.float32 and second.rows("prior", like).stride() == like.stride()
     second.keep("prior", pixels((5, 5), (6, 6), (7, 7)).requires_grad_())
     second.commit()
     assert torch.equal(memory.rows["prior"], pixels((5, 5), (6, 6), (0, 0), (7, 7), (0, 0)))

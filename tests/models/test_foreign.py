@@ -16,8 +16,9 @@ from bsk.data.batches import to_unit
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
 from bsk.errors import BskError, InputError, UsageError
-from bsk.models.foreign import Foreign, foreign_model, load_weights
+from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.registry import build, network
+from bsk.models.weights import load_weights
 
 CIFAR = {"classes": 10, "channels": 3, "size": 32}
 MU, SIGMA = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435, 0.2616])

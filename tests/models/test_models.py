@@ -4,8 +4,7 @@ import torch.nn.functional as F
 
 from bsk.errors import UsageError
 from bsk.models.modes import eval_mode
-from bsk.models.normalised import Normalised
-from bsk.models.registry import MODELS, build, network
+from bsk.models.registry import MODELS, Normalised, build, network
 
 
 def parameters(name: str, classes: int = 10, size: int = 32) -> int:
