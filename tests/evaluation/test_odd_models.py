@@ -113,8 +113,8 @@ GRADIENTS = (
     "pgd-10",
     "apgd-ce",
     "fab-t",
-    "apgd-ce --norm l2 --eps 0.5",
-    "fab-t --norm l2 --eps 0.5",
+    "apgd-ce --norm l2 --eps 1",
+    "fab-t --norm l2 --eps 1",
 )
 
 
@@ -145,7 +145,7 @@ def measured(call, odd: Path, toy: Path) -> Callable[..., list[dict[str, Any]]]:
 
     def run(name: str, attack: str, check: int = 0, *more: str) -> Any:
         words = ["--model", f"odd_networks:{name}", "--weights", odd, "--data", toy, "--limit", "24"]
-        eps = () if "--eps" in attack else ("--eps", "0.02")
+        eps = () if "--eps" in attack else ("--eps", "0.08")
         said = call("evaluate", *words, *eps, "--attack", *attack.split(), *more, "--quiet", check=check)
         return said if check else [json.loads(line) for line in said.stdout.splitlines()]
 
@@ -226,7 +226,7 @@ def test_no_call_has_more_rows_than_the_batch_size(measured, odd: Path, size: in
 
 
 def test_a_network_that_loads_its_own_weights_needs_none(call, measured, odd: Path, toy: Path) -> None:
-    words = ["--data", toy, "--limit", "24", "--eps", "0.02", "--attack", "pgd-10", "--quiet"]
+    words = ["--data", toy, "--limit", "24", "--eps", "0.08", "--attack", "pgd-10", "--quiet"]
     found = json.loads(call("evaluate", "--model", "odd_networks:self_loading", *words).stdout)
     assert found["correct"] == measured("plain", "pgd-10")[0]["correct"]
     torch.save({name: 0 * each for name, each in torch.load(odd).items()}, odd)
