@@ -286,6 +286,8 @@ def prepare(
     train_limit: int | None = None,
     test_limit: int | None = None,
     size: int | None = None,
+    labels: Sequence[str] = (),
+    test_split: str = "test",
     downloads: str | Path = "data",
     progress: bool = True,
 ) -> DataFile:
@@ -300,6 +302,8 @@ def prepare(
         train_limit: training images left, class-balanced.
         test_limit: test images left, class-balanced.
         size: of `folder`: resize images to this side.
+        labels: of `folder`: CSV files of the labels of images that have no class folders.
+        test_split: "val" to take the val split of the source as the test split.
         downloads: the folder where official archives are kept.
         progress: whether a bar is drawn on a terminal.
 
@@ -309,7 +313,7 @@ def prepare(
     """
     if isinstance(name, str):
         with closing(Bar("download", progress)) as bar:
-            request = Source(name, source, Path(downloads), size, bar.show, note)
+            request = Source(name, source, Path(downloads), size, bar.show, note, tuple(labels), test_split)
             found = sources.read(request, val=val, train_limit=train_limit, test_limit=test_limit)
     else:
         found = arranged(name, Path(out).stem if out else "arrays", val, in_bytes=out is not None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import os
 from collections.abc import Callable
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +44,21 @@ def _paragraphs(command: Callable[..., object]) -> str:
     return "\n\n".join("\b\n" + p if p.startswith("    ") else p for p in paragraphs)
 
 
+def _at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with paths in which ~ is what a shell would have made of it, had it not been quoted."""
+
+    def expanded(value: Any) -> Any:
+        if isinstance(value, list):
+            return [expanded(each) for each in value]
+        return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
+
+    @functools.wraps(command)
+    def run(*words: Any, **flags: Any) -> None:
+        command(*words, **{name: expanded(value) for name, value in flags.items()})
+
+    return run
+
+
 def _version(value: bool) -> None:
     if value:
         emit(f"bsk {VERSION}")
@@ -57,7 +75,7 @@ def _shared(
 
 for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan, schema):
     kind = MethodCommand if command is train else None
-    app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(command)
+    app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(_at_home(command))
 
 
 def main() -> None:

@@ -29,28 +29,35 @@ def prepare_data(
     train_limit: Annotated[int | None, typer.Option(min=1, help="Training images left, class-balanced.")] = None,
     test_limit: Annotated[int | None, typer.Option(min=1, help="Test images left, class-balanced.")] = None,
     size: Annotated[int | None, typer.Option(min=4, help="For folder: resize images to this side.")] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.csv", help="For folder: a table of images and labels, there or in the folder."),
+    ] = None,
+    test_split: Annotated[str, typer.Option(metavar="test|val", help="The split of the source to test on.")] = "test",
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert a data set once, to one file.
 
     Writes images as bytes, labels and a held-out val split to data/NAME.safetensors, and prints one JSON
-    record. The same source always gives the same bytes. A function of one's own takes nothing and returns
+    record. The same source always gives the same bytes; a file of other data is not replaced without --force.
+    A folder has a folder for each class, below train/, val/ and test/ or without them; or a table of labels.
+    A function of one's own takes nothing and returns
     {"train": (images, labels), "test": (images, labels)}: arrays (N, C, H, W) or (N, H, W, C), uint8 or in [0, 1].
 
         bsk prepare-data digits
         bsk prepare-data cifar10 --from cifar-10-python.tar.gz
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
+        bsk prepare-data folder --from flat/ --labels trainLabels.csv
         bsk prepare-data mycode:faces
     """
     from bsk.data.sources import prepare
     from bsk.data.store import data_path
-    from bsk.records.headers import check_replaceable
     from bsk.records.locks import only_writer
 
     path = checked_suffix(out or data_path(name.rpartition(":")[2]))
-    check_replaceable(path, "data", force)
     limits: dict[str, Any] = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
+    layout: dict[str, Any] = {"size": size, "labels": labels or (), "test_split": test_split}
     with closing(Bar("download")) as bar, only_writer(path):
-        record = prepare(name, source, path, **limits, size=size, progress=bar.show, notice=note)
+        record = prepare(name, source, path, **limits, **layout, force=force, progress=bar.show, notice=note)
     emit_record(record)

@@ -15,6 +15,7 @@ from typing import IO, Any
 from bsk.data.tree import BLOCK, MEMBERS, Tree, admit, believable, reading, refused, too_large
 from bsk.errors import InputError
 
+UNKNOWN = "an unknown kind of file"
 DEPTH = 6  # folders below the one given
 SMALL, MEMBER = 10_000, 64  # so many members of a tar archive are believed, and another for so many bytes of it
 
@@ -46,7 +47,7 @@ def foreign(start: bytes) -> str:
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<!--")):
         return "a web page"
-    return "an unknown kind of file" if start else "an empty file"
+    return UNKNOWN if start else "an empty file"
 
 
 def _kind(path: Path, file: IO[bytes]) -> str:
@@ -58,21 +59,28 @@ def _kind(path: Path, file: IO[bytes]) -> str:
         return "tar.gz"
     if start[257:262] == b"ustar":
         return "tar"
-    raise InputError(f"{path}: {foreign(start)}, expected a .tar.gz, .tar or .zip archive; download it again")
+    found = foreign(start)
+    again = "unpack it and give the folder" if found == UNKNOWN else "download it again"
+    raise InputError(f"{path}: {found}, expected a .tar.gz, .tar or .zip archive; {again}")
 
 
 def _folder(path: Path) -> Tree:
     sizes: dict[str, int] = {}
+    empty: set[str] = set()
     for folder, below, files in os.walk(path, onerror=_fail, followlinks=True):
         inner = Path(folder).relative_to(path)
         below[:] = sorted(below) if len(inner.parts) < DEPTH else []  # a link may lead in a circle
+        if not below and not files:
+            empty.add(inner.as_posix())
         for name in sorted(files):
             about = os.stat(os.path.join(folder, name))
             if stat.S_ISREG(about.st_mode):
                 sizes[(inner / name).as_posix()] = about.st_size
             if len(sizes) > 10 * MEMBERS:
                 raise InputError(f"{path}: more than {10 * MEMBERS} files; give the folder of one dataset")
-    return Tree(str(path), sizes, lambda name: (path / name).open("rb"), believable(sum(sizes.values())))
+    return Tree(
+        str(path), sizes, lambda name: (path / name).open("rb"), believable(sum(sizes.values())), frozenset(empty)
+    )
 
 
 def _fail(error: OSError) -> None:
@@ -82,17 +90,21 @@ def _fail(error: OSError) -> None:
 def _zip(path: Path, file: IO[bytes], most: int) -> Tree:
     archive = zipfile.ZipFile(file)
     sizes: dict[str, int] = {}
+    members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise refused(str(path), member.filename, "is a link or a device")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without bounds
             raise InputError(f"{path}: {member.filename!r:.60} is packed by another method than deflate; pack it again")
-        admit(str(path), sizes, member.filename, member.file_size)
-        if member.is_dir():
-            del sizes[member.filename]
+        if member.flag_bits & 1:
+            raise InputError(f"{path}: {member.filename!r:.60} is encrypted; unpack it and give the folder")
+        members[name := admit(str(path), sizes, member.filename, member.file_size)] = member
+        if member.filename.endswith(("/", "\\")):
+            del sizes[name]
     if sum(sizes.values()) > most:
         raise too_large(str(path))
-    return Tree(str(path), sizes, archive.open, most)
+    folders = frozenset(members.keys() - sizes.keys())
+    return Tree(str(path), sizes, lambda name: archive.open(members[name]), most, folders)
 
 
 def _tar(path: Path, raw: IO[bytes], kind: str, most: int) -> Tree:
@@ -110,13 +122,14 @@ def _tar(path: Path, raw: IO[bytes], kind: str, most: int) -> Tree:
                 raise too_large(str(path))
             if member.offset_data <= last or not (member.isreg() or member.isdir()) or member.issparse():
                 raise refused(str(path), member.name, "is a link, a device or malformed")
-            last = starts[member.name] = member.offset_data
-            admit(str(path), sizes, member.name, member.size)
+            name = admit(str(path), sizes, member.name, member.size)
+            last = starts[name] = member.offset_data
             if member.isdir():
-                del sizes[member.name]
+                del sizes[name]
     while forward.read(BLOCK):
         pass  # on to the end, where gzip has its checksum
-    return Tree(str(path), sizes, lambda name: _Member(file, starts[name], sizes[name]), most)
+    folders = frozenset(starts.keys() - sizes.keys())
+    return Tree(str(path), sizes, lambda name: _Member(file, starts[name], sizes[name]), most, folders)
 
 
 class _Forward:

@@ -9,10 +9,8 @@ A data file holds bytes, so that floats are rounded to 256 levels there; in memo
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 
 from bsk.data.order import Labels
 from bsk.data.splits import EPS, MOST, VAL, Contents, Parts, Request, described, split_up
-from bsk.data.store import SPLITS, DataFile, Info, Part, Split, content, problem
+from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import load, outside
 
@@ -40,13 +38,11 @@ class ArrayData(DataFile):
 
     parts: Parts = field(default_factory=dict)
 
-    @cached_property
-    def sha256(self) -> str:
-        """The SHA-256 of the file that this would be: the same data set is the same, in memory or not."""
-        digest = hashlib.sha256()
-        for piece in content(self.parts, self):
-            digest.update(piece)
-        return digest.hexdigest()
+    def _shapes(self) -> Shapes:
+        return shapes_of(self.parts)
+
+    def _bytes(self) -> Iterator[bytes | memoryview]:
+        return tensors_of(self.parts)
 
     def split(self, name: str, limit: int | None = None) -> Split:
         """Return a split, or its first `limit` examples, as `DataFile.split`; images are uint8 or fp32 in [0, 1].

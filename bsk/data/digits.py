@@ -8,11 +8,11 @@ import numpy as np
 
 from bsk.data.order import held_out, image_hashes
 from bsk.data.splits import Contents, Request
-from bsk.data.store import Part
+from bsk.data.store import PUBLISHED, Part
 from bsk.errors import UsageError
 
 TEST = 397
-OFFICIAL = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"  # of pixels, then labels
+NAME, OFFICIAL = PUBLISHED["digits"]  # of pixels, then labels
 
 
 def read(request: Request) -> Contents:
@@ -33,11 +33,11 @@ def read(request: Request) -> Contents:
     labels = digits.target.astype(np.int64)
     test = held_out(image_hashes(images), labels, TEST)
     train = np.setdiff1d(np.arange(len(labels)), test)
-    found = hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
+    found = f"sha256:{hashlib.sha256(images.tobytes() + labels.astype('<i8').tobytes()).hexdigest()}"
     return Contents(
         classes=[str(digit) for digit in range(10)],
         train=Part(images, labels, train),
         test=Part(images, labels, test),
-        files={"sklearn.datasets.load_digits": f"sha256:{found}"},
+        files={NAME: found},
         official=found == OFFICIAL,
     )

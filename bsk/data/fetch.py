@@ -39,7 +39,7 @@ def local_path(source: str) -> Path:
     """Return the path that a source names, which may be a file: URL."""
     if source.lower().startswith("file://"):
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
-    return Path(source).expanduser()
+    return Path(os.path.expanduser(source))  # pathlib's raises where there is no such user
 
 
 def md5_of(file: Any) -> str:

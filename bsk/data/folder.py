@@ -1,9 +1,8 @@
-"""Anybody's images: a folder for each class."""
+"""Anybody's images: a folder for each class, or a table of their labels."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -11,38 +10,44 @@ import numpy as np
 
 from bsk.data.archive import open_tree
 from bsk.data.fetch import is_url, local_path
+from bsk.data.layout import HIDDEN, Labelled, Splits, class_folders
 from bsk.data.official import download_to, file_md5
 from bsk.data.order import held_out, image_hashes
 from bsk.data.pictures import Shape, is_picture, labelled
 from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
+from bsk.data.tables import from_tables
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
 
 TEST = 0.2  # of the images, where there is no test folder
-_HIDDEN = re.compile(r"(?<![^/])(?:\.|__MACOSX/)")  # where a part of a name begins that nobody means
 
 
 def read(request: Request) -> Contents:
-    """Return the images, (N, C, H, W), of a folder or archive of class folders, in the order of their names.
+    """Return the images, (N, C, H, W), of a folder or archive, in the order of their classes and names.
 
-    With subfolders `train` and `test` these are the splits; otherwise a fifth of the images, those of the
-    smallest hash, is the test split.
+    Folders for train, val and test, by whatever usual name, are these splits. Without one for test a fifth of the
+    images, those of the smallest hash, is the test split; without one for train there is only data to evaluate on.
     """
-    if request.source is None:
-        raise UsageError("folder: no images given; pass --from FOLDER, with a folder for each class in it")
+    if not request.source:
+        raise UsageError("--from: no images given; pass --from FOLDER, with a folder for each class in it")
     path = download_to(request, request.source) if is_url(request.source) else local_path(request.source)
     with open_tree(path) as whole:
-        tree = whole.below(_around(whole.sizes))
-        files = {} if path.is_dir() else {path.name: f"md5:{file_md5(path)}"}
-        train = _listed(tree, "train/")
-        if train:
-            return _of_two(request, tree, train, files)
-        return _of_one(request, tree, _listed(tree, ""), files)
+        top = _around(name for name in whole.sizes if "/" in name or is_picture(name))
+        tree = whole.below(top)
+        splits = from_tables(request, whole) if request.labels else class_folders(tree, top)
+        tree = whole if request.labels else tree
+        if request.test_split == "val":
+            splits.pop("test", None)
+        classes = _classes(tree, splits, numbered=bool(request.labels))
+        _tell(request, tree, splits, classes)
+        parts = _parts(request, tree, splits, classes)
+    files = {} if path.is_dir() else {path.name: f"md5:{file_md5(path)}"}
+    return _contents(request, tree.place, classes, parts, files)
 
 
 def _around(names: Iterable[str]) -> str:
-    """Return the folders, one in the other, that hold all files but hidden ones; a lone train/ is no such folder.
+    """Return the folders, one in the other, that hold all files but hidden ones.
 
     All in one pass, since an archive may have as many folders in folders as it likes.
     """
@@ -50,7 +55,7 @@ def _around(names: Iterable[str]) -> str:
     for name in names:
         if final and name.startswith(top):
             continue
-        hidden = _HIDDEN.search(name)
+        hidden = HIDDEN.search(name)
         folder = name[: hidden.start() if hidden else name.rfind("/") + 1]
         shared = os.path.commonprefix([top, folder])
         shared = shared[: shared.rfind("/") + 1]
@@ -58,61 +63,39 @@ def _around(names: Iterable[str]) -> str:
             top, final = folder, not hidden
         elif shared != folder or not hidden:
             top, final = shared, True
-    train = f"/{top}".find("/train/")
-    return top if train < 0 else top[:train]
+    return top
 
 
-def _listed(tree: Tree, folder: str) -> list[tuple[str, str]]:
-    """Return class and name of the images in the class folders of a folder."""
-    start = len(folder)
-    inner = [name for name in tree.sizes if name.startswith(folder) and "/" in name[start:] and is_picture(name)]
-    return sorted((name[start:].partition("/")[0], name) for name in inner if not _HIDDEN.match(name, start))
-
-
-def _of_two(request: Request, tree: Tree, train: list[tuple[str, str]], files: dict[str, str]) -> Contents:
-    test = _listed(tree, "test/")
-    classes = _classes(tree, train)
-    if not test:
-        raise InputError(f"{tree.place}: train/ but no test/ with images; add test/, or give train/ itself to split it")
-    unknown = sorted({each for each, _ in test} - set(classes))
-    if unknown:
-        raise InputError(f"{tree.place}: test/{unknown[0]} has no counterpart in train/; remove it or add train images")
-    first = _part(request, tree, train, classes)
-    second = _part(request, tree, test, classes, like=first)
-    if first.images.shape[1] != second.images.shape[1]:
-        raise InputError(f"{tree.place}: train/ is grayscale, test/ has colour; convert one of them")
-    _tell_skipped(request, tree, len(train) + len(test))
-    return Contents(classes, first, second, files, official=False)
-
-
-def _of_one(request: Request, tree: Tree, images: list[tuple[str, str]], files: dict[str, str]) -> Contents:
-    classes = _classes(tree, images)
-    part = _part(request, tree, images, classes)
-    test = held_out(image_hashes(part.images), part.labels, max(1, round(TEST * len(images))))
-    train = np.setdiff1d(np.arange(len(images)), test)
-    if not len(test) or not len(train):
-        raise InputError(f"{tree.place}: {len(images)} images are too few to split, or all the same; add images")
-    request.say(f"{tree.place}: no train/ and test/; {len(test)} of {len(images)} images become the test split")
-    _tell_skipped(request, tree, len(images))
-    return Contents(
-        classes, Part(part.images, part.labels, train), Part(part.images, part.labels, test), files, official=False
-    )
-
-
-def _classes(tree: Tree, images: list[tuple[str, str]]) -> list[str]:
-    counts = Counter(each for each, _ in images)
+def _classes(tree: Tree, splits: Splits, numbered: bool) -> list[str]:
+    """Return the classes, of train where it is there; numbers in their own order where they are `numbered`."""
+    counts = Counter(each for split in splits.values() for each, _ in split)
     if len(counts) < 2:
         raise InputError(f"{tree.place}: images in {len(counts)} class folders, expected 2 or more; check --from")
     for name in counts:
         if not name.isprintable():
             raise InputError(f"{tree.place}: the class folder {ascii(name)} has no printable name; rename it")
-    return sorted(counts)
+    known = {each for each, _ in splits.get("train", [])} or set(counts)
+    for split, images in splits.items():
+        unknown = sorted({each for each, _ in images} - known)
+        if unknown:
+            found = f"{split}/{unknown[0]} has no counterpart in train/"
+            raise InputError(f"{tree.place}: {found}; remove it or add train images")
+    whole = numbered and all(name.isdecimal() for name in known)
+    return sorted(known, key=int if whole else None)
 
 
-def _part(
-    request: Request, tree: Tree, images: list[tuple[str, str]], classes: list[str], like: Part | None = None
-) -> Part:
-    """Read the images, given with their classes; of the size and colour of those of `like`."""
+def _parts(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> dict[str, Part]:
+    """Read the images of all splits, of the size and colour of the first."""
+    parts: dict[str, Part] = {}
+    for split, images in splits.items():
+        first, like = next(iter(parts.items()), ("", None))
+        parts[split] = _part(request, tree, images, classes, like)
+        if like is not None and like.images.shape[1] != parts[split].images.shape[1]:
+            raise InputError(f"{tree.place}: {first}/ is grayscale, {split}/ has colour; convert one of them")
+    return parts
+
+
+def _part(request: Request, tree: Tree, images: Labelled, classes: list[str], like: Part | None) -> Part:
     shape = Shape(request.size, request.size, resize=True) if request.size else None
     colour = like is not None and like.images.shape[1] == 3
     if like is not None and shape is None:
@@ -120,7 +103,40 @@ def _part(
     return labelled(request, tree, images, classes, shape, colour)
 
 
-def _tell_skipped(request: Request, tree: Tree, used: int) -> None:
-    skipped = len(tree.sizes) - used
+def _contents(
+    request: Request, place: str, classes: list[str], parts: dict[str, Part], files: dict[str, str]
+) -> Contents:
+    """Return the splits, test held out of train where it has no images of its own."""
+    train, val, test = (parts.get(name) for name in ("train", "val", "test"))
+    given = train or val or test
+    assert given  # there are two classes
+    none = Part(given.images[:0], given.labels[:0])
+    if train is None:
+        if test is None and request.test_split != "val":
+            raise InputError(f"{place}: has a val split alone; pass --test-split val to evaluate on it")
+        request.say(f"{place}: has no train split; this is data to evaluate on")
+    elif test is None and request.test_split != "val":
+        train, test = _halves(request, place, train)
+    return Contents(classes, train or none, test or none, files, official=False, val=val)
+
+
+def _halves(request: Request, place: str, part: Part) -> tuple[Part, Part]:
+    n = len(part.labels)
+    test = held_out(image_hashes(part.images), part.labels, max(1, round(TEST * n)))
+    train = np.setdiff1d(np.arange(n), test)
+    if not len(test) or not len(train):
+        raise InputError(f"{place}: {n} images are too few to split, or all the same; add images")
+    request.say(f"{place}: no test split; {len(test)} of {n} images become it")
+    return Part(part.images, part.labels, train), Part(part.images, part.labels, test)
+
+
+def _tell(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> None:
+    request.say(f"{tree.place}: classes {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}")
+    used = {name for images in splits.values() for _, name in images}
+    skipped = len(tree.sizes) - len(used)
     if skipped:
-        request.say(f"{tree.place}: {skipped} other files are left out")
+        tops = {name.partition("/")[0] for name in used}
+        others = {name.partition("/")[0] + "/" for name in tree.sizes if "/" in name and not HIDDEN.match(name)}
+        named = sorted(others - {f"{top}/" for top in tops})[:5]
+        where = f" ({', '.join(named)})" if named else ""
+        request.say(f"{tree.place}: {skipped} other files are left out{where}")

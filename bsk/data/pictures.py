@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import struct
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from bsk.data.order import Images
 from bsk.data.splits import Progress, Request
@@ -18,9 +20,22 @@ from bsk.data.tree import Tree, believable
 from bsk.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # none of these runs anything
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif"),
+    *(".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp"),
+)
 MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
 MODES |= {"YCbCr": "RGB", "LAB": "RGB", "RGBX": "RGB", "HSV": "RGB"}
+ORIENTATION = 0x0112  # the tag of EXIF that says how the image was held
+UPRIGHT = {  # what its values ask for, as PIL.ImageOps.exif_transpose has it
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 _TORN = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error)  # what Pillow raises
 BROKEN = (*_TORN, Image.DecompressionBombError)
 FILE = 1 << 26  # bytes of one image file
@@ -47,7 +62,8 @@ def is_picture(name: str) -> bool:
 def decode(tree: Tree, name: str, shape: Shape | None, colour: bool = False) -> Images:
     """Return an image, (C, H, W) uint8: one channel if it is grayscale and not to have `colour`, else RGB.
 
-    Transparency is dropped. With `shape.resize` it becomes that size, whatever its proportions.
+    Transparency is dropped, and what EXIF says lies on its side is turned upright. With `shape.resize` it becomes that
+    size, whatever its proportions.
 
     Raises:
         InputError: it is no image, torn, too large, of 16 bits a channel, a compressed TIFF, or of another size than
@@ -58,8 +74,9 @@ def decode(tree: Tree, name: str, shape: Shape | None, colour: bool = False) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-                mode = _mode(tree.where(name), file, shape, min(tree.most, believable(len(data))))
-                image = file.convert("RGB" if colour else mode)
+                mode = _mode(tree.where(name), file, min(tree.most, believable(len(data))))
+                image = _upright(file).convert("RGB" if colour else mode)
+            _check_size(tree.where(name), image, shape)
             if shape and shape.resize:
                 image = image.resize((shape.width, shape.height), Image.Resampling.BICUBIC)
             array = np.asarray(image, np.uint8)
@@ -69,8 +86,24 @@ def decode(tree: Tree, name: str, shape: Shape | None, colour: bool = False) -> 
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _mode(where: str, image: ImageFile.ImageFile, shape: Shape | None, most: int) -> str:
-    """Return L or RGB, if the image can be decoded in `most` bytes, and at the size asked for."""
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the image as it is to be seen; one whose EXIF cannot be read lies as it is."""
+    image.load()  # a TIFF turns itself meanwhile, and then says so
+    turn = None
+    with contextlib.suppress(*BROKEN):
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def _check_size(where: str, image: Image.Image, shape: Shape | None) -> None:
+    width, height = image.size
+    if shape and not shape.resize and (height, width) != (shape.height, shape.width):
+        expected = f"{shape.width}x{shape.height} as in the others"
+        raise InputError(f"{where}: {width}x{height} pixels, expected {expected}; {shape.advice}")
+
+
+def _mode(where: str, image: ImageFile.ImageFile, most: int) -> str:
+    """Return L or RGB, if the image can be decoded in `most` bytes."""
     width, height = image.size
     area = min(AREA, most // DECODING)
     if width * height > area:
@@ -79,9 +112,6 @@ def _mode(where: str, image: ImageFile.ImageFile, shape: Shape | None, most: int
         raise InputError(f"{where}: a compressed TIFF, expected one that is not, or PNG; convert it")
     if image.mode not in MODES:
         raise InputError(f"{where}: pixels of kind {image.mode}, expected 8 bits a channel; convert it")
-    if shape and not shape.resize and (height, width) != (shape.height, shape.width):
-        expected = f"{shape.width}x{shape.height} as in the others"
-        raise InputError(f"{where}: {width}x{height} pixels, expected {expected}; {shape.advice}")
     return MODES[image.mode]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request,
 from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import is_plugin
+from bsk.records.header_schema import DATA
+from bsk.records.headers import check_replaceable
 from bsk.records.jsonl import SCHEMA
+from bsk.values import one_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Dataset:
     """A row of the table of datasets; mean and std are measured on the train split where they are None.
 
     Where `model` is "", the data say themselves what is customary for them.
-    `train`, `test`, `shape` (channels, height, width) and `classes` are those of the official files.
+    `train`, `test`, `shape` (channels, height, width) and `classes` are those of the official files. `rows` says what
+    the indices of a split count.
     """
 
     read: Callable[[Request], Contents]
@@ -37,6 +41,7 @@ class Dataset:
     test: int = 0
     shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 10
+    rows: str = "the official batches of its train or test, in their order"
 
 
 # Source: mean and std are those of the authors' data_loader.py; ImageNet's for Tiny ImageNet
@@ -53,7 +58,16 @@ _CIFAR10 = Dataset(
 _CIFAR100 = replace(_CIFAR10, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761), classes=100)
 DATASETS = {
     "digits": Dataset(
-        digits.read, 0.2, "none", "cnn", val=200, most=0.5, train=1400, test=digits.TEST, shape=(1, 8, 8)
+        digits.read,
+        0.2,
+        "none",
+        "cnn",
+        val=200,
+        most=0.5,
+        train=1400,
+        test=digits.TEST,
+        shape=(1, 8, 8),
+        rows="sklearn.datasets.load_digits(), whose customary splits are others",
     ),
     "cifar10": _CIFAR10,
     "cifar100": _CIFAR100,
@@ -68,8 +82,9 @@ DATASETS = {
         test=10_000,
         shape=(3, 64, 64),
         classes=200,
+        rows="the train images by class and name, or of val_annotations.txt",
     ),
-    "folder": Dataset(folder.read, 0.031, "crop-flip", "resnet18"),
+    "folder": Dataset(folder.read, 0.031, "crop-flip", "resnet18", rows="its images sorted by class and name"),
 }
 
 
@@ -79,6 +94,9 @@ def prepare(
     out: Path,
     *,
     size: int | None = None,
+    labels: Sequence[str] = (),
+    test_split: str = "test",
+    force: bool = False,
     download_to: Path | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
@@ -86,17 +104,25 @@ def prepare(
 ) -> dict[str, Any]:
     """Read a dataset as `read` does, write `out`, and return its record.
 
-    `download_to` is the folder of `out` by default; `counts` are val, train_limit and test_limit of `read`.
+    A file of the same data stays as it is, under the name that records have for it. `download_to` is the folder of
+    `out` by default; `labels`, `test_split` and `size` are of `Request`; `counts` are val, train_limit and test_limit
+    of `read`.
 
     Raises:
         UsageError: an unknown name, or a number that cannot be.
-        InputError: the source is missing, torn, hostile or not of this dataset; `out` cannot be written.
+        InputError: the source is missing, torn, hostile or not of this dataset; `out` cannot be written, or is there
+            and not the same, unless forced.
     """
     start = time.perf_counter()
-    request = Request(name, source, download_to or out.parent, size, progress, notice)
+    check_replaceable(out, DATA, force)
+    request = Request(name, source, download_to or out.parent, size, progress, notice, tuple(labels), test_split)
     found = read(request, **counts)
-    write(out, found.parts, found)
+    if not _same(out, found, force):
+        write(out, found.parts, found)
     data = open_data(out)
+    there = " ".join(f"{split}_index" for split in SPLITS if data.counts[split])
+    advice = "; train networks of your own on those of train_index alone" if data.counts["train"] else ""
+    request.say(f"{out}: {there} are the rows of {_dataset(name).rows}{advice}")
     return {
         "schema": SCHEMA,
         "kind": "data",
@@ -105,16 +131,31 @@ def prepare(
         "sha256": data.sha256,
         **{split: data.counts[split] for split in SPLITS},
         "classes": len(data.classes),
+        "class_names": data.classes,
         "eps": data.eps,
         "official": found.source["official"],
         "seconds": round(time.perf_counter() - start, 3),
     }
 
 
+def _same(out: Path, found: DataFile, force: bool) -> bool:
+    """Return whether a file holds these data already; raise unless it does, is not there, or `force` is given."""
+    try:
+        old = open_data(out) if out.exists() else None
+    except InputError:  # which is replaced by force alone, or check_replaceable had raised
+        old = None
+    if old is None or old.identity == found.identity:
+        return old is not None
+    if not force:
+        counts = " and ".join(", ".join(f"{split} {each.counts[split]}" for split in SPLITS) for each in (old, found))
+        raise InputError(f"{out}: holds other data than this ({counts} images); choose another --out, or --force")
+    return False
+
+
 def read(
     request: Request, *, val: int | None = None, train_limit: int | None = None, test_limit: int | None = None
 ) -> ArrayData:
-    """Read a dataset from a file, folder or https URL, hold out val, and limit its splits.
+    """Read a dataset from a file, folder or https URL, hold out val if it has none, and limit its splits.
 
     `request.source` None means the official archive, downloaded into `request.downloads`. `val` images are held out
     of train first; `train_limit` is the number left in train after that, and `test_limit` the number of test images;
@@ -129,9 +170,17 @@ def read(
     for flag, number in numbers.items():
         if number is not None and number < 1:
             raise UsageError(f"{flag} {number}: expected a number above 0")
-    if request.size and name != "folder":
-        raise UsageError(f"--size: {name} has images of one size; drop it, or prepare the images as folder")
+    for flag, given in {"--size": request.size, "--labels": request.labels}.items():
+        if given and name != "folder":
+            raise UsageError(f"{flag}: {name} has images of one size and labels; drop it, or prepare it as folder")
+    if request.source == "":
+        raise UsageError("--from: is empty; give an archive, a folder or a URL")
+    one_of("test-split", request.test_split, ["test", "val"])
     contents = dataset.read(request)
+    if request.test_split == "val":
+        if contents.val is None:
+            raise UsageError(f"--test-split val: {request.source or name} has no val split; leave it out")
+        contents = replace(contents, test=contents.val, val=None)
     if contents.val is not None and val is not None:
         raise UsageError(f"--val {val}: {name} has a val split of its own; leave --val out")
     customs = {"eps": dataset.eps, "augment": dataset.augment, "model": dataset.model}
@@ -178,16 +227,14 @@ def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
         UsageError: there is no data set of that name.
     """
     found = path or data_path(dataset)
-    if path is None and not found.exists():
-        if dataset not in DATASETS:
-            raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
-        raise InputError(f"{found}: no such file; run bsk prepare-data {dataset}")
+    if path is None and not found.exists() and dataset not in DATASETS:
+        raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
     return open_data(found)
 
 
 def _dataset(name: str) -> Dataset:
     if is_plugin(name):
-        return Dataset(arrays.from_outside)
+        return Dataset(arrays.from_outside, rows="the arrays that it returned")
     if name not in DATASETS:
         raise UsageError(f"{name}: no such dataset; {nearest(name, list(DATASETS))}")
     return DATASETS[name]

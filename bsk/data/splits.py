@@ -25,7 +25,10 @@ LARGE = 32  # pixels of a side from which on a ResNet is what one trains
 
 @dataclass(frozen=True)
 class Request:
-    """Where to read from (a path, a URL, or None for the official place) and whom to tell."""
+    """Where to read from (a path, a URL, or None for the official place) and whom to tell.
+
+    `labels` are tables of the labels of `folder`; `test_split` is the split of the source that becomes the test split.
+    """
 
     name: str
     source: str | None
@@ -33,6 +36,8 @@ class Request:
     size: int | None = None
     progress: Progress | None = None
     notice: Notice | None = None
+    labels: tuple[str, ...] = ()
+    test_split: str = "test"
 
     def say(self, text: str) -> None:
         """Pass one line on to whoever listens."""

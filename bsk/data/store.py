@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -17,17 +18,30 @@ from bsk.errors import InputError
 from bsk.records.atomic import replacing
 from bsk.records.fields import FieldError, convert
 from bsk.records.header_schema import DATA, HEADERS
-from bsk.records.headers import head, load_header, opening, tensor_start
+from bsk.records.headers import BYTES, head, load_header, opening, tensor_start
 from bsk.records.jsonl import sha256
 from bsk.version import VERSION
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Shapes = dict[str, tuple[str, list[int]]]  # dtype and shape of tensors by name
 SPLITS = ("train", "val", "test")
 CHUNK = 1 << 22  # bytes of pixels gathered at a time
 DTYPES = {"images": "U8", "labels": "I64", "index": "I64"}
+ORDER = (*(f"{name}_{part}" for name in SPLITS for part in ("labels", "index")), *(f"{name}_images" for name in SPLITS))
 WORDS = {"U8": "uint8", "I64": "int64", "F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
+CONTENT = "content"  # in a header: records name these data by `identity`; without it, by the SHA-256 of the file
+IDENTITY_VERSION = "0.1.0"  # of the bsk whose data files this identity was the SHA-256 of
+PUBLISHED = {  # the files of the sources that have a name of their own, as `identity` says them for any copy
+    "digits": (
+        "sklearn.datasets.load_digits",
+        "sha256:0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382",
+    ),
+    "cifar10": ("cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),
+    "cifar100": ("cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),
+    "tiny-imagenet": ("tiny-imagenet-200.zip", "md5:90528d7ca1a48142e341f4ef8d21d0de"),
+}
 
 
 @dataclass(frozen=True)
@@ -139,11 +153,35 @@ class DataFile(Info):
     path: Path = Path()
     counts: dict[str, int] = field(default_factory=dict)
     version: str = VERSION
+    named_by: str = CONTENT
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the file, in hexadecimal."""
-        return sha256(self.path)
+        """What records name these data by: their `identity`, or the SHA-256 of a file of before there was one."""
+        return self.identity if self.named_by == CONTENT else sha256(self.path)
+
+    @cached_property
+    def identity(self) -> str:
+        """The SHA-256 of tensors, classes and customs, whatever they were made of and called, in hexadecimal."""
+        return identity(self._shapes(), self, self._bytes())
+
+    def _shapes(self) -> Shapes:
+        with opening(self.path, _again(self.path)), safe_open(self.path, framework="np") as file:
+            slices = {name: file.get_slice(name) for name in ORDER}
+            return {name: (each.get_dtype(), list(each.get_shape())) for name, each in slices.items()}
+
+    def _bytes(self) -> Iterator[bytes | memoryview]:
+        shapes = self._shapes()
+        with opening(self.path, _again(self.path)), self.path.open("rb") as file:
+            for name in ORDER:
+                file.seek(tensor_start(self.path, name))
+                left = math.prod(shapes[name][1]) * BYTES[shapes[name][0]]
+                while left:
+                    found = file.read(min(left, CHUNK))
+                    if not found:
+                        raise InputError(f"{self.path}: has changed while it was read; {_again(self.path)}")
+                    yield found
+                    left -= len(found)
 
     def split(self, name: str, limit: int | None = None) -> Split:
         """Return a split ("train", "val" or "test"), or its first `limit` examples, on the CPU.
@@ -172,7 +210,10 @@ class DataFile(Info):
     def _count(self, name: str, limit: int | None) -> int:
         n = self.counts[name] if limit is None else min(limit, self.counts[name])
         if n <= 0:
-            raise InputError(f"{self.path}: no {name} examples to take; prepare data with some, or raise the limit")
+            there = ", ".join(f"{self.counts[split]} {split}" for split in SPLITS)
+            raise InputError(
+                f"{self.path}: no {name} examples to take of {there}; take another split, or raise the limit"
+            )
         return n
 
 
@@ -188,23 +229,49 @@ def write(path: Path, parts: Mapping[str, Part], info: Info) -> None:
 
 
 def content(parts: Mapping[str, Part], info: Info) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of a data file, of one Part for each of SPLITS.
+    """Yield the bytes of a data file, of one Part for each of SPLITS."""
+    shapes = shapes_of(parts)
+    counts = {name: shapes[f"{name}_labels"][1][0] for name in SPLITS}
+    yield head(shapes, {"kind": DATA, "version": VERSION, "counts": counts, "named_by": CONTENT, **info.said()})
+    yield from tensors_of(parts)
 
-    Pixels are gathered a few megabytes at a time, so that nothing large is copied.
-    """
-    rows = {name: parts[name].ordered() for name in SPLITS}
-    counts = {name: len(rows[name]) for name in SPLITS}
-    shapes = {f"{name}_{part}": (DTYPES[part], [counts[name]]) for name in SPLITS for part in ("labels", "index")}
+
+def shapes_of(parts: Mapping[str, Part]) -> Shapes:
+    """Return dtype and shape of the tensors of a data file; int64 ones come first, so that each starts aligned."""
+    counts = {name: len(parts[name].ordered()) for name in SPLITS}
+    shapes = {name: (DTYPES[name.partition("_")[2]], [counts[name.partition("_")[0]]]) for name in ORDER}
     for name in SPLITS:
         dtype = "F32" if parts[name].images.dtype == np.float32 else DTYPES["images"]  # fp32 is in memory alone
         shapes[f"{name}_images"] = (dtype, [counts[name], *parts[name].images.shape[1:]])
-    # int64 tensors first, so that each starts aligned
-    yield head(shapes, {"kind": DATA, "version": VERSION, "counts": counts, **info.said()})
+    return shapes
+
+
+def tensors_of(parts: Mapping[str, Part]) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of these tensors, pixels a few megabytes at a time, so that nothing large is copied."""
+    rows = {name: parts[name].ordered() for name in SPLITS}
     for name in SPLITS:
         yield parts[name].labels[rows[name]].astype("<i8").data
         yield rows[name].astype("<i8").data
     for name in SPLITS:
         yield from (images.data for images in _gather(parts[name].images, rows[name]))
+
+
+def identity(shapes: Shapes, info: Info, tensors: Iterable[bytes | memoryview]) -> str:
+    """Return the SHA-256 of a data file of these tensors, classes and customs, with all else in it set.
+
+    What is set is what bsk wrote for official archives, and for arrays, so that records that name their files by
+    SHA-256 still do. `val_rule` and `limits` only say how the tensors came about, but older files of these had them.
+    """
+    published = PUBLISHED.get(info.name)
+    source = {"files": dict([published] if published else []), "official": published is not None}
+    told = info.said() | {"name": info.name, "source": source if info.source else {}}
+    if not published:
+        told |= {"name": "arrays", "limits": {}}
+    counts = {name: shapes[f"{name}_labels"][1][0] for name in SPLITS}
+    digest = hashlib.sha256(head(shapes, {"kind": DATA, "version": IDENTITY_VERSION, "counts": counts, **told}))
+    for piece in tensors:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _gather(images: Images, rows: Rows) -> Iterator[Images]:
@@ -250,13 +317,13 @@ def _shape(path: Path, file: Any, name: str) -> list[int]:
 
 def _described(path: Path, header: dict[str, Any]) -> DataFile:
     """Return the header as a DataFile, or say what it lacks."""
-    names = {each.name for each in fields(DataFile)} - {"path"}
+    names = {each.name for each in fields(DataFile)} - {"path", "named_by"}
     missing = sorted(names - header.keys())
     if missing:
         raise InputError(f"{path}: the header lacks {', '.join(missing)}; {_again(path)}")
     if len(header["mean"]) != len(header["std"]):
         raise InputError(f"{path}: header: mean and std must be one number a channel; {_again(path)}")
-    return DataFile(path=path, **{name: header[name] for name in names})
+    return DataFile(path=path, named_by=header.get("named_by", "file"), **{name: header[name] for name in names})
 
 
 def _check_shapes(data: DataFile, shapes: Mapping[str, list[int]]) -> None:
@@ -281,4 +348,6 @@ def _check_labels(data: DataFile, name: str, labels: Labels) -> None:
 
 
 def _again(path: Path) -> str:
-    return f"make it with: bsk prepare-data {path.stem}"
+    if path.stem in PUBLISHED:
+        return f"make it with: bsk prepare-data {path.stem}"
+    return f"check the path, or make it with: bsk prepare-data folder --from FOLDER --out {path}"

@@ -42,13 +42,15 @@ class Readable(Protocol):
 class Tree:
     """The files of an archive or folder: their sizes by name, in the order in which they are read fastest.
 
-    `most` is the number of bytes that all of them may become, whatever is in them.
+    `most` is the number of bytes that all of them may become, whatever is in them; `folders` are those that an archive
+    lists by themselves, or that are empty.
     """
 
     place: str
     sizes: dict[str, int]
     opener: Callable[[str], Readable] = field(repr=False)
     most: int = ROOM
+    folders: frozenset[str] = frozenset()
 
     def where(self, name: str) -> str:
         """Return how messages call a file: the archive or folder, then the name in it."""
@@ -88,7 +90,8 @@ class Tree:
         if not folder:
             return self
         sizes = {name[len(folder) :]: n for name, n in self.sizes.items() if name.startswith(folder)}
-        return Tree(self.place, sizes, lambda name: self.opener(folder + name), self.most)
+        inner = frozenset(name[len(folder) :] for name in self.folders if name.startswith(folder))
+        return Tree(self.place, sizes, lambda name: self.opener(folder + name), self.most, inner)
 
     def around(self, *names: str) -> Tree | None:
         """Return the files below the topmost folder in which all these names are files, or None."""
@@ -124,7 +127,7 @@ def reading(where: str) -> Iterator[None]:
         raise InputError(f"{error.filename or where}: no such file or folder; check --from") from error
     except TORN as error:
         reason = (f"{error}".split("\n")[0] or type(error).__name__)[:80]
-        raise InputError(f"{where}: cannot be read, or is not whole ({reason}); download it again") from error
+        raise InputError(f"{where}: cannot be read, or is not whole ({reason}); check it, or replace it") from error
 
 
 def printable(name: str) -> str:
@@ -132,8 +135,11 @@ def printable(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def admit(place: str, sizes: dict[str, int], name: str, size: int) -> None:
+def admit(place: str, sizes: dict[str, int], name: str, size: int) -> str:
     """Add a member of an archive to the list, if its name stays inside and the list stays believable.
+
+    Returns:
+        Its name there: parted by / on Windows too, without the ./ that `tar -C FOLDER .` begins with.
 
     Raises:
         InputError: its name is too long, is absolute, holds `..`, or stands twice; or there are too many.
@@ -141,11 +147,13 @@ def admit(place: str, sizes: dict[str, int], name: str, size: int) -> None:
     if len(name) > NAME:  # packed, such names take next to nothing
         raise refused(place, name, f"goes on to {len(name)} characters")
     parts = name.replace("\\", "/").split("/")
+    plain = "/".join(part for part in parts if part not in ("", "."))
     if ".." in parts or not parts[0] or parts[0].endswith(":") or "\0" in name:
         raise refused(place, name, "leads outside the archive")
-    if name in sizes or size < 0 or len(sizes) >= MEMBERS:
+    if plain in sizes or size < 0 or len(sizes) >= MEMBERS:
         raise refused(place, name, "stands twice, or is one too many")
-    sizes[name] = size
+    sizes[plain] = size
+    return plain
 
 
 def refused(place: str, name: str, why: str) -> InputError:

@@ -128,6 +128,7 @@ class DataRecord(Record, kw_only=True, tag="data"):
     val: f.Count
     test: f.Count
     classes: f.Count
+    class_names: f.Names | None = None
     eps: f.Fraction
     official: f.Flag | None = None
     seconds: f.Amount | None = None

@@ -225,7 +225,7 @@ def test_a_checkpoint_for_other_classes(call, trained: Path, tmp_path: Path) -> 
 
 def test_the_default_data_is_named_with_the_next_step(call) -> None:
     line = call("train", check=3).line
-    assert "data/cifar10.safetensors: no such file; run bsk prepare-data cifar10" in line
+    assert "data/cifar10.safetensors: no such file; make it with: bsk prepare-data cifar10" in line
 
 
 def test_an_output_folder_that_cannot_be_written(call, toy: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_an_encrypted_or_damaged_zip_is_one_line(tmp_path: Path) -> None:
     encrypted[6] |= 1
     encrypted[whole.rindex(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(encrypted)
-    assert "cannot be read, or is not whole" in refused(path)
+    assert "'a.txt' is encrypted; unpack it and give the folder" in refused(path)
     damaged = bytearray(whole)
     damaged[2000] ^= 1
     path.write_bytes(damaged)

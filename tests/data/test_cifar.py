@@ -91,8 +91,8 @@ def test_preparing_is_deterministic_to_the_byte(tmp_path: Path) -> None:
     prepare("cifar10", str(source), tmp_path / "b.safetensors", train_limit=70, test_limit=25)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     assert (record["train"], record["val"], record["test"]) == (70, 20, 25)
-    assert record["sha256"] == hashlib.sha256((tmp_path / "a.safetensors").read_bytes()).hexdigest()
     data = open_data(tmp_path / "a.safetensors")
+    assert record["sha256"] == data.sha256
     assert np.bincount(data.split("train").labels).tolist() == [7] * 10
     assert (data.mean, data.augment, data.model) == ([0.4914, 0.4822, 0.4465], "crop-flip", "resnet18")
     md5 = hashlib.md5(source.read_bytes()).hexdigest()
@@ -116,15 +116,19 @@ def test_what_is_not_official_is_said_and_what_is_is_not(tmp_path: Path, monkeyp
     said: list[str] = []
     assert not prepare("cifar10", str(source), tmp_path / "out.safetensors", notice=said.append)["official"]
     md5 = hashlib.md5(source.read_bytes()).hexdigest()
-    assert said == [f"{source}: not the official archive (md5 {md5}); going on with it"]
+    out = tmp_path / "out.safetensors"
+    rows = "the official batches of its train or test, in their order"
+    told = f"{out}: train_index val_index test_index are the rows of {rows}"
+    told += "; train networks of your own on those of train_index alone"
+    assert said == [f"{source}: not the official archive (md5 {md5}); going on with it", told]
     assert not prepare("cifar10", str(folder), tmp_path / "out.safetensors", notice=said.append)["official"]
-    assert said[1] == f"{folder}: not the official files; going on with it"
+    assert said[2] == f"{folder}: not the official files; going on with it"
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     for name in ("cifar10", "cifar100"):
         monkeypatch.setitem(OFFICIAL, name, type(OFFICIAL[name])(OFFICIAL[name].url, "0", (md5,), sums))
     assert prepare("cifar10", str(source), tmp_path / "out.safetensors", notice=said.append)["official"]
     assert prepare("cifar10", f"file://{folder}", tmp_path / "out.safetensors", notice=said.append)["official"]
-    assert len(said) == 2
+    assert said[3:] == [told] * 3
 
 
 def _refused(dataset: str, source: Path) -> str:

@@ -1,0 +1,174 @@
+"""The labels of images that have no class folders, in tables beside them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from bsk.data.fetch import local_path
+from bsk.data.layout import Splits, pictures_of, split_of
+from bsk.data.splits import Request
+from bsk.data.store import SPLITS
+from bsk.data.tree import Tree, printable
+from bsk.errors import InputError
+
+IMAGE = re.compile(r"(image|img|file|picture|photo)s?(name|id|path|file|code)?s?|(id|name|path)s?(code)?|uuid")
+LABEL = re.compile(r"(class|label|target|category)(es|s)?(name|label|id)?s?|y|level|diagnosis|breed|species|dx")
+SPLIT = re.compile(r"(data)?(split|set|subset|usage|partition|phase)")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table: where it is, the split that its name speaks of, the names of its columns, and its rows by line."""
+
+    where: str
+    split: str | None
+    columns: list[str]
+    rows: list[tuple[int, list[str]]]
+
+    def column(self, j: int) -> list[str]:
+        return [row[j] for _, row in self.rows]
+
+    def called(self, pattern: re.Pattern[str], among: list[int]) -> list[int]:
+        """Return those of the columns that have such a name, whatever its case and marks."""
+        return [j for j in among if pattern.fullmatch(re.sub(r"[^a-z]", "", self.columns[j].lower()))]
+
+    def named(self, among: list[int]) -> str:
+        return ", ".join(printable(self.columns[j])[:40] for j in among)
+
+
+class _Images:
+    """The images of a tree, found by what a table calls them: with or without folders, with or without ending."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            last = name.rpartition("/")[2]
+            for key in {last, last.rpartition(".")[0]}:
+                self._by_name[key].append(name)
+
+    def called(self, value: str) -> list[str]:
+        path = value.strip().replace("\\", "/").removeprefix("./")
+        found = self._by_name.get(path.rpartition("/")[2], [])
+        return [name for name in found if any(_ends(path, each) for each in (name, name.rpartition(".")[0]))]
+
+
+def _ends(one: str, other: str) -> bool:
+    """Return whether one path is the end of the other."""
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
+
+
+def from_tables(request: Request, tree: Tree) -> Splits:
+    """Return class and name of the images that the tables `request.labels` have, by split.
+
+    Which split an image belongs to is what a column says, else its folder, else the name of the table, else train.
+
+    Raises:
+        InputError: a table cannot be read, or does not say surely which image has which label.
+    """
+    names = pictures_of(tree)
+    images, found = _Images(names), dict[str, tuple[str, str]]()
+    for given in request.labels:
+        table = _read(tree, given, images)
+        image, label, split = _columns(table, images)
+        for line, row in table.rows:
+            asked = split_of(row[split]) if split is not None else None
+            name = _image(table, line, row[image], asked or table.split, images)
+            value = row[label].strip(), asked or _folder_split(name) or table.split or "train"
+            if not value[0]:
+                raise InputError(f"{table.where}:{line}: no label for {name}; fill it in or remove the row")
+            if found.setdefault(name, value) != value:
+                both = f"{printable(found[name][0])} and {printable(value[0])}"
+                raise InputError(f"{table.where}:{line}: {name} has two labels, {both}; keep one")
+    if len(found) < len(names):
+        request.say(f"{tree.place}: {len(names) - len(found)} of {len(names)} images have no label in the table")
+    splits: Splits = {}
+    for which in SPLITS:
+        if chosen := sorted((each, name) for name, (each, its) in found.items() if its == which):
+            splits[which] = chosen
+    return splits
+
+
+def _read(tree: Tree, given: str, images: _Images) -> _Table:
+    path = local_path(given)
+    if path.is_file():
+        name, where = path.name, str(path)
+        tree = Tree(str(path.parent), {name: path.stat().st_size}, lambda _: path.open("rb"))
+    else:
+        inside = [name for name in tree.sizes if _ends(name, given.removeprefix("./"))]
+        if len(inside) != 1:
+            raise InputError(f"--labels {given}: {len(inside)} such files here and in {tree.place}; give its path")
+        name, where = inside[0], tree.where(inside[0])
+    content = tree.read(name)
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if wide else "utf-8-sig", "replace")
+    mark = next((each for each in ",;\t " if each in text.partition("\n")[0]), ",")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
+    try:
+        rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InputError(f"{where}:{lines.line_num}: cannot be read ({error}); mend the table") from error
+    for line, row in rows:
+        if len(row) != len(rows[0][1]):
+            raise InputError(f"{where}:{line}: {len(row)} columns, expected {len(rows[0][1])}; mend the table")
+    head = [cell.strip() for cell in rows[0][1]] if rows else []
+    if any(map(images.called, head)):  # it has no names for its columns
+        return _Table(where, split_of(PurePosixPath(given).stem), [f"column {j + 1}" for j in range(len(head))], rows)
+    return _Table(where, split_of(PurePosixPath(given).stem), head, rows[1:])
+
+
+def _columns(table: _Table, images: _Images) -> tuple[int, int, int | None]:
+    """Return which column names the images, which has their labels, and which their splits, if one does."""
+    every = list(range(len(table.columns)))
+    splits = [j for j in table.called(SPLIT, every) if all(map(split_of, table.column(j)))]
+    rest = [j for j in every if j not in splits[:1]]
+    image = _image_column(table, rest, images)
+    rest = [j for j in rest if j != image]
+    labels = table.called(LABEL, rest) or rest
+    if len(labels) != 1:
+        found = f"columns {table.named(labels)} may" if labels else f"no column but {table.named([image])} to"
+        raise InputError(
+            f"{table.where}: {found} have the labels; keep one, named label, beside {table.named([image])}"
+        )
+    return image, labels[0], splits[0] if splits else None
+
+
+def _image_column(table: _Table, among: list[int], images: _Images) -> int:
+    found = {j: [images.called(value) for value in table.column(j)] for j in among}
+    whole = [j for j in among if found[j] and all(found[j])]
+    whole = [j for j in whole if j not in table.called(LABEL, whole)] or whole
+    if any(found[j] != found[whole[0]] for j in whole):
+        whole = table.called(IMAGE, whole) or whole
+    if whole and all(found[j] == found[whole[0]] for j in whole):
+        return whole[0]
+    if whole:
+        raise InputError(f"{table.where}: columns {table.named(whole)} may name the images; keep one, named image")
+    likely = max(among, key=lambda j: sum(map(bool, found[j])), default=None)
+    if likely is None or not any(found[likely]):
+        raise InputError(f"{table.where}: no column of {table.named(among)} names images of --from; check the table")
+    missing = next(i for i, each in enumerate(found[likely]) if not each)
+    line, row = table.rows[missing]
+    lacking = sum(not each for each in found[likely])
+    where = f"{table.where}:{line}: no image {printable(row[likely])[:60]} ({lacking} of {len(table.rows)} are missing)"
+    raise InputError(f"{where}; add the images, or remove the rows")
+
+
+def _image(table: _Table, line: int, value: str, split: str | None, images: _Images) -> str:
+    found = images.called(value)
+    if len(found) > 1:
+        found = [name for name in found if _folder_split(name) == split] or found
+    if len(found) > 1:
+        both = " or ".join(found[:2])
+        raise InputError(
+            f"{table.where}:{line}: {printable(value)} may be {both}; write its folder and ending into the table"
+        )
+    return found[0]
+
+
+def _folder_split(name: str) -> str | None:
+    return next(filter(None, map(split_of, name.split("/")[:-1])), None)

@@ -1,0 +1,229 @@
+"""Folders as people have them: which are splits, which are classes, and which are neither."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_archives import unpacked
+from PIL import Image
+
+from bsk.data.layout import split_of
+from bsk.data.sources import prepare
+from bsk.data.store import DataFile, open_data
+from bsk.errors import InputError, UsageError
+
+CLASSES = ("bird", "cat", "dog")
+
+
+def png(seed: int, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+def images(at: str = "", n: int = 5, classes: tuple[str, ...] = CLASSES) -> dict[str, bytes]:
+    start = sum(at.encode()) * 100  # other images in another folder
+    return {f"{at}{name}/{i}.png": png(start + 10 * k + i) for k, name in enumerate(classes) for i in range(n)}
+
+
+def made(tmp_path: Path, files: dict[str, bytes], said: list[str] | None = None, **more: str) -> DataFile:
+    tmp_path.mkdir(exist_ok=True)
+    out = tmp_path / "out.safetensors"
+    source = unpacked(tmp_path / "in", files)
+    source.mkdir(exist_ok=True)
+    prepare("folder", str(source), out, notice=None if said is None else said.append, **more)
+    return open_data(out)
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        (
+            "train",
+            "train Train TRAIN training Training train_set train-set trainset TrainSet seg_train train2017",
+        ),
+        ("train", "trainingData Training_Images trainLabels asl_alphabet_train training-set trn train.1"),
+        ("val", "val valid Validation validation_set dev devset VAL val2017 seg_val valImages"),
+        (
+            "test",
+            "test Testing test_set seg_test TEST testset evaluation eval_images PublicTest Holdout",
+        ),
+        (
+            None,
+            "cat trainer contest latest testament valley devil attest train_val trainval strain data set images 2017",
+        ),
+    ],
+)
+def test_names_of_splits_in_any_usual_spelling(split: str | None, names: str) -> None:
+    assert {name: split_of(name) for name in names.split()} == dict.fromkeys(names.split(), split)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Training", "Testing"),
+        ("train_set", "test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("TRAIN", "TEST"),
+    ],
+)
+def test_folders_for_train_and_test(tmp_path: Path, train: str, test: str) -> None:
+    data = made(tmp_path, images(f"{train}/") | images(f"{test}/", 2) | images("seg_pred/", 1, ("seg_pred",)))
+    assert (data.classes, data.counts) == (list(CLASSES), {"train": 14, "val": 1, "test": 6})
+
+
+@pytest.mark.parametrize("val", ["val", "Validation", "valid", "dev"])
+def test_a_val_folder_is_the_val_split(tmp_path: Path, val: str) -> None:
+    files = images("training/") | images(f"{val}/", 3)
+    three = made(tmp_path / "a", files | images("test/", 2))
+    assert (three.classes, three.counts) == (list(CLASSES), {"train": 15, "val": 9, "test": 6})
+    assert three.val_rule == "the source's own"
+    two = made(tmp_path / "b", files)
+    assert two.counts == {"train": 12, "val": 9, "test": 3}
+    assert two.split("val").images.equal(three.split("val").images)
+    tested = made(tmp_path / "c", files, test_split="val")
+    assert tested.counts == {"train": 14, "val": 1, "test": 9}
+    assert tested.split("test").images.equal(three.split("val").images)
+    assert made(tmp_path / "d", files | images("test/", 2), test_split="val").sha256 == tested.sha256
+
+
+def test_data_to_evaluate_on_have_no_train_split(tmp_path: Path) -> None:
+    said: list[str] = []
+    data = made(tmp_path / "a", images("test/"), said)
+    assert (data.classes, data.counts) == (list(CLASSES), {"train": 0, "val": 0, "test": 15})
+    assert f"{tmp_path / 'a/in'}: has no train split; this is data to evaluate on" in said
+    with pytest.raises(InputError, match="no train examples to take of 0 train, 0 val, 15 test"):
+        data.split("train")
+    both = made(tmp_path / "b", images("val/", 2) | images("Testing/"))
+    assert both.counts == {"train": 0, "val": 6, "test": 15}
+    assert both.split("test").images.equal(data.split("test").images) is False
+    with pytest.raises(InputError, match="has a val split alone; pass --test-split val"):
+        made(tmp_path / "c", images("val/"))
+    assert made(tmp_path / "c", images("val/"), test_split="val").counts == {"train": 0, "val": 0, "test": 15}
+
+
+def test_a_val_split_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--test-split val: .* has no val split; leave it out"):
+        made(tmp_path, images("train/") | images("test/"), test_split="val")
+    with pytest.raises(UsageError, match="--test-split dev: no such test-split"):
+        made(tmp_path, images("train/"), test_split="dev")
+
+
+def test_train_alone_gives_a_fifth_to_test(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert made(tmp_path, images("Training/"), said).counts == {"train": 11, "val": 1, "test": 3}
+    assert f"{tmp_path / 'in'}: no test split; 3 of 15 images become it" in said
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            images("photo/") | images("sketch/"),
+            "photo/ and sketch/ share the subfolders bird, cat, dog, so they are no classes",
+        ),
+        (
+            images("cat/", classes=("train", "test")) | images("dog/", classes=("train", "test")),
+            "cat/ and dog/ share the subfolders test, train",
+        ),
+        (images("test-tube/") | images("beaker/") | images("flask/"), "share the subfolders bird, cat, dog"),
+        (images("test-tube/") | images("beaker/"), "test-tube/ beside beaker/ may be a split or a class; rename one"),
+        (images("train/", classes=("cat",)) | images("other/"), "train/ beside other/ may be a split or a class"),
+        (
+            images("train/") | images("Training/") | images("test/"),
+            "are both train by their names; remove or rename one",
+        ),
+        (images("", classes=("train", "test")), "images in 0 class folders, expected 2 or more: "),
+        (images("", classes=("train", "test", "sample")), "images in 0 class folders, expected 2 or more: "),
+        (
+            images("", classes=("Training", "valid")) | {"labels.csv": b"id,label\n"},
+            "pass --labels FILE.csv (such as labels.csv)",
+        ),
+        (images("", classes=("train", "unlabelled")), "expected 2 or more: train/0.png lies in none; sort them"),
+        (images("test/", classes=("",)), "images in 0 class folders, expected 2 or more"),
+        (images() | {"fish/0.heic": b"x"}, "fish/: no image that can be read, expected .png .jpg"),
+        (
+            images("train/") | images("test/") | {"train/fish/0.avi": b"x", "test/fish/0.avi": b"x"},
+            "train/fish/: no image",
+        ),
+        (images("train/") | images("test/") | {"test/fish/0.avi": b"x"}, "test/fish/: no image that can be read"),
+    ],
+)
+def test_what_is_neither_is_refused_in_one_line(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
+    files = {name.replace("//", "/"): content for name, content in files.items()}
+    with pytest.raises(InputError) as caught:
+        made(tmp_path, files)
+    message = str(caught.value)
+    assert expected in message
+    assert message.startswith(str(tmp_path / "in"))
+    assert "\n" not in message
+    assert "; " in message
+
+
+def test_classes_may_be_named_like_splits_and_have_folders_of_one_name(tmp_path: Path) -> None:
+    vehicles = ("bus", "car", "train")
+    assert made(tmp_path / "a", images(classes=vehicles)).classes == list(vehicles)
+    deep = {name.replace("/", "/images/"): content for name, content in images(classes=vehicles).items()}
+    assert made(tmp_path / "b", deep).classes == list(vehicles)
+    assert made(tmp_path / "c", deep).sha256 == made(tmp_path / "d", images(classes=vehicles)).sha256
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / "in" / split / "fish").mkdir(parents=True)
+    files = images("train/") | images("test/")
+    with pytest.raises(InputError, match=r"train/fish/: no image that can be read"):
+        made(tmp_path, files)
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "in", arcname="x")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        packed.mkdir("x/train/fish")
+        for name, content in files.items():
+            packed.writestr(f"x/{name}", content)
+    for name in ("x.tar", "x.zip"):
+        with pytest.raises(InputError, match=re.escape(f"{name}: train/fish/: no image that can be read")):
+            prepare("folder", str(tmp_path / name), tmp_path / "out.safetensors")
+
+
+def test_every_usual_ending_of_jpeg_is_read(tmp_path: Path) -> None:
+    files = images("train/") | images("test/")
+    for i, end in enumerate(("jfif", "JFIF", "jpe", "jpg", "JPEG")):
+        files |= {f"{split}/fish/{i}.{end}": png(9000 + i + len(split), "JPEG") for split in ("train", "test")}
+    data = made(tmp_path, files)
+    assert (data.classes, data.counts["test"]) == ([*CLASSES, "fish"], 20)
+
+
+def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+    said: list[str] = []
+    made(tmp_path, images("train/") | images("test/") | images("extra/", 2) | {"notes.txt": b"x"}, said)
+    assert f"{tmp_path / 'in'}: 7 other files are left out (extra/)" in said
+    assert f"{tmp_path / 'in'}: classes bird, cat, dog" in said
+
+
+def test_names_that_begin_with_a_dot_or_have_backslashes(tmp_path: Path) -> None:
+    files = images("train/") | images("test/", 2)
+    plain = made(tmp_path, files)
+    for mode, arcname in (("w:gz", "."), ("w", "./")):
+        with tarfile.open(tmp_path / "x.tar", mode) as archive:
+            archive.add(tmp_path / "in", arcname=arcname)
+        prepare("folder", str(tmp_path / "x.tar"), tmp_path / "a.safetensors")
+        assert open_data(tmp_path / "a.safetensors").sha256 == plain.sha256
+    for start, slash in (("./", "/"), ("", "\\"), (".\\x\\", "\\")):
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+            for name, content in files.items():
+                packed.writestr(start + name.replace("/", slash), content)
+        prepare("folder", str(tmp_path / "x.zip"), tmp_path / "a.safetensors")
+        assert open_data(tmp_path / "a.safetensors").sha256 == plain.sha256
+
+
+def test_a_whole_file_of_another_kind_is_not_to_be_downloaded_again(tmp_path: Path) -> None:
+    for name, content in (("x.7z", b"7z\xbc\xaf\x27\x1c" + bytes(600)), ("x.parquet", b"PAR1" + bytes(600))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="an unknown kind of file, expected .*; unpack it and give the folder"):
+            prepare("folder", str(tmp_path / name), tmp_path / "a.safetensors")
