@@ -18,7 +18,9 @@ import numpy as np
 from bsk.compat import python_unpickler
 
 NUMBERS = re.compile(r"[biuf][1248]")  # dtypes, as b1 and f8
-NUMPY = re.compile(r"numpy (dtype|ndarray)|numpy\._?core\.multiarray (scalar|_reconstruct)|_codecs encode")
+NUMPY = re.compile(
+    r"numpy (dtype|ndarray)|numpy\._?core\.multiarray (scalar|_reconstruct)|_codecs encode|(builtins|__builtin__) bytes"
+)
 CALLS = "torch._tensor _rebuild_from_type_v2"  # it calls what it is given
 ENCODE = ("_codecs", "encode")  # the bytes of a number, as text: torch takes Python's own, by whatever name of a codec
 BYTES = 1 << 20  # of all numbers in a pickle: a text in it can be encoded again and again
@@ -78,7 +80,17 @@ def reconstruct(*_: object) -> Array:
     return Array()
 
 
-STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {("numpy", "dtype"): Dtype, ("numpy", "ndarray"): Array}
+def no_bytes() -> bytes:
+    """Return the bytes of an array without numbers, which the second protocol writes as a call of `bytes`."""
+    return b""
+
+
+STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "dtype"): Dtype,
+    ("numpy", "ndarray"): Array,
+    ("builtins", "bytes"): no_bytes,
+    ("__builtin__", "bytes"): no_bytes,
+}
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     STAND_INS[_module, "scalar"] = scalar
     STAND_INS[_module, "_reconstruct"] = reconstruct
@@ -127,10 +139,10 @@ class _Rehearsal(python_unpickler()):  # type: ignore[misc] # its type is not pu
 
 def refused(names: Collection[str]) -> str | None:
     """Return which of the names in a pickle, as `module name`, cannot be with the others: bytes are numbers alone."""
-    encode = " ".join(ENCODE)
-    if encode not in names:
-        return None
-    return CALLS if CALLS in names else None if any(name.startswith("numpy") for name in names) else encode
+    of_bytes = [name for name in names if NUMPY.fullmatch(name) and not name.startswith("numpy")]
+    if not any(name.startswith("numpy") for name in names):
+        return min(of_bytes, default=None)
+    return CALLS if CALLS in names else None
 
 
 def rehearse(text: bytes) -> None:

@@ -44,9 +44,9 @@ def torch_load(path: Path) -> object:
         for text in _pickles(path):
             _check_pickle(path, text)
         names: list[Any] = [(stand_in, ".".join(name)) for name, stand_in in STAND_INS.items()]
-        with warnings.catch_warnings(), torch.serialization.safe_globals(names):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(names), path.open("rb") as file:
             warnings.simplefilter("ignore")
-            found: object = torch.load(path, map_location="cpu", weights_only=True)
+            found: object = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, InputError):
         raise
     except Exception as error:

@@ -62,9 +62,9 @@ def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
     ]
     if not every:
         raise InputError(f"{path}: expected tensors by name, found {_described(found)}; {AGAIN}")
+    every.sort(key=_rank)
     sets = [each for each in every if each.fit.share >= SET]
-    first = min((each for each in sets if not each.fit.problems), key=_rank, default=None)
-    first = first or max(every, key=lambda each: each.fit.share)
+    first = next((each for each in sets if not each.fit.problems), None) or max(every, key=lambda each: each.fit.share)
     chosen = first if key is None else _named(path, key, every, sets or every)
     _check_plain(path, chosen.fit.given)
     others = [each for each in sets if each is not chosen and not _same(each.fit.tensors, chosen.fit.tensors)]
