@@ -18,7 +18,7 @@ from bsk.models.unpickling import AGAIN, printable
 # Keys under which training scripts keep the state dict, the usual ones first.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
 LEVELS = 8  # of dicts in dicts, in which tensors are looked for
-# Of keys and prefixes: what is taken where nothing else fits. Averages are, by --weights-key.
+# Of keys and prefixes: averages and copies, which are taken where nothing else fits, or by --weights-key.
 _SECOND = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow|teacher|attacker|optim\w*|momentum\w*)([._]|$)", re.I)
 
 
