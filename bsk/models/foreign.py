@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
-from bsk.models.layouts import Target
+from bsk.models.fitting import Target
 from bsk.models.registry import Normalised, check_logits, network
 from bsk.models.small import Size, sides
 from bsk.models.weights import Weights, load_weights

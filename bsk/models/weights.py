@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bsk.errors import InputError, UsageError
 from bsk.models.files import contents
-from bsk.models.layouts import SET, Fit, Target, plain
+from bsk.models.fitting import SET, Fit, Target, plain
 from bsk.models.unpickling import AGAIN, printable
 
 # Keys under which training scripts keep the state dict, the usual ones first.

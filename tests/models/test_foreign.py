@@ -16,8 +16,8 @@ from bsk.data.batches import to_unit
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
 from bsk.errors import BskError, InputError, UsageError
+from bsk.models.fitting import Target
 from bsk.models.foreign import Foreign, foreign_model
-from bsk.models.layouts import Target
 from bsk.models.registry import build, network
 from bsk.models.weights import load_weights
 
