@@ -8,7 +8,8 @@ from torch import nn
 from benchmarks.steps import CPU, EPS, random_images
 from bsk.attacks.registry import attack_named
 from bsk.data.store import Split
-from bsk.evaluation.verdicts import exact, judge
+from bsk.evaluation.calls import exact
+from bsk.evaluation.verdicts import judge
 
 
 def small_cnn() -> nn.Module:

@@ -18,7 +18,8 @@ from bsk.attacks.outcome import Outcome
 from bsk.attacks.registry import Attack, attack_named
 from bsk.compat import keep_freed_memory
 from bsk.data.store import Split
-from bsk.evaluation.verdicts import exact, judge
+from bsk.evaluation.calls import exact
+from bsk.evaluation.verdicts import judge
 from bsk.perturb.ascent import Model
 
 SAMPLE = 20  # calls of one kind that are timed

@@ -22,7 +22,8 @@ from bsk.attacks.reference import installed
 from bsk.attacks.registry import ENSEMBLES, attack_named
 from bsk.data.store import Split
 from bsk.devices import device_name
-from bsk.evaluation.verdicts import exact, judge
+from bsk.evaluation.calls import exact
+from bsk.evaluation.verdicts import judge
 from bsk.perturb.draws import example_draws
 from bsk.records import jsonl as records
 from bsk.records.bits import encode_correct

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from bsk.attacks.flags import AttackFlags
+from bsk.attacks.outcome import check_unit
 from bsk.comparison import compare as comparison
 from bsk.comparison.published import published
 from bsk.comparison.tables import render
@@ -141,7 +142,15 @@ def load(
         subject = foreign_subject(model, Path(path), sources.opened(data), mean, std, where, weights_key)
     for notice in subject.notices:
         note(notice)
+    subject.model.register_forward_pre_hook(_check_range)
     return remembered(subject)
+
+
+def _check_range(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Raise an InputError for images that are not in [0, 1]: a number of them would say nothing."""
+    for x in inputs:
+        if x.is_floating_point() and len(x):
+            check_unit(x)
 
 
 @overload

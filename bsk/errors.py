@@ -60,6 +60,14 @@ class ReaderClosedError(BskError):
     exit_code = READER_CLOSED
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Say if an error, of Python or of torch on any device, is a lack of memory."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        each in said for each in ("out of memory", "allocate memory", "not enough memory")
+    )
+
+
 def nearest(name: str, known: list[str]) -> str:
     """Return "did you mean X?" for the known name nearest to `name`, or the list of all of them."""
     import difflib

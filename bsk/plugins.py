@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from bsk.errors import BskError, UsageError, nearest
+from bsk.errors import BskError, UsageError, nearest, out_of_memory
 
 _SOURCE = ".py"
 _COMPUTED = {"import_module", "__import__", "spec_from_file_location"}  # these import what no statement names
@@ -84,7 +84,7 @@ def outside(
 ) -> Iterator[None]:
     """Run somebody else's code: what it prints goes to stderr, and its failure, even by leaving, is one line.
 
-    Modules are found in the current folder too. Errors of bsk within pass as they are.
+    Modules are found in the current folder too. Errors of bsk within pass as they are, and so does a lack of memory.
 
     Args:
         start: what the line begins with, flag or file.
@@ -96,16 +96,33 @@ def outside(
     added = folder not in sys.path
     sys.path += [folder] * added  # last, so that nothing there hides an installed module
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), torch_as_it_was():
             yield
     except (BskError, passing):
         raise
     except (Exception, SystemExit) as error:
+        if out_of_memory(error):
+            raise
         reason = (str(error) or "no message").splitlines()[0][:120]
         raise kind(f"{start}: {type(error).__name__}: {reason}; {step}") from error
     finally:
         if added and folder in sys.path:
             sys.path.remove(folder)
+
+
+@contextlib.contextmanager
+def torch_as_it_was() -> Iterator[None]:
+    """Give torch back the default dtype and the gradient mode that it had before the block."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
 
 
 def code_sha256(module: str) -> str:

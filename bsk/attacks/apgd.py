@@ -11,6 +11,7 @@ from bsk.attacks.outcome import Outcome, Rows, first_rows, ranked_targets
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import Region, per_image, region
 from bsk.perturb.draws import ExampleDraws
+from bsk.perturb.gradients import gradient_of
 from bsk.perturb.losses import cross_entropy, dlr, dlr_to, margin, margin_to
 
 RHO = 0.75  # share of rising steps below which a step size is halved, and weight of the momentum step
@@ -93,7 +94,7 @@ class _Climb(Rows):
             leaf = self.x.detach().requires_grad_()
             logits = model(leaf)
             losses = objective(logits, self.y, self.target)
-            self.gradient += torch.autograd.grad(losses.sum(), leaf)[0] / eot
+            self.gradient += gradient_of(losses, leaf) / eot
         tally.count(self.owner, eot, eot)
         losses = losses.detach()
         stays = tally.leave(self.owner, self.x, logits.detach().argmax(dim=1) != self.y)

@@ -11,6 +11,7 @@ from bsk.attacks.outcome import Outcome, Rows, ranked_targets
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length, per_image
 from bsk.perturb.draws import ExampleDraws
+from bsk.perturb.gradients import gradient_of
 from bsk.perturb.losses import margin_to
 from bsk.perturb.pixels import to_images, to_rows
 
@@ -77,8 +78,7 @@ def _linearise(model: Model, search: _Search) -> tuple[Tensor, Tensor]:
     """Return g = z_t - z_y at the rows' points and its gradient there: (R,) and (R, C, H, W)."""
     leaf = search.x.detach().requires_grad_()
     gap = margin_to(model(leaf), search.y, search.target)
-    (normal,) = torch.autograd.grad(gap.sum(), leaf)
-    return gap.detach(), normal
+    return gap.detach(), gradient_of(gap, leaf)
 
 
 def _step(search: _Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:

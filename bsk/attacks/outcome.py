@@ -7,9 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bsk.errors import InputError
+
+EDGE = 1e-3  # a quarter of a grey level, beyond which an image is out of [0, 1]
+
 
 class NotFiniteError(Exception):
     """The model returned NaN or infinity for some image of a batch."""
+
+
+def check_unit(x: Tensor) -> None:
+    """Raise an InputError if some image is not in [0, 1]; rounding at the edges passes."""
+    least, most = (float(each) for each in torch.aminmax(x.detach()))
+    if not (least >= -EDGE and most <= 1 + EDGE):
+        raise InputError(f"images: values from {least:g} to {most:g}, expected [0, 1]; divide them by 255")
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,12 @@ class Outcome:
 
     @classmethod
     def begin(cls, x: Tensor) -> Outcome:
-        """Return the outcome before any pass for images x (N, C, H, W): it grows, as examples leave that are fooled."""
+        """Return the outcome before any pass for images x (N, C, H, W): it grows, as examples leave that are fooled.
+
+        Raises:
+            InputError: the images are not in [0, 1].
+        """
+        check_unit(x)
         zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         return cls(x.clone(), zero.bool(), zero, zero.clone())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
 from bsk.compat import usage_message
-from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError, UsageError
+from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError, UsageError, out_of_memory
 from bsk.records.atomic import naming_the_file
 from bsk.records.jsonl import dumps
 from bsk.terminal import CHOICES, unheard, whisper, write
@@ -103,8 +103,8 @@ def _report(error: BaseException) -> int:
         return _say(f"{wrong[0].rstrip('.')}; see bsk --help", wrong[1])
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # files name themselves; help is typer's to write
         return _say("stdout: cannot write: No space left on device; free some space or write elsewhere", 3)
-    if isinstance(error, MemoryError) or "out of memory" in str(error):
-        return _say("out of memory; lower --batch-size", BUG)
+    if out_of_memory(error):
+        return _say("out of memory; lower --batch-size, or take a smaller --model", InputError.exit_code)
     return _say(f"a bug: {name}: {str(error).splitlines()[0] if str(error) else ''}; --debug shows where", BUG)
 
 

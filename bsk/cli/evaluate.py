@@ -17,6 +17,8 @@ from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.progress import EvaluationProgress
 from bsk.terminal import note
 
+LAST = ".last.safetensors"  # how bsk train names the network of its last epoch
+
 
 @grouped
 def evaluate(
@@ -27,6 +29,7 @@ def evaluate(
     out: Annotated[
         Path | None, o.option("--out", help="F.jsonl to append to: what is there already is not computed again.")
     ] = None,
+    last: Annotated[bool, o.option("--last", help="F.last.safetensors too, where F.safetensors is named.")] = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
     quiet: o.Quiet = False,
@@ -64,7 +67,7 @@ def evaluate(
     with process_group(where) as share:
         request = Request(attack.split(","), flags, examples, where, share)
         request.check()
-        paths: list[Path | None] = [*checkpoints] if checkpoints else [None]
+        paths: list[Path | None] = [*_without_last(checkpoints, last)] if checkpoints else [None]
         for path in paths:
             work = request.of(*subject_and_data(path, network, where))
             with EvaluationProgress(work.subject.path.name, share.rank == 0) as progress:
@@ -73,6 +76,19 @@ def evaluate(
                     if share.rank == 0:
                         emit_record(record)
                         progress.done(record)
+
+
+def _without_last(checkpoints: list[Path], last: bool) -> list[Path]:
+    """Return the checkpoints without the last epochs of those that are named themselves, as `runs/*` names them."""
+    left_out = [path for path in checkpoints if path.name.endswith(LAST) and not last and _best(path) in checkpoints]
+    if left_out:
+        also = f"{len(left_out)} files of a last epoch" if len(left_out) > 1 else left_out[0].name
+        note(f"{also}: left out beside the best epoch; --last takes both")
+    return [path for path in checkpoints if path not in left_out]
+
+
+def _best(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(LAST) + ".safetensors")
 
 
 @grouped

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bsk.evaluation.intervals import Interval, normal_quantile, score_interval, wilson
 
 GRID = 200  # quantiles that stand for a distribution
+CELLS_AT_ONCE = 1 << 17  # of a table of seeds and images, as floats
 RESAMPLES_AT_ONCE = 1000  # of many seeds each is as long as scores have values
 
 
@@ -232,7 +233,9 @@ def mean_squares(x: NDArray[np.generic]) -> tuple[float, float, float]:
         return 0.0, float(x.var()), 0.0
     seeds, images = x.mean(axis=1), x.mean(axis=0)
     centred = images - x.mean()
-    square = sum(float(((row - seed - centred) ** 2).sum()) for row, seed in zip(x, seeds, strict=True))
+    at_once = max(1, CELLS_AT_ONCE // n)
+    parts = (slice(start, start + at_once) for start in range(0, k, at_once))
+    square = sum(each for part in parts for each in ((x[part] - seeds[part, None] - centred) ** 2).sum(axis=1).tolist())
     return n * float(seeds.var(ddof=1)), k * float(images.var(ddof=1)), square / ((k - 1) * (n - 1))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,9 +17,11 @@ from bsk.attacks.pgd import pgd
 from bsk.attacks.square import square
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.processes import sum_over_processes
-from bsk.evaluation.verdicts import Examples, exact, steady
+from bsk.evaluation.calls import checked, exact, rows_within, steady
+from bsk.evaluation.verdicts import Examples
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws, example_draws, own_randomness
+from bsk.perturb.gradients import NoGradientError, raw_gradient
 from bsk.perturb.losses import cross_entropy, margin
 from bsk.perturb.radius import step_at
 
@@ -26,12 +31,18 @@ STEPS = (10, 50, 100)
 MARGIN_STEPS = 50  # on honest models neither loss gains anything after them
 NEVER = 10**6  # steps
 QUERIES = 250  # of the attack that sees no gradient
+PARTS = {"outputs": 2, "gradients": 7, "attacks": 700}  # passes an image, a backward pass counted as two
+WHOLE_COST = sum(PARTS.values())
+SHORT = 10  # seconds that a whole examination may take without question
+ALONE = 16  # rows of the call with an image alone; fewer images than that are not worth looking at
+HALF = {torch.float16, torch.bfloat16}
 PROBE = 1 / 1024  # a quarter of a pixel level: there networks are still straight, and fp32 still exact
 SAME = 1e-4  # of two outputs for one image, to the largest. Source: AutoAttack's check for randomised defences
 SQUARE_GAIN = 0.002  # of all examples. Source: AutoAttack's check of Square
 
 _BLIND = "trust attacks that need none, square and rays"
 SIGNS = (  # a fact; from which share on it raises a doubt, of the images looked at or of those PGD fools; the doubt
+    ("nan_gradients", 0.02, None, f"the gradient is NaN for {{:.0%}} of images, and NaN counts as 0: {_BLIND}"),
     ("zero_gradients", 0.05, None, f"the gradient is zero for {{:.0%}} of images: {_BLIND}"),
     ("wrong_gradients", 0.15, None, f"the gradient is wrong for {{:.0%}} of images: {_BLIND}"),
     ("black_box_gain", 0.04, None, f"Square fools {{:.0%}} that PGD leaves standing, so gradients mislead: {_BLIND}"),
@@ -51,79 +62,136 @@ class Diagnostics:
 
 
 def look_at(
-    model: nn.Module, examples: Examples, *, eps: float, seed: int, device: torch.device, share: Share = WHOLE
+    model: nn.Module,
+    examples: Examples,
+    *,
+    eps: float,
+    seed: int,
+    device: torch.device,
+    batch_size: int = N,
+    passes: float = math.inf,
+    share: Share = WHOLE,
 ) -> Diagnostics:
-    """Examine a model on the first 64 examples, within eps: its outputs, and if attacks on it behave.
+    """Examine a model on the first 64 examples, within eps: its outputs, its gradients, and if attacks on it behave.
 
     Rates are of the examples looked at that the model gets right. Passes made here are not counted anywhere. Several
     processes see the same: each attacks its share, unless the model's answer depends on more than the image.
 
+    A model call has at most `batch_size` rows. `passes` is what the examination may cost, a backward pass counted as
+    two: where that is too little it looks at fewer examples, or leaves out what `left_out` among the facts names.
+
     Source: Carlini et al. (2019), "On evaluating adversarial robustness"; Pintor et al. (2022), "Indicators of
     attack failure"; the checks of AutoAttack's code. The thresholds leave honest models alone (see the tests).
     """
-    rows = torch.arange(min(N, len(examples.labels)))
+    parts, n = _within(passes, min(N, len(examples.labels)))
+    if not parts:
+        return Diagnostics({"left_out": list(PARTS)}, ())
+    rows = torch.arange(n)
     x, y = to_unit(examples.take(rows).to(device)), examples.labels[rows].to(device)
     before = [tensor.clone() for tensor in _state(model)]
     with exact(model), own_randomness(device, seed, "integrity"):
-        forward = steady(model)
-        facts = _outputs(forward, x)
+        forward = steady(checked(model), batch_size)
+        with _watched(model) as dtypes:
+            facts, logits = _outputs(forward, x[: rows_within(batch_size)])
+        facts["half_precision"] = bool(dtypes & HALF)
         with torch.no_grad():
-            right = forward(x).argmax(dim=1) == y
+            rest = [forward(part) for part in x[len(logits) :].split(batch_size) if len(part)]
+            right = torch.cat([logits, *rest]).argmax(dim=1) == y
         facts["checked"] = int(right.sum())
-        if eps > 0 and facts["checked"]:
-            index = examples.index[rows][right.cpu()].tolist()
-            facts |= _gradients(forward, x[right], y[right])
+        index = examples.index[rows][right.cpu()].tolist()
+        if eps > 0 and index and "gradients" in parts:
+            facts |= _gradients(forward, x[right], y[right], rows_within(batch_size))
+        if eps > 0 and index and "attacks" in parts and not facts.get("no_gradients"):
             each = WHOLE if facts["random"] or facts["depends_on_batch"] else share
-            facts |= _attacks(forward, x[right], y[right], eps, seed, index, each)
+            facts |= _attacks(forward, x[right], y[right], eps, seed, index, each, rows_within(batch_size))
     facts["changes_at_test_time"] = not all(map(torch.equal, before, _state(model)))
+    facts |= {"left_out": left} if (left := [part for part in PARTS if part not in parts]) else {}
     return Diagnostics(facts, tuple(_doubts(facts)))
+
+
+def _within(passes: float, n: int) -> tuple[list[str], int]:
+    """Return which parts of an examination so many passes allow, and of how many of n images."""
+    for last in reversed(range(len(PARTS))):
+        parts = list(PARTS)[: last + 1]
+        images = min(n, int((passes - ALONE) / sum(PARTS[part] for part in parts))) if passes < math.inf else n
+        if images >= min(n, ALONE):
+            return parts, images
+    return [], 0
+
+
+@contextlib.contextmanager
+def _watched(model: nn.Module) -> Iterator[set[torch.dtype]]:
+    """Within the block, collect the dtypes that the layers return."""
+    found: set[torch.dtype] = set()
+
+    def see(module: nn.Module, inputs: object, output: object) -> None:
+        found.update([output.dtype] if isinstance(output, Tensor) else [])
+
+    layers = [layer for layer in model.modules() if not isinstance(layer, torch.jit.ScriptModule)]
+    handles = [layer.register_forward_hook(see) for layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _state(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def _outputs(model: Model, x: Tensor) -> dict[str, Any]:
-    """Ask twice, then for the first image without the others."""
+def _outputs(model: Model, x: Tensor) -> tuple[dict[str, Any], Tensor]:
+    """Ask twice, then for the first image without the others; return what was seen, and the first logits."""
     with torch.no_grad():
-        first, second, alone = model(x), model(x), model(x[:1])
+        first, second, alone = (model(each).detach() for each in (x, x, x[:1]))
     same = SAME * max(1.0, float(first.abs().max()))
     sums = float((first.sum(dim=1) - 1).abs().max())
     random = float((first - second).abs().max()) > same
-    return {
+    facts = {
         "random": random,
         "depends_on_batch": not random and float((first[:1] - alone).abs().max()) > same,
         "softmax": float(first.min()) >= 0 and float(first.max()) <= 1 and sums < 1e-3,
     }
+    return facts, first
 
 
-def _gradients(model: Model, x: Tensor, y: Tensor) -> dict[str, Any]:
+def _gradients(model: Model, x: Tensor, y: Tensor, most: int) -> dict[str, Any]:
     """Say for how many images cross entropy has no gradient, and where the margin does not rise as its gradient says.
 
     It is wrong where a small step along its sign, within the pixels' range, does less than half of what it promises.
     """
+    try:
+        seen = [_slopes(model, *part) for part in zip(x.split(most), y.split(most), strict=True)]
+    except NoGradientError:
+        return {"no_gradients": True}
+    zero, wrong, nan = (_share(torch.cat(each)) for each in zip(*seen, strict=True))
+    return {"zero_gradients": zero, "wrong_gradients": wrong, "nan_gradients": nan}
+
+
+def _slopes(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for each image if its gradient is zero, wrong, or NaN anywhere."""
     leaf = x.detach().requires_grad_()
     logits = model(leaf)
-    (steep,) = torch.autograd.grad(cross_entropy(logits, y).sum(), leaf, retain_graph=True)
-    (gradient,) = torch.autograd.grad(margin(logits, y).sum(), leaf)
+    steep = raw_gradient(cross_entropy(logits, y), leaf, keep=True)
+    gradient = raw_gradient(margin(logits, y), leaf)
     up, down = ((x + way * PROBE * gradient.sign()).clamp(0, 1) for way in (1, -1))
     promised = ((up - down) * gradient).flatten(1).sum(dim=1)
     with torch.no_grad():
         rise = margin(model(up), y) - margin(model(down), y)
     visible = promised > 1e-5 * logits.detach().abs().amax(dim=1)  # above the rounding of fp32
     zero = steep.flatten(1).abs().amax(dim=1) == 0
-    return {"zero_gradients": _share(zero), "wrong_gradients": _share(visible & (rise < promised / 2))}
+    return zero, visible & (rise < promised / 2), (steep + gradient).flatten(1).isnan().any(dim=1)
 
 
 def _attacks(
-    model: Model, x: Tensor, y: Tensor, eps: float, seed: int, index: list[int], share: Share
+    model: Model, x: Tensor, y: Tensor, eps: float, seed: int, index: list[int], share: Share, most: int
 ) -> dict[str, Any]:
     """Run the attacks below on this process's part of N images, and say what they found of all of them."""
     mine = share.of(torch.arange(len(y), device=y.device))
     seen = torch.zeros(3, len(y), dtype=torch.int64, device=y.device)
-    if len(mine):
-        draws = example_draws(seed, "integrity", [index[row] for row in mine.tolist()], x.device)
-        seen[:, mine] = _seen(model, x[mine], y[mine], draws, eps)
+    for rows in mine.split(most):
+        draws = example_draws(seed, "integrity", [index[row] for row in rows.tolist()], x.device)
+        seen[:, rows] = _seen(model, x[rows], y[rows], draws, eps)
     by_entropy, by_margin, blindly = sum_over_processes(seen, share)
     standing = (by_entropy == NEVER) & (by_margin == NEVER)
     accuracies = [_share(by_entropy > steps) for steps in STEPS]
@@ -171,6 +239,10 @@ def _doubts(facts: dict[str, Any]) -> list[str]:
         return [*doubts, "its output is random; attacks must average over it: use autoattack-rand"]
     if facts["depends_on_batch"]:
         return [*doubts, "its output for an image depends on the batch: let it normalise by stored statistics"]
+    if facts.get("half_precision"):
+        doubts.append("it computes in half precision by itself, so this is no number of fp32: take autocast out of it")
+    if facts.get("no_gradients"):
+        doubts.append("it gives no gradient, so nothing was looked at but its output; square and rays need none")
     if facts["softmax"]:
         doubts.append("its output looks like probabilities; attacks need logits: take the softmax out of the model")
     for name, share, of_fooled, doubt in SIGNS:

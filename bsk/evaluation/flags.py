@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bsk.errors import UsageError
+from bsk.plugins import is_plugin
 from bsk.values import checked_eps, one_of
 
 SPLITS = ("test", "val", "train")
@@ -19,9 +20,9 @@ class ModelFlags:
     Attributes:
         dataset, data: by name or by path; None for the data that the model was trained on.
         model: of `weights`, or of a checkpoint whose network is code from outside.
-        weights: somebody else's weights, instead of a checkpoint.
+        weights: somebody else's weights, instead of a checkpoint; none where a `module:function` loads its own.
         weights_key: which set of `weights`, where there are several; None for the first that fits.
-        mean, std: of `weights`: a number a channel.
+        mean, std: of somebody else's network: a number a channel.
     """
 
     dataset: str | None = None
@@ -35,13 +36,14 @@ class ModelFlags:
     def check(self, checkpoints: Sequence[Path]) -> None:
         """Raise a UsageError unless checkpoints are named, or weights with all that they need, and not both."""
         alone = self.model is not None and not checkpoints  # beside a checkpoint it is the code of its network
-        if self.model is None if self.weights is not None else alone:
+        loaded = alone and is_plugin(str(self.model))  # a network that loads its own weights, or asks a service
+        if self.model is None if self.weights is not None else alone and not loaded:
             raise UsageError("--model and --weights: give both for a model trained elsewhere, or neither")
-        if self.weights is None and (self.mean or self.std):
+        if self.weights is None and not loaded and (self.mean or self.std):
             raise UsageError("--mean and --std: a checkpoint of bsk has its own; they go with --weights")
         if self.weights is None and self.weights_key is not None:
-            raise UsageError("--weights-key: a checkpoint of bsk has one set of weights; it goes with --weights")
-        if bool(checkpoints) == (self.weights is not None):
+            raise UsageError("--weights-key: which set of the file of --weights; give that too, or leave it out")
+        if bool(checkpoints) == (self.weights is not None or loaded):
             raise UsageError("name checkpoints of bsk train, or --model and --weights; not both, not neither")
 
 

@@ -11,6 +11,7 @@ from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import to_unit
 from bsk.devices import device_name
 from bsk.evaluation.cache import key_of
+from bsk.evaluation.calls import LEAST
 from bsk.evaluation.diagnostics import Diagnostics, late_doubts
 from bsk.evaluation.intervals import wilson
 from bsk.evaluation.ledger import NOWHERE, STANDING, Ledger
@@ -41,7 +42,7 @@ def facts_of(subject: Subject, stages: Sequence[Stage], settings: EvaluationSett
         "stages": [[stage.name, stage.parameters] for stage in stages],
         "seed": settings.seed,
         "code": subject.header.get("code"),
-        "batch": settings.batch_size if any(stage.batchwise for stage in stages) else None,
+        "batch": settings.batch_size if settings.batch_size < LEAST or any(s.batchwise for s in stages) else None,
         "engine": ENGINE,
     }
 

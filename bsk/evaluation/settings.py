@@ -94,6 +94,6 @@ def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device)
         subject = load_subject(path, device, flags.model)
         return subject, open_dataset(flags.dataset or subject.header["dataset"], flags.data)
     opened = open_dataset(flags.dataset or "cifar10", flags.data)
-    assert flags.model is not None and flags.weights is not None
+    assert flags.model is not None
     key = flags.weights_key
     return foreign_subject(flags.model, flags.weights, opened, flags.mean, flags.std, device, key), opened

@@ -11,9 +11,9 @@ from torch import Tensor
 from bsk.attacks.outcome import NotFiniteError
 from bsk.data.batches import to_unit
 from bsk.errors import InputError
+from bsk.evaluation.calls import checked, exact, steady
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
-from bsk.evaluation.verdicts import checked, exact, steady
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import example_draws
 from bsk.perturb.losses import kl

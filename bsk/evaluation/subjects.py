@@ -110,7 +110,7 @@ def _built(header: dict[str, Any], model: str) -> Normalised:
 
 def foreign_subject(
     model: str,
-    weights: Path,
+    weights: Path | None,
     data: DataFile,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
@@ -119,7 +119,8 @@ def foreign_subject(
 ) -> Subject:
     """Return a model that bsk did not train, taken to be for the data's classes and images.
 
-    Its SHA-256 is that of the file, or, of weights that only a key takes, that of the tensors.
+    Its SHA-256 is that of the file, or, of weights that only a key takes, that of the tensors. Without `weights` the
+    network comes with its own. It is known by its code, parameters and buffers then.
 
     Raises:
         UsageError: there is no such model or set of weights, or mean and std do not fit.
@@ -127,7 +128,7 @@ def foreign_subject(
     """
     split = next((name for name in SPLITS if data.counts[name]), SPLITS[0])
     channels, height, width = data.stream(split, 1).shape
-    sha256 = records.sha256(weights) if weights.is_file() else ""
+    before = records.sha256(weights) if weights is not None and weights.is_file() else ""
     found = foreign_model(
         model,
         weights,
@@ -152,15 +153,24 @@ def foreign_subject(
         "normalisation": found.normalisation,
         "code": load(model, "--model").sha256 if is_plugin(model) else None,
     }
-    if records.sha256(weights) != sha256:
+    place = Path(model.replace(":", ".")) if weights is None else weights
+    return Subject(
+        found.model, place, _identity(model, weights, found, before), header, _notices(place, found, data, key)
+    )
+
+
+def _identity(model: str, weights: Path | None, found: Foreign, before: str) -> str:
+    """Return the SHA-256 of what was loaded: of the file, which had one before, or of the tensors of one set in it."""
+    if weights is None:
+        return state_sha256(found.model, model)
+    if records.sha256(weights) != before:
         raise InputError(f"{weights}: changed while it was read; run the command again")
-    sha256 = sha256 if found.weights.first else state_sha256(found.model)
-    return Subject(found.model, weights, sha256, header, _notices(weights, found, data, key))
+    return before if found.weights is None or found.weights.first else state_sha256(found.model)
 
 
 def _notices(weights: Path, found: Foreign, data: DataFile, key: str | None) -> tuple[str, ...]:
     said = []
-    if found.weights.others and key is None:
+    if found.weights is not None and found.weights.others and key is None:
         others, taken = ", ".join(found.weights.others), shown(found.weights.key)
         said.append(f"{weights}: has several sets of weights; takes {taken}, and by --weights-key also {others}")
     if found.normalisation == "none":

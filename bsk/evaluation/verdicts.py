@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,19 +11,13 @@ from torch import Tensor, nn
 
 from bsk.attacks.outcome import NotFiniteError, Outcome
 from bsk.attacks.registry import Attack, Stage
-from bsk.compat import without_tf32
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.store import Split, Stream
 from bsk.errors import InputError
+from bsk.evaluation.calls import checked, exact, rows_within, steady
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
-from bsk.models.modes import eval_mode, folded
-from bsk.models.products import steady_products
-from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws, own_randomness
-
-ROWS, LEAST = 8, 16  # a model call has a multiple of so many rows, and at least so many; see `steady`
-
 
 Examples = Split | Stream
 Keep = Callable[[Tensor, Tensor, Tensor], None]
@@ -78,7 +70,7 @@ def judge(
         for number, stage in enumerate(attack.stages):
             run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep)
             due = ledger.due(number)
-            size = max(1, min(batch_size // stage.rows, -(-len(due) // share.world)))
+            size = max(1, min(rows_within(batch_size) // stage.rows, -(-len(due) // share.world)))
             blocks = [rows for rows in due.split(size) if len(rows)]
             found = StageResult(len(examples.labels))
             for rows in blocks[share.rank :: share.world]:
@@ -121,7 +113,7 @@ class _Runner:
             distance = torch.where(outcome.fooled, away, torch.full_like(away, NOWHERE))
         if self.keep is not None:
             with torch.no_grad():
-                predictions = steady(self.model)(outcome.x_adv).argmax(dim=1)
+                predictions = steady(self.model, self.batch_size)(outcome.x_adv).argmax(dim=1)
             self.keep(rows, outcome.x_adv.cpu(), predictions.cpu())
         passes, seconds = (outcome.forward.cpu(), outcome.backward.cpu()), time.perf_counter() - start
         return Block(self.number, rows, outcome.fooled.cpu(), distance.float().cpu(), *passes, seconds)
@@ -132,7 +124,7 @@ class _Runner:
         index: list[int] = self.examples.index[rows].tolist()
         draws = example_draws(self.seed, self.stage.name, index, self.device)
         try:
-            return x, self.stage(steady(checked(self.model)), x, y, draws, self.eps, self.batch_size)
+            return x, self.stage(steady(checked(self.model), self.batch_size), x, y, draws, self.eps, self.batch_size)
         except NotFiniteError as error:
             if len(rows) == 1:
                 raise InputError(
@@ -159,52 +151,3 @@ def _progress(
     left += max(0, standing - world * fallen) * sum(costs[number + 1 :])
     done = sum(int((ledger.done > k).sum()) * cost for k, cost in enumerate(costs)) + met * costs[number]
     return Progress(attack.stages[number].name, standing - fallen, len(ledger.done), done, done + left, ended)
-
-
-@contextlib.contextmanager
-def exact(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in eval mode, and its parameters get no gradient.
-
-    Its batch norms are folded, its linear layers sum each row in one order, and TF32 is off.
-    """
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        with eval_mode(model), without_tf32():
-            if any(module.training for module in model.modules()):
-                raise InputError("the model does not go into eval mode; let its `train` and `eval` do as torch's do")
-            for parameter in wanted:
-                parameter.requires_grad_(False)
-            with folded(model), steady_products(model):
-                yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
-
-
-def steady(model: Model) -> Model:
-    """Return the model called with its batch filled up to a whole number of groups by copies of the last one.
-
-    Kernels sum in another order for small and odd numbers of rows; the last bit of a logit, the sign of a tiny gradient
-    and so a verdict would depend on who else is in the batch. Convolutions were the same in multiples of eight on every
-    CPU where it was tried, from 16 on where torch chooses another kernel for fewer; the tests look at every number of
-    rows. Linear layers have `steady_products`.
-    """
-
-    def forward(x: Tensor) -> Tensor:
-        short = max(LEAST - len(x), -len(x) % ROWS)
-        return model(torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))[: len(x)] if short else model(x)
-
-    return forward
-
-
-def checked(model: Model) -> Model:
-    """Return the model with its logits checked: an attack cannot judge a NaN."""
-
-    def forward(x: Tensor) -> Tensor:
-        logits = model(x)
-        total = float(logits.detach().sum())  # finite only if all are, and quicker than to look at each
-        if not math.isfinite(total) and not bool(torch.isfinite(logits.detach()).all()):
-            raise NotFiniteError
-        return logits
-
-    return forward

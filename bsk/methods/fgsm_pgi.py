@@ -9,6 +9,7 @@ from bsk.methods.contract import BatchMemory, Losses
 from bsk.methods.network import Network
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import Draws
+from bsk.perturb.gradients import raw_gradient
 from bsk.perturb.losses import squared_distance
 from bsk.perturb.radius import EPS
 
@@ -46,7 +47,7 @@ def fgsm_pgi(
     momentum = torch.zeros_like(x) if fresh else memory.rows("momentum", x)
     start = (x + prior).requires_grad_()
     z = net(start)
-    (g,) = torch.autograd.grad(net.cross_entropy(z, y).sum(), start, retain_graph=True)
+    g = raw_gradient(net.cross_entropy(z, y), start, keep=True)
     momentum = g / g.abs().sum() + decay * momentum
     x_adv = ball.project(start.detach() + step * g.sign())
     memory.keep("prior", ball.project(start.detach() + step * momentum.sign()) - x)

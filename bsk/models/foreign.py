@@ -13,10 +13,12 @@ from torch import Tensor
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
 from bsk.models.fitting import Target
-from bsk.models.registry import Normalised, check_logits, network
+from bsk.models.registry import Normalised, check_logits, named, network
 from bsk.models.small import Size, sides
 from bsk.models.weights import Weights, load_weights
 from bsk.plugins import is_plugin
+
+SPREAD = 2  # no standard deviation of pixels in [0, 1] is above a half; some people scale once more
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Foreign:
             normalises by buffers of its own, mean and std are 0 and 1), or "none" (0 and 1 too).
         dropped: names in the file that are not used: dead parts, what stands beside the network, or mean and std
             where flags say others.
-        weights: which set of the file's weights they are.
+        weights: which set of the file's weights they are; None without a file.
     """
 
     model: Normalised
@@ -38,12 +40,12 @@ class Foreign:
     std: list[float]
     normalisation: str
     dropped: list[str]
-    weights: Weights
+    weights: Weights | None
 
 
 def foreign_model(
     model: str,
-    weights: Path,
+    weights: Path | None,
     *,
     classes: int,
     channels: int,
@@ -61,7 +63,7 @@ def foreign_model(
 
     Args:
         model: a name of bsk, cnn-a, resnet2b, resnet20, or `module:function`.
-        weights: see `load_weights`.
+        weights: see `load_weights`; None where the network comes with its own.
         classes: the number of logits.
         channels: of the images.
         size: the side of the images in pixels, or their height and width.
@@ -82,17 +84,20 @@ def foreign_model(
     if target.inside and flags:
         inside = " and ".join(target.inside[:2])
         raise UsageError(f"--mean: {model} normalises by its own {inside}; leave --mean and --std out")
-    found = load_weights(weights, target, key)
-    fit = found.fit
-    if fit.problems:
-        raise InputError(f"{weights}: does not fit {model}: {fit.problems}; check --model and --data")
-    bare.load_state_dict(fit.tensors, strict=False)  # `fit` was strict, and knows what may be missing
-    chosen_mean, chosen_std, source = _chosen(flags, fit.pair, bool(target.inside), model, channels)
-    whole = Normalised(bare, chosen_mean, chosen_std).to(device).eval()
+    found = None if weights is None else load_weights(weights, target, key)
+    pair: dict[str, list[float]] = {}
+    left: list[str] = []
+    if found is not None:
+        if found.fit.problems:
+            raise InputError(f"{weights}: does not fit {model}: {found.fit.problems}; check --model and --data")
+        bare.load_state_dict(found.fit.tensors, strict=False)  # the fit is strict, and knows what may be missing
+        pair, left = found.fit.pair, found.fit.left
+    chosen_mean, chosen_std, source = _chosen(flags, pair, bool(target.inside), model, channels)
+    whole = Normalised(bare, chosen_mean, chosen_std, named(model)).to(device).eval()
     if not is_plugin(model):
         whole.to(memory_format=torch.channels_last)
-    check_logits(whole, (2, channels, *sides(size)), classes, f"{weights}: {model}")
-    return Foreign(whole, chosen_mean, chosen_std, source, [*(fit.pair if flags else ()), *fit.left], found)
+    check_logits(whole, (2, channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
+    return Foreign(whole, chosen_mean, chosen_std, source, [*(pair if flags else ()), *left], found)
 
 
 def _checked_flags(
@@ -107,6 +112,8 @@ def _checked_flags(
             raise UsageError(f"{flag}: {len(numbers)} numbers, the images have {channels} channels; give one a channel")
         if not all(math.isfinite(number) for number in numbers):
             raise UsageError(f"{flag}: {', '.join(map(str, numbers))}; give finite numbers")
+    if max(mean) > 1 or max(std) > SPREAD:
+        raise UsageError(f"--mean {mean[0]:g}, --std {std[0]:g}: in pixels of [0, 1]; divide them by 255")
     if min(std) <= 0:
         raise UsageError(f"--std: {min(std)}; give numbers above 0")
     return list(mean), list(std)

@@ -28,8 +28,10 @@ def steady_products(model: nn.Module) -> Iterator[None]:
     Forward, and backward to the input; the weights get no gradient. A batch of one row is summed in an order of its
     own. Layers with a `forward` of their own stay as they are.
     """
-    layers = [each for each in model.modules() if type(each).forward is nn.Linear.forward]
-    layers = [each for each in layers if "forward" not in vars(each)]
+    layers: list[Any] = [
+        each for each in model.modules() if isinstance(each, nn.Linear) and "forward" not in vars(each)
+    ]
+    layers = [each for each in layers if type(each).forward is nn.Linear.forward]
     try:
         for layer in layers:
             layer.forward = _forward_of(layer)

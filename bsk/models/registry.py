@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bsk.errors import BskError, InputError, UsageError, nearest
 from bsk.models.architectures import PUBLISHED, SHAPE
@@ -35,18 +36,23 @@ class Normalised(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Wrap `network`."""
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], outside: str = "") -> None:
+        """Wrap `network`; `outside` is what messages call a network from outside, "" for one of bsk's own."""
         super().__init__()
-        self.network = network
+        self.network, self.outside = network, outside
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes)."""
         mean, std = (_plane(each, x) for each in (self.mean, self.std))
-        logits: Tensor = self.network((x - mean) / std)
-        return logits
+        images = (x - mean) / std
+        if not self.outside:
+            logits: Tensor = self.network(images)
+            return logits
+        with outside(self.outside, "check its forward", InputError):
+            # bsk's batches are channels last, on which `x.view(len(x), -1)` fails, as many networks have it
+            return checked_logits(self.network(images.contiguous()), len(x), self.outside)
 
 
 def build(
@@ -69,7 +75,7 @@ def build(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Normalised(network(name, classes, channels, size), mean, std).to(device)
+        model = Normalised(network(name, classes, channels, size), mean, std, named(name)).to(device)
     if is_plugin(name):
         check_logits(model, (2, channels, *sides(size)), classes, f"--model {name}", kind=UsageError)
         return model
@@ -92,7 +98,7 @@ def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
         UsageError: there is no such model, module or function, or it fails.
     """
     if is_plugin(name):
-        return _called(name, classes)
+        return _called(name, classes, (2, channels, *sides(size)))
     if name in PUBLISHED:
         if (channels, *sides(size)) != SHAPE:
             raise UsageError(f"--model {name}: is for images {SHAPE}, found {(channels, *sides(size))}; check --data")
@@ -111,16 +117,35 @@ def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
     return cnn(classes, channels, size, **width_of) if base == "cnn" else _RESNETS[base](classes, channels, **width_of)
 
 
-def _called(name: str, classes: int) -> nn.Module:
+def named(model: str) -> str:
+    """Return what messages call a network from outside, "" for one of bsk's own."""
+    return f"--model {model}" if is_plugin(model) else ""
+
+
+def _called(name: str, classes: int, shape: tuple[int, ...]) -> nn.Module:
     function = load(name, "--model").function
-    with outside(f"--model {name}", "check the module and function"):
+    with outside(named(name), "check the module and function"):
         made = function(num_classes=classes) if _takes(function, "num_classes") else function()
-    if not isinstance(made, nn.Module):
-        found = type(made).__name__
-        raise UsageError(f"--model {name}: expected a torch.nn.Module, found {found}; check the module and function")
-    # bsk's batches are channels last, on which `x.view(len(x), -1)` fails, as many networks have it
-    made.register_forward_pre_hook(lambda _, inputs: tuple(x.contiguous() for x in inputs))
+        made = getattr(made, "_orig_mod", made)  # of torch.compile: the same network, which can be looked into
+        if not isinstance(made, nn.Module):
+            raise UsageError(f"{named(name)}: expected a torch.nn.Module, found {type(made).__name__}; check it")
+        made.float()
+        if any(map(is_lazy, [*made.parameters(), *made.buffers()])):  # its sizes come with the first images
+            with eval_mode(made), torch.no_grad():
+                made(torch.zeros(shape))
     return made
+
+
+def checked_logits(logits: object, n: int, start: str = "model") -> Tensor:
+    """Return what a network gave for n images, if it is logits (n, classes).
+
+    Raises:
+        InputError: it is something else.
+    """
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != n:
+        raise InputError(f"{start}: expected logits ({n}, classes) of {n} images, found {found}; check its forward")
+    return logits
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:

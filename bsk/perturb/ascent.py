@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bsk.perturb.ball import Ball
+from bsk.perturb.gradients import raw_gradient
 
 Model = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor], Tensor]
@@ -38,7 +39,7 @@ def sign_step(loss: Tensor, x: Tensor, ball: Ball, step: float, keep: bool = Fal
 
     With `keep` the passes that led to the loss can be gone back through once more.
     """
-    (gradient,) = torch.autograd.grad(loss.sum(), x, retain_graph=keep)
+    gradient = raw_gradient(loss, x, keep=keep)  # the sign of NaN is 0
     # the ball's projection, in place: at PGD's pace another tensor of images is felt
     moved = torch.add(x.detach(), gradient.sign_(), alpha=step)
     return torch.clamp(moved, ball.lower, ball.upper, out=moved)

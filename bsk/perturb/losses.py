@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bsk.perturb.gradients import raw_gradient
+
 Model = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits and labels
 
@@ -104,7 +106,7 @@ def input_gradient(
 ) -> Tensor:
     """Return the gradient of loss(f(x), y) by the images x (N, C, H, W), each example's its own."""
     leaf = x.detach().requires_grad_()
-    return torch.autograd.grad(loss(model(leaf), y).sum(), leaf, create_graph=create_graph)[0]
+    return raw_gradient(loss(model(leaf), y), leaf, create=create_graph)
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -160,10 +160,12 @@ def decode(text: bytes) -> Any:
 
     try:
         value = msgspec.json.decode(text)
-        plain = text.count(b'":') == _keys([value]) and not _is_spaced(text.strip(_SPACE))
+        if text.count(b'":') == _keys([value]) and not _is_spaced(text.strip(_SPACE)):
+            return value
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        plain = False
-    return value if plain else json.loads(text, object_pairs_hook=_checked)
+        pass
+    value = None  # a hostile one takes memory
+    return json.loads(text, object_pairs_hook=_checked)
 
 
 def _is_spaced(text: bytes) -> bool:

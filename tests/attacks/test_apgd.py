@@ -14,7 +14,7 @@ from bsk.attacks.apgd import _windows, apgd
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import Outcome, ranked_targets
 from bsk.attacks.registry import attack_named
-from bsk.evaluation.verdicts import steady
+from bsk.evaluation.calls import steady
 from bsk.perturb.ball import length
 from bsk.perturb.draws import ExampleDraws, example_draws
 from bsk.perturb.losses import dlr, dlr_to

@@ -13,7 +13,7 @@ from bsk.attacks.flags import AttackFlags
 from bsk.attacks.rays import TOLERANCE, _blocks, rays
 from bsk.attacks.registry import attack_named
 from bsk.errors import UsageError
-from bsk.evaluation.verdicts import steady
+from bsk.evaluation.calls import steady
 from bsk.perturb.draws import example_draws
 
 NO_DRAWS = example_draws(0, "", [])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.painters import HALVINGS, Pyramids, Sides, Stripes, pyramids, side
 from bsk.attacks.square import square
-from bsk.evaluation.verdicts import steady
+from bsk.evaluation.calls import steady
 from bsk.perturb.draws import ExampleDraws, example_draws
 from bsk.perturb.losses import margin
 

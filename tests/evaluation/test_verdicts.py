@@ -15,8 +15,9 @@ from bsk.attacks.registry import attack_named
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
 from bsk.errors import InputError
+from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.ledger import Block, Ledger, StageResult
-from bsk.evaluation.verdicts import _progress, exact, judge, steady
+from bsk.evaluation.verdicts import _progress, judge
 from bsk.models.registry import Normalised, build
 from bsk.records.bits import decode_correct, encode_correct
 

@@ -46,6 +46,7 @@ def untrained(digits: DataFile, tmp_path_factory: pytest.TempPathFactory) -> flo
     return end["last_val_robust"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "natural"])
 def test_every_method_learns_to_withstand(method: str, untrained: float, digits: DataFile, tmp_path: Path) -> None:
     """Of 200 images natural training leaves 2 to 4 under PGD-20, the methods 58 and more."""

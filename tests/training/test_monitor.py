@@ -160,6 +160,7 @@ def test_a_warning_is_said_once_a_collapse_and_is_no_part_of_a_table(
     assert evidence.ignored == 0 and evidence.trainings[0].finished
 
 
+@pytest.mark.slow
 def test_on_the_digits_fast_at_is_seen_to_collapse_and_bs_is_not(digits: DataFile, tmp_path: Path) -> None:
     found = {}
     for method in ("fast-at", "bs"):

@@ -55,6 +55,7 @@ def one_of_two(rank: int, meeting: str, data: Path, method: str, out: str) -> No
     leave_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["bs", "trades", "fast-at", "liet", "gat"])
 def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) -> None:
     means, weights = three_updates(toy, Share(), method)
@@ -89,6 +90,7 @@ def train_slowly(out: Path, data: Path, **more: Any) -> None:
     trained(out, open_data(data), settings("natural", epochs=1, lr=1e-3, batch_size=33), **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("updates", [999, 5])
 def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_differ(
     updates: int, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,6 +148,7 @@ def test_a_last_batch_with_too_few_images_for_all_is_left_out() -> None:
         Loader(images, labels, batch_size=3, augment="none", seed=1, device=CPU, share=Share(0, 4))
 
 
+@pytest.mark.slow
 def test_torchrun_trains_and_one_process_writes(toy: Path, tmp_path: Path) -> None:
     words = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--threads", "1", "--out", "m.safetensors"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]

@@ -1,0 +1,79 @@
+"""How an evaluation calls a model: in eval mode and fp32, in batches whose size changes no bit, its logits checked."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from bsk.attacks.outcome import NotFiniteError
+from bsk.compat import without_tf32
+from bsk.errors import InputError
+from bsk.models.modes import eval_mode, folded
+from bsk.models.products import steady_products
+from bsk.models.registry import checked_logits
+from bsk.perturb.ascent import Model
+
+ROWS, LEAST = 8, 16  # a model call has a multiple of so many rows, and at least so many; see `steady`
+
+
+def rows_within(most: int) -> int:
+    """Return how many rows a call has at most, where it may have `most`: groups of ROWS, unless these are too few."""
+    return most - most % ROWS if most >= LEAST else most
+
+
+@contextlib.contextmanager
+def exact(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is in eval mode, and its parameters get no gradient.
+
+    Its batch norms are folded, its linear layers sum each row in one order, and TF32 is off.
+    """
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        with eval_mode(model), without_tf32():
+            if any(module.training for module in model.modules()):
+                raise InputError("the model does not go into eval mode; let its `train` and `eval` do as torch's do")
+            for parameter in wanted:
+                parameter.requires_grad_(False)
+            with folded(model), steady_products(model):
+                yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+def steady(model: Model, most: int = 1 << 30) -> Model:
+    """Return the model called with at most so many rows, filled up to whole groups by copies of the last one.
+
+    Kernels sum in another order for small and odd numbers of rows; the last bit of a logit, the sign of a tiny gradient
+    and so a verdict would depend on who else is in the batch. Convolutions were the same in multiples of eight on every
+    CPU where it was tried, from 16 on where torch chooses another kernel for fewer; the tests look at every number of
+    rows. Linear layers have `steady_products`. Where `most` is below 16, every call has that many rows: the last bits
+    are its own.
+    """
+    most = rows_within(most)
+    least, group = (LEAST, ROWS) if most >= LEAST else (most, 1)
+
+    def forward(x: Tensor) -> Tensor:
+        if len(x) > most:
+            return torch.cat([forward(part) for part in x.split(most)])
+        short = max(least - len(x), -len(x) % group)
+        return model(torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))[: len(x)] if short else model(x)
+
+    return forward
+
+
+def checked(model: Model) -> Model:
+    """Return the model with its logits checked: one row an image, and no NaN, which an attack cannot judge."""
+
+    def forward(x: Tensor) -> Tensor:
+        logits = checked_logits(model(x), len(x))
+        total = float(logits.detach().sum())  # finite only if all are, and quicker than to look at each
+        if not math.isfinite(total) and not bool(torch.isfinite(logits.detach()).all()):
+            raise NotFiniteError
+        return logits
+
+    return forward
