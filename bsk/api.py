@@ -111,6 +111,7 @@ def load(
     data: str | Path | DataFile | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    weights_key: str | None = None,
     device: str = "auto",
 ) -> nn.Module:
     """Return the model of a checkpoint, in eval mode, from images (N, C, H, W) in [0, 1] to logits (N, classes).
@@ -122,6 +123,7 @@ def load(
         data: what somebody else's weights were trained for: prepared data by name, by path or opened.
         mean: of somebody else's weights: a number a channel; default: what the weights hold.
         std: the same.
+        weights_key: of somebody else's file with several sets of weights: which one, as ema.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
@@ -130,13 +132,14 @@ def load(
     """
     where = chosen_device(device)
     if data is None:
-        if mean is not None or std is not None:
-            raise UsageError("mean and std: a checkpoint of bsk has its own; they go with data, for others' weights")
+        if any(each is not None for each in (mean, std, weights_key)):
+            said = "mean, std and weights_key: a checkpoint of bsk has its own; they go with data, for others' weights"
+            raise UsageError(said)
         subject = load_subject(Path(path), where, model)
     elif model is None:
         raise UsageError(f"{path}: weights of somebody else need model, a name or module:function")
     else:
-        subject = foreign_subject(model, Path(path), sources.opened(data), mean, std, where)
+        subject = foreign_subject(model, Path(path), sources.opened(data), mean, std, where, weights_key)
     for notice in subject.notices:
         note(notice)
     subject.model.register_forward_pre_hook(_check_range)

@@ -52,6 +52,7 @@ FLAGS: dict[type, dict[str, Any]] = {
             help="Of --weights: a name, or code that makes the network; of CKPT: that code, if it was trained so.",
         ),
         "weights": o.option(metavar="F", help="Another's .pt, .pth or .safetensors, instead of CKPT."),
+        "weights_key": o.option(metavar="NAME", help="Of --weights: which set, as ema, where the file has several."),
         "mean": Annotated[str | None, _CHANNELS],
         "std": Annotated[str | None, _CHANNELS],
     },

@@ -21,6 +21,7 @@ class ModelFlags:
         dataset, data: by name or by path; None for the data that the model was trained on.
         model: of `weights`, or of a checkpoint whose network is code from outside.
         weights: somebody else's weights, instead of a checkpoint; none where a `module:function` loads its own.
+        weights_key: which set of `weights`, where there are several; None for the first that fits.
         mean, std: of somebody else's network: a number a channel.
     """
 
@@ -28,6 +29,7 @@ class ModelFlags:
     data: Path | None = None
     model: str | None = None
     weights: Path | None = None
+    weights_key: str | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
@@ -39,6 +41,8 @@ class ModelFlags:
             raise UsageError("--model and --weights: give both for a model trained elsewhere, or neither")
         if self.weights is None and not loaded and (self.mean or self.std):
             raise UsageError("--mean and --std: a checkpoint of bsk has its own; they go with --weights")
+        if self.weights is None and self.weights_key is not None:
+            raise UsageError("--weights-key: which set of the file of --weights; give that too, or leave it out")
         if bool(checkpoints) == (self.weights is not None or loaded):
             raise UsageError("name checkpoints of bsk train, or --model and --weights; not both, not neither")
 

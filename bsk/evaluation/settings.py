@@ -95,4 +95,5 @@ def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device)
         return subject, open_dataset(flags.dataset or subject.header["dataset"], flags.data)
     opened = open_dataset(flags.dataset or "cifar10", flags.data)
     assert flags.model is not None
-    return foreign_subject(flags.model, flags.weights, opened, flags.mean, flags.std, device), opened
+    key = flags.weights_key
+    return foreign_subject(flags.model, flags.weights, opened, flags.mean, flags.std, device, key), opened

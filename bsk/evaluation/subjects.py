@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +17,10 @@ from bsk.attacks.outside import Called
 from bsk.data.store import SPLITS, DataFile
 from bsk.errors import InputError, UsageError
 from bsk.models import registry
+from bsk.models.files import SAFETENSORS, kind
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.registry import Normalised, check_logits
+from bsk.models.weights import shown
 from bsk.plugins import is_plugin, load
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -44,9 +48,11 @@ def load_subject(path: Path, device: torch.device, model: str | None = None) -> 
     Nothing is imported that a file names: for a network from outside the user names it again, as `model`.
 
     Raises:
-        UsageError: the network is one from outside and `model` is None, or the other way round.
+        UsageError: the network is one from outside and `model` is None, or the other way round; or the file is
+            one of torch.
         InputError: the file is missing, corrupt, replaced meanwhile, or its tensors do not fit its header.
     """
+    _check_own(path)
     load_header(path, (MODEL, STATE))  # it says best what is wrong with a file
     sha256 = records.sha256(path)
     tensors, header = checkpoints.load(path, (MODEL, STATE))
@@ -66,6 +72,13 @@ def load_subject(path: Path, device: torch.device, model: str | None = None) -> 
         reason = str(error).splitlines()[-1].strip()[:120]
         raise InputError(f"{path}: header and tensors do not fit ({reason}); train it again") from error
     return Subject(built.eval(), path, sha256, header, notices)
+
+
+def _check_own(path: Path) -> None:
+    """Raise a UsageError if a file is one of torch, whose weights need a network."""
+    with contextlib.suppress(OSError, zipfile.BadZipFile):  # the reader of headers says it better
+        if (found := kind(path)) not in (SAFETENSORS, None):
+            raise UsageError(f"{path}: is {found}, no checkpoint of bsk train; use --model and --weights {path}")
 
 
 def _with_code(path: Path, header: dict[str, Any], model: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -102,17 +115,20 @@ def foreign_subject(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     device: torch.device,
+    key: str | None = None,
 ) -> Subject:
     """Return a model that bsk did not train, taken to be for the data's classes and images.
 
-    Without `weights` the network comes with its own. It is known by its code, parameters and buffers then.
+    Its SHA-256 is that of the file, or, of weights that only a key takes, that of the tensors. Without `weights` the
+    network comes with its own. It is known by its code, parameters and buffers then.
 
     Raises:
-        UsageError: there is no such model, or mean and std do not fit.
+        UsageError: there is no such model or set of weights, or mean and std do not fit.
         InputError: the weights are missing, refused or do not fit.
     """
     split = next((name for name in SPLITS if data.counts[name]), SPLITS[0])
     channels, height, width = data.stream(split, 1).shape
+    before = records.sha256(weights) if weights is not None and weights.is_file() else ""
     found = foreign_model(
         model,
         weights,
@@ -122,6 +138,7 @@ def foreign_subject(
         mean=mean,
         std=std,
         device=device,
+        key=key,
     )
     header: dict[str, Any] = {
         "kind": "foreign",
@@ -136,13 +153,26 @@ def foreign_subject(
         "normalisation": found.normalisation,
         "code": load(model, "--model").sha256 if is_plugin(model) else None,
     }
-    sha256 = state_sha256(found.model, model) if weights is None else records.sha256(weights)
     place = Path(model.replace(":", ".")) if weights is None else weights
-    return Subject(found.model, place, sha256, header, _notices(place, found, data))
+    return Subject(
+        found.model, place, _identity(model, weights, found, before), header, _notices(place, found, data, key)
+    )
 
 
-def _notices(weights: Path, found: Foreign, data: DataFile) -> tuple[str, ...]:
+def _identity(model: str, weights: Path | None, found: Foreign, before: str) -> str:
+    """Return the SHA-256 of what was loaded: of the file, which had one before, or of the tensors of one set in it."""
+    if weights is None:
+        return state_sha256(found.model, model)
+    if records.sha256(weights) != before:
+        raise InputError(f"{weights}: changed while it was read; run the command again")
+    return before if found.weights is None or found.weights.first else state_sha256(found.model)
+
+
+def _notices(weights: Path, found: Foreign, data: DataFile, key: str | None) -> tuple[str, ...]:
     said = []
+    if found.weights is not None and found.weights.others and key is None:
+        others, taken = ", ".join(found.weights.others), shown(found.weights.key)
+        said.append(f"{weights}: has several sets of weights; takes {taken}, and by --weights-key also {others}")
     if found.normalisation == "none":
         usual = " ".join(f"--{name} {','.join(map(str, getattr(data, name)))}" for name in ("mean", "std"))
         said.append(f"{weights}: holds no mean and std, so images are not normalised; usual for {data.name} is {usual}")

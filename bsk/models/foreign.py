@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,13 @@ from torch import Tensor
 
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
-from bsk.models.layouts import fitted
+from bsk.models.fitting import Target
 from bsk.models.registry import Normalised, check_logits, named, network
 from bsk.models.small import Size, sides
-from bsk.models.weights import load_weights
+from bsk.models.weights import Weights, load_weights
 from bsk.plugins import is_plugin
 
 SPREAD = 2  # no standard deviation of pixels in [0, 1] is above a half; some people scale once more
-_PAIRS = (("mean", "std"), ("mu", "sigma"))  # what normalisation is called within weights
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,9 @@ class Foreign:
         mean, std: a number a channel, what `model` normalises by.
         normalisation: where they come from: "flags", "weights", "known" (by the model's name), "network" (it
             normalises by buffers of its own, mean and std are 0 and 1), or "none" (0 and 1 too).
-        dropped: names in the file that are not used: dead parts, or mean and std where flags say others.
+        dropped: names in the file that are not used: dead parts, what stands beside the network, or mean and std
+            where flags say others.
+        weights: which set of the file's weights they are; None without a file.
     """
 
     model: Normalised
@@ -39,6 +40,7 @@ class Foreign:
     std: list[float]
     normalisation: str
     dropped: list[str]
+    weights: Weights | None
 
 
 def foreign_model(
@@ -51,12 +53,13 @@ def foreign_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     device: torch.device | None = None,
+    key: str | None = None,
 ) -> Foreign:
-    """Return the network `model` with the weights of a file, all of them and no others.
+    """Return the network `model` with a set of weights of a file, all of them and no others.
 
     Weights in the layout of TRADES and RobustBench (wide ResNets) or of kuangliu (ResNet-18) fit bsk's own
-    networks. Normalisation is what the flags say, else what the weights hold (`mean` and `std`, or `mu` and
-    `sigma`, of any part), else what is known of `model`, else none.
+    networks. Normalisation is what the flags say, else what the weights hold (`mean` and `std`, `mu` and `sigma`,
+    or `new_mean` and `new_std`, of any part), else what is known of `model`, else none.
 
     Args:
         model: a name of bsk, cnn-a, resnet2b, resnet20, or `module:function`.
@@ -67,31 +70,34 @@ def foreign_model(
         mean: a number a channel, or None to find it.
         std: a number a channel above 0, or None to find it.
         device: where the model goes; None leaves it on the CPU.
+        key: which set of weights, as `--weights-key` says it; None for the first that fits.
 
     Raises:
-        UsageError: there is no such model, or mean and std do not fit.
+        UsageError: there is no such model or set of weights, or mean and std do not fit.
         InputError: the file is missing, refused, or does not fit the model.
     """
     flags = _checked_flags(mean, std, channels)
     with torch.random.fork_rng(devices=[]):
         bare = network(model, classes, channels, size)
     own = {name: tensor for name, tensor in bare.state_dict().items() if isinstance(tensor, Tensor)}
-    tensors = {} if weights is None else load_weights(weights)
-    inside = _normalisation(own, channels)
-    if inside and flags:
-        raise UsageError(f"--mean: {model} normalises by its own {' and '.join(inside)}; leave --mean and --std out")
-    found = {} if inside else _normalisation(tensors, channels)
-    tensors = {name: tensor for name, tensor in tensors.items() if name not in found}
-    fit = fitted(model, own, own if weights is None else tensors, optional=inside)
-    if fit.problems:
-        raise InputError(f"{weights}: does not fit {model}: {fit.problems}; check --model and --data")
-    bare.load_state_dict(fit.tensors, strict=False)  # `fitted` was strict, and knows what may be missing
-    chosen_mean, chosen_std, source = _chosen(flags, found, inside, model, channels)
+    target = Target(model, own, channels)
+    if target.inside and flags:
+        inside = " and ".join(target.inside[:2])
+        raise UsageError(f"--mean: {model} normalises by its own {inside}; leave --mean and --std out")
+    found = None if weights is None else load_weights(weights, target, key)
+    pair: dict[str, list[float]] = {}
+    left: list[str] = []
+    if found is not None:
+        if found.fit.problems:
+            raise InputError(f"{weights}: does not fit {model}: {found.fit.problems}; check --model and --data")
+        bare.load_state_dict(found.fit.tensors, strict=False)  # the fit is strict, and knows what may be missing
+        pair, left = found.fit.pair, found.fit.left
+    chosen_mean, chosen_std, source = _chosen(flags, pair, bool(target.inside), model, channels)
     whole = Normalised(bare, chosen_mean, chosen_std, named(model)).to(device).eval()
     if not is_plugin(model):
         whole.to(memory_format=torch.channels_last)
     check_logits(whole, (2, channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
-    return Foreign(whole, chosen_mean, chosen_std, source, [*(found if flags else ()), *fit.dropped])
+    return Foreign(whole, chosen_mean, chosen_std, source, [*(pair if flags else ()), *left], found)
 
 
 def _checked_flags(
@@ -113,22 +119,10 @@ def _checked_flags(
     return list(mean), list(std)
 
 
-def _normalisation(tensors: Mapping[str, Tensor], channels: int) -> dict[str, list[float]]:
-    """Return mean and std, under their names among the tensors and in this order; {} if there are none."""
-    for name, tensor in tensors.items():
-        part, dot, leaf = name.rpartition(".")
-        for mean, std in _PAIRS:
-            other = tensors.get(part + dot + std)
-            if leaf == mean and other is not None and {tensor.numel(), other.numel()} <= {1, channels}:
-                pair = {name: tensor, part + dot + std: other}
-                return {key: each.float().reshape(-1).expand(channels).tolist() for key, each in pair.items()}
-    return {}
-
-
 def _chosen(
     flags: tuple[list[float], list[float]] | None,
     found: Mapping[str, list[float]],
-    inside: Collection[str],
+    inside: bool,
     model: str,
     channels: int,
 ) -> tuple[list[float], list[float], str]:

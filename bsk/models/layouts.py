@@ -1,19 +1,16 @@
-"""Which tensor of a file goes where in a network, and what others call the parts of bsk's networks."""
+"""What others call the parts of bsk's networks, and what they put before the names."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 
-from torch import Tensor
-
-from bsk.models.weights import stripped
-
-_Rules = Mapping[str, str]
+Rules = Mapping[str, str]
 
 # bsk's names to those of TRADES, of the paper's code and of RobustBench; {0} is a stage from 1, {1} a block from 0
-_WIDE: _Rules = {
+_WIDE: Rules = {
     r"stem": "conv1",
     r"blocks\.\d+\.norm1": "block{0}.layer.{1}.bn1",
     r"blocks\.\d+\.conv1": "block{0}.layer.{1}.conv1",
@@ -24,7 +21,7 @@ _WIDE: _Rules = {
     r"linear": "fc",
 }
 # to those of kuangliu/pytorch-cifar, which the paper's code and most CIFAR repositories took over
-_RESNET18: _Rules = {
+_RESNET18: Rules = {
     r"stem\.0": "conv1",
     r"stem\.1": "bn1",
     r"blocks\.\d+\.branch\.0": "layer{0}.{1}.conv1",
@@ -35,53 +32,7 @@ _RESNET18: _Rules = {
     r"blocks\.\d+\.shortcut\.1": "layer{0}.{1}.shortcut.1",
     r"linear": "linear",
 }
-DEAD = "sub_block1."  # a second first stage in the wide ResNets of TRADES, which no image ever meets
-_SHOWN = 3  # names in a message
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What of a file goes into a network.
-
-    Attributes:
-        tensors: by the network's names.
-        dropped: the file's names of dead parts.
-        problems: which of the file's names are missing, unexpected or of another shape; "" if none.
-    """
-
-    tensors: dict[str, Tensor]
-    dropped: list[str]
-    problems: str
-
-
-def fitted(model: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optional: Collection[str]) -> Fit:
-    """Return how a file's tensors fit a network, under whichever layout most of its names are found in.
-
-    Args:
-        model: its name.
-        own: its state dict.
-        tensors: of the file, perhaps with parts that all names begin with.
-        optional: names of its own that may be missing, beside the counters of batch norm, which old files lack.
-    """
-    tensors = _bare(tensors)
-    original = original_names(model, own)
-    names = max(
-        dict(zip(own, _bare(own), strict=True)), original, key=lambda layout: len(tensors.keys() & layout.values())
-    )
-    dropped = [name for name in tensors if names is original and name.startswith(DEAD)]
-    present = {key: tensors[name] for key, name in names.items() if name in tensors}
-    needed = [key for key in own if key not in optional and not key.endswith("num_batches_tracked")]
-    known = {*names.values(), *dropped}
-    problems = {
-        "missing": [names[key] for key in needed if key not in present],
-        "unexpected": [name for name in tensors if name not in known],
-        "of another shape": [
-            f"{names[key]} {tuple(tensor.shape)}, expected {tuple(own[key].shape)}"
-            for key, tensor in present.items()
-            if tensor.shape != own[key].shape
-        ],
-    }
-    return Fit(present, dropped, ", ".join(_said(what, found) for what, found in problems.items() if found))
+DEAD = "sub_block1."  # in the wide ResNets of TRADES: a second first stage, which no image ever meets
 
 
 def original_names(model: str, names: Collection[str]) -> dict[str, str]:
@@ -102,7 +53,7 @@ def original_names(model: str, names: Collection[str]) -> dict[str, str]:
     return {name: _renamed(name, rules, blocks // stages) for name in names}
 
 
-def _renamed(name: str, rules: _Rules, depth: int) -> str:
+def _renamed(name: str, rules: Rules, depth: int) -> str:
     """Return the name with its part renamed, e.g. blocks.3.norm1.weight; a stage has `depth` blocks."""
     part, dot, leaf = name.rpartition(".")
     stage, block = divmod(int(part.split(".")[1]), depth) if part.startswith("blocks.") else (0, 0)
@@ -110,12 +61,41 @@ def _renamed(name: str, rules: _Rules, depth: int) -> str:
     return new.format(stage + 1, block) + dot + leaf
 
 
-def _bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors without the parts that all names begin with, as in Sequential(normalise, network)."""
-    while len(parts := {name.partition(".")[0] for name in tensors}) == 1 and all("." in name for name in tensors):
-        tensors = stripped(tensors, [f"{parts.pop()}."])
-    return dict(tensors)
+def bare(names: Iterable[str]) -> list[str]:
+    """Return the names without the parts that all begin with, as in Sequential(normalise, network)."""
+    known = list(names)
+    start = common(known)
+    return [name.removeprefix(start) for name in known]
 
 
-def _said(what: str, found: Sequence[str]) -> str:
-    return f"{len(found)} {what} ({'; '.join(found[:_SHOWN])}{'; ...' * (len(found) > _SHOWN)})"
+def common(names: Iterable[str]) -> str:
+    """Return the parts that all names begin with, e.g. `module.model.`."""
+    known = list(names)
+    start = known[0].rpartition(".")[0] + "." if known and "." in known[0] else ""
+    for name in known:
+        start = shared(start, name)
+    return start
+
+
+def shared(first: str, second: str) -> str:
+    """Return the whole parts with which both names begin."""
+    start = os.path.commonprefix([first, second])
+    return start[: start.rfind(".") + 1]
+
+
+def prefixes(names: Iterable[str], wanted: Collection[str]) -> Counter[str]:
+    """Return before how many of the wanted names each prefix stands."""
+    found: Counter[str] = Counter()
+    for name in names:
+        starts = [0, *(each.end() for each in re.finditer(r"\.", name))]
+        found.update(name[:start] for start in starts if name[start:] in wanted)
+    return found
+
+
+def old_weight_norm(name: str) -> str:
+    """Return what `torch.nn.utils.weight_norm` called a tensor of `torch.nn.utils.parametrizations.weight_norm`.
+
+    That one's own hook takes the old names for the new ones too.
+    """
+    found = re.fullmatch(r"(.*)parametrizations\.(\w+)\.original([01])", name)
+    return f"{found[1]}{found[2]}_{'gv'[int(found[3])]}" if found else name

@@ -16,6 +16,7 @@ from bsk.data.batches import to_unit
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
 from bsk.errors import BskError, InputError, UsageError
+from bsk.models.fitting import Target
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.registry import build, network
 from bsk.models.weights import load_weights
@@ -115,6 +116,11 @@ def saved(path: Path, content: object) -> Path:
 
 def prefixed(prefix: str, state: State) -> State:
     return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def taken(path: Path, own: State | None = None) -> State:
+    """What of a file goes into a network of that state dict."""
+    return load_weights(path, Target("theirs:net", own or {"a": torch.ones(1)}, 3)).fit.tensors
 
 
 @pytest.fixture
@@ -301,7 +307,7 @@ def test_wrappers_and_prefixes_are_opened(tmp_path: Path) -> None:
         {"model": {"net": {"_orig_mod.model.a.b": tensor}}, "epoch": 1},
         {"weights of the best epoch": {"network.a.b": tensor}, "epoch": 1},
     ):
-        assert list(load_weights(saved(tmp_path / "w.th", content))) == ["a.b"]
+        assert list(taken(saved(tmp_path / "w.th", content), {"a.b": tensor})) == ["a.b"]
 
 
 class Hostile:
@@ -328,7 +334,7 @@ def test_what_is_no_state_dict_is_refused_unopened(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=said) as refused:
-        load_weights(saved(tmp_path / name, content))
+        taken(saved(tmp_path / name, content))
     one_line(refused.value, str(tmp_path / name))
     assert not (tmp_path / "unpickled").exists()
 
@@ -341,7 +347,7 @@ def test_a_pickle_that_makes_bytes_of_a_number_is_refused(zipped: bool, tmp_path
 
     torch.save({"a": torch.ones(1), "b": Vast()}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(InputError, match="holds more than tensors .*bytearray") as refused:
-        load_weights(tmp_path / "w.pt")
+        taken(tmp_path / "w.pt")
     one_line(refused.value, str(tmp_path / "w.pt"))
 
 
@@ -368,7 +374,7 @@ def test_complex_tensors_of_safetensors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="a is no plain tensor of real numbers .complex64, strided, on cpu."
     ) as refused:
-        load_weights(tmp_path / "w.safetensors")
+        taken(tmp_path / "w.safetensors")
     one_line(refused.value, str(tmp_path / "w.safetensors"))
 
 
@@ -382,7 +388,7 @@ def test_what_training_scripts_keep_beside_the_weights_is_read(zipped: bool, tmp
     kept |= {"size": torch.ones(1).shape, "dtype": torch.float16, "seen": {1, 2}, "list": list(net.parameters())}
     kept["half"] = {"a": torch.ones(3, dtype=torch.bfloat16)}
     torch.save(kept, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
-    assert load_weights(tmp_path / "w.pt").keys() == net.state_dict().keys()
+    assert taken(tmp_path / "w.pt", net.state_dict()).keys() == net.state_dict().keys()
 
 
 def one_line(error: BskError, start: str) -> None:
@@ -401,7 +407,7 @@ def test_files_that_are_missing_or_torn(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     for name in ("torn.pt", "text.pth", "empty.bin", "pickle.pkl", "torn.safetensors", "no.pt", "no.safetensors", "."):
         with pytest.raises(InputError) as refused:
-            load_weights(tmp_path / name)
+            taken(tmp_path / name)
         one_line(refused.value, str(tmp_path / name))
 
 
@@ -412,7 +418,7 @@ def test_a_file_that_expands_is_refused(tmp_path: Path) -> None:
         for member in whole.infolist():
             deflated.writestr(member.filename, whole.read(member))
     with pytest.raises(InputError, match="expands to 41.* bytes, as no file of torch.save does") as refused:
-        load_weights(tmp_path / "deflated.pt")
+        taken(tmp_path / "deflated.pt")
     one_line(refused.value, str(tmp_path / "deflated.pt"))
 
 
@@ -427,7 +433,7 @@ def test_dicts_in_dicts_without_end_are_no_weights(tmp_path: Path) -> None:
         deep = {"a": deep}
     for content in (itself, doubled, deep):
         with pytest.raises(InputError, match="expected tensors by name, found a dict of"):
-            load_weights(saved(tmp_path / "w.pt", content))
+            taken(saved(tmp_path / "w.pt", content))
 
 
 def test_a_tensor_that_stands_twice_is_refused(tmp_path: Path) -> None:
@@ -435,7 +441,7 @@ def test_a_tensor_that_stands_twice_is_refused(tmp_path: Path) -> None:
     head = f"{{{entry}, {entry}}}".encode()
     (tmp_path / "w.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(8))
     with pytest.raises(InputError, match="'w' stands twice") as refused:
-        load_weights(tmp_path / "w.safetensors")
+        taken(tmp_path / "w.safetensors")
     one_line(refused.value, str(tmp_path / "w.safetensors"))
 
 

@@ -1,0 +1,98 @@
+"""What kind of file somebody's weights are in, and what it holds; only tensors and numbers are unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from bsk.errors import InputError
+from bsk.models.unpickling import AGAIN, quoted, saving, torch_load
+from bsk.records.headers import check_head
+
+SAFETENSORS, TORCH = "a safetensors file", "a file of torch.save"
+SCRIPT, EXPORTED, OTHER_ZIP = "a file of TorchScript", "a file of torch.export", "a zip archive, not of torch.save"
+# a file that holds code beside its weights -> how torch itself gets them out, without running pickles
+_WITH_CODE = {SCRIPT: "torch.jit.load({0}).state_dict()", EXPORTED: "torch.export.load({0}).state_dict"}
+# other kinds, by how they begin -> what they are, and the next step
+_OTHERS = {
+    b"version https://git-lfs": "a pointer of git lfs, not the file itself; fetch it by git lfs pull",
+    b"<": "a web page or other markup; download the file itself",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"\x89HDF": "an HDF5 file, as Keras writes it; give a state dict of torch",
+    b"\x93NUMPY": "an array of numpy; give a state dict of torch",
+}
+
+
+def kind(path: Path) -> str | None:
+    """Return what a file is by its content: one of the constants here, or None.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start[8:9] == b"{":  # after the length of the JSON that follows
+        return SAFETENSORS
+    if not zipfile.is_zipfile(path):
+        return TORCH if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5") else None
+    with zipfile.ZipFile(path) as archive:
+        every = archive.namelist()
+    names = {*every, *(name.partition("/")[2] for name in every)}  # most begin with the archive's own
+    if names & {"models/model.json", "serialized_exported_program.json"}:  # since torch 2.7, and before
+        return EXPORTED
+    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+        return SCRIPT
+    return TORCH if any(name.lower().endswith("data.pkl") for name in names) else OTHER_ZIP
+
+
+def contents(path: Path) -> object:
+    """Return what a file of weights holds: tensors by name, perhaps in dicts in dicts, all on the CPU.
+
+    Raises:
+        InputError: the file is missing, torn, or of another kind, or holds more than tensors and plain numbers.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file of weights; {AGAIN}")
+    try:
+        found = kind(path)
+        if found == SAFETENSORS or (found is None and path.suffix.lower() == ".safetensors"):
+            check_head(path, AGAIN)
+            tensors: Mapping[str, object] = load_file(path)
+            return tensors
+        if found is None:
+            _refuse_others(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; check --weights") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror or error}; check --weights") from error
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file ({_line(error)}); {AGAIN}") from error
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: not a whole zip archive ({_line(error)}); {AGAIN}") from error
+    if found in _WITH_CODE:
+        raise InputError(f"{path}: is {found}, a network with its code; {_taken_out(path, _WITH_CODE[found])}")
+    if found == OTHER_ZIP:
+        raise InputError(f"{path}: is {found}; {AGAIN}")
+    return torch_load(path)
+
+
+def _refuse_others(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(64)
+    for sign, said in _OTHERS.items():
+        if start.lstrip().startswith(sign):
+            raise InputError(f"{path}: is {said}")
+
+
+def _taken_out(path: Path, weights: str) -> str:
+    """Return the command that writes the weights of a file as a state dict."""
+    out = path.with_name(f"{path.stem}-weights.pt")
+    return f"take its weights out by: {saving(weights.format(quoted(path)), out)}"
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:80]
