@@ -167,6 +167,7 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
         model=_shared(record.model),
         dataset=_shared(record.dataset),
         data_sha256=_shared(record.data_sha256),
+        train_data_sha256=_shared(getattr(record, "train_data_sha256", None)),
         seed=record.seed,
         eps=eps,
         flags={name: intern(each) if type(each) is str else each for name, each in (record.flags or {}).items()},

@@ -54,6 +54,7 @@ class Run:
     model: str | None = None
     dataset: str | None = None
     data_sha256: str | None = None
+    train_data_sha256: str | None = None
     seed: int | None = None
     eps: float | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
@@ -83,8 +84,13 @@ class Run:
         return sys.intern(as_text([*parts, file, self.own_flags()]))
 
     def own_flags(self) -> dict[str, Any]:
-        """Return the training flags that make a method what it is; 1 and 1.0 are the same, null is none."""
-        eps = {} if self.eps is None else {"eps": self.eps}
+        """Return the training flags that make a method what it is; 1 and 1.0 are the same, null is none.
+
+        The data are among them where it was trained on others than it is judged on.
+        """
+        eps: dict[str, Any] = {} if self.eps is None else {"eps": self.eps}
+        if self.train_data_sha256 not in (None, self.data_sha256):
+            eps["train_data"] = str(self.train_data_sha256)[:8]
         return {
             key if key.isprintable() else printable(key): float(value)
             if type(value) is int and abs(value) < LARGEST

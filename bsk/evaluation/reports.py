@@ -95,6 +95,7 @@ def evaluation_record(
         "train_eps": header.get("eps") if header.get("method") else None,
         **{name: header.get(name) for name in _COSTS},
         "train_device": header.get("device"),
+        "train_data_sha256": header.get("data_sha256"),
         "data_sha256": settings.data.sha256,
         "eps": settings.eps,
         "attack": attack.name,
@@ -107,7 +108,7 @@ def evaluation_record(
         "after": after,
         **rays_summary(ledger, attack, examples),
         "checks": diagnostics.facts,
-        "doubts": [*open_doubts, *late_doubts(after, n)],
+        "doubts": [*open_doubts, *late_doubts(after, n), *other_data(subject, settings)],
         "seconds": ledger.seconds,
         "forward_passes": int(ledger.forward.sum()),
         "backward_passes": int(ledger.backward.sum()),
@@ -118,6 +119,15 @@ def evaluation_record(
         "version": VERSION,
         "torch": torch.__version__,
     }
+
+
+def other_data(subject: Subject, settings: EvaluationSettings) -> list[str]:
+    """Return the doubt that a network is judged on images it may have been trained on: other data of the same name."""
+    trained, name = subject.header.get("data_sha256"), settings.data.name
+    if trained in (None, settings.data.sha256) or subject.header.get("dataset") != name:
+        return []
+    rest = "" if settings.split == "test" else f", and its {settings.split} images may be among those"
+    return [f"{name} is not the data that it was trained on{rest}: pass --data with the file that it was trained on"]
 
 
 def rays_summary(ledger: Ledger, attack: Attack, examples: Examples) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import Attack, attacks_named
 from bsk.data.batches import WHOLE, Share
 from bsk.data.sources import open_dataset
-from bsk.data.store import DataFile
+from bsk.data.store import DataFile, data_path, open_data
 from bsk.devices import rows_of_a_call
+from bsk.errors import InputError
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.evaluation.subjects import Subject, foreign_subject, load_subject
 
@@ -92,8 +93,21 @@ def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device)
     """
     if path is not None:
         subject = load_subject(path, device, flags.model)
-        return subject, open_dataset(flags.dataset or subject.header["dataset"], flags.data)
+        dataset = flags.dataset or subject.header["dataset"]
+        return subject, open_dataset(dataset, flags.data or _trained_on(subject, flags))
     opened = open_dataset(flags.dataset or "cifar10", flags.data)
     assert flags.model is not None
     key = flags.weights_key
     return foreign_subject(flags.model, flags.weights, opened, flags.mean, flags.std, device, key), opened
+
+
+def _trained_on(subject: Subject, flags: ModelFlags) -> Path | None:
+    """Return the file that a checkpoint was trained on, if it is where it was and still holds those data."""
+    header = subject.header
+    path = Path(str(header.get("data_path", "")))
+    if flags.dataset is not None or path in (Path(), data_path(header["dataset"])) or not path.is_file():
+        return None
+    try:
+        return path if open_data(path).sha256 == header.get("data_sha256") else None
+    except InputError:
+        return None

@@ -64,7 +64,7 @@ _Progress = _struct(
     (_Object, "scaler"),
 )
 _TRAINED = (
-    (Text, "model dataset method selected device"),
+    (Text, "model dataset method selected device data_path"),
     (Names, "classes"),
     (Shape, "shape"),
     (Numbers, "mean"),

@@ -61,6 +61,7 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     normalisation: f.Text | None = None
     train_eps: f.Amount | None = None
     train_device: f.Text | None = None
+    train_data_sha256: f.Text | None = None
     eps: f.Amount | None = None
     attack: f.Text
     attack_parameters: f.Plain | None = None

@@ -169,6 +169,7 @@ def _header(
         **{what: load(name, flag).sha256 for what, (name, flag) in codes.items() if is_plugin(name)},
         "dataset": data.name,
         "data_sha256": data.sha256,
+        "data_path": str(data.path),
         "classes": list(data.classes),
         "shape": list(shape),
         "mean": list(data.mean),
