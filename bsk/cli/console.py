@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -27,12 +28,13 @@ def records_of(command: str, files: Sequence[Path] | None) -> Iterator[Located]:
     """Return the records of the files, or of stdin if there are none or one of them is `-`, read as they are taken.
 
     Raises:
-        UsageError: no file is named and stdin is a terminal.
+        UsageError: stdin is closed, or no file is named and it is a terminal.
         InputError: a file cannot be read, or a line is no record; when it is taken.
     """
     from bsk.records.located import located, stream
 
-    if not files and sys.stdin.isatty():
+    closed = sys.stdin is None and STDIN in (files or [STDIN])
+    if closed or not files and sys.stdin.isatty():
         raise UsageError(f"{command}: no records; name JSONL files, or pipe in what bsk evaluate prints")
     return chain.from_iterable(
         located(sys.stdin.buffer, "stdin") if path == STDIN else stream(path) for path in files or [STDIN]
@@ -61,7 +63,12 @@ def emit_record(record: dict[str, Any]) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Put something in the place of streams that were closed at the start, lest a file that is opened takes it."""
+    """Put something in the place of streams that were closed at the start, lest a file that is opened takes it.
+
+    What the encoding of stdout has no sign for is written with escapes, as stderr does it.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stdout is None:
         sys.stdout = open(os.devnull)  # noqa: SIM115 - to write there is an error
     if sys.stderr is None:

@@ -51,7 +51,7 @@ def plan(
 
 
 def _lines(files: list[Path] | None) -> Iterator[str]:
-    if not files and sys.stdin.isatty():
+    if not files and (sys.stdin is None or sys.stdin.isatty()):
         raise UsageError("plan: no jobs; pipe in what make jobs-table8 prints")
     for path in files or [Path("-")]:
         if str(path) == "-":

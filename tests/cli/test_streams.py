@@ -47,6 +47,19 @@ def test_a_full_or_closed_stdout_is_one_line(shell, call, toy, trained, tmp_path
     assert (done.returncode, done.stdout, done.stderr) == (3, "", said)
 
 
+@pytest.mark.parametrize("words", [["compare"], ["compare", "-"], ["plot"], ["plan"]])
+def test_a_closed_stdin_is_no_records(shell, words: list[str]) -> None:
+    said = shell("<&-", *words)
+    assert said.returncode == 2 and said.stderr.startswith("bsk: ") and said.stderr.count("\n") == 1
+
+
+def test_what_an_encoding_has_no_sign_for_is_escaped(shell, results, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(record) + "\n" for record in results))
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    said = shell("", "compare", "r.jsonl", "--title", "Gr\u00f6\u00dfe \u03b5")
+    assert said.returncode == 0 and r"Gr\xf6\xdfe \u03b5" in said.stdout, said.stderr
+
+
 def test_help_that_cannot_be_written_is_one_line(shell) -> None:
     done = shell(">/dev/full", "compare", "--help")
     assert (done.returncode, done.stderr) == (
