@@ -106,7 +106,7 @@ def test_a_foreign_subject_is_evaluated_as_any_other(checkpoint: Path, data: Dat
     torch.save({"state_dict": bsk.load(checkpoint).network.state_dict()}, weights)
     subject = foreign_subject("cnn-4", weights, data, data.mean, data.std, CPU)
     assert subject.sha256 == records.sha256(weights) and subject.notices == ()
-    header = {"kind": "foreign", "model": "cnn-4", "method": None, "seed": None, "flags": {}, "eps": 0.1}
+    header = {"kind": "foreign", "model": "cnn-4", "flags": {}, "eps": 0.1}
     header |= {"classes": ["a", "b", "c"], "shape": [1, 8, 8], "dataset": "toy", "mean": [0.25], "std": [0.2]}
     assert subject.header == {**header, "normalisation": "flags", "code": None}
     check_fit(subject, data, data.split("test").shape)
