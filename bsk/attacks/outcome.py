@@ -16,10 +16,12 @@ class NotFiniteError(Exception):
     """The model returned NaN or infinity for some image of a batch."""
 
 
-def check_unit(x: Tensor) -> None:
-    """Raise an InputError if some image is not in [0, 1]; rounding at the edges passes."""
+def check_unit(x: Tensor, edge: float = EDGE) -> None:
+    """Raise an InputError if some image is beyond [0, 1] by more than `edge`."""
+    if not x.numel():
+        return
     least, most = (float(each) for each in torch.aminmax(x.detach()))
-    if not (least >= -EDGE and most <= 1 + EDGE):
+    if not (least >= -edge and most <= 1 + edge):
         raise InputError(f"images: values from {least:g} to {most:g}, expected [0, 1]; divide them by 255")
 
 
