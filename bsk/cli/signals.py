@@ -55,9 +55,18 @@ def _heard() -> list[signal.Signals]:
 
 
 def ignore_signals() -> None:
-    """Let these signals do nothing from now on, also while Python ends."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+    """Let these signals do nothing from now on, also while Python ends.
+
+    Python complains of one that came just before it was ignored. So none may come meanwhile, and what has come is first
+    given to a function that does nothing.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        for handler in (lambda *_: None, signal.SIG_IGN):
+            for number in STOPPING:
+                signal.signal(number, handler)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextlib.contextmanager
@@ -81,5 +90,8 @@ def stop_requests(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
     try:
         yield lambda: code
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if code else handler)
+        if code:
+            ignore_signals()
+        else:
+            for number, handler in before.items():
+                signal.signal(number, handler)
