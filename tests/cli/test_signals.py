@@ -98,21 +98,28 @@ def test_a_signal_that_is_sent_twice_saves_like_one(toy: Path, tmp_path: Path, n
 
 ASKED = """
 import sys
+from types import SimpleNamespace
 from bsk.cli import signals
 from bsk.cli.console import guarded
-signals.ECHO = 0.2
+now = 0.0
+signals.time = SimpleNamespace(monotonic=lambda: now)
+
+def later():
+    global now
+    now += 2 * signals.ECHO
 
 def command():
     with signals.stop_requests(lambda text: print("asked", flush=True)) as stopping:
         print("ready", flush=True)
         {then}
+    later()
     print("saved", flush=True)
     sys.stdin.readline()
     return stopping()
 
 guarded(command)
 """
-HANGS = "sys.stdin.readline()"
+HANGS = "while sys.stdin.readline(): later(); print('later', flush=True)"
 SAVES = "while not stopping(): pass"
 
 
@@ -122,7 +129,11 @@ def test_a_later_signal_ends_what_does_not_stop(number, code) -> None:
         bsk.line(bsk.out, "ready")
         bsk.send(number)
         bsk.line(bsk.out, "asked")
-        while bsk.running():  # echoes at first
+        for _ in range(100):
+            bsk.send(number)  # echoes
+        print(file=bsk.input, flush=True)
+        bsk.line(bsk.out, "later")
+        while bsk.running():  # the first is no echo
             bsk.send(number)
         assert (bsk.code(), bsk.out.read()) == (code, "")
         assert bsk.err.read() == "bsk: stopped; the same command goes on from what was saved\n"
