@@ -30,21 +30,35 @@ _DEPTH = 130  # of a wide ResNet, at most: a name out of a file is not to make m
 class Normalised(nn.Module):
     """The network applied to (x - mean) / std, for images x (N, C, H, W) in [0, 1].
 
-    mean and std, a number a channel, travel with the weights.
+    mean and std, a number a channel, travel with the weights. `order`, where the network has the classes in another
+    order, is the output of each class.
     """
 
     mean: Tensor
     std: Tensor
+    order: Tensor | None
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], outside: str = "") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        outside: str = "",
+        order: Sequence[int] | Tensor | None = None,
+    ) -> None:
         """Wrap `network`; `outside` is what messages call a network from outside, "" for one of bsk's own."""
         super().__init__()
         self.network, self.outside = network, outside
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+        self.register_buffer("order", None if order is None else torch.as_tensor(order), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes)."""
+        logits = self._logits(x)
+        return logits if self.order is None else logits[:, self.order]
+
+    def _logits(self, x: Tensor) -> Tensor:
         mean, std = (_plane(each, x) for each in (self.mean, self.std))
         images = (x - mean) / std
         if not self.outside:
