@@ -193,7 +193,7 @@ def _notices(weights: Path, found: Foreign, data: DataFile, key: str | None) -> 
     if found.weights is not None and found.weights.others and key is None:
         others, taken = ", ".join(found.weights.others), shown(found.weights.key)
         said.append(f"{weights}: has several sets of weights; takes {taken}, and by --weights-key also {others}")
-    if found.normalisation == "none" and takes_pixels(found.model, (2, *data.stream(_there(data), 1).shape)):
+    if found.normalisation == "none" and takes_pixels(found.model, data.stream(_there(data), 1).shape):
         usual = " ".join(f"--{name} {','.join(map(str, getattr(data, name)))}" for name in ("mean", "std"))
         said.append(f"{weights}: holds no mean and std, so images are not normalised; usual for {data.name} is {usual}")
     if found.dropped:
@@ -225,7 +225,7 @@ def live_subject(
     """
     name = getattr(model, "__name__", type(model).__name__)
     module = model if isinstance(model, nn.Module) else Called(model)
-    count = check_logits(module, (2, *shape), len(classes) if classes else None, f"model {name}", device=device)
+    count = check_logits(module, shape, len(classes) if classes else None, f"model {name}", device=device)
     header: dict[str, Any] = {
         "kind": "live",
         "model": name,

@@ -98,12 +98,12 @@ def foreign_model(
     whole = Normalised(bare, chosen_mean, chosen_std, named(model), order).to(device).eval()
     if not is_plugin(model):
         whole.to(memory_format=torch.channels_last)
-    check_logits(whole, (2, channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
+    check_logits(whole, (channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
     return Foreign(whole, chosen_mean, chosen_std, source, [*(pair if flags else ()), *left], found)
 
 
 def takes_pixels(model: Normalised, shape: tuple[int, ...]) -> bool:
-    """Return whether the first layer with weights gets images (N, C, H, W) as they are, so that nothing normalises."""
+    """Return whether the first layer with weights gets images (C, H, W) as they are, so that nothing normalises."""
     first: list[object] = []
 
     def see(module: nn.Module, inputs: tuple[object, ...]) -> None:
@@ -111,7 +111,7 @@ def takes_pixels(model: Normalised, shape: tuple[int, ...]) -> bool:
 
     layers = [layer for layer in model.modules() if not isinstance(layer, torch.jit.ScriptModule)]
     handles = [layer.register_forward_pre_hook(see) for layer in layers if [*layer.parameters(recurse=False)]]
-    x = torch.linspace(0, 1, math.prod(shape), device=model.mean.device).reshape(shape)
+    x = torch.linspace(0, 1, math.prod(shape), device=model.mean.device).reshape(1, *shape)
     try:
         with torch.no_grad():
             model(x)
