@@ -244,7 +244,7 @@ def test_a_broken_contract_is_one_line(train, words: str, said: str, tmp_path: P
     [
         ("mynowhere:mine", "--method mynowhere:mine: no module mynowhere here or on PYTHONPATH"),
         ("mymethods:", "--method mymethods:: expected module:function; write mycode:my_function"),
-        ("tradse", "--method tradse: no such method; did you mean trades?, or module:function"),
+        ("tradse", "--method tradse: no such method; did you mean trades, or module:function?"),
     ],
 )
 def test_a_name_that_is_none_is_one_line(call, toy: Path, module: str, name: str, said: str) -> None:
