@@ -206,8 +206,8 @@ def evaluate(
         progress: whether a bar is drawn on a terminal.
         out: F.jsonl to append the records to. What it has already of a checkpoint is not computed again; a model that
             is in memory alone is always measured.
-        **flags: `step`, `start`, `last_iterate`, `queries`, `stop_at_eps`, `engine` as the command line has them, and
-            `settings`, a dict of arguments of an attack from outside.
+        **flags: `step`, `start`, `last_iterate`, `early_stop`, `queries`, `stop_at_eps`, `engine` as the command line
+            has them, and `settings`, a dict of arguments of an attack from outside.
 
     Raises:
         UsageError: an unknown name, or a value out of range.

@@ -18,6 +18,7 @@ TAKERS = {  # flags that only some attacks have, by the first word of their name
     "stop_at_eps": ("rays",),
     "step": ("fgsm", "pgd", "cw"),
     "last_iterate": ("fgsm", "pgd", "cw"),
+    "early_stop": ("pgd", "cw"),
 }
 
 
@@ -27,6 +28,7 @@ class AttackFlags:
 
     Attributes:
         step, start, last_iterate: of FGSM, PGD and CW; step in pixel units.
+        early_stop: whether PGD and CW leave out the steps after an iterate that was there before.
         norm: "linf" or "l2".
         queries: of Square and RayS.
         stop_at_eps: of RayS.
@@ -39,6 +41,7 @@ class AttackFlags:
     step: float | None = None
     start: str = "zero"
     last_iterate: bool = False
+    early_stop: bool = True
     queries: int | None = None
     stop_at_eps: bool = False
     engine: str = "bsk"
@@ -53,7 +56,9 @@ class AttackFlags:
         if self.step is not None:
             above_zero(step=self.step)
         for flag, takers in TAKERS.items():
-            if getattr(self, flag) and not any(name.split("-")[0] in takers for name in names):
+            if getattr(self, flag) != getattr(AttackFlags, flag) and not any(
+                name.split("-")[0] in takers for name in names
+            ):
                 raise UsageError(f"--{flag.replace('_', '-')}: no attack here has it; it is for {', '.join(takers)}")
         if self.settings and not any(map(is_plugin, names)):
             raise UsageError(f"--set {next(iter(self.settings))}: no attack here has it; it is for module:function")

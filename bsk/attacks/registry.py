@@ -205,6 +205,7 @@ def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
         "restarts": restarts,
         "start": flags.start,
         "last_iterate": flags.last_iterate,
+        **({} if flags.early_stop else {"early_stop": False}),  # no verdict depends on it, so no key of the usual way
     }
     return Stage(name, pgd, parameters, passes=2 * steps * restarts)
 

@@ -87,6 +87,9 @@ FLAGS: dict[type, dict[str, Any]] = {
         "last_iterate": o.option(
             "--last-iterate", help="Judge only the last iterate, as the paper does (default: any iterate)."
         ),
+        "early_stop": o.option(
+            "--early-stop/--no-early-stop", help="pgd, cw: stop where an iterate repeats; same verdicts [default: do]."
+        ),
         "queries": o.option(min=1, help="Of square and rays [default: 5000 and 10000]."),
         "stop_at_eps": o.option("--stop-at-eps", help="rays: accuracy alone, not the distance; much faster."),
         "engine": typer.Option(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import to_unit
 from bsk.devices import device_name
@@ -109,6 +110,7 @@ def evaluation_record(
         "high": high,
         "after": after,
         **rays_summary(ledger, attack, examples),
+        **repeats(ledger, attack),
         "checks": diagnostics.facts,
         "doubts": [*open_doubts, *late_doubts(after, n), *other_data(subject, settings)],
         "seconds": ledger.seconds,
@@ -135,6 +137,18 @@ def other_data(subject: Subject, settings: EvaluationSettings) -> list[str]:
         return []
     rest = "" if settings.split == "test" else f", and its {settings.split} images may be among those"
     return [f"{name} is not the data that it was trained on{rest}: pass --data with the file that it was trained on"]
+
+
+def repeats(ledger: Ledger, attack: Attack) -> dict[str, Any]:
+    """Return of how many of the standing examples PGD left out steps, as their iterates repeat, and after how many."""
+    stage = attack.stages[-1]
+    if stage.run is not pgd or not stage.parameters.get("early_stop", True) or stage.parameters["steps"] == 1:
+        return {}
+    whole = len(attack.stages) - 1 + stage.parameters["restarts"] * (stage.parameters["steps"] + 1)
+    passes = ledger.forward[ledger.standing]
+    early = passes[passes < whole].double()
+    median = {"passes_median": float(early.quantile(0.5))} if len(early) else {}
+    return {"repeats": {"stopped": len(early), "standing": len(passes), **median}}
 
 
 def rays_summary(ledger: Ledger, attack: Attack, examples: Examples) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     """One network under one attack.
 
     `low` and `high` are the 95 % Wilson interval of `accuracy`, `after` the accuracy after each stage, `correct` a bit
-    an example, the first in the highest; `adbd` is the mean distance to the decision boundary, which RayS tells.
+    an example, the first in the highest; `repeats` says of how many standing images PGD left steps out; `adbd` is the
+    mean distance to the decision boundary, which RayS tells.
     """
 
     checkpoint: f.Text
@@ -75,6 +76,7 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     adbd: f.Fraction | UnsetType = UNSET
     adbd_correct: f.Fraction | None = None
     never_fooled: f.Count | None = None
+    repeats: f.Plain | UnsetType = UNSET
     queries_mean: f.Amount | None = None
     queries_median: f.Amount | None = None
     checks: dict[str, Any] | None = None
