@@ -74,8 +74,7 @@ class EvaluationProgress(_Shown):
 
     def show(self, attack: Attack, at: Progress) -> None:
         """Move the bar; say how many stand after each stage of several."""
-        so_far = f"{attack.name} {at.stage} <= {at.standing / at.n:.1%}"
-        self._bar.show(at.done, at.total, lambda: so_far)
+        self._bar.draw(at.done, at.total, f"{attack.name} {at.stage} <= {at.standing / at.n:.1%}")
         if at.ended and len(attack.stages) > 2:
             self._bar.note(f"{self._name}: {attack.name}: {at.standing} of {at.n} stand after {at.stage}")
 

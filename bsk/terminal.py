@@ -86,10 +86,15 @@ class Bar:
         """Draw at most five times a second; `text` is only computed then."""
         now = time.monotonic()
         if self._progress is not None and (now - self._drawn > 0.2 or done == total):
-            self._drawn = now
-            description = f"{self.what} {text()}" if text else self.what
+            self.draw(done, total, text() if text else "")
+
+    def draw(self, done: int, total: int | None, text: str) -> None:
+        """Draw at once."""
+        self._drawn = time.monotonic()
+        if self._progress is not None:
             with unheard():
-                self._progress.update(self._task, completed=done, total=total, description=printable(description))
+                description = printable(f"{self.what} {text}".rstrip())
+                self._progress.update(self._task, completed=done, total=total, description=description)
 
     def note(self, text: str) -> None:
         """Write a line above the bar, or to stderr."""

@@ -206,7 +206,7 @@ def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
         "start": flags.start,
         "last_iterate": flags.last_iterate,
     }
-    return Stage(name, pgd, parameters, passes=2 * steps * restarts)
+    return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts)
 
 
 def _notices(name: str, flags: AttackFlags) -> tuple[str, ...]:

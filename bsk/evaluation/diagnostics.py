@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,7 +17,7 @@ from bsk.attacks.pgd import pgd
 from bsk.attacks.square import square
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.processes import sum_over_processes
-from bsk.evaluation.calls import checked, exact, rows_within, steady
+from bsk.evaluation.calls import checked, counted, exact, rows_within, steady
 from bsk.evaluation.verdicts import Examples
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws, example_draws, own_randomness
@@ -71,6 +71,7 @@ def look_at(
     batch_size: int = N,
     passes: float = math.inf,
     share: Share = WHOLE,
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnostics:
     """Examine a model on the first 64 examples, within eps: its outputs, its gradients, and if attacks on it behave.
 
@@ -79,6 +80,7 @@ def look_at(
 
     A model call has at most `batch_size` rows. `passes` is what the examination may cost, a backward pass counted as
     two: where that is too little it looks at fewer examples, or leaves out what `left_out` among the facts names.
+    `watch` is told how many passes of how many are made.
 
     Source: Carlini et al. (2019), "On evaluating adversarial robustness"; Pintor et al. (2022), "Indicators of
     attack failure"; the checks of AutoAttack's code. The thresholds leave honest models alone (see the tests).
@@ -89,8 +91,10 @@ def look_at(
     rows = torch.arange(n)
     x, y = to_unit(examples.take(rows).to(device)), examples.labels[rows].to(device)
     before = [tensor.clone() for tensor in _state(model)]
+    total = ALONE + n * sum(PARTS[part] for part in parts)
+    watch(0, total)
     with exact(model), own_randomness(device, seed, "integrity"):
-        forward = steady(checked(model), batch_size)
+        forward = counted(steady(checked(model), batch_size), lambda passes: watch(min(passes, total), total))
         with _watched(model) as dtypes:
             facts, logits = _outputs(forward, x[: rows_within(batch_size)])
         facts["half_precision"] = bool(dtypes & HALF)
@@ -104,6 +108,7 @@ def look_at(
         if eps > 0 and index and "attacks" in parts and not facts.get("no_gradients"):
             each = WHOLE if facts["random"] or facts["depends_on_batch"] else share
             facts |= _attacks(forward, x[right], y[right], eps, seed, index, each, rows_within(batch_size))
+    watch(total, total)
     facts["changes_at_test_time"] = not all(map(torch.equal, before, _state(model)))
     facts |= {"left_out": left} if (left := [part for part in PARTS if part not in parts]) else {}
     return Diagnostics(facts, tuple(_doubts(facts)))
