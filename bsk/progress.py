@@ -88,5 +88,13 @@ class EvaluationProgress(_Shown):
         )
         if "adbd" in record:
             self._bar.note(f"{self._name}: ADBD {record['adbd']:.4f}, {record['never_fooled']} never fooled")
-        for doubt in record["doubts"]:
-            self._bar.note(f"{self._name}: doubtful: {doubt}")
+        self.notices([f"{self._name}: {remark}" for remark in remarks(record)])
+
+
+def remarks(record: dict[str, Any]) -> list[str]:
+    """Return a line for each doubt of an evaluation, and one for what its checks left out."""
+    said = [f"doubtful: {doubt}" for doubt in record["doubts"]]
+    if left := record["checks"].get("left_out"):
+        beside = f"too slow beside {record['attack']}; more images or a longer attack pay for it"
+        said.append(f"the checks left out {' and '.join(left)}: {beside}")
+    return said

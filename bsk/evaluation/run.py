@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from bsk.data.processes import sum_over_processes
 from bsk.errors import InputError
 from bsk.evaluation.cache import Cache
 from bsk.evaluation.calls import exact, steady
-from bsk.evaluation.diagnostics import SHORT, WHOLE_COST, Diagnostics, N, look_at
+from bsk.evaluation.diagnostics import ALONE, PARTS, Diagnostics, N, look_at
 from bsk.evaluation.ledger import Ledger
 from bsk.evaluation.reports import evaluation_record, keys_of
 from bsk.evaluation.settings import EvaluationSettings
@@ -30,6 +30,9 @@ from bsk.records.checkpoints import Bulk
 Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
 NOT_EXAMINED = Diagnostics({}, ())
+BESIDE = {"natural": ("outputs",), "autoattack": ("outputs", "gradients")}  # its stages attack better than the checks
+SHORT = 2  # seconds that an examination may take without question
+SHARE, SHARE_OF_LONG = 0.2, 0.02  # of an attack's passes; so it was less than a quarter of its seconds
 TRIES = 10  # to read a file that others write
 
 
@@ -83,7 +86,7 @@ class _Evaluation:
     def __init__(self, subject: Subject, settings: EvaluationSettings, watch: Watch) -> None:
         self.subject, self.settings, self.watch = subject, settings, watch
         self.examples = settings.data.stream(settings.split, settings.limit)
-        self.seen: dict[bool, Diagnostics] = {}
+        self.seen: dict[tuple[str, ...], Diagnostics] = {}
         check_fit(subject, settings.data, self.examples.shape)
 
     def judge(self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None) -> Ledger:
@@ -105,32 +108,40 @@ class _Evaluation:
         )
 
     def examine(self, attack: Attack, ledger: Ledger) -> Diagnostics:
-        """Examine the model as far as it pays beside an attack, or take what was seen if that left nothing out.
-
-        It takes at most a quarter of the attack's passes, or 10 seconds. Beside the natural attack it looks at outputs.
-        """
+        """Examine the model as far as it pays beside an attack, or take what was seen if that left nothing out."""
         if not self.settings.checks:
             return NOT_EXAMINED
-        natural = attack.name == "natural"
-        known = self.seen.get(natural)
+        parts = BESIDE.get(attack.name, tuple(PARTS))
+        known = self.seen.get(parts)
         if known is not None and "left_out" not in known.facts:
             return known
         at, standing, n = self.settings, int(ledger.standing.sum()), len(ledger.done)
         l2 = any(stage.parameters.get("norm") == "l2" for stage in attack.stages)
-        passes = float(ledger.forward.sum() + 2 * ledger.backward.sum())
-        whole = (2 if natural else WHOLE_COST) * N * ledger.seconds <= SHORT * passes
-        self.seen[natural] = look_at(
+        self.seen[parts] = look_at(
             self.subject.model,
             self.examples,
-            eps=0 if natural else at.data.eps if l2 else at.eps,  # the signs are looked for within a Linf ball
+            eps=at.data.eps if l2 else at.eps,  # the signs are looked for within a Linf ball
             seed=at.seed,
             device=at.device,
             batch_size=at.batch_size,
-            passes=math.inf if whole else passes / 4,
+            parts=parts,
+            passes=_allowed(attack, ledger, parts),
             share=at.share,
             watch=lambda done, total: self.watch(attack, Progress(CHECKS, standing, n, done, total)),
         )
-        return self.seen[natural]
+        return self.seen[parts]
+
+
+def _allowed(attack: Attack, ledger: Ledger, parts: Sequence[str]) -> int:
+    """Return how many passes the examination may take: a share of the attack's, or what is made in SHORT seconds.
+
+    Beside autoattack it is the share alone.
+    """
+    work = int(ledger.forward.sum() + ledger.backward.sum())
+    if attack.name.startswith("autoattack"):
+        return int(SHARE_OF_LONG * work)
+    costs = [ALONE + min(N, len(ledger.done)) * each for each in accumulate(PARTS[part] for part in parts)]
+    return max([int(SHARE * work), *(cost for cost in costs if cost * ledger.pace <= SHORT)])
 
 
 def _agreed(read: Callable[[], T], settings: EvaluationSettings) -> T:
