@@ -18,6 +18,7 @@ class _Choices:
 
     quiet = False
     debug = False
+    json = False
 
 
 CHOICES = _Choices()
@@ -56,6 +57,11 @@ def write(stream: TextIO, text: str) -> None:
 def on_terminal() -> bool:
     """Say if progress may be drawn: stderr is a terminal, or the page of a notebook, and --quiet was not given."""
     return not CHOICES.quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
+def for_people() -> bool:
+    """Say if records are printed as lines for people: stdout is a terminal, and --json was not given."""
+    return not CHOICES.json and sys.stdout.isatty()
 
 
 class Bar:
@@ -103,6 +109,15 @@ class Bar:
                 self._progress.console.print(printable(text), highlight=False, markup=False)
         elif self.speaks:
             note(text)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away within the block, in which something is written to stdout, maybe the same terminal."""
+        self.close()
+        yield
+        if self._progress is not None:
+            with unheard():
+                self._progress.start()
 
     def close(self) -> None:
         """Take the bar away."""

@@ -62,6 +62,12 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def examined_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the examination of a model takes up depends on no clock, however busy the machine is."""
+    monkeypatch.setattr("bsk.evaluation.run.SHORT", 3600)
+
+
+@pytest.fixture(autouse=True)
 def traced() -> Iterator[None]:
     """The reference of AutoAttack ends all tracing, that of `make coverage` too."""
     trace = sys.gettrace()
@@ -114,7 +120,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             main()
         for number, handler in before.items():
             signal.signal(number, handler)
-        CHOICES.quiet = CHOICES.debug = False
+        CHOICES.quiet = CHOICES.debug = CHOICES.json = False
         said = Said(int(ended.value.code or 0), *capsys.readouterr())
         assert said.returncode == check, said.stderr
         return said

@@ -17,7 +17,7 @@ from bsk.evaluation.diagnostics import ALONE, PARTS, _within
 from bsk.evaluation.ledger import Block, Ledger
 from bsk.perturb.passes import PassCounter, counting
 
-ALL = ["outputs", "gradients", "attacks"]
+ALL, SHORT = ["outputs", "gradients", "attacks"], run.SHORT
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,7 @@ def test_the_checks_take_a_share_of_the_attack(spent, monkeypatch, attack, n, sh
     assert record["checks"].get("left_out", []) == left_out
 
 
-def test_what_is_short_is_examined_but_beside_autoattack(spent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "SHORT", 3600)
+def test_what_is_short_is_examined_but_beside_autoattack(spent) -> None:
     for attack in ("fgsm", "natural"):
         attacked, checked, record = spent(attack, 16)
         assert checked > attacked and "left_out" not in record["checks"]
@@ -100,12 +99,13 @@ def test_what_is_short_is_examined_but_beside_autoattack(spent, monkeypatch: pyt
     assert 0 < checked <= attacked / 50 and "pgd_10" not in record["checks"]
 
 
-def test_what_is_allowed_by_hand() -> None:
+def test_what_is_allowed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 20 images the parts cost 56, 156 and 11,216 passes; PGD made 300 passes an image, a fifth is 1,200."""
+    monkeypatch.setattr(run, "SHORT", SHORT)
     attack, twenty = attack_named("pgd-100", 0.1), torch.full((20,), 150)
     ledger = Ledger(20)
     ledger.add(Block(0, torch.arange(20), torch.zeros(20) > 0, torch.zeros(20), twenty, twenty, seconds=6.0))
-    assert ledger.pace == 0.001 and run.SHORT == 2
+    assert ledger.pace == 0.001 and SHORT == 2
     assert run._allowed(attack, ledger, ALL) == 1200, "156 passes take 0.2 s, 11,216 more than 2"
     assert run._allowed(replace(attack, name="autoattack"), ledger, ALL) == 120
     ledger.pace = 2 / 11216
@@ -114,15 +114,15 @@ def test_what_is_allowed_by_hand() -> None:
     assert run._allowed(attack, ledger, ALL) == 56, "in 2 s 100 passes are made"
 
 
-def test_a_network_as_small_as_ours_is_examined_whole_beside_ten_steps(call, trained: Path, toy: Path) -> None:
-    record = json.loads(call("evaluate", trained, "--data", toy, "--attack", "pgd-10", "--eps", "0.02").stdout)
+def test_a_network_as_small_as_ours_is_examined_whole(call, trained: Path, toy: Path, monkeypatch) -> None:
+    monkeypatch.setattr(run, "SHORT", SHORT)
+    record = json.loads(call("evaluate", trained, "--data", toy, "--attack", "pgd-40", "--eps", "0.02").stdout)
     assert "left_out" not in record["checks"] and "pgd_100" in record["checks"]
 
 
 def test_what_is_left_out_is_said(call, trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "fgsm", "--eps", "0.02"]
     line = "the checks left out gradients and attacks: too slow beside fgsm; more images or a longer attack pay for it"
-    monkeypatch.setattr(run, "SHORT", 3600)
     assert "left out" not in call(*words).stderr
     monkeypatch.setattr(run, "SHORT", 0)
     said = call(*words)

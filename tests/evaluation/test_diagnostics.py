@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from bsk.data.sources import prepare
 from bsk.data.store import DataFile, Split, open_data
-from bsk.evaluation import run
 from bsk.evaluation.diagnostics import FEW, PARTS, SIGNS, Diagnostics, late_doubts, look_at
 from bsk.methods.bound import UpdateContext, bind
 from bsk.methods.contract import Memory
@@ -296,8 +295,7 @@ def test_any_shape_and_two_classes(shape: tuple[int, int, int], classes: int) ->
     assert seen.facts["checked"] == 64 and seen.doubts == ()
 
 
-def test_an_evaluation_counts_no_pass_of_the_checks(call, trained: Path, toy: Path, monkeypatch) -> None:
-    monkeypatch.setattr(run, "SHORT", 3600)  # however slow this machine is now
+def test_an_evaluation_counts_no_pass_of_the_checks(call, trained: Path, toy: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "pgd-5", "--eps", "0.05"]
     looked, not_looked = (json.loads(call(*words, *more).stdout) for more in ([], ["--no-checks"]))
     assert looked["checks"]["checked"] > 0 and not_looked["checks"] == {}

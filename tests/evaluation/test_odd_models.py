@@ -15,7 +15,6 @@ import bsk
 from bsk.attacks.pgd import pgd
 from bsk.data.store import open_data
 from bsk.errors import InputError
-from bsk.evaluation import run
 from bsk.models.small import cnn
 from bsk.perturb.draws import example_draws
 
@@ -138,12 +137,6 @@ def odd(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     torch.save(net.state_dict(), tmp_path / "plain.pt")
     yield tmp_path / "plain.pt"
     sys.modules.pop("odd_networks", None)
-
-
-@pytest.fixture(autouse=True)
-def examined_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow this machine is now."""
-    monkeypatch.setattr(run, "SHORT", 3600)
 
 
 @pytest.fixture
