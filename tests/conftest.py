@@ -21,6 +21,7 @@ import torch
 from bsk.cli.app import main
 from bsk.cli.signals import STOPPING
 from bsk.data.store import Info, Part, write
+from bsk.evaluation.diagnostics import PARTS
 from bsk.terminal import CHOICES
 
 pytest_plugins = ["made_records"]
@@ -64,7 +65,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def examined_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the examination of a model takes up depends on no clock, however busy the machine is."""
-    monkeypatch.setattr("bsk.evaluation.run.SHORT", 3600)
+    monkeypatch.setattr("bsk.evaluation.run.SHORT", dict.fromkeys(PARTS, 3600))
 
 
 @pytest.fixture(autouse=True)

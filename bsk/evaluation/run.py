@@ -31,7 +31,7 @@ Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
 NOT_EXAMINED = Diagnostics({}, ())
 BESIDE = {"natural": ("outputs",), "autoattack": ("outputs", "gradients")}  # its stages attack better than the checks
-SHORT = 2  # seconds that an examination may take without question
+SHORT = {"outputs": 0.2, "gradients": 0.1, "attacks": 2.0}  # seconds that one may take so far without question
 SHARE, SHARE_OF_LONG = 0.2, 0.02  # of an attack's passes; so it was less than a quarter of its seconds
 TRIES = 10  # to read a file that others write
 
@@ -133,15 +133,15 @@ class _Evaluation:
 
 
 def _allowed(attack: Attack, ledger: Ledger, parts: Sequence[str]) -> int:
-    """Return how many passes the examination may take: a share of the attack's, or what is made in SHORT seconds.
+    """Return how many passes the examination may take: a share of the attack's, or up to a part that is SHORT.
 
     Beside autoattack it is the share alone.
     """
     work = int(ledger.forward.sum() + ledger.backward.sum())
     if attack.name.startswith("autoattack"):
         return int(SHARE_OF_LONG * work)
-    costs = [ALONE + min(N, len(ledger.done)) * each for each in accumulate(PARTS[part] for part in parts)]
-    return max([int(SHARE * work), *(cost for cost in costs if cost * ledger.pace <= SHORT)])
+    costs = zip(parts, (ALONE + N * each for each in accumulate(PARTS[part] for part in parts)), strict=True)
+    return max([int(SHARE * work), *(cost for part, cost in costs if cost * ledger.pace <= SHORT[part])])
 
 
 def _agreed(read: Callable[[], T], settings: EvaluationSettings) -> T:

@@ -254,7 +254,8 @@ def evaluated(out: Path) -> tuple[str, bytes]:
 def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "screen,pgd-3x2", "--batch-size", "16", "--threads", "1"]
     script = tmp_path / "whole.py"  # the model is examined whole, however slow this machine is now
-    script.write_text("from bsk.evaluation import run\nrun.SHORT = 3600\nfrom bsk.cli.app import main\nmain()\n")
+    always = "from bsk.evaluation import run\nrun.SHORT = dict.fromkeys(run.PARTS, 3600)\n"
+    script.write_text(f"{always}from bsk.cli.app import main\nmain()\n")
     alone = subprocess.run(
         [sys.executable, str(script), *map(str, words), "--quiet"], capture_output=True, check=True, text=True
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,7 +83,7 @@ def spent(trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_the_checks_take_a_share_of_the_attack(spent, monkeypatch, attack, n, share, left_out) -> None:
-    monkeypatch.setattr(run, "SHORT", 0)
+    monkeypatch.setattr(run, "SHORT", dict.fromkeys(ALL, 0))
     attacked, checked, record = spent(attack, n)
     assert checked <= attacked / share
     assert (checked > 0) == ("checked" in record["checks"])
@@ -99,19 +98,25 @@ def test_what_is_short_is_examined_but_beside_autoattack(spent) -> None:
     assert 0 < checked <= attacked / 50 and "pgd_10" not in record["checks"]
 
 
-def test_what_is_allowed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 20 images the parts cost 56, 156 and 11,216 passes; PGD made 300 passes an image, a fifth is 1,200."""
+@pytest.mark.parametrize(
+    ("pace", "of_much", "of_little"),
+    [
+        (2 / 35856, 35856, 35856),  # all parts in 2 s
+        (0.0002, 1200, 464),  # 0.09 s
+        (0.001, 1200, 144),  # 0.14 s
+        (0.01, 1200, 12),
+    ],
+)
+def test_what_is_allowed_by_hand(monkeypatch, pace: float, of_much: int, of_little: int) -> None:
+    """The parts cost 144, 464 and 35,856 passes of 64 images; a fifth of 6,000 passes is 1,200, of 60 it is 12."""
     monkeypatch.setattr(run, "SHORT", SHORT)
-    attack, twenty = attack_named("pgd-100", 0.1), torch.full((20,), 150)
-    ledger = Ledger(20)
-    ledger.add(Block(0, torch.arange(20), torch.zeros(20) > 0, torch.zeros(20), twenty, twenty, seconds=6.0))
-    assert ledger.pace == 0.001 and SHORT == 2
-    assert run._allowed(attack, ledger, ALL) == 1200, "156 passes take 0.2 s, 11,216 more than 2"
-    assert run._allowed(replace(attack, name="autoattack"), ledger, ALL) == 120
-    ledger.pace = 2 / 11216
-    assert run._allowed(attack, ledger, ALL) == 11216 and run._allowed(attack, ledger, ALL[:1]) == 1200
-    ledger.forward, ledger.backward, ledger.pace = twenty // 50, twenty // 50, 0.02
-    assert run._allowed(attack, ledger, ALL) == 56, "in 2 s 100 passes are made"
+    for forward, backward, allowed in ((150, 150, of_much), (2, 1, of_little)):
+        ledger, each = Ledger(20), (torch.full((20,), forward), torch.full((20,), backward))
+        ledger.add(Block(0, torch.arange(20), torch.zeros(20) > 0, torch.zeros(20), *each, seconds=6.0))
+        assert ledger.pace == pytest.approx(6 / (20 * (forward + backward)))
+        ledger.pace = pace
+        assert run._allowed(attack_named("pgd-100", 0.1), ledger, ALL) == allowed
+        assert run._allowed(attack_named("autoattack", 0.1), ledger, ALL) == (120 if forward == 150 else 1)
 
 
 def test_a_network_as_small_as_ours_is_examined_whole(call, trained: Path, toy: Path, monkeypatch) -> None:
@@ -124,7 +129,7 @@ def test_what_is_left_out_is_said(call, trained: Path, toy: Path, monkeypatch: p
     words = ["evaluate", trained, "--data", toy, "--attack", "fgsm", "--eps", "0.02"]
     line = "the checks left out gradients and attacks: too slow beside fgsm; more images or a longer attack pay for it"
     assert "left out" not in call(*words).stderr
-    monkeypatch.setattr(run, "SHORT", 0)
+    monkeypatch.setattr(run, "SHORT", dict.fromkeys(ALL, 0))
     said = call(*words)
     assert f"bsk: m.safetensors: {line}\n" in said.stderr
     assert json.loads(said.stdout)["checks"]["left_out"] == ["gradients", "attacks"]
