@@ -41,7 +41,7 @@ from bsk.evaluation.flags import EvaluationFlags
 from bsk.evaluation.settings import Request, Work
 from bsk.evaluation.subjects import Subject, foreign_subject, live_subject, load_subject, recalled, remembered
 from bsk.models.registry import device_of
-from bsk.progress import EvaluationProgress
+from bsk.progress import EvaluationProgress, remarks
 from bsk.records import jsonl
 from bsk.records.bits import decode_correct
 from bsk.records.located import Located, located, read
@@ -90,10 +90,10 @@ class Evaluation:
         return torch.from_numpy(decode_correct(self.record["correct"], self.n))
 
     def __repr__(self) -> str:
-        """Return the number with its interval, and a line for each doubt."""
+        """Return the number with its interval, a line for each doubt and one for what the checks left out."""
         interval = f"{percent(self.accuracy)} % [{percent(self.low)}, {percent(self.high)}] of {self.n}"
         text = f"{self.record['attack']} at eps {plain(self.record['eps'])}: {interval}"
-        return "\n".join([text, *(f"doubtful: {doubt}" for doubt in self.doubts)])
+        return "\n".join([text, *remarks(self.record)])
 
 
 class Rows(list[comparison.Row]):

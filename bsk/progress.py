@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bsk.terminal import Bar
+from bsk.terminal import Bar, for_people
 
 if TYPE_CHECKING:
     from bsk.attacks.registry import Attack
@@ -23,6 +25,10 @@ class _Shown:
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Take the bar away within the block, in which a record is printed."""
+        return self._bar.aside()
 
     def notices(self, texts: Sequence[str]) -> None:
         """Write lines."""
@@ -74,20 +80,33 @@ class EvaluationProgress(_Shown):
 
     def show(self, attack: Attack, at: Progress) -> None:
         """Move the bar; say how many stand after each stage of several."""
-        so_far = f"{attack.name} {at.stage} <= {at.standing / at.n:.1%}"
-        self._bar.show(at.done, at.total, lambda: so_far)
+        self._bar.draw(at.done, at.total, f"{attack.name} {at.stage} <= {at.standing / at.n:.1%}")
         if at.ended and len(attack.stages) > 2:
             self._bar.note(f"{self._name}: {attack.name}: {at.standing} of {at.n} stand after {at.stage}")
 
     def done(self, record: dict[str, Any]) -> None:
-        """Write a line, and one for each doubt."""
-        bound = "at most " if record["attack"] == "screen" else ""
-        self._bar.note(
-            f"{self._name}: {record['attack']} at eps {record['eps']:g} ({record['eps'] * 255:.3g}/255): "
-            f"{bound}{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] of {record['n']}, "
-            f"{record['seconds']:.1f} s"
-        )
+        """Write a line, unless the record was printed as one, and one for each doubt."""
+        if not for_people():
+            self._bar.note(evaluation_line(record))
         if "adbd" in record:
             self._bar.note(f"{self._name}: ADBD {record['adbd']:.4f}, {record['never_fooled']} never fooled")
-        for doubt in record["doubts"]:
-            self._bar.note(f"{self._name}: doubtful: {doubt}")
+        self.notices([f"{self._name}: {remark}" for remark in remarks(record)])
+
+
+def evaluation_line(record: dict[str, Any]) -> str:
+    """Return the record of an evaluation as a line for people."""
+    bound, doubts = "at most " if record["attack"] == "screen" else "", len(record["doubts"])
+    return (
+        f"{Path(record['checkpoint']).name}: {record['attack']} at eps {record['eps']:g} "
+        f"({record['eps'] * 255:.3g}/255): {bound}{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] "
+        f"of {record['n']}, {record['seconds']:.1f} s, {doubts or 'no'} doubt{'s' * (doubts != 1)}"
+    )
+
+
+def remarks(record: dict[str, Any]) -> list[str]:
+    """Return a line for each doubt of an evaluation, and one for what its checks left out."""
+    said = [f"doubtful: {doubt}" for doubt in record["doubts"]]
+    if left := (record.get("checks") or {}).get("left_out"):
+        beside = f"too slow beside {record['attack']}; more images or a longer attack pay for it"
+        said.append(f"the checks left out {' and '.join(left)}: {beside}")
+    return said

@@ -18,6 +18,7 @@ class _Choices:
 
     quiet = False
     debug = False
+    json = False
     kept = ""
 
 
@@ -59,6 +60,11 @@ def on_terminal() -> bool:
     return not CHOICES.quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
+def for_people() -> bool:
+    """Say if records are printed as lines for people: stdout is a terminal, and --json was not given."""
+    return not CHOICES.json and sys.stdout.isatty()
+
+
 class Bar:
     """A progress bar on a terminal; elsewhere nothing."""
 
@@ -87,10 +93,15 @@ class Bar:
         """Draw at most five times a second; `text` is only computed then."""
         now = time.monotonic()
         if self._progress is not None and (now - self._drawn > 0.2 or done == total):
-            self._drawn = now
-            description = f"{self.what} {text()}" if text else self.what
+            self.draw(done, total, text() if text else "")
+
+    def draw(self, done: int, total: int | None, text: str) -> None:
+        """Draw at once."""
+        self._drawn = time.monotonic()
+        if self._progress is not None:
             with unheard():
-                self._progress.update(self._task, completed=done, total=total, description=printable(description))
+                description = printable(f"{self.what} {text}".rstrip())
+                self._progress.update(self._task, completed=done, total=total, description=description)
 
     def note(self, text: str) -> None:
         """Write a line above the bar, or to stderr."""
@@ -99,6 +110,15 @@ class Bar:
                 self._progress.console.print(printable(text), highlight=False, markup=False)
         elif self.speaks:
             note(text)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away within the block, in which something is written to stdout, maybe the same terminal."""
+        self.close()
+        yield
+        if self._progress is not None:
+            with unheard():
+                self._progress.start()
 
     def close(self) -> None:
         """Take the bar away."""

@@ -21,6 +21,7 @@ import torch
 from bsk.cli.app import main
 from bsk.cli.signals import STOPPING
 from bsk.data.store import Info, Part, write
+from bsk.evaluation.diagnostics import PARTS
 from bsk.terminal import CHOICES
 
 pytest_plugins = ["made_records"]
@@ -59,6 +60,12 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tensors are faster so, and sums have one order; commands in processes of their own share the cores too."""
     torch.set_num_threads(1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def examined_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the examination of a model takes up depends on no clock, however busy the machine is."""
+    monkeypatch.setattr("bsk.evaluation.run.SHORT", dict.fromkeys(PARTS, 3600))
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +121,8 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             main()
         for number, handler in before.items():
             signal.signal(number, handler)
-        CHOICES.quiet, CHOICES.debug, CHOICES.kept = False, False, ""
+        CHOICES.quiet = CHOICES.debug = CHOICES.json = False
+        CHOICES.kept = ""
         said = Said(int(ended.value.code or 0), *capsys.readouterr())
         assert said.returncode == check, said.stderr
         return said

@@ -207,7 +207,7 @@ def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
         "last_iterate": flags.last_iterate,
         **({} if flags.early_stop else {"early_stop": False}),  # no verdict depends on it, so no key of the usual way
     }
-    return Stage(name, pgd, parameters, passes=2 * steps * restarts)
+    return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts)
 
 
 def _notices(name: str, flags: AttackFlags) -> tuple[str, ...]:

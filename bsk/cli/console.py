@@ -11,12 +11,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from bsk.cli.lines import line_of
 from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
 from bsk.compat import usage_message
 from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError, UsageError, out_of_memory
 from bsk.records.atomic import naming_the_file
 from bsk.records.jsonl import dumps
-from bsk.terminal import CHOICES, unheard, whisper, write
+from bsk.terminal import CHOICES, for_people, unheard, whisper, write
 
 if TYPE_CHECKING:
     from bsk.records.located import Located
@@ -59,8 +60,8 @@ def emit(text: str) -> None:
 
 
 def emit_record(record: dict[str, Any]) -> None:
-    """Write one record to stdout."""
-    emit(dumps(record))
+    """Write one record to stdout: as JSON, or on a terminal as a line for people."""
+    emit(line_of(record) if for_people() else dumps(record))
 
 
 def _open_closed_streams() -> None:

@@ -32,6 +32,7 @@ def evaluate(
     last: Annotated[bool, o.option("--last", help="F.last.safetensors too, where F.safetensors is named.")] = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
+    json: o.Json = False,
     quiet: o.Quiet = False,
     *,
     network: ModelFlags,
@@ -42,8 +43,9 @@ def evaluate(
 
     Prints one JSON record per checkpoint and attack, in fp32 with the model in eval mode. A record has the
     accuracy, its 95 % interval, all parameters, the cost, doubts where there are signs that the number cannot be
-    believed, and one bit an example, so that bsk compare can pair any two of them. An example is lost at the first
-    iterate that is misclassified.
+    believed, and one bit an example, so that bsk compare can pair any two of them. On a terminal a record is a
+    line with accuracy, interval and doubts counted, unless --json. An example is lost at the first iterate that is
+    misclassified.
 
     With --out F.jsonl an evaluation is a file that grows: stopped at any moment, the same command goes on where it
     was, and answers at once when it is complete; autoattack after screen starts from what that found. F.examples/ has
@@ -75,7 +77,8 @@ def evaluate(
                 progress.notices(work.notices)
                 for record in run(work.subject, work.attacks, work.settings, out, progress.show):
                     if share.rank == 0:
-                        emit_record(record)
+                        with progress.aside():
+                            emit_record(record)
                         progress.done(record)
 
 
@@ -105,6 +108,7 @@ def attack(
     device: o.Device = "auto",
     threads: o.Threads = None,
     force: o.Force = False,
+    json: o.Json = False,
     quiet: o.Quiet = False,
     *,
     network: ModelFlags,
@@ -141,7 +145,8 @@ def attack(
     with only_writer(out), EvaluationProgress(work.subject.path.name, True) as progress:
         progress.notices(work.notices)
         record, shown = attacked(work.subject, work.attacks[0], work.settings, out, progress.show)
-        emit_record(record)
+        with progress.aside():
+            emit_record(record)
         progress.done(record)
     if images is not None:
         given = work.settings

@@ -47,6 +47,11 @@ def _quiet(value: bool) -> bool:
     return value
 
 
+def _json(value: bool) -> bool:
+    CHOICES.json = value
+    return value
+
+
 def option(*names: str, help: str, **more: Any) -> Any:
     """Return a flag whose help text states its default in its own words."""
     return typer.Option(*names, help=help, show_default=False, **more)
@@ -65,6 +70,7 @@ Limit = Annotated[int | None, option(min=1, metavar="N", help="Only the first N 
 DatasetOfModel = Annotated[str | None, option("--dataset", help="Prepared data [default: what it was trained on].")]
 SplitName = Annotated[str, typer.Option("--split", help=f"{', '.join(SPLITS)}.")]
 Quiet = Annotated[bool, option("--quiet", callback=_quiet, help="No progress and no notes on stderr.")]
+Json = Annotated[bool, option("--json", callback=_json, help="Records as JSON on a terminal too, as elsewhere.")]
 Force = Annotated[bool, option("--force", help="Replace what stands in the way.")]
 Rows = Annotated[
     int | None, option("--batch-size", min=1, help="Rows of a model call [default: 128 on a CPU, else 512].")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bsk.cli.console import emit_record
-from bsk.cli.options import DATASETS, Force, Quiet, checked_suffix, completing
+from bsk.cli.options import DATASETS, Force, Json, Quiet, checked_suffix, completing
 from bsk.terminal import Bar, note
 
 
@@ -35,6 +35,7 @@ def prepare_data(
     ] = None,
     test_split: Annotated[str, typer.Option(metavar="test|val", help="The split of the source to test on.")] = "test",
     force: Force = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert a data set once, to one file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +39,7 @@ def starts(
     seed: Annotated[int, typer.Option("--seed", help="Of the starts' random numbers.")] = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
+    json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Tell where starts land in output space.
@@ -68,6 +70,6 @@ def starts(
     above_zero(or_zero=True, gamma=size)
     rows = batch_size or rows_of_a_call(where)
     settings = EvaluationSettings(opened, split, limit, radius, seed, rows, where)
-    with closing(Bar(checkpoint.name)) as bar:
+    with closing(Bar(checkpoint.name, not sys.stdout.isatty())) as bar:  # lines there show how far it is
         for record in landings(subject, names, settings, size, bar.show):
             emit_record(record)

@@ -24,6 +24,7 @@ def train(
     device: o.Device = "auto",
     threads: o.Threads = None,
     force: o.Force = False,
+    json: o.Json = False,
     quiet: o.Quiet = False,
     *,
     flags: TrainingFlags,
@@ -71,4 +72,5 @@ def train(
             stopping=stopping,
         )
         if share.rank == 0:
-            emit_record(record)
+            with watcher.aside():
+                emit_record(record)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from time import monotonic
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from bsk.models.products import steady_products
 from bsk.models.registry import checked_logits
 from bsk.perturb.ascent import Model
 
+BEAT = 0.2  # seconds between two reports of how far a model has come
 ROWS, LEAST = 8, 16  # a model call has a multiple of so many rows, and at least so many; see `steady`
 
 
@@ -74,6 +76,25 @@ def checked(model: Model) -> Model:
         total = float(logits.detach().sum())  # finite only if all are, and quicker than to look at each
         if not math.isfinite(total) and not bool(torch.isfinite(logits.detach()).all()):
             raise NotFiniteError
+        return logits
+
+    return forward
+
+
+def counted(model: Model, tell: Callable[[int], None]) -> Model:
+    """Return the model that tells how many passes it has made, at most every BEAT seconds.
+
+    A row is one pass, and one more where its gradient may come back. Nothing is read from the device.
+    """
+    passes, told = 0, monotonic()
+
+    def forward(x: Tensor) -> Tensor:
+        nonlocal passes, told
+        logits = model(x)
+        passes += 2 * len(x) if logits.requires_grad else len(x)
+        if (now := monotonic()) - told >= BEAT:
+            told = now
+            tell(passes)
         return logits
 
     return forward

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,7 +16,7 @@ from bsk.attacks.pgd import pgd
 from bsk.attacks.square import square
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.processes import sum_over_processes
-from bsk.evaluation.calls import checked, exact, rows_within, steady
+from bsk.evaluation.calls import ROWS, checked, counted, exact, rows_within, steady
 from bsk.evaluation.verdicts import Examples
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws, example_draws, own_randomness
@@ -31,9 +30,7 @@ STEPS = (10, 50, 100)
 MARGIN_STEPS = 50  # on honest models neither loss gains anything after them
 NEVER = 10**6  # steps
 QUERIES = 250  # of the attack that sees no gradient
-PARTS = {"outputs": 2, "gradients": 7, "attacks": 700}  # passes an image, a backward pass counted as two
-WHOLE_COST = sum(PARTS.values())
-SHORT = 10  # seconds that a whole examination may take without question
+PARTS = {"outputs": 2, "gradients": 5, "attacks": 553}  # passes an image, forward and backward
 ALONE = 16  # rows of the call with an image alone; fewer images than that are not worth looking at
 HALF = {torch.float16, torch.bfloat16}
 PROBE = 1 / 1024  # a quarter of a pixel level: there networks are still straight, and fp32 still exact
@@ -69,28 +66,35 @@ def look_at(
     seed: int,
     device: torch.device,
     batch_size: int = N,
-    passes: float = math.inf,
+    parts: Sequence[str] = tuple(PARTS),
+    passes: int | None = None,
     share: Share = WHOLE,
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnostics:
     """Examine a model on the first 64 examples, within eps: its outputs, its gradients, and if attacks on it behave.
 
-    Rates are of the examples looked at that the model gets right. Passes made here are not counted anywhere. Several
-    processes see the same: each attacks its share, unless the model's answer depends on more than the image.
+    Without a radius it looks at outputs alone, else at the first ones of PARTS, as `parts` names them. Rates are of the
+    examples looked at that the model gets right. Passes made here are not counted anywhere. Several processes see the
+    same: each attacks its share, unless the model's answer depends on more than the image.
 
-    A model call has at most `batch_size` rows. `passes` is what the examination may cost, a backward pass counted as
-    two: where that is too little it looks at fewer examples, or leaves out what `left_out` among the facts names.
+    A model call has at most `batch_size` rows. `passes` is what the examination may cost, forward and backward (None:
+    anything): where that is too little it looks at fewer examples, or leaves out what `left_out` among the facts names.
+    `watch` is told how many passes of how many are made.
 
     Source: Carlini et al. (2019), "On evaluating adversarial robustness"; Pintor et al. (2022), "Indicators of
     attack failure"; the checks of AutoAttack's code. The thresholds leave honest models alone (see the tests).
     """
-    parts, n = _within(passes, min(N, len(examples.labels)))
+    asked, n = parts if eps > 0 else parts[:1], min(N, len(examples.labels))
+    parts, n = (asked, n) if passes is None else _within(passes, n, asked)
     if not parts:
-        return Diagnostics({"left_out": list(PARTS)}, ())
+        return Diagnostics({"left_out": [*asked]}, ())
     rows = torch.arange(n)
     x, y = to_unit(examples.take(rows).to(device)), examples.labels[rows].to(device)
     before = [tensor.clone() for tensor in _state(model)]
+    total = ALONE + n * sum(PARTS[part] for part in parts)
+    watch(0, total)
     with exact(model), own_randomness(device, seed, "integrity"):
-        forward = steady(checked(model), batch_size)
+        forward = counted(steady(checked(model), batch_size), lambda passes: watch(min(passes, total), total))
         with _watched(model) as dtypes:
             facts, logits = _outputs(forward, x[: rows_within(batch_size)])
         facts["half_precision"] = bool(dtypes & HALF)
@@ -99,21 +103,25 @@ def look_at(
             right = torch.cat([logits, *rest]).argmax(dim=1) == y
         facts["checked"] = int(right.sum())
         index = examples.index[rows][right.cpu()].tolist()
-        if eps > 0 and index and "gradients" in parts:
+        if index and "gradients" in parts:
             facts |= _gradients(forward, x[right], y[right], rows_within(batch_size))
-        if eps > 0 and index and "attacks" in parts and not facts.get("no_gradients"):
+        if index and "attacks" in parts and not facts.get("no_gradients"):
             each = WHOLE if facts["random"] or facts["depends_on_batch"] else share
             facts |= _attacks(forward, x[right], y[right], eps, seed, index, each, rows_within(batch_size))
+    watch(total, total)
     facts["changes_at_test_time"] = not all(map(torch.equal, before, _state(model)))
-    facts |= {"left_out": left} if (left := [part for part in PARTS if part not in parts]) else {}
+    facts |= {"left_out": [*asked[len(parts) :]]} if len(parts) < len(asked) else {}
     return Diagnostics(facts, tuple(_doubts(facts)))
 
 
-def _within(passes: float, n: int) -> tuple[list[str], int]:
-    """Return which parts of an examination so many passes allow, and of how many of n images."""
-    for last in reversed(range(len(PARTS))):
-        parts = list(PARTS)[: last + 1]
-        images = min(n, int((passes - ALONE) / sum(PARTS[part] for part in parts))) if passes < math.inf else n
+def _within(passes: int, n: int, asked: Sequence[str]) -> tuple[Sequence[str], int]:
+    """Return how much of what is asked of an examination so many passes allow, and of how many of n images.
+
+    If not of all n, it is whole groups of ROWS, for calls are filled up to these.
+    """
+    for parts in (asked[:last] for last in range(len(asked), 0, -1)):
+        images = (passes - ALONE) // sum(PARTS[part] for part in parts)
+        images = n if images >= n else images - images % ROWS
         if images >= min(n, ALONE):
             return parts, images
     return [], 0

@@ -82,6 +82,7 @@ class Ledger:
         distance: (N,) fp32, of its misclassified image, in the attack's norm; NOWHERE where there is none.
         forward, backward: (N,) int64, how often it went through the model.
         seconds: of all blocks, added up, in the part that was new.
+        pace: seconds a pass, forward or backward, of the quickest block: where nothing had to be warmed up first.
     """
 
     def __init__(self, n: int) -> None:
@@ -89,7 +90,7 @@ class Ledger:
         self.done, self.forward, self.backward = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
         self.broken_by = torch.full((n,), STANDING)
         self.distance = torch.full((n,), NOWHERE)
-        self.seconds = 0.0
+        self.seconds, self.pace = 0.0, math.inf
 
     def columns(self) -> dict[str, Tensor]:
         """Return what is known of each example, by name."""
@@ -117,3 +118,4 @@ class Ledger:
         self.forward[rows] += block.forward[new]
         self.backward[rows] += block.backward[new]
         self.seconds += block.seconds * int(new.sum()) / max(1, len(new))
+        self.pace = min(self.pace, block.seconds / max(1, int(block.forward.sum() + block.backward.sum())))

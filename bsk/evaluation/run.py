@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,19 +18,22 @@ from bsk.data.processes import sum_over_processes
 from bsk.errors import InputError
 from bsk.evaluation.cache import Cache
 from bsk.evaluation.calls import exact, steady
-from bsk.evaluation.diagnostics import SHORT, WHOLE_COST, Diagnostics, N, look_at
+from bsk.evaluation.diagnostics import ALONE, PARTS, Diagnostics, N, look_at
 from bsk.evaluation.guessing import Suspicion
 from bsk.evaluation.ledger import Ledger
 from bsk.evaluation.reports import evaluation_record, keys_of
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
-from bsk.evaluation.verdicts import Examples, Keep, Progress, judge
+from bsk.evaluation.verdicts import CHECKS, Keep, Progress, judge
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import Bulk
 
 Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
 NOT_EXAMINED = Diagnostics({}, ())
+BESIDE = {"natural": ("outputs",), "autoattack": ("outputs", "gradients")}  # its stages attack better than the checks
+SHORT = {"outputs": 0.2, "gradients": 0.1, "attacks": 2.0}  # seconds that one may take so far without question
+SHARE, SHARE_OF_LONG = 0.2, 0.02  # of an attack's passes; so it was less than a quarter of its seconds
 TRIES = 10  # to read a file that others write
 
 
@@ -46,10 +49,8 @@ def evaluate(
     Raises:
         InputError: the model does not fit the data, or a file cannot be read or written.
     """
-    examples = settings.data.stream(settings.split, settings.limit)
-    check_fit(subject, settings.data, examples.shape)
-    seen: dict[bool, Diagnostics] = {}
-    guess = Suspicion(subject, settings)
+    work = _Evaluation(subject, settings, watch)
+    examples = work.examples
     for attack in attacks:
         key, stage_keys = keys_of(subject, attack, settings, len(examples.labels))
         cache = Cache(out, key, stage_keys) if out is not None else None
@@ -58,9 +59,8 @@ def evaluate(
         with cache.alone() if cache and one else contextlib.nullcontext():
             record = cache.finished() if cache and one else record  # another may have been faster
             if record is None:
-                ledger = _judge(subject, attack, settings, examples, watch, cache)
-                diagnostics = _examined(subject, settings, examples, attacks, attack, ledger, seen)
-                diagnostics = guess.beside(diagnostics, attack, ledger)
+                ledger = work.judge(attack, cache)
+                diagnostics = work.examine(attack, ledger)
                 record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
                 if cache and settings.share.rank == 0:
                     stages = [stage.name for stage in attack.stages]
@@ -77,66 +77,76 @@ def check_no_log(out: Path) -> None:
         raise InputError(f"{out}: is the log of a training; choose another --out")
 
 
-def _judge(
-    subject: Subject,
-    attack: Attack,
-    settings: EvaluationSettings,
-    examples: Examples,
-    watch: Watch,
-    cache: Cache | None = None,
-    keep: Keep | None = None,
-) -> Ledger:
-    known = [] if cache is None else _agreed(lambda: cache.blocks(len(examples.labels)), settings)
-    return judge(
-        subject.model,
-        examples,
-        attack,
-        eps=settings.eps,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-        device=settings.device,
-        known=known,
-        share=settings.share,
-        grow=None if cache is None else cache.grow,
-        keep=keep,
-        watch=lambda progress: watch(attack, progress),
-    )
+class _Evaluation:
+    """A model and the examples that it is judged on, under one attack after another.
 
-
-def _examined(
-    subject: Subject,
-    settings: EvaluationSettings,
-    examples: Examples,
-    attacks: Sequence[Attack],
-    attack: Attack,
-    ledger: Ledger,
-    seen: dict[bool, Diagnostics],
-) -> Diagnostics:
-    """Examine the model as far as it pays beside an attack, or take what was `seen` if that left nothing out.
-
-    It takes at most a quarter of the attack's passes, or 10 seconds. Beside the natural attack it looks at outputs.
+    Raises:
+        InputError: the model does not fit the data.
     """
-    if not settings.checks:
-        return NOT_EXAMINED
-    natural = attack.name == "natural"
-    known = seen.get(natural)
-    if known is not None and "left_out" not in known.facts:
-        return known
-    l2 = any(stage.parameters.get("norm") == "l2" for attack in attacks for stage in attack.stages)
-    eps = settings.data.eps if l2 else settings.eps  # the signs are looked for within a Linf ball
-    work = float(ledger.forward.sum() + 2 * ledger.backward.sum())
-    whole = (2 if natural else WHOLE_COST) * N * ledger.seconds <= SHORT * work
-    seen[natural] = look_at(
-        subject.model,
-        examples,
-        eps=0 if natural else eps,
-        seed=settings.seed,
-        device=settings.device,
-        batch_size=settings.batch_size,
-        passes=math.inf if whole else work / 4,
-        share=settings.share,
-    )
-    return seen[natural]
+
+    def __init__(self, subject: Subject, settings: EvaluationSettings, watch: Watch) -> None:
+        self.subject, self.settings, self.watch = subject, settings, watch
+        self.examples = settings.data.stream(settings.split, settings.limit)
+        self.seen: dict[tuple[str, ...], Diagnostics] = {}
+        self.suspicion = Suspicion(subject, settings)
+        check_fit(subject, settings.data, self.examples.shape)
+
+    def judge(self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None) -> Ledger:
+        """Return the verdicts under an attack; what the cache has of them is not made again."""
+        at, n = self.settings, len(self.examples.labels)
+        return judge(
+            self.subject.model,
+            self.examples,
+            attack,
+            eps=at.eps,
+            seed=at.seed,
+            batch_size=at.batch_size,
+            device=at.device,
+            known=[] if cache is None else _agreed(lambda: cache.blocks(n), at),
+            share=at.share,
+            grow=None if cache is None else cache.grow,
+            keep=keep,
+            watch=lambda progress: self.watch(attack, progress),
+        )
+
+    def examine(self, attack: Attack, ledger: Ledger) -> Diagnostics:
+        """Examine the model as far as it pays beside an attack, or take what was seen if that left nothing out."""
+        return self.suspicion.beside(self._examined(attack, ledger), attack, ledger)
+
+    def _examined(self, attack: Attack, ledger: Ledger) -> Diagnostics:
+        if not self.settings.checks:
+            return NOT_EXAMINED
+        parts = BESIDE.get(attack.name, tuple(PARTS))
+        known = self.seen.get(parts)
+        if known is not None and "left_out" not in known.facts:
+            return known
+        at, standing, n = self.settings, int(ledger.standing.sum()), len(ledger.done)
+        l2 = any(stage.parameters.get("norm") == "l2" for stage in attack.stages)
+        self.seen[parts] = look_at(
+            self.subject.model,
+            self.examples,
+            eps=at.data.eps if l2 else at.eps,  # the signs are looked for within a Linf ball
+            seed=at.seed,
+            device=at.device,
+            batch_size=at.batch_size,
+            parts=parts,
+            passes=_allowed(attack, ledger, parts),
+            share=at.share,
+            watch=lambda done, total: self.watch(attack, Progress(CHECKS, standing, n, done, total)),
+        )
+        return self.seen[parts]
+
+
+def _allowed(attack: Attack, ledger: Ledger, parts: Sequence[str]) -> int:
+    """Return how many passes the examination may take: a share of the attack's, or up to a part that is SHORT.
+
+    Beside autoattack it is the share alone.
+    """
+    work = int(ledger.forward.sum() + ledger.backward.sum())
+    if attack.name.startswith("autoattack"):
+        return int(SHARE_OF_LONG * work)
+    costs = zip(parts, (ALONE + N * each for each in accumulate(PARTS[part] for part in parts)), strict=True)
+    return max([int(SHARE * work), *(cost for part, cost in costs if cost * ledger.pace <= SHORT[part])])
 
 
 def _agreed(read: Callable[[], T], settings: EvaluationSettings) -> T:
@@ -165,14 +175,14 @@ def perturbed(subject: Subject, attack: Attack, settings: EvaluationSettings, wa
     Raises:
         InputError: the model does not fit the data.
     """
-    examples = settings.data.stream(settings.split, settings.limit)
-    check_fit(subject, settings.data, examples.shape)
+    work = _Evaluation(subject, settings, watch)
+    examples = work.examples
     images = torch.empty(len(examples.labels), *examples.shape)
 
     def keep(rows: Tensor, x_adv: Tensor, predicted: Tensor) -> None:
         images[rows] = x_adv
 
-    _judge(subject, attack, settings, examples, watch, keep=keep)
+    work.judge(attack, keep=keep)
     return images
 
 
@@ -188,8 +198,8 @@ def attacked(
     Raises:
         InputError: the model does not fit the data, or the file cannot be written.
     """
-    examples = settings.data.stream(settings.split, settings.limit)
-    check_fit(subject, settings.data, examples.shape)
+    work = _Evaluation(subject, settings, watch)
+    examples = work.examples
     predictions = torch.zeros_like(examples.labels)
     key, _ = keys_of(subject, attack, settings, len(examples.labels))
     with Bulk(out) as bulk:
@@ -198,9 +208,8 @@ def attacked(
             bulk.put(rows, images)
             predictions[rows] = predicted
 
-        ledger = _judge(subject, attack, settings, examples, watch, keep=keep)
-        diagnostics = _examined(subject, settings, examples, [attack], attack, ledger, {})
-        diagnostics = Suspicion(subject, settings).beside(diagnostics, attack, ledger)
+        ledger = work.judge(attack, keep=keep)
+        diagnostics = work.examine(attack, ledger)
         record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
         record = {**record, "kind": "attack", "out": str(out)}
         fooled = ledger.broken_by >= int(attack.stages[0].name == "natural")

@@ -14,25 +14,30 @@ from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.store import Split, Stream
 from bsk.errors import InputError
-from bsk.evaluation.calls import checked, exact, rows_within, steady
+from bsk.evaluation.calls import checked, counted, exact, rows_within, steady
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws, own_randomness
 
 Examples = Split | Stream
 Keep = Callable[[Tensor, Tensor, Tensor], None]
+CHECKS = "checks"  # the name of the stage that examines the model
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is; `done` and `total` count forward passes of all stages, as far as can be told."""
+    """How far an evaluation is: the stage that runs, and how many examples stand.
+
+    `done` and `total` count passes, forward and backward: of all stages of an attack, as far as can be told, or those
+    of the stage CHECKS.
+    """
 
     stage: str
     standing: int
     n: int
     done: int
     total: int
-    ended: bool
+    ended: bool = False
 
 
 def judge(
@@ -48,7 +53,7 @@ def judge(
     share: Share = WHOLE,
     grow: Callable[[Block], None] | None = None,
     keep: Keep | None = None,
-    watch: Callable[[Progress], None] | None = None,
+    watch: Callable[[Progress], None] = lambda _: None,
 ) -> Ledger:
     """Attack every example, in fp32, with the model in eval mode; each stage meets what still stands.
 
@@ -58,7 +63,7 @@ def judge(
     (seed, stage, index of the block's first example): it is the same again for the same batch size and processes.
 
     `grow` is given every block as it is known, `keep` rows (K,), images (K, C, H, W) fp32 and predictions (K,) of each
-    block of each stage, and `watch` is told how far it is.
+    block of each stage, and `watch` is told how far it is: as a stage begins, amid its blocks and after each.
 
     Raises:
         InputError: the model returns a number that is not finite; the example is named.
@@ -73,19 +78,19 @@ def judge(
             size = max(1, min(rows_within(batch_size) // stage.rows, -(-len(due) // share.world)))
             blocks = [rows for rows in due.split(size) if len(rows)]
             found = StageResult(len(examples.labels))
+            tell = _Teller(ledger, found, attack, number, share.world, watch)
+            tell()
             for rows in blocks[share.rank :: share.world]:
                 with own_randomness(device, seed, stage.name, int(examples.index[rows[0]])):
-                    block = run(rows)
+                    block = run(rows, tell)
                 if grow is not None:
                     grow(block)
                 found.add(block)
-                if watch is not None:
-                    watch(_progress(ledger, found, attack, number, share.world))
+                tell()
             ledger.add(found.together(number, share, device))
             if len(ledger.due(number)):
                 raise InputError(f"{stage.name}: {len(ledger.due(number))} examples were attacked by no process")
-            if watch is not None:
-                watch(_progress(ledger, StageResult(0), attack, number, ended=True))
+            _Teller(ledger, StageResult(0), attack, number, 1, watch)(ended=True)
     return ledger
 
 
@@ -103,9 +108,9 @@ class _Runner:
     device: torch.device
     keep: Keep | None
 
-    def __call__(self, rows: Tensor) -> Block:
+    def __call__(self, rows: Tensor, tell: Callable[[int], None]) -> Block:
         start = time.perf_counter()
-        x, outcome = self._attack(rows)
+        x, outcome = self._attack(rows, lambda passes: tell(min(passes, len(rows) * self.stage.passes)))
         distance = outcome.distance
         if distance is None:
             norm = str(self.stage.parameters.get("norm", "linf"))
@@ -118,13 +123,14 @@ class _Runner:
         passes, seconds = (outcome.forward.cpu(), outcome.backward.cpu()), time.perf_counter() - start
         return Block(self.number, rows, outcome.fooled.cpu(), distance.float().cpu(), *passes, seconds)
 
-    def _attack(self, rows: Tensor) -> tuple[Tensor, Outcome]:
+    def _attack(self, rows: Tensor, tell: Callable[[int], None]) -> tuple[Tensor, Outcome]:
         """Attack some rows; if the model returns NaN for one of them, find out for which."""
         x, y = to_unit(self.examples.take(rows).to(self.device)), self.examples.labels[rows].to(self.device)
         index: list[int] = self.examples.index[rows].tolist()
         draws = example_draws(self.seed, self.stage.name, index, self.device)
+        model = counted(steady(checked(self.model), self.batch_size), tell)
         try:
-            return x, self.stage(steady(checked(self.model), self.batch_size), x, y, draws, self.eps, self.batch_size)
+            return x, self.stage(model, x, y, draws, self.eps, self.batch_size)
         except NotFiniteError as error:
             if len(rows) == 1:
                 raise InputError(
@@ -132,22 +138,32 @@ class _Runner:
                     f"{self.stage.name}; no attack can judge that"
                 ) from error
             for half in rows.tensor_split(2):
-                self._attack(half)
+                self._attack(half, tell)
             raise InputError("the model returns NaN or infinity for some images, only in company") from error
 
 
-def _progress(
-    ledger: Ledger, found: StageResult, attack: Attack, number: int, world: int = 1, ended: bool = False
-) -> Progress:
-    """Count what is done and what is left; an example that falls leaves nothing more to do.
+@dataclass(frozen=True)
+class _Teller:
+    """Tells how far an evaluation is in one stage; an example that falls leaves nothing more to do.
 
     Of several processes each knows its own blocks of this stage: what is done and left takes the others to be as far,
     `standing` counts nobody as fallen who may stand.
     """
-    costs, due = [stage.passes for stage in attack.stages], len(ledger.due(number))
-    standing, fallen = int(ledger.standing.sum()), int(found.fooled.sum())
-    met = min(due, world * int(found.met.sum()))
-    left = 0 if ended else (due - met) * costs[number]
-    left += max(0, standing - world * fallen) * sum(costs[number + 1 :])
-    done = sum(int((ledger.done > k).sum()) * cost for k, cost in enumerate(costs)) + met * costs[number]
-    return Progress(attack.stages[number].name, standing - fallen, len(ledger.done), done, done + left, ended)
+
+    ledger: Ledger
+    found: StageResult
+    attack: Attack
+    number: int
+    world: int
+    watch: Callable[[Progress], None]
+
+    def __call__(self, amid: int = 0, ended: bool = False) -> None:
+        """Count what is done and what is left, `amid` passes into a block."""
+        costs, due = [stage.passes for stage in self.attack.stages], len(self.ledger.due(self.number))
+        cost, standing, fallen = costs[self.number], int(self.ledger.standing.sum()), int(self.found.fooled.sum())
+        met = min(due * cost, self.world * (int(self.found.met.sum()) * cost + amid))
+        left = 0 if ended else due * cost - met
+        left += max(0, standing - self.world * fallen) * sum(costs[self.number + 1 :])
+        done = met + sum(int((self.ledger.done > k).sum()) * each for k, each in enumerate(costs))
+        name, n = self.attack.stages[self.number].name, len(self.ledger.done)
+        self.watch(Progress(name, standing - fallen, n, done, done + left, ended))

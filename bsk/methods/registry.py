@@ -25,7 +25,7 @@ GIVEN = ("eps", "draws", "memory", "update", "epoch", "progress", "validate")  #
 RESERVED = {  # flags of a training
     "method", "dataset", "data", "out", "model", "set", "hyper", "epochs", "batch_size", "schedule", "lr",
     "momentum", "weight_decay", "precision", "augment", "select", "log_divergence", "ema", "label_smoothing", "awp",
-    "warmup", "on_collapse", "limit", "seed", "device", "threads", "force", "quiet", "progress", "help",
+    "warmup", "on_collapse", "limit", "seed", "device", "threads", "force", "json", "quiet", "progress", "help",
 }
 # fmt: on
 

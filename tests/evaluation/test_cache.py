@@ -82,6 +82,23 @@ def images_through(subject: Subject) -> Iterator[Callable[[], int]]:
     hook.remove()
 
 
+@contextlib.contextmanager
+def stopped_after(blocks: int | None) -> Iterator[None]:
+    """Within the block an evaluation is interrupted, and ends, once it has written so many blocks."""
+    written, grow = 0, Cache.grow
+
+    def count(cache: Cache, block: Block) -> None:
+        nonlocal written
+        grow(cache, block)
+        written += 1
+        if written == blocks:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Cache, "grow", count)
+        yield
+
+
 def test_blocks_by_hand() -> None:
     ledger = Ledger(4)
     both = torch.tensor([1, 1])
@@ -114,26 +131,17 @@ def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
 ) -> None:
     whole, verdicts = uninterrupted
     assert 0.1 < whole["accuracy"] < whole["after"]["natural"]
-    seen = 0
-
-    def stop(attack, progress) -> None:
-        nonlocal seen
-        seen += not progress.ended
-        if seen == stop_after:
-            raise KeyboardInterrupt
-
     out = tmp_path / "parts.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        list(evaluate(subject, [ATTACK], bench(toy), out, stop))
+    with stopped_after(stop_after):
+        list(evaluate(subject, [ATTACK], bench(toy), out, lambda *_: None))
     files = sorted((tmp_path / "parts.examples").glob("*.jsonl"), key=stage_of)
     lines = [json.loads(line) for path in files for line in path.read_text().splitlines()]
     assert len(lines) == stop_after
     before = sum(sum(line["forward"]) for line in lines)
     with files[-1].open("ab") as file:
         file.write(b'{"stage": 0, "rows": [1')  # the line that a power cut tore
-    seen = 100
     with images_through(subject) as images:
-        (parts,) = evaluate(subject, [ATTACK], bench(toy, batch_size=17), out, stop)
+        (parts,) = evaluate(subject, [ATTACK], bench(toy, batch_size=17), out, lambda *_: None)
     left = whole["forward_passes"] - before
     assert left <= images() <= left * 16 / 7, "only what was left was run; batches of 9 or fewer are filled up to 16"
     assert told(parts) == told(whole)
@@ -163,22 +171,15 @@ def test_stages_that_an_earlier_evaluation_made_are_not_made_again(
     subject: Subject, toy: Path, tmp_path: Path, first: str, second: str, stop_after: int | None
 ) -> None:
     """Whether it came to its end or not; the record is, seconds apart, that of the second evaluation alone."""
-    seen = 0
 
-    def stop(attack, progress) -> None:
-        nonlocal seen
-        seen += not progress.ended
-        if seen == stop_after:
-            raise KeyboardInterrupt
-
-    def run(name: str, out: str, watch=lambda *_: None) -> tuple[dict, int]:
+    def run(name: str, out: str, blocks: int | None = None) -> tuple[dict, int]:
         record: dict = {}
-        with images_through(subject) as images, contextlib.suppress(KeyboardInterrupt):
-            (record,) = evaluate(subject, [short(name)], bench(toy), tmp_path / out, watch)
+        with images_through(subject) as images, stopped_after(blocks):
+            (record,) = evaluate(subject, [short(name)], bench(toy), tmp_path / out, lambda *_: None)
         return record, images()
 
     alone, all_images = run(second, "alone.jsonl")
-    earlier, before = run(first, "r.jsonl", stop)
+    earlier, before = run(first, "r.jsonl", stop_after)
     blocks = [path.read_bytes() for path in sorted((tmp_path / "r.examples").glob("*.jsonl"))]
     record, after = run(second, "r.jsonl")
     assert before > 0 and before + after == all_images, "each image of each stage went through the model once"

@@ -17,7 +17,7 @@ from bsk.data.store import Split, open_data
 from bsk.errors import InputError
 from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.ledger import Block, Ledger, StageResult
-from bsk.evaluation.verdicts import _progress, judge
+from bsk.evaluation.verdicts import Progress, _Teller, judge
 from bsk.models.registry import Normalised, build
 from bsk.records.bits import decode_correct, encode_correct
 
@@ -135,12 +135,21 @@ def test_progress_counts_the_work_of_all_processes() -> None:
     four = Block(1, rows[2:6], torch.tensor([True, True, True, False]), torch.zeros(4), none[:4], none[:4], 0.0)
     found = StageResult(20)
     found.add(four)
-    one, two = (_progress(ledger, found, attack, 1, world) for world in (1, 2))
+    seen: list[Progress] = []
+
+    def told(world: int, amid: int = 0) -> Progress:
+        _Teller(ledger, found, attack, 1, world, seen.append)(amid)
+        return seen[-1]
+
+    one, two = told(1), told(2)
     assert (one.standing, one.n, one.done, one.total - one.done) == (15, 20, 20 + 800, 14 * 200 + 15 * 1800)
     assert (two.standing, two.n, two.done, two.total - two.done) == (15, 20, 20 + 1600, 10 * 200 + 12 * 1800)
+    amid = told(2, amid=300)
+    assert (amid.standing, amid.done, amid.total) == (15, two.done + 2 * 300, two.total), "300 passes into a block"
+    assert told(2, amid=10**6).done == 20 + 18 * 200, "never more than is due"
     rest = Block(1, rows[6:16], torch.ones(10, dtype=torch.bool), torch.zeros(10), none[:10], none[:10], 0.0)
     found.add(rest)
-    late = _progress(ledger, found, attack, 1, 2)
+    late = told(2)
     assert (late.standing, late.done, late.total) == (5, 20 + 18 * 200, 20 + 18 * 200), "never more than there is"
 
 

@@ -1,0 +1,117 @@
+"""How far an evaluation is: told from the start of each stage, amid its blocks and in the checks, forwards only."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import bsk
+from bsk.attacks.flags import AttackFlags
+from bsk.attacks.registry import attack_named
+from bsk.data.store import open_data
+from bsk.evaluation import calls
+from bsk.evaluation.diagnostics import look_at
+from bsk.evaluation.verdicts import CHECKS, Progress, judge
+from bsk.terminal import Bar
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let so many seconds pass with each model call."""
+
+    def ticks(seconds: float) -> None:
+        times = itertools.count()
+        monkeypatch.setattr(calls, "monotonic", lambda: seconds * next(times))
+
+    ticks(2 * calls.BEAT)
+    return ticks
+
+
+def watched(trained: Path, toy: Path, name: str, batch_size: int = 96) -> list[tuple[Progress, int]]:
+    """Return what is told under an attack on 90 images, and how many model calls there were by then."""
+    model, told, made = bsk.load(trained), [], 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+
+    model.register_forward_hook(count)
+    attack = attack_named(name, 0.05, AttackFlags(classes=3, queries=300 if name in ("square", "rays") else None))
+    judge(
+        model,
+        open_data(toy).split("test"),
+        attack,
+        eps=0.05,
+        seed=0,
+        batch_size=batch_size,
+        device=CPU,
+        watch=lambda progress: told.append((progress, made)),
+    )
+    return told
+
+
+@pytest.mark.parametrize("name", ["pgd-20", "apgd-ce", "fab-t", "square", "rays", "screen"])
+@pytest.mark.parametrize("batch_size", [32, 192])
+def test_a_stage_is_named_from_its_start_and_moves_amid_a_block(clock, trained, toy, name, batch_size) -> None:
+    told = watched(trained, toy, name, batch_size)
+    for stage in attack_named(name, 0.05, AttackFlags(classes=3)).stages:
+        mine = [(progress, made) for progress, made in told if progress.stage == stage.name]
+        before = [made for progress, made in told[: told.index(mine[0])]]
+        assert mine[0][1] == (before[-1] if before else 0), "told before its first model call"
+        assert [progress.ended for progress, _ in mine] == [False] * (len(mine) - 1) + [True]
+    if batch_size == 192:  # all examples are one block
+        assert len({progress.done for progress, _ in told if not progress.ended}) > 10
+    shares = [progress.done / progress.total for progress, _ in told]
+    assert shares == sorted(shares) and shares[0] == 0
+    assert all((progress.done == progress.total) == (progress is told[-1][0]) for progress, _ in told if progress.ended)
+
+
+def test_what_is_told_by_hand(clock, trained: Path, toy: Path) -> None:
+    """PGD-2 costs 5 passes an example: two calls with gradients and one without; those that fall cost no more."""
+    told = [progress for progress, _ in watched(trained, toy, "pgd-2")]
+    right = told[2].standing
+    assert 0 < right < 90 and [(each.stage, each.done, each.total - each.done) for each in told] == [
+        ("natural", 0, 6 * 90),
+        ("natural", 90, 5 * 90),
+        ("natural", 90, 5 * right),
+        ("natural", 90, 5 * right),
+        ("pgd-2", 90, 5 * right),
+        ("pgd-2", 90 + 2 * right, 3 * right),
+        ("pgd-2", 90 + 4 * right, right),
+        ("pgd-2", 90 + 5 * right, 0),
+        ("pgd-2", 90 + 5 * right, 0),
+        ("pgd-2", 90 + 5 * right, 0),
+    ]
+
+
+def test_it_is_told_at_most_every_beat(clock, trained: Path, toy: Path) -> None:
+    def amid(seconds: float) -> int:
+        clock(seconds)
+        told = watched(trained, toy, "rays")
+        return sum(progress.stage == "rays" for progress, _ in told) - 3  # its start, its block and its end
+
+    every = amid(2 * calls.BEAT)
+    assert every > 300 and every // 12 <= amid(calls.BEAT / 10.5) <= every // 10 and amid(0.0) == 0
+
+
+def test_the_checks_are_told_to_their_end(clock, trained: Path, toy: Path) -> None:
+    told: list[tuple[int, int]] = []
+    examples = open_data(toy).split("test")
+    look_at(bsk.load(trained), examples, eps=0.05, seed=0, device=CPU, watch=lambda *at: told.append(at))
+    done = [each for each, _ in told]
+    assert len(set(done)) > 100 and done == sorted(done) and done[0] == 0
+    assert {total for _, total in told} == {done[-1]} and done[-2] < done[-1]
+
+
+def test_python_draws_the_same(clock, trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[int, int, str]] = []
+    monkeypatch.setattr(Bar, "draw", lambda bar, *at: drawn.append(at))
+    result = bsk.evaluate(trained, data=toy, attack="pgd-20", eps=0.05)
+    stages = [text.split()[1] for _, _, text in drawn]
+    assert [stage for stage, _ in itertools.groupby(stages)] == ["natural", "pgd-20", CHECKS]
+    assert all(stages.count(stage) > 10 for stage in ("pgd-20", CHECKS))
+    assert drawn[-1][2] == f"pgd-20 {CHECKS} <= {result.accuracy:.1%}"
