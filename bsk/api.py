@@ -112,6 +112,7 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     weights_key: str | None = None,
+    class_order: Sequence[str] | None = None,
     device: str = "auto",
 ) -> nn.Module:
     """Return the model of a checkpoint, in eval mode, from images (N, C, H, W) in [0, 1] to logits (N, classes).
@@ -124,6 +125,7 @@ def load(
         mean: of somebody else's weights: a number a channel; default: what the weights hold.
         std: the same.
         weights_key: of somebody else's file with several sets of weights: which one, as ema.
+        class_order: of somebody else's weights: the data's class names in the order of their outputs.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
@@ -132,14 +134,15 @@ def load(
     """
     where = chosen_device(device)
     if data is None:
-        if any(each is not None for each in (mean, std, weights_key)):
-            said = "mean, std and weights_key: a checkpoint of bsk has its own; they go with data, for others' weights"
+        if any(each is not None for each in (mean, std, weights_key, class_order)):
+            said = "mean, std, weights_key, class_order: a checkpoint of bsk has its own; they go with data"
             raise UsageError(said)
         subject = load_subject(Path(path), where, model)
     elif model is None:
         raise UsageError(f"{path}: weights of somebody else need model, a name or module:function")
     else:
-        subject = foreign_subject(model, Path(path), sources.opened(data), mean, std, where, weights_key)
+        opened = sources.opened(data)
+        subject = foreign_subject(model, Path(path), opened, mean, std, where, weights_key, class_order)
     for notice in subject.notices:
         note(notice)
     subject.model.register_forward_pre_hook(_check_range)

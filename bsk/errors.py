@@ -7,6 +7,7 @@ DONE = 0
 BUG = 1
 INTERRUPTED = 130
 READER_CLOSED = 141
+LISTED = 30  # names in a message
 
 
 class BskError(Exception):
@@ -69,8 +70,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return "did you mean X?" for the known name nearest to `name`, or the list of all of them."""
+    """Return "did you mean X?" for the known name nearest to `name`, or a list of them."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    more = ", ..." if len(known) > LISTED else ""
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known[:LISTED])}{more}"

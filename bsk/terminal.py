@@ -14,10 +14,11 @@ from bsk.records.words import printable
 
 
 class _Choices:
-    """What was asked for by flags that decide what is printed."""
+    """What is printed: as flags ask for it, and what the work that is under way keeps if a signal stops it."""
 
     quiet = False
     debug = False
+    kept = ""
 
 
 CHOICES = _Choices()

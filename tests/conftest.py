@@ -114,7 +114,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             main()
         for number, handler in before.items():
             signal.signal(number, handler)
-        CHOICES.quiet = CHOICES.debug = False
+        CHOICES.quiet, CHOICES.debug, CHOICES.kept = False, False, ""
         said = Said(int(ended.value.code or 0), *capsys.readouterr())
         assert said.returncode == check, said.stderr
         return said

@@ -1,4 +1,4 @@
-"""`make torture`: kills, hostile inputs, full disks, two writers, odd situations; exits with 1 if anything was wrong."""
+"""`make torture`: kills, hostile inputs, full disks, two writers, odd situations; exits with 1 if any went wrong."""
 
 from __future__ import annotations
 

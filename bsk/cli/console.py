@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bsk.records.located import Located
 
 STDIN = Path("-")
+GOES_ON = "the same command goes on from what was saved"  # after a signal
 
 
 def records_of(command: str, files: Sequence[Path] | None) -> Iterator[Located]:
@@ -137,7 +138,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, ReaderClosedError):
         return error.exit_code
     if isinstance(error, Signalled):
-        return _say("stopped; the same command goes on from what was saved", error.exit_code)
+        return _say("; ".join(filter(None, ("stopped", CHOICES.kept))), error.exit_code)
     if isinstance(error, BskError):
         return _say(str(error), error.exit_code)
     if wrong := usage_message(error):

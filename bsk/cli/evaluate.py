@@ -9,13 +9,13 @@ import typer
 
 from bsk.attacks.flags import AttackFlags
 from bsk.cli import options as o
-from bsk.cli.console import emit_record
+from bsk.cli.console import GOES_ON, emit_record
 from bsk.cli.groups import grouped
 from bsk.devices import chosen_device, load_torch
 from bsk.errors import UsageError
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.progress import EvaluationProgress
-from bsk.terminal import note
+from bsk.terminal import CHOICES, note
 
 LAST = ".last.safetensors"  # how bsk train names the network of its last epoch
 
@@ -61,6 +61,7 @@ def evaluate(
     from bsk.evaluation.settings import Request, subject_and_data
 
     network.check(checkpoints or [])
+    CHOICES.kept = GOES_ON if out else "nothing was kept; with --out F.jsonl the same command goes on"
     if out is not None:
         check_no_log(out)
     where = local_device(chosen_device(device, threads))

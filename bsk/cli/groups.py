@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -14,7 +15,7 @@ from typer.models import OptionInfo
 from bsk import values
 from bsk.attacks.flags import AttackFlags
 from bsk.cli import options as o
-from bsk.errors import UsageError
+from bsk.errors import InputError, UsageError
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.methods import registry
 from bsk.signature import pairs
@@ -36,6 +37,15 @@ def _numbers(flag: typer.CallbackParam, text: str | None) -> list[float] | None:
         raise UsageError(f"--{flag.name} {text}: expected a number a channel, as 0.49,0.48,0.45") from error
 
 
+def _lines(flag: typer.CallbackParam, path: Path | None) -> list[str] | None:
+    """Return the lines of a text file that are not empty."""
+    try:
+        text = None if path is None else path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read a class a line; check the path of --class-order") from error
+    return None if text is None else [line.strip() for line in text.splitlines() if line.strip()]
+
+
 _SETTINGS = o.option(
     "--set", metavar="NAME=VALUE", help="Of code from outside (module:function): one of its arguments; once for each."
 )
@@ -55,6 +65,10 @@ FLAGS: dict[type, dict[str, Any]] = {
         "weights_key": o.option(metavar="NAME", help="Of --weights: which set, as ema, where the file has several."),
         "mean": Annotated[str | None, _CHANNELS],
         "std": Annotated[str | None, _CHANNELS],
+        "class_order": Annotated[
+            Path | None,
+            o.option("--class-order", metavar="F", callback=_lines, help="Of --weights: its classes, one a line."),
+        ],
     },
     EvaluationFlags: {
         "split": o.SplitName,

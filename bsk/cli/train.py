@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 from bsk.cli import options as o
-from bsk.cli.console import emit_record
+from bsk.cli.console import GOES_ON, emit_record
 from bsk.cli.groups import grouped
 from bsk.cli.signals import stop_requests
 from bsk.devices import chosen_device, load_torch
 from bsk.progress import TrainingProgress
-from bsk.terminal import note
+from bsk.terminal import CHOICES, note
 from bsk.training.flags import TrainingFlags
 
 
@@ -54,6 +54,7 @@ def train(
     from bsk.data.sources import open_dataset
     from bsk.training.run import run
 
+    CHOICES.kept = GOES_ON
     where = local_device(chosen_device(device, threads))
     found = open_dataset(dataset, data)
     checkpoint = out or Path("runs") / f"{found.name}-{flags.method.replace(':', '-')}-{flags.seed}.safetensors"

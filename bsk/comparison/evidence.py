@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from bsk.comparison.runs import Run
+from bsk.comparison.runs import Run, labels
 from bsk.errors import InputError
 from bsk.records import located
 from bsk.records.located import Located, checked, wrong
@@ -88,7 +88,16 @@ def collect(items: Iterable[Located]) -> Evidence:
             log.append(item)
         elif kind != ALARM:
             ignored += 1
-    return Evidence(evaluations, trainings(log), ignored)
+    return Evidence(_labelled(evaluations), trainings(log), ignored)
+
+
+def _labelled(evaluations: list[Evaluation]) -> list[Evaluation]:
+    """Return evaluations whose networks of others have names that tell them apart."""
+    known = labels(item.run for item in evaluations)
+    if not known:
+        return evaluations
+    runs = (replace(item.run, label=known.get(item.run.file, "")) for item in evaluations)
+    return [replace(item, run=run) for item, run in zip(evaluations, runs, strict=True)]
 
 
 def evaluation(item: Located) -> Evaluation:

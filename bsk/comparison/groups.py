@@ -124,7 +124,7 @@ def names(groups: Sequence[Group]) -> list[str]:
 
 def short_name(run: Run) -> str:
     """Return the method id, or the name of the file of a network that bsk did not train."""
-    return run.method or Path(run.checkpoint).stem
+    return run.method or run.label or Path(run.checkpoint).stem
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -46,7 +47,7 @@ _USED = {
 
 @dataclass(frozen=True)
 class Run:
-    """One trained network; `method` is None for one that bsk did not train."""
+    """One trained network; `method` is None for one that bsk did not train, `label` is what tells that from others."""
 
     checkpoint: str
     sha256: str | None = None
@@ -64,11 +65,17 @@ class Run:
     backward_passes: int | None = None
     device: str | None = None
     interrupted: str = ""
+    label: str = ""
+
+    @property
+    def file(self) -> str:
+        """Return what tells the file of a network from others, by its content if that is known."""
+        return self.sha256 or self.checkpoint
 
     @property
     def identity(self) -> str:
         """Return what tells this network from others trained with the same settings: its seed, else its file."""
-        return f"seed {self.seed}" if self.seed is not None else self.sha256 or self.checkpoint
+        return f"seed {self.seed}" if self.seed is not None else self.file
 
     @property
     def passes(self) -> int | None:
@@ -79,7 +86,7 @@ class Run:
     @cached_property
     def settings(self) -> str:
         """Return all that makes a training another one, except its seed, as text to compare; the same text is kept."""
-        file = (self.sha256 or self.checkpoint) if self.method is None else None
+        file = self.file if self.method is None else None
         parts = [self.method, self.model, self.dataset, self.data_sha256, self.eps, self.selected, self.interrupted]
         return sys.intern(as_text([*parts, file, self.own_flags()]))
 
@@ -98,6 +105,25 @@ class Run:
             for key, value in {**modern(self.method, self.flags), **eps}.items()
             if key not in NOT_SETTINGS and value is not None
         }
+
+
+def labels(runs: Iterable[Run]) -> dict[str, str]:
+    """Return a name for each file of a network that bsk did not train, where the name of the file alone is not enough.
+
+    As many of the folders above it as it takes, or else the begin of its SHA-256, tell those of one name apart.
+    """
+    paths = {run.file: Path(run.checkpoint).with_suffix("").parts for run in runs if run.method is None}
+    namesakes: dict[str, list[str]] = {}
+    for file, parts in paths.items():
+        namesakes.setdefault(parts[-1] if parts else "", []).append(file)
+    found: dict[str, str] = {}
+    for files in namesakes.values():
+        depths = range(2, max(len(paths[file]) for file in files) + 1)
+        said = ({file: "/".join(paths[file][-depth:]) for file in files} for depth in depths)
+        by_hash = {file: f"{'/'.join(paths[file][-1:])} {file[:8]}" for file in files}
+        if len(files) > 1:
+            found |= next((each for each in said if len(set(each.values())) == len(files)), by_hash)
+    return found
 
 
 def as_text(value: Any) -> str:

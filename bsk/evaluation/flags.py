@@ -23,6 +23,7 @@ class ModelFlags:
         weights: somebody else's weights, instead of a checkpoint; none where a `module:function` loads its own.
         weights_key: which set of `weights`, where there are several; None for the first that fits.
         mean, std: of somebody else's network: a number a channel.
+        class_order: the names of its classes, in the order of its outputs; None for the order of the data.
     """
 
     dataset: str | None = None
@@ -32,6 +33,7 @@ class ModelFlags:
     weights_key: str | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    class_order: Sequence[str] | None = None
 
     def check(self, checkpoints: Sequence[Path]) -> None:
         """Raise a UsageError unless checkpoints are named, or weights with all that they need, and not both."""
@@ -41,6 +43,8 @@ class ModelFlags:
             raise UsageError("--model and --weights: give both for a model trained elsewhere, or neither")
         if self.weights is None and not loaded and (self.mean or self.std):
             raise UsageError("--mean and --std: a checkpoint of bsk has its own; they go with --weights")
+        if self.weights is None and not loaded and self.class_order:
+            raise UsageError("--class-order: a checkpoint of bsk has its own; it goes with --weights")
         if self.weights is None and self.weights_key is not None:
             raise UsageError("--weights-key: which set of the file of --weights; give that too, or leave it out")
         if bool(checkpoints) == (self.weights is not None or loaded):

@@ -42,6 +42,7 @@ def facts_of(subject: Subject, stages: Sequence[Stage], settings: EvaluationSett
         "stages": [[stage.name, stage.parameters] for stage in stages],
         "seed": settings.seed,
         "code": subject.header.get("code"),
+        **class_order(subject),
         "batch": settings.batch_size if settings.batch_size < LEAST or any(s.batchwise for s in stages) else None,
         "engine": ENGINE,
     }
@@ -92,6 +93,7 @@ def evaluation_record(
         **{name: header.get(name) for name in _FROM_HEADER},
         **{name: header[name] for name in ("code", "method_code") if header.get(name)},
         "normalisation": header.get("normalisation"),
+        **class_order(subject),
         "train_eps": header.get("eps") if header.get("method") else None,
         **{name: header.get(name) for name in _COSTS},
         "train_device": header.get("device"),
@@ -119,6 +121,11 @@ def evaluation_record(
         "version": VERSION,
         "torch": torch.__version__,
     }
+
+
+def class_order(subject: Subject) -> dict[str, Any]:
+    """Return the output of each class as a field, where the network has them in another order than the data."""
+    return {name: subject.header[name] for name in ("class_order",) if name in subject.header}
 
 
 def other_data(subject: Subject, settings: EvaluationSettings) -> list[str]:

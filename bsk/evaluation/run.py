@@ -19,6 +19,7 @@ from bsk.errors import InputError
 from bsk.evaluation.cache import Cache
 from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.diagnostics import SHORT, WHOLE_COST, Diagnostics, N, look_at
+from bsk.evaluation.guessing import Suspicion
 from bsk.evaluation.ledger import Ledger
 from bsk.evaluation.reports import evaluation_record, keys_of
 from bsk.evaluation.settings import EvaluationSettings
@@ -48,6 +49,7 @@ def evaluate(
     examples = settings.data.stream(settings.split, settings.limit)
     check_fit(subject, settings.data, examples.shape)
     seen: dict[bool, Diagnostics] = {}
+    guess = Suspicion(subject, settings)
     for attack in attacks:
         key, stage_keys = keys_of(subject, attack, settings, len(examples.labels))
         cache = Cache(out, key, stage_keys) if out is not None else None
@@ -58,6 +60,7 @@ def evaluate(
             if record is None:
                 ledger = _judge(subject, attack, settings, examples, watch, cache)
                 diagnostics = _examined(subject, settings, examples, attacks, attack, ledger, seen)
+                diagnostics = guess.beside(diagnostics, attack, ledger)
                 record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
                 if cache and settings.share.rank == 0:
                     stages = [stage.name for stage in attack.stages]
@@ -197,6 +200,7 @@ def attacked(
 
         ledger = _judge(subject, attack, settings, examples, watch, keep=keep)
         diagnostics = _examined(subject, settings, examples, [attack], attack, ledger, {})
+        diagnostics = Suspicion(subject, settings).beside(diagnostics, attack, ledger)
         record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
         record = {**record, "kind": "attack", "out": str(out)}
         fooled = ledger.broken_by >= int(attack.stages[0].name == "natural")

@@ -97,8 +97,8 @@ def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device)
         return subject, open_dataset(dataset, flags.data or _trained_on(subject, flags))
     opened = open_dataset(flags.dataset or "cifar10", flags.data)
     assert flags.model is not None
-    key = flags.weights_key
-    return foreign_subject(flags.model, flags.weights, opened, flags.mean, flags.std, device, key), opened
+    pair, key = (flags.mean, flags.std), flags.weights_key
+    return foreign_subject(flags.model, flags.weights, opened, *pair, device, key, flags.class_order), opened
 
 
 def _trained_on(subject: Subject, flags: ModelFlags) -> Path | None:

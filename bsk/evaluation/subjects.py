@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from bsk.attacks.outside import Called
 from bsk.data.store import SPLITS, DataFile
-from bsk.errors import InputError, UsageError
+from bsk.errors import InputError, UsageError, nearest
 from bsk.models import registry
 from bsk.models.files import SAFETENSORS, kind
-from bsk.models.foreign import Foreign, foreign_model
+from bsk.models.foreign import Foreign, foreign_model, takes_pixels
 from bsk.models.registry import Normalised, check_logits
 from bsk.models.weights import shown
 from bsk.plugins import is_plugin, load
@@ -116,19 +116,21 @@ def foreign_subject(
     std: Sequence[float] | None,
     device: torch.device,
     key: str | None = None,
+    class_order: Sequence[str] | None = None,
 ) -> Subject:
     """Return a model that bsk did not train, taken to be for the data's classes and images.
 
     Its SHA-256 is that of the file, or, of weights that only a key takes, that of the tensors. Without `weights` the
-    network comes with its own. It is known by its code, parameters and buffers then.
+    network comes with its own. It is known by its code, parameters and buffers then. `class_order` has the names of
+    the data's classes in the order of its outputs, if that is not the data's.
 
     Raises:
         UsageError: there is no such model or set of weights, or mean and std do not fit.
         InputError: the weights are missing, refused or do not fit.
     """
-    split = next((name for name in SPLITS if data.counts[name]), SPLITS[0])
-    channels, height, width = data.stream(split, 1).shape
+    channels, height, width = data.stream(_there(data), 1).shape
     before = records.sha256(weights) if weights is not None and weights.is_file() else ""
+    order = None if class_order is None else _outputs(class_order, data)
     found = foreign_model(
         model,
         weights,
@@ -139,6 +141,7 @@ def foreign_subject(
         std=std,
         device=device,
         key=key,
+        order=order,
     )
     header: dict[str, Any] = {
         "kind": "foreign",
@@ -152,11 +155,28 @@ def foreign_subject(
         "std": found.std,
         "normalisation": found.normalisation,
         "code": load(model, "--model").sha256 if is_plugin(model) else None,
+        **({} if order is None else {"class_order": order}),
     }
     place = Path(model.replace(":", ".")) if weights is None else weights
     return Subject(
         found.model, place, _identity(model, weights, found, before), header, _notices(place, found, data, key)
     )
+
+
+def _there(data: DataFile) -> str:
+    """Return a split that has images."""
+    return next((name for name in SPLITS if data.counts[name]), SPLITS[0])
+
+
+def _outputs(names: Sequence[str], data: DataFile) -> list[int]:
+    """Return the output of each of the data's classes, of their names in the order of the outputs."""
+    unknown = [name for name in names if name not in data.classes]
+    start = f"--class-order: {len(names)} names for the {len(data.classes)} classes of {data.path.name}"
+    if unknown:
+        raise InputError(f"{start}, and {unknown[0]!r} is none; {nearest(unknown[0], data.classes)}")
+    if sorted(names) != sorted(data.classes):
+        raise InputError(f"{start}; give each of them once, in the order of the outputs")
+    return [list(names).index(name) for name in data.classes]
 
 
 def _identity(model: str, weights: Path | None, found: Foreign, before: str) -> str:
@@ -173,7 +193,7 @@ def _notices(weights: Path, found: Foreign, data: DataFile, key: str | None) -> 
     if found.weights is not None and found.weights.others and key is None:
         others, taken = ", ".join(found.weights.others), shown(found.weights.key)
         said.append(f"{weights}: has several sets of weights; takes {taken}, and by --weights-key also {others}")
-    if found.normalisation == "none":
+    if found.normalisation == "none" and takes_pixels(found.model, data.stream(_there(data), 1).shape):
         usual = " ".join(f"--{name} {','.join(map(str, getattr(data, name)))}" for name in ("mean", "std"))
         said.append(f"{weights}: holds no mean and std, so images are not normalised; usual for {data.name} is {usual}")
     if found.dropped:
@@ -205,7 +225,7 @@ def live_subject(
     """
     name = getattr(model, "__name__", type(model).__name__)
     module = model if isinstance(model, nn.Module) else Called(model)
-    count = check_logits(module, (2, *shape), len(classes) if classes else None, f"model {name}", device=device)
+    count = check_logits(module, shape, len(classes) if classes else None, f"model {name}", device=device)
     header: dict[str, Any] = {
         "kind": "live",
         "model": name,

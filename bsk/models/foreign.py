@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
@@ -54,6 +54,7 @@ def foreign_model(
     std: Sequence[float] | None = None,
     device: torch.device | None = None,
     key: str | None = None,
+    order: Sequence[int] | None = None,
 ) -> Foreign:
     """Return the network `model` with a set of weights of a file, all of them and no others.
 
@@ -71,6 +72,7 @@ def foreign_model(
         std: a number a channel above 0, or None to find it.
         device: where the model goes; None leaves it on the CPU.
         key: which set of weights, as `--weights-key` says it; None for the first that fits.
+        order: the output of each class, where the network has them in another order.
 
     Raises:
         UsageError: there is no such model or set of weights, or mean and std do not fit.
@@ -93,11 +95,32 @@ def foreign_model(
         bare.load_state_dict(found.fit.tensors, strict=False)  # the fit is strict, and knows what may be missing
         pair, left = found.fit.pair, found.fit.left
     chosen_mean, chosen_std, source = _chosen(flags, pair, bool(target.inside), model, channels)
-    whole = Normalised(bare, chosen_mean, chosen_std, named(model)).to(device).eval()
+    whole = Normalised(bare, chosen_mean, chosen_std, named(model), order).to(device).eval()
     if not is_plugin(model):
         whole.to(memory_format=torch.channels_last)
-    check_logits(whole, (2, channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
+    check_logits(whole, (channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
     return Foreign(whole, chosen_mean, chosen_std, source, [*(pair if flags else ()), *left], found)
+
+
+def takes_pixels(model: Normalised, shape: tuple[int, ...]) -> bool:
+    """Return whether the first layer with weights gets images (C, H, W) as they are, so that nothing normalises."""
+    first: list[object] = []
+
+    def see(module: nn.Module, inputs: tuple[object, ...]) -> None:
+        first.extend(inputs[: 1 - len(first)])
+
+    layers = [layer for layer in model.modules() if not isinstance(layer, torch.jit.ScriptModule)]
+    handles = [layer.register_forward_pre_hook(see) for layer in layers if [*layer.parameters(recurse=False)]]
+    x = torch.linspace(0, 1, math.prod(shape), device=model.mean.device).reshape(1, *shape)
+    try:
+        with torch.no_grad():
+            model(x)
+    except InputError:  # it has its own idea of images
+        return False
+    finally:
+        for handle in handles:
+            handle.remove()
+    return bool(first) and isinstance(first[0], Tensor) and torch.equal(first[0].float(), x)
 
 
 def _checked_flags(

@@ -30,21 +30,35 @@ _DEPTH = 130  # of a wide ResNet, at most: a name out of a file is not to make m
 class Normalised(nn.Module):
     """The network applied to (x - mean) / std, for images x (N, C, H, W) in [0, 1].
 
-    mean and std, a number a channel, travel with the weights.
+    mean and std, a number a channel, travel with the weights. `order`, where the network has the classes in another
+    order, is the output of each class.
     """
 
     mean: Tensor
     std: Tensor
+    order: Tensor | None
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], outside: str = "") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        outside: str = "",
+        order: Sequence[int] | Tensor | None = None,
+    ) -> None:
         """Wrap `network`; `outside` is what messages call a network from outside, "" for one of bsk's own."""
         super().__init__()
         self.network, self.outside = network, outside
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+        self.register_buffer("order", None if order is None else torch.as_tensor(order), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes)."""
+        logits = self._logits(x)
+        return logits if self.order is None else logits[:, self.order]
+
+    def _logits(self, x: Tensor) -> Tensor:
         mean, std = (_plane(each, x) for each in (self.mean, self.std))
         images = (x - mean) / std
         if not self.outside:
@@ -77,7 +91,7 @@ def build(
         torch.manual_seed(seed)
         model = Normalised(network(name, classes, channels, size), mean, std, named(name)).to(device)
     if is_plugin(name):
-        check_logits(model, (2, channels, *sides(size)), classes, f"--model {name}", kind=UsageError)
+        check_logits(model, (channels, *sides(size)), classes, f"--model {name}", kind=UsageError)
         return model
     return model.to(memory_format=torch.channels_last)
 
@@ -98,7 +112,7 @@ def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
         UsageError: there is no such model, module or function, or it fails.
     """
     if is_plugin(name):
-        return _called(name, classes, (2, channels, *sides(size)))
+        return _called(name, classes, (1, channels, *sides(size)))
     if name in PUBLISHED:
         if (channels, *sides(size)) != SHAPE:
             raise UsageError(f"--model {name}: is for images {SHAPE}, found {(channels, *sides(size))}; check --data")
@@ -168,25 +182,27 @@ def check_logits(
     """Return the number of logits of a model; raise if it does not turn images of this shape into one a class.
 
     Args:
-        model: it is left as it was, its mode and statistics too.
-        shape: (N, C, H, W).
+        model: it is left as it was, its mode and statistics too; it is asked for one image, or if need be for two.
+        shape: (C, H, W).
         classes: how many there must be, or None for any number.
         start: what a message begins with.
         device: where the images go; None means where the model's first parameter or buffer is.
         kind: the error to raise.
     """
     place = device or device_of(model)
-    try:
-        with eval_mode(model), torch.no_grad():
-            logits = model(torch.zeros(shape, device=place))
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-    except Exception as error:  # the forward pass may be anybody's
-        found = (str(error) or type(error).__name__).splitlines()[0][:120]
-    count = found[1] if isinstance(found, tuple) and len(found) == 2 else 0
-    if found != (shape[0], count) or count != (classes or count):
-        expected = f"logits ({shape[0]}, {classes or 'classes'}) of images {shape}"
-        raise kind(f"{start}: expected {expected}, found {found}; check --model and --data")
-    return count
+    found: tuple[int, ...] | str = ()
+    for n in (1, 2):  # some squeeze a single row away, which no evaluation in batches would see
+        try:
+            with eval_mode(model), torch.no_grad():
+                logits = model(torch.zeros((n, *shape), device=place))
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        except Exception as error:  # the forward pass may be anybody's
+            found = (str(error) or type(error).__name__).splitlines()[0][:120]
+        count = found[1] if isinstance(found, tuple) and len(found) == 2 else 0
+        if found == (n, count) and count == (classes or count):
+            return count
+    expected = f"logits (2, {classes or 'classes'}) of images {(2, *shape)}"
+    raise kind(f"{start}: expected {expected}, found {found}; check --model and --data")
 
 
 def device_of(model: nn.Module) -> torch.device | None:

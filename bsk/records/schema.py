@@ -59,6 +59,7 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     key: f.Text | None = None
     complete: f.Flag | None = None
     normalisation: f.Text | None = None
+    class_order: list[f.Count] | UnsetType = UNSET
     train_eps: f.Amount | None = None
     train_device: f.Text | None = None
     train_data_sha256: f.Text | None = None

@@ -332,10 +332,10 @@ def test_a_model_that_is_not_finite_is_no_fault_of_the_attack(tmp_path, monkeypa
 
 
 def test_what_is_wrong_with_it_is_said_with_its_flag(tmp_path, monkeypatch) -> None:
-    (tmp_path / "thirds.py").write_text("def odd(model, x, y, *, eps): return x\n")
+    (tmp_path / "wanting.py").write_text("def odd(model, x, y, *, eps): return x\n")
     monkeypatch.chdir(tmp_path)
-    for name, said in (("odd", "--attack thirds:odd: it has no argument draws"), ("od", "--attack thirds:od: ")):
-        sys.modules.pop("thirds", None)
+    for name, said in (("odd", "--attack wanting:odd: it has no argument draws"), ("od", "--attack wanting:od: ")):
+        sys.modules.pop("wanting", None)
         with pytest.raises(UsageError) as refused:
-            attack_named(f"thirds:{name}", EPS)
+            attack_named(f"wanting:{name}", EPS)
         assert str(refused.value).startswith(said)

@@ -59,19 +59,32 @@ SLOW = {  # each works for long after the line that is waited for
 }
 
 
+NOTHING_KEPT = "bsk: stopped; nothing was kept; with --out F.jsonl the same command goes on"
+KEPT = "bsk: stopped; the same command goes on from what was saved"
+
+
 @pytest.mark.parametrize(
-    ("command", "number", "code"), [("evaluate", *CODES[0]), ("evaluate", *CODES[1]), ("attack", *CODES[1])]
+    ("command", "more", "number", "code", "said"),
+    [
+        ("evaluate", [], *CODES[0], NOTHING_KEPT),
+        ("evaluate", ["--out", "../r.jsonl"], *CODES[1], KEPT),
+        ("attack", [], *CODES[1], "bsk: stopped"),
+    ],
 )
-def test_a_signal_ends_an_attack_with_its_code(toy: Path, trained: Path, tmp_path: Path, command, number, code) -> None:
+def test_a_signal_ends_an_attack_with_its_code(
+    toy: Path, trained: Path, tmp_path: Path, command, more, number, code, said
+) -> None:
+    tmp_path = tmp_path / "here"
+    tmp_path.mkdir()
     before = sorted(tmp_path.iterdir())
-    with started("-m", "bsk", command, trained, "--data", toy, *SLOW[command], folder=tmp_path) as bsk:
+    with started("-m", "bsk", command, trained, "--data", toy, *SLOW[command], *more, folder=tmp_path) as bsk:
         if command == "evaluate":
             assert json.loads(bsk.line(bsk.out))["attack"] == "natural"
         else:
             bsk.line(bsk.err, "stand after apgd-ce")
         bsk.send(number)
         out, err = bsk.out.read(), bsk.err.read()
-        assert bsk.code() == code and err.splitlines()[-1].startswith("bsk: stopped; the same command goes on")
+        assert bsk.code() == code and err.splitlines()[-1] == said
     assert sorted(tmp_path.iterdir()) == before
     assert out == "" and "Traceback" not in err
 
@@ -136,7 +149,7 @@ def test_a_later_signal_ends_what_does_not_stop(number, code) -> None:
         while bsk.running():  # the first is no echo
             bsk.send(number)
         assert (bsk.code(), bsk.out.read()) == (code, "")
-        assert bsk.err.read() == "bsk: stopped; the same command goes on from what was saved\n"
+        assert bsk.err.read() == "bsk: stopped\n"
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)

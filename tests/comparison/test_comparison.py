@@ -145,6 +145,28 @@ def test_the_radius_of_training_is_in_the_name_where_no_column_shows_it(make: Ma
     assert rows[1]["note"] == "trained at eps 0.1"
 
 
+@pytest.mark.parametrize(
+    "paths, expected",
+    [
+        (["a/model.pt", "b/model.pt"], ["a/model", "b/model"]),
+        (["a/x/model.pt", "b/x/model.pt", "c/net.pt"], ["a/x/model", "b/x/model", "net"]),
+        (["model.pt", "a/model.pt"], ["model", "a/model"]),
+        (["a/model.pt", "a/model.safetensors"], ["model 0000aaaa", "model 1000aaaa"]),
+        (["Net", "Net"], ["Net 0000aaaa", "Net 1000aaaa"]),
+    ],
+)
+def test_two_files_of_one_name_are_told_apart(place: Make, make: Make, paths: list[str], expected: list[str]) -> None:
+    foreign = {"method": None, "seed": None, "train_eps": None, "flags": None, "train_seconds": None, "model": None}
+    records = [
+        {**make("bs", 2), **foreign, "checkpoint": path, "checkpoint_sha256": f"{k}000aaaa{k}"}
+        for k, path in enumerate(paths)
+    ]
+    rows, _ = compare(place(records))
+    assert [row["name"] for row in rows] == expected
+    rows, _ = compare(place([records[0], records[0] | {"checkpoint": "elsewhere/" + paths[0]}]))
+    assert len(rows) == 1, "one file at two places"
+
+
 def test_foreign_checkpoints_have_the_name_of_their_file_and_are_not_seeds_of_one_another(
     make: Make, place: Make
 ) -> None:
