@@ -109,7 +109,7 @@ def outside(
         raise kind(f"{start}: {type(error).__name__}: {reason}; {step}") from error
     finally:
         if sys.stderr.closed:  # by who meant stdout
-            sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)
+            sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - to the end
         if added and folder in sys.path:
             sys.path.remove(folder)
 

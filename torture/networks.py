@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,6 +32,9 @@ class Core(nn.Module):
 
 class Normalising(nn.Module):
     """Normalises by itself; with `held` by buffers, that its weights have too."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, net: nn.Module, held: bool) -> None:
         """Wrap a network."""
@@ -82,9 +85,9 @@ class Within(Around):
 class Transparent(Around):
     """Has the weights of the network in it under their own names."""
 
-    def load_state_dict(self, state: Any, *words: Any, **options: Any) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load them into the network."""
-        return self.net.load_state_dict(state, *words, **options)
+        return self.net.load_state_dict(state_dict, strict, assign)
 
     def state_dict(self, *words: Any, **options: Any) -> Any:
         """Return the network's."""
@@ -93,6 +96,8 @@ class Transparent(Around):
 
 class Counting(Around):
     """Counts its calls in a buffer."""
+
+    calls: Tensor
 
     def __init__(self, net: nn.Module) -> None:
         """Wrap a network."""
@@ -103,6 +108,14 @@ class Counting(Around):
         """Return the logits."""
         self.calls += 1
         return self.net(x)
+
+
+class Checkpointed(Around):
+    """Computes its activations anew on the way back."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Return the logits."""
+        return torch.utils.checkpoint.checkpoint(self.net, x, use_reentrant=False)
 
 
 class Stubborn(Around):
@@ -172,7 +185,7 @@ def _in_place(x: Tensor) -> Tensor:
 
 def _lazy(net: nn.Module) -> nn.Module:
     for core in [each for each in net.modules() if isinstance(each, Core)]:
-        core.conv, core.bn, core.fc = nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.LazyLinear(10)
+        vars(core)["_modules"].update(conv=nn.LazyConv2d(8, 3), bn=nn.LazyBatchNorm2d(), fc=nn.LazyLinear(10))
     return net
 
 
@@ -180,6 +193,12 @@ def _weight_norm(net: nn.Module) -> nn.Module:
     for layer in [each for each in net.modules() if isinstance(each, nn.Linear)]:
         torch.nn.utils.parametrizations.weight_norm(layer)
     return net
+
+
+def _compiled(net: nn.Module) -> nn.Module:
+    compiled: Any = torch.compile(net, backend="eager")
+    made: nn.Module = compiled
+    return made
 
 
 def _anomaly() -> None:
@@ -202,9 +221,9 @@ WRAPPERS: dict[str, Wrap] = {
     "averaged": lambda net: torch.optim.swa_utils.AveragedModel(net),
     "scripted": lambda net: torch.jit.script(net),
     "traced": lambda net: torch.jit.trace(net.eval(), _EXAMPLE),
-    "compiled": lambda net: torch.compile(net),
+    "compiled": _compiled,
     "fx": lambda net: torch.fx.symbolic_trace(net),
-    "compiled within": lambda net: Around(torch.compile(net, backend="eager")),
+    "compiled within": lambda net: Around(_compiled(net)),
     "double": lambda net: net.double(),
     "half": lambda net: net.half(),
     "channels last": lambda net: net.to(memory_format=torch.channels_last),
@@ -220,9 +239,7 @@ WRAPPERS: dict[str, Wrap] = {
     "logs": first(lambda: logging.warning("forward")),
     "warns": first(lambda: warnings.warn("forward", stacklevel=1)),
     "errors for warnings": made_after(lambda: warnings.simplefilter("error")),
-    "checkpointed": lambda net: Around(
-        nn.Identity(), after=lambda x: torch.utils.checkpoint.checkpoint(net, x, use_reentrant=False)
-    ),
+    "checkpointed": Checkpointed,
     "black box": lambda net: Around(net, after=lambda z: z.detach()),
     "no_grad": lambda net: Within(net, torch.no_grad),
     "inference mode": lambda net: Within(net, torch.inference_mode),

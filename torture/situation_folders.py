@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -76,7 +78,7 @@ PICTURES: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str, str]] = {  
     "PNG": (_png, "PNG", ""),
     "bmp": (lambda p: _png(p, kind="BMP"), "bmp", ""),
     "tiff": (lambda p: _png(p, kind="TIFF"), "tiff", ""),
-    "gif": (lambda p: _png(p, kind="GIF"), "gif", "no image that can be read|0 class folders"),
+    "gif": (lambda p: _png(p, kind="GIF"), "gif", "to have 1 ch"),
     "webp": (lambda p: _png(p, "RGB", "WEBP", lossless=True), "webp", "to have 1 ch|no image that can be read"),
     "pgm": (lambda p: _png(p, kind="PPM"), "pgm", "no image that can be read|0 class folders"),
     "colour": (lambda p: _png(p, "RGB"), "png", "to have 1 ch"),
@@ -102,20 +104,8 @@ CLUTTER: dict[str, tuple[Files, str]] = {  # beside the images; in {top} and in 
     "masks": ({"masks/a.txt": b"x"}, ""),
     "cover": ({"cover.jpg": b"x"}, "cover"),
 }
-HOLDERS: dict[str, Callable[[Files, Path], Path]] = {}
 
 
-def holder(name: str) -> Callable[[Callable[[Files, Path], Path]], Callable[[Files, Path], Path]]:
-    """Enter a way in which files lie somewhere."""
-
-    def enter(function: Callable[[Files, Path], Path]) -> Callable[[Files, Path], Path]:
-        HOLDERS[name] = function
-        return function
-
-    return enter
-
-
-@holder("folder")
 def _folder(files: Files, place: Path) -> Path:
     for name, content in files.items():
         path = place / "images" / name
@@ -124,13 +114,11 @@ def _folder(files: Files, place: Path) -> Path:
     return place / "images"
 
 
-@holder("folder of links")
 def _links(files: Files, place: Path) -> Path:
     (place / "linked").symlink_to(_folder(files, place))
     return place / "linked"
 
 
-@holder("zip")
 def _zip(files: Files, place: Path) -> Path:
     with zipfile.ZipFile(place / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
@@ -138,33 +126,34 @@ def _zip(files: Files, place: Path) -> Path:
     return place / "images.zip"
 
 
-@holder("tar")
-def _tar(files: Files, place: Path, mode: str = "w", start: str = "") -> Path:
-    path = place / "images.tar"
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+def _tar(files: Files, place: Path, kind: str = "", start: str = "") -> Path:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(start + name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return path
+    content = raw.getvalue()
+    content = gzip.compress(content) if kind == "gz" else lzma.compress(content) if kind == "xz" else content
+    (place / "images.tar").write_bytes(content)
+    return place / "images.tar"
 
 
-@holder("tgz from a dot")
-def _dotted(files: Files, place: Path) -> Path:
-    return _tar(files, place, "w:gz", "./")
-
-
-@holder("txz in a folder")
-def _xz(files: Files, place: Path) -> Path:
-    return _tar(files, place, "w:xz", "the set/")
-
-
+HOLDERS: dict[str, tuple[Callable[[Files, Path], Path], str]] = {
+    "folder": (_folder, ""),
+    "folder of links": (_links, ""),
+    "zip": (_zip, ""),
+    "tar": (_tar, ""),
+    "tgz from a dot": (lambda files, place: _tar(files, place, "gz", "./"), ""),
+    "tgz of one folder": (lambda files, place: _tar(files, place, "gz", "the set/"), ""),
+    "txz": (lambda files, place: _tar(files, place, "xz"), "an unknown kind of file"),
+}
 KINDS: dict[str, dict[str, str]] = {
     "splits": {name: may for name, (_, _, may) in SPLITS.items()},
     "classes": dict.fromkeys(CLASSES, ""),
     "pictures": {name: may for name, (_, _, may) in PICTURES.items()},
     "clutter": {name: may for name, (_, may) in CLUTTER.items()},
-    "holder": {**dict.fromkeys(HOLDERS, ""), "txz in a folder": "an unknown kind of file"},
+    "holder": {name: may for name, (_, may) in HOLDERS.items()},
 }
 
 
@@ -186,4 +175,4 @@ def make_folder(data: Path, place: Path, parts: Parts) -> tuple[Path, list[str]]
     top = f"{top}/" if top else ""
     for name, content in CLUTTER[parts["clutter"]][0].items():
         files[name.format(top=top, one=one, **{"class": f"{top}no class"})] = content
-    return HOLDERS[parts["holder"]](files, place), ["--test-split", "val"] if parts["splits"] == "val alone" else []
+    return HOLDERS[parts["holder"]][0](files, place), ["--test-split", "val"] if parts["splits"] == "val alone" else []

@@ -25,7 +25,7 @@ FLAGS = ["--mean", str(MEAN), "--std", str(STD)]
 # kind -> part -> what may be said beside another number or in place of one, as a regular expression; none where "".
 MAY: dict[str, dict[str, str]] = {
     "wrapper": dict.fromkeys(WRAPPERS, "")
-    | dict.fromkeys(("black box", "no_grad", "inference mode", "through numpy"), _BLIND)
+    | dict.fromkeys(("black box", "no_grad", "inference mode", "through numpy", "without gradients, later"), _BLIND)
     | {
         "autocast": "half precision",
         "nan gradient": "gradient is NaN",
@@ -39,6 +39,7 @@ MAY: dict[str, dict[str, str]] = {
         "out of memory": "out of memory; lower",
         "reads flags": "SystemExit: 2",
         "averaged": _UNFIT,
+        "frozen": "its loss has no gradient",
     },
     "mode": dict.fromkeys(MODES, "")
     | {
@@ -48,6 +49,7 @@ MAY: dict[str, dict[str, str]] = {
         "statistics of the batch": f"depends on the batch|{_UNFIT}",
     },
     "output": dict.fromkeys(OUTPUTS, "")
+    | {"tiny": "misses"}
     | dict.fromkeys(("tuple", "list", "dict", "labels", "planes", "one more", "numpy"), _SHAPE)
     | dict.fromkeys(("half", "bfloat16"), "half precision")
     | {
@@ -123,6 +125,7 @@ def _numbers(state: State, dtype: Any) -> dict[str, Any]:
 
 
 Content = Callable[[State], object]
+_ONE = torch.ones(10)
 _several = "has several sets of weights"
 # kind of file -> what `torch.save` is given, and what may be said
 CONTENTS: dict[str, tuple[Content, str]] = {
@@ -179,7 +182,6 @@ CONTENTS: dict[str, tuple[Content, str]] = {
     "nothing": (lambda sd: {}, _PLAIN),
     "a tensor": (lambda sd: _ONE, _PLAIN),
 }
-_ONE = torch.ones(10)
 
 
 def _parameter(tensor: Tensor) -> Tensor:
