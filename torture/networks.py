@@ -195,6 +195,22 @@ def _weight_norm(net: nn.Module) -> nn.Module:
     return net
 
 
+def scripted(net: nn.Module) -> nn.Module:
+    """Return a network as torch.jit.script makes it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is deprecated
+        made: nn.Module = torch.jit.script(net)
+    return made
+
+
+def traced(net: nn.Module) -> nn.Module:
+    """Return a network as torch.jit.trace makes it, in eval mode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made: nn.Module = torch.jit.trace(net.eval(), _EXAMPLE)
+    return made
+
+
 def _compiled(net: nn.Module) -> nn.Module:
     compiled: Any = torch.compile(net, backend="eager")
     made: nn.Module = compiled
@@ -219,8 +235,8 @@ WRAPPERS: dict[str, Wrap] = {
     "transparent": Transparent,
     "parallel": nn.DataParallel,
     "averaged": lambda net: torch.optim.swa_utils.AveragedModel(net),
-    "scripted": lambda net: torch.jit.script(net),
-    "traced": lambda net: torch.jit.trace(net.eval(), _EXAMPLE),
+    "scripted": scripted,
+    "traced": traced,
     "compiled": _compiled,
     "fx": lambda net: torch.fx.symbolic_trace(net),
     "compiled within": lambda net: Around(_compiled(net)),
@@ -319,8 +335,8 @@ def structure(wrapper: str, normalisation: str, state: dict[str, Tensor] | None 
         core.load_state_dict(state)
     if wrapper == "weight norm":
         _weight_norm(core)
-    if normalisation in ("by buffers", "by constants"):
-        return Normalising(core, normalisation == "by buffers")
+    if normalisation in ("by buffers", "by constants", "twice"):  # twice: flags say it too
+        return Normalising(core, normalisation != "by constants")
     return core
 
 

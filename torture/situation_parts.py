@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from torture.networks import MEAN, MODES, OUTPUTS, STD, WRAPPERS, build
+from torture.networks import MEAN, MODES, OUTPUTS, STD, WRAPPERS, build, scripted
 
 State = dict[str, Tensor]
 Parts = Mapping[str, str]
@@ -211,7 +211,7 @@ FILES: dict[str, tuple[Writer, str]] = {
     ),
     "whole network": (lambda sd, path, parts: torch.save(build("plain", "none", "eval", "logits"), path), _SAFE),
     "scripted": (
-        lambda sd, path, parts: torch.jit.script(build("plain", "none", "eval", "logits")).save(path),
+        lambda sd, path, parts: _script(path),
         "TorchScript",
     ),
     "plain pickle": (
@@ -225,6 +225,11 @@ FILES: dict[str, tuple[Writer, str]] = {
     "missing": (lambda sd, path, parts: None, "no such file"),
 }
 MAY["file"] = {name: may for name, (_, may) in {**CONTENTS, **FILES}.items()}
+
+
+def _script(path: Path) -> None:
+    made: Any = scripted(build("plain", "none", "eval", "logits"))
+    made.save(path)
 
 
 def _apart(state: State) -> State:
