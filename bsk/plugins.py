@@ -92,13 +92,8 @@ def outside(
         kind: the error to raise.
         passing: an error within that passes as it is, beside those of bsk.
     """
-    folder = ""
-    with contextlib.suppress(FileNotFoundError):  # it may be removed by now
-        folder = os.getcwd()
-    added = bool(folder) and folder not in sys.path
-    sys.path += [folder] * added  # last, so that nothing there hides an installed module
     try:
-        with contextlib.redirect_stdout(sys.stderr), torch_as_it_was():
+        with contextlib.redirect_stdout(sys.stderr), torch_as_it_was(), _folder_as_it_was():
             yield
     except (BskError, passing):
         raise
@@ -110,6 +105,21 @@ def outside(
     finally:
         if sys.stderr.closed:  # by who meant stdout
             sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - to the end
+
+
+@contextlib.contextmanager
+def _folder_as_it_was() -> Iterator[None]:
+    """Find modules in the current folder too, and go back there after the block: files are named from there."""
+    folder = ""
+    with contextlib.suppress(FileNotFoundError):  # it may be removed by now
+        folder = os.getcwd()
+    added = bool(folder) and folder not in sys.path
+    sys.path += [folder] * added  # last, so that nothing there hides an installed module
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
         if added and folder in sys.path:
             sys.path.remove(folder)
 

@@ -79,6 +79,13 @@ def test_a_failure_is_one_line(text: str, spec: str, said: str, tmp_path: Path, 
     assert str(refused.value).startswith(said) and "\n" not in str(refused.value)
 
 
+def test_code_that_goes_elsewhere_takes_nobody_with_it(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "walker.py").write_text("import os\nos.chdir('/')\ndef function():\n    return 3\n")
+    monkeypatch.chdir(tmp_path)
+    load("walker:function", "--model")
+    assert Path.cwd() == tmp_path
+
+
 def test_a_folder_that_is_gone_hides_no_module(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "elsewhere.py").write_text("def function():\n    return 3\n")
     (tmp_path / "gone").mkdir()

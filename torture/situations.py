@@ -29,6 +29,7 @@ SUBJECTS = {  # what is odd, and how often it comes
     "training": (("wrapper", "mode", "output", "rate", "environment"), 1),
 }
 ALL = {**MAY, **KINDS, "rate": RATES}
+FILES = {"out": "r ✓.jsonl", "out twice": "r ✓.jsonl", "attack": "a.safetensors"}  # that a run leaves
 PROCESSES = 0.4  # of the odd environments that need a process of their own, that get one
 
 
@@ -136,13 +137,20 @@ class Bench:
             f"from torture.networks import build\n\n\ndef network():\n    return {network}\n"
         )
         if situation.subject == "training":
-            return run(_train(data, parts), place, parts)
+            return _left(run(_train(data, parts), place, parts), place / "m.safetensors")
         weights = place / parts["name"]
         state = structure(parts["wrapper"], parts["normalisation"], self.state(parts)).state_dict()
         write_weights(state, weights, parts)
         ended = run(_evaluate(data, weights, parts), place, parts)
         ended = run(_evaluate(data, weights, parts), place, parts) if parts["run"] == "out twice" else ended
+        if parts["run"] in FILES:
+            ended = _left(ended, place / FILES[parts["run"]])
         return Ended(ended.code, ended.out, made.said + ended.said)
+
+
+def _left(ended: Ended, path: Path) -> Ended:
+    """Return how a command ended, and as a bug if the file is missing that it should have left."""
+    return ended if ended.code or path.exists() else Ended(1, ended.out, f"{ended.said}{path.name} is missing")
 
 
 def _normalised(parts: Mapping[str, str]) -> bool:
@@ -174,8 +182,7 @@ def _evaluate(data: Path, weights: Path, parts: Mapping[str, str]) -> list[str]:
     words += ["--mean", "0.3"] if normalisation == "mean alone" else []
     words += ["--mean", "0.3,0.3,0.3", "--std", "0.4,0.4,0.4"] if normalisation == "of three channels" else []
     words += ["--weights-key", "ema"] if parts["file"] == "ema by its key" else []
-    words += ["--out", "r ✓.jsonl"] if parts["run"] in ("out", "out twice") else []
-    words += ["--out", "a.safetensors", "--force"] if parts["run"] == "attack" else []
+    words += ["--out", FILES[parts["run"]]] if parts["run"] in FILES else []
     words += ["--batch-size", parts["run"].rpartition(" ")[2]] if parts["run"].startswith("batches") else []
     return [*words, "--quiet"] if parts["run"] == "quiet" else words
 
