@@ -69,10 +69,10 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """Return "did you mean X?" for the known name nearest to `name`, or a list of them."""
+def nearest(name: str, known: list[str], also: str = "") -> str:
+    """Return "did you mean X?" for the known name nearest to `name`, or a list of them; `also` would do too."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    more = ", ..." if len(known) > LISTED else ""
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known[:LISTED])}{more}"
+    more, other = ", ..." if len(known) > LISTED else "", f", or {also}" if also else ""
+    return f"did you mean {close[0]}{other}?" if close else f"known: {', '.join(known[:LISTED])}{more}{other}"

@@ -63,7 +63,8 @@ def starts(
     subject = load_subject(checkpoint, where)
     opened = open_dataset(dataset or subject.header["dataset"], data)
     radius = checked_eps(subject.header["eps"] if eps is None else eps)
-    size = float(subject.header["flags"].get("gamma", 1.0)) if gamma is None else gamma
+    own = subject.header["flags"].get("gamma")  # of a method from outside it may be anything
+    size = gamma if gamma is not None else float(own) if isinstance(own, (int, float)) else 1.0
     above_zero(or_zero=True, gamma=size)
     rows = batch_size or rows_of_a_call(where)
     settings = EvaluationSettings(opened, split, limit, radius, seed, rows, where)

@@ -107,7 +107,7 @@ def checked(name: str) -> str:
         UsageError: there is no such method.
     """
     if not is_plugin(name) and name not in METHODS:
-        raise UsageError(f"--method {name}: no such method; {nearest(name, names())}, or module:function")
+        raise UsageError(f"--method {name}: no such method; {nearest(name, names(), 'module:function')}")
     return name
 
 

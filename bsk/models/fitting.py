@@ -16,6 +16,7 @@ _WRAPPED = ("module", "_orig_mod", "model", "net", "network", "state_dict")
 _BESIDE = re.compile(r"(.*\.)?(n_averaged|criterion|loss\w*|attack|attacker)(\..*)?")
 _PAIRS = (("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std"))  # what normalisation is called within weights
 _COUNTER = "num_batches_tracked"  # of batch norm, which old files lack
+SPREAD = 2  # no standard deviation of pixels in [0, 1] is above a half; some people scale once more
 SET = 0.5  # of a network's names, that make a set of weights
 _SHOWN = 3  # names in a message
 

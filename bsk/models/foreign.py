@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
-from bsk.models.fitting import Target
+from bsk.models.fitting import SPREAD, Target
 from bsk.models.registry import Normalised, check_logits, named, network
 from bsk.models.small import Size, sides
 from bsk.models.weights import Weights, load_weights
 from bsk.plugins import is_plugin
-
-SPREAD = 2  # no standard deviation of pixels in [0, 1] is above a half; some people scale once more
 
 
 @dataclass(frozen=True)

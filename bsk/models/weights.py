@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bsk.errors import InputError, UsageError
 from bsk.models.files import contents
-from bsk.models.fitting import SET, Fit, Target, plain
+from bsk.models.fitting import SET, SPREAD, Fit, Target, normalisation, plain
 from bsk.models.unpickling import AGAIN, printable
 
 # Keys under which training scripts keep the state dict, the usual ones first.
@@ -68,7 +68,10 @@ def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
     chosen = first if key is None else _named(path, key, every, sets or every)
     _check_plain(path, chosen.fit.given)
     others = [each for each in sets if each is not chosen and not _same(each.fit.tensors, chosen.fit.tensors)]
-    return replace(chosen, first=chosen is first, others=tuple(shown(each.key) for each in others))
+    fit = chosen.fit
+    if not fit.pair and not target.inside:
+        fit = replace(fit, pair=_beside(found, target.channels))
+    return replace(chosen, fit=fit, first=chosen is first, others=tuple(shown(each.key) for each in others))
 
 
 def places(
@@ -90,6 +93,27 @@ def places(
         yield place, own
     for key, each in found.items():
         yield from places(each, _joined(place, key), seen, levels - 1)
+
+
+def _beside(found: object, channels: int, levels: int = LEVELS) -> dict[str, list[float]]:
+    """Return mean and std of pixels, tensors or lists of a number a channel, out of a dict that is not the weights'."""
+    if not isinstance(found, Mapping) or not levels:
+        return {}
+    given = {str(name): _numbers(each, channels) for name, each in found.items()}
+    pair = normalisation({name: each for name, each in given.items() if each is not None}, channels)
+    mean, std = [*pair.values(), [], []][:2]
+    if pair and max(mean) <= 1 and 0 < min(std) <= max(std) <= SPREAD:
+        return dict(list(pair.items())[:2])
+    inner = (_beside(each, channels, levels - 1) for each in found.values())
+    return next(filter(None, inner), {})
+
+
+def _numbers(found: object, channels: int) -> Tensor | None:
+    """Return a number a channel as a tensor, None for anything else, such as the mean of some losses."""
+    if isinstance(found, (list, tuple)) and all(isinstance(each, (int, float)) for each in found):
+        found = torch.tensor(found)
+    usual = isinstance(found, Tensor) and plain(found) and found.dim() > 0 and found.numel() == channels
+    return found if isinstance(found, Tensor) and usual else None
 
 
 def shown(key: str) -> str:

@@ -6,7 +6,20 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
-from bsk.records.fields import Accuracy, Amount, Count, Flag, Fraction, Names, Numbers, Positive, Shape, Text, Whole
+from bsk.records.fields import (
+    Accuracy,
+    Amount,
+    Count,
+    Flag,
+    Fraction,
+    Names,
+    Numbers,
+    Plain,
+    Positive,
+    Shape,
+    Text,
+    Whole,
+)
 
 MODEL, STATE, DATA = "model", "training-state", "data"  # a selected model, all that a resume needs, a prepared data set
 _Object = Annotated[dict[str, Any], Meta(description="an object")]
@@ -38,7 +51,6 @@ def _struct(name: str, doc: str, *rows: tuple[Any, str], tag: str = "") -> type[
 
 
 _SCORED = ((Count, "epoch"), (Accuracy, "val_natural val_robust test_natural test_robust"))
-_Flags = _struct("Flags", "Plain values; a method brings its own beside those that all have.", (Amount, "gamma"))
 _Scored = _struct("Scored", "An epoch and its accuracies.", *_SCORED)
 _Passes = _struct("Passes", "Images that went through the network.", (Count, "forward backward"))
 _Rescue = _struct("Rescue", "Of Fast AT+, in older files.", (Accuracy, "accuracy"), (Flag, "active"))
@@ -72,7 +84,7 @@ _TRAINED = (
     (Fraction, "eps"),
     (Whole, "seed"),
     (Flag, "complete"),
-    (_Flags, "flags"),
+    (Plain, "flags"),
     (Amount, "train_seconds"),
     (Count, "train_forward_passes train_backward_passes"),
     *_SCORED,

@@ -149,6 +149,7 @@ def test_losses_that_few_classes_leave_and_what_is_said() -> None:
             () if classes == 4 else ("autoattack: 3 classes are too few for the DLR loss; the margin takes its place",)
         )
     assert attack_named("apgd-ce", EPS, AttackFlags(classes=3)).notices == ()
+    assert "the margin takes its place" in attack_named("autoattack-rand", EPS, AttackFlags(classes=3)).notices[0]
     assert attack_named("screen", EPS).notices == (
         "screen is an upper bound, not AutoAttack's number; autoattack gives that",
     )
@@ -229,6 +230,8 @@ def test_few_classes_leave_the_reference_attacks_without_the_ratio() -> None:
     pytest.importorskip("pyautoattack")
     for name in ("apgd-ce", "fab-t", "square"):
         assert attack_named(name, EPS, AttackFlags(engine="reference", classes=3)).stages[1].parameters["targets"] == 2
+    for name in ("apgd-t", "autoattack"):
+        assert attack_named(name, EPS, AttackFlags(engine="reference", classes=4)).stages[1].parameters["targets"] == 3
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path
         ("train --eps 31", 2, "--eps 31"),
         ("train --eps nan", 2, "not a number"),
         ("train --eps 0", 2, "--eps 0"),
-        ("train --method tradse", 2, "did you mean trades?"),
+        ("train --method tradse", 2, "did you mean trades, or module:function?"),
         ("train --model resnet81", 2, "did you mean resnet18"),
         ("train --start bakcward", 2, "did you mean backward?"),
         ("train --method natural --start zero", 2, "--start: natural has no start; it has no hyper-parameters"),

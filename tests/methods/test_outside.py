@@ -38,6 +38,7 @@ def mine(net, x, y, *, eps, draws, alpha=0.25, deep=False, way="left", far: floa
     return Losses(net.cross_entropy(net(start), y), start=x, x_adv=start)
 
 def plain(net, x, y, eps): return F.cross_entropy(net(x), y, reduction="none")
+def worded(net, x, y, *, eps, gamma="soft"): return plain(net, x, y, eps)
 def everything(net, x, y, *, eps, **given):
     assert sorted(given) == ["draws", "epoch", "memory", "progress", "update", "validate"]
     given["memory"].keep("seen", given["memory"].rows("seen", y) + 1)
@@ -134,6 +135,12 @@ def test_its_code_is_in_the_log_the_files_and_the_evaluations(call, train, toy: 
     (tmp_path / "mymethods.py").unlink()
     record = json.loads(call("evaluate", "m.safetensors", "--data", toy, "--attack", "natural", "--quiet").stdout)
     assert record["method_code"] == code and "mymethods" not in sys.modules, "weights need no method"
+
+
+def test_what_an_argument_is_called_decides_nothing_of_its_type(call, train, toy: Path) -> None:
+    assert json.loads(train("worded", "--out", "m.safetensors").stdout)["flags"]["gamma"] == "soft"
+    landed = call("starts", "m.safetensors", "--data", toy, "--limit", 1, "--start", "backward", "--quiet").stdout
+    assert json.loads(landed)["start_parameters"]["gamma"] == 1, "that of the start"
 
 
 def test_help_lists_its_arguments(train) -> None:
@@ -237,7 +244,7 @@ def test_a_broken_contract_is_one_line(train, words: str, said: str, tmp_path: P
     [
         ("mynowhere:mine", "--method mynowhere:mine: no module mynowhere here or on PYTHONPATH"),
         ("mymethods:", "--method mymethods:: expected module:function; write mycode:my_function"),
-        ("tradse", "--method tradse: no such method; did you mean trades?, or module:function"),
+        ("tradse", "--method tradse: no such method; did you mean trades, or module:function?"),
     ],
 )
 def test_a_name_that_is_none_is_one_line(call, toy: Path, module: str, name: str, said: str) -> None:

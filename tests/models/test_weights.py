@@ -98,6 +98,36 @@ def under(prefix: str, state: State) -> State:
 
 
 @pytest.mark.parametrize(
+    "beside",
+    [
+        {"mean": [0.3], "std": [0.4]},
+        {"normalize": {"mean": (0.3,), "std": (0.4,)}, "epoch": 3},
+        {"args": {"data": {"mu": torch.tensor([0.3]), "sigma": torch.tensor([[[0.4]]])}}},
+        {"loss": {"mean": [0.5, 0.1], "std": [0.2, 0.1]}, "transform": {"mean": [0.3], "std": [0.4]}},
+    ],
+)
+def test_mean_and_std_in_another_dict_of_the_file_normalise_once(beside: State, net: nn.Module, x: Tensor) -> None:
+    found = read({"state_dict": net.state_dict(), **beside})
+    assert found.normalisation == "weights"
+    torch.testing.assert_close(found.model(x), net((x - 0.3) / 0.4))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"mean": 0.3, "std": 0.4},
+        {"loss": {"mean": [30.0], "std": [0.4]}},
+        {"mean": [0.3], "std": [0.0]},
+        {"mean": ["0.3"], "std": [0.4]},
+        {"mean": [0.3]},
+    ],
+)
+def test_numbers_that_are_of_no_pixels_do_not_normalise(beside: State, net: nn.Module, x: Tensor) -> None:
+    found = read({"state_dict": net.state_dict(), **beside})
+    assert found.normalisation == "none" and torch.equal(found.model(x), net(x))
+
+
+@pytest.mark.parametrize(
     "order", [p for n in range(4) for p in itertools.permutations(["module", "_orig_mod", "avg"], n)]
 )
 def test_wrappings_in_any_order(order: tuple[str, ...], net: nn.Module, x: Tensor) -> None:
