@@ -43,7 +43,7 @@ def run(words: Sequence[str], place: Path, parts: Mapping[str, str]) -> Ended:
         streams = (full if name == "full stdout" else first).fileno(), second.fileno()
         code = (_process if PROCESS & set(parts.values()) else _fork)(words, place, name, changes, streams)
     encoding = (changes.get("PYTHONIOENCODING") or "utf-8").partition(":")[0]
-    return Ended(code, out.read_bytes().decode(encoding, "replace"), said.read_bytes().decode("utf-8", "replace"))
+    return Ended(code, out.read_bytes().decode(encoding, "replace"), said.read_bytes().decode(encoding, "replace"))
 
 
 def _process(

@@ -266,7 +266,7 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str | None], str]] = {
     "no such GPU": ({"CUDA_VISIBLE_DEVICES": "99"}, ""),
     "folder removed": ({}, "cannot|no such|current folder"),
     "full stdout": ({}, "stdout: cannot write"),
-    "closed stdout": ({}, "stdout"),
+    "closed stdout": ({}, "stdout|Bad file descriptor"),
     "closed stderr": ({}, ""),
     "ascii": ({"PYTHONIOENCODING": "ascii"}, ""),
     "latin-1, strict": ({"PYTHONIOENCODING": "latin-1:strict"}, ""),
