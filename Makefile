@@ -60,7 +60,7 @@ mutants: $(INSTALLED) ## Change methods and attacks line by line: what does no t
 bench: $(INSTALLED) ## Measure speed as ratios within one run
 	$(VENV)/bin/python -m benchmarks
 
-torture: $(INSTALLED) ## Kill, damage, fill disks, write twice: nothing may be lost or let in; minutes
+torture: $(INSTALLED) ## Kill, damage, fill disks, write twice, odd situations: nothing may be lost, let in or wrong; minutes
 	$(VENV)/bin/python -m torture
 
 clean: ## Remove what the pipelines made (not the environment, not the data)

@@ -92,11 +92,8 @@ def outside(
         kind: the error to raise.
         passing: an error within that passes as it is, beside those of bsk.
     """
-    folder = os.getcwd()
-    added = folder not in sys.path
-    sys.path += [folder] * added  # last, so that nothing there hides an installed module
     try:
-        with contextlib.redirect_stdout(sys.stderr), torch_as_it_was():
+        with contextlib.redirect_stdout(sys.stderr), torch_as_it_was(), _folder_as_it_was():
             yield
     except (BskError, passing):
         raise
@@ -106,21 +103,40 @@ def outside(
         reason = (str(error) or "no message").splitlines()[0][:120]
         raise kind(f"{start}: {type(error).__name__}: {reason}; {step}") from error
     finally:
+        if sys.stderr.closed:  # by who meant stdout
+            sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - to the end
+
+
+@contextlib.contextmanager
+def _folder_as_it_was() -> Iterator[None]:
+    """Find modules in the current folder too, and go back there after the block: files are named from there."""
+    folder = ""
+    with contextlib.suppress(FileNotFoundError):  # it may be removed by now
+        folder = os.getcwd()
+    added = bool(folder) and folder not in sys.path
+    sys.path += [folder] * added  # last, so that nothing there hides an installed module
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
         if added and folder in sys.path:
             sys.path.remove(folder)
 
 
 @contextlib.contextmanager
 def torch_as_it_was() -> Iterator[None]:
-    """Give torch back the default dtype and the gradient mode that it had before the block."""
+    """Give torch back the default dtype and device and the gradient mode that it had before the block."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         yield
         return
-    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    dtype, grad, device = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device()
     try:
         yield
     finally:
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)  # one that is set slows every call
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
 

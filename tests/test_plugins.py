@@ -79,6 +79,22 @@ def test_a_failure_is_one_line(text: str, spec: str, said: str, tmp_path: Path, 
     assert str(refused.value).startswith(said) and "\n" not in str(refused.value)
 
 
+def test_code_that_goes_elsewhere_takes_nobody_with_it(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "walker.py").write_text("import os\nos.chdir('/')\ndef function():\n    return 3\n")
+    monkeypatch.chdir(tmp_path)
+    load("walker:function", "--model")
+    assert Path.cwd() == tmp_path
+
+
+def test_a_folder_that_is_gone_hides_no_module(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "elsewhere.py").write_text("def function():\n    return 3\n")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert load("elsewhere:function", "--model").function() == 3
+
+
 def test_the_hash_is_of_names_and_contents_alone(tmp_path: Path) -> None:
     here, there = written(tmp_path / "here"), written(tmp_path / "there")
     plain = in_a_process(here)

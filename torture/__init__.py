@@ -1,1 +1,1 @@
-"""What bsk promises to withstand: kills, hostile inputs, full disks, two writers at once."""
+"""What bsk promises to withstand: kills, hostile inputs, full disks, two writers at once, odd situations."""

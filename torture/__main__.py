@@ -1,4 +1,4 @@
-"""`make torture`: kills, hostile inputs, full disks and two writers; exits with 1 if anything went wrong."""
+"""`make torture`: kills, hostile inputs, full disks, two writers, odd situations; exits with 1 if any went wrong."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from torture.disks import disks
 from torture.kills import kills
 from torture.mutations import mutations
+from torture.situations import situations
 from torture.subjects import FailedError
 from torture.writers import writers
 
@@ -19,10 +20,14 @@ from torture.writers import writers
 def main(words: Sequence[str] | None = None) -> int:
     """Run all of it, or what is named, and say what was found."""
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="kills, mutations, disks, writers [default: all]")
+    parser.add_argument("parts", nargs="*", help="kills, mutations, disks, writers, situations [default: all]")
     parser.add_argument("--kills", type=int, default=100, help="in all, over four commands")
     parser.add_argument("--mutations", type=int, default=500, help="in all, over all readers")
     parser.add_argument("--disks", type=int, default=100, help="at most, sizes of a disk for each command")
+    parser.add_argument(
+        "--situations", type=int, default=300, help="in all, over networks, files, folders and trainings"
+    )
+    parser.add_argument("--alone", type=int, help="the one situation of this number")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(words)
     parts = {
@@ -30,6 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "mutations": lambda folder: mutations(folder, chosen.mutations, chosen.seed, _say),
         "disks": lambda folder: disks(folder, chosen.disks, _say),
         "writers": lambda folder: writers(folder, _say),
+        "situations": lambda folder: situations(folder, chosen.situations, chosen.seed, _say, chosen.alone),
     }
     wrong, start = [], time.perf_counter()
     for name in chosen.parts or parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -69,6 +70,11 @@ def _open_closed_streams() -> None:
 
     What the encoding of stdout has no sign for is written with escapes, as stderr does it.
     """
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest number that is free, which is this one
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stdout is None:
@@ -77,20 +83,48 @@ def _open_closed_streams() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to write there is none
 
 
+@contextlib.contextmanager
+def _stdout_for_data() -> Iterator[None]:
+    """Within the block stdout is what `sys.stdout` writes; what goes there by other ways, or later, goes to stderr.
+
+    Other people's networks write below Python, start processes that write, or write as the process ends.
+    """
+    if sys.stdout is not sys.__stdout__ or not isinstance(sys.stdout, io.TextIOWrapper):  # somebody has it already
+        yield
+        return
+    at_once = sys.stdout.write_through  # as PYTHONUNBUFFERED says
+    binary = open(os.dup(1), "wb", buffering=0 if at_once else -1)  # noqa: SIM115
+    data = io.TextIOWrapper(binary, sys.stdout.encoding, sys.stdout.errors, write_through=at_once)
+    os.dup2(2, 1)
+    sys.stdout = data
+    try:
+        yield
+    finally:
+        sys.stdout = sys.stderr
+        with unheard():  # a write that failed has been told
+            data.close()
+
+
 def guarded(command: Callable[[], object]) -> NoReturn:
     """Run a command and end the process with its exit code; an error is one line on stderr."""
     _open_closed_streams()
-    try:
-        stop_on_signals()
-        returned = command()
-        code = returned if isinstance(returned, int) else DONE  # typer returns the code of its own exits
-        ignore_signals()
-    except BaseException as error:
-        ignore_signals()
-        code = _report(error)
+    with _stdout_for_data():
+        code = _ended(command)
     with unheard():
         write(sys.stderr, "")  # what a library left there: Python would end with 120 if it failed later
     sys.exit(code)
+
+
+def _ended(command: Callable[[], object]) -> int:
+    """Run a command and return its exit code."""
+    try:
+        stop_on_signals()
+        returned = command()
+        ignore_signals()
+        return returned if isinstance(returned, int) else DONE  # typer returns the code of its own exits
+    except BaseException as error:
+        ignore_signals()
+        return _report(error)
 
 
 def _report(error: BaseException) -> int:

@@ -46,13 +46,13 @@ def _world() -> int:
     """Return how many processes were started; one alone needs nobody, whatever else the environment says."""
     said = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")}
     advice = "start processes by torchrun, or unset WORLD_SIZE and RANK for one"
-    for name in ("WORLD_SIZE", "RANK"):
-        if said[name] and not said[name].isdecimal():
-            raise UsageError(f"{name}={said[name][:40]}: expected a whole number; {advice}")
+    for name, least in (("WORLD_SIZE", 1), ("RANK", 0)):
+        if said[name] and not (said[name].isdecimal() and int(said[name]) >= least):
+            raise UsageError(f"{name}={said[name][:40]}: expected a whole number from {least}; {advice}")
     world = int(said["WORLD_SIZE"] or 1)
     if world > 1 and (missing := [name for name, value in said.items() if not value]):
         raise UsageError(f"WORLD_SIZE={world} without {', '.join(missing)}; {advice}")
-    if not 0 <= int(said["RANK"] or 0) < max(1, world):
+    if int(said["RANK"] or 0) >= world:
         raise UsageError(f"RANK={said['RANK']}: expected below WORLD_SIZE={world}; {advice}")
     return world
 

@@ -16,7 +16,7 @@ from bsk.compat import sgd
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import agree, sum_over_processes
 from bsk.data.store import DataFile, Split
-from bsk.errors import CollapsedError, DivergedError, StoppedError
+from bsk.errors import CollapsedError, DivergedError, StoppedError, UsageError
 from bsk.methods.profile import Profile
 from bsk.models import registry
 from bsk.models.small import Size
@@ -73,7 +73,11 @@ class Setup:
 
 
 def new_state(settings: Settings, data: DataFile, channels: int, size: Size, device: torch.device) -> State:
-    """Return a state before the first update; the weights are drawn from the seed, on the CPU."""
+    """Return a state before the first update; the weights are drawn from the seed, on the CPU.
+
+    Raises:
+        UsageError: the network has no parameters.
+    """
     model = registry.build(
         settings.model,
         classes=len(data.classes),
@@ -84,6 +88,8 @@ def new_state(settings: Settings, data: DataFile, channels: int, size: Size, dev
         seed=settings.seed,
         device=device,
     )
+    if not any(True for _ in model.parameters()):
+        raise UsageError(f"--model {settings.model}: has no parameters to train; register its layers in the module")
     optimiser = sgd(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     sums_type = torch.float32 if device.type == "mps" else torch.float64

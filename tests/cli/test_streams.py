@@ -60,6 +60,46 @@ def test_what_an_encoding_has_no_sign_for_is_escaped(shell, results, tmp_path: P
     assert said.returncode == 0 and r"Gr\xf6\xdfe \u03b5" in said.stdout, said.stderr
 
 
+WRITES = """
+import atexit, os, sys
+from bsk.models.small import cnn
+
+
+def network(num_classes):
+    os.write(1, b"below Python\\n")
+    os.system("echo from a process")
+    print("to the first stdout", file=sys.__stdout__, flush=True)
+    atexit.register(print, "at the end")
+    return cnn(num_classes, 1, 8, 4)
+
+
+def closes(num_classes):
+    sys.stdout.close()
+    return network(num_classes).requires_grad_(None)  # raises
+"""
+
+
+def test_stdout_has_records_alone_whatever_a_network_writes(shell, toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "writes.py").write_text(WRITES)
+    words = ["--data", toy, "--attack", "natural", "--threads", "1"]
+    done = shell("", "evaluate", "--model", "writes:network", *words)
+    assert [json.loads(line)["attack"] for line in done.stdout.splitlines()] == ["natural"]
+    for text in ("below Python", "from a process", "to the first stdout", "at the end"):
+        assert text in done.stderr.splitlines()
+
+
+def test_a_network_that_closes_the_streams_is_heard_of(shell, toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "writes.py").write_text(WRITES)
+    done = shell("", "evaluate", "--model", "writes:closes", "--data", toy, "--attack", "natural")
+    assert done.returncode == 2 and "--model writes:closes: TypeError" in done.stderr
+
+
+def test_a_file_does_not_take_the_place_of_closed_streams() -> None:
+    opens = "guarded(lambda: os._exit(os.open(os.devnull, os.O_RDONLY)))"
+    script = f'"$0" -c "import os; from bsk.cli.console import guarded; {opens}" <&- >&- 2>&-'
+    assert subprocess.run(["bash", "-c", script, sys.executable], check=False).returncode > 2
+
+
 def test_help_that_cannot_be_written_is_one_line(shell) -> None:
     done = shell(">/dev/full", "compare", "--help")
     assert (done.returncode, done.stderr) == (

@@ -89,6 +89,12 @@ def double_by_default():
     return plain()
 
 
+def on_another_device_by_default():
+    net = plain()
+    torch.set_default_device("meta")
+    return net
+
+
 def without_gradients():
     torch.set_grad_enabled(False)
     return plain()
@@ -164,6 +170,7 @@ def measured(call, odd: Path, toy: Path) -> Callable[..., list[dict[str, Any]]]:
         "half_weights",
         "lazy",
         "double_by_default",
+        "on_another_device_by_default",
         "without_gradients",
     ],
 )
@@ -174,6 +181,7 @@ def test_another_wrapping_gives_the_plain_network_s_number(measured, name: str) 
     assert [each["correct"] for each in found] == [each["correct"] for each in expected]
     assert [each["doubts"] for each in found] == [[], []] and expected[1]["accuracy"] > 0
     assert torch.get_default_dtype() == dtype and torch.is_grad_enabled()
+    assert torch.get_default_device() == torch.device("cpu")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,11 @@ def other(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 def wide(): return nn.Linear(3, 3)
 def two(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
 def number(): return 3
+class Hidden(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = [other()]  # no ModuleList
+    def forward(self, x): return self.layers[0](x)
 """
 
 
@@ -119,3 +124,8 @@ def test_the_command_trains_it(call, module: str, toy: Path, tmp_path: Path) -> 
     done = call("evaluate", "t.safetensors", "--data", toy, "--attack", "natural", "--model", "mynets:net")
     record = json.loads(done.stdout)
     assert record["accuracy"] > 0.4 and record["code"] == trained["code"] and "not what" not in done.stderr
+
+
+def test_a_network_without_parameters_is_not_trained(call, module: str, toy: Path) -> None:
+    line = call("train", "--data", toy, "--model", "mynets:Hidden", "--quiet", check=2).line
+    assert line.startswith("bsk: --model mynets:Hidden: has no parameters to train")

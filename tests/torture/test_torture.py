@@ -4,6 +4,7 @@ import itertools
 import mmap
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from bsk.records import checkpoints
 from torture.__main__ import main
 from torture.kills import _lost
 from torture.mutations import Reader, absurd_length, attempt, hostile_header, hostile_json, mutate, readers, repeat_line
+from torture.situations import ALL, SUBJECTS, Ended, Situation, drawn, judged
 from torture.subjects import COMMANDS, contents, differences, epochs_behind, saved, unreadable
 
 
@@ -30,6 +32,51 @@ def test_each_command_killed_once_and_each_reader_sent_one_damaged_input(capsys:
     assert sum("exit 3" in line or "exit 2" in line for line in damaged) >= 15
     assert len(hostile) == 20 and all(line.endswith(": exit 3") for line in hostile)
     assert lines[-1].startswith("0 wrong")
+
+
+@pytest.mark.slow
+def test_situations_give_the_plain_number_or_say_why_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["situations", "--situations", "6", "--seed", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    ends = [line.partition(": ") for line in lines[:-1]]
+    assert [subject for subject, _, _ in ends] == list(SUBJECTS) and lines[-1].startswith("0 wrong")
+    assert sum(int(n) for _, _, said in ends for n in re.findall(r"(\d+) times", said)) == 6
+
+
+def situation(**odd: str) -> Situation:
+    return Situation("network", {kind: odd.get(kind, next(iter(names))) for kind, names in ALL.items()})
+
+
+RECORD = '{"kind": "evaluation", "correct": "%s", "accuracy": %s}\n'
+
+
+@pytest.mark.parametrize(
+    ("odd", "ended", "how", "wrong"),
+    [
+        ({}, (0, RECORD % ("aa", 0.5), ""), "the number", ""),
+        ({}, (0, RECORD % ("ab", 0.5), ""), "wrong", "in silence"),
+        ({}, (0, RECORD % ("ab", 0.5), "bsk: doubtful: its output is random"), "wrong", "in silence"),
+        ({"wrapper": "random"}, (0, RECORD % ("ab", 0.4), "bsk: doubtful: its output is random"), "explained", ""),
+        ({"wrapper": "random"}, (0, RECORD % ("ab", 0.4), "bsk: another line"), "wrong", "in silence"),
+        ({"output": "tuple"}, (3, "", "bsk: expected logits (2, 10)"), "refused", ""),
+        ({"output": "tuple"}, (3, "", "bsk: does not fit"), "refused", "nothing"),
+        ({"output": "tuple"}, (1, "", "bsk: a bug: expected logits"), "exit 1", "neither"),
+        ({"output": "tuple"}, (4, "", "bsk: expected logits"), "exit 4", "neither"),
+        ({"output": "tuple"}, (3, "", "expected logits"), "exit 3", "neither"),
+        ({"output": "tuple"}, (3, "", "Traceback\nbsk: expected logits"), "traceback", "a traceback"),
+        ({"wrapper": "prints"}, (0, "forward\n" + RECORD % ("aa", 0.5), ""), "no record", "stdout"),
+        ({"attack": "natural,fgsm"}, (0, 2 * (RECORD % ("aa", 0.5)), ""), "records", "2 records"),
+    ],
+)
+def test_what_a_situation_may_not_do_is_found(odd, ended, how: str, wrong: str) -> None:
+    found = judged(situation(**odd), Ended(*ended), [("aa", 0.5)])
+    assert found[0] == how and wrong in found[1] and bool(wrong) == bool(found[1])
+
+
+def test_a_situation_is_the_same_for_the_same_dice_and_all_parts_come() -> None:
+    seen = {part for seed in range(5000) for part in drawn(random.Random(seed)).odd.items()}
+    odd = {(kind, name) for kind, names in ALL.items() for name in list(names)[1:]}
+    assert seen == odd and drawn(random.Random("1 2")) == drawn(random.Random("1 2"))
 
 
 def ends(code: int, said: str) -> None:

@@ -62,6 +62,7 @@ def test_one_process_needs_nobody(values: dict, environment) -> None:
         ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "here"}, "WORLD_SIZE=2 without MASTER_PORT"),
         ({"WORLD_SIZE": "abc", "RANK": "0"}, "WORLD_SIZE=abc: expected a whole number"),
         ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK=-1: expected a whole number"),
+        ({"WORLD_SIZE": "0", "RANK": "0"}, "WORLD_SIZE=0: expected a whole number from 1"),
         ({"RANK": "3"}, "RANK=3: expected below WORLD_SIZE=1"),
     ],
 )

@@ -1,0 +1,59 @@
+"""Honest networks under the attacks that people run first: nothing is doubted, by whatever method they were trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bsk.data.sources import prepare
+
+METHODS = ("natural", "at", "trades", "bs", "fast-at", "n-fgsm", "mart", "liet", "nuat", "gat")
+TRAIN = "--model cnn-8 --epochs 4 --limit 600 --batch-size 50 --lr 0.1 --schedule cyclic --threads 1 --quiet"
+THEIRS = {"cnn-a": "cnn_a_adv.model", "resnet2b": "resnet2b.pth", "resnet20": "resnet20.th"}
+
+
+@pytest.fixture(scope="session")
+def digits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("digits") / "digits.safetensors"
+    prepare("digits", None, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cifar_file(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    path = tmp_path_factory.mktemp("cifar") / "cifar10.safetensors"
+    prepare("cifar10", str(shared / "data" / "cifar10-subset-exact-python.tar.gz"), path, train_limit=10, val=10)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def examined_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no part of the examination out, however busy the machine is."""
+    monkeypatch.setattr("bsk.evaluation.run.SHORT", math.inf)
+
+
+def check_believed(said: str, least: float) -> None:
+    """Both records have no doubt, though all was looked at, and the attack has found something."""
+    natural, robust = map(json.loads, said.splitlines())
+    assert (natural["doubts"], robust["doubts"]) == ([], [])
+    assert natural["accuracy"] > least and robust["accuracy"] < natural["accuracy"]
+    assert "left_out" not in robust["checks"] and robust["checks"]["checked"] > 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_of_bsk_is_not_doubted(call: Callable, digits_file: Path, method: str) -> None:
+    call("train", "--data", digits_file, "--method", method, *TRAIN.split(), "--out", "m.safetensors")
+    words = ["--data", digits_file, "--attack", "natural,pgd-20", "--eps", "0.1", "--quiet"]
+    check_believed(call("evaluate", "m.safetensors", *words).stdout, 0.6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_network_of_others_is_not_doubted(call: Callable, shared: Path, cifar_file: Path, name: str) -> None:
+    words = ["--model", name, "--weights", shared / "models" / THEIRS[name], "--data", cifar_file, "--limit", "200"]
+    check_believed(call("evaluate", *words, "--attack", "natural,pgd-20", "--eps", "2/255", "--quiet").stdout, 0.6)
