@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,12 +27,6 @@ def cifar_file(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     path = tmp_path_factory.mktemp("cifar") / "cifar10.safetensors"
     prepare("cifar10", str(shared / "data" / "cifar10-subset-exact-python.tar.gz"), path, train_limit=10, val=10)
     return path
-
-
-@pytest.fixture(autouse=True)
-def examined_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave no part of the examination out, however busy the machine is."""
-    monkeypatch.setattr("bsk.evaluation.run.SHORT", math.inf)
 
 
 def check_believed(said: str, least: float) -> None:
