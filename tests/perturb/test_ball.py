@@ -1,9 +1,11 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsk.perturb.ball import ball_around
+from bsk.perturb.ball import ball_around, region
 from bsk.perturb.draws import BatchDraws, ExampleDraws, example_draws, generator
+from bsk.perturb.gradients import NoGradientError
 
 
 def test_projection_by_hand() -> None:
@@ -24,6 +26,18 @@ def test_projection_is_in_ball_and_box_and_idempotent(eps: float, seed: int, sca
     assert (projected - x).abs().max() <= eps + 1e-7
     assert torch.equal(ball.project(projected), projected)
     assert torch.equal(ball.project(x), x)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_balls_of_some_images_are_those_of_these_alone(norm: str) -> None:
+    x, rows = torch.rand(4, 1, 2, 2), torch.tensor([True, False, False, True])
+    kept, alone = region(x, 0.1, norm).keep(rows), region(x[rows], 0.1, norm)
+    points = [ball.sample(example_draws(0, "ball", range(2), torch.device("cpu"))) for ball in (kept, alone)]
+    assert torch.equal(*points) and torch.equal(kept.project(x[rows] + 1), alone.project(x[rows] + 1))
+
+
+def test_no_gradient_points_to_the_attacks_that_need_none() -> None:
+    assert str(NoGradientError()).endswith("followed here; --attack square and rays need none")
 
 
 def test_a_stream_depends_on_its_whole_key() -> None:
