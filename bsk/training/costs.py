@@ -112,7 +112,7 @@ def _stage_work(stage: Stage, images: int, batch: int) -> Work:
     if stage.passes == 1:
         return Work(Passes(forward=images), Passes(forward=-(-images // batch)))
     met = images * STANDING
-    passes = Passes(stage.passes / 2, stage.passes / 2)
+    passes = Passes(-(-stage.passes // 2), stage.passes // 2)
     if stage.name in BLACK_BOX:
         passes = Passes(forward=stage.passes)
     return Work(passes * met, passes * (-(-images // batch)))

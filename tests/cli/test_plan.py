@@ -25,7 +25,7 @@ TRAIN = "train\tm.train.json\t--data {toy} --model cnn-4 --epochs 1 --out m.safe
         ("train\tm\t--data {toy} --gama 1", "--gama"),
         ("train\tm\t--data {toy} --epochs many", "--epochs"),
         ("train\tm\t--data {toy} --eps 8/0", "8/0 is not a number"),
-        ("train\tm\t--data {toy} --method tradse", "did you mean trades?"),
+        ("train\tm\t--data {toy} --method tradse", "did you mean trades, or module:function?"),
         ("train\tm\t--help", "--help"),
         ("prepare-data\td.safetensors\t", "name"),
     ],
