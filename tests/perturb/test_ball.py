@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from bsk.perturb.ball import ball_around, region
 from bsk.perturb.draws import BatchDraws, ExampleDraws, example_draws, generator
-from bsk.perturb.gradients import NoGradientError
+from bsk.perturb.gradients import HUGE, NoGradientError, gradient_of, raw_gradient
+from bsk.perturb.radius import paper_step
 
 
 def test_projection_by_hand() -> None:
@@ -34,6 +35,25 @@ def test_the_balls_of_some_images_are_those_of_these_alone(norm: str) -> None:
     kept, alone = region(x, 0.1, norm).keep(rows), region(x[rows], 0.1, norm)
     points = [ball.sample(example_draws(0, "ball", range(2), torch.device("cpu"))) for ball in (kept, alone)]
     assert torch.equal(*points) and torch.equal(kept.project(x[rows] + 1), alone.project(x[rows] + 1))
+
+
+def test_a_gradient_is_finite_whatever_the_model_s_is() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    factors = torch.tensor([[float("nan"), float("inf")], [-float("inf"), 5.0]])
+    found = gradient_of((x * factors).sum(dim=1), x)
+    assert found.tolist() == [[0.0, pytest.approx(HUGE)], [pytest.approx(-HUGE), 5.0]]
+
+
+def test_a_step_of_the_paper_says_at_which_radius_and_keeps_its_part_of_it() -> None:
+    assert repr(paper_step(10 / 255)) == "10/255 at 8/255"
+    assert paper_step(10 / 255).at(16 / 255) == pytest.approx(20 / 255)
+
+
+def test_an_output_that_does_not_use_the_images_has_no_gradient() -> None:
+    x, weight = torch.ones(2, 3, requires_grad=True), torch.ones(2, requires_grad=True)
+    for losses in (weight * 2, torch.ones(2)):
+        with pytest.raises(NoGradientError):
+            raw_gradient(losses, x)
 
 
 def test_no_gradient_points_to_the_attacks_that_need_none() -> None:
