@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from bsk.attacks.registry import Attack
 from bsk.data.batches import to_unit
+from bsk.data.store import DataFile
 from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.diagnostics import Diagnostics
 from bsk.evaluation.ledger import Ledger
@@ -21,6 +22,9 @@ from bsk.records.words import plain
 
 N = 256  # images on which a cause is judged
 FIRST = 32  # of them, on which all are tried
+FEWER = (8, 64)  # the same, where passes are few
+TICK = 1e-9  # seconds; no pass is faster
+SHARE, SHORT = 0.04, 2.0  # of an attack's passes, or seconds, that it may take
 FINALISTS = 3
 LOW = 0.3  # of the way from guessing to no mistake: below it the causes are tried, beyond it a cause must lead
 EACH = 3  # images of a class, at least, by which outputs are matched
@@ -57,23 +61,24 @@ class Suspicion:
     def __init__(self, subject: Subject, settings: EvaluationSettings) -> None:
         """Take the network and the circumstances; nothing is computed yet."""
         self._subject, self._settings = subject, settings
+        self._found: list[str] | None = None
 
     def beside(self, diagnostics: Diagnostics, attack: Attack, ledger: Ledger) -> Diagnostics:
         """Return the diagnostics with a doubt, if the images that an attack left in place look guessed."""
         natural, foreign = attack.stages[0].name == "natural", self._subject.header.get("kind") in ("foreign", "live")
         right, n = int((ledger.broken_by != 0).sum()), len(ledger.broken_by)
-        if not (natural and foreign and self._settings.checks and is_low(right, n, self._classes)):
+        low = is_low(right, n, len(self._settings.data.classes))
+        if not (natural and foreign and self._settings.checks and low):
             return diagnostics
-        doubts = (*diagnostics.doubts, *self._found)
-        return Diagnostics(diagnostics.facts, doubts)
-
-    @property
-    def _classes(self) -> int:
-        return len(self._settings.data.classes)
-
-    @cached_property
-    def _found(self) -> list[str]:
-        return explained(self._subject, self._settings)
+        if self._found is None:
+            passes = int(ledger.forward.sum() + ledger.backward.sum())
+            self._found = explained(self._subject, self._settings, max(SHARE * passes, SHORT / max(ledger.pace, TICK)))
+        found = self._found
+        if found is None:  # another attack may give more time
+            labels = self._settings.data.stream(self._settings.split, self._settings.limit).labels
+            found = [f"{_start(right, labels)}; to try why takes longer than this attack allows: run natural,pgd-100"]
+            found = found if _chance_of(right, labels) > MAYBE else []
+        return Diagnostics(diagnostics.facts, (*diagnostics.doubts, *found))
 
 
 def is_low(right: int, n: int, classes: int, part: float = LOW) -> bool:
@@ -82,24 +87,32 @@ def is_low(right: int, n: int, classes: int, part: float = LOW) -> bool:
     return right < n * (chance + part * (1 - chance))
 
 
-def explained(subject: Subject, settings: EvaluationSettings) -> list[str]:
-    """Return the doubt whether a network guesses, with what explains it best, or nothing if it does not.
+def explained(subject: Subject, settings: EvaluationSettings, passes: float = math.inf) -> list[str] | None:
+    """Return the doubt whether a network guesses, with what explains it best, or an empty list if it does not.
 
     On the first 256 images of the split, or three a class if that is more, the network is given them by other usual
     normalisations, in [0, 255] and in the order BGR: all of that on 32 images, then the best three on 256. And its
     outputs are matched to the classes, by the confusion matrix of three quarters of the images, and counted on the
     rest. What gets far more right than before, and so many as hardly a network that guesses, explains it.
+
+    Where that takes more than so many forward passes, it is 8 and 64 images; where these do too, None.
     """
     classes = settings.data.classes
-    examples = settings.data.stream(settings.split, max(N, EACH * len(classes)))
+    feeds = _feeds(settings.data)
+    sizes = ((FIRST, max(N, EACH * len(classes))), FEWER)
+    costs = [len(feeds) * first + FINALISTS * min(n, N) + 2 * n for first, n in sizes]
+    first, n = next((size for size, cost in zip(sizes, costs, strict=True) if cost <= passes), (0, 0))
+    if n == 0:
+        return None
+    examples = settings.data.stream(settings.split, n)
     rows = torch.arange(len(examples.labels))
     x, y = to_unit(examples.take(rows).to(settings.device)), examples.labels
     share, said = 0.0, "no usual normalisation, [0, 255], BGR or order of classes explains it: check model and data"
     with exact(subject.model), torch.no_grad():
-        trial = _Trial(subject, settings, x, y)
+        trial = _Trial(subject, settings, x, y, feeds)
         given = trial.predicted(None, len(y))
         right = int((given == y).sum())
-        best, hits = trial.best_feed()
+        best, hits = trial.best_feed(first)
         if trial.explains(hits, y[:N], right, LOW):
             share = hits / len(y[:N])
             said = _advice(subject, best, share)
@@ -114,22 +127,22 @@ def explained(subject: Subject, settings: EvaluationSettings) -> list[str]:
     return [f"{_start(right, y)}; {said}"] if share or _chance_of(right, y) > MAYBE else []
 
 
+def _feeds(data: DataFile) -> list[Feed]:
+    """Return the usual ways, that of the data first, each in RGB and, of three channels, in BGR."""
+    channels = len(data.mean)
+    pairs = [(tuple(data.mean), tuple(data.std)), *GREY, *(COLOUR if channels == 3 else ())]
+    wide = [[each * channels if len(each) == 1 else each for each in pair] for pair in dict.fromkeys(pairs)]
+    return [Feed(mean, std, turned) for mean, std in wide for turned in (False, True)[: 2 if channels == 3 else 1]]
+
+
 class _Trial:
     """A network and images, and what it makes of them when it is given them in another way."""
 
-    def __init__(self, subject: Subject, settings: EvaluationSettings, x: Tensor, y: Tensor) -> None:
+    def __init__(
+        self, subject: Subject, settings: EvaluationSettings, x: Tensor, y: Tensor, feeds: Sequence[Feed]
+    ) -> None:
         self.model, self.x, self.y, self.most = subject.model, x, y, settings.batch_size
-        self.classes = len(settings.data.classes)
-        self.usual = Feed(tuple(settings.data.mean), tuple(settings.data.std))
-
-    def feeds(self) -> Iterator[Feed]:
-        """Yield the usual ways, each in RGB and, of three channels, in BGR."""
-        channels = self.x.shape[1]
-        pairs = [(self.usual.mean, self.usual.std), *GREY, *(COLOUR if channels == 3 else ())]
-        for mean, std in dict.fromkeys(pairs):
-            for turned in (False, True)[: 2 if channels == 3 else 1]:
-                mean, std = (each * channels if len(each) == 1 else each for each in (mean, std))
-                yield Feed(mean, std, turned)
+        self.feeds, self.usual, self.classes = feeds, feeds[0], len(settings.data.classes)
 
     def predicted(self, feed: Feed | None, n: int) -> Tensor:
         """Return the classes of the first n images, (n,), -1 where the network refuses them; None is as it is."""
@@ -151,15 +164,14 @@ class _Trial:
         more = hits >= (before / len(self.y) + GAIN) * len(y) and not is_low(hits, len(y), self.classes, least)
         return more and _chance_of(hits, y) < SURE
 
-    def best_feed(self) -> tuple[Feed, int]:
+    def best_feed(self, first: int) -> tuple[Feed, int]:
         """Return the most usual of the ways in which almost as many images are right as in the best; and how many."""
 
         def right(feed: Feed, n: int) -> int:
             return int((self.predicted(feed, n) == self.y[:n]).sum())
 
-        feeds = list(self.feeds())
-        first = sorted(feeds, key=lambda feed: -right(feed, FIRST))[:FINALISTS]
-        counts = {feed: right(feed, min(N, len(self.y))) for feed in sorted(first, key=feeds.index)}
+        best = sorted(self.feeds, key=lambda feed: -right(feed, first))[:FINALISTS]
+        counts = {feed: right(feed, min(N, len(self.y))) for feed in sorted(best, key=self.feeds.index)}
         return next((feed, hits) for feed, hits in counts.items() if hits >= ALMOST * max(counts.values()))
 
 

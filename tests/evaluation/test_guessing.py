@@ -17,6 +17,8 @@ import bsk
 from bsk.data.store import Info, Part, open_data, write
 from bsk.evaluation import guessing
 from bsk.evaluation.guessing import is_low
+from bsk.evaluation.settings import EvaluationSettings
+from bsk.evaluation.subjects import foreign_subject
 
 COLOURS = [(0.1, 0.1, 0.3), (0.1, 0.2, 0.3), (0.1, 0.3, 0.3), (0.3, 0.1, 0.1), (0.3, 0.2, 0.1), (0.3, 0.3, 0.1)]
 CLASSES = ["ant", "bee", "cow", "dog", "elk", "fox"]
@@ -150,6 +152,19 @@ def test_nothing_is_tried_where_a_network_is_right_or_nobody_asks(measured, monk
 def test_trying_keeps_the_batch_size(measured) -> None:
     measured("pixels", "--batch-size", "16", "--limit", "40")
     assert sys.modules["colournets"].Nearest.most == 16
+
+
+def test_a_slow_network_is_tried_on_fewer_images_or_beside_a_longer_attack(measured, colours, monkeypatch) -> None:
+    monkeypatch.setattr(guessing, "SHORT", 0.0)
+    (doubt,) = measured("hopeless")[0]["doubts"]  # 12 passes are allowed beside 300
+    assert doubt.endswith("of 300 images; to try why takes longer than this attack allows: run natural,pgd-100")
+    # 9 normalisations, two orders: 18 * 32 + 3 * 256 + 2 * 256 passes, or 18 * 8 + 3 * 64 + 2 * 64
+    subject = foreign_subject("colournets:pixels", None, open_data(colours), None, None, torch.device("cpu"))
+    settings = EvaluationSettings(open_data(colours), "test", None, 0.02, 0, 128, torch.device("cpu"))
+    found = [guessing.explained(subject, settings, passes) for passes in (463, 464, 1855, 1856)]
+    assert found[0] is None and found[1] == found[2] != found[3] and found[3] == guessing.explained(subject, settings)
+    assert all("--mean 0,0,0 --std 1/255,1/255,1/255 it is 100.0%" in each[0] for each in found[1:])
+    assert "of 64 images" in found[1][0] and "of 256 images" in found[3][0]
 
 
 def test_a_model_in_memory_is_told_what_its_forward_should_do(colours: Path, monkeypatch) -> None:
