@@ -118,4 +118,5 @@ class Ledger:
         self.forward[rows] += block.forward[new]
         self.backward[rows] += block.backward[new]
         self.seconds += block.seconds * int(new.sum()) / max(1, len(new))
-        self.pace = min(self.pace, block.seconds / max(1, int(block.forward.sum() + block.backward.sum())))
+        if passes := int(block.forward.sum() + block.backward.sum()):
+            self.pace = min(self.pace, block.seconds / passes)

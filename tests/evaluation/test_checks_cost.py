@@ -114,6 +114,9 @@ def test_what_is_allowed_by_hand(monkeypatch, pace: float, of_much: int, of_litt
         ledger, each = Ledger(20), (torch.full((20,), forward), torch.full((20,), backward))
         ledger.add(Block(0, torch.arange(20), torch.zeros(20) > 0, torch.zeros(20), *each, seconds=6.0))
         assert ledger.pace == pytest.approx(6 / (20 * (forward + backward)))
+        nothing = torch.zeros(0, dtype=torch.int64)
+        ledger.add(Block(1, nothing, nothing > 0, torch.zeros(0), nothing, nothing, seconds=0.0))
+        assert ledger.pace > 0, "a stage that met nobody has no pace"
         ledger.pace = pace
         assert run._allowed(attack_named("pgd-100", 0.1), ledger, ALL) == allowed
         assert run._allowed(attack_named("autoattack", 0.1), ledger, ALL) == (120 if forward == 150 else 1)
