@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from bsk.records.words import counted
 from bsk.terminal import Bar, for_people
 
 if TYPE_CHECKING:
@@ -96,10 +97,11 @@ class EvaluationProgress(_Shown):
 def evaluation_line(record: dict[str, Any]) -> str:
     """Return the record of an evaluation as a line for people."""
     bound, doubts = "at most " if record["attack"] == "screen" else "", len(record["doubts"])
+    none = "no doubts" if "random" in (record.get("checks") or {}) else "not examined"
     return (
         f"{Path(record['checkpoint']).name}: {record['attack']} at eps {record['eps']:g} "
         f"({record['eps'] * 255:.3g}/255): {bound}{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] "
-        f"of {record['n']}, {record['seconds']:.1f} s, {doubts or 'no'} doubt{'s' * (doubts != 1)}"
+        f"of {record['n']}, {record['seconds']:.1f} s, {counted(doubts, 'doubt') if doubts else none}"
     )
 
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 NOT_EXAMINED = Diagnostics({}, ())
 BESIDE = {"natural": ("outputs",), "autoattack": ("outputs", "gradients")}  # its stages attack better than the checks
 SHORT = {"outputs": 0.2, "gradients": 0.1, "attacks": 2.0}  # seconds that one may take so far without question
-SHARE, SHARE_OF_LONG = 0.2, 0.02  # of an attack's passes; so it was less than a quarter of its seconds
+SHARE, SHARE_OF_LONG = 0.17, 0.02  # of an attack's passes; so it was less than a quarter of its seconds
 TRIES = 10  # to read a file that others write
 
 

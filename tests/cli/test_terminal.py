@@ -18,7 +18,7 @@ from bsk.cli.lines import line_of
 TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule", "cyclic", "--threads", "1"]
 LINE = re.compile(
     r"m\.safetensors: (\S+) at eps 0\.05 \(12\.8/255\): "
-    r"(\d+\.\d\d)% \[\d+\.\d\d%, \d+\.\d\d%\] of 30, [\d.]+ s, no doubts"
+    r"(\d+\.\d\d)% \[\d+\.\d\d%, \d+\.\d\d%\] of 30, [\d.]+ s, (no doubts|not examined)"
 )
 
 
