@@ -45,10 +45,14 @@ def _place(name: str) -> str:
 
 
 def _line(name: str) -> str:
-    """Return the function of a mutant and what its changed lines are now."""
+    """Return the function of a mutant and what its changed lines are now; the name of one whose code has gone."""
     module, _, mangled = name.rpartition(".")
     function = re.sub(r"^x_?|__mutmut_\d+$", "", mangled).strip("ǁ").replace("ǁ", ".")
-    diff = [line for line in _mutmut("show", name) if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    try:
+        shown = _mutmut("show", name)
+    except subprocess.CalledProcessError:
+        return name
+    diff = [line for line in shown if line[:1] in "+-" and line[:3] not in ("+++", "---")]
     added = [line[1:].strip() for line in diff if line[0] == "+"]
     removed = [line[1:].strip() for line in diff if line[0] == "-"]
     return f"{module}.{function}: {' '.join(added) or 'without ' + ' '.join(removed)}"
