@@ -41,7 +41,7 @@ def same(a: Outcome, b: Outcome) -> bool:
     return torch.equal(a.fooled, b.fooled) and torch.equal(a.x_adv, b.x_adv)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 60, 61, 62, 63])
+@pytest.mark.parametrize("steps", [1, 60, 61, 63])
 @pytest.mark.parametrize("more", [{}, {"loss": "margin"}, {"restarts": 3}, {"start": "uniform"}])
 def test_images_and_verdicts_are_those_of_all_steps(steps: int, more: dict) -> None:
     found = [attacked(*robust(), early_stop, steps=steps, **more) for early_stop in (True, False)]
@@ -57,7 +57,7 @@ def test_images_and_verdicts_are_those_of_all_steps(steps: int, more: dict) -> N
     assert (found[0].forward - found[0].backward >= 0).all()
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.sampled_from([0.25, 0.3, 0.1]), st.integers(1, 50))
 def test_they_are_for_any_network_step_and_number_of_steps(seed: int, part: float, steps: int) -> None:
     model, x, y = robust(seed)

@@ -81,6 +81,7 @@ def test_an_evaluation_is_a_line_on_a_terminal_and_no_bar_mangles_it(terminal, t
     assert "{" not in text
 
 
+@pytest.mark.slow
 def test_a_pipe_and_json_get_records(terminal, trained: Path, toy: Path) -> None:
     words = [
         "evaluate",
@@ -114,6 +115,7 @@ def test_doubts_are_counted_in_the_line_and_told_below_it(terminal, call, traine
     assert line.endswith(", 1 doubt") and doubt.startswith("d.safetensors: doubtful: digits is not the data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "line"),
     [

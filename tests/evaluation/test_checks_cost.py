@@ -79,7 +79,7 @@ def spent(trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch):
         ("natural", 60, 4, ALL[:1]),
         ("natural", 240, 4, ALL[:1]),
         ("autoattack", 16, 50, []),
-        ("autoattack-rand", 16, 50, ALL[2:]),
+        pytest.param("autoattack-rand", 16, 50, ALL[2:], marks=pytest.mark.slow),
     ],
 )
 def test_the_checks_take_a_share_of_the_attack(spent, monkeypatch, attack, n, share, left_out) -> None:
