@@ -21,7 +21,8 @@ from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header
 
 KINDS = ("data", MODEL, STATE, "attack", "examples")
-CHANGING = ("second", "checkpoint_sha256")  # in the names of what another run of the same training may have otherwise
+# in the names of what another run may have otherwise; what the checks look at depends on the machine's pace
+CHANGING = ("second", "checkpoint_sha256", "checks", "doubts")
 
 
 @dataclass(frozen=True)
