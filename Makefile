@@ -25,7 +25,7 @@ $(foreach v,OUT DATA VENV,$(if $(strip $(call unfit,$(value $(v)))),$(error $(v)
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort -u | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
-	@echo "  variables: SCALE=smoke|small|paper SEEDS='1 2 3' OUT= DATA= DEVICE= LAUNCH= JOBS= PARTIAL= CIFAR10= CIFAR100= TINY="
+	@echo "  variables: SCALE=smoke|small|medium|paper SEEDS='1 2 3' OUT= DATA= DEVICE= LAUNCH= JOBS= PARTIAL= CIFAR10= CIFAR100= TINY="
 
 INSTALLED := $(VENV)/.installed
 $(INSTALLED): pyproject.toml
@@ -69,10 +69,11 @@ clean: ## Remove what the pipelines made (not the environment, not the data)
 # What the paper shows, in the order of what is worth having first.
 experiments := table2 figure5 table7 table8 figure1 table6 table9 table10 table3 figure3 table1 table11 figure2 \
   section54 figure4 table5 table4
+others := frontier budget collapse fast
 
-paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small or paper (a GPU)
+paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small, medium or paper (a GPU)
 
-report: $(INSTALLED) | $(filter paper frontier budget collapse $(experiments),$(MAKECMDGOALS)) ## One HTML page of all that is there at this SCALE: tables, figures, curves, flags
+report: $(INSTALLED) | $(filter paper $(others) $(experiments),$(MAKECMDGOALS)) ## One HTML page of all that is there at this SCALE: tables, figures, curves, flags
 	$(BSK) report $(OUT)/$(SCALE)
 
 include pipelines/common.mk
@@ -82,5 +83,6 @@ include pipelines/readme.mk
 include $(experiments:%=pipelines/%.mk)
 include pipelines/frontier.mk
 include pipelines/collapse.mk
+include pipelines/fast.mk
 
 .PHONY: help install test test-all coverage mutants bench torture clean paper report

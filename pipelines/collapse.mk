@@ -3,6 +3,7 @@
 # and with twice the updates: with the usual flags it does not come there.
 $(call scaled,smoke,collapsing,digits-collapse,digits,1,--eps 0.4 --epochs 30 --batch-size 100 --lr 0.1 --schedule cyclic)
 $(call scaled,small,collapsing,cifar10-collapse,cifar10-small,1,--model resnet18-16 --eps 16/255 --epochs 12 --batch-size 64 --augment none --lr 0.1 --schedule cyclic)
+$(call scaled,medium,collapsing,cifar10-collapse,cifar10-medium,1,--model resnet18-16 --eps 16/255 --epochs 15 --schedule cyclic --lr 0.2 --precision bf16)
 $(call scaled,paper,collapsing,cifar10-collapse,cifar10,,--model resnet18 --eps 16/255 --epochs 30 --schedule cyclic --lr 0.2)
 collapse.unevaluated := yes
 collapse.by := start

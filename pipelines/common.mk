@@ -32,7 +32,8 @@ $(DATA)/cifar10.safetensors.flags := cifar10 $(if $(CIFAR10),--from '$(CIFAR10)'
 $(DATA)/cifar100.safetensors.flags := cifar100 $(if $(CIFAR100),--from '$(CIFAR100)')
 $(DATA)/tiny-imagenet.safetensors.flags := tiny-imagenet $(if $(TINY),--from '$(TINY)')
 $(foreach d,cifar10 cifar100 tiny-imagenet,$(eval \
-  $(DATA)/$(d)-small.safetensors.flags := $($(DATA)/$(d).safetensors.flags) --train-limit 9000 --test-limit 2000))
+  $(DATA)/$(d)-small.safetensors.flags := $($(DATA)/$(d).safetensors.flags) --train-limit 9000 --test-limit 2000) \
+  $(eval $(DATA)/$(d)-medium.safetensors.flags := $($(DATA)/$(d).safetensors.flags) --test-limit 2000))
 
 $(DATA)/%.safetensors: | $(INSTALLED)
 	$(flagged)$(BSK) prepare-data $($@.flags) --out $@ > /dev/null
@@ -156,7 +157,7 @@ jobs = $(call distinct,$(foreach e,$(1),$(foreach s,$($(e).settings),prepare-dat
   $(addprefix starts:,$(call get,$(e).starts))))
 job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate starts,$(1)),$($(2).checkpoint) )$($(2).flags))
 
-known-table = $(if $(filter paper frontier budget collapse $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
+known-table = $(if $(filter paper $(others) $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
 jobs-%: ## What TABLE consists of, as TSV: command, target, flags
 	@: $(call known-table,$*) $(foreach j,$(call jobs,$(if $(filter paper,$*),$(experiments),$*)),$(call job,$(firstword $(subst :, ,$(j))),$(lastword $(subst :, ,$(j)))))
 

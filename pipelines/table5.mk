@@ -2,6 +2,7 @@
 # The paper copies its other rows from leaderboards: other networks, two radii. Here all rows are trained and judged alike.
 smoke.strong := --queries 500 --limit 100
 small.strong := --queries 2000 --limit 500
+medium.strong := --queries 2000 --limit 500
 paper.strong := --queries 40000
 table5.evaluate := --attack natural,autoattack,rays $($(SCALE).strong)
 $(call row,table5,wide,$(few),--method at)

@@ -47,7 +47,7 @@ def jobs(output: str, command: str) -> list[str]:
 def test_help_lists_every_target(make) -> None:
     shown = make("help").stdout
     others = ["install", "demo", "test", "test-all", "coverage", "mutants", "bench", "torture", "clean", "paper"]
-    others += ["report", "readme-table", "frontier", "budget", "collapse", "jobs-%", "plan-%"]
+    others += ["report", "readme-table", "frontier", "budget", "collapse", "fast", "jobs-%", "plan-%"]
     assert all(re.search(rf"^  {name} ", shown, re.M) for name in [*others, *EXPERIMENTS])
 
 
@@ -62,7 +62,7 @@ def test_the_readme_table_has_its_rows_and_seeds(make) -> None:
 
 
 EXPERIMENTS = [path.stem for path in (ROOT / "pipelines").glob("*[0-9].mk")]
-SCALES = ("smoke", "small", "paper")
+SCALES = ("smoke", "small", "medium", "paper")
 
 
 @functools.cache
@@ -80,7 +80,7 @@ def parsed(line: str) -> tuple[str, dict[str, Any]]:
 def resolved(line: str) -> dict[str, Any]:
     """Return all flags of a training as its records will have them."""
     command, flags = parsed(line)
-    name = Path(flags["data"]).stem.removesuffix("-small")
+    name = Path(flags["data"]).stem.removesuffix("-small").removesuffix("-medium")
     job = Job(command, flags["target"], flags)
     found = job.settings(expected(name, Path(flags["data"])), torch.device("cpu")).flags()
     return {**found, "data": str(flags["data"])}
@@ -111,7 +111,7 @@ def test_jobs_parse_as_their_commands_parse_them_and_no_training_is_run_twice(ma
 
 def test_a_scale_that_is_none_and_seeds_and_places_of_ones_own(make) -> None:
     failed = make("-n", "table2", "SCALE=huge", check=False)
-    assert failed.returncode and "SCALE=huge: no such scale; smoke, small or paper" in failed.stderr
+    assert failed.returncode and "SCALE=huge: no such scale; smoke, small, medium or paper" in failed.stderr
     trainings = jobs(make("-n", "table10", "SEEDS=7 8", "DEVICE=cpu", "LAUNCH=srun --gpus=1").stdout, "train")
     assert len(trainings) == 3 * 2
     assert all(job.startswith("srun --gpus=1 ") and "--device cpu" in job for job in trainings)
@@ -119,7 +119,7 @@ def test_a_scale_that_is_none_and_seeds_and_places_of_ones_own(make) -> None:
 
 
 def test_the_jobs_of_a_target_are_those_that_it_runs(make) -> None:
-    for name in (*EXPERIMENTS, "frontier", "budget", "collapse"):
+    for name in (*EXPERIMENTS, "frontier", "budget", "collapse", "fast"):
         told = [line.split("\t")[0] for line in make(f"jobs-{name}", "SEEDS=1").stdout.splitlines()]
         listed = make("-n", name, "SEEDS=1").stdout
         for command in ("train", "evaluate", "starts"):
