@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bsk.compat import keep_freed_memory, objects_that_stay
+from bsk.compat import cpu_multiplies_bf16, keep_freed_memory, objects_that_stay
 from bsk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,15 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
 def rows_of_a_call(device: torch.device) -> int:
     """Return how many rows a model call of an evaluation has by default."""
     return 128 if device.type == "cpu" else 512
+
+
+def fast_precision(device: torch.device) -> str:
+    """Return "bf16" where the device multiplies it fast, else "fp32"."""
+    import torch
+
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"
 
 
 def device_name(device: torch.device) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.outcome import Outcome, Rows, first_rows, ranked_targets
+from bsk.attacks.search import misclassified
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import Region, per_image, region
 from bsk.perturb.draws import ExampleDraws
@@ -97,7 +98,8 @@ class _Climb(Rows):
             self.gradient += gradient_of(losses, leaf) / eot
         tally.count(self.owner, eot, eot)
         losses = losses.detach()
-        stays = tally.leave(self.owner, self.x, logits.detach().argmax(dim=1) != self.y)
+        wrong = misclassified(model, tally, self.owner, self.x, logits, self.y)
+        stays = tally.leave(self.owner, self.x, wrong)
         if stays is None:
             return losses
         self.keep(stays)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.outcome import Outcome, Rows, ranked_targets
+from bsk.attacks.search import misclassified
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length, per_image
 from bsk.perturb.draws import ExampleDraws
@@ -57,7 +58,9 @@ def fab_t(
         logits = model(x)
     owner = torch.arange(len(x), device=x.device)
     tally.count(owner)
-    stays = tally.leave(owner, x, logits.argmax(dim=1) != y)  # the nearest image of some is the image itself
+    stays = tally.leave(
+        owner, x, misclassified(model, tally, owner, x, logits, y)
+    )  # the nearest image of some is the image itself
     owner = owner if stays is None else owner[stays]
     target = ranked_targets(logits[owner], y[owner], targets)
     owner = owner.repeat_interleave(target.shape[1])
@@ -68,9 +71,9 @@ def fab_t(
         gap, normal = _linearise(model, search)
         search.x = _step(search, gap, normal, norm)
         with torch.no_grad():
-            wrong = model(search.x).argmax(dim=1) != search.y
+            logits = model(search.x)
         tally.count(search.owner, 2, 1)
-        _go_on(search, wrong, tally, eps, norm)
+        _go_on(model, search, logits, tally, eps, norm)
     return tally
 
 
@@ -96,17 +99,21 @@ def _step(search: _Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
     return to_images(moved, search.x.shape)
 
 
-def _go_on(search: _Search, wrong: Tensor, tally: Outcome, eps: float, norm: str) -> None:
+def _go_on(model: Model, search: _Search, logits: Tensor, tally: Outcome, eps: float, norm: str) -> None:
     """Let the examples leave that are fooled within eps, and draw the other rows beyond the boundary back.
 
     Source: algorithm 1, the last step: x + beta (x' - x).
     """
-    near = wrong & (length(search.x - search.x_clean, norm) <= eps)
-    stays = tally.leave(search.owner, search.x, near)
-    if stays is not None:
-        search.keep(stays)
-        wrong = wrong[stays]
-    back = per_image(torch.where(wrong, BETA, 1.0).to(search.x), search.x)
+    beyond = logits.argmax(dim=1) != search.y
+    near = length(search.x - search.x_clean, norm) <= eps
+    if bool((beyond & near).any()):
+        rows = near.nonzero().squeeze(1)
+        near[rows] = misclassified(model, tally, search.owner[rows], search.x[rows], logits[rows], search.y[rows])
+        stays = tally.leave(search.owner, search.x, near)
+        if stays is not None:
+            search.keep(stays)
+            beyond = beyond[stays]
+    back = per_image(torch.where(beyond, BETA, 1.0).to(search.x), search.x)
     search.x = torch.lerp(search.x_clean, search.x, back)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.repeats import Repeats
+from bsk.attacks.search import misclassified
 from bsk.perturb.ascent import Model, sign_step
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws
@@ -64,7 +65,8 @@ def pgd(
             with torch.set_grad_enabled(not last):
                 logits = model(at)
             tally.count(rows, 1, 0 if last else 1)
-            here, wrong = at.detach(), logits.detach().argmax(dim=1) != y[rows]
+            here = at.detach()
+            wrong = misclassified(model, tally, rows, here, logits, y[rows])
             if last:
                 tally.x_adv[rows] = here
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from bsk.attacks.outside import Outside
 from bsk.attacks.pgd import pgd
 from bsk.attacks.rays import rays
 from bsk.attacks.reference import KNOWN, installed, reference
+from bsk.attacks.search import Search, ended
 from bsk.attacks.square import square
 from bsk.errors import UsageError, nearest
 from bsk.perturb.ascent import Model
@@ -42,6 +43,7 @@ class Stage:
         passes: about how many passes an example takes that is never fooled; for the time left.
         fills: if `run` takes `rows`, the rows of a model call, and fills them with work ahead.
         batchwise: whether the verdict on an example may depend on the others of its batch.
+        search: the precision it searches in; below fp32 its model is a `Search`, whose exact half judges.
     """
 
     name: str
@@ -51,13 +53,20 @@ class Stage:
     passes: int = 1
     fills: bool = False
     batchwise: bool = False
+    search: str = "fp32"
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float, rows: int | None = None
     ) -> Outcome:
         """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps, `rows` rows a model call."""
         more = {"rows": rows} if self.fills else {}
-        return self.run(model, x, y, draws, eps=eps, **more, **self.parameters)
+        outcome = self.run(model, x, y, draws, eps=eps, **more, **self.parameters)
+        return ended(model, x, y, outcome) if isinstance(model, Search) else outcome
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The parameters as they go into keys and records: with the search, unless it is fp32."""
+        return self.parameters if self.search == "fp32" else {**self.parameters, "search": self.search}
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,8 @@ class Attack:
         """Everything but the name, as it goes into a record: of one stage its own, of several by stage."""
         real = [stage for stage in self.stages if stage.parameters]
         if len(real) == 1:
-            return dict(real[0].parameters)
-        return {stage.name: dict(stage.parameters) for stage in real}
+            return dict(real[0].described)
+        return {stage.name: dict(stage.described) for stage in real}
 
 
 def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float) -> Outcome:
@@ -86,6 +95,7 @@ def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: flo
 
 
 NATURAL = Stage("natural", natural)
+SEARCHING = (pgd, apgd, fab_t, square)  # ask `misclassified`, so that they may search in any precision
 
 
 def _apgd(name: str, flags: AttackFlags, loss: str, targeted: bool = False, eot: int = 1) -> Stage:
@@ -156,12 +166,22 @@ def attack_named(name: str, eps: float, flags: AttackFlags | None = None) -> Att
         raise UsageError(f"--norm {flags.norm}: {name} has Linf only; use apgd-ce, apgd-t, fab-t, square or autoattack")
     if flags.classes < 2:
         raise UsageError(f"--attack {name}: one class cannot be attacked; prepare data of two classes or more")
-    return Attack(name, tuple(stages), said)
+    return Attack(name, tuple(_searching(stage, flags) for stage in stages), said)
+
+
+def _searching(stage: Stage, flags: AttackFlags) -> Stage:
+    """Return the stage with the precision it searches in; PGD's iterates repeat in fp32 alone, which saves more."""
+    if stage.run not in SEARCHING:
+        return stage
+    search = flags.search if flags.search != "auto" else "fp32" if stage.run is pgd else flags.fast
+    return replace(stage, search=search)
 
 
 def _reference(name: str, flags: AttackFlags) -> Stage:
     if name not in KNOWN:
         raise UsageError(f"--engine reference: it has no {name}; it has {', '.join(KNOWN)}")
+    if flags.search != "fp32":
+        raise UsageError(f"--engine reference: it searches in fp32; leave --search {flags.search} out")
     if flags.classes < DLR_CLASSES and name not in ("apgd-ce", "fab-t", "square"):
         raise UsageError(f"--engine reference: its DLR loss needs {DLR_CLASSES} classes, these are {flags.classes}")
     targets = min(MOST_TARGETS, flags.classes - 1)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.painters import Pyramids, Stripes
+from bsk.attacks.search import misclassified
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.losses import margin
@@ -75,9 +76,10 @@ class _Search:
 
     def _judge(self, canvas: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         """Return the margins of canvases, and which are misclassified, (R,)."""
+        x, y = self.painter.images(canvas), self.y[owner]
         with torch.no_grad():
-            logits = self.model(self.painter.images(canvas))
-        return margin(logits, self.y[owner]), logits.argmax(dim=1) != self.y[owner]
+            logits = self.model(x)
+        return margin(logits, y), misclassified(self.model, self.tally, owner, x, logits, y)
 
     def _leave(self, fallen: Tensor) -> None:
         """Take out the examples that have fallen, (N,), or have made all steps."""
@@ -86,7 +88,7 @@ class _Search:
             return
         gone, tally, stays = self.owner[ended], self.tally, ~ended
         tally.x_adv[gone], tally.fooled[gone] = self.painter.images(self.best[ended]), fallen[ended]
-        tally.forward[gone] = self.done[ended] + 1
+        tally.forward[gone] += self.done[ended] + 1
         self.owner, self.best, self.margins, self.done = (
             each[stays] for each in (self.owner, self.best, self.margins, self.done)
         )

@@ -90,6 +90,9 @@ FLAGS: dict[type, dict[str, Any]] = {
         "early_stop": o.option(
             "--early-stop/--no-early-stop", help="pgd, cw: stop where an iterate repeats; same verdicts [default: do]."
         ),
+        "search": typer.Option(
+            help="Precision to search in: fp32, bf16, fp16, or auto, what is fast here; fp32 judges what is found."
+        ),
         "queries": o.option(min=1, help="Of square and rays [default: 5000 and 10000]."),
         "stop_at_eps": o.option("--stop-at-eps", help="rays: accuracy alone, not the distance; much faster."),
         "engine": typer.Option(

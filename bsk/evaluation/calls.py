@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bsk.attacks.outcome import NotFiniteError
 from bsk.compat import without_tf32
 from bsk.errors import InputError
-from bsk.models.modes import eval_mode, folded
+from bsk.models.modes import eval_mode, folded, in_precision
 from bsk.models.products import steady_products
 from bsk.models.registry import checked_logits
 from bsk.perturb.ascent import Model
@@ -77,6 +77,16 @@ def checked(model: Model) -> Model:
         if not math.isfinite(total) and not bool(torch.isfinite(logits.detach()).all()):
             raise NotFiniteError
         return logits
+
+    return forward
+
+
+def rough(model: Model, precision: str) -> Model:
+    """Return the model in a low precision, for attacks that search in it: logits in fp32, which may be infinite."""
+    low = in_precision(model, precision)
+
+    def forward(x: Tensor) -> Tensor:
+        return checked_logits(low(x), len(x)).float()
 
     return forward
 

@@ -40,7 +40,7 @@ def facts_of(subject: Subject, stages: Sequence[Stage], settings: EvaluationSett
         "split": settings.split,
         "n": n,
         "eps": settings.eps,
-        "stages": [[stage.name, stage.parameters] for stage in stages],
+        "stages": [[stage.name, stage.described] for stage in stages],
         "seed": settings.seed,
         "code": subject.header.get("code"),
         **class_order(subject),
@@ -144,11 +144,10 @@ def repeats(ledger: Ledger, attack: Attack) -> dict[str, Any]:
     stage = attack.stages[-1]
     if stage.run is not pgd or not stage.parameters.get("early_stop", True) or stage.parameters["steps"] == 1:
         return {}
-    whole = len(attack.stages) - 1 + stage.parameters["restarts"] * (stage.parameters["steps"] + 1)
-    passes = ledger.forward[ledger.standing]
-    early = passes[passes < whole].double()
+    whole, standing = stage.parameters["restarts"] * stage.parameters["steps"], ledger.standing
+    early = ledger.forward[standing][ledger.backward[standing] < whole].double()
     median = {"passes_median": float(early.quantile(0.5))} if len(early) else {}
-    return {"repeats": {"stopped": len(early), "standing": len(passes), **median}}
+    return {"repeats": {"stopped": len(early), "standing": int(standing.sum()), **median}}
 
 
 def rays_summary(ledger: Ledger, attack: Attack, examples: Examples) -> dict[str, Any]:

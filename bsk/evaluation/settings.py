@@ -13,7 +13,7 @@ from bsk.attacks.registry import Attack, attacks_named
 from bsk.data.batches import WHOLE, Share
 from bsk.data.sources import open_dataset
 from bsk.data.store import DataFile, data_path, open_data
-from bsk.devices import rows_of_a_call
+from bsk.devices import fast_precision, rows_of_a_call
 from bsk.errors import InputError
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.evaluation.subjects import Subject, foreign_subject, load_subject
@@ -75,12 +75,18 @@ class Request:
         """
         wanted = self.evaluation
         eps = subject.header["eps"] if wanted.eps is None else wanted.eps
-        attacks = attacks_named(self.names, eps, replace(self.attack, classes=len(data.classes)))
+        search, fast = self.attack.search, fast_precision(self.device)
+        attacks = attacks_named(self.names, eps, replace(self.attack, classes=len(data.classes), fast=fast))
         size = wanted.batch_size or rows_of_a_call(self.device)
         settings = EvaluationSettings(
             data, wanted.split, wanted.limit, eps, wanted.seed, size, self.device, self.share, wanted.checks
         )
-        notices = [*subject.notices, *(line for attack in attacks for line in attack.notices)]
+        slow = (
+            [f"--search {search}: slow on this device; auto takes {fast}"]
+            if search not in ("fp32", "auto", fast)
+            else []
+        )
+        notices = [*subject.notices, *(line for attack in attacks for line in attack.notices), *slow]
         return Work(subject, attacks, settings, list(dict.fromkeys(notices)))
 
 

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from bsk.attacks.outcome import NotFiniteError, Outcome
 from bsk.attacks.registry import Attack, Stage
+from bsk.attacks.search import Search
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.store import Split, Stream
 from bsk.errors import InputError
-from bsk.evaluation.calls import checked, counted, exact, rows_within, steady
+from bsk.evaluation.calls import checked, counted, exact, rough, rows_within, steady
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
+from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws, own_randomness
 
@@ -55,7 +57,7 @@ def judge(
     keep: Keep | None = None,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Ledger:
-    """Attack every example, in fp32, with the model in eval mode; each stage meets what still stands.
+    """Attack every example, with the model in eval mode, and judge it in fp32; each stage meets what still stands.
 
     The verdict on an example depends on (seed, stage, its index in the data) and on nothing beside it: not on the
     batch size, the order, the limit, the number of processes, or on what was `known` from an earlier run.
@@ -128,7 +130,10 @@ class _Runner:
         x, y = to_unit(self.examples.take(rows).to(self.device)), self.examples.labels[rows].to(self.device)
         index: list[int] = self.examples.index[rows].tolist()
         draws = example_draws(self.seed, self.stage.name, index, self.device)
-        model = counted(steady(checked(self.model), self.batch_size), tell)
+        model: Model = counted(steady(checked(self.model), self.batch_size), tell)
+        if self.stage.search != "fp32":
+            low = rough(self.model, self.stage.search)
+            model = Search(counted(steady(low, self.batch_size), tell), exact=model)
         try:
             return x, self.stage(model, x, y, draws, self.eps, self.batch_size)
         except NotFiniteError as error:

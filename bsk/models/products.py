@@ -26,7 +26,8 @@ def steady_products(model: nn.Module) -> Iterator[None]:
     """Multiply by oneDNN in the model's linear layers within the block, where they compute in fp32 on the CPU.
 
     Forward, and backward to the input; the weights get no gradient. A batch of one row is summed in an order of its
-    own. Layers with a `forward` of their own stay as they are.
+    own. Layers with a `forward` of their own stay as they are. The last one computes in fp32 within `autocast` too:
+    logits of 8 bits would be equal where attacks compare them.
     """
     layers: list[Any] = [
         each for each in model.modules() if isinstance(each, nn.Linear) and "forward" not in vars(each)
@@ -34,7 +35,7 @@ def steady_products(model: nn.Module) -> Iterator[None]:
     layers = [each for each in layers if type(each).forward is nn.Linear.forward]
     try:
         for layer in layers:
-            layer.forward = _forward_of(layer)
+            layer.forward = _forward_of(layer, layer is layers[-1])
         yield
     finally:
         for layer in layers:
@@ -53,11 +54,14 @@ class _Weight:
         return weight is self.whole and state_of(weight) == self.state
 
 
-def _forward_of(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+def _forward_of(layer: nn.Module, last: bool) -> Callable[[Tensor], Tensor]:
     kept: _Weight | None = None
 
     def forward(x: Tensor) -> Tensor:
         nonlocal kept
+        if last and torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return forward(x.float())
         weight: Tensor = layer.weight  # type: ignore[assignment]
         bias: Tensor | None = layer.bias  # type: ignore[assignment]
         if not (_fp32_on_cpu(x, weight) and x.numel()):

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from bsk.compat import cpu_multiplies_bf16
 from bsk.data.batches import AUGMENTATIONS
 from bsk.data.store import DataFile
+from bsk.devices import fast_precision
 from bsk.errors import UsageError
 from bsk.methods.bound import Bound, bind
 from bsk.models.modes import PRECISIONS
@@ -71,10 +71,3 @@ def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Setti
         "augment": augment,
     }
     return Settings(**{**vars(flags), **own})
-
-
-def fast_precision(device: torch.device) -> str:
-    """Return "bf16" where the device multiplies it fast, else "fp32"."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"

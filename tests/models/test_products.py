@@ -88,6 +88,18 @@ def test_layers_are_put_back_even_after_an_error_and_own_forwards_are_left_alone
     assert "forward" not in vars(model[0])
 
 
+def test_within_autocast_the_last_layer_alone_keeps_fp32() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)).requires_grad_(False)
+    x = torch.randn(2, 6)
+    with steady_products(model), torch.autocast("cpu", torch.bfloat16):
+        middle = model[0](x)
+        assert middle.dtype == torch.bfloat16
+        found = model(x)
+    assert found.dtype == torch.float32
+    expected = middle.double() @ model[1].weight.double().t() + model[1].bias.double()
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-6)
+
+
 def test_other_types_and_shapes() -> None:
     layer = nn.Linear(6, 3, bias=False).requires_grad_(False)
     x = torch.randn(2, 5, 6)
@@ -97,7 +109,5 @@ def test_other_types_and_shapes() -> None:
         assert not layer(torch.tensor([[math.inf, 0, 0, 0, 0, 0]])).isfinite().any()
         assert not layer(torch.tensor([[math.nan, 0, 0, 0, 0, 0]])).isfinite().any()
         assert layer(torch.zeros(1, 6)).tolist() == [[0, 0, 0]]
-        with torch.autocast("cpu", torch.bfloat16):
-            assert layer(x).dtype == torch.bfloat16
         layer.double()
         assert torch.equal(layer(x.double()), nn.functional.linear(x.double(), layer.weight))

@@ -1,0 +1,145 @@
+"""Attacks that search in low precision: only what fp32 misclassifies counts, and the record says how they searched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsk.attacks.flags import AttackFlags
+from bsk.attacks.outcome import Outcome
+from bsk.attacks.registry import Stage, attack_named
+from bsk.attacks.search import Search
+from bsk.evaluation.calls import exact, rough, steady
+from bsk.models.registry import network
+from bsk.models.small import cnn
+from bsk.perturb.ascent import Model
+from bsk.perturb.draws import example_draws
+from bsk.perturb.gradients import gradient_of
+
+CPU = torch.device("cpu")
+EPS = 0.08
+NAMES = ["fgsm", "pgd-10", "cw-10", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"]
+
+
+def given(seed: int = 0) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a network, images and labels, all of them right."""
+    torch.manual_seed(seed)
+    model = cnn(5, 1, 8, width=4).eval().requires_grad_(False)
+    x = torch.rand(24, 1, 8, 8)
+    return model, x, model(x).argmax(dim=1)
+
+
+def stage(name: str, search: str = "bf16") -> Stage:
+    flags = AttackFlags(classes=5, queries=200 if name == "square" else None, search=search)
+    return attack_named(name, EPS, flags).stages[-1]
+
+
+def attacked(name: str, model: Model, x: Tensor, y: Tensor, eps: float = EPS) -> Outcome:
+    return stage(name)(model, x, y, example_draws(0, name, list(range(len(x))), CPU), eps)
+
+
+def says(right: bool, y: int = 0) -> Model:
+    """Return a model, with a gradient, that calls every image right, or none, if all labels are y."""
+
+    def forward(x: Tensor) -> Tensor:
+        favour = 10.0 * nn.functional.one_hot(torch.tensor(y if right else y + 1), 5)
+        return favour + x.flatten(1)[:, :5]
+
+    return forward
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_falls_is_misclassified_by_the_exact_model_and_lies_in_the_ball(name: str) -> None:
+    model, x, y = given()
+    eps = 0.2 if name == "square" else EPS  # the weakest
+    with exact(model):
+        found = attacked(name, Search(rough(model, "bf16"), model), x, y, eps)
+        fp32 = attacked(name, model, x, y, eps)
+        assert torch.equal(found.fooled, model(found.x_adv).argmax(dim=1) != y)
+    assert 0 < int(found.fooled.sum()) < len(x), "some fall, some stand"
+    assert int((found.fooled != fp32.fooled).sum()) <= 1
+    assert float((found.x_adv - x).abs().max()) <= eps + 1e-6
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lost", [False, True])
+def test_no_claim_counts_that_the_exact_model_denies(name: str, lost: bool) -> None:
+    _, x, y = given()
+    claims = says(False)
+    liar = Search((lambda x: claims(x) + torch.inf) if lost else claims, exact=says(True))
+    found, honest = (attacked(name, each, x, torch.zeros_like(y)) for each in (liar, says(True)))
+    assert not bool(found.fooled.any())
+    assert lost or (found.forward > honest.forward).all(), "each judgement is a pass"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "fab-t"])
+def test_what_the_rough_model_misses_is_found_where_the_search_ends(name: str) -> None:
+    _, x, y = given()
+    blind = Search(says(True), exact=says(False))
+    assert bool(attacked(name, blind, x, torch.zeros_like(y)).fooled.all())
+
+
+@pytest.mark.parametrize("name", ["resnet18-4", "wrn-10-1", "cnn"])
+def test_rough_logits_and_gradients_of_a_row_do_not_depend_on_the_others(name: str) -> None:
+    torch.manual_seed(0)
+    model = network(name, 10, 3, (32, 32))
+    x = torch.rand(40, 3, 32, 32)
+    with exact(model):
+        low = steady(rough(model, "bf16"), 40)
+
+        def at(x: Tensor) -> tuple[Tensor, Tensor]:
+            leaf = x.clone().requires_grad_()
+            logits = low(leaf)
+            return logits.detach(), gradient_of(logits.logsumexp(dim=1) - logits[:, 0], leaf)
+
+        logits, gradients = at(x)
+        for n in range(1, 40):
+            some, theirs = at(x[:n])
+            assert torch.equal(some, logits[:n]) and torch.equal(theirs, gradients[:n]), n
+
+
+def test_the_last_layer_is_not_rounded() -> None:
+    model, x, _ = given()
+    with exact(model):
+        low, whole = rough(model, "bf16")(x), model(x)
+    assert not torch.equal(low, whole) and torch.allclose(low, whole, atol=0.05)
+    assert not torch.equal(low, low.bfloat16().float()), "logits of 8 bits would tie in Square"
+
+
+def test_keys_and_records_hold_the_search(call, toy, trained) -> None:
+    def measured(*flags: str) -> dict:
+        words = ("--data", toy, "--attack", "screen", "--limit", 16, "--no-checks", "--quiet")
+        return json.loads(call("evaluate", trained, *words, *flags).stdout)
+
+    plain, fp32, bf16 = measured(), measured("--search", "fp32"), measured("--search", "bf16")
+    assert plain["key"] == fp32["key"] != bf16["key"]
+    assert all("search" not in stage for stage in plain["attack_parameters"].values() if isinstance(stage, dict))
+    assert bf16["attack_parameters"]["apgd-ce"]["search"] == bf16["attack_parameters"]["apgd-t"]["search"] == "bf16"
+    assert bf16["precision"] == "fp32", "which judges"
+
+
+@pytest.mark.parametrize("fast", ["bf16", "fp32"])
+def test_auto_is_what_is_fast_here_and_fp32_where_iterates_repeat(call, toy, trained, monkeypatch, fast: str) -> None:
+    monkeypatch.setattr("bsk.evaluation.settings.fast_precision", lambda device: fast)
+    words = ("--data", toy, "--limit", 16, "--eps", "0.03", "--no-checks", "--attack")
+    found = call("evaluate", trained, *words, "apgd-ce,pgd-100", "--search", "auto")
+    apgd, pgd = (json.loads(line) for line in found.stdout.splitlines())
+    assert apgd["attack_parameters"].get("search", "fp32") == fast and "slow" not in found.stderr
+    assert "search" not in pgd["attack_parameters"] and pgd["repeats"]["stopped"] > 0
+    slow = call("evaluate", trained, *words, "pgd-5", "--search", "fp16")
+    assert f"--search fp16: slow on this device; auto takes {fast}" in slow.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--attack", "rays"], "--search: no attack here has it; it is for fgsm, pgd, cw, apgd, fab, square"),
+        (["--attack", "apgd-ce", "--engine", "reference"], "--engine reference: it searches in fp32"),
+        (["--attack", "pgd-20", "--search", "int8"], "int8"),
+    ],
+)
+def test_where_there_is_no_search_it_is_refused(call, words: list[str], line: str) -> None:
+    assert line in call("evaluate", "m.safetensors", "--search", "bf16", *words, check=2).line
