@@ -15,7 +15,7 @@ from bsk.attacks.search import Search
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.store import Split, Stream
 from bsk.errors import InputError
-from bsk.evaluation.calls import checked, counted, exact, rough, rows_within, steady
+from bsk.evaluation.calls import LEAST, checked, counted, exact, rough, rows_within, steady
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
@@ -77,7 +77,7 @@ def judge(
         for number, stage in enumerate(attack.stages):
             run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep)
             due = ledger.due(number)
-            size = max(1, min(rows_within(batch_size) // stage.rows, -(-len(due) // share.world)))
+            size = max(1, min(rows_within(run.rows) // stage.rows, -(-len(due) // share.world)))
             blocks = [rows for rows in due.split(size) if len(rows)]
             found = StageResult(len(examples.labels))
             tell = _Teller(ledger, found, attack, number, share.world, watch)
@@ -110,6 +110,11 @@ class _Runner:
     device: torch.device
     keep: Keep | None
 
+    @property
+    def rows(self) -> int:
+        """The rows of a call: in half precision twice as many, in the same memory."""
+        return self.batch_size * (2 if self.stage.search != "fp32" and self.batch_size >= LEAST else 1)
+
     def __call__(self, rows: Tensor, tell: Callable[[int], None]) -> Block:
         start = time.perf_counter()
         x, outcome = self._attack(rows, lambda passes: tell(min(passes, len(rows) * self.stage.passes)))
@@ -133,9 +138,9 @@ class _Runner:
         model: Model = counted(steady(checked(self.model), self.batch_size), tell)
         if self.stage.search != "fp32":
             low = rough(self.model, self.stage.search)
-            model = Search(counted(steady(low, self.batch_size), tell), exact=model)
+            model = Search(counted(steady(low, self.rows), tell), exact=model)
         try:
-            return x, self.stage(model, x, y, draws, self.eps, self.batch_size)
+            return x, self.stage(model, x, y, draws, self.eps, self.rows)
         except NotFiniteError as error:
             if len(rows) == 1:
                 raise InputError(
