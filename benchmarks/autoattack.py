@@ -28,9 +28,10 @@ SAMPLE = 20  # calls of one kind that are timed
 class Calls:
     """The model calls that the stages of an attack ask for: how often with how many rows, and if for a gradient."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, images: Tensor) -> None:
+        """Begin with none, of images like these (N, C, H, W)."""
         self.kinds: Counter[tuple[int, bool]] = Counter()
+        self.shape = images.shape[1:]
 
     def of(self, attack: Attack) -> Attack:
         """Return the attack with the calls of its stages counted here, as they come from the stages."""
@@ -54,7 +55,7 @@ class Calls:
         no loss, no step, no projection, no choice of who stays. Of each kind of call up to 20 are timed, and their
         mean stands for all of the kind.
         """
-        x = torch.rand(max(n for n, _ in self.kinds), 3, 32, 32).contiguous(memory_format=torch.channels_last)
+        x = torch.rand(max(n for n, _ in self.kinds), *self.shape).contiguous(memory_format=torch.channels_last)
         with exact(model):
             _pass(model, x, True)
             return sum(count * _mean(model, x[:n], wanted, count) for (n, wanted), count in self.kinds.items())
@@ -81,7 +82,7 @@ def ours(
 ) -> tuple[float, int, Calls]:
     """Return seconds, examples left standing and the calls of an attack as `bsk evaluate` runs it."""
     keep_freed_memory()
-    calls = Calls()
+    calls = Calls(split.images)
     attack = calls.of(attack_named(name, eps, AttackFlags(**flags)))  # type: ignore[arg-type]
     start = time.perf_counter()
     ledger = judge(model, split, attack, eps=eps, seed=0, batch_size=128, device=CPU)

@@ -16,10 +16,10 @@ from benchmarks.steps import CPU
 from bsk.attacks.registry import attack_named
 from bsk.compat import keep_freed_memory
 from bsk.data.processes import process_group
-from bsk.data.store import open_data
+from bsk.data.store import DataFile, open_data
 from bsk.evaluation.run import evaluate
 from bsk.evaluation.settings import EvaluationSettings
-from bsk.evaluation.subjects import foreign_subject
+from bsk.evaluation.subjects import Subject, foreign_subject, load_subject
 
 
 def over_processes(weights: Path, data: Path, world: int, n: int, eps: float) -> float:
@@ -55,10 +55,16 @@ def _work(
         told = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in told.items()})
     images = open_data(data)
-    subject = foreign_subject("cnn-a", weights, images, None, None, CPU)
+    subject = _subject(weights, images)
     with process_group(CPU) as share:
         bench = EvaluationSettings(images, "test", n, eps, 0, 128, CPU, share)
         list(evaluate(subject, [attack_named("natural", eps)], bench, None, lambda *_: None))
         start = time.perf_counter()
         list(evaluate(subject, [attack_named("screen", eps)], bench, out, lambda *_: None))
         seconds.put(time.perf_counter() - start)
+
+
+def _subject(weights: Path, images: DataFile) -> Subject:
+    if weights.suffix == ".safetensors":
+        return load_subject(weights, CPU)
+    return foreign_subject("cnn-a", weights, images, None, None, CPU)
