@@ -13,6 +13,7 @@ DEVICE ?= auto
 LAUNCH ?=
 PARTIAL ?=
 MUTANTS ?=
+OTHER  ?=
 JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 
 # make itself takes a leading ./ off the names of targets, by which their flags are looked up.
@@ -57,8 +58,8 @@ mutants: $(INSTALLED) ## Change methods and attacks line by line: what does no t
 	$(VENV)/bin/mutmut run --max-children $(JOBS) $(MUTANTS)
 	$(VENV)/bin/python -m benchmarks.mutants mutants/unnoticed.txt
 
-bench: $(INSTALLED) ## Measure speed as ratios within one run
-	$(VENV)/bin/python -m benchmarks
+bench: $(INSTALLED) ## Measure speed as ratios within one run; OTHER=CHECKOUT of another build, in turns
+	$(VENV)/bin/python -m benchmarks $(OTHER)
 
 torture: $(INSTALLED) ## Kill, damage, fill disks, write twice, odd situations: nothing may be lost, let in or wrong; minutes
 	$(VENV)/bin/python -m torture

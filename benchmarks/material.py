@@ -19,7 +19,7 @@ from bsk.models.foreign import foreign_model
 SHARED = Path(os.environ.get("BSK_SHARED", Path(__file__).parents[2] / "shared"))  # as for the tests
 ARCHIVE = SHARED / "data" / "cifar10-subset-exact-python.tar.gz"
 PUBLISHED = {"cnn-a": "cnn_a_adv.model", "resnet2b": "resnet2b.pth", "resnet20": "resnet20.th"}
-FAST_AT = "--method fast-at --model resnet18-16 --schedule cyclic --lr 0.2"  # a minute on CIFAR-10, seconds on the digits
+FAST_AT = "--method fast-at --model resnet18-16 --schedule cyclic --lr 0.2"  # a minute on CIFAR-10
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ class Material:
         return Model(name, bsk.load(path, device="cpu"), path, self.data.eps)
 
 
-def material(folder: Path) -> Material:
+def material(folder: Path, real: bool = ARCHIVE.exists()) -> Material:
     """Prepare the real CIFAR-10 images at hand, or the digits, in a folder."""
-    real = ARCHIVE.exists()
     name, source, val = ("cifar10", str(ARCHIVE), 200) if real else ("digits", None, None)  # few, for speed
     path = folder / f"{name}.safetensors"
     prepare(name, source, path, val=val)

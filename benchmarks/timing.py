@@ -45,6 +45,16 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
+def say(what: str, value: float, limit: str, kept: bool, detail: str = "") -> None:
+    """Print a row: the figure, what was promised, whether it holds."""
+    print(f"{what:<84} {value:7.3f}  {limit:<9} {'ok' if kept else 'NOT MET'}  {detail}", flush=True)
+
+
+def spread(r: Ratio) -> str:
+    """Return the range of the pairs and the medians."""
+    return f"pairs {r.low:.2f} to {r.high:.2f}; {r.a:.4f} s and {r.b:.4f} s"
+
+
 class Elsewhere:
     """A subject in a process of its own, whose memory is as torch leaves it: `step` has it make one and waits."""
 

@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bsk.version import VERSION as __version__
+from bsk.waiting import sleep_soon
+
+sleep_soon()  # before torch is loaded, which asks once
 
 if TYPE_CHECKING:
     from bsk.api import Evaluation, attack, compare, evaluate, load, prepare

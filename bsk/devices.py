@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from bsk.compat import cpu_multiplies_bf16, keep_freed_memory, objects_that_stay
@@ -9,6 +10,8 @@ from bsk.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+_asked_for: list[int] = []  # the threads that a flag named, if any
 
 
 def load_torch() -> None:
@@ -28,6 +31,7 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
     """
     import torch
 
+    _asked_for[:] = [] if threads is None else [threads]
     if threads is not None:
         torch.set_num_threads(threads)
     if name == "auto":
@@ -41,6 +45,11 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
     except Exception as error:
         raise UsageError(f"--device {name}: not available here; use auto, cpu, cuda or mps") from error
     return device
+
+
+def threads_chosen() -> bool:
+    """Say if the user chose the number of CPU threads: by a flag, or in the environment."""
+    return bool(_asked_for) or any(os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
 
 
 def rows_of_a_call(device: torch.device) -> int:

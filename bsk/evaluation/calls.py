@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bsk.attacks.outcome import NotFiniteError
 from bsk.compat import without_tf32
 from bsk.errors import InputError
+from bsk.evaluation.threads import pass_begins
 from bsk.models.modes import eval_mode, folded, in_precision
 from bsk.models.products import steady_products
 from bsk.models.registry import checked_logits
@@ -100,6 +101,7 @@ def counted(model: Model, tell: Callable[[int], None]) -> Model:
 
     def forward(x: Tensor) -> Tensor:
         nonlocal passes, told
+        pass_begins(2 * len(x) if x.requires_grad else len(x))
         logits = model(x)
         passes += 2 * len(x) if logits.requires_grad else len(x)
         if (now := monotonic()) - told >= BEAT:

@@ -17,6 +17,7 @@ from bsk.attacks.square import square
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.evaluation.calls import ROWS, checked, counted, exact, rows_within, steady
+from bsk.evaluation.threads import shared_threads
 from bsk.evaluation.verdicts import Examples
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws, example_draws, own_randomness
@@ -93,7 +94,7 @@ def look_at(
     before = [tensor.clone() for tensor in _state(model)]
     total = ALONE + n * sum(PARTS[part] for part in parts)
     watch(0, total)
-    with exact(model), own_randomness(device, seed, "integrity"):
+    with exact(model), shared_threads(device, fixed=True), own_randomness(device, seed, "integrity"):
         forward = counted(steady(checked(model), batch_size), lambda passes: watch(min(passes, total), total))
         with _watched(model) as dtypes:
             facts, logits = _outputs(forward, x[: rows_within(batch_size)])

@@ -17,6 +17,7 @@ from bsk.data.store import Split, Stream
 from bsk.errors import InputError
 from bsk.evaluation.calls import LEAST, checked, counted, exact, rough, rows_within, steady
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
+from bsk.evaluation.threads import shared_threads
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws, own_randomness
@@ -73,7 +74,7 @@ def judge(
     ledger = Ledger(len(examples.labels))
     for block in known:
         ledger.add(block)
-    with exact(model):
+    with exact(model), shared_threads(device):
         for number, stage in enumerate(attack.stages):
             run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep)
             due = ledger.due(number)

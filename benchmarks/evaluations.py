@@ -1,0 +1,130 @@
+"""Rows of `make bench` about evaluations: against the plain loop, the build before, the peers, and their own passes."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.autoattack import ours, theirs
+from benchmarks.material import Material, Model
+from benchmarks.processes import over_processes
+from benchmarks.timing import say
+from bsk.data.store import Split
+from bsk.perturb.radius import step_at
+
+HERE = Path(__file__).parents[1]
+PLAIN = ["--no-early-stop"]
+
+
+def attacks(given: Material, other: Path | None) -> None:
+    """Measure attacks on a small network, and on one that `bsk train` made; `other` is a checkout of another build."""
+    small, trained = given.small(), given.trained()
+    limit = 5.0 if given.real else 1.5
+    for model in (small, trained):
+        early_stop(given, model, "pgd-100", 64, 5, 0.60)
+        early_stop(given, model, "pgd-1000", 32, 1, 0.12)
+        pgd_of_torchattacks(model, given.images(64))
+        if other is not None:
+            for attack in ("pgd-100", "screen"):
+                beside_build(given, model, attack, other)
+    autoattack(small, given.images(64), 2, limit)
+    autoattack(trained, given.images(64), 1, 1.5)
+    runs = [with_bare(small, given.images(64), "rays", queries=1000) for _ in range(3)]
+    over = statistics.median(seconds / alone for seconds, _, alone in runs)
+    say(f"rays / its own forwards bare, {small.name}, 64 images", over, "<= 1.4", over <= 1.4)
+    pairs = [[over_processes(small.path, given.data.path, world, 256, small.eps) for world in (1, 2)] for _ in range(2)]
+    faster, detail = statistics.median(one / two for one, two in pairs), "{:.1f} s and {:.1f} s".format(*pairs[0])
+    say(f"one process of one thread / two, screen, {small.name}, 256 images", faster, ">= 1.7", faster >= 1.7, detail)
+
+
+def evaluated(words: Sequence[str], checkout: Path = HERE) -> dict[str, Any]:
+    """Return the record of `bsk evaluate` with these words, by a checkout's build."""
+    command = [sys.executable, "-m", "bsk", "evaluate", *words, "--no-checks", "--json", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
+    done = subprocess.run(command, env=environment, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True)
+    record: dict[str, Any] = json.loads(done.stdout)
+    return record
+
+
+def in_turns(
+    ours: Sequence[str], base: Sequence[str], pairs: int, other: Path = HERE
+) -> tuple[float, bool, dict[str, Any], dict[str, Any]]:
+    """Return our seconds over the base's, the median of the pairs, if all bits are equal, and the last two records."""
+    found = [(evaluated(ours), evaluated(base, other)) for _ in range(pairs)]
+    equal = len({record["correct"] for pair in found for record in pair}) == 1
+    over = statistics.median(mine["seconds"] / plain["seconds"] for mine, plain in found)
+    return over, equal, *found[-1]
+
+
+def early_stop(given: Material, model: Model, attack: str, n: int, pairs: int, most: float) -> None:
+    """Measure PGD that stops where an iterate repeats against the plain loop."""
+    words = [*model.words(given.data), "--attack", attack, "--limit", str(n)]
+    over, equal, mine, plain = in_turns(words, [*words, *PLAIN], pairs)
+    _row(f"{attack} / without early stop, {model.name}, {n} images", over, equal, most, mine, plain)
+
+
+def beside_build(given: Material, model: Model, attack: str, other: Path, n: int = 64, pairs: int = 5) -> None:
+    """Measure an attack against the same one of another build, whose model and data files are the same."""
+    words = [*model.words(given.data), "--attack", attack, "--limit", str(n)]
+    over, equal, mine, theirs = in_turns(words, words, pairs, other)
+    _row(f"{attack} / the other build's, {model.name}, {n} images", over, equal, 1.03, mine, theirs)
+
+
+def _row(what: str, over: float, equal: bool, most: float, mine: dict[str, Any], base: dict[str, Any]) -> None:
+    detail = f"{mine['seconds']:.2f} s and {base['seconds']:.2f} s; bits {'equal' if equal else 'DIFFER'}"
+    say(what, over, f"<= {most:.2f}", over <= most and equal, f"{detail}; {mine['accuracy']:.1%} stand")
+
+
+def pgd_of_torchattacks(model: Model, images: Split) -> None:
+    """Measure PGD-100 against torchattacks', from the image and by the same steps; it judges the last iterate alone."""
+    try:
+        what = f"torchattacks {version('torchattacks')} PGD / pgd-100, {model.name}, {len(images.labels)} images"
+        import torchattacks
+    except (PackageNotFoundError, ImportError) as error:
+        print(f"torchattacks: no row, {error}; it is there after: pip install --no-deps torchattacks", flush=True)
+        return
+    x, y = images.images.float() / 255, images.labels
+    attack = torchattacks.PGD(
+        model.model, eps=model.eps, alpha=step_at(2 / 255, model.eps), steps=100, random_start=False
+    )
+    pairs = [(_timed(attack, x, y), ours(model.model, images, model.eps, "pgd-100")) for _ in range(5)]
+    faster = statistics.median(their / our for (their, _), (our, _, _) in pairs)
+    (their, x_adv), (our, we_leave, _) = pairs[-1]
+    with torch.no_grad():
+        they_leave = int((model.model(x_adv).argmax(dim=1) == y).sum())
+    say(what, faster, ">= 1.0", faster >= 1.0, f"{their:.2f} s and {our:.2f} s; {they_leave} and {we_leave} stand")
+
+
+def _timed(attack: Any, x: Tensor, y: Tensor) -> tuple[float, Tensor]:
+    start = time.perf_counter()
+    x_adv: Tensor = attack(x, y)
+    return time.perf_counter() - start, x_adv
+
+
+def autoattack(model: Model, images: Split, pairs: int, least: float) -> None:
+    """Measure AutoAttack against the authors' code, at least so many times as fast, and against its passes."""
+    name = f"{model.name}, {len(images.labels)} images, {round(model.eps * 255)}/255"
+    runs = [(theirs(model.model, images, model.eps), with_bare(model, images)) for _ in range(pairs)]
+    faster = statistics.median(their / our for (their, _), (our, _, _) in runs)
+    over = statistics.median(our / alone for _, (our, _, alone) in runs)
+    (their, they_leave), (our, we_leave, alone) = runs[0]
+    detail = f"{their:.1f} s and {our:.1f} s; {they_leave} and {we_leave} stand"
+    say(f"pyautoattack / autoattack, {name}", faster, f">= {least}", faster >= least, detail)
+    say(f"autoattack / its own passes bare, {name}", over, "<= 2.0", over <= 2.0, f"{our:.1f} s and {alone:.1f} s")
+
+
+def with_bare(model: Model, images: Split, name: str = "autoattack", **flags: int) -> tuple[float, int, float]:
+    """Return seconds of an attack of bsk, examples left standing, and seconds of its passes bare, right after."""
+    seconds, standing, calls = ours(model.model, images, model.eps, name, **flags)
+    return seconds, standing, calls.bare(model.model)
