@@ -1,4 +1,4 @@
-"""What bsk takes alone and beside another torch process: `python -m benchmarks.shared_machine [WORK ...] --other OLD`."""
+"""What bsk takes alone and beside another torch process: `python -m benchmarks.shared_machine [WORK ...]`."""
 
 from __future__ import annotations
 
@@ -41,20 +41,21 @@ print("ready", flush=True)
 while True:
     torch.nn.functional.cross_entropy(net(x), y).backward()
 """
-# A command of a build, again and again in one process: what starting Python takes is not told.
+# A command of a build in a process that has torch loaded and has not used it: what starting Python takes is not told.
 _COMMAND = """
 import os, sys, time
 told = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 from bsk.cli.app import app
-def run():
-    app([word.replace("NEW", str(time.time_ns())) for word in sys.argv[1:]], standalone_mode=False)
-run()
+import torch, torchvision, bsk.evaluation.run, bsk.training.run
 print("ready", file=told, flush=True)
 for line in sys.stdin:
-    start = time.perf_counter()
-    run()
-    print(time.perf_counter() - start, file=told, flush=True)
+    if not (child := os.fork()):
+        start = time.perf_counter()
+        app([word.replace("NEW", str(time.time_ns())) for word in sys.argv[1:]], standalone_mode=False)
+        print(time.perf_counter() - start, file=told, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
 """
 
 

@@ -10,12 +10,10 @@ import torch
 
 from bsk.devices import threads_chosen
 
-WINDOW, CALLS = 0.05, 2  # seconds and calls, at least, by which a number of threads is judged
+WINDOW, CALLS = 0.02, 2  # seconds and calls, at least, by which a number of threads is judged
 CROWDED, CALM = 0.8, 0.95  # of its time the first thread has a core: below others want it too, above nobody does
-HOLD, LONGEST = (
-    0.5,
-    30.0,
-)  # seconds after a try in vain before the next, twice as long each time
+QUIET = 10  # windows of calm before more threads are tried
+HOLD, LONGEST = 0.5, 30.0  # seconds from a try in vain to the next, twice as long each time
 
 
 class Threads:
@@ -38,7 +36,7 @@ class Threads:
         self.most, self.now = most, most
         self._clock, self._busy, self._use = clock, busy, use
         self._before: tuple[int, float] | None = None  # the number that was left for a try, and its passes a second
-        self._hold, self._again = HOLD, -1.0
+        self._hold, self._again, self._calm = HOLD, -1.0, 0
         self._calls, self._passes, self._start = -1, 0, (0.0, 0.0)  # -1: the next call is not a part of a window
 
     def begins(self, passes: int) -> None:
@@ -61,21 +59,24 @@ class Threads:
                 return False
             self._again, self._hold = now + self._hold, min(2 * self._hold, LONGEST)
             return self._change(number)
-        crowded, calm = share < CROWDED and self.now > 1, share > CALM and self.now < self.most
+        self._calm = self._calm + 1 if share > CALM else 0
+        crowded, calm = share < CROWDED and self.now > 1, self._calm >= QUIET and self.now < self.most
         if now < self._again or not (crowded or calm):
             return False
         self._before = self.now, rate
         return self._change(self.now // 2 if crowded else min(2 * self.now, self.most))
 
     def _change(self, number: int) -> bool:
-        self.now = number
+        self.now, self._calm = number, 0
         self._use(number)
         return True
 
     def resume(self) -> None:
         """Let torch have as many threads as were found, after a while in which it may have had others."""
+        if self._before is not None:  # a try that did not come to its end
+            (self.now, _), self._before = self._before, None
         self._use(self.now)
-        self._calls, self._before = -1, None
+        self._calls = -1
 
 
 _found: Threads | None = None  # as the last evaluation of this process left it

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bsk import devices
+from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import attack_named
 from bsk.data.store import open_data
 from bsk.evaluation import threads
@@ -102,11 +103,11 @@ def test_no_verdict_and_no_image_depends_on_the_threads(name, toy: Path, monkeyp
         images: dict[int, torch.Tensor] = {}
         ledger = judge(
             model,
-            data.split("test", 40),
-            attack_named(name, 0.05),
+            data.split("test", 24),
+            attack_named(name, 0.05, AttackFlags(classes=3, queries=200)),
             eps=0.05,
             seed=0,
-            batch_size=32,
+            batch_size=16,
             device=CPU,
             keep=lambda rows, x, _, images=images: images.update(zip(rows.tolist(), x, strict=True)),
         )
