@@ -50,7 +50,7 @@ def attacks(given: Material, other: Path | None) -> None:
 
 def evaluated(words: Sequence[str], checkout: Path = HERE) -> dict[str, Any]:
     """Return the record of `bsk evaluate` with these words, by a checkout's build."""
-    command = [sys.executable, "-m", "bsk", "evaluate", *words, "--no-checks", "--json", "--quiet"]
+    command = [sys.executable, "-m", "bsk", "evaluate", *words, "--no-checks", "--quiet"]
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run(command, env=environment, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True)
     record: dict[str, Any] = json.loads(done.stdout)

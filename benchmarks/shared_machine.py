@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from bsk.devices import device_name
 
 HERE = Path(__file__).parents[1]
 WORKS = ("pgd-100", "autoattack", "bs")
+PLACES = ("alone", "beside")
 BESIDE, ALONE = 1.3, 1.03  # of the best number of threads there; of threads that wait as torch lets them
 CHOSEN = ("OMP_", "GOMP_", "KMP_", "MKL_")
 TORCH = {"GOMP_SPINCOUNT": "300000"}  # what GCC's OpenMP takes where nothing is set
@@ -43,11 +43,14 @@ while True:
 """
 # A command of a build in a process that has torch loaded and has not used it: what starting Python takes is not told.
 _COMMAND = """
-import os, sys, time
+import importlib, os, pkgutil, sys, time
 told = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+import bsk
 from bsk.cli.app import app
-import torch, torchvision, bsk.evaluation.run, bsk.training.run
+for module in pkgutil.walk_packages(bsk.__path__, "bsk."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 print("ready", file=told, flush=True)
 for line in sys.stdin:
     if not (child := os.fork()):
@@ -86,9 +89,10 @@ class Process:
         print(file=self._process.stdin, flush=True)
         return float(self._hear())
 
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
+    def end(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.wait()
 
 
 def _end_with_parent() -> None:
@@ -107,56 +111,56 @@ def command(work: str, given: Material, n: int) -> list[str]:
     return ["train", "--data", str(given.data.path), "--method", work, *flags]
 
 
-def measure(words: list[str], repeats: int, threads: int, other: Path | None) -> dict[str, dict[str, list[float]]]:
-    """Return seconds, alone and beside another process, of each way to run a command, in turns."""
-    ways = {
-        "default": Process(_COMMAND, words),
-        "1 thread": Process(_COMMAND, [*words, "--threads", "1"]),
-        f"{threads} threads": Process(_COMMAND, [*words, "--threads", str(threads)]),
-        "as torch waits": Process(_COMMAND, words, more=TORCH),
-        **({"other build": Process(_COMMAND, words, other)} if other else {}),
-    }
-    found: dict[str, dict[str, list[float]]] = {}
-    with neighbour(threads) as beside:
-        for place in ("alone", "beside"):
-            now = dict(ways)
-            if place == "beside":  # where threads spin it may take minutes
-                beside.send(signal.SIGCONT)
-                now = {way: process for way, process in ways.items() if way not in ("as torch waits", "other build")}
-            turns = [{way: process.seconds() for way, process in now.items()} for _ in range(repeats)]
-            found[place] = {way: [turn[way] for turn in turns] for way in now}
-    return found
+def alone(words: list[str], repeats: int, other: Path | None) -> dict[str, list[float]]:
+    """Return seconds of a command with nobody beside, of each way to wait, in turns."""
+    ways = {"default": Process(_COMMAND, words), "as torch waits": Process(_COMMAND, words, more=TORCH)}
+    return _in_turns(ways | ({"other build": Process(_COMMAND, words, other)} if other else {}), repeats)
+
+
+def beside(words: list[str], repeats: int, threads: int) -> dict[str, list[float]]:
+    """Return seconds of a command beside another process, of each number of threads, in turns."""
+    ways = {"default": Process(_COMMAND, words), "1 thread": Process(_COMMAND, [*words, "--threads", "1"])}
+    if words[0] == "evaluate":  # a training has all of them by default, and keeps them: its bits depend on the number
+        ways[f"{threads} threads"] = Process(_COMMAND, [*words, "--threads", str(threads)])
+    with neighbour(threads):
+        return _in_turns(ways, repeats)
+
+
+def _in_turns(ways: dict[str, Process], repeats: int) -> dict[str, list[float]]:
+    turns = [{way: process.seconds() for way, process in ways.items()} for _ in range(repeats)]
+    for process in ways.values():
+        process.end()
+    return {way: [turn[way] for turn in turns] for way in ways}
 
 
 @contextlib.contextmanager
-def neighbour(threads: int) -> Iterator[Process]:
-    """Start another process of so many threads, stopped for now."""
+def neighbour(threads: int) -> Iterator[None]:
+    """Have another process of so many threads at work within the block."""
     process = Process(_NEIGHBOUR, [str(threads)])
-    time.sleep(1)  # the first passes
-    process.send(signal.SIGSTOP)
     try:
-        yield process
+        yield
     finally:
-        process.send(signal.SIGKILL)
+        process.end()
 
 
-def report(work: str, repeats: int, other: Path | None, n: int = 300) -> None:
+def report(work: str, repeats: int, other: Path | None = None, n: int = 300, places: tuple[str, ...] = PLACES) -> None:
     """Print what was measured of one work, and whether it is what was promised."""
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        found = measure(command(work, material(Path(folder), real=False), n), repeats, threads, other)
-    medians = {place: {way: statistics.median(s) for way, s in ways.items()} for place, ways in found.items()}
-    for place, ways in found.items():
-        for way, seconds in ways.items():
-            print(f"  {work} {place}, {way}: {medians[place][way]:.3f} s ({min(seconds):.3f} to {max(seconds):.3f})")
-    alone, beside = medians["alone"], medians["beside"]
-    bases = ["as torch waits", *(["other build"] if other else [])]
-    for base in bases:
-        over = alone["default"] / alone[base]
-        say(f"{work} alone: default / {base}", over, f"<= {ALONE}", over <= ALONE)
-    best = min(("1 thread", f"{threads} threads"), key=lambda way: beside[way])
-    over = beside["default"] / beside[best]
-    say(f"{work} beside {threads} threads of torch: default / the best, {best}", over, f"<= {BESIDE}", over <= BESIDE)
+        words = command(work, material(Path(folder), real=False), n)
+        for place in places:
+            found = alone(words, repeats, other) if place == "alone" else beside(words, repeats, threads)
+            what = f"{work} alone" if place == "alone" else f"{work} beside {threads} threads of torch"
+            _rows(what, found, ALONE if place == "alone" else BESIDE)
+
+
+def _rows(what: str, found: dict[str, list[float]], most: float) -> None:
+    medians = {way: statistics.median(seconds) for way, seconds in found.items()}
+    for way, seconds in found.items():
+        print(f"  {what}, {way}: {medians[way]:.3f} s ({min(seconds):.3f} to {max(seconds):.3f})", flush=True)
+    best = min(medians, key=lambda way: medians[way])
+    over = medians["default"] / medians[best]
+    say(f"{what}: default / the best, {best}", over, f"<= {most}", over <= most)
 
 
 def main() -> None:
@@ -166,6 +170,7 @@ def main() -> None:
     parser.add_argument("--other", type=Path, help="checkout of another build, alone in turns with this one")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--images", type=int, default=300, help="of the digits that are attacked")
+    parser.add_argument("--place", choices=PLACES, help="there alone")
     given = parser.parse_args()
     print(
         f"{device_name(CPU)}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
@@ -173,7 +178,7 @@ def main() -> None:
         flush=True,
     )
     for work in given.work:
-        report(work, given.repeats, given.other, given.images)
+        report(work, given.repeats, given.other, given.images, (given.place,) if given.place else PLACES)
 
 
 if __name__ == "__main__":
