@@ -65,9 +65,7 @@ Eps = Annotated[
     float | None, option(parser=number, metavar="X", help="Radius in pixels of [0, 1], as 8/255 [default: the data's].")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Threads = Annotated[
-    int | None, option(min=1, help="CPU threads [default: all, and fewer for evaluations beside others].")
-]
+Threads = Annotated[int | None, option(min=1, help="CPU threads [default: all; fewer where others slow them].")]
 Limit = Annotated[int | None, option(min=1, metavar="N", help="Only the first N of a fixed class-balanced order.")]
 DatasetOfModel = Annotated[str | None, option("--dataset", help="Prepared data [default: what it was trained on].")]
 SplitName = Annotated[str, typer.Option("--split", help=f"{', '.join(SPLITS)}.")]
