@@ -41,7 +41,7 @@ from bsk.evaluation.flags import EvaluationFlags
 from bsk.evaluation.settings import Request, Work
 from bsk.evaluation.subjects import Subject, foreign_subject, live_subject, load_subject, recalled, remembered
 from bsk.models.registry import device_of
-from bsk.progress import EvaluationProgress, remarks
+from bsk.progress import EvaluationProgress, audit_line, remarks
 from bsk.records import jsonl
 from bsk.records.bits import decode_correct
 from bsk.records.located import Located, located, read
@@ -55,7 +55,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """How many examples survive an attack; `record` is what `bsk evaluate` prints."""
+    """How many examples survive an attack; `record` is what `bsk evaluate` prints.
+
+    Of an audit of AutoAttack the accuracy is an estimate, and `record["audit"]` has the interval of what it estimates.
+    """
 
     record: Record
 
@@ -86,13 +89,20 @@ class Evaluation:
 
     @cached_property
     def correct(self) -> Tensor:
-        """Which examples survive, (N,) bool, in the order of the images given or of the data's split."""
+        """Which examples survive, (N,) bool, in the order of the images given or of the data's split.
+
+        Raises:
+            UsageError: of an audit, where it is known of some only.
+        """
+        if "audit" in self.record:
+            raise UsageError("correct: an audit has verdicts on a sample only; evaluate without audit and within")
         return torch.from_numpy(decode_correct(self.record["correct"], self.n))
 
     def __repr__(self) -> str:
         """Return the number with its interval, a line for each doubt and one for what the checks left out."""
         interval = f"{percent(self.accuracy)} % [{percent(self.low)}, {percent(self.high)}] of {self.n}"
-        text = f"{self.record['attack']} at eps {plain(self.record['eps'])}: {interval}"
+        said = audit_line(self.record) if "audit" in self.record else interval
+        text = f"{self.record['attack']} at eps {plain(self.record['eps'])}: {said}"
         return "\n".join([text, *remarks(self.record)])
 
 
@@ -206,8 +216,8 @@ def evaluate(
         progress: whether a bar is drawn on a terminal.
         out: F.jsonl to append the records to. What it has already of a checkpoint is not computed again; a model that
             is in memory alone is always measured.
-        **flags: `step`, `start`, `last_iterate`, `early_stop`, `queries`, `stop_at_eps`, `engine` as the command line
-            has them, and `settings`, a dict of arguments of an attack from outside.
+        **flags: `step`, `start`, `last_iterate`, `early_stop`, `queries`, `stop_at_eps`, `audit`, `within`, `engine` as
+            the command line has them, and `settings`, a dict of arguments of an attack from outside.
 
     Raises:
         UsageError: an unknown name, or a value out of range.
@@ -249,8 +259,9 @@ def attack(
 
     An image that the model gets wrong as it is comes back as it is. Arguments and errors are those of `evaluate`.
     """
-    wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, seed=seed)
-    work = _work(model, x, y, None, _names(attack), _attack_flags(norm, flags), wanted, device)
+    wanted, how = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, seed=seed), _attack_flags(norm, flags)
+    how.check_whole()
+    work = _work(model, x, y, None, _names(attack), how, wanted, device)
     with EvaluationProgress(work.subject.path.name, progress) as shown:
         images = evaluations.perturbed(work.subject, work.attacks[0], work.settings, shown.show)
     return images.to(x.device) if isinstance(x, Tensor) else images

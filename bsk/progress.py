@@ -83,7 +83,8 @@ class EvaluationProgress(_Shown):
         """Move the bar; say how many stand after each stage of several."""
         self._bar.draw(at.done, at.total, f"{attack.name} {at.stage} <= {at.standing / at.n:.1%}")
         if at.ended and len(attack.stages) > 2:
-            self._bar.note(f"{self._name}: {attack.name}: {at.standing} of {at.n} stand after {at.stage}")
+            sample = "" if at.sample is None else f" on a sample of {at.sample}"
+            self._bar.note(f"{self._name}: {attack.name}: {at.standing} of {at.n} stand after {at.stage}{sample}")
 
     def done(self, record: dict[str, Any]) -> None:
         """Write a line, unless the record was printed as one, and one for each doubt."""
@@ -98,10 +99,21 @@ def evaluation_line(record: dict[str, Any]) -> str:
     """Return the record of an evaluation as a line for people."""
     bound, doubts = "at most " if record["attack"] == "screen" else "", len(record["doubts"])
     none = "no doubts" if "random" in (record.get("checks") or {}) else "not examined"
+    interval = f"{bound}{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] of {record['n']}"
     return (
         f"{Path(record['checkpoint']).name}: {record['attack']} at eps {record['eps']:g} "
-        f"({record['eps'] * 255:.3g}/255): {bound}{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] "
-        f"of {record['n']}, {record['seconds']:.1f} s, {counted(doubts, 'doubt') if doubts else none}"
+        f"({record['eps'] * 255:.3g}/255): {audit_line(record) if 'audit' in record else interval}, "
+        f"{record['seconds']:.1f} s, {counted(doubts, 'doubt') if doubts else none}"
+    )
+
+
+def audit_line(record: dict[str, Any]) -> str:
+    """Return what an audit says of AutoAttack's accuracy."""
+    audit, n = record["audit"], record["n"]
+    return (
+        f"screen {audit['survivors'] / n:.2%}, AutoAttack estimated {record['accuracy']:.2%}, 95 % interval "
+        f"{audit['low']:.2%} to {audit['high']:.2%} for these {n} images "
+        f"({audit['audited']} of {audit['survivors']} survivors audited, {audit['fallen']} fell)"
     )
 
 

@@ -14,6 +14,7 @@ NORMS = ("linf", "l2")
 STARTS = ("zero", "uniform")
 ENGINES = ("bsk", "reference")
 SEARCHES = ("fp32", "bf16", "fp16", "auto")
+AUDIT = "autoattack-audit"  # what a record calls `autoattack` with --audit or --within
 TAKERS = {  # flags that only some attacks have, by the first word of their names
     "queries": ("square", "rays"),
     "stop_at_eps": ("rays",),
@@ -35,6 +36,8 @@ class AttackFlags:
         search: the precision they search in; fp32 judges what they find. auto is `fast`, but fp32 for FGSM, PGD and CW.
         queries: of Square and RayS.
         stop_at_eps: of RayS.
+        audit: of AutoAttack: only so many of the survivors of its first half meet FAB-T and Square.
+        within: of AutoAttack: the same, as many as tell its accuracy to so many percentage points.
         engine: "bsk", or "reference" for the authors' code of AutoAttack.
         settings: of attacks from outside: their own arguments by name, as values or as text.
         classes: of the model, no flag; decides how many targets there are.
@@ -49,10 +52,17 @@ class AttackFlags:
     search: str = "fp32"
     queries: int | None = None
     stop_at_eps: bool = False
+    audit: int | None = None
+    within: float | None = None
     engine: str = "bsk"
     settings: Mapping[str, Any] = field(default_factory=dict)
     classes: int = 10
     fast: str = "fp32"
+
+    @property
+    def sampling(self) -> str:
+        """The flag that has only a sample attacked to the end; empty where there is none."""
+        return "--audit" if self.audit is not None else "--within" if self.within is not None else ""
 
     def check(self, names: Sequence[str]) -> None:
         """Raise a UsageError if a value cannot be, or no attack has it: nobody should report what never ran."""
@@ -67,5 +77,22 @@ class AttackFlags:
                 name.split("-")[0] in takers for name in names
             ):
                 raise UsageError(f"--{flag.replace('_', '-')}: no attack here has it; it is for {', '.join(takers)}")
+        if self.sampling:
+            self._check_audit(names)
         if self.settings and not any(map(is_plugin, names)):
             raise UsageError(f"--set {next(iter(self.settings))}: no attack here has it; it is for module:function")
+
+    def _check_audit(self, names: Sequence[str]) -> None:
+        if "autoattack" not in names or self.engine != "bsk":
+            raise UsageError(f"{self.sampling}: no attack here has it; it is for autoattack, by bsk's own engine")
+        if self.audit is not None and self.within is not None:
+            raise UsageError("--audit and --within: give how many are audited, or how narrow the interval is, not both")
+        if self.audit is not None and (type(self.audit) is not int or self.audit < 1):
+            raise UsageError(f"--audit {self.audit}: must be a whole number, at least 1")
+        if self.within is not None:
+            above_zero(within=self.within)
+
+    def check_whole(self) -> None:
+        """Raise a UsageError if examples are only sampled, where the images of all of them are asked for."""
+        if self.sampling:
+            raise UsageError(f"{self.sampling}: leaves most images without the whole attack; it is for bsk evaluate")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bsk.attacks.apgd import apgd
 from bsk.attacks.fab import fab_t
-from bsk.attacks.flags import AttackFlags
+from bsk.attacks.flags import AUDIT, AttackFlags
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.outside import Outside
 from bsk.attacks.pgd import pgd
@@ -31,6 +31,7 @@ PAPER_STEP = 2 / 255  # section 5.1, at the paper's radius
 MANY = 10_000  # passes of an attack of which nobody knows; only the time left is guessed by them
 MOST_TARGETS = 9  # Source: AutoAttack's standard version
 DLR_CLASSES = 4  # below it the ratio has not the logits it needs
+SAMPLED = 2  # stages of an audit of autoattack, the last ones, meet a sample
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,27 @@ class Stage:
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack with all its parameters; `name` is what the user wrote, `notices` what the user should hear."""
+    """An attack with all its parameters; `name` is what the user wrote, or AUDIT, `notices` what the user should hear.
+
+    Of an audit the last stages meet `audit` of those that stand, or so many that AutoAttack's accuracy is known to
+    `within` so many percentage points (`bsk.evaluation.audit`).
+    """
 
     name: str
     stages: tuple[Stage, ...]
     notices: tuple[str, ...] = ()
+    audit: int | None = None
+    within: float | None = None
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """How large the sample of an audit is, as it goes into record and key; nothing for other attacks."""
+        return {key: value for key, value in (("audit", self.audit), ("within", self.within)) if value is not None}
+
+    @property
+    def whole(self) -> int:
+        """How many stages, the first ones, meet all that stand."""
+        return len(self.stages) - (SAMPLED if self.sampling else 0)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -83,7 +100,7 @@ class Attack:
         real = [stage for stage in self.stages if stage.parameters]
         if len(real) == 1:
             return dict(real[0].described)
-        return {stage.name: dict(stage.described) for stage in real}
+        return {**{stage.name: dict(stage.described) for stage in real}, **self.sampling}
 
 
 def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float) -> Outcome:
@@ -166,7 +183,12 @@ def attack_named(name: str, eps: float, flags: AttackFlags | None = None) -> Att
         raise UsageError(f"--norm {flags.norm}: {name} has Linf only; use apgd-ce, apgd-t, fab-t, square or autoattack")
     if flags.classes < 2:
         raise UsageError(f"--attack {name}: one class cannot be attacked; prepare data of two classes or more")
-    return Attack(name, tuple(_searching(stage, flags) for stage in stages), said)
+    stages = [_searching(stage, flags) for stage in stages]
+    if name == "autoattack" and flags.sampling:
+        said = (*said, f"{AUDIT} is an estimate, not AutoAttack's number; without {flags.sampling} it goes on to that")
+        within = None if flags.within is None else float(flags.within)
+        return Attack(AUDIT, tuple(stages), said, flags.audit, within)
+    return Attack(name, tuple(stages), said)
 
 
 def _searching(stage: Stage, flags: AttackFlags) -> Stage:

@@ -53,6 +53,7 @@ def evaluate(
 
         bsk evaluate runs/*.safetensors --attack natural,pgd-100 --out results.jsonl | bsk compare
         bsk evaluate runs/bs.safetensors --attack autoattack --out results.jsonl
+        bsk evaluate runs/bs.safetensors --attack autoattack --within 0.25 --out results.jsonl
         bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10 --eps 8/255 --attack screen
         bsk evaluate runs/bs.safetensors --attack mycode:my_attack --set steps=40
     """
@@ -133,6 +134,7 @@ def attack(
 
     if out is None:
         raise UsageError("attack: no --out; name F.safetensors for the images")
+    flags.check_whole()
     if "," in attack:
         raise UsageError(f"--attack {attack}: one attack a file; run it once for each")
     check_replaceable(o.checked_suffix(out), "attack", force)

@@ -95,6 +95,12 @@ FLAGS: dict[type, dict[str, Any]] = {
         ),
         "queries": o.option(min=1, help="Of square and rays [default: 5000 and 10000]."),
         "stop_at_eps": o.option("--stop-at-eps", help="rays: accuracy alone, not the distance; much faster."),
+        "audit": o.option(
+            metavar="M", help="autoattack: screen on all, the rest on M survivors; an estimate and its exact interval."
+        ),
+        "within": o.option(
+            parser=o.number, metavar="POINTS", help="autoattack: as many as make that interval so narrow, as 0.25."
+        ),
         "engine": typer.Option(
             help="bsk, or reference: the authors' code of AutoAttack (pip install 'bsk[reference]'), as it is."
         ),

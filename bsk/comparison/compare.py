@@ -10,11 +10,23 @@ from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, col
 from bsk.comparison.groups import Group, completed, gather, interruption, latest, names, short_name, validations
 from bsk.comparison.published import Table
 from bsk.comparison.significance import holm
-from bsk.comparison.statistics import accuracy_interval, mean_sd, rough_accuracy_interval, sd_interval
+from bsk.comparison.statistics import (
+    accuracy_interval,
+    audit_interval,
+    audited_accuracy_interval,
+    mean_sd,
+    rough_accuracy_interval,
+    sd_interval,
+)
+from bsk.evaluation.audit import Audit
 from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.located import Located
 from bsk.records.words import counted, plain
 
+ESTIMATED = (
+    "robust is estimated from a sample of survivors, `audited` is the 95 % interval of AutoAttack's accuracy on these "
+    "images; no difference and no test"
+)
 Value = str | int | float | None
 Row = dict[str, Value]
 
@@ -26,7 +38,7 @@ COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
     "paper_time_ratio", "paper_robust_best", "paper_adbd", "title", "paper_robust_sd", "p_holm", "detectable",
     "difference_boot_low", "difference_boot_high", "difference_seeds_low", "difference_seeds_high", "pareto",
     "train_passes_ratio", "robust_sd_low", "robust_sd_high", "natural_difference", "natural_difference_low",
-    "natural_difference_high",
+    "natural_difference_high", "audit_low", "audit_high",
 )  # fmt: skip
 
 
@@ -62,6 +74,10 @@ def compare(
     `train_time_ratio` and `train_passes_ratio` are the training's cost by that of the first row, `robust_best` the best
     of several seeds, `adbd` the mean boundary distance that RayS tells. `paper_*` are the numbers of the rows of
     `beside`, its accuracies as fractions too; `title` stands in every row.
+
+    Of audits of AutoAttack `robust` is an estimate, `audit_*` the exact 95 % interval of its mean on these images
+    (`statistics.audit_interval`), and `robust_*` covers the sample's error too; they have no difference, for who was
+    not audited has no verdict, and no spread.
 
     Raises:
         InputError: a record is not what it should be.
@@ -100,8 +116,10 @@ def _row(name: str, group: Group, reference: Group) -> Row:
         "robust_best": max((item.accuracy for item in group.robust), default=None) if len(group.robust) > 1 else None,
         "adbd": _mean([item.adbd for item in group.robust]),
     }
+    if group.audits:
+        cells.update(_estimate(group.audits))
     if group is not reference and group.robust and not reasons:
-        found, reasons = difference(group.robust, reference.robust)
+        found, reasons = ({}, []) if group.audits else difference(group.robust, reference.robust)
         cells.update(found)
         natural, _ = difference(group.natural, reference.natural) if group.natural and reference.natural else ({}, [])
         cells.update({f"natural_{name}": value for name, value in natural.items()})
@@ -219,6 +237,14 @@ def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:
     return found
 
 
+def _estimate(audits: Sequence[Audit]) -> Row:
+    """Return the intervals of an estimate, and nothing that would take it for a measured accuracy."""
+    columns = ("audit_low", "audit_high", "robust_low", "robust_high")
+    ends = (*audit_interval(audits), *audited_accuracy_interval(audits))
+    spread = ("robust_sd", "robust_sd_low", "robust_sd_high", "robust_best")
+    return {**dict(zip(columns, ends, strict=True)), **dict.fromkeys(spread)}
+
+
 def _interval(evaluations: Sequence[Evaluation]) -> tuple[float, float] | None:
     n, known = evaluations[0].n, outcomes(evaluations)
     if n is None:
@@ -232,6 +258,8 @@ def _remarks(group: Group) -> list[str]:
     """Return what a reader of this row alone should know."""
     run, eps = group.first.run, group.first.eps
     found = [run.interrupted] if run.interrupted else []
+    if group.audits:
+        found.append(ESTIMATED)
     if group.robust and run.eps is not None and eps is not None and run.eps != eps:
         found.append(f"trained at eps {plain(run.eps)}")
     if group.robust and group.natural and len(group.natural) != len(group.robust):

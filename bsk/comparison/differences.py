@@ -54,10 +54,10 @@ def mismatches(group: Group, reference: Group) -> list[str]:
 
 
 def races(groups: Sequence[Group]) -> list[list[int]]:
-    """Return the places of groups under attack, those together that can be compared with one another."""
+    """Return the places of groups under attack, those together that can be compared; estimates are not."""
     found: list[list[int]] = []
     for place, group in enumerate(groups):
-        if group.robust:
+        if group.robust and not group.audits:
             firsts = [(race, groups[race[0]]) for race in found]
             mine = (race for race, first in firsts if _same_attack(group, first) and not mismatches(group, first))
             race = next(mine, None)

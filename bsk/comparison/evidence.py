@@ -9,8 +9,10 @@ from typing import Any
 
 from msgspec import UNSET
 
+from bsk.attacks.flags import AUDIT
 from bsk.comparison.runs import Run, labels
 from bsk.errors import InputError
+from bsk.evaluation.audit import Audit
 from bsk.records import located
 from bsk.records.located import Located, checked, wrong
 from bsk.records.schema import LOG_KINDS, EndRecord, EpochRecord, EvaluationRecord, Network, StartRecord, Training
@@ -25,7 +27,7 @@ ALARM = "alarm"  # of a training that overfitted to its attack; the curves show 
 class Evaluation:
     """One network under one attack: accuracy in [0, 1] on n images, and their outcomes, eight a byte, where known.
 
-    `adbd` is the mean distance to the decision boundary, which RayS tells.
+    `adbd` is the mean distance to the decision boundary, which RayS tells. Of an `audit` the accuracy is an estimate.
     """
 
     where: str
@@ -38,6 +40,7 @@ class Evaluation:
     accuracy: float
     packed: bytes | None = None
     adbd: float | None = None
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,10 @@ def evaluation(item: Located) -> Evaluation:
         InputError: a field is missing, of a wrong type, or does not fit the others.
     """
     record = located.evaluation(item, EvaluationRecord)
+    found = None if record.audit is UNSET else record.audit
+    if (found is None) == (record.attack == AUDIT):
+        raise wrong(item, "attack", f"{AUDIT} where there is an `audit`, and only there")
+    audit = None if found is None else Audit(record.n, found.survivors, found.audited, found.fallen, found.looks)
     return Evaluation(
         where=item.where,
         run=_run(record, record.checkpoint, record.train_eps, record.train_device),
@@ -115,9 +122,10 @@ def evaluation(item: Located) -> Evaluation:
         eps=record.eps,
         split=intern(record.split),
         n=record.n,
-        accuracy=record.accuracy,
-        packed=record.correct,
+        accuracy=audit.accuracy if audit else record.accuracy,
+        packed=None if audit else record.correct,  # who was not audited has no verdict
         adbd=None if record.adbd is UNSET else record.adbd,
+        audit=audit,
     )
 
 

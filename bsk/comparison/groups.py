@@ -10,6 +10,7 @@ from typing import Any
 
 from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, TrainingLog
 from bsk.comparison.runs import Run, as_text
+from bsk.evaluation.audit import Audit
 from bsk.records.words import plain
 
 NATURAL = "natural"
@@ -31,6 +32,11 @@ class Group:
     def first(self) -> Evaluation:
         """Return the evaluation that stands for what all of the group share."""
         return (self.robust or self.natural)[0]
+
+    @property
+    def audits(self) -> list[Audit]:
+        """Return the audits behind the robust accuracies, if these are estimates."""
+        return [item.audit for item in self.robust if item.audit is not None]
 
 
 def gather(evaluations: Iterable[Evaluation]) -> list[Group]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bsk.comparison.compare import COLUMNS, Row, as_float
 from bsk.comparison.tables import FACTS
 from bsk.errors import UsageError, nearest
+from bsk.evaluation.intervals import Interval
 from bsk.records.words import plain
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -48,6 +49,8 @@ def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
     row, as its difference is, for every other row. Rows of one name are told apart by
     what the table says of them, NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN, in any order.
 
+    An estimate, `robust` of an audit, stands for its interval: a condition holds if it does wherever in it.
+
     Raises:
         UsageError: a row or column is unknown, ambiguous or empty.
     """
@@ -56,13 +59,23 @@ def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
     found = []
     for row in rows[others:] if free else rows[:1]:
         sides = (requirement.left, requirement.right)
-        left, right = (sum(sign * _value(term, row, rows, requirement) for sign, term in side) for side in sides)
-        if not OPERATORS[requirement.sign](left, right):
+        left, right = (_sum([(sign, _value(term, row, rows, requirement)) for sign, term in side]) for side in sides)
+        worst = (left[0], right[1]) if requirement.sign in (">", ">=") else (left[1], right[0])
+        if not OPERATORS[requirement.sign](*worst):
             where = f"{row['name']}: " if free else ""
-            found.append(
-                f"--require {requirement.text!r}: {where}{left:.4g} {requirement.sign} {right:.4g} does not hold"
-            )
+            said = f"{_shown(left)} {requirement.sign} {_shown(right)}"
+            found.append(f"--require {requirement.text!r}: {where}{said} does not hold")
     return found
+
+
+def _sum(terms: Sequence[tuple[int, Interval]]) -> Interval:
+    ends = [(low, high) if sign > 0 else (-high, -low) for sign, (low, high) in terms]
+    return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+
+def _shown(value: Interval) -> str:
+    low, high = value
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
 def _terms(side: str) -> list[tuple[int, str]]:
@@ -78,19 +91,20 @@ def _number(term: str) -> float | None:
         return None
 
 
-def _value(term: str, row: Row, rows: Sequence[Row], requirement: Requirement) -> float:
+def _value(term: str, row: Row, rows: Sequence[Row], requirement: Requirement) -> Interval:
     number = _number(term)
     if number is not None:
-        return number
+        return number, number
     name, _, column = term.rpartition(".")
     said = f"--require {requirement.text!r}: {term}"
     if column not in COLUMNS:
         raise UsageError(f"{said}: no such column; {nearest(column, list(COLUMNS))}")
     chosen = _row(name, rows, said) if name else row
-    value = as_float(chosen[column])
-    if value is None:
+    ends = ("audit_low", "audit_high") if column == "robust" and chosen["audit_low"] is not None else (column, column)
+    low, high = (as_float(chosen[end]) for end in ends)
+    if low is None or high is None:
         raise UsageError(f"{said}: {chosen['name']} has no number there; bsk compare --format jsonl shows what it has")
-    return value
+    return low, high
 
 
 def _row(name: str, rows: Sequence[Row], said: str) -> Row:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bsk.evaluation.audit import Audit
 from bsk.evaluation.intervals import Interval, normal_quantile, score_interval, wilson
 
 GRID = 200  # quantiles that stand for a distribution
@@ -82,6 +83,28 @@ def rough_accuracy_interval(accuracies: Sequence[float], n: int, confidence: flo
     k, z = len(accuracies), normal_quantile(confidence)
     half = math.sqrt(_t_quantile(k - 1, confidence) ** 2 * sd * sd / k + z * z * p * (1 - p) / n)
     return _of_half_width(p, half, confidence)
+
+
+def audit_interval(audits: Sequence[Audit]) -> Interval:
+    """Return the interval of the mean accuracy of k audited networks on the same n images.
+
+    Its ends are the means of theirs, each at a k-th of the error: then all hold at once, whatever the audits have in
+    common, as the order of the images (Boole's inequality).
+    """
+    ends = [audit.interval(1 / len(audits)) for audit in audits]
+    low, high = (mean_sd(each)[0] for each in zip(*ends, strict=True))
+    return low, high
+
+
+def audited_accuracy_interval(audits: Sequence[Audit]) -> Interval:
+    """Return the interval of the mean accuracy of k audited networks on new images, and of new seeds.
+
+    Half of the error is the audits', half that of `rough_accuracy_interval` about the ends of theirs.
+    """
+    ends = [audit.interval(0.5 / len(audits)) for audit in audits]
+    confidence = min(audit.confidence_for_images for audit in audits)
+    low, high = (rough_accuracy_interval(each, audits[0].n, confidence) for each in zip(*ends, strict=True))
+    return low[0], high[1]
 
 
 def _of_half_width(p: float, half: float, confidence: float) -> Interval:

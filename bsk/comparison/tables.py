@@ -191,6 +191,7 @@ def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
     columns["natural"] = estimates(rows, "natural", without)
     columns["robust"] = estimates(rows, "robust", without)
+    columns["audited"] = [_audited(row) for row in rows]
     columns["sd"] = [estimate(as_float(row["robust_sd"])) for row in rows]
     columns["difference"] = estimates(rows, "difference", without, sign="+")
     columns["p"] = ["" if "difference" in without else probability(as_float(row["p_holm"])) for row in rows]
@@ -235,6 +236,11 @@ def estimates(rows: Sequence[Row], column: str, without: Sequence[str] = (), sig
     """Return a column in percent, with its intervals where it has some and is not in `without`."""
     ends = () if column in without else ("_low", "_high")
     return [estimate(*(as_float(row.get(column + end)) for end in ("", *ends)), sign=sign) for row in rows]
+
+
+def _audited(row: Row) -> str:
+    low, high = as_float(row["audit_low"]), as_float(row["audit_high"])
+    return "" if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}"
 
 
 def _passes(row: Row) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bsk.data.batches import Share
 from bsk.data.processes import sum_over_processes
+from bsk.evaluation.audit import Audit
 
 STANDING = -1  # no stage broke it
 NOWHERE = math.inf  # the distance of an example of which no misclassified image is known
@@ -83,10 +84,14 @@ class Ledger:
         forward, backward: (N,) int64, how often it went through the model.
         seconds: of all blocks, added up, in the part that was new.
         pace: seconds a pass, forward or backward, of the quickest block: where nothing had to be warmed up first.
+        sample: (N,) bool, the only examples that stages from `whole` on are for.
+        audit: what the sample tells of the others.
     """
 
-    def __init__(self, n: int) -> None:
-        """Begin with N examples of which nothing is known."""
+    def __init__(self, n: int, whole: float = math.inf) -> None:
+        """Begin with N examples of which nothing is known; so many stages are for all of them."""
+        self.whole, self.sample = whole, torch.zeros(n, dtype=torch.bool)
+        self.audit: Audit | None = None
         self.done, self.forward, self.backward = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
         self.broken_by = torch.full((n,), STANDING)
         self.distance = torch.full((n,), NOWHERE)
@@ -94,7 +99,8 @@ class Ledger:
 
     def columns(self) -> dict[str, Tensor]:
         """Return what is known of each example, by name."""
-        return {name: column for name, column in vars(self).items() if isinstance(column, Tensor) and name != "done"}
+        left_out = ("done",) if self.audit else ("done", "sample")
+        return {name: each for name, each in vars(self).items() if isinstance(each, Tensor) and name not in left_out}
 
     @property
     def standing(self) -> Tensor:
@@ -102,15 +108,20 @@ class Ledger:
         return self.broken_by == STANDING
 
     def due(self, stage: int) -> Tensor:
-        """Return the places, ascending, of the standing examples that a stage has not met yet."""
-        return (self.standing & (self.done <= stage)).nonzero().squeeze(1)
+        """Return the places, ascending, of the standing examples that a stage is for and has not met yet."""
+        return (self.standing & (self.done <= stage) & self.meets(stage)).nonzero().squeeze(1)
+
+    def meets(self, stage: int) -> Tensor:
+        """Return which examples a stage is for, as long as they stand, (N,)."""
+        return self.sample if stage >= self.whole else torch.ones_like(self.sample)
 
     def add(self, block: Block) -> None:
         """Enter what a stage found of examples that have gone through those before it and no further.
 
-        What is known already, as from two evaluations at once, is not counted twice, nor are its seconds.
+        What is known already, as from two evaluations at once, is not counted twice, nor are its seconds. What a stage
+        found of others than it is for is left out.
         """
-        new = self.done[block.rows] == block.stage
+        new = (self.done[block.rows] == block.stage) & self.meets(block.stage)[block.rows]
         rows = block.rows[new]
         self.done[rows] = block.stage + 1
         self.broken_by[rows[block.fooled[new]]] = block.stage

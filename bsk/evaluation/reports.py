@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import Attack, Stage
 from bsk.data.batches import to_unit
 from bsk.devices import device_name
+from bsk.evaluation.audit import Audit
 from bsk.evaluation.cache import key_of
 from bsk.evaluation.calls import LEAST
 from bsk.evaluation.diagnostics import Diagnostics, late_doubts
@@ -57,7 +60,8 @@ def keys_of(
     A record answers on any device. Blocks are of one kind of device, for its last bits are its own: an evaluation that
     was stopped on another starts over, so that `device` is true of the whole record.
     """
-    whole = {**facts_of(subject, attack.stages, settings, n), "attack": attack.name, "checks": settings.checks}
+    own = {"attack": attack.name, "checks": settings.checks, **attack.sampling}
+    whole = {**facts_of(subject, attack.stages, settings, n), **own}
     begun = [attack.stages[: k + 1] for k in range(len(attack.stages))]
     up_to = [key_of({**facts_of(subject, stages, settings, n), "device": settings.device.type}) for stages in begun]
     return key_of(whole), [(stage.name, key) for stage, key in zip(attack.stages, up_to, strict=True)]
@@ -76,14 +80,15 @@ def evaluation_record(
 
     `accuracy` is a fraction of n, `low` and `high` its 95 % Wilson interval, `correct` one bit an example in
     the data's fixed order; passes count images; `after` is the accuracy after each stage; `doubts` says when not to
-    believe it.
+    believe it. Of an audit `accuracy` is an estimate, `low` and `high` cover the sample's error too, `after` has the
+    stages that met all, and there are no bits: `audit` has what was found, and the exact interval for these n examples.
     """
     correct = ledger.standing
-    n, right = len(correct), int(correct.sum())
-    low, high = wilson(right, n)
+    n, right, audit = len(correct), int(correct.sum()), ledger.audit
+    low, high = wilson(right, n) if audit is None else audit.interval_of_new_images()
     header = subject.header
-    stands = [(ledger.broken_by == STANDING) | (ledger.broken_by > k) for k in range(len(attack.stages))]
-    after = {stage.name: int(each.sum()) / n for stage, each in zip(attack.stages, stands, strict=True)}
+    after = standing_after(ledger.broken_by, attack.stages[: attack.whole], n)
+    late = late_doubts(after, n) if audit is None else _late_doubts_of(audit, ledger, attack)
     open_doubts = [doubt for doubt in diagnostics.doubts if f"use {attack.name}" not in doubt]  # others it has answered
     return {
         "schema": SCHEMA,
@@ -105,24 +110,46 @@ def evaluation_record(
         "attack_parameters": {**attack.parameters, "seed": settings.seed},
         "split": settings.split,
         "n": n,
-        "accuracy": right / n,
+        "accuracy": right / n if audit is None else audit.accuracy,
         "low": low,
         "high": high,
         "after": after,
+        **audit_fields(ledger),
         **rays_summary(ledger, attack, examples),
         **repeats(ledger, attack),
         "checks": diagnostics.facts,
-        "doubts": [*open_doubts, *late_doubts(after, n), *other_data(subject, settings)],
+        "doubts": [*open_doubts, *late, *other_data(subject, settings)],
         "seconds": ledger.seconds,
         "forward_passes": int(ledger.forward.sum()),
         "backward_passes": int(ledger.backward.sum()),
-        "correct": encode_correct(correct.numpy()),
+        "correct": encode_correct(correct.numpy()) if audit is None else None,
         "device": device_name(settings.device),
         "threads": torch.get_num_threads(),
         "precision": "fp32",
         "version": VERSION,
         "torch": torch.__version__,
     }
+
+
+def standing_after(broken_by: Tensor, stages: Sequence[Stage], n: int) -> dict[str, float]:
+    """Return by the name of each stage what part of n examples stands after it."""
+    stands = [(broken_by == STANDING) | (broken_by > k) for k in range(len(stages))]
+    return {stage.name: int(each.sum()) / n for stage, each in zip(stages, stands, strict=True)}
+
+
+def _late_doubts_of(audit: Audit, ledger: Ledger, attack: Attack) -> list[str]:
+    """Return what the sample says, counted against as many examples as it was drawn for."""
+    n = max(1, round(audit.n * audit.audited / max(1, audit.survivors)))
+    return late_doubts(standing_after(ledger.broken_by[ledger.sample], attack.stages, n), n)
+
+
+def audit_fields(ledger: Ledger) -> dict[str, Any]:
+    """Return what an audit found, with the exact 95 % interval of AutoAttack's accuracy on these examples."""
+    if ledger.audit is None:
+        return {}
+    found, (low, high) = asdict(ledger.audit), ledger.audit.interval()
+    del found["n"]
+    return {"audit": {**found, "low": low, "high": high}}
 
 
 def class_order(subject: Subject) -> dict[str, Any]:

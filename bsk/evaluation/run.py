@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from bsk.attacks.flags import AUDIT
 from bsk.attacks.registry import Attack
 from bsk.data.batches import to_unit
 from bsk.data.processes import sum_over_processes
@@ -31,7 +32,8 @@ from bsk.records.checkpoints import Bulk
 Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
 NOT_EXAMINED = Diagnostics({}, ())
-BESIDE = {"natural": ("outputs",), "autoattack": ("outputs", "gradients")}  # its stages attack better than the checks
+_OF_AUTOATTACK = ("outputs", "gradients")  # its stages attack better than the checks
+BESIDE = {"natural": ("outputs",), "autoattack": _OF_AUTOATTACK, AUDIT: _OF_AUTOATTACK}
 SHORT = {"outputs": 0.2, "gradients": 0.1, "attacks": 2.0}  # seconds that one may take so far without question
 SHARE, SHARE_OF_LONG = 0.17, 0.02  # of an attack's passes; so it was less than a quarter of its seconds
 TRIES = 10  # to read a file that others write

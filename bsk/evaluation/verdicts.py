@@ -17,6 +17,7 @@ from bsk.data.store import Split, Stream
 from bsk.errors import InputError
 from bsk.evaluation.calls import LEAST, checked, counted, exact, rough, rows_within, steady
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
+from bsk.evaluation.rounds import begun, rounds
 from bsk.evaluation.threads import shared_threads
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
@@ -32,7 +33,7 @@ class Progress:
     """How far an evaluation is: the stage that runs, and how many examples stand.
 
     `done` and `total` count passes, forward and backward: of all stages of an attack, as far as can be told, or those
-    of the stage CHECKS.
+    of the stage CHECKS. `sample` is how many examples the stage is for, where it is not for all that stand.
     """
 
     stage: str
@@ -41,6 +42,7 @@ class Progress:
     done: int
     total: int
     ended: bool = False
+    sample: int | None = None
 
 
 def judge(
@@ -71,11 +73,10 @@ def judge(
     Raises:
         InputError: the model returns a number that is not finite; the example is named.
     """
-    ledger = Ledger(len(examples.labels))
-    for block in known:
-        ledger.add(block)
+    ledger = Ledger(len(examples.labels), attack.whole)
     with exact(model), shared_threads(device):
-        for number, stage in enumerate(attack.stages):
+        for number in rounds(attack, ledger, known, examples.index, seed):
+            stage = attack.stages[number]
             run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep)
             due = ledger.due(number)
             size = max(1, min(rows_within(run.rows) // stage.rows, -(-len(due) // share.world)))
@@ -174,7 +175,17 @@ class _Teller:
         cost, standing, fallen = costs[self.number], int(self.ledger.standing.sum()), int(self.found.fooled.sum())
         met = min(due * cost, self.world * (int(self.found.met.sum()) * cost + amid))
         left = 0 if ended else due * cost - met
-        left += max(0, standing - self.world * fallen) * sum(costs[self.number + 1 :])
+        left += sum(self._later(k, standing, fallen) * costs[k] for k in range(self.number + 1, len(costs)))
         done = met + sum(int((self.ledger.done > k).sum()) * each for k, each in enumerate(costs))
         name, n = self.attack.stages[self.number].name, len(self.ledger.done)
-        self.watch(Progress(name, standing - fallen, n, done, done + left, ended))
+        sample = int(self.ledger.sample.sum()) if self.number >= self.attack.whole else None
+        self.watch(Progress(name, standing - fallen, n, done, done + left, ended, sample))
+
+    def _later(self, stage: int, standing: int, fallen: int) -> int:
+        """Return how many examples a later stage will meet, if nobody falls before it."""
+        if self.number >= self.attack.whole:
+            standing = int((self.ledger.standing & self.ledger.sample).sum())
+        rest = max(0, standing - self.world * fallen)
+        if self.number < self.attack.whole <= stage:
+            return begun(self.attack, len(self.ledger.done), rest).audited
+        return rest

@@ -42,7 +42,7 @@ _CELLS: list[tuple[Any, str]] = [
     (Count | None, "seeds n pareto"),
     (Fraction | None, "natural natural_low natural_high natural_sd robust robust_low robust_high robust_sd"),
     (Fraction | None, "robust_best adbd p p_holm paper_natural paper_robust paper_robust_best paper_robust_sd"),
-    (Fraction | None, "paper_adbd"),
+    (Fraction | None, "paper_adbd audit_low audit_high"),
     (Difference | None, "difference difference_low difference_high difference_boot_low difference_boot_high"),
     (Difference | None, "natural_difference natural_difference_low natural_difference_high"),
     (Amount | None, "eps train_seconds train_forward_passes train_backward_passes train_time_ratio"),

@@ -88,6 +88,8 @@ def evaluation(item: Located, kind: type[E]) -> E:
         right = int.from_bytes(record.correct).bit_count()
         if abs(right / record.n - record.accuracy) > 0.5 / record.n:
             raise wrong(item, "accuracy", f"{right}/{record.n}, as its `correct` bits say")
+    if (audit := record.audit) is not UNSET and not audit.fallen <= audit.audited <= audit.survivors <= record.n:
+        raise wrong(item, "audit", "fallen, audited, survivors and n, each at most the next")
     return record
 
 

@@ -48,12 +48,27 @@ class Network(Record, kw_only=True):
     torch: f.Text | None = None
 
 
+class AuditFields(Struct, kw_only=True):
+    """Of how many survivors of AutoAttack's first half how many met the second and fell, after how many `looks`.
+
+    `low` and `high` are the exact 95 % interval of AutoAttack's accuracy on these images.
+    """
+
+    survivors: f.Count
+    audited: f.Count
+    fallen: f.Count
+    looks: f.Looks
+    low: f.Fraction
+    high: f.Fraction
+
+
 class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     """One network under one attack.
 
     `low` and `high` are the 95 % Wilson interval of `accuracy`, `after` the accuracy after each stage, `correct` a bit
     an example, the first in the highest; `repeats` says of how many standing images PGD left steps out; `adbd` is the
-    mean distance to the decision boundary, which RayS tells.
+    mean distance to the decision boundary, which RayS tells. With `audit`, `accuracy` is an estimate, and `low` and
+    `high` cover the sample's error too.
     """
 
     checkpoint: f.Text
@@ -73,6 +88,7 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     low: f.Fraction | None = None
     high: f.Fraction | None = None
     after: dict[str, f.Fraction] | None = None
+    audit: AuditFields | UnsetType = UNSET
     adbd: f.Fraction | UnsetType = UNSET
     adbd_correct: f.Fraction | None = None
     never_fooled: f.Count | None = None
