@@ -43,6 +43,22 @@ def trained(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_an_audit_is_that_of_the_command_and_has_no_verdict_for_each(call, trained: Path, toy: Path) -> None:
+    words = ["--data", toy, "--attack", "autoattack", "--limit", 12, "--eps", "0.05", "--quiet"]
+    theirs = json.loads(call("evaluate", trained, *words, "--audit", 3).stdout)
+    ours = bsk.evaluate(trained, data=toy, attack="autoattack", limit=12, eps=0.05, audit=3)
+    assert told(ours.record) == told(theirs) and ours.accuracy == theirs["accuracy"]
+    assert "AutoAttack estimated" in repr(ours) and "survivors audited" in repr(ours)
+    with pytest.raises(UsageError, match="an audit has verdicts on a sample only"):
+        ours.correct  # noqa: B018 - to ask for it is the test
+    (row,) = bsk.compare(ours)
+    assert row["attack"] == "autoattack-audit" and row["audit_low"] == ours.record["audit"]["low"]
+    x, y = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    for how in ({"audit": 3}, {"within": 1}):
+        with pytest.raises(UsageError, match="it is for bsk evaluate"):
+            bsk.attack(trained, x, y, attack="autoattack", eps=0.05, **how)
+
+
 def test_import_loads_no_torch_and_offers_its_names() -> None:
     words = "import sys, bsk; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; print(*dir(bsk))"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)

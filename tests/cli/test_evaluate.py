@@ -43,6 +43,33 @@ def test_autoattack_prints_a_record_and_a_line_a_stage(call, trained: Path, toy:
     assert f"m.safetensors: autoattack: {standing} of 30 stand after apgd-ce" in done.stderr
 
 
+def test_an_audit_prints_an_estimate_and_goes_on_to_autoattack(call, trained: Path, toy: Path, tmp_path: Path) -> None:
+    words = ["--data", toy, "--attack", "autoattack", "--limit", 30, "--eps", "0.05", "--out", "r.jsonl"]
+    done = call("evaluate", trained, *words, "--audit", 4)
+    audit = json.loads(done.stdout)
+    whole = json.loads(call("evaluate", trained, *words).stdout)
+    standing = round(whole["after"]["apgd-t"] * 30)
+    assert audit["audit"]["survivors"] == standing > 8 and audit["after"].items() < whole["after"].items()
+    assert audit["audit"]["low"] <= whole["accuracy"] <= audit["audit"]["high"] - audit["audit"]["fallen"] / 30
+    assert f"autoattack-audit: {standing} of 30 stand after apgd-t\n" in done.stderr
+    assert " of 30 stand after square on a sample of 4\n" in done.stderr
+    said = f"screen {standing / 30:.2%}, AutoAttack estimated {audit['accuracy']:.2%}, 95 % interval "
+    said += f"{audit['audit']['low']:.2%} to {audit['audit']['high']:.2%} for these 30 images "
+    assert f"{said}(4 of {standing} survivors audited, {audit['audit']['fallen']} fell)" in done.stderr
+    assert "is an estimate, not AutoAttack's number; without --audit it goes on to that" in done.stderr
+    within = json.loads(call("evaluate", trained, *words, "--within", "1/2", "--quiet").stdout)
+    assert within["accuracy"] == whole["accuracy"] == within["audit"]["low"], "half a point is less than an image"
+    assert call("evaluate", trained, *words, "--audit", 4, "--quiet").stdout == done.stdout
+    keys = [json.loads(line)["key"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert keys == [audit["key"], whole["key"], within["key"]] and len(set(keys)) == 3
+    table = call("compare", "r.jsonl", "--format", "table").stdout
+    assert [line.split()[1] for line in table.splitlines() if line.startswith("bs ")] == [
+        "autoattack-audit",
+        "autoattack",
+        "autoattack-audit",
+    ]
+
+
 def test_the_reference_runs_as_an_engine(call, trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyautoattack")
     words = ["evaluate", trained, "--data", toy, "--attack", "apgd-ce", "--limit", 30, "--eps", "0.05"]
@@ -156,6 +183,15 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("evaluate --model cnn --weights t.pt --mean x --std 1", "--mean x"),
         ("evaluate m.safetensors --norm l3", "--norm l3"),
         ("evaluate m.safetensors --attack autoatack", "did you mean autoattack?"),
+        ("evaluate m.safetensors --audit 5", "--audit: no attack here has it; it is for autoattack"),
+        ("evaluate m.safetensors --attack autoattack-rand --audit 5", "--audit: no attack here has it"),
+        ("evaluate m.safetensors --attack autoattack --audit 0", "--audit 0: must be a whole number, at least 1"),
+        ("evaluate m.safetensors --attack autoattack --audit x", "--audit"),
+        ("evaluate m.safetensors --attack autoattack --within 0", "--within 0: must be finite and above 0"),
+        ("evaluate m.safetensors --attack autoattack --within nan", "--within"),
+        ("evaluate m.safetensors --attack autoattack --audit 5 --within 1", "not both"),
+        ("evaluate m.safetensors --attack autoattack-audit", "no such attack"),
+        ("attack m.safetensors --attack autoattack --audit 5 --out a.safetensors", "it is for bsk evaluate"),
         ("attack m.safetensors", "no --out"),
         ("attack m.safetensors --attack fgsm,pgd-2 --out a.safetensors", "one attack a file"),
         ("attack m.safetensors --out a.safetensors --images a.gif", "--images a.gif"),
