@@ -288,7 +288,8 @@ def evaluated(out: Path) -> tuple[str, bytes]:
 
 @pytest.mark.slow
 def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Path) -> None:
-    words = ["evaluate", trained, "--data", toy, "--attack", "screen,pgd-3x2", "--batch-size", "16", "--threads", "1"]
+    attacks = ["--attack", "screen,pgd-3x2,autoattack", "--within", "4"]
+    words = ["evaluate", trained, "--data", toy, *attacks, "--batch-size", "16", "--threads", "1"]
     script = tmp_path / "whole.py"  # the model is examined whole, however slow this machine is now
     always = "from bsk.evaluation import run\nrun.SHORT = dict.fromkeys(run.PARTS, 3600)\n"
     script.write_text(f"{always}from bsk.cli.app import main\nmain()\n")
@@ -305,8 +306,9 @@ def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Pa
         env=environment,
     )
     expected = [told(json.loads(line)) for line in alone.stdout.splitlines()]
-    assert [told(json.loads(line)) for line in both.stdout.splitlines()] == expected and len(expected) == 2
+    assert [told(json.loads(line)) for line in both.stdout.splitlines()] == expected and len(expected) == 3
     assert [told(json.loads(line)) for line in (tmp_path / "r.jsonl").read_text().splitlines()] == expected
+    assert 1 < expected[-1]["audit"]["audited"] < expected[-1]["audit"]["survivors"]
 
 
 @pytest.mark.slow

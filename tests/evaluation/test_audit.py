@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from test_cache import bench, stopped_after
 
+from benchmarks.audit import WHOLE, part_of
 from bsk.attacks.apgd import apgd
 from bsk.attacks.flags import AUDIT, AttackFlags
 from bsk.attacks.outcome import Outcome
@@ -165,6 +166,13 @@ def test_the_first_look_is_the_smallest_that_can_be_enough() -> None:
     assert more.audited > 700 and more.looks == 2
     assert Audit(100, 1, 0).enlarged(0.1).audited == 1 and Audit(100, 0, 0).enlarged(0.1).audited == 0
     assert Audit(100, 50, 0).enlarged(90).audited == 1, "one at least, though nothing need be known"
+
+
+def test_half_a_point_of_ten_thousand_images_costs_at_most_a_third() -> None:
+    """By the stages: 1, 200, 1,800, 2,700 and 5,000 passes of a survivor; 368 of 5,000 survivors meet the last two."""
+    audit, part = part_of(WHOLE, 10_000, 0.5)
+    assert audit.audited == 368 and part == pytest.approx(1 - (1 - 368 / 5000) * 7700 / 9701)
+    assert part_of(WHOLE, 10_000, 0.25)[1] < 0.35 and part_of(WHOLE, 2000, 0.5)[1] < 0.45
 
 
 def test_the_order_is_random_and_the_same_for_any_set_of_examples() -> None:
