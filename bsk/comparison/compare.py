@@ -24,7 +24,7 @@ from bsk.records.located import Located
 from bsk.records.words import counted, plain
 
 ESTIMATED = (
-    "robust is estimated from a sample of survivors, `audited` is the 95 % interval of AutoAttack's accuracy on these "
+    "robust is estimated from a sample of survivors, audited is the 95 % interval of AutoAttack's accuracy on these "
     "images; no difference and no test"
 )
 Value = str | int | float | None
