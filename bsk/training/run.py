@@ -36,6 +36,7 @@ from bsk.training.outputs import (
 )
 from bsk.training.settings import Settings, resolve
 from bsk.training.state import State, named
+from bsk.training.threads import enough_threads
 from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
@@ -77,8 +78,9 @@ def run(
     found = _profile(settings, shape, classes, share)
     state = new_state(settings, data, shape[0], (shape[1], shape[2]), device)
     state.memory.images = len(split.labels)
-    header = _header(settings, data, device, limit, shape, len(val.labels))
-    with _log(checkpoint, share) as log:
+    threads = enough_threads(state.model, shape, settings.batch_size, device)
+    with threads, _log(checkpoint, share) as log:
+        header = _header(settings, data, device, limit, shape, len(val.labels))
         begun = None if force else _begun(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
         loader = Loader(

@@ -1,0 +1,49 @@
+"""How many threads a training has: by its size alone, since its last bits depend on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from bsk.models.registry import network
+from bsk.training.threads import enough_threads
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("bsk.devices._asked_for", [])
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def threads(model: nn.Module, size: int, images: int = 100, channels: int = 1) -> int:
+    with enough_threads(model, (channels, size, size), images, CPU):
+        found = torch.get_num_threads()
+    assert torch.get_num_threads() == 2, "as before"
+    return found
+
+
+def test_the_digits_have_one_thread_and_a_resnet_all(two) -> None:
+    assert threads(network("cnn", 10, 1, (8, 8)), 8) == 1
+    assert threads(network("resnet18-16", 10, 3, (32, 32)), 32, channels=3) == 2
+    layer = nn.Linear(1000, 1000, bias=False)  # 1e6 weights, on one pixel
+    assert threads(layer, 1, images=999) == 1 and threads(layer, 1, images=1000) == 2
+
+
+def test_who_has_chosen_a_number_has_it(two, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads(network("cnn", 10, 1, (8, 8)), 8) == 2
+
+
+def test_the_header_has_the_number_that_it_was_trained_with(call, toy, two) -> None:
+    done = call("train", "--data", toy, "--method", "fast-at", "--epochs", 1, "--out", "one.safetensors", "--quiet")
+    assert json.loads(done.stdout)["threads"] == 1 and torch.get_num_threads() == 2
