@@ -10,12 +10,15 @@ from torch import Tensor
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.repeats import Repeats
 from bsk.attacks.search import misclassified
-from bsk.perturb.ascent import Model, sign_step
+from bsk.perturb.ascent import Model, sign_move
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws
+from bsk.perturb.gradients import raw_gradient
 from bsk.perturb.losses import cross_entropy, margin
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "margin": margin}
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
 
 
 def pgd(
@@ -32,6 +35,7 @@ def pgd(
     loss: str = "cross_entropy",
     last_iterate: bool = False,
     early_stop: bool = True,
+    rows: int | None = None,
 ) -> Outcome:
     """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) by projected gradient ascent under Linf.
 
@@ -43,42 +47,53 @@ def pgd(
     and `step` are in pixel units; `loss` is "cross_entropy", or "margin" for CW. `last_iterate` judges only
     the last iterate of each restart, as the paper does: weaker or equal. An example whose iterates repeat takes no more
     steps (`early_stop`, but for `last_iterate`): its verdict and its last iterate are what they would be, where the
-    model gives the same bits for the same image.
+    model gives the same bits for the same image. A model call has `rows` rows at most (N unless given).
 
     Source: Madry et al. (2018); section 5.1 (100 steps of 2/255, no random start in the authors' code).
     """
     tally = Outcome.begin(x)
     active = torch.arange(len(x), device=x.device)
     for restart in range(restarts):
-        rows, at, ball = active, x[active], ball_around(x[active], eps)
+        owner, at, ball = active, x[active], ball_around(x[active], eps)
         if start == "uniform" or restart > 0:
             at = ball.project(at + eps * draws.uniform(at))
         repeats = Repeats(at, steps) if early_stop and not last_iterate else None
         for i in range(steps + 1):  # the prediction at an iterate comes free with the gradient there
             last = i == steps
             if repeats is not None and not last and (ended := repeats.ended(at, i)) is not None:
-                tally.x_adv[rows[ended]] = at[ended]
-                rows, at, ball, repeats = rows[~ended], at[~ended], ball.keep(~ended), repeats.keep(~ended)
-                if len(rows) == 0:
+                tally.x_adv[owner[ended]] = at[ended]
+                owner, at, ball, repeats = owner[~ended], at[~ended], ball.keep(~ended), repeats.keep(~ended)
+                if len(owner) == 0:
                     break
-            at = at.detach().requires_grad_(not last)
-            with torch.set_grad_enabled(not last):
-                logits = model(at)
-            tally.count(rows, 1, 0 if last else 1)
-            here = at.detach()
-            wrong = misclassified(model, tally, rows, here, logits, y[rows])
+            here = at
             if last:
-                tally.x_adv[rows] = here
+                with torch.no_grad():
+                    logits = model(at)
+                tally.x_adv[owner] = at
             else:
-                at = sign_step(LOSSES[loss](logits, y[rows]), at, ball, step)
-            stays = None if last_iterate and not last else tally.leave(rows, here, wrong)
+                logits, gradient = _passes(model, at, y[owner], LOSSES[loss], rows or len(x))
+                at = sign_move(gradient, at, ball, step)
+            tally.count(owner, 1, 0 if last else 1)
+            wrong = misclassified(model, tally, owner, here, logits, y[owner])
+            stays = None if last_iterate and not last else tally.leave(owner, here, wrong)
             if stays is not None:
-                rows, at, ball = rows[stays], at[stays], ball.keep(stays)
+                owner, at, ball = owner[stays], at[stays], ball.keep(stays)
                 repeats = repeats and repeats.keep(stays)
-            if len(rows) == 0:
+            if len(owner) == 0:
                 break
         if restart + 1 == restarts or bool(tally.fooled.all()):
             break
         stays = ~tally.fooled[active]
         draws, active = draws.keep(stays), active[stays]
     return tally
+
+
+def _passes(model: Model, x: Tensor, y: Tensor, loss: Loss, rows: int) -> tuple[Tensor, Tensor]:
+    """Return the logits of images x (R, C, H, W) and their losses' gradients, by calls of at most so many rows."""
+    parts = []
+    for at, label in zip(x.split(rows), y.split(rows), strict=True):
+        leaf = at.detach().requires_grad_()
+        logits = model(leaf)
+        parts.append((logits.detach(), raw_gradient(loss(logits, label), leaf)))
+    logits, gradients = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True))
+    return logits, gradients

@@ -29,6 +29,7 @@ from bsk.signature import chosen
 
 PAPER_STEP = 2 / 255  # section 5.1, at the paper's radius
 MANY = 10_000  # passes of an attack of which nobody knows; only the time left is guessed by them
+PACKED = 4  # calls: PGD's examples leave one by one, where they fall and where their iterates repeat
 MOST_TARGETS = 9  # Source: AutoAttack's standard version
 DLR_CLASSES = 4  # below it the ratio has not the logits it needs
 SAMPLED = 2  # stages of an audit of autoattack, the last ones, meet a sample
@@ -42,7 +43,8 @@ class Stage:
         run: (model, x, y, draws, eps=, **parameters) -> Outcome, as `pgd` or `apgd`.
         rows: how many rows of a batch an example takes.
         passes: about how many passes an example takes that is never fooled; for the time left.
-        fills: if `run` takes `rows`, the rows of a model call, and fills them with work ahead.
+        fills: if `run` takes `rows`, the rows of a model call, and fills them by itself.
+        calls: how many full calls the examples of a block make, so that calls stay full while examples leave.
         batchwise: whether the verdict on an example may depend on the others of its batch.
         search: the precision it searches in; below fp32 its model is a `Search`, whose exact half judges.
     """
@@ -53,6 +55,7 @@ class Stage:
     rows: int = 1
     passes: int = 1
     fills: bool = False
+    calls: int = 1
     batchwise: bool = False
     search: str = "fp32"
 
@@ -249,7 +252,7 @@ def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
         "last_iterate": flags.last_iterate,
         **({} if flags.early_stop else {"early_stop": False}),  # no verdict depends on it, so no key of the usual way
     }
-    return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts)
+    return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts, fills=True, calls=PACKED)
 
 
 def _notices(name: str, flags: AttackFlags) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from bsk.perturb.draws import example_draws, own_randomness
 
 Examples = Split | Stream
 Keep = Callable[[Tensor, Tensor, Tensor], None]
+BLOCK_BYTES, FP32 = 1 << 25, 4  # of a block's images, where that is more than a call's; some ten copies come of it
 CHECKS = "checks"  # the name of the stage that examines the model
 
 
@@ -79,8 +81,7 @@ def judge(
             stage = attack.stages[number]
             run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep)
             due = ledger.due(number)
-            size = max(1, min(rows_within(run.rows) // stage.rows, -(-len(due) // share.world)))
-            blocks = [rows for rows in due.split(size) if len(rows)]
+            blocks = [rows for rows in due.split(run.examples_of_a_block(len(due), share.world)) if len(rows)]
             found = StageResult(len(examples.labels))
             tell = _Teller(ledger, found, attack, number, share.world, watch)
             tell()
@@ -117,6 +118,12 @@ class _Runner:
         """The rows of a call: in half precision twice as many, in the same memory."""
         return self.batch_size * (2 if self.stage.search != "fp32" and self.batch_size >= LEAST else 1)
 
+    def examples_of_a_block(self, due: int, world: int) -> int:
+        """Return how many of the examples due are attacked at a time: a call's, or several's if images are small."""
+        most = max(self.rows, BLOCK_BYTES // (FP32 * math.prod(self.examples.shape)))
+        calls = rows_within(self.rows) // self.stage.rows * self.stage.calls
+        return max(1, min(calls, most, -(-due // world)))
+
     def __call__(self, rows: Tensor, tell: Callable[[int], None]) -> Block:
         start = time.perf_counter()
         x, outcome = self._attack(rows, lambda passes: tell(min(passes, len(rows) * self.stage.passes)))
@@ -142,7 +149,7 @@ class _Runner:
             low = rough(self.model, self.stage.search)
             model = Search(counted(steady(low, self.rows), tell), exact=model)
         try:
-            return x, self.stage(model, x, y, draws, self.eps, self.rows)
+            return x, self.stage(model, x, y, draws, self.eps, rows_within(self.rows))
         except NotFiniteError as error:
             if len(rows) == 1:
                 raise InputError(

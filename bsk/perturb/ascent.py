@@ -39,7 +39,11 @@ def sign_step(loss: Tensor, x: Tensor, ball: Ball, step: float, keep: bool = Fal
 
     With `keep` the passes that led to the loss can be gone back through once more.
     """
-    gradient = raw_gradient(loss, x, keep=keep)  # the sign of NaN is 0
-    # the ball's projection, in place: at PGD's pace another tensor of images is felt
+    return sign_move(raw_gradient(loss, x, keep=keep), x, ball, step)
+
+
+def sign_move(gradient: Tensor, x: Tensor, ball: Ball, step: float) -> Tensor:
+    """Return P(x + step * sign(gradient)); of the gradient the sign is left."""
+    # the ball's projection, in place: at PGD's pace another tensor of images is felt; the sign of NaN is 0
     moved = torch.add(x.detach(), gradient.sign_(), alpha=step)
     return torch.clamp(moved, ball.lower, ball.upper, out=moved)

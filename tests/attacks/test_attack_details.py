@@ -98,7 +98,7 @@ def test_stages_of_the_gradient_attacks() -> None:
         "start": "uniform",
         "last_iterate": False,
     }
-    assert (stage.rows, stage.fills, stage.batchwise) == (1, False, False)
+    assert (stage.rows, stage.fills, stage.calls, stage.batchwise) == (1, True, 4, False)
     (stage,) = attack_named("fgsm", EPS, AttackFlags(last_iterate=True)).stages
     assert stage.parameters == {
         "loss": "cross_entropy",
