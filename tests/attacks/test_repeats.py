@@ -132,3 +132,19 @@ def test_the_record_says_how_many_stopped_and_the_key_is_that_of_all_steps(call,
 def test_only_pgd_and_cw_have_the_flag(call) -> None:
     line = call("evaluate", "m.safetensors", "--attack", "apgd-ce", "--no-early-stop", check=2).line
     assert "--early-stop: no attack here has it; it is for pgd, cw" in line
+
+
+@pytest.mark.parametrize("rows", [8, 16])
+def test_calls_have_so_many_rows_at_most_and_find_the_same(rows: int) -> None:
+    model, x, y = robust()
+    lengths = []
+
+    def heard(images: Tensor) -> Tensor:
+        if images.requires_grad:
+            lengths.append(len(images))
+        return steady(model)(images)
+
+    with exact(model):
+        draws = example_draws(0, "pgd", list(range(len(x))), CPU)
+        found = pgd(heard, x, y, draws, eps=EPS, step=EPS / 4, steps=60, rows=rows)
+    assert same(found, attacked(model, x, y, True)) and max(lengths) == rows
