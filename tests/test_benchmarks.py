@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+import pytest
+
+ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_the_script_for_a_gpu_runs_on_a_cpu_and_past_a_part_that_fails(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(
