@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.searches import exact_interval, main
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -35,3 +37,15 @@ def test_the_script_for_a_gpu_runs_on_a_cpu_and_past_a_part_that_fails(tmp_path:
     rows = [line.split("\t") for line in parts["gpu-pgd-100"] if line.startswith("cnn\t")]
     assert rows[-1][4] == "early_stop=False" and rows[-1][-1] == "0"  # verdicts that differ
     assert 0 < float(rows[0][-2]) < 1  # something stands and something falls
+
+
+def test_the_interval_of_a_rate_is_clopper_and_pearson_s() -> None:
+    assert exact_interval(0, 600) == pytest.approx((0, 1 - 0.025 ** (1 / 600)))
+    assert exact_interval(5, 5) == pytest.approx((0.025 ** (1 / 5), 1))
+    assert exact_interval(1, 10) == pytest.approx((0.00253, 0.44502), abs=1e-5)  # as printed in tables
+
+
+def test_the_searches_of_the_records_are_compared_in_each_direction(capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(ROOT / "results" / "search" / f"cnn-a-{search}.jsonl") for search in ("bf16", "fp32")])
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert ["cnn_a_adv.model", "square", "300", "0.5200", "11", "0"] in [row[:6] for row in rows]

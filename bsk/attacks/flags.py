@@ -33,7 +33,7 @@ class AttackFlags:
         step, start, last_iterate: of FGSM, PGD and CW; step in pixel units.
         early_stop: whether PGD and CW leave out the steps after an iterate that was there before.
         norm: "linf" or "l2".
-        search: the precision they search in; fp32 judges what they find. auto is `fast`, but fp32 for FGSM, PGD and CW.
+        search: the precision they search in; fp32 judges what they find. auto is `fast` for APGD, else fp32.
         queries: of Square and RayS.
         stop_at_eps: of RayS.
         audit: of AutoAttack: only so many of the survivors of its first half meet FAB-T and Square.
