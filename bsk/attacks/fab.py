@@ -58,9 +58,8 @@ def fab_t(
         logits = model(x)
     owner = torch.arange(len(x), device=x.device)
     tally.count(owner)
-    stays = tally.leave(
-        owner, x, misclassified(model, tally, owner, x, logits, y)
-    )  # the nearest image of some is the image itself
+    wrong = misclassified(model, tally, owner, x, logits, y)
+    stays = tally.leave(owner, x, wrong)  # the nearest image of some is the image itself
     owner = owner if stays is None else owner[stays]
     target = ranked_targets(logits[owner], y[owner], targets)
     owner = owner.repeat_interleave(target.shape[1])

@@ -74,8 +74,9 @@ def pgd(
                 logits, gradient = _passes(model, at, y[owner], LOSSES[loss], rows or len(x))
                 at = sign_move(gradient, at, ball, step)
             tally.count(owner, 1, 0 if last else 1)
-            wrong = misclassified(model, tally, owner, here, logits, y[owner])
-            stays = None if last_iterate and not last else tally.leave(owner, here, wrong)
+            if last_iterate and not last:
+                continue
+            stays = tally.leave(owner, here, misclassified(model, tally, owner, here, logits, y[owner]))
             if stays is not None:
                 owner, at, ball = owner[stays], at[stays], ball.keep(stays)
                 repeats = repeats and repeats.keep(stays)
