@@ -193,6 +193,7 @@ def evaluate(
     batch_size: int | None = None,
     device: str = "auto",
     checks: bool = True,
+    compile: str = "auto",
     progress: bool = True,
     out: str | Path | None = None,
     **flags: Any,
@@ -213,6 +214,7 @@ def evaluate(
         batch_size: rows of a model call; default: what suits the device.
         device: where; "auto" is where the model is.
         checks: whether the model is examined for signs that the number cannot be believed.
+        compile: whether attacks search through torch.compile: "on", "off", or "auto", where that pays.
         progress: whether a bar is drawn on a terminal.
         out: F.jsonl to append the records to. What it has already of a checkpoint is not computed again; a model that
             is in memory alone is always measured.
@@ -224,7 +226,7 @@ def evaluate(
         InputError: images, labels, model or a file are not what they must be.
     """
     names = _names(attack)
-    wanted = EvaluationFlags(split, limit, eps, batch_size, checks, seed)
+    wanted = EvaluationFlags(split, limit, eps, batch_size, checks, compile, seed)
     work = _work(model, x, y, data, names, _attack_flags(norm, flags), wanted, device)
     path = None if out is None else Path(out)
     if path is not None:

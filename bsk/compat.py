@@ -105,6 +105,22 @@ def sgd(parameters: Iterable[nn.Parameter], **options: Any) -> torch.optim.SGD:
     return made
 
 
+@contextlib.contextmanager
+def backward_twice() -> Iterator[None]:
+    """Let compiled passes go backward twice by one output within the block, as `retain_graph` asks for.
+
+    Since torch 2.6 a compiled backward pass writes over what the forward one has kept, and there is no public switch;
+    both as it is compiled and as it runs this private one counts. Where it is missing they keep it, as they did before,
+    or torch says that they do not.
+    """
+    with contextlib.ExitStack() as back:
+        with contextlib.suppress(ImportError, AttributeError):
+            from torch._functorch import config
+
+            back.enter_context(config.patch(donated_buffer=False))
+        yield
+
+
 def has_hooks(layer: nn.Module) -> bool:
     """Say if somebody else looks at a layer, by hooks.
 

@@ -11,6 +11,7 @@ from bsk.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+COMPILE = ("auto", "on", "off")  # what may be chosen of torch.compile
 _asked_for: list[int] = []  # the threads that a flag named, if any
 
 

@@ -80,7 +80,10 @@ class EvaluationProgress(_Shown):
     """A bar with the robust accuracy so far, an upper bound, on a terminal; a line a stage and an attack elsewhere."""
 
     def show(self, attack: Attack, at: Progress) -> None:
-        """Move the bar; say how many stand after each stage of several."""
+        """Move the bar; say how many stand after each stage of several, and what else there is to say."""
+        if at.notice:
+            self._bar.note(f"{self._name}: {at.notice}")
+            return
         self._bar.draw(at.done, at.total, f"{attack.name} {at.stage} <= {at.standing / at.n:.1%}")
         if at.ended and len(attack.stages) > 2:
             sample = "" if at.sample is None else f" on a sample of {at.sample}"

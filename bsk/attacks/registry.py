@@ -68,6 +68,11 @@ class Stage:
         return ended(model, x, y, outcome) if isinstance(model, Search) else outcome
 
     @property
+    def searches(self) -> bool:
+        """Whether it asks another model than the one that judges its claims, if there is one."""
+        return self.run in SEARCHING
+
+    @property
     def described(self) -> dict[str, Any]:
         """The parameters as they go into keys and records: with the search, unless it is fp32."""
         return self.parameters if self.search == "fp32" else {**self.parameters, "search": self.search}
@@ -200,7 +205,7 @@ def _searching(stage: Stage, flags: AttackFlags) -> Stage:
     PGD's iterates repeat in fp32 alone, which saves more. Square compares margins of images that differ little: rounded
     ones cost it 1 and 4 points at 2/255 on two networks, and FAB-T 0.7 on one of them (`results/search/`).
     """
-    if stage.run not in SEARCHING:
+    if not stage.searches:
         return stage
     auto = flags.fast if stage.run is apgd else "fp32"
     search = auto if flags.search == "auto" else flags.search

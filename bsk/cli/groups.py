@@ -78,6 +78,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "checks": o.option(
             "--checks/--no-checks", help="Examine the model for signs that it cannot be believed [default: do]."
         ),
+        "compile": o.Compile,
         "seed": typer.Option(callback=checked_seed, help="Of the attack's random numbers."),
     },
     AttackFlags: {
@@ -138,6 +139,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "on_collapse": typer.Option(
             help="At catastrophic overfitting: warn, stop (exit 4), or rollback to the last good weights."
         ),
+        "compile": o.Compile,
         "seed": typer.Option(callback=checked_seed, help="Of every random number."),
     },
 }

@@ -16,7 +16,8 @@ from bsk.records.fields import LARGEST
 from bsk.records.jsonl import LATER_FLAGS
 from bsk.records.words import printable
 
-NOT_SETTINGS = {"seed", "out", "data", "device", "threads", "quiet", "debug", "force"} | {  # they make no other method
+NOT_SETTINGS = {  # they make no other method
+    *("seed", "out", "data", "device", "threads", "quiet", "debug", "force", "compile"),
     "select",  # `selected` says it, of the model that it selected
     "log_divergence",
     "ema",  # `selected` says it, of the average; the trained weights are the same without it

@@ -20,6 +20,7 @@ from bsk.models.registry import checked_logits
 from bsk.perturb.ascent import Model
 
 BEAT = 0.2  # seconds between two reports of how far a model has come
+SIZES = 8  # numbers of rows that a network is compiled for
 ROWS, LEAST = 8, 16  # a model call has a multiple of so many rows, and at least so many; see `steady`
 
 
@@ -48,22 +49,23 @@ def exact(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def steady(model: Model, most: int = 1 << 30) -> Model:
+def steady(model: Model, most: int = 1 << 30, sizes: int | None = None) -> Model:
     """Return the model called with at most so many rows, filled up to whole groups by copies of the last one.
 
     Kernels sum in another order for small and odd numbers of rows; the last bit of a logit, the sign of a tiny gradient
     and so a verdict would depend on who else is in the batch. Convolutions were the same in multiples of eight on every
     CPU where it was tried, from 16 on where torch chooses another kernel for fewer; the tests look at every number of
     rows. Linear layers have `steady_products`. Where `most` is below 16, every call has that many rows: the last bits
-    are its own.
+    are its own. With `sizes` groups are as large as it takes to have no more than so many numbers of rows, about.
     """
     most = rows_within(most)
     least, group = (LEAST, ROWS) if most >= LEAST else (most, 1)
+    group *= max(1, most // (group * sizes)) if sizes else 1
 
     def forward(x: Tensor) -> Tensor:
         if len(x) > most:
             return torch.cat([forward(part) for part in x.split(most)])
-        short = max(least - len(x), -len(x) % group)
+        short = min(max(least - len(x), -len(x) % group), most - len(x))
         return model(torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))[: len(x)] if short else model(x)
 
     return forward

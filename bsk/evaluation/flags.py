@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bsk.devices import COMPILE
 from bsk.errors import UsageError
 from bsk.plugins import is_plugin
 from bsk.values import checked_eps, one_of
@@ -61,6 +62,7 @@ class EvaluationFlags:
         eps: the radius in the attack's norm; None for the model's own.
         batch_size: rows of a model call; None for what suits the device.
         checks: whether the model is examined for signs that it cannot be believed.
+        compile: whether attacks search through torch.compile: on, off, or auto, where that pays.
         seed: of the attacks' random numbers.
     """
 
@@ -69,11 +71,13 @@ class EvaluationFlags:
     eps: float | None = None
     batch_size: int | None = None
     checks: bool = True
+    compile: str = "auto"
     seed: int = 0
 
     def check(self, norm: str) -> None:
         """Raise a UsageError if a value cannot be."""
         one_of("split", self.split, SPLITS)
+        one_of("compile", self.compile, COMPILE)
         if self.eps is not None:
             checked_eps(self.eps, zero=True, norm=norm)
         elif norm != "linf":

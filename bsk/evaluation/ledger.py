@@ -83,6 +83,7 @@ class Ledger:
         distance: (N,) fp32, of its misclassified image, in the attack's norm; NOWHERE where there is none.
         forward, backward: (N,) int64, how often it went through the model.
         seconds: of all blocks, added up, in the part that was new.
+        compiled: whether attacks searched through compiled passes; `compile_seconds`: what that took beside them.
         pace: seconds a pass, forward or backward, of the quickest block: where nothing had to be warmed up first.
         sample: (N,) bool, the only examples that stages from `whole` on are for.
         audit: what the sample tells of the others.
@@ -96,6 +97,7 @@ class Ledger:
         self.broken_by = torch.full((n,), STANDING)
         self.distance = torch.full((n,), NOWHERE)
         self.seconds, self.pace = 0.0, math.inf
+        self.compiled, self.compile_seconds = False, 0.0
 
     def columns(self) -> dict[str, Tensor]:
         """Return what is known of each example, by name."""

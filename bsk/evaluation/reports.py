@@ -125,6 +125,7 @@ def evaluation_record(
         "correct": encode_correct(correct.numpy()) if audit is None else None,
         "device": device_name(settings.device),
         "threads": torch.get_num_threads(),
+        **({"compiled": True, "compile_seconds": ledger.compile_seconds} if ledger.compiled else {}),
         "precision": "fp32",
         "version": VERSION,
         "torch": torch.__version__,

@@ -26,6 +26,8 @@ from bsk.evaluation.reports import evaluation_record, keys_of
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import CHECKS, Keep, Progress, judge
+from bsk.models.compiled import Compiled, compiles
+from bsk.plugins import is_plugin
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import Bulk
 
@@ -36,6 +38,7 @@ _OF_AUTOATTACK = ("outputs", "gradients")  # its stages attack better than the c
 BESIDE = {"natural": ("outputs",), "autoattack": _OF_AUTOATTACK, AUDIT: _OF_AUTOATTACK}
 SHORT = {"outputs": 0.2, "gradients": 0.1, "attacks": 2.0}  # seconds that one may take so far without question
 SHARE, SHARE_OF_LONG = 0.17, 0.02  # of an attack's passes; so it was less than a quarter of its seconds
+STANDING = 0.5  # of the examples an attack meets, about; not known before
 TRIES = 10  # to read a file that others write
 
 
@@ -91,6 +94,7 @@ class _Evaluation:
         self.examples = settings.data.stream(settings.split, settings.limit)
         self.seen: dict[tuple[str, ...], Diagnostics] = {}
         self.suspicion = Suspicion(subject, settings)
+        self.compiled: Compiled | None = None
         check_fit(subject, settings.data, self.examples.shape)
 
     def judge(self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None) -> Ledger:
@@ -106,10 +110,31 @@ class _Evaluation:
             device=at.device,
             known=[] if cache is None else _agreed(lambda: cache.blocks(n), at),
             share=at.share,
+            compiled=self._compiled(attack),
             grow=None if cache is None else cache.grow,
             keep=keep,
             watch=lambda progress: self.watch(attack, progress),
         )
+
+    def _compiled(self, attack: Attack) -> Compiled | None:
+        """Return the network's passes through torch.compile, where the settings say so or it pays.
+
+        By `auto` only bsk's own networks go there: others may do what it cannot follow.
+        """
+        at, header, stages = self.settings, self.subject.header, [each for each in attack.stages if each.searches]
+        outside = header.get("kind") == "live" or is_plugin(str(header.get("model")))
+        if not stages or (at.compile == "auto" and (outside or at.share.world > 1)):
+            return None
+        passes = STANDING * len(self.examples.labels) * sum(stage.passes for stage in stages)
+        if self.compiled is None and compiles(at.compile, self.subject.model, self.examples.shape, passes, at.device):
+            n = len(self.examples.labels)
+
+            def tell(text: str) -> None:
+                self.watch(attack, Progress("", n, n, 0, 1, notice=text))
+
+            tell("torch.compile takes up to a few minutes, counted apart; --compile off does without")
+            self.compiled = Compiled(self.subject.model, None, at.device, tell, fp32_logits=True)
+        return self.compiled
 
     def examine(self, attack: Attack, ledger: Ledger) -> Diagnostics:
         """Examine the model as far as it pays beside an attack, or take what was seen if that left nothing out."""

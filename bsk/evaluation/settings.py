@@ -29,6 +29,7 @@ class EvaluationSettings:
         batch_size: rows of a model call; it changes no result.
         share: which part of the examples this process takes.
         checks: whether the model is examined for signs that it cannot be believed.
+        compile: whether attacks search through torch.compile: on, off, or auto, where that pays.
     """
 
     data: DataFile
@@ -40,6 +41,7 @@ class EvaluationSettings:
     device: torch.device
     share: Share = WHOLE
     checks: bool = True
+    compile: str = "off"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,16 @@ class Request:
         attacks = attacks_named(self.names, eps, replace(self.attack, classes=len(data.classes), fast=fast))
         size = wanted.batch_size or rows_of_a_call(self.device)
         settings = EvaluationSettings(
-            data, wanted.split, wanted.limit, eps, wanted.seed, size, self.device, self.share, wanted.checks
+            data,
+            wanted.split,
+            wanted.limit,
+            eps,
+            wanted.seed,
+            size,
+            self.device,
+            self.share,
+            wanted.checks,
+            wanted.compile,
         )
         slow = (
             [f"--search {search}: slow on this device; auto takes {fast}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,11 @@ from bsk.attacks.search import Search
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.store import Split, Stream
 from bsk.errors import InputError
-from bsk.evaluation.calls import LEAST, checked, counted, exact, rough, rows_within, steady
+from bsk.evaluation.calls import LEAST, SIZES, checked, counted, exact, rough, rows_within, steady
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
 from bsk.evaluation.rounds import begun, rounds
 from bsk.evaluation.threads import shared_threads
+from bsk.models.compiled import Compiled
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws, own_randomness
@@ -36,6 +37,7 @@ class Progress:
 
     `done` and `total` count passes, forward and backward: of all stages of an attack, as far as can be told, or those
     of the stage CHECKS. `sample` is how many examples the stage is for, where it is not for all that stand.
+    `notice` is a line that the user should hear, with nothing of how far it is.
     """
 
     stage: str
@@ -45,6 +47,7 @@ class Progress:
     total: int
     ended: bool = False
     sample: int | None = None
+    notice: str = ""
 
 
 def judge(
@@ -58,6 +61,7 @@ def judge(
     device: torch.device,
     known: Sequence[Block] = (),
     share: Share = WHOLE,
+    compiled: Compiled | None = None,
     grow: Callable[[Block], None] | None = None,
     keep: Keep | None = None,
     watch: Callable[[Progress], None] = lambda _: None,
@@ -69,6 +73,9 @@ def judge(
     `batch_size` is in rows of a model call. What a model draws itself, from torch's global generators, depends on
     (seed, stage, index of the block's first example): it is the same again for the same batch size and processes.
 
+    Where the passes are `compiled`, attacks search through these, and the model judges each claim as it is: the last
+    bits of compiled passes are their own, as those of another device.
+
     `grow` is given every block as it is known, `keep` rows (K,), images (K, C, H, W) fp32 and predictions (K,) of each
     block of each stage, and `watch` is told how far it is: as a stage begins, amid its blocks and after each.
 
@@ -76,10 +83,10 @@ def judge(
         InputError: the model returns a number that is not finite; the example is named.
     """
     ledger = Ledger(len(examples.labels), attack.whole)
-    with exact(model), shared_threads(device):
+    with exact(model), shared_threads(device, fixed=compiled is not None):
         for number in rounds(attack, ledger, known, examples.index, seed):
             stage = attack.stages[number]
-            run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep)
+            run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep, compiled)
             due = ledger.due(number)
             blocks = [rows for rows in due.split(run.examples_of_a_block(len(due), share.world)) if len(rows)]
             found = StageResult(len(examples.labels))
@@ -88,6 +95,9 @@ def judge(
             for rows in blocks[share.rank :: share.world]:
                 with own_randomness(device, seed, stage.name, int(examples.index[rows[0]])):
                     block = run(rows, tell)
+                if compiled is not None:
+                    ledger.compile_seconds += (spent := compiled.spent())
+                    block = replace(block, seconds=block.seconds - spent)
                 if grow is not None:
                     grow(block)
                 found.add(block)
@@ -96,6 +106,7 @@ def judge(
             if len(ledger.due(number)):
                 raise InputError(f"{stage.name}: {len(ledger.due(number))} examples were attacked by no process")
             _Teller(ledger, StageResult(0), attack, number, 1, watch)(ended=True)
+    ledger.compiled = compiled is not None and compiled.works
     return ledger
 
 
@@ -112,6 +123,7 @@ class _Runner:
     batch_size: int
     device: torch.device
     keep: Keep | None
+    compiled: Compiled | None
 
     @property
     def rows(self) -> int:
@@ -145,9 +157,10 @@ class _Runner:
         index: list[int] = self.examples.index[rows].tolist()
         draws = example_draws(self.seed, self.stage.name, index, self.device)
         model: Model = counted(steady(checked(self.model), self.batch_size), tell)
-        if self.stage.search != "fp32":
-            low = rough(self.model, self.stage.search)
-            model = Search(counted(steady(low, self.rows), tell), exact=model)
+        compiled = self.compiled if self.stage.searches else None
+        if compiled or self.stage.search != "fp32":
+            low = rough(compiled.frozen if compiled else self.model, self.stage.search)
+            model = Search(counted(steady(low, self.rows, SIZES if compiled else None), tell), exact=model)
         try:
             return x, self.stage(model, x, y, draws, self.eps, rows_within(self.rows))
         except NotFiniteError as error:

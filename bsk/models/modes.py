@@ -39,12 +39,9 @@ def folded(model: nn.Module) -> Iterator[None]:
     """
     before: list[tuple[nn.Sequential, int, nn.Module]] = []
     try:
-        for part in [each for each in model.modules() if type(each) is ResNet]:
-            for layers in [each for each in part.modules() if type(each) is nn.Sequential]:
-                for i, (first, second) in enumerate(pairwise(list(layers))):
-                    if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d) and _plain(first, second):
-                        before += [(layers, i, first), (layers, i + 1, second)]
-                        layers[i], layers[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity().eval()
+        for layers, i, conv, norm in foldable(model):
+            before += [(layers, i, conv), (layers, i + 1, norm)]
+            layers[i], layers[i + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity().eval()
         yield
     finally:
         for layers, i, layer in before:
@@ -59,6 +56,18 @@ def standing_still(model: nn.Module) -> Iterator[None]:
     """
     with eval_mode(model), folded(model):
         yield
+
+
+def foldable(model: nn.Module) -> list[tuple[nn.Sequential, int, nn.Conv2d, nn.BatchNorm2d]]:
+    """Return each convolution of bsk's ResNets that a batch norm comes after: both, and where they are."""
+    parts = [each for each in model.modules() if type(each) is ResNet]
+    places = [each for part in parts for each in part.modules() if type(each) is nn.Sequential]
+    return [
+        (layers, i, first, second)
+        for layers in places
+        for i, (first, second) in enumerate(pairwise(list(layers)))
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d) and _plain(first, second)
+    ]
 
 
 def _plain(*layers: nn.Module) -> bool:

@@ -31,6 +31,7 @@ LATER_FLAGS = {  # what trainings that are older than a flag were made with
     "awp": 0.0,
     "warmup": 0.0,
     "on_collapse": "warn",
+    "compile": "off",
 }
 Record = dict[str, Any]
 _CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")  # that JSON lets stand in a text, and terminals obey

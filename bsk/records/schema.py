@@ -40,10 +40,12 @@ class Network(Record, kw_only=True):
     selected: f.Text | None = None
     epoch: f.Count | None = None
     train_seconds: f.Amount | None = None
+    train_compile_seconds: f.Amount | None = None
     train_forward_passes: f.Count | None = None
     train_backward_passes: f.Count | None = None
     device: f.Text | None = None
     threads: f.Count | None = None
+    compiled: f.Flag | None = None
     version: f.Text | None = None
     torch: f.Text | None = None
 
@@ -98,6 +100,7 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     checks: dict[str, Any] | None = None
     doubts: f.Texts | None = None
     seconds: f.Amount | None = None
+    compile_seconds: f.Amount | None = None
     forward_passes: f.Count | None = None
     backward_passes: f.Count | None = None
     correct: f.Bits | None = None

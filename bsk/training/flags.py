@@ -31,6 +31,7 @@ class TrainingFlags:
         awp: size of the adversarial weight perturbation, as a part of each weight tensor's norm; 0 is none.
         warmup: epochs in which the learning rate rises to the schedule's.
         on_collapse: what to do about catastrophic overfitting: warn, stop or rollback.
+        compile: whether updates go through torch.compile: on, off, or auto, where that pays; it changes last bits.
         seed: of every random number.
     """
 
@@ -53,4 +54,5 @@ class TrainingFlags:
     awp: float = 0.0
     warmup: float = 0.0
     on_collapse: str = "warn"
+    compile: str = "auto"
     seed: int = 1

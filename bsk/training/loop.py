@@ -129,7 +129,7 @@ def _run_epoch(setup: Setup, state: State, epoch: int, skip: int, watcher: Watch
         if state.step % CHECK_STEPS == 0:
             _check_finite(state, setup)
         now = time.perf_counter()
-        state.seconds, state.epoch_seconds = state.seconds + now - clock, state.epoch_seconds + now - clock
+        state.spend(now - clock)
         clock = now
         watcher.step(state.step, setup.total_steps, epoch, lambda: _own_loss(setup, state))
         wish = setup.stopping() or SAVE * (now - saved > SAVE_SECONDS)
@@ -140,8 +140,7 @@ def _run_epoch(setup: Setup, state: State, epoch: int, skip: int, watcher: Watch
         if wish > SAVE:
             raise StoppedError(f"stopped at epoch {epoch + 1}; the same command goes on from there", wish)
     _check_finite(state, setup)
-    state.seconds += time.perf_counter() - clock
-    state.epoch_seconds += time.perf_counter() - clock
+    state.spend(time.perf_counter() - clock)
 
 
 def _look_for_collapse(setup: Setup, state: State, epoch: int, watcher: Watcher) -> None:

@@ -36,7 +36,7 @@ STANDS, FEWEST = 1.5, 0.05  # accuracy in chances, and at least: below it there 
 RATIO = 3.0  # accuracy under FGSM, or PGD's before, is that many times PGD's, where it has collapsed; all our choice
 BENT = 0.5  # the cosine is below: young networks at a large radius fall to PGD too, but their loss is straight
 PASSES = Passes(forward=2 + 11 + 2, to_input=1 + 10 + 2)  # of an image: FGSM, PGD-10, two gradients
-_WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about
+WEIGHTS = Passes(1, 1, 2)  # what a pass of each kind takes, about, in forward ones
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def every(settings: Settings, profile: Profile) -> int:
     """Return after how many updates to look, so that looking costs a hundredth of their passes; 0 is never."""
     if not profile.attacks:
         return 0
-    update = profile.passes.seconds(_WEIGHTS) * settings.bound.replays * settings.batch_size
-    return math.ceil(PASSES.seconds(_WEIGHTS) * IMAGES / (COST * update))
+    update = profile.passes.seconds(WEIGHTS) * settings.bound.replays * settings.batch_size
+    return math.ceil(PASSES.seconds(WEIGHTS) * IMAGES / (COST * update))
 
 
 def look(state: State, settings: Settings, val: Split, share: Share) -> MonitorResult:

@@ -176,6 +176,7 @@ def totals(state: State) -> dict[str, Any]:
         "train_seconds": state.seconds,
         "train_forward_passes": state.passes.forward,
         "train_backward_passes": state.passes.backward,
+        **({"train_compile_seconds": state.compile_seconds} if state.compile_seconds else {}),
     }
 
 
@@ -223,8 +224,8 @@ def _check_own(log: Path) -> None:
         located.checked(item, LOG_KINDS[kind])
 
 
-MAY_CHANGE = {"on_collapse"}  # what is only done from here on, and changes nothing that was
-BITS = ("device", "threads", "torch")  # in a header: what sums are rounded by
+MAY_CHANGE = {"on_collapse", "compile"}  # what is only done from here on, and changes nothing that was
+BITS = ("device", "threads", "torch", "compiled")  # in a header: what sums are rounded by
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -239,4 +240,6 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def other_bits(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return "threads 1, now 2" for all that may round otherwise than what wrote the old header."""
+    no = {"compiled": False}  # where it is not said
+    old, new = {**no, **old}, {**no, **new}
     return [f"{name} {old.get(name)}, now {new[name]}" for name in BITS if old.get(name) != new[name]]

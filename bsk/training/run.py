@@ -10,15 +10,18 @@ from typing import IO, Any
 
 import torch
 
+from bsk.compat import backward_twice
 from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.store import DataFile
 from bsk.devices import device_name
 from bsk.errors import InputError, UsageError
 from bsk.methods.profile import Profile, check_shared, profile
+from bsk.models.compiled import Compiled, compiles
 from bsk.models.modes import PRECISIONS
 from bsk.plugins import is_plugin, load
 from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header
+from bsk.training import monitor
 from bsk.training import state as states
 from bsk.training.awp import still_statistics
 from bsk.training.flags import TrainingFlags
@@ -81,6 +84,16 @@ def run(
     threads = enough_threads(state.model, shape, settings.batch_size, device)
     with threads, _log(checkpoint, share) as log:
         header = _header(settings, data, device, limit, shape, len(val.labels))
+
+        def tell_failure(text: str) -> None:
+            header.pop("compiled", None)
+            watcher.notice(text)
+
+        if _compiles(settings, found, state, shape, len(split.labels), share, device):
+            header["compiled"] = True
+            watcher.notice("torch.compile takes up to a few minutes, counted apart; --compile off does without")
+            rows = len(share.of(torch.arange(settings.batch_size)))
+            state.compiled = Compiled(state.model, rows, device, tell_failure)
         begun = None if force else _begun(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
         loader = Loader(
@@ -113,7 +126,8 @@ def run(
             if force:
                 outputs.remove()
             outputs.begin_log(-1)
-        train(setup, state, watcher)
+        with backward_twice() if state.compiled else contextlib.nullcontext():
+            train(setup, state, watcher)
         return _end(outputs, state)
 
 
@@ -129,6 +143,28 @@ def _resolved(
         watcher.notice(f"{checkpoint}: goes on in {own}, as it was begun; this device would take {settings.precision}")
         return replace(settings, precision=own)
     return settings
+
+
+def _compiles(
+    settings: Settings,
+    found: Profile,
+    state: State,
+    shape: tuple[int, ...],
+    images: int,
+    share: Share,
+    device: torch.device,
+) -> bool:
+    """Say if updates go through torch.compile: where the settings say so, or it pays.
+
+    By `auto` only bsk's own methods and networks go there, by one process: others may take gradients of gradients,
+    which torch.compile does not know, or do what it cannot follow. Nor do methods that go back twice by one output:
+    nobody has tried it with CUDA graphs.
+    """
+    outside = is_plugin(settings.method) or is_plugin(settings.model) or found.trained.to_input > 0
+    if settings.compile == "auto" and (outside or share.world > 1):
+        return False
+    passes = found.passes.seconds(monitor.WEIGHTS) * settings.bound.replays * settings.epochs * images
+    return compiles(settings.compile, state.model, shape, passes, device)
 
 
 def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
@@ -162,7 +198,12 @@ def _profile(settings: Settings, shape: tuple[int, ...], classes: int, share: Sh
 
 
 def _header(
-    settings: Settings, data: DataFile, device: torch.device, limit: int | None, shape: tuple[int, ...], val_n: int
+    settings: Settings,
+    data: DataFile,
+    device: torch.device,
+    limit: int | None,
+    shape: tuple[int, ...],
+    val_n: int,
 ) -> dict[str, Any]:
     codes = {"method_code": (settings.method, "--method"), "code": (settings.model, "--model")}
     return {

@@ -10,7 +10,7 @@ import torch
 
 from bsk.data.batches import AUGMENTATIONS
 from bsk.data.store import DataFile
-from bsk.devices import fast_precision
+from bsk.devices import COMPILE, fast_precision
 from bsk.errors import UsageError
 from bsk.methods.bound import Bound, bind
 from bsk.models.modes import PRECISIONS
@@ -52,6 +52,7 @@ def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Setti
         ("precision", flags.precision, ["auto", *PRECISIONS]),
         ("augment", augment, AUGMENTATIONS),
         ("select", flags.select, ["val", "test"]),
+        ("compile", flags.compile, COMPILE),
         ("on-collapse", flags.on_collapse, ["warn", "stop", "rollback"]),
     ):
         one_of(flag, value, names)

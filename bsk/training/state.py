@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from bsk.errors import InputError
 from bsk.methods.contract import Memory
+from bsk.models.compiled import Compiled
 from bsk.models.registry import Normalised
 from bsk.perturb.passes import PassCounter
 from bsk.records import checkpoints
@@ -22,7 +23,7 @@ _MEMORY = "memory."
 _SHARED, _ROWS = _MEMORY + "shared.", _MEMORY + "rows."
 _AVERAGE = "average."
 _HEALTHY = "healthy."
-_PLAIN = ("step", "seconds", "validation_seconds", "epoch_seconds", "seen")  # saved as they are
+_PLAIN = ("step", "seconds", "validation_seconds", "epoch_seconds", "compile_seconds", "seen")  # saved as they are
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ class State:
         step: updates done.
         best, last: the selected epoch and the last one; `best_average` and `last_average` of the moving average.
         sums: (3,) fp64, the epoch's summed loss, natural loss and robust loss so far, on the device.
-        seconds, validation_seconds: spent so far.
+        seconds, validation_seconds, compile_seconds: spent so far, apart from each other.
         epoch_seconds: of training within the epoch so far.
         seen: the epoch's last look of the monitor.
         healthy: what `learned` was at the last look that saw nothing fallen, to go back to.
+        compiled: the network's passes through torch.compile, if updates go there.
     """
 
     model: Normalised
@@ -84,6 +86,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     validation_seconds: float = 0.0
+    compile_seconds: float = 0.0
     epoch_seconds: float = 0.0
     passes: PassCounter = field(default_factory=PassCounter)
     epoch_passes: PassCounter = field(default_factory=PassCounter)
@@ -96,6 +99,13 @@ class State:
     collapses: Collapses = field(default_factory=Collapses)
     healthy: dict[str, Tensor] | None = None
     seen: dict[str, Any] = field(default_factory=dict)
+    compiled: Compiled | None = None
+
+    def spend(self, seconds: float) -> None:
+        """Count what updates took, and apart from it what compiling took within that."""
+        compiling = self.compiled.spent() if self.compiled else 0.0
+        self.compile_seconds += compiling
+        self.seconds, self.epoch_seconds = self.seconds + seconds - compiling, self.epoch_seconds + seconds - compiling
 
 
 def save(path: Path, state: State, header: dict[str, Any]) -> None:
@@ -109,6 +119,7 @@ def save(path: Path, state: State, header: dict[str, Any]) -> None:
         "seconds": state.seconds,
         "validation_seconds": state.validation_seconds,
         "epoch_seconds": state.epoch_seconds,
+        "compile_seconds": state.compile_seconds,
         "passes": asdict(state.passes),
         "epoch_passes": asdict(state.epoch_passes),
         "best": state.best.record(),
@@ -189,6 +200,7 @@ def restore(path: Path, state: State, written: Memory) -> None:
 
 def _modern(progress: dict[str, Any]) -> dict[str, Any]:
     """Return progress as it is saved now; before methods had a memory, only Fast AT+ kept numbers."""
+    progress.setdefault("compile_seconds", 0.0)
     if "rescue" in progress:
         rescue, updates = progress.pop("rescue"), progress.pop("rescued_updates")
         numbers = {"accuracy": rescue["accuracy"], "fell": float(rescue["active"])}

@@ -64,7 +64,8 @@ def _descend(
     losses_of: Callable[[Network, BatchMemory], Losses],
 ) -> Losses:
     """Take one step of SGD on the mean of the method's losses."""
-    net = Network(state.model, settings.precision, state.epoch_passes, settings.label_smoothing)
+    precision, smoothing = settings.precision, settings.label_smoothing
+    net = Network(state.model, precision, state.epoch_passes, smoothing, compiled=state.compiled)
 
     def run() -> tuple[Losses, BatchMemory, Tensor]:
         memory = state.memory.batch(batch.rows)

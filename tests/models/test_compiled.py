@@ -1,0 +1,189 @@
+"""Passes through torch.compile: the same function with the network's own tensors, and where that pays."""
+
+import copy
+import functools
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsk import compat
+from bsk.models import compiled as module
+from bsk.models.compiled import HOUR, RATE, Compiled, compiles, frozen_form, operations
+from bsk.models.registry import build
+from bsk.models.resnet import resnet18, wide_resnet
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile without a C++ compiler: it traces, and runs what it traced."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+def network(name: str = "resnet18-4") -> nn.Module:
+    """A network in train mode whose batch norms have statistics of their own."""
+    model = build(name, classes=5, channels=3, size=16, mean=[0.5] * 3, std=[0.25] * 3, seed=0)
+    random = torch.Generator().manual_seed(1)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0.0, 0.3, generator=random)
+            layer.running_var.uniform_(0.5, 2.0, generator=random)
+    return model.train()
+
+
+def gradient(f: object, x: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = x.clone().requires_grad_()
+    logits = f(leaf)
+    return logits.detach(), torch.autograd.grad(logits.logsumexp(1).sum(), leaf)[0]
+
+
+@pytest.mark.parametrize("name", ["resnet18-4", "resnet50-4", "wrn-10-1", "cnn-4"])
+def test_the_frozen_form_is_the_network_in_eval_mode_as_its_weights_change(name: str) -> None:
+    model, x = network(name).double(), torch.rand(6, 3, 16, 16, dtype=torch.float64)
+    form = frozen_form(model)
+    assert all(layer.training for layer in model.modules())
+    for _ in range(2):  # again after an update
+        with torch.no_grad():
+            plain = copy.deepcopy(model).eval()
+        for found, expected in zip(gradient(form, x), gradient(plain, x), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        model(x).sum().backward()  # new statistics, too
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert not any(each.requires_grad for each in form.parameters())
+    assert all(each.requires_grad for each in model.parameters())
+
+
+def test_its_logits_stay_in_fp32_where_that_is_asked_for() -> None:
+    x = torch.rand(4, 3, 16, 16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert frozen_form(network())(x).dtype == torch.bfloat16
+        assert frozen_form(network(), fp32_logits=True)(x).dtype == torch.float32
+
+
+def test_both_forms_are_the_network_and_other_numbers_of_rows_are_not_compiled(quick: None) -> None:
+    model, told = network(), []
+    forms, x = Compiled(model, 6, CPU, told.append), torch.rand(6, 3, 16, 16)
+    before = copy.deepcopy(model)
+    expected = gradient(copy.deepcopy(model).eval(), x)
+    for found, wanted in zip(gradient(forms.frozen, x), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    weights = [*before.parameters()]
+    wanted = torch.autograd.grad(before(x).logsumexp(1).sum(), weights)
+    found = torch.autograd.grad(forms.trained(x).logsumexp(1).sum(), [*model.parameters()])
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    for (name, a), b in zip(model.named_buffers(), before.buffers(), strict=True):  # compiling left no trace in them
+        torch.testing.assert_close(a, b, msg=name)
+    spent = forms.spent()
+    assert spent > 0 and forms.spent() == 0
+    for rows in (5, 7):
+        gradient(forms.frozen, torch.rand(rows, 3, 16, 16))
+    assert forms.spent() == 0 and told == []
+
+
+def test_any_number_of_rows_is_compiled_for_attacks(quick: None) -> None:
+    model = network()
+    forms, plain = Compiled(model, None, CPU, pytest.fail), copy.deepcopy(model).eval()
+    for rows in (16, 24, 40):
+        x = torch.rand(rows, 3, 16, 16)
+        for found, expected in zip(gradient(forms.frozen, x), gradient(plain, x), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_layout_of_images_compiles_nothing_anew(quick: None) -> None:
+    model = build("cnn-4", classes=5, channels=1, size=8, mean=[0.5], std=[0.25], seed=0)
+    forms, x = Compiled(model, 6, CPU, pytest.fail), torch.rand(6, 1, 8, 8)
+    with torch.no_grad():
+        forms.frozen(x)
+        compiled = graphs()
+        forms.frozen(x.as_strided(x.shape, (64, 1, 8, 1)))  # the same images, as `channels_last` may have them
+    assert graphs() == compiled
+
+
+def graphs() -> int:
+    return sum(torch._dynamo.utils.counters["stats"].values())
+
+
+def broken(*arguments: object, **options: object) -> object:
+    def run(x: Tensor) -> Tensor:
+        raise RuntimeError("no C++ compiler\nand much more")
+
+    return run
+
+
+def test_where_it_fails_the_network_goes_layer_by_layer_and_that_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", broken)
+    model, told = network(), []
+    forms, x = Compiled(model, 6, CPU, told.append), torch.rand(6, 3, 16, 16)
+    for found, expected in zip(gradient(forms.frozen, x), gradient(copy.deepcopy(model).eval(), x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    forms.trained(x)
+    assert len(told) == 1 and "no C++ compiler" in told[0] and "\n" not in told[0] and "--compile off" in told[0]
+
+
+class Uncopied(nn.Linear):
+    def __deepcopy__(self, memo: object) -> object:
+        raise TypeError("cannot be copied")
+
+
+def test_a_network_that_cannot_be_copied_goes_layer_by_layer() -> None:
+    model, told = nn.Sequential(nn.Flatten(), Uncopied(3 * 16 * 16, 5)), []
+    forms, x = Compiled(model, None, CPU, told.append), torch.rand(6, 3, 16, 16)
+    torch.testing.assert_close(forms.frozen(x), model(x))
+    assert len(told) == 1 and "cannot be copied" in told[0]
+
+
+def test_a_compiled_pass_goes_back_twice_within_the_block_and_the_switch_is_as_it_was(quick: None) -> None:
+    from torch._functorch import config
+
+    before = getattr(config, "donated_buffer", None)
+    model, x = network(), torch.rand(6, 3, 16, 16, requires_grad=True)
+    with compat.backward_twice():
+        logits = Compiled(model, 6, CPU, pytest.fail).trained(x)
+        first = torch.autograd.grad(logits.sum(), x, retain_graph=True)[0]
+        torch.testing.assert_close(torch.autograd.grad(logits.sum(), x)[0], first)
+    assert getattr(config, "donated_buffer", None) == before
+
+
+def test_a_torch_without_the_switch_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._functorch, "config")
+    monkeypatch.setitem(sys.modules, "torch._functorch.config", None)
+    with compat.backward_twice():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("choice", "device", "hours", "expected"),
+    [
+        ("off", GPU, 9.0, False),
+        ("on", CPU, 0.0, True),
+        ("auto", GPU, 0.0, True),
+        ("auto", torch.device("mps"), 9.0, False),
+        ("auto", CPU, 0.9, False),
+        ("auto", CPU, 1.1, True),
+    ],
+)
+def test_auto_is_a_gpu_or_an_hour_of_a_cpu(choice: str, device: torch.device, hours: float, expected: bool) -> None:
+    """Of the convolution 3x3 from 2 to 4 channels on 8x8, 2 * 64 * 9 * 2 * 4 operations."""
+    torch.set_num_threads(1)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, 3))
+    each = 2 * 64 * 9 * 2 * 4 + 2 * 256 * 3
+    assert operations(model, (2, 8, 8), CPU) == each
+    passes = hours * HOUR * RATE / each
+    assert compiles(choice, model, (2, 8, 8), passes, device) is expected
+    if expected and choice == "auto" and device == CPU:
+        torch.set_num_threads(2)
+        assert not compiles(choice, model, (2, 8, 8), passes, device)  # two do it in half an hour
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("model", [resnet18(10, 3, 8), wide_resnet(10, 3, 10, 1)])
+def test_small_work_is_told_without_a_pass(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound that is looked at first is above what a network of ours takes."""
+    weights = sum(each.numel() for each in model.parameters())
+    assert operations(model, (3, 32, 32), CPU) < 2 * weights * 32 * 32
+    monkeypatch.setattr(module, "operations", lambda *_: pytest.fail("looked"))
+    assert not compiles("auto", model, (3, 32, 32), 1e3, CPU)
