@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 COMPILE = ("auto", "on", "off")  # what may be chosen of torch.compile
+ANSWERS = {"cpu": 1}  # steps until one asks for what came of them
 _asked_for: list[int] = []  # the threads that a flag named, if any
 
 
@@ -51,6 +52,11 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
 def threads_chosen() -> bool:
     """Say if the user chose the number of CPU threads: by a flag, or in the environment."""
     return bool(_asked_for) or any(os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
+def steps_between_answers(device: torch.device) -> int:
+    """Return how many steps an attack takes before it asks the device what came of them: to ask a GPU is to wait."""
+    return ANSWERS.get(device.type, 8)
 
 
 def rows_of_a_call(device: torch.device) -> int:

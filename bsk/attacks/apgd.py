@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from bsk.attacks.leaving import Leaving
 from bsk.attacks.outcome import Outcome, Rows, first_rows, ranked_targets
-from bsk.attacks.search import misclassified
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import Region, per_image, region
 from bsk.perturb.draws import ExampleDraws
@@ -59,17 +59,19 @@ def apgd(
         starts = torch.stack([starts, *(within.sample(draws) for _ in range(k))], dim=1).flatten(0, 1)
         target = target.reshape(-1)
     objective = (TARGETED if targets else UNTARGETED)[loss]
+    leave = Leaving(model, tally, y)
     climb = _Climb(starts, within.keep(owner), owner, y[owner], target, eps)
     for i, window in enumerate([0, *_windows(steps)]):
         if i > 0:
             climb.move(1.0 if i == 1 else RHO)
-        losses = climb.evaluate(model, objective, eot, tally)
+        losses = climb.evaluate(model, objective, eot, leave)
         if len(losses) == 0:
             break
         climb.remember(losses, first=i == 0)
         if window:
             climb.check(window)
-    first = first_rows(climb.owner)
+    leave.settle(climb.owner)
+    first = first_rows(climb.owner) & ~tally.fooled[climb.owner]
     tally.x_adv[climb.owner[first]] = climb.x_best[first]
     return tally
 
@@ -88,7 +90,7 @@ class _Climb(Rows):
         self.loss_before = self.loss_best = self.loss_best_at_check = zero  # the reference compares the first with 0
         self.rises, self.halved = zero, torch.ones_like(owner, dtype=torch.bool)
 
-    def evaluate(self, model: Model, objective: Objective, eot: int, tally: Outcome) -> Tensor:
+    def evaluate(self, model: Model, objective: Objective, eot: int, leave: Leaving) -> Tensor:
         """Run the model at the rows' points; keep the rows that are not fooled, and return their losses."""
         self.gradient = torch.zeros_like(self.x)
         for _ in range(eot):
@@ -96,10 +98,9 @@ class _Climb(Rows):
             logits = model(leaf)
             losses = objective(logits, self.y, self.target)
             self.gradient += gradient_of(losses, leaf) / eot
-        tally.count(self.owner, eot, eot)
+        leave.count(self.owner, eot, eot)
         losses = losses.detach()
-        wrong = misclassified(model, tally, self.owner, self.x, logits, self.y)
-        stays = tally.leave(self.owner, self.x, wrong)
+        stays = leave(self.owner, self.x, logits, self.y)
         if stays is None:
             return losses
         self.keep(stays)

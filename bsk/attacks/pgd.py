@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bsk.attacks.leaving import Leaving
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.repeats import Repeats
-from bsk.attacks.search import misclassified
 from bsk.perturb.ascent import Model, sign_move
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws
@@ -52,7 +52,7 @@ def pgd(
     Source: Madry et al. (2018); section 5.1 (100 steps of 2/255, no random start in the authors' code).
     """
     tally = Outcome.begin(x)
-    active = torch.arange(len(x), device=x.device)
+    active, leave = torch.arange(len(x), device=x.device), Leaving(model, tally, y)
     for restart in range(restarts):
         owner, at, ball = active, x[active], ball_around(x[active], eps)
         if start == "uniform" or restart > 0:
@@ -61,7 +61,7 @@ def pgd(
         for i in range(steps + 1):  # the prediction at an iterate comes free with the gradient there
             last = i == steps
             if repeats is not None and not last and (ended := repeats.ended(at, i)) is not None:
-                tally.x_adv[owner[ended]] = at[ended]
+                tally.x_adv[owner[ended]] = repeats.last(at)[ended]
                 owner, at, ball, repeats = owner[~ended], at[~ended], ball.keep(~ended), repeats.keep(~ended)
                 if len(owner) == 0:
                     break
@@ -73,15 +73,16 @@ def pgd(
             else:
                 logits, gradient = _passes(model, at, y[owner], LOSSES[loss], rows or len(x))
                 at = sign_move(gradient, at, ball, step)
-            tally.count(owner, 1, 0 if last else 1)
+            leave.count(owner, 1, 0 if last else 1, None if repeats is None else repeats.live(i))
             if last_iterate and not last:
                 continue
-            stays = tally.leave(owner, here, misclassified(model, tally, owner, here, logits, y[owner]))
+            stays = leave(owner, here, logits, y[owner], now=i + 1 >= steps)
             if stays is not None:
                 owner, at, ball = owner[stays], at[stays], ball.keep(stays)
                 repeats = repeats and repeats.keep(stays)
             if len(owner) == 0:
                 break
+        leave.settle(owner)  # those that ended as they repeated
         if restart + 1 == restarts or bool(tally.fooled.all()):
             break
         stays = ~tally.fooled[active]

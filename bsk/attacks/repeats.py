@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bsk.devices import steps_between_answers
+from bsk.perturb.ball import per_image
+
 WINDOW = 256  # iterates that are remembered; no longer period is found
 NEVER = -1
 
@@ -30,38 +33,57 @@ class Repeats:
         self._period, self._due = (torch.full((len(x),), NEVER, device=x.device) for _ in range(2))
         self._end = torch.full_like(self._due, steps)
         self._next_due = self._next_end = steps  # of all rows; nothing is to be done before
+        self._every = steps_between_answers(x.device)
+        self._last = x.clone()  # where a row ended, if nobody asked there
 
     def ended(self, at: Tensor, i: int) -> Tensor | None:
         """Return which rows are at their last iterate after i steps (R,), None for none, for images (R, C, H, W)."""
-        if i >= self._next_due:
+        at_once = self._every == 1  # else nothing is read from the device but every few steps
+        if not at_once or i >= self._next_due:
             self._confirm(at, i)
         hashes = (_bits(at) * self._code).sum(dim=1, dtype=torch.int32)  # it wraps around
         met = self._hashes == hashes[:, None]
-        if bool(met.any()):
+        if i > 0 and (not at_once or bool(met.any())):
             self._suspect(at, i, met)
         self._hashes = torch.cat([self._hashes, hashes[:, None]], dim=1)[:, -WINDOW:]
-        ended = self._end <= i if i >= self._next_end else None
-        return ended if ended is not None and bool(ended.any()) else None
+        if at_once and i < self._next_end:
+            return None
+        ended = self._end <= i
+        if not at_once:
+            self._last = torch.where(per_image(self._end == i, at), at, self._last)
+            if i % self._every and i + 1 < self._steps:
+                return None
+        return ended if bool(ended.any()) else None
+
+    def live(self, i: int) -> Tensor | None:
+        """Return which rows are not yet at their last iterate after i steps (R,), None for all."""
+        return None if self._every == 1 or i == self._steps else self._end > i
+
+    def last(self, at: Tensor) -> Tensor:
+        """Return the last iterates of the rows that have `ended`, (R, C, H, W), where the rows are `at` now."""
+        return at if self._every == 1 else self._last
 
     def _suspect(self, at: Tensor, i: int, met: Tensor) -> None:
         """Note the rows that may have been at these images before, and when they would be there again."""
         new = met.any(dim=1) & (self._due < i) & (self._end == self._steps)
         period = met.flip(1).int().argmax(dim=1) + 1  # since the last time
         self._period, self._due = torch.where(new, period, self._period), torch.where(new, i + period, self._due)
-        self._before[new] = at[new]
-        self._next_due = int(self._due.masked_fill(self._due <= i, self._steps).min())
+        self._before = torch.where(per_image(new, at), at, self._before)
+        if self._every == 1:
+            self._next_due = int(self._due.masked_fill(self._due <= i, self._steps).min())
 
     def _confirm(self, at: Tensor, i: int) -> None:
         """Find the ends of the rows that are where they were a period ago."""
         again = (self._due == i) & (at == self._before).flatten(1).all(dim=1)
         self._end = torch.where(again, i + (self._steps - i) % self._period, self._end)
         self._due = self._due.masked_fill(self._due == i, NEVER)
-        self._next_end = int(self._end.min())
-        self._next_due = int(self._due.masked_fill(self._due <= i, self._steps).min())
+        if self._every == 1:
+            self._next_end = int(self._end.min())
+            self._next_due = int(self._due.masked_fill(self._due <= i, self._steps).min())
 
     def keep(self, rows: Tensor) -> Repeats:
         """Keep some of the rows."""
-        for name in ("_hashes", "_before", "_period", "_due", "_end"):
+        for name in ("_hashes", "_before", "_period", "_due", "_end", "_last"):
             setattr(self, name, getattr(self, name)[rows])
         return self
 

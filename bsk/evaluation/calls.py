@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bsk.attacks.outcome import NotFiniteError
 from bsk.compat import without_tf32
+from bsk.devices import steps_between_answers
 from bsk.errors import InputError
 from bsk.evaluation.threads import pass_begins
 from bsk.models.modes import eval_mode, folded, in_precision
@@ -71,17 +72,35 @@ def steady(model: Model, most: int = 1 << 30, sizes: int | None = None) -> Model
     return forward
 
 
-def checked(model: Model) -> Model:
-    """Return the model with its logits checked: one row an image, and no NaN, which an attack cannot judge."""
+class Checked:
+    """A model with its logits checked: one row an image, and no NaN, which an attack cannot judge.
 
-    def forward(x: Tensor) -> Tensor:
-        logits = checked_logits(model(x), len(x))
-        total = float(logits.detach().sum())  # finite only if all are, and quicker than to look at each
-        if not math.isfinite(total) and not bool(torch.isfinite(logits.detach()).all()):
-            raise NotFiniteError
+    On a GPU, where to ask is to wait, that is told every few calls, and by `settle` in the end.
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Take the model."""
+        self._model, self._calls, self._finite = model, 0, torch.ones(())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes); raise a NotFiniteError if one is not finite."""
+        logits = checked_logits(self._model(x), len(x))
+        every = steps_between_answers(x.device)
+        if every == 1:
+            total = float(logits.detach().sum())  # finite only if all are, and quicker than to look at each
+            if not math.isfinite(total) and not bool(torch.isfinite(logits.detach()).all()):
+                raise NotFiniteError
+            return logits
+        self._finite = self._finite.to(x.device) * logits.detach().isfinite().all()
+        self._calls += 1
+        if self._calls % every == 0:
+            self.settle()
         return logits
 
-    return forward
+    def settle(self) -> None:
+        """Raise a NotFiniteError if a logit was not finite."""
+        if not bool(self._finite):
+            raise NotFiniteError
 
 
 def rough(model: Model, precision: str) -> Model:

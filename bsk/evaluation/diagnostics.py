@@ -16,7 +16,7 @@ from bsk.attacks.pgd import pgd
 from bsk.attacks.square import square
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.processes import sum_over_processes
-from bsk.evaluation.calls import ROWS, checked, counted, exact, rows_within, steady
+from bsk.evaluation.calls import ROWS, Checked, counted, exact, rows_within, steady
 from bsk.evaluation.threads import shared_threads
 from bsk.evaluation.verdicts import Examples
 from bsk.perturb.ascent import Model
@@ -95,7 +95,8 @@ def look_at(
     total = ALONE + n * sum(PARTS[part] for part in parts)
     watch(0, total)
     with exact(model), shared_threads(device, fixed=True), own_randomness(device, seed, "integrity"):
-        forward = counted(steady(checked(model), batch_size), lambda passes: watch(min(passes, total), total))
+        checked = Checked(model)
+        forward = counted(steady(checked, batch_size), lambda passes: watch(min(passes, total), total))
         with _watched(model) as dtypes:
             facts, logits = _outputs(forward, x[: rows_within(batch_size)])
         facts["half_precision"] = bool(dtypes & HALF)
@@ -109,6 +110,7 @@ def look_at(
         if index and "attacks" in parts and not facts.get("no_gradients"):
             each = WHOLE if facts["random"] or facts["depends_on_batch"] else share
             facts |= _attacks(forward, x[right], y[right], eps, seed, index, each, rows_within(batch_size))
+        checked.settle()
     watch(total, total)
     facts["changes_at_test_time"] = not all(map(torch.equal, before, _state(model)))
     facts |= {"left_out": [*asked[len(parts) :]]} if len(parts) < len(asked) else {}

@@ -11,7 +11,7 @@ from torch import Tensor
 from bsk.attacks.outcome import NotFiniteError
 from bsk.data.batches import to_unit
 from bsk.errors import InputError
-from bsk.evaluation.calls import checked, exact, steady
+from bsk.evaluation.calls import Checked, exact, steady
 from bsk.evaluation.settings import EvaluationSettings
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.perturb.ball import ball_around
@@ -58,13 +58,15 @@ def landings(
 def _landed(
     subject: Subject, name: str, x: Tensor, index: list[int], settings: EvaluationSettings, gamma: float
 ) -> dict[str, list[Any]]:
-    model = steady(checked(subject.model))
+    checked = Checked(subject.model)
+    model = steady(checked)
     try:
         draws, again = (example_draws(settings.seed, f"start {name}", index, x.device) for _ in range(2))
         ball = ball_around(x, settings.eps)
         start, z = begin(name, model, x, ball, draws, eps=settings.eps, step=settings.eps, gamma=gamma)
         with torch.no_grad():
             z, landed = model(x) if z is None else z, model(start)
+        checked.settle()
     except NotFiniteError as error:
         raise InputError(f"{subject.path}: the model returns NaN or infinity; no start lands there") from error
     kls = kl(z.cpu().double(), landed.cpu().double()).clamp(min=0)

@@ -16,7 +16,7 @@ from bsk.attacks.search import Search
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.store import Split, Stream
 from bsk.errors import InputError
-from bsk.evaluation.calls import LEAST, SIZES, checked, counted, exact, rough, rows_within, steady
+from bsk.evaluation.calls import LEAST, SIZES, Checked, counted, exact, rough, rows_within, steady
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
 from bsk.evaluation.rounds import begun, rounds
 from bsk.evaluation.threads import shared_threads
@@ -156,13 +156,16 @@ class _Runner:
         x, y = to_unit(self.examples.take(rows).to(self.device)), self.examples.labels[rows].to(self.device)
         index: list[int] = self.examples.index[rows].tolist()
         draws = example_draws(self.seed, self.stage.name, index, self.device)
-        model: Model = counted(steady(checked(self.model), self.batch_size), tell)
+        checked = Checked(self.model)
+        model: Model = counted(steady(checked, self.batch_size), tell)
         compiled = self.compiled if self.stage.searches else None
         if compiled or self.stage.search != "fp32":
             low = rough(compiled.frozen if compiled else self.model, self.stage.search)
             model = Search(counted(steady(low, self.rows, SIZES if compiled else None), tell), exact=model)
         try:
-            return x, self.stage(model, x, y, draws, self.eps, rows_within(self.rows))
+            outcome = self.stage(model, x, y, draws, self.eps, rows_within(self.rows))
+            checked.settle()
+            return x, outcome
         except NotFiniteError as error:
             if len(rows) == 1:
                 raise InputError(

@@ -143,12 +143,15 @@ def _shift(z: Tensor, by: int) -> Tensor:
     return z >> by & (1 << 64 - by) - 1
 
 
-def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
+def generator(
+    *key: object, device: torch.device | str = "cpu", again: torch.Generator | None = None
+) -> torch.Generator:
     """Return a generator whose stream is a function of the key alone, e.g. (seed, "order", epoch).
 
-    The key is hashed, so that streams of neighbouring keys have nothing in common.
+    The key is hashed, so that streams of neighbouring keys have nothing in common. `again` is one of before on the same
+    device, which is taken instead of a new one.
     """
-    return torch.Generator(device).manual_seed(_hashed(key) % (1 << 64) >> 1)
+    return (again or torch.Generator(device)).manual_seed(_hashed(key) % (1 << 64) >> 1)
 
 
 @contextlib.contextmanager

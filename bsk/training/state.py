@@ -77,6 +77,7 @@ class State:
         seen: the epoch's last look of the monitor.
         healthy: what `learned` was at the last look that saw nothing fallen, to go back to.
         compiled: the network's passes through torch.compile, if updates go there.
+        noise: the generator of the last update, which the next one starts anew.
     """
 
     model: Normalised
@@ -100,6 +101,7 @@ class State:
     healthy: dict[str, Tensor] | None = None
     seen: dict[str, Any] = field(default_factory=dict)
     compiled: Compiled | None = None
+    noise: torch.Generator | None = None
 
     def spend(self, seconds: float) -> None:
         """Count what updates took, and apart from it what compiling took within that."""

@@ -38,8 +38,8 @@ def update(
     Source: Algorithm 1, lines 4 to 7.
     """
     method = method_in_force(state, settings)
-    noise = generator(settings.seed, "noise", state.step, device=batch.x.device)
-    draws = BatchDraws(noise, share.first(batch.total), batch.total)
+    state.noise = generator(settings.seed, "noise", state.step, device=batch.x.device, again=state.noise)
+    draws = BatchDraws(state.noise, share.first(batch.total), batch.total)
     for group in state.optimiser.param_groups:
         group["lr"], group["momentum"] = rates
     for replay in range(method.replays):

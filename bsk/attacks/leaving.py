@@ -1,0 +1,75 @@
+"""How examples leave an attack that goes step by step: at once on a CPU, every few steps where asking means waiting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bsk.attacks.outcome import Outcome
+from bsk.attacks.search import Search, misclassified
+from bsk.devices import steps_between_answers
+from bsk.perturb.ascent import Model
+from bsk.perturb.ball import per_image
+
+
+class Leaving:
+    """Takes examples out that are misclassified, and counts the passes of those that are not.
+
+    To ask a GPU if some example has fallen is to wait until it has computed all that it was told to. So there the first
+    misclassified image of each is kept on the device, and asked for every few steps; rows of an example that has fallen
+    go on until then, and count no more. Verdicts, images and passes are those of asking in every step. Of a `Search`
+    these images are claims, judged when asked for: the passes until then were needed, and count.
+    """
+
+    def __init__(self, model: Model, tally: Outcome, y: Tensor) -> None:
+        """Begin with all examples of `tally`, of labels y (N,)."""
+        self._model, self._tally, self._y = model, tally, y
+        self._every, self._asked = steps_between_answers(y.device), 0
+        self._certain = not isinstance(model, Search)
+        self._fallen, self._images = torch.zeros_like(tally.fooled), tally.x_adv
+
+    def count(self, owner: Tensor, forward: int = 1, backward: int = 0, live: Tensor | None = None) -> None:
+        """Add passes to the examples `owner` (R,), once for each of their rows, or of those that are `live` (R,)."""
+        if self._every == 1:
+            self._tally.count(owner, forward, backward)
+            return
+        rows = torch.ones_like(owner) if live is None else live.to(owner)
+        rows = rows * ~self._fallen[owner] if self._certain else rows
+        self._tally.forward.index_add_(0, owner, forward * rows)
+        self._tally.backward.index_add_(0, owner, backward * rows)
+
+    def __call__(self, owner: Tensor, x: Tensor, logits: Tensor, y: Tensor, now: bool = False) -> Tensor | None:
+        """Return a mask (R,) of the rows that stay, None if all do for now; `now` asks in any case.
+
+        owner (R,) is in ascending order, x (R, C, H, W) are images of labels y (R,), with logits (R, classes).
+        """
+        if self._every == 1:
+            return self._tally.leave(owner, x, misclassified(self._model, self._tally, owner, x, logits, y))
+        wrong = (logits.detach().argmax(dim=1) != y) | ~logits.detach().isfinite().all(dim=1)
+        self._note(owner, x, wrong)
+        self._asked += 1
+        return self.settle(owner) if now or self._asked % self._every == 0 else None
+
+    def _note(self, owner: Tensor, x: Tensor, wrong: Tensor) -> None:
+        """Keep the first wrong row of each example that has none yet; nothing is read from the device."""
+        rows, none = torch.arange(len(owner), device=owner.device), len(owner)
+        first = torch.full_like(self._y, none).scatter_reduce(0, owner, torch.where(wrong, rows, none), "amin")
+        new = (first < none) & ~self._fallen
+        images = x.detach()[first.clamp(max=none - 1)]
+        self._images = torch.where(per_image(new, images), images, self._images)
+        self._fallen = self._fallen | new
+
+    def settle(self, owner: Tensor) -> Tensor | None:
+        """Take out the examples whose kept image is misclassified; return a mask (R,) of the rows that stay."""
+        rows = self._fallen.nonzero().squeeze(1) if self._every > 1 else self._fallen[:0]
+        self._fallen = torch.zeros_like(self._fallen)
+        if len(rows) and isinstance(self._model, Search):
+            with torch.no_grad():
+                wrong = self._model.exact(self._images[rows]).argmax(dim=1) != self._y[rows]
+            self._tally.count(rows)
+            rows = rows[wrong]
+        if not len(rows):
+            return None
+        self._tally.fooled[rows] = True
+        self._tally.x_adv[rows] = self._images[rows]
+        return ~self._tally.fooled[owner]

@@ -1,0 +1,125 @@
+"""Where asking the device means waiting, an attack asks every few steps: verdicts, images and passes are the same."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsk import devices
+from bsk.attacks.flags import AttackFlags
+from bsk.attacks.leaving import Leaving
+from bsk.attacks.outcome import NotFiniteError, Outcome
+from bsk.attacks.registry import attack_named
+from bsk.attacks.search import Search
+from bsk.evaluation.calls import Checked
+from bsk.perturb.draws import example_draws
+
+N, EPS = 40, 0.2
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU as a device that is asked every eight steps."""
+    monkeypatch.setitem(devices.ANSWERS, "cpu", 8)
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 12), nn.ReLU(), nn.Linear(12, 4)
+    )
+    with torch.no_grad():
+        net[0].weight.mul_(4)
+        net[0].bias.copy_(-net[0].weight.sum(dim=(1, 2, 3)) / 2)  # grey is in the middle
+        net[5].bias.zero_()
+    return net.requires_grad_(False)
+
+
+def outcome(name: str, net: object, eps: float = EPS, **flags: object) -> Outcome:
+    stage = attack_named(name, eps, AttackFlags(classes=4, **flags)).stages[-1]
+    x = torch.rand(N, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    y = model()(x).argmax(dim=1)
+    return stage(net, x, y, example_draws(0, name, range(N)), eps, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        *(("pgd-1", {}), ("pgd-7", {}), ("pgd-8", {}), ("pgd-33", {}), ("pgd-100", {}), ("pgd-20x3", {"step": 0.01})),
+        *(("pgd-100", {"step": 0.05}), ("pgd-300", {"early_stop": False}), ("cw-30x2", {"start": "uniform"})),
+        *(("fgsm", {}), ("pgd-20", {"last_iterate": True}), ("apgd-ce", {}), ("apgd-t", {}), ("apgd-dlr", {})),
+        *(("apgd-ce", {"norm": "l2"}), ("autoattack-rand", {})),
+    ],
+)
+def test_it_finds_what_it_finds_by_asking_in_every_step(name: str, flags: dict, late: None, monkeypatch) -> None:
+    """At radii where some fall early, some late, and some never."""
+    seen = set()
+    for eps in (0.02, 0.05, 0.1, 0.2):
+        found = outcome(name, model(), eps, **flags)
+        with monkeypatch.context() as usual:
+            usual.setitem(devices.ANSWERS, "cpu", 1)
+            expected = outcome(name, model(), eps, **flags)
+        for what in ("fooled", "x_adv", "forward", "backward"):
+            assert torch.equal(getattr(found, what), getattr(expected, what)), (eps, what)
+        seen |= {int(expected.fooled.sum())}
+    assert len(seen) > 1
+
+
+def test_it_asks_seldom(late: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PGD of 40 steps reads a truth from the device at most a few times in eight steps."""
+    asked = 0
+    usual = Tensor.__bool__
+
+    def counting(self: Tensor) -> bool:
+        nonlocal asked
+        asked += 1
+        return usual(self)
+
+    monkeypatch.setattr(Tensor, "__bool__", counting)
+    outcome("pgd-40", model(), 0.02)
+    assert asked <= 2 * (40 // 8) + 4
+
+
+def test_claims_of_a_search_are_judged_when_asked_for_and_the_denied_go_on(late: None) -> None:
+    """Rough logits that call class 0 of every image whose first pixel is above a half, which the exact model denies."""
+    exact = model()
+
+    def rough(x: Tensor) -> Tensor:
+        return exact(x) + 100 * (x[:, 0, 0, :1] > 0.5) * torch.eye(4)[:1]
+
+    found = outcome("pgd-50", Search(rough, exact), 0.2)
+    assert torch.equal(exact(found.x_adv).argmax(1) != exact(images()).argmax(1), found.fooled)
+    plain = outcome("pgd-50", exact, 0.2)
+    assert int(found.fooled.sum()) >= 0.5 * int(plain.fooled.sum()) > 0
+
+
+def images() -> Tensor:
+    return torch.rand(N, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_first_wrong_row_of_an_example_is_the_one_that_is_kept(late: None) -> None:
+    """Three examples of two rows; the second one falls by its second row, then by its first: by hand."""
+    x = torch.arange(3.0)[:, None, None, None] / 10
+    tally, y = Outcome.begin(x), torch.zeros(3, dtype=torch.long)
+    leave, owner = Leaving(lambda x: x, tally, y), torch.tensor([0, 0, 1, 1, 2, 2])
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    rows = torch.arange(6.0)[:, None, None, None] / 100
+    leave.count(owner, 1, 1)
+    assert leave(owner, rows, torch.tensor([right, right, right, wrong, right, right]), y[owner]) is None
+    leave.count(owner, 1, 1)
+    stays = leave(owner, rows + 0.5, torch.tensor([right, right, wrong, right, right, wrong]), y[owner], now=True)
+    assert stays.tolist() == [True, True, False, False, False, False]
+    assert tally.fooled.tolist() == [False, True, True]
+    assert tally.x_adv.flatten().tolist() == pytest.approx([0.0, 0.03, 0.55])
+    assert tally.forward.tolist() == tally.backward.tolist() == [4, 2, 4]
+
+
+def test_a_logit_that_is_not_finite_is_told_in_the_end_at_the_latest(late: None) -> None:
+    values = iter([0.0, float("nan"), *[0.0] * 20])
+    checked = Checked(lambda x: x.flatten(1)[:, :2] + next(values))
+    for _ in range(3):
+        checked(torch.rand(2, 1, 2, 2))
+    with pytest.raises(NotFiniteError):
+        checked.settle()
+    with pytest.raises(NotFiniteError):
+        for _ in range(8):
+            checked(torch.rand(2, 1, 2, 2))
