@@ -120,7 +120,7 @@ def constant_momentum(patch: pytest.MonkeyPatch, s: Settings) -> Settings:
 
 def one_noise(patch: pytest.MonkeyPatch, s: Settings) -> Settings:
     original = module.generator
-    patch.setattr(module, "generator", lambda seed, what, step, device: original(seed, what, 0, device=device))
+    patch.setattr(module, "generator", lambda seed, what, step, **more: original(seed, what, 0, **more))
     return s
 
 
