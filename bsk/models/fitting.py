@@ -16,6 +16,7 @@ _WRAPPED = ("module", "_orig_mod", "model", "net", "network", "state_dict")
 _BESIDE = re.compile(r"(.*\.)?(n_averaged|criterion|loss\w*|attack|attacker)(\..*)?")
 _PAIRS = (("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std"))  # what normalisation is called within weights
 _COUNTER = "num_batches_tracked"  # of batch norm, which old files lack
+_STATISTICS = ("running_mean", "running_var", _COUNTER)  # of batch norm, no parameters
 SPREAD = 2  # no standard deviation of pixels in [0, 1] is above a half; some people scale once more
 SET = 0.5  # of a network's names, that make a set of weights
 _SHOWN = 3  # names in a message
@@ -61,6 +62,12 @@ class Target:
         self.layouts += [names] if (names := original_names(model, own)) else []
         self.original = names
         self.parts = len({name.rpartition(".")[0] for name in stripped})
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters in the network's own order, without what batch norm counts and normalises by."""
+        beside = (*self.inside, *(name for name in self.own if name.endswith(_STATISTICS)))
+        return [name for name in self.own if name not in beside]
 
     def fits(self, tensors: Mapping[str, Tensor]) -> list[Fit]:
         """Return how the tensors of one dict of a file fit, the best prefix first, then those of other sets in it."""

@@ -42,7 +42,8 @@ class Weights:
 def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
     """Return the weights of a network out of a file, in this order: the kind of file, its sets, their prefixes.
 
-    A set is the tensors of a dict in the file whose names go with the network's behind one prefix.
+    A set is the tensors of a dict in the file whose names go with the network's behind one prefix, or a list of tensors
+    like all of its parameters.
 
     Args:
         path: a safetensors file, or one of torch.save.
@@ -62,6 +63,7 @@ def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
     ]
     if not every:
         raise InputError(f"{path}: expected tensors by name, found {_described(found)}; {AGAIN}")
+    every += _without_names(found, target, every)
     every.sort(key=_rank)
     sets = [each for each in every if each.fit.share >= SET]
     first = next((each for each in sets if not each.fit.problems), None) or max(every, key=lambda each: each.fit.share)
@@ -93,6 +95,33 @@ def places(
         yield place, own
     for key, each in found.items():
         yield from places(each, _joined(place, key), seen, levels - 1)
+
+
+def _without_names(found: object, target: Target, named: Sequence[Weights]) -> list[Weights]:
+    """Return the sets of weights that are a list in the order of the network's parameters, as averages are kept.
+
+    Their buffers are those of the first named set that fits.
+    """
+    first = next((each.fit.tensors for each in named if not each.fit.problems), {})
+    sets = []
+    for place, tensors in _lists(found):
+        if [each.shape for each in tensors] == [target.own[name].shape for name in target.parameters]:
+            whole = {**first, **dict(zip(target.parameters, tensors, strict=True))}
+            sets += [Weights(fit, place) for fit in target.fits(whole) if not fit.problems]
+    return sets
+
+
+def _lists(
+    found: object, place: str = "", seen: set[int] | None = None, levels: int = LEVELS
+) -> Iterator[tuple[str, list[Tensor]]]:
+    """Yield where in dicts in dicts there are lists of tensors, and the tensors; each dict is looked at once."""
+    seen = set() if seen is None else seen
+    if isinstance(found, (list, tuple)) and found and all(isinstance(each, Tensor) for each in found):
+        yield place, list(found)
+    if isinstance(found, Mapping) and levels and id(found) not in seen:
+        seen.add(id(found))
+        for key, each in found.items():
+            yield from _lists(each, _joined(place, key), seen, levels - 1)
 
 
 def _beside(found: object, channels: int, levels: int = LEVELS) -> dict[str, list[float]]:

@@ -213,6 +213,25 @@ def test_sets_beside_each_other_under_prefixes(nets, net: nn.Module, x: Tensor) 
         read(nested, key="ema")
 
 
+def test_an_average_without_names_is_a_set_too(nets, net: nn.Module, x: Tensor) -> None:
+    """As torch_ema keeps it: the parameters in their order, no statistics of batch norm."""
+    other = random(nets.Net(), 9)
+    shadow = [each.detach().clone() for each in other.parameters()]
+    average = {"decay": 0.999, "num_updates": 3, "shadow_params": shadow, "collected_params": None}
+    content = {"model": net.state_dict(), "ema": average}
+    default = read(content)
+    assert torch.equal(default.model(x), net(x)) and default.weights.others == ("ema.shadow_params",)
+    expected = copy.deepcopy(net)
+    expected.load_state_dict(dict(other.named_parameters()), strict=False)
+    for key in ("ema", "shadow_params"):
+        chosen = read(content, key=key)
+        assert torch.equal(chosen.model(x), expected(x)) and not chosen.weights.first
+    average["shadow_params"] = shadow[::-1]  # another network's
+    assert read(content).weights.others == ()
+    content["itself"] = content
+    assert torch.equal(read(content).model(x), net(x))
+
+
 def test_the_state_of_an_optimiser_is_no_set_of_weights(net: nn.Module, x: Tensor) -> None:
     optimiser = torch.optim.Adam(net.parameters())
     net(x).sum().backward()
