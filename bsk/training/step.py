@@ -76,7 +76,8 @@ def _descend(
     with worst_weights(net, lambda: run()[2], draws, settings.awp, share):
         losses, memory, loss = run()
         state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        with settings.bound.guard():  # hooks of a method from outside run here
+            loss.backward()
     memory.commit()
     sum_gradients(state.model, share)
     state.scaler.step(state.optimiser)

@@ -64,6 +64,11 @@ def leaves_late(net, x, y, *, eps, update):
     if update == 5:
         sys.exit()
     return plain(net, x, y, eps)
+def falls_late(net, x, y, *, eps, update):
+    loss = plain(net, x, y, eps)
+    if update == 5:
+        loss.register_hook(lambda gradient: gradient[100])
+    return loss
 def on_the_way_back(net, x, y, *, eps):
     z = net(x)
     loss = z.exp().sum(dim=1)
@@ -221,6 +226,7 @@ START = "bsk: --method mymethods:"
         ("fails", START + "fails: IndexError: index 100 is out of bounds"),
         ("leaves", START + "leaves: SystemExit: I leave; check the method"),
         ("leaves_late", START + "leaves_late: SystemExit: no message; check the method"),
+        ("falls_late", START + "falls_late: IndexError: index 100 is out of bounds"),
         ("on_the_way_back", START + "on_the_way_back: RuntimeError: one of the variables needed for gradient"),
         ("mine --set beta=1", "bsk: --beta: mymethods:mine has no beta; it has alpha, deep, way, far, last_one"),
         ("mine --set alpha=x", "bsk: --set alpha=x: expected a number, as its default 0.25"),
