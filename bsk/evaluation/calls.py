@@ -21,7 +21,7 @@ from bsk.models.registry import checked_logits
 from bsk.perturb.ascent import Model
 
 BEAT = 0.2  # seconds between two reports of how far a model has come
-SIZES = 8  # numbers of rows that a network is compiled for
+SIZES = 2  # numbers of rows that a network is compiled for
 ROWS, LEAST = 8, 16  # a model call has a multiple of so many rows, and at least so many; see `steady`
 
 

@@ -15,8 +15,10 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from bsk.models.modes import eval_mode, foldable
 from bsk.perturb.ascent import Model
 
-HOUR = 3600.0  # compiling takes up to a minute, and a CPU gains a twentieth to a fifth by it
-RATE = 1e11  # floating-point operations of one CPU thread in a second, about: a clock would decide the last bits
+# Seconds of work from which compiling pays, which takes a minute: a CPU gains a twentieth by it, a GPU more.
+LONG = {"cpu": 3600.0, "cuda": 300.0}
+# Floating-point operations in a second, of a CPU's thread and of a GPU, about: a clock would decide the last bits.
+RATE = {"cpu": 1e11, "cuda": 1e13}
 
 
 class Compiled:
@@ -55,8 +57,7 @@ class Compiled:
             self._gives_up(error)
 
     def _form(self, module: nn.Module) -> Model:
-        dynamic = None if self._rows is None else False  # None: the second number of rows is compiled for all others
-        run = torch.compile(module, dynamic=dynamic, mode="reduce-overhead" if self._on_gpu else None)
+        run = torch.compile(module, dynamic=False, mode="reduce-overhead" if self._on_gpu else None)
         met: set[tuple[object, ...]] = set()
 
         def call(x: Tensor) -> Tensor:
@@ -168,12 +169,13 @@ class _Fp32(nn.Module):
 def compiles(choice: str, model: nn.Module, shape: Sequence[int], passes: float, device: torch.device) -> bool:
     """Say if a network's passes are compiled: as the user chose, or where it pays.
 
-    That is on a CUDA GPU, and on a CPU for more than an HOUR of work: so many passes of images of a shape (C, H, W),
-    each as long as one forward, at a RATE. It is a function of the work and of the number of threads alone.
+    That is for LONG work: so many passes of images of a shape (C, H, W), each as long as one forward, at a RATE. It is
+    a function of the work, the kind of device and the number of threads alone.
     """
-    if choice != "auto" or device.type != "cpu":
-        return choice == "on" or (choice == "auto" and device.type == "cuda")
-    affordable = HOUR * RATE * torch.get_num_threads() / max(passes, 1.0)
+    if choice != "auto" or device.type not in LONG:
+        return choice == "on"
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    affordable = LONG[device.type] * RATE[device.type] * threads / max(passes, 1.0)
     weights = sum(each.numel() for each in model.parameters())
     if 2 * weights * math.prod(shape[1:]) <= affordable:  # no layer of ours has more operations, and most have fewer
         return False

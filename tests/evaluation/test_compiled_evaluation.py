@@ -11,10 +11,10 @@ from torch import Tensor
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import attack_named
 from bsk.data.store import open_data
+from bsk.evaluation import run as module
 from bsk.evaluation.calls import steady
 from bsk.evaluation.run import evaluate
 from bsk.evaluation.settings import EvaluationSettings
-from bsk.models import compiled as module
 
 CPU = torch.device("cpu")
 EPS = 0.06
@@ -57,11 +57,18 @@ def test_a_compiled_pass_that_lies_breaks_nothing_that_stands(subject, toy: Path
 
 def test_auto_leaves_small_work_and_other_people_s_networks_alone(subject, toy: Path, monkeypatch, quick) -> None:
     assert "compiled" not in records(subject, toy, ["pgd-10"], compile="auto")[0]
-    monkeypatch.setattr(module, "HOUR", 0.0)
-    assert "compiled" in records(subject, toy, ["pgd-10"], compile="auto")[0]
+    monkeypatch.setattr(module, "compiles", lambda choice, *_: choice != "off")
+    assert not compiled(subject, toy, CPU)
+    assert compiled(subject, toy, torch.device("cuda"))
     for change in ({"kind": "live"}, {"model": "mine:network"}):
-        other = replace(subject, header={**subject.header, **change})
-        assert "compiled" not in records(other, toy, ["pgd-10"], compile="auto")[0]
+        assert not compiled(replace(subject, header={**subject.header, **change}), toy, torch.device("cuda"))
+
+
+def compiled(subject, toy: Path, device: torch.device) -> bool:
+    """Say if PGD goes through compiled passes where that would pay; the network stays on the CPU."""
+    bench = EvaluationSettings(open_data(toy), "test", None, EPS, 0, 24, device, checks=False, compile="auto")
+    work = module._Evaluation(subject, bench, lambda *_: None)
+    return work._compiled(attack_named("pgd-10", EPS)) is not None
 
 
 def test_what_is_known_without_compiling_is_taken_up_with_it(subject, toy: Path, tmp_path: Path, quick: None) -> None:
@@ -70,16 +77,16 @@ def test_what_is_known_without_compiling_is_taken_up_with_it(subject, toy: Path,
     assert records(subject, toy, ["screen"], out, compile="on")[0] == first
 
 
-@pytest.mark.parametrize("most", [24, 128, 512])
-def test_calls_have_few_numbers_of_rows(most: int) -> None:
+@pytest.mark.parametrize(("most", "sizes"), [(24, 2), (128, 2), (512, 2), (128, 8)])
+def test_calls_have_few_numbers_of_rows(most: int, sizes: int) -> None:
     seen: set[int] = set()
 
     def model(x: Tensor) -> Tensor:
         seen.add(len(x))
         return x.flatten(1)
 
-    run = steady(model, most, 8)
+    run = steady(model, most, sizes)
     for rows in range(1, most + 9):
         x = torch.rand(rows, 1, 2, 2)
         assert torch.equal(run(x), x.flatten(1))
-    assert max(seen) == most and len(seen) <= 9 and min(seen) >= 16
+    assert max(seen) == most and len(seen) <= sizes + 1 and min(seen) >= 16
