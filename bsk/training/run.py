@@ -39,7 +39,7 @@ from bsk.training.outputs import (
 )
 from bsk.training.settings import Settings, resolve
 from bsk.training.state import State, named
-from bsk.training.threads import enough_threads
+from bsk.training.threads import enough_threads, waits_for_others
 from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
@@ -83,6 +83,8 @@ def run(
     state.memory.images = len(split.labels)
     threads = enough_threads(state.model, shape, settings.batch_size, device)
     with threads, _log(checkpoint, share) as log:
+        if said := waits_for_others(device):
+            watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
 
         def tell_failure(text: str) -> None:
