@@ -82,6 +82,8 @@ def evaluations(size: Size, attack: str) -> None:
     parameters = inspect.signature(bsk.evaluate).parameters
     searches = choice("search", ("fp32", "bf16"), parameters, fields(AttackFlags), fields(EvaluationFlags))
     ways: list[dict[str, Any]] = [{"search": each} if len(searches) > 1 else {} for each in searches]
+    if "compile" in parameters:
+        ways = [{**way, "compile": each} for each in ("off", "on") for way in ways]
     if attack.startswith("pgd"):
         ways.append({"early_stop": False})
     print(f"model\tattack\tn\teps\tway\tseconds\tover_first\taccuracy\tdiffer ({size.small}, fast-at)", flush=True)

@@ -254,6 +254,7 @@ def attack(
     seed: int = 0,
     batch_size: int | None = None,
     device: str = "auto",
+    compile: str = "auto",
     progress: bool = True,
     **flags: Any,
 ) -> Tensor:
@@ -261,7 +262,8 @@ def attack(
 
     An image that the model gets wrong as it is comes back as it is. Arguments and errors are those of `evaluate`.
     """
-    wanted, how = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, seed=seed), _attack_flags(norm, flags)
+    wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, compile=compile, seed=seed)
+    how = _attack_flags(norm, flags)
     how.check_whole()
     work = _work(model, x, y, None, _names(attack), how, wanted, device)
     with EvaluationProgress(work.subject.path.name, progress) as shown:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ROUNDED = ("tf32", "bf16")  # precisions in which fp32 factors are rounded before they are multiplied
+FORMS = 64  # of a compiled function
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 _BLOCK, _ALL = 1 << 30, (1 << 31) - 1
@@ -106,18 +107,23 @@ def sgd(parameters: Iterable[nn.Parameter], **options: Any) -> torch.optim.SGD:
 
 
 @contextlib.contextmanager
-def backward_twice() -> Iterator[None]:
-    """Let compiled passes go backward twice by one output within the block, as `retain_graph` asks for.
+def compiling() -> Iterator[None]:
+    """Let compiled passes go backward twice by one output within the block, and let torch keep many forms of them.
 
     Since torch 2.6 a compiled backward pass writes over what the forward one has kept, and there is no public switch;
     both as it is compiled and as it runs this private one counts. Where it is missing they keep it, as they did before,
-    or torch says that they do not.
+    or torch says that they do not. Of one function torch keeps 8 forms, and runs others as they are, without a word
+    that a program sees; networks, sizes, modes and precisions are soon more. Without that switch it is 8.
     """
     with contextlib.ExitStack() as back:
         with contextlib.suppress(ImportError, AttributeError):
             from torch._functorch import config
 
             back.enter_context(config.patch(donated_buffer=False))
+        with contextlib.suppress(ImportError, AttributeError):
+            from torch._dynamo import config as forms
+
+            back.enter_context(forms.patch(recompile_limit=FORMS))
         yield
 
 

@@ -17,24 +17,23 @@ class Leaving:
 
     To ask a GPU if some example has fallen is to wait until it has computed all that it was told to. So there the first
     misclassified image of each is kept on the device, and asked for every few steps; rows of an example that has fallen
-    go on until then, and count no more. Verdicts, images and passes are those of asking in every step. Of a `Search`
-    these images are claims, judged when asked for: the passes until then were needed, and count.
+    go on until then, and count no more. Verdicts, images and passes are those of asking in every step. The claims of a
+    `Search` are judged at once: of one that is denied, the next may hold.
     """
 
     def __init__(self, model: Model, tally: Outcome, y: Tensor) -> None:
         """Begin with all examples of `tally`, of labels y (N,)."""
         self._model, self._tally, self._y = model, tally, y
-        self._every, self._asked = steps_between_answers(y.device), 0
-        self._certain = not isinstance(model, Search)
+        self.every, self._asked = 1 if isinstance(model, Search) else steps_between_answers(y.device), 0
         self._fallen, self._images = torch.zeros_like(tally.fooled), tally.x_adv
 
     def count(self, owner: Tensor, forward: int = 1, backward: int = 0, live: Tensor | None = None) -> None:
         """Add passes to the examples `owner` (R,), once for each of their rows, or of those that are `live` (R,)."""
-        if self._every == 1:
+        if self.every == 1:
             self._tally.count(owner, forward, backward)
             return
         rows = torch.ones_like(owner) if live is None else live.to(owner)
-        rows = rows * ~self._fallen[owner] if self._certain else rows
+        rows = rows * ~self._fallen[owner]
         self._tally.forward.index_add_(0, owner, forward * rows)
         self._tally.backward.index_add_(0, owner, backward * rows)
 
@@ -43,12 +42,11 @@ class Leaving:
 
         owner (R,) is in ascending order, x (R, C, H, W) are images of labels y (R,), with logits (R, classes).
         """
-        if self._every == 1:
+        if self.every == 1:
             return self._tally.leave(owner, x, misclassified(self._model, self._tally, owner, x, logits, y))
-        wrong = (logits.detach().argmax(dim=1) != y) | ~logits.detach().isfinite().all(dim=1)
-        self._note(owner, x, wrong)
+        self._note(owner, x, logits.detach().argmax(dim=1) != y)
         self._asked += 1
-        return self.settle(owner) if now or self._asked % self._every == 0 else None
+        return self.settle(owner) if now or self._asked % self.every == 0 else None
 
     def _note(self, owner: Tensor, x: Tensor, wrong: Tensor) -> None:
         """Keep the first wrong row of each example that has none yet; nothing is read from the device."""
@@ -60,16 +58,10 @@ class Leaving:
         self._fallen = self._fallen | new
 
     def settle(self, owner: Tensor) -> Tensor | None:
-        """Take out the examples whose kept image is misclassified; return a mask (R,) of the rows that stay."""
-        rows = self._fallen.nonzero().squeeze(1) if self._every > 1 else self._fallen[:0]
-        self._fallen = torch.zeros_like(self._fallen)
-        if len(rows) and isinstance(self._model, Search):
-            with torch.no_grad():
-                wrong = self._model.exact(self._images[rows]).argmax(dim=1) != self._y[rows]
-            self._tally.count(rows)
-            rows = rows[wrong]
-        if not len(rows):
+        """Take out the examples that have fallen; return a mask (R,) of the rows that stay, None if all do."""
+        if self.every == 1 or not bool(self._fallen.any()):
             return None
-        self._tally.fooled[rows] = True
-        self._tally.x_adv[rows] = self._images[rows]
+        self._tally.fooled.logical_or_(self._fallen)
+        self._tally.x_adv[self._fallen] = self._images[self._fallen]
+        self._fallen = torch.zeros_like(self._fallen)
         return ~self._tally.fooled[owner]

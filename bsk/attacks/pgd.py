@@ -57,7 +57,7 @@ def pgd(
         owner, at, ball = active, x[active], ball_around(x[active], eps)
         if start == "uniform" or restart > 0:
             at = ball.project(at + eps * draws.uniform(at))
-        repeats = Repeats(at, steps) if early_stop and not last_iterate else None
+        repeats = Repeats(at, steps, leave.every) if early_stop and not last_iterate else None
         for i in range(steps + 1):  # the prediction at an iterate comes free with the gradient there
             last = i == steps
             if repeats is not None and not last and (ended := repeats.ended(at, i)) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bsk.devices import steps_between_answers
 from bsk.perturb.ball import per_image
 
 WINDOW = 256  # iterates that are remembered; no longer period is found
@@ -22,8 +21,8 @@ class Repeats:
     Source: Doldo et al. (2025), "Stop walking in circles!", arXiv 2503.19347.
     """
 
-    def __init__(self, x: Tensor, steps: int) -> None:
-        """Begin at images x, before the first of `steps`."""
+    def __init__(self, x: Tensor, steps: int, every: int = 1) -> None:
+        """Begin at images x, before the first of `steps`; the device is asked after so `every` many of them."""
         random = torch.Generator(device=x.device).manual_seed(0)
         self._code = torch.empty(_bits(x).shape[1], dtype=torch.int32, device=x.device)
         self._code.random_(-(1 << 31), 1 << 31, generator=random)
@@ -33,7 +32,7 @@ class Repeats:
         self._period, self._due = (torch.full((len(x),), NEVER, device=x.device) for _ in range(2))
         self._end = torch.full_like(self._due, steps)
         self._next_due = self._next_end = steps  # of all rows; nothing is to be done before
-        self._every = steps_between_answers(x.device)
+        self._every = every
         self._last = x.clone()  # where a row ended, if nobody asked there
 
     def ended(self, at: Tensor, i: int) -> Tensor | None:

@@ -128,13 +128,14 @@ class _Evaluation:
         if not stages or (at.compile == "auto" and unfit):
             return None
         passes = STANDING * len(self.examples.labels) * sum(stage.passes for stage in stages)
-        if self.compiled is None and compiles(at.compile, self.subject.model, self.examples.shape, passes, at.device):
+        if not compiles(at.compile, self.subject.model, self.examples.shape, passes, at.device):
+            return None
+        if self.compiled is None:
             n = len(self.examples.labels)
 
             def tell(text: str) -> None:
                 self.watch(attack, Progress("", n, n, 0, 1, notice=text))
 
-            tell("torch.compile takes up to a few minutes, counted apart; --compile off does without")
             self.compiled = Compiled(self.subject.model, None, at.device, tell, fp32_logits=True)
         return self.compiled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from bsk.attacks.outcome import NotFiniteError, Outcome
 from bsk.attacks.registry import Attack, Stage
 from bsk.attacks.search import Search
+from bsk.compat import compiling
 from bsk.data.batches import WHOLE, Share, to_unit
+from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split, Stream
 from bsk.errors import InputError
 from bsk.evaluation.calls import LEAST, SIZES, Checked, counted, exact, rough, rows_within, steady
@@ -82,8 +85,9 @@ def judge(
     Raises:
         InputError: the model returns a number that is not finite; the example is named.
     """
-    ledger = Ledger(len(examples.labels), attack.whole)
-    with exact(model), shared_threads(device, fixed=compiled is not None):
+    ledger, calls = Ledger(len(examples.labels), attack.whole), compiled.calls if compiled else 0
+    keeping = compiling() if compiled else contextlib.nullcontext()
+    with keeping, exact(model), shared_threads(device, fixed=compiled is not None):
         for number in rounds(attack, ledger, known, examples.index, seed):
             stage = attack.stages[number]
             run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep, compiled)
@@ -106,7 +110,10 @@ def judge(
             if len(ledger.due(number)):
                 raise InputError(f"{stage.name}: {len(ledger.due(number))} examples were attacked by no process")
             _Teller(ledger, StageResult(0), attack, number, 1, watch)(ended=True)
-    ledger.compiled = compiled is not None and compiled.works
+    if compiled is not None:
+        mine = torch.tensor([compiled.calls - calls, ledger.compile_seconds], device=device)
+        calls, ledger.compile_seconds = sum_over_processes(mine, share).tolist()
+        ledger.compiled = calls > 0
     return ledger
 
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import torch
 
-from bsk.compat import backward_twice
+from bsk.compat import compiling
 from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.store import DataFile
 from bsk.devices import device_name
@@ -87,15 +87,15 @@ def run(
             watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
 
-        def tell_failure(text: str) -> None:
-            header.pop("compiled", None)
+        def tell(text: str) -> None:
+            if "failed" in text:
+                header.pop("compiled", None)
             watcher.notice(text)
 
         if _compiles(settings, found, state, shape, len(split.labels), share, device):
             header["compiled"] = True
-            watcher.notice("torch.compile takes up to a few minutes, counted apart; --compile off does without")
             rows = len(share.of(torch.arange(settings.batch_size)))
-            state.compiled = Compiled(state.model, rows, device, tell_failure)
+            state.compiled = Compiled(state.model, rows, device, tell)
         begun = None if force else _begun(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
         loader = Loader(
@@ -128,7 +128,7 @@ def run(
             if force:
                 outputs.remove()
             outputs.begin_log(-1)
-        with backward_twice() if state.compiled else contextlib.nullcontext():
+        with compiling() if state.compiled else contextlib.nullcontext():
             train(setup, state, watcher)
         return _end(outputs, state)
 

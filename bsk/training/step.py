@@ -38,6 +38,8 @@ def update(
     Source: Algorithm 1, lines 4 to 7.
     """
     method = method_in_force(state, settings)
+    if state.compiled is not None:
+        state.compiled.begin()
     state.noise = generator(settings.seed, "noise", state.step, device=batch.x.device, again=state.noise)
     draws = BatchDraws(state.noise, share.first(batch.total), batch.total)
     for group in state.optimiser.param_groups:

@@ -1,8 +1,10 @@
 """Passes through torch.compile: the same function with the network's own tensors, and where that pays."""
 
+import contextlib
 import copy
 import functools
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from torch import Tensor, nn
 from bsk import compat
 from bsk.models import compiled as module
 from bsk.models.compiled import LONG, RATE, Compiled, compiles, frozen_form, operations
+from bsk.models.modes import eval_mode, in_precision
 from bsk.models.registry import build
 from bsk.models.resnet import resnet18, wide_resnet
+from bsk.training.awp import still_statistics
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -46,8 +50,7 @@ def test_the_frozen_form_is_the_network_in_eval_mode_as_its_weights_change(name:
     form = frozen_form(model)
     assert all(layer.training for layer in model.modules())
     for _ in range(2):  # again after an update
-        with torch.no_grad():
-            plain = copy.deepcopy(model).eval()
+        plain = copy.deepcopy(model).eval()
         for found, expected in zip(gradient(form, x), gradient(plain, x), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
         model(x).sum().backward()  # new statistics, too
@@ -68,8 +71,9 @@ def test_both_forms_are_the_network_and_other_numbers_of_rows_are_not_compiled(q
     forms, x = Compiled(model, 6, CPU, told.append), torch.rand(6, 3, 16, 16)
     before = copy.deepcopy(model)
     expected = gradient(copy.deepcopy(model).eval(), x)
-    for found, wanted in zip(gradient(forms.frozen, x), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    with eval_mode(model):
+        for found, wanted in zip(gradient(forms.frozen, x), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     weights = [*before.parameters()]
     wanted = torch.autograd.grad(before(x).logsumexp(1).sum(), weights)
     found = torch.autograd.grad(forms.trained(x).logsumexp(1).sum(), [*model.parameters()])
@@ -79,32 +83,120 @@ def test_both_forms_are_the_network_and_other_numbers_of_rows_are_not_compiled(q
         torch.testing.assert_close(a, b, msg=name)
     spent = forms.spent()
     assert spent > 0 and forms.spent() == 0
+    calls = forms.calls
     for rows in (5, 7):
-        gradient(forms.frozen, torch.rand(rows, 3, 16, 16))
-    assert forms.spent() == 0 and told == []
+        others, wanted = torch.rand(rows, 3, 16, 16), copy.deepcopy(model).eval()
+        with eval_mode(model):
+            for found, expected in zip(gradient(forms.frozen, others), gradient(wanted, others), strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert forms.spent() == 0 and forms.calls == calls == 2
+    assert len(told) == 1 and "--compile off" in told[0]
 
 
 def test_any_number_of_rows_is_compiled_for_attacks(quick: None) -> None:
     model = network()
-    forms, plain = Compiled(model, None, CPU, pytest.fail), copy.deepcopy(model).eval()
+    told, plain = [], copy.deepcopy(model.eval())
+    forms = Compiled(model, None, CPU, told.append)
     for rows in (16, 24, 40):
         x = torch.rand(rows, 3, 16, 16)
         for found, expected in zip(gradient(forms.frozen, x), gradient(plain, x), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert forms.calls == 3 and len(told) == 1
 
 
-def test_the_layout_of_images_compiles_nothing_anew(quick: None) -> None:
+def test_the_layout_of_images_compiles_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("cnn-4", classes=5, channels=1, size=8, mean=[0.5], std=[0.25], seed=0)
-    forms, x = Compiled(model, 6, CPU, pytest.fail), torch.rand(6, 1, 8, 8)
-    with torch.no_grad():
+    forms, x = Compiled(model.eval(), 6, CPU, lambda _: None), torch.rand(6, 1, 8, 8)
+    with torch.no_grad(), graphs(monkeypatch) as count:
         forms.frozen(x)
-        compiled = graphs()
         forms.frozen(x.as_strided(x.shape, (64, 1, 8, 1)))  # the same images, as `channels_last` may have them
-    assert graphs() == compiled
+    assert count == [1]
 
 
-def graphs() -> int:
-    return sum(torch._dynamo.utils.counters["stats"].values())
+@contextlib.contextmanager
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many graphs torch compiles within the block."""
+    count = [0]
+
+    def backend(graph, inputs):
+        count[0] += 1
+        return graph.forward
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+        yield count
+
+
+def test_what_is_compiled_anew_is_counted_as_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each precision, each way to the image, other statistics: no graph comes of a call that is not counted so."""
+    model, x = network(), torch.rand(6, 3, 16, 16)
+    with compat.compiling(), graphs(monkeypatch) as count:
+        forms = Compiled(model, 6, CPU, lambda _: None)
+        for _ in range(2):
+            for precision in ("fp32", "bf16"):
+                for f in (forms.frozen, forms.trained):
+                    for grad, leaf in ((False, x), (True, x), (True, x.clone().requires_grad_())):
+                        before = count[0]
+                        with torch.set_grad_enabled(grad):
+                            in_precision(f, precision)(leaf)
+                        assert (forms.spent() > 0) == (count[0] > before)
+            with still_statistics(model):
+                before = count[0]
+                forms.trained(x)
+                assert (forms.spent() > 0) == (count[0] > before)
+    assert count[0] >= 12
+
+
+class Replacing(nn.Module):
+    """Keeps a mean of its own in a buffer that is a new tensor each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 5)
+        self.register_buffer("mean", torch.zeros(12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(dim=0)
+        return self.layer(x - self.mean)
+
+
+def test_a_network_that_replaces_a_tensor_is_not_taken_as_it_was(quick: None) -> None:
+    model, told = Replacing(), []
+    forms, x = Compiled(model, 6, CPU, told.append), torch.rand(6, 3, 2, 2)
+    for _ in range(3):
+        forms.trained(x)
+        with eval_mode(model):
+            torch.testing.assert_close(forms.frozen(x), model(x))
+    assert "replaces its tensors" in told[-1] and not forms.works
+
+
+@pytest.mark.parametrize("form", ["trained", "frozen"])
+def test_what_a_cuda_graph_returns_is_copied(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here a pass that writes its logits, and its gradient, into the same memory each time."""
+    logits, back = torch.zeros(4, 3), torch.zeros(4, 3, 2, 2)
+
+    class Static(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x: Tensor) -> Tensor:
+            ctx.scale = x.sum()
+            return logits.copy_(x.detach().sum(dim=(2, 3)))
+
+        @staticmethod
+        def backward(ctx, gradient: Tensor) -> Tensor:
+            return back.copy_(gradient[:, :, None, None] * ctx.scale)
+
+    monkeypatch.setattr(torch, "compile", lambda module, **_: Static.apply)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    run = getattr(Compiled(model, 4, torch.device("cuda"), lambda _: None), form)
+    kept = []
+    for x in (torch.ones(4, 3, 2, 2), 2 * torch.ones(4, 3, 2, 2)):
+        leaf = x.requires_grad_()
+        found = run(leaf)
+        kept.append((found.detach(), torch.autograd.grad(found.sum(), leaf)[0]))
+    assert [float(each[0, 0]) for each, _ in kept] == [4.0, 8.0]
+    assert [float(each[0, 0, 0, 0]) for _, each in kept] == [48.0, 96.0]
 
 
 def broken(*arguments: object, **options: object) -> object:
@@ -117,11 +209,33 @@ def broken(*arguments: object, **options: object) -> object:
 def test_where_it_fails_the_network_goes_layer_by_layer_and_that_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", broken)
     model, told = network(), []
-    forms, x = Compiled(model, 6, CPU, told.append), torch.rand(6, 3, 16, 16)
-    for found, expected in zip(gradient(forms.frozen, x), gradient(copy.deepcopy(model).eval(), x), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    forms, x = Compiled(model.eval(), 6, CPU, told.append), torch.rand(6, 3, 16, 16)
+    for found, expected in zip(gradient(forms.frozen, x), gradient(copy.deepcopy(model), x), strict=True):
+        assert torch.equal(found, expected)
     forms.trained(x)
-    assert len(told) == 1 and "no C++ compiler" in told[0] and "\n" not in told[0] and "--compile off" in told[0]
+    said = told[-1]
+    assert len(told) == 2 and "no C++ compiler" in said and "\n" not in said and "--compile off" in said
+
+
+def test_what_torch_compile_does_not_take_goes_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(module: nn.Module, **options: object) -> object:
+        raise RuntimeError("not supported here")
+
+    monkeypatch.setattr(torch, "compile", refuses)
+    model, told, x = network().eval(), [], torch.rand(6, 3, 16, 16)
+    forms = Compiled(model, 6, CPU, told.append)
+    assert torch.equal(forms.frozen(x), model(x)) and len(told) == 1 and "not supported here" in told[0]
+
+
+def test_a_scripted_network_goes_as_it_is() -> None:
+    model, told, x = (
+        torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(768, 5)).eval()),
+        [],
+        torch.rand(6, 3, 16, 16),
+    )
+    forms = Compiled(model, None, CPU, told.append)
+    torch.testing.assert_close(forms.frozen(x), model(x))
+    assert len(told) == 1 and not forms.works
 
 
 class Uncopied(nn.Linear):
@@ -141,8 +255,8 @@ def test_a_compiled_pass_goes_back_twice_within_the_block_and_the_switch_is_as_i
 
     before = getattr(config, "donated_buffer", None)
     model, x = network(), torch.rand(6, 3, 16, 16, requires_grad=True)
-    with compat.backward_twice():
-        logits = Compiled(model, 6, CPU, pytest.fail).trained(x)
+    with compat.compiling():
+        logits = Compiled(model, 6, CPU, lambda _: None).trained(x)
         first = torch.autograd.grad(logits.sum(), x, retain_graph=True)[0]
         torch.testing.assert_close(torch.autograd.grad(logits.sum(), x)[0], first)
     assert getattr(config, "donated_buffer", None) == before
@@ -151,7 +265,9 @@ def test_a_compiled_pass_goes_back_twice_within_the_block_and_the_switch_is_as_i
 def test_a_torch_without_the_switch_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch._functorch, "config")
     monkeypatch.setitem(sys.modules, "torch._functorch.config", None)
-    with compat.backward_twice():
+    monkeypatch.delattr(torch._dynamo, "config")
+    monkeypatch.setitem(sys.modules, "torch._dynamo.config", None)
+    with compat.compiling():
         pass
 
 
