@@ -154,7 +154,7 @@ def compare(checkout: Path, file: Path) -> Run:
 
 
 def _shared(run: Run, other: Run) -> list[list[str]]:
-    """Return the cells that a run printed below the columns that the other has too: a later build has more, at the end."""
+    """Return the cells of a run below the columns that the other has too: a later build has more, at the end."""
     rows = [line.split("\t") for line in run.printed.splitlines()]
     columns = len(set(rows[0]) & set(other.printed.split("\n", 1)[0].split("\t")))
     return [cells[:columns] for cells in rows]
