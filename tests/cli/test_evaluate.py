@@ -315,7 +315,7 @@ def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Pa
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     """The peak of 40,000 images is that of 3,000 but for less than half of the pixels between, of 114 MB.
 
-    It is 5 to 50 MB more, of which the verdicts are 2: blocks that examples leave one by one leave holes in the heap, by
+    It is 5 to 50 MB more, of which the verdicts are 2: blocks that examples leave one by one make holes in the heap, by
     chance; so the lower one of two peaks counts.
     """
     script = (
