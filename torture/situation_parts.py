@@ -113,7 +113,8 @@ def _weighs(name: str, tensor: Tensor) -> bool:
 
 
 def _other(state: State) -> State:
-    return {name: torch.zeros_like(each) for name, each in state.items()}
+    """Return weights of zeros; a standard deviation of zero would be no network's."""
+    return {name: each if name.endswith("std") else torch.zeros_like(each) for name, each in state.items()}
 
 
 def _adam(state: State) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def drawn(dice: random.Random) -> Situation:
         parts["attack"] = "fgsm"
     if parts["output"] in ("sigmoid", "softmax") and parts["attack"] not in ("natural", "square"):
         parts["attack"] = "square"  # gradients of another function of the logits lead elsewhere
+    if parts["run"] == "attack" and "," in parts["attack"]:  # one attack a file
+        parts["attack"] = "fgsm"
     return Situation(subject, parts)
 
 
