@@ -161,6 +161,7 @@ class Training(Network, kw_only=True):
 
     checkpoint: f.Text | None = None
     eps: f.Amount | None = None
+    data_path: f.Text | None = None
     val_n: f.Count | None = None
     compiled: f.Flag | None = None
     train_compile_seconds: f.Amount | None = None
