@@ -263,6 +263,179 @@ def fgsm_pgi(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epo
     return F.cross_entropy(z_adv, y) + 10 * F.mse_loss(z_adv, z)
 
 
+def start_within(it: Plain, x: Tensor, reach: float = 1.0) -> Tensor:
+    """Uniform noise, cut off at [0, 1]."""
+    return (x + reach * it.eps * it.uniform(x)).clamp(0, 1)
+
+
+def gradient_at(it: Plain, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of the summed cross entropy, in eval mode."""
+    it.model.eval()
+    at = x.detach().clone().requires_grad_()
+    (g,) = torch.autograd.grad(F.cross_entropy(it.model(at), y, reduction="sum"), at)
+    it.model.train()
+    return g
+
+
+def zero_grad(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """FGSM, but for the values whose gradients are below the image's quantile."""
+    x_start = start_within(it, x)
+    moved = torch.zeros_like(x)
+    for i, g in enumerate(gradient_at(it, x_start, y)):
+        moved[i] = torch.where(g.abs() < torch.quantile(g.abs(), 0.4), 0.0, g.sign())
+    return F.cross_entropy(it.model(it.clip(x_start + 2 * it.eps * moved, x)), y)
+
+
+def multi_grad(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """FGSM where the gradients at three points have one sign."""
+    one, two, three = (gradient_at(it, start_within(it, x), y).sign() for _ in range(3))
+    agreed = torch.where((one == two) & (two == three), one, torch.zeros_like(one))
+    return F.cross_entropy(it.model(it.clip(x + 2 * it.eps * agreed, x)), y)
+
+
+def ssat(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """Each image at the first third of its perturbation that fools the network."""
+    x_start = start_within(it, x)
+    whole = it.climb(x_start, x, 1.25 * it.eps, lambda out: F.cross_entropy(out, y))
+    x_adv = whole.clone()
+    for i, label in enumerate(y):
+        if it.clean(x_start[i : i + 1]).argmax() != label:
+            x_adv[i] = x[i]
+            continue
+        for k in (1, 2):
+            point = x[i] + k * (whole[i] - x[i]) / 3
+            if it.clean(point[None]).argmax() != label:
+                x_adv[i] = point
+                break
+    return F.cross_entropy(it.model(x_adv), y)
+
+
+def rs_cs(it: Plain, x: Tensor, y: Tensor, share: float, epoch: int) -> Tensor:
+    """Fast AT, and the loss at the start where it is far from its mean in the epoch before."""
+    x_start = start_within(it, x).requires_grad_()
+    z = it.model(x_start)
+    (g,) = torch.autograd.grad(F.cross_entropy(z, y), x_start, retain_graph=True)
+    near = F.cross_entropy(z, y)
+    loss = F.cross_entropy(it.model((x_start.detach() + it.eps * g.sign()).clamp(0, 1)), y)
+    it.kept.setdefault(epoch, []).extend([near.item()] * len(y))
+    if epoch >= 2:
+        away = near.item() - sum(it.kept[epoch - 1]) / len(it.kept[epoch - 1])
+        loss = loss + near if away > 0.03 else loss - near if away < -0.03 else loss
+    return loss
+
+
+def elle(it: Plain, x: Tensor, y: Tensor, share: float, beta: float = 10000.0) -> Tensor:
+    """FGSM, and how far the loss between two random points is from a straight line; beta is that of 22 to 26 of 255."""
+    loss = F.cross_entropy(it.model(it.climb(x, x, it.eps, lambda out: F.cross_entropy(out, y))), y)
+    a, b = x + it.eps * it.uniform(x), x + it.eps * it.uniform(x)
+    t = (it.uniform(x[:, :1, :1, :1]) + 1) / 2
+    losses = F.cross_entropy(it.model(torch.cat([a, b, (1 - t) * a + t * b])), torch.cat([y, y, y]), reduction="none")
+    n, t = len(y), t.flatten()
+    return loss + beta * F.mse_loss(losses[2 * n :], (1 - t) * losses[:n] + t * losses[n : 2 * n])
+
+
+def aaer(it: Plain, x: Tensor, y: Tensor, share: float, noise: float, step: float, beta: float, reach: float) -> Tensor:
+    """FGSM, and how much further the outputs move of examples that it makes easier."""
+    x_start = start_within(it, x, noise).requires_grad_()
+    z = it.model(x_start)
+    before = F.cross_entropy(z, y, reduction="none")
+    (g,) = torch.autograd.grad(before.mean(), x_start)
+    z_adv = it.model(it.clip(x_start.detach() + step * it.eps * g.sign(), x, reach))
+    after = F.cross_entropy(z_adv, y, reduction="none")
+    loss, abnormal = after.mean(), [i for i in range(len(y)) if before[i] > after[i]]
+    normal = [i for i in range(len(y)) if i not in abnormal]
+    if abnormal and normal:
+        moved = ((z_adv - z.detach()) ** 2).sum(dim=1)
+        apart = moved[abnormal].mean() - moved[normal].mean().item()
+        loss = loss + beta * len(abnormal) / len(y) * max(apart, torch.zeros_like(apart))
+    return loss
+
+
+def uap(it: Plain, x: Tensor, y: Tensor, share: float, classes: int) -> Tensor:
+    """One step from the perturbation of all images, or of the label's."""
+    labels, reach = (y if classes > 1 else torch.zeros_like(y)).tolist(), 1.25 * it.eps
+    if "u" not in it.kept:
+        unit = x.new_empty(classes * x[0].numel(), 1).uniform_(-1, 1, generator=it.random)
+        it.kept["u"] = [reach * torch.where(row < 0, -1.0, 1.0).to(x) for row in unit.view(classes, *x.shape[1:])]
+        it.kept["momentum"] = [torch.zeros_like(x[0]) for _ in range(classes)]
+    x_start = it.clip(x + torch.stack([it.kept["u"][label] for label in labels]), x).requires_grad_()
+    z = it.model(x_start)
+    (g,) = torch.autograd.grad(F.cross_entropy(z, y), x_start, retain_graph=True)
+    z_adv = it.model(it.clip(x_start.detach() + it.eps * g.sign(), x))
+    g = g / g.abs().sum()
+    for label in set(labels):
+        mean = g[[i for i, other in enumerate(labels) if other == label]].mean(dim=0)
+        it.kept["momentum"][label] = mean + 0.3 * it.kept["momentum"][label]
+        it.kept["u"][label] = (it.kept["u"][label] + reach * it.kept["momentum"][label].sign()).clamp(-reach, reach)
+    return F.cross_entropy(z_adv, y) + 10 * F.mse_loss(z_adv, z)
+
+
+def pco(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: int) -> Tensor:
+    """Images between the prior and the step from it, by the probability of the label."""
+    coins = torch.where(it.uniform(x) < 0, -1.0, 1.0).to(x) if epoch == 0 else None
+    prior = it.eps * coins if coins is not None else torch.stack([it.kept[row] for row in rows])
+    x_start = (x + prior).requires_grad_()
+    z = it.model(x_start)
+    (g,) = torch.autograd.grad(F.cross_entropy(z, y), x_start, retain_graph=True)
+    x_adv = it.clip(x_start.detach() + it.eps * g.sign(), x)
+    it.kept |= {row: x_adv[i] - x[i] for i, row in enumerate(rows)}
+    p = z.softmax(dim=1)[torch.arange(len(y)), y][:, None, None, None]
+    z_mid = it.model((1 - p) * x_start.detach() + p * (x + 1.5 * (x_adv - x)))
+    z_adv = it.model(x_adv)
+    return F.cross_entropy(z_mid, y) + 10 * (F.mse_loss(z_adv, z) - F.mse_loss(z_adv, z_mid)).abs()
+
+
+def atas(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: int, warmup: int) -> Tensor:
+    """A step of each image's own size from where its last one ended."""
+    delta = it.eps * it.uniform(x) if epoch == 0 else torch.stack([it.kept["delta", row] for row in rows])
+    x_start = (x + delta).clamp(0, 1)
+    moved = torch.zeros_like(x)
+    for i, g in enumerate(gradient_at(it, x_start, y) / len(y)):
+        size = it.eps
+        if epoch >= warmup:
+            v = 0.5 * it.kept.get(("v", rows[i]), 0.0) + 0.5 * float(g.norm()) ** 2
+            it.kept["v", rows[i]] = v
+            size = min(max(2 * it.eps / (1 + math.sqrt(v) / 0.01), it.eps / 2), 1.75 * it.eps)
+        moved[i] = size * g.sign()
+    x_adv = it.clip(x_start + moved, x)
+    it.kept |= {("delta", row): x_adv[i] - x[i] for i, row in enumerate(rows)}
+    return F.cross_entropy(it.model(x_adv), y)
+
+
+def llr(it: Plain, x: Tensor, y: Tensor, share: float, growing: float = 0.005) -> Tensor:
+    """The worst distance from the tangent in a ball that grows at first, and the slope there."""
+    reach = min(share / growing, 1.0)
+    still, g = F.cross_entropy(it.clean(x), y, reduction="none"), gradient_at(it, x, y)
+    x_adv = it.clip(x + it.eps * it.uniform(x), x, reach)
+    for _ in range(10):
+        tangent = still + ((x_adv - x) * g).flatten(1).sum(dim=1)
+        x_adv = it.climb(x_adv, x, it.eps, _off(tangent, y), reach)
+    at = x.clone().requires_grad_()
+    natural = F.cross_entropy(it.model(at), y, reduction="none")
+    (g,) = torch.autograd.grad(natural.sum(), at, create_graph=True)
+    rise = ((x_adv - x) * g).flatten(1).sum(dim=1)
+    off = (F.cross_entropy(it.model(x_adv), y, reduction="none") - natural - rise).abs()
+    return (2 * natural + 4 * off + 1.2 * rise.abs()).mean()
+
+
+def _off(tangent: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda out: (F.cross_entropy(out, y, reduction="none") - tangent).abs().sum()
+
+
+def dynamic_at(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
+    """PGD of which each image makes steps until its FOSC is small enough for this part of the training."""
+    limit, x_adv = max(0.5 - 0.5 * share * 6 / 5, 0.0), x + it.eps * it.uniform(x)
+    for i in range(len(y)):
+        own, label = x[i : i + 1], y[i : i + 1]
+        for k in range(10):
+            at = x_adv[i : i + 1].clone()
+            g = gradient_at(it, at, label)
+            if k and it.eps * g.abs().sum() - ((at - own) * g).sum() <= limit:
+                break
+            x_adv[i : i + 1] = it.clip(at + it.eps / 4 * g.sign(), own)
+    return F.cross_entropy(it.model(x_adv), y)
+
+
 def _steps(function: Callable[..., Tensor], steps: int, of_eps: float, **more: Any) -> Callable[..., Tensor]:
     return lambda it, x, y, share: function(it, x, y, share, steps=steps, step=of_eps * it.eps, **more)
 
@@ -286,4 +459,18 @@ PLAIN: dict[str, Callable[..., Tensor]] = {
     "nuat": lambda it, x, y, share: guided(it, x, y, share, nuclear=True),
     "fgsm-pgi": fgsm_pgi,
     "gat": lambda it, x, y, share: guided(it, x, y, share, nuclear=False),
+    "fgsm-mep": fgsm_pgi,
+    "zero-grad": zero_grad,
+    "multi-grad": multi_grad,
+    "ssat": ssat,
+    "rs-cs": rs_cs,
+    "elle": elle,
+    "rs-aaer": lambda it, x, y, share: aaer(it, x, y, share, noise=1.0, step=1.25, beta=1.5, reach=1.0),
+    "n-aaer": lambda it, x, y, share: aaer(it, x, y, share, noise=2.0, step=1.0, beta=0.15, reach=math.inf),
+    "uap": lambda it, x, y, share: uap(it, x, y, share, classes=1),
+    "cuap": uap,
+    "pco": pco,
+    "atas": atas,
+    "llr": llr,
+    "dynamic-at": dynamic_at,
 }

@@ -11,13 +11,13 @@ from torch import Tensor
 from benchmarks.reference import Plain
 from bsk.data.batches import Batch, Loader, Share, to_unit
 from bsk.data.store import Split
-from bsk.methods.profile import profile
 from bsk.models import registry
 from bsk.models.modes import in_precision, standing_still
 from bsk.training.averaging import average_of, follow
 from bsk.training.flags import TrainingFlags
 from bsk.training.loop import new_state
 from bsk.training.monitor import look
+from bsk.training.profile import profile
 from bsk.training.schedules import Rates
 from bsk.training.settings import resolve
 from bsk.training.state import State

@@ -13,8 +13,8 @@ sleep_soon()  # before torch is loaded, which asks once
 
 if TYPE_CHECKING:
     from bsk.api import Evaluation, attack, compare, evaluate, load, prepare
+    from bsk.contract.method import Losses
     from bsk.data.arrays import from_arrays
-    from bsk.methods.contract import Losses
     from bsk.training.api import train
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "prepare",
     "train",
 ]
-_PLACES = {"train": "bsk.training.api", "from_arrays": "bsk.data.arrays", "Losses": "bsk.methods.contract"}
+_PLACES = {"train": "bsk.training.api", "from_arrays": "bsk.data.arrays", "Losses": "bsk.contract.method"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from bsk.contract.parameters import Parameter
 from bsk.errors import UsageError
 from bsk.methods import registry
-from bsk.methods.registry import Parameter
 from bsk.perturb.radius import AtRadius
 
 DEFAULT = "bs"

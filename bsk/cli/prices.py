@@ -98,9 +98,9 @@ class Prices:
         return dict(zip(COLUMNS, (job.command, job.target, done, *counts, hours, round(size, 3)), strict=True))
 
     def _train(self, job: Job) -> tuple[Passes, float, float]:
-        from bsk.methods.profile import profile
         from bsk.training.costs import training_cost
         from bsk.training.outputs import average_path, last_path
+        from bsk.training.profile import profile
 
         data, shape = self._open(job.data)
         settings = job.settings(data, self.device)

@@ -19,8 +19,8 @@ from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import differing, short_name
 from bsk.comparison.runs import Run, modern
 from bsk.comparison.tables import caption, cells, estimates, footnotes
+from bsk.contract.parameters import RESERVED
 from bsk.errors import InputError
-from bsk.methods.registry import RESERVED
 from bsk.records.fields import Amount, Count, Difference, Fraction, Signed, Text
 from bsk.records.located import Located, read, stream, value_of, wrong
 from bsk.records.words import duration, estimate, many, plain, printable

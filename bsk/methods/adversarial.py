@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bsk.methods.contract import Losses
-from bsk.methods.network import Network
+from bsk.contract.method import Losses
+from bsk.contract.network import Network
 from bsk.perturb.ascent import ascend
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import Draws

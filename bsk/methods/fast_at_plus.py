@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bsk.contract.method import BatchMemory, Losses, Validate
+from bsk.contract.network import Network
 from bsk.methods.adversarial import adversarial
-from bsk.methods.contract import BatchMemory, Losses, Validate
-from bsk.methods.network import Network
 from bsk.perturb.draws import Draws
 from bsk.perturb.radius import paper_step, step_at
 

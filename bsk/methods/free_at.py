@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bsk.methods.contract import BatchMemory, Losses
-from bsk.methods.network import Network
+from bsk.contract.method import BatchMemory, Losses
+from bsk.contract.network import Network
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import Draws
 from bsk.perturb.radius import EPS

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from bsk.methods.contract import BatchMemory, Losses
-from bsk.methods.network import Network
+from bsk.contract.method import BatchMemory, Losses
+from bsk.contract.network import Network
 from bsk.perturb.ascent import sign_step
 from bsk.perturb.ball import ball_around, per_image
 from bsk.perturb.draws import Draws

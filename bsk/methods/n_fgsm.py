@@ -6,8 +6,8 @@ import math
 
 from torch import Tensor
 
-from bsk.methods.contract import Losses
-from bsk.methods.network import Network
+from bsk.contract.method import Losses
+from bsk.contract.network import Network
 from bsk.perturb.ascent import ascend
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import Draws

@@ -101,6 +101,15 @@ def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     return margin_to(logits, y, target) / (first - 0.5 * (third + fourth) + 1e-12)
 
 
+def fosc(d: Tensor, g: Tensor, eps: float) -> Tensor:
+    """Return the first-order stationary condition eps |g|_1 - <d, g> of perturbations d, |d| <= eps: (N,).
+
+    It is at least 0: how far the linear loss with the gradient g (N, C, H, W) can still rise within the ball from d.
+    Source: Wang et al. (2019), eq. (4).
+    """
+    return (eps * g.abs() - d * g).flatten(1).sum(dim=1)
+
+
 def input_gradient(
     model: Model, x: Tensor, y: Tensor, *, loss: Loss = cross_entropy, create_graph: bool = False
 ) -> Tensor:

@@ -49,3 +49,13 @@ def _align(eps: float) -> float:
 # GradAlign's weight 0.02 exp(255 eps ln(10) / 8): 0.2 at 8/255, 2 at 16/255, and 2 beyond.
 # Source: Andriushchenko & Flammarion (2020), the authors' experiments, which end at 16/255.
 ALIGN: Any = AtRadius("0.2 at 8/255, 2 from 16/255", _align)
+
+
+def _straight(eps: float) -> float:
+    levels = 255 * eps
+    return 1000.0 if levels < 9 else 5000.0 if levels < 21 else 10000.0 if levels < 27 else 100.0
+
+
+# ELLE's weight. Source: Abad Rocamora et al. (2024), the authors' scripts for CIFAR-10, at 2, 4, ..., 26 of 255. Beyond
+# it is ours: at 0.2 on the digits 10000 diverges, and 100 is as robust as 10.
+STRAIGHT: Any = AtRadius("1000 at 8/255, 5000 from 10/255, 10000 from 22/255, 100 beyond 26/255", _straight)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bsk.contract.network import Network
 from bsk.data.batches import Share
 from bsk.data.processes import sum_over_processes
-from bsk.methods.network import Network
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import BatchDraws
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import Attack, Stage, attack_named
 from bsk.compat import sgd
-from bsk.methods.profile import Profile
 from bsk.models.modes import in_precision, standing_still
 from bsk.perturb.ascent import Model
 from bsk.perturb.losses import cross_entropy
 from bsk.perturb.passes import Passes
 from bsk.training.divergence import BATCH as DIVERGENCE_BATCH
 from bsk.training.divergence import IMAGES as DIVERGENCE_IMAGES
+from bsk.training.profile import Profile
 from bsk.training.settings import Settings
 from bsk.training.validation import BATCH, NO_DRAWS, SELECTION_ATTACK, TEST_IMAGES, VALIDATED
 

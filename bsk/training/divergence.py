@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from bsk.compat import without_tf32
+from bsk.contract.method import Memory
+from bsk.contract.network import Network
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.errors import UsageError
-from bsk.methods.bound import Bound, UpdateContext
-from bsk.methods.contract import Memory
-from bsk.methods.network import Network
 from bsk.models.modes import standing_still
 from bsk.perturb.draws import Draws, example_draws
 from bsk.perturb.losses import kl
+from bsk.training.bound import Bound, UpdateContext
 from bsk.training.settings import Settings
 from bsk.training.state import State
 
@@ -59,7 +60,7 @@ def divergence(
     The model is in eval mode, so that nothing of it changes; what the method writes into its memory is dropped. These
     images have no rows in it, and where PGD rescues the method it is looked at without.
     """
-    kept = Memory(memory.shared if memory else {}, images=len(x))
+    kept = replace(memory or Memory(), images=len(x), rows={}, numbers={}, logged={})
     context = UpdateContext(kept.batch(torch.arange(len(x))), 1, epoch, 1.0, lambda attack, turn: 1.0)
     losses = method(Network(model), x, y, draws, context)
     if losses.start is None or losses.x_adv is None:

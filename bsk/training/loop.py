@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from bsk.compat import sgd
+from bsk.contract.method import Memory
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import agree, sum_over_processes
 from bsk.data.store import DataFile, Split
 from bsk.errors import CollapsedError, DivergedError, StoppedError, UsageError
-from bsk.methods.profile import Profile
 from bsk.models import registry
 from bsk.models.small import Size
 from bsk.perturb.passes import PassCounter
@@ -25,6 +25,7 @@ from bsk.training import monitor
 from bsk.training.averaging import average_of
 from bsk.training.divergence import divergences
 from bsk.training.outputs import Outputs
+from bsk.training.profile import Profile
 from bsk.training.schedules import SCHEDULES, Rates, warmed
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State, learned, named, put_back
@@ -94,7 +95,8 @@ def new_state(settings: Settings, data: DataFile, channels: int, size: Size, dev
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     sums_type = torch.float32 if device.type == "mps" else torch.float64
     sums = torch.zeros(3, device=device, dtype=sums_type)
-    return State(model, optimiser, scaler, sums, average=average_of(model, settings.ema))
+    memory = Memory(classes=len(data.classes))
+    return State(model, optimiser, scaler, sums, memory=memory, average=average_of(model, settings.ema))
 
 
 def train(setup: Setup, state: State, watcher: Watcher) -> None:

@@ -20,11 +20,11 @@ from bsk.attacks.registry import attack_named
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
-from bsk.methods.profile import Profile
 from bsk.models.modes import in_precision, standing_still
 from bsk.perturb.draws import example_draws
 from bsk.perturb.losses import input_gradient
 from bsk.perturb.passes import Passes
+from bsk.training.profile import Profile
 from bsk.training.settings import Settings
 from bsk.training.state import State
 from bsk.training.validation import NO_DRAWS

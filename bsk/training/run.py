@@ -15,7 +15,6 @@ from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.store import DataFile
 from bsk.devices import device_name
 from bsk.errors import InputError, UsageError
-from bsk.methods.profile import Profile, check_shared, profile
 from bsk.models.compiled import Compiled, compiles
 from bsk.models.modes import PRECISIONS
 from bsk.plugins import is_plugin, load
@@ -37,6 +36,7 @@ from bsk.training.outputs import (
     selected,
     totals,
 )
+from bsk.training.profile import Profile, check_shared, profile
 from bsk.training.settings import Settings, resolve
 from bsk.training.state import State, named
 from bsk.training.threads import enough_threads, waits_for_others

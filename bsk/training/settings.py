@@ -12,8 +12,8 @@ from bsk.data.batches import AUGMENTATIONS
 from bsk.data.store import DataFile
 from bsk.devices import COMPILE, fast_precision
 from bsk.errors import UsageError
-from bsk.methods.bound import Bound, bind
 from bsk.models.modes import PRECISIONS
+from bsk.training.bound import Bound, bind
 from bsk.training.flags import TrainingFlags
 from bsk.training.schedules import DEFAULT_LR, SCHEDULES
 from bsk.values import above_zero, checked_eps, one_of

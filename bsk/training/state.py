@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from bsk.contract.method import Memory
 from bsk.errors import InputError
-from bsk.methods.contract import Memory
 from bsk.models.compiled import Compiled
 from bsk.models.registry import Normalised
 from bsk.perturb.passes import PassCounter

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bsk.contract.method import BatchMemory, Losses, Validate
+from bsk.contract.network import Network
 from bsk.data.batches import Batch, Share
 from bsk.data.processes import sum_gradients
-from bsk.methods.bound import Bound, UpdateContext, bind
-from bsk.methods.contract import BatchMemory, Losses, Validate
-from bsk.methods.network import Network
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.training.averaging import follow
 from bsk.training.awp import worst_weights
+from bsk.training.bound import Bound, UpdateContext, bind
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings
 from bsk.training.state import State

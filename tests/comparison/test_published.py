@@ -10,8 +10,8 @@ from bsk.comparison.compare import compare
 from bsk.comparison.published import OWN, published
 from bsk.comparison.tables import render
 from bsk.errors import UsageError
-from bsk.methods.bound import bind
 from bsk.records.located import located
+from bsk.training.bound import bind
 
 PAPER = Path(__file__).parents[2] / "bsk" / "comparison" / "paper"
 

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bsk.contract.method import Memory
+from bsk.contract.network import Network
 from bsk.data.sources import prepare
 from bsk.data.store import DataFile, Split, open_data
 from bsk.evaluation.diagnostics import FEW, PARTS, SIGNS, Diagnostics, late_doubts, look_at
-from bsk.methods.bound import UpdateContext, bind
-from bsk.methods.contract import Memory
-from bsk.methods.network import Network
 from bsk.models.foreign import foreign_model
 from bsk.models.registry import build
 from bsk.perturb.draws import BatchDraws, generator
+from bsk.training.bound import UpdateContext, bind
 
 CPU = torch.device("cpu")
 WORDS = {  # what a doubt about each says

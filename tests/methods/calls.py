@@ -5,17 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bsk.methods.bound import UpdateContext, bind
-from bsk.methods.contract import BatchMemory, Losses, Memory
-from bsk.methods.network import Network
+from bsk.contract.method import BatchMemory, Losses, Memory
+from bsk.contract.network import Network
 from bsk.perturb.draws import BatchDraws, generator
+from bsk.training.bound import UpdateContext, bind
 
 EPS = 0.1
 
 
-def remembered(n: int = 8) -> Memory:
+def remembered(n: int = 8, classes: int = 5) -> Memory:
     """An empty memory of n training images."""
-    return Memory(images=n)
+    return Memory(images=n, classes=classes)
 
 
 def called(

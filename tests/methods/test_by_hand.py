@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from calls import EPS, Fixed, called, pixels, remembered
 from torch import Tensor, nn
 
-from bsk.methods.contract import Losses
+from bsk.contract.method import Losses
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.losses import cross_entropy, input_gradient, jensen_shannon
 

@@ -1,22 +1,25 @@
 """Every method: its hyper-parameters and the paper's defaults, its passes, its ball, what it remembers and shares."""
 
 import inspect
+from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
 from calls import EPS, Fixed, called, pixels, remembered
 from torch import Tensor, nn
 
+from bsk.contract.network import Network
+from bsk.contract.parameters import GIVEN
 from bsk.errors import UsageError
 from bsk.methods import registry
-from bsk.methods.bound import bind
-from bsk.methods.network import Network
-from bsk.methods.profile import check_shared, profile
-from bsk.methods.registry import GIVEN, METHODS
+from bsk.methods.registry import METHODS
 from bsk.perturb.draws import BatchDraws
 from bsk.perturb.losses import cross_entropy
 from bsk.perturb.passes import PassCounter, Passes
 from bsk.perturb.radius import AtRadius
+from bsk.training.bound import bind
+from bsk.training.profile import check_shared, profile
 
 SHAPE, CLASSES = (2, 4, 4), 5
 
@@ -64,6 +67,20 @@ DEFAULTS = {  # at 8/255, in grey levels where they are a step
     "nuat": {"noise": 0.5, "step": 8, "beta": 4.5, "ramp": True},
     "gat": {"noise": 0.5, "step": 8, "beta": 10.0, "growth": 4.0, "late": 0.86},
     "fgsm-pgi": {"step": 8, "decay": 0.3, "beta": 10.0, "reset": 40},
+    "fgsm-mep": {"step": 8, "decay": 0.3, "beta": 10.0, "reset": 40},
+    "zero-grad": {"share": 0.4, "step": 16},
+    "multi-grad": {"samples": 3, "step": 16},
+    "ssat": {"step": 10, "checks": 3},
+    "rs-cs": {"step": 8, "gamma": 0.03, "weight": 1.0, "wait": 2, "bound": None},
+    "elle": {"step": 8, "beta": 1000.0},
+    "rs-aaer": {"noise": 1.0, "step": 10, "beta": 1.5, "bound": 1.0},
+    "n-aaer": {"noise": 2.0, "step": 8, "beta": 0.15, "bound": None},
+    "uap": {"step": 8, "reach": pytest.approx(10 / 255), "decay": 0.3, "beta": 10.0, "classwise": False},
+    "cuap": {"step": 8, "reach": pytest.approx(10 / 255), "decay": 0.3, "beta": 10.0, "classwise": True},
+    "pco": {"step": 8, "stretch": 1.5, "beta": 10.0},
+    "atas": {"c": 0.01, "decay": 0.5, "least": 0.5, "most": 1.75, "warmup_epochs": 5, "reset": 10},
+    "llr": {"step": 8, "steps": 10, "nominal": 2.0, "beta": 4.0, "slope": 0.3, "growing": 0.005},
+    "dynamic-at": {"step": 2, "steps": 10, "most": 0.5, "until": pytest.approx(5 / 6)},
 }
 
 
@@ -85,16 +102,25 @@ def test_the_defaults_are_those_of_the_papers(name: str) -> None:
     ],
 )
 def test_a_step_follows_the_radius(eps: float, steps: tuple[float, ...]) -> None:
-    tenths = {"at": 0, "trades": 0, "mart": 0, "fast-at": 1, "fast-at-plus": 1}
+    tenths = dict.fromkeys(("at", "trades", "mart", "dynamic-at"), 0)
+    tenths |= dict.fromkeys(("fast-at", "fast-at-plus", "ssat", "rs-aaer"), 1)
     for name in METHODS:
         hyper = bind(name, eps).hyper
-        assert name == "natural" or hyper["step"] == pytest.approx(steps[tenths.get(name, 2)]), name
+        twice = 2 * steps[0] * 4 if name in ("zero-grad", "multi-grad") else None
+        assert "step" not in hyper or hyper["step"] == pytest.approx(twice or steps[tenths.get(name, 2)]), name
+    assert [name for name in METHODS if "step" not in bind(name, eps).hyper] == ["natural", "atas"]
 
 
 def test_the_weight_of_gradalign_grows_with_the_radius() -> None:
     """0.2 at 8/255 and 2 at 16/255, as in the authors' experiments."""
     weights = [bind("gradalign", eps).hyper["beta"] for eps in (8 / 255, 16 / 255, 0.2)]
     assert weights == pytest.approx([0.2, 2.0, 2.0])
+
+
+def test_the_weight_of_elle_grows_with_the_radius() -> None:
+    """As in the authors' scripts, which have 2, 4, ... 26 of 255."""
+    weights = [bind("elle", eps / 255).hyper["beta"] for eps in (2, 8, 10, 20, 22, 26, 51)]
+    assert weights == [1000, 1000, 5000, 5000, 10000, 10000, 100]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -176,6 +202,20 @@ PASSES = {  # of one image in one update: forward, and backward to the input or 
     "nuat": (3, 3),
     "gat": (3, 3),
     "fgsm-pgi": (2, 3),
+    "fgsm-mep": (2, 3),
+    "zero-grad": (2, 2),
+    "multi-grad": (4, 4),
+    "ssat": (4, 2),
+    "rs-cs": (2, 3),
+    "elle": (5, 5),  # three of them of points around the image
+    "rs-aaer": (2, 2),
+    "n-aaer": (2, 2),
+    "uap": (2, 3),
+    "cuap": (2, 3),
+    "pco": (3, 4),
+    "atas": (2, 2),
+    "llr": (13, 14),  # ten steps; of the three gradients at the image one is gone through again
+    "dynamic-at": (11, 11),
 }
 
 
@@ -191,6 +231,17 @@ def test_a_method_runs_exactly_its_own_passes(name: str, model: nn.Module, batch
     assert (counter.forward, counter.backward) == (7 * PASSES[name][0], 7 * PASSES[name][1])
 
 
+def test_a_method_can_be_read_at_a_glance() -> None:
+    """Below its docstring the median method has at most 25 lines; all of them, with the registry, have 1,300."""
+    files = list(Path(registry.__file__).parent.glob("*.py"))
+    lengths = []
+    for each in {registry.function(name) for name in METHODS}:
+        lines = inspect.getsource(each).splitlines()
+        lengths.append(len(lines) - 1 - max(i for i, line in enumerate(lines) if line.strip().endswith('"""')))
+    assert median(lengths) <= 25 and max(lengths) <= 25
+    assert sum(len(file.read_text().splitlines()) for file in files) <= 1300
+
+
 def test_a_profile_tells_the_passes_of_the_perturbation_from_the_others() -> None:
     found = profile(bind("trades", EPS), SHAPE, CLASSES)
     assert found.frozen == Passes(11, 10, 0) and found.trained == Passes(2, 0, 2)
@@ -202,7 +253,7 @@ def test_a_profile_tells_the_passes_of_the_perturbation_from_the_others() -> Non
 def test_only_natural_training_is_selected_by_natural_accuracy() -> None:
     found = {name: profile(bind(name, EPS), SHAPE, CLASSES) for name in METHODS}
     assert [name for name, each in found.items() if not each.attacks] == ["natural"]
-    both = {"trades", "fast-trades", "fast-trades-2", "bs", "bs-alone", "nuat", "gat"}
+    both = {"trades", "fast-trades", "fast-trades-2", "bs", "bs-alone", "nuat", "gat", "llr"}
     assert {name for name, each in found.items() if each.natural and each.robust} == both
     assert all(each.moves and each.smooths for each in found.values())
 
@@ -215,10 +266,11 @@ def test_a_method_stays_in_its_ball_and_leaves_the_weights_alone(name: str, mode
         losses = called(name, model, x, y, update=update)
         assert losses.x_adv is not None and losses.start is not None
         bound = bind(name, EPS).hyper.get("bound", 1.0)
-        reach = EPS * (3 if bound is None else bound)  # N-FGSM: twice the noise, and a step
+        far = 2 if name == "rs-cs" else 3  # noise, of N-FGSM twice, and a step
+        reach = EPS * (far if bound is None else bound)
         moved = (losses.x_adv - x).abs().max()
         assert moved <= reach + 1e-12 and losses.x_adv.min() >= 0 and losses.x_adv.max() <= 1
-        assert bound is not None or moved > 2 * EPS
+        assert bound is not None or moved > (far - 1) * EPS
         assert not losses.x_adv.requires_grad and not losses.start.requires_grad
     assert all(p.grad is None for p in model.parameters()) and model.training
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
@@ -239,7 +291,11 @@ def test_labels_are_smoothed_in_the_cross_entropy_that_is_descended_alone(name: 
     plain, smoothed = (called(name, Network(model, smoothing=each), x, y) for each in (0.0, 0.2))
     assert torch.equal(plain.x_adv, smoothed.x_adv)
     image = x if smoothed.natural is not None else smoothed.x_adv
-    difference = cross_entropy(model(image), y, 0.2) - cross_entropy(model(image), y)
+    if name == "pco":  # between the start and the end, by the probability of the label
+        p = model(smoothed.start).softmax(1).gather(1, y[:, None])[..., None, None]
+        image = (1 - p) * smoothed.start + p * (x + 1.5 * (image - x))
+    weight = 2 if name == "llr" else 1
+    difference = weight * (cross_entropy(model(image), y, 0.2) - cross_entropy(model(image), y))
     assert difference.abs().min() > 1e-3
     torch.testing.assert_close(smoothed.total - plain.total, difference)
 
@@ -298,6 +354,14 @@ def test_which_methods_processes_can_share(name: str) -> None:
         "nuat": "takes a batch as a whole",
         "free-at": "remembers each image of a batch",
         "fgsm-pgi": "remembers each image of a batch",
+        "fgsm-mep": "remembers each image of a batch",
+        "pco": "remembers each image of a batch",
+        "atas": "remembers each image of a batch",
+        "uap": "remembers each image of a batch",
+        "cuap": "remembers each image of a batch",
+        "rs-cs": "remembers each image of a batch",
+        "rs-aaer": "takes a batch as a whole",
+        "n-aaer": "takes a batch as a whole",
     }
     if name not in said:
         check_shared(bind(name, EPS), SHAPE, CLASSES)

@@ -11,10 +11,10 @@ import torch
 from bsk.data.batches import Share
 from bsk.data.store import open_data
 from bsk.errors import UsageError
-from bsk.methods.profile import profile
 from bsk.perturb.passes import Passes
 from bsk.records import checkpoints, jsonl
 from bsk.training.flags import TrainingFlags
+from bsk.training.profile import profile
 from bsk.training.run import run
 from bsk.training.settings import resolve
 
@@ -22,7 +22,7 @@ SOURCE = '''
 import sys
 import torch
 import torch.nn.functional as F
-from bsk.methods.contract import Losses
+from bsk.contract.method import Losses
 
 def mine(net, x, y, *, eps, draws, alpha=0.25, deep=False, way="left", far: float | None = 2.0, last_one=3):
     """Noise, and the loss there.

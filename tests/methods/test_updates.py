@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.reference import PLAIN, Plain
+from bsk.contract import network
 from bsk.data.batches import Batch, Share
-from bsk.methods import adversarial, backward_smoothing, n_fgsm, network, registry
+from bsk.methods import adversarial, backward_smoothing, n_fgsm, registry
 from bsk.training import step as module
 from bsk.training.flags import TrainingFlags
 from bsk.training.loop import new_state, rates_at
@@ -45,6 +46,13 @@ def extras(method: str, i: int) -> dict:
         "liet": {"classes": CLASSES},
         "fast-at-plus": {"accuracies": ACCURACIES, "every": 2},
         "fgsm-pgi": {"rows": batch(i).rows.tolist(), "epoch": i // 2},
+        "fgsm-mep": {"rows": batch(i).rows.tolist(), "epoch": i // 2},
+        "pco": {"rows": batch(i).rows.tolist(), "epoch": i // 2},
+        "atas": {"rows": batch(i).rows.tolist(), "epoch": i // 2, "warmup": 1},
+        "rs-cs": {"epoch": i // 2},
+        "cuap": {"classes": CLASSES},
+        "elle": {"beta": 10.0},
+        "llr": {"growing": 0.5},
     }.get(method, {})
 
 
@@ -79,7 +87,12 @@ def five_plain_updates(s: Settings) -> tuple[torch.nn.Module, Tensor]:
 
 
 def hyper(method: str) -> dict:
-    return {"rescue_every": 2} if method == "fast-at-plus" else {}
+    return {
+        "fast-at-plus": {"rescue_every": 2},
+        "atas": {"warmup_epochs": 1},
+        "llr": {"growing": 0.5},
+        "elle": {"beta": 10.0},  # the usual weight is for slower rates
+    }.get(method, {})
 
 
 def furthest(state: State, model: torch.nn.Module) -> float:

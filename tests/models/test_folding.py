@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bsk.methods import network as module
-from bsk.methods.bound import UpdateContext, bind
-from bsk.methods.contract import Memory
-from bsk.methods.network import Network
+from bsk.contract import network as module
+from bsk.contract.method import Memory
+from bsk.contract.network import Network
 from bsk.models.modes import eval_mode, folded, standing_still
 from bsk.models.registry import build
 from bsk.models.resnet import ResNet
 from bsk.perturb.draws import BatchDraws, generator
+from bsk.training.bound import UpdateContext, bind
 
 
 def network(name: str) -> nn.Module:

@@ -19,8 +19,8 @@ from bsk.cli.prices import Job
 from bsk.comparison.published import published
 from bsk.data.sources import expected
 from bsk.methods import registry
-from bsk.methods.bound import bind
-from bsk.methods.profile import profile
+from bsk.training.bound import bind
+from bsk.training.profile import profile
 
 ROOT = Path(__file__).parent.parent.parent
 

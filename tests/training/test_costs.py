@@ -10,16 +10,16 @@ from torch import nn
 
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import attack_named
+from bsk.contract.method import Memory
 from bsk.data.store import DataFile
-from bsk.methods.bound import bind
-from bsk.methods.contract import Memory
-from bsk.methods.profile import profile
 from bsk.methods.registry import METHODS
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.passes import PassCounter, Passes, counting
 from bsk.training import costs
+from bsk.training.bound import bind
 from bsk.training.costs import TrainingCost, Work, attack_work, time_passes, time_step, training_cost
 from bsk.training.divergence import divergence
+from bsk.training.profile import profile
 from bsk.training.settings import Settings
 
 EPS = 0.2
@@ -50,7 +50,7 @@ def test_the_passes_of_a_look_at_divergences_are_those_that_it_makes(method: str
     plain = model.forward
     monkeypatch.setattr(model, "forward", counting(plain, counter))
     s = toys.settings(method, log_divergence=True, epochs=1)
-    memory = Memory({"pattern": torch.zeros(3, 1, 8, 8)} if method == "liet" else {})
+    memory = Memory({"pattern": torch.zeros(3, 1, 8, 8)} if method == "liet" else {}, classes=3)
     divergence(s.bound, model, torch.rand(n, 1, 8, 8), torch.arange(n) % 3, BatchDraws(generator(0)), memory)
     found = training_cost(s, profile(s.bound, (1, 8, 8), 3), images=240, val=n, test=90).exact.images
     assert (counter.forward, counter.backward) == (found.forward, found.to_input) and found.full == 0

@@ -13,13 +13,13 @@ from toys import CPU, EPS, settings
 from bsk.data.batches import Share
 from bsk.data.store import DataFile
 from bsk.errors import InputError, StoppedError
-from bsk.methods.bound import bind
 from bsk.methods.registry import METHODS
 from bsk.perturb.draws import example_draws
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.training import divergence as module
 from bsk.training import loop
+from bsk.training.bound import bind
 from bsk.training.divergence import divergence, divergences
 from bsk.training.loop import new_state
 from bsk.training.settings import Settings
@@ -80,7 +80,7 @@ def test_the_training_is_the_same_to_the_bit(method: str, data: DataFile, tmp_pa
         assert {k for k in other if k not in one} == {"kl_start", "kl_ascent", "kl_n"}
         assert all(one[k] == other[k] for k in one if "second" not in k)
         assert other["kl_n"] == 60 and 0 <= other["kl_start"] < 10 and 0 <= other["kl_ascent"] < 10
-    assert logged[0]["kl_start"] != logged[1]["kl_start"] or method in ("natural", "gradalign")
+    assert logged[0]["kl_start"] != logged[1]["kl_start"] or method in ("natural", "gradalign", "multi-grad", "elle")
 
 
 @pytest.mark.parametrize("updates", [3, 8, 9])  # an epoch has 8

@@ -13,7 +13,6 @@ from toys import Silent, settings, stop_after, trained
 
 from bsk.data.store import DataFile
 from bsk.errors import DivergedError, InputError, StoppedError
-from bsk.methods.profile import profile
 from bsk.methods.registry import METHODS
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -22,6 +21,7 @@ from bsk.records.headers import load_header
 from bsk.training import loop, validation
 from bsk.training.loop import is_better
 from bsk.training.outputs import Outputs
+from bsk.training.profile import profile
 from bsk.training.state import Scored, State
 
 
@@ -70,6 +70,10 @@ MODERN = {"ema": 0.9, "label_smoothing": 0.2, "awp": 0.01, "warmup": 1.5}
         ("liet", {}),
         ("fgsm-pgi", {}),
         ("gat", {}),
+        ("rs-cs", {}),
+        ("cuap", {}),
+        ("pco", {}),
+        ("atas", {"hyper": {"warmup_epochs": 1}}),
     ],
 )
 @pytest.mark.parametrize("updates", [1, 7, 8, 13])  # an epoch has 8: within and at the end of one
@@ -81,7 +85,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int
     assert stopped.value.exit_code == 143
     trained(tmp_path / "cut.safetensors", data, s)
     names = ["{}.safetensors", "{}.last.safetensors"]
-    for name in [*names, "{}.ema.safetensors", "{}.ema-last.safetensors"] if flags else names:
+    for name in [*names, "{}.ema.safetensors", "{}.ema-last.safetensors"] if "ema" in flags else names:
         whole, _ = checkpoints.load(tmp_path / name.format("whole"), ("model", "training-state"))
         cut, _ = checkpoints.load(tmp_path / name.format("cut"), ("model", "training-state"))
         assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)

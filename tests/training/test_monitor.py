@@ -10,7 +10,6 @@ from bsk.comparison.evidence import collect
 from bsk.data.batches import Share
 from bsk.data.store import DataFile
 from bsk.errors import CollapsedError, StoppedError
-from bsk.methods.profile import profile
 from bsk.methods.registry import METHODS
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -19,6 +18,7 @@ from bsk.training import loop, monitor
 from bsk.training.loop import new_state
 from bsk.training.monitor import IMAGES, every, look
 from bsk.training.monitor import MonitorResult as Found
+from bsk.training.profile import profile
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from toys import CPU, settings
 
+from bsk.contract.method import Losses
+from bsk.contract.network import Network
 from bsk.data.batches import WHOLE, Batch, Share
-from bsk.methods.contract import Losses
-from bsk.methods.network import Network
 from bsk.training import step as module
 from bsk.training.loop import new_state
 from bsk.training.schedules import Rates

@@ -3,7 +3,7 @@
     def my_method(net, x, y, *, eps, draws, alpha=0.5) -> Losses:
 
 `x` (N, C, H, W) in [0, 1] and `y` (N,) are a batch, `eps` is the radius in pixel units, and `draws` gives the random
-numbers (`bsk.perturb.draws.Draws`). `net` is a `bsk.methods.network.Network`: net(x) is a pass in train mode that
+numbers (`bsk.perturb.draws.Draws`). `net` is a `bsk.contract.network.Network`: net(x) is a pass in train mode that
 training goes back through, and `with net.frozen() as f` gives the network in eval mode for a perturbation.
 
 A method may name any of these too: `memory`, what outlives a batch (`BatchMemory`); `update`, how many updates came
@@ -50,6 +50,7 @@ class Memory:
         shared: tensors for all batches.
         rows: tensors with a row for each training image.
         images: how many training images there are.
+        classes: how many classes.
         numbers: plain numbers.
         logged: numbers that each epoch's log record has too.
     """
@@ -57,6 +58,7 @@ class Memory:
     shared: dict[str, Tensor] = field(default_factory=dict)
     rows: dict[str, Tensor] = field(default_factory=dict)
     images: int = 0
+    classes: int = 0
     numbers: dict[str, float] = field(default_factory=dict)
     logged: dict[str, float] = field(default_factory=dict)
 
@@ -81,6 +83,11 @@ class BatchMemory:
     numbers: dict[str, float]
     logged: dict[str, float]
     _kept: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, for what is kept of each."""
+        return self._memory.classes
 
     def rows(self, name: str, like: Tensor) -> Tensor:
         """Return what is kept of each image of the batch, in the shape of `like` (N, ...); 0 at first."""

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from bsk.contract.method import Losses, Memory
+from bsk.contract.network import Network
 from bsk.errors import UsageError
-from bsk.methods.bound import Bound, UpdateContext
-from bsk.methods.contract import Losses, Memory
-from bsk.methods.network import Network
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.passes import Passes
+from bsk.training.bound import Bound, UpdateContext
 
 IMAGES = 4
+ROUGH = 50  # radians for a change of the rough network's hidden values by 1
 UPDATES = 20  # that are run of a method that validates; of others two
 
 
@@ -54,19 +55,23 @@ class Profile:
 
 
 class _Toy(nn.Module):
-    """A small smooth network that counts the passes through it: in eval mode, in train mode, and on the way down."""
+    """A small network that counts the passes through it: in eval mode, in train mode, and on the way down.
 
-    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+    It is smooth, or so rough that a step often lowers the loss that it should raise.
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int, rough: bool) -> None:
         super().__init__()
-        size = math.prod(shape)
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, 4), nn.Tanh(), nn.Linear(4, classes))
+        self.inner, self.outer = nn.Linear(math.prod(shape), 4), nn.Linear(4, classes)
+        self.rough = rough
         self.counts: dict[str, int] = {}
         self.descending = False
 
     def forward(self, x: Tensor) -> Tensor:
         where = "trained" if self.training else "frozen"
         self._count(f"{where} forward", len(x))
-        logits: Tensor = self.layers(x)
+        hidden: Tensor = self.inner(x.flatten(1))
+        logits: Tensor = self.outer((ROUGH * hidden).sin() if self.rough else hidden.tanh())
         if logits.requires_grad:
             logits.register_hook(lambda _: self._count("full" if self.descending else f"{where} to_input", len(x)))
         return logits
@@ -90,13 +95,15 @@ class _Trial:
         return 1.0
 
 
-def _try(method: Bound, shape: tuple[int, ...], classes: int, mine: slice = slice(0, IMAGES)) -> _Trial:
+def _try(
+    method: Bound, shape: tuple[int, ...], classes: int, mine: slice = slice(0, IMAGES), rough: bool = False
+) -> _Trial:
     """Run a few updates, for these of the images of a batch; the weights stay."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        toy, rows = _Toy(shape, classes), torch.arange(IMAGES)
+        toy, rows = _Toy(shape, classes, rough), torch.arange(IMAGES)
         x, y = 0.2 + 0.6 * torch.rand(IMAGES, *shape), rows % classes
-    trial = _Trial(toy, Memory(images=IMAGES), Network(toy))
+    trial = _Trial(toy, Memory(images=IMAGES, classes=classes), Network(toy))
     for update in range(UPDATES if method.validates else 2):  # the first may fill a memory
         toy.counts, toy.descending = {}, False
         seen = trial.memory.batch(rows[mine])
@@ -139,8 +146,13 @@ def check_shared(method: Bound, shape: tuple[int, ...], classes: int) -> None:
     Raises:
         UsageError: they cannot.
     """
+    for rough in (False, True):
+        _check_shared(method, shape, classes, rough)
+
+
+def _check_shared(method: Bound, shape: tuple[int, ...], classes: int, rough: bool) -> None:
     parts = (slice(0, IMAGES), slice(0, 2), slice(2, IMAGES))
-    whole, one, other = (_try(method, shape, classes, part) for part in parts)
+    whole, one, other = (_try(method, shape, classes, part, rough) for part in parts)
     remembers = bool(one.memory.rows) or any(
         tensor.shape != other.memory.shared[name].shape or not torch.allclose(tensor, other.memory.shared[name])
         for name, tensor in one.memory.shared.items()

@@ -11,17 +11,18 @@ from typing import Any
 
 from torch import Tensor
 
+from bsk.contract.method import BatchMemory, Losses, Validate
+from bsk.contract.network import Network
+from bsk.contract.parameters import GIVEN
 from bsk.errors import UsageError
 from bsk.methods import registry
-from bsk.methods.contract import BatchMemory, Losses, Validate
-from bsk.methods.network import Network
 from bsk.perturb.draws import Draws
 from bsk.plugins import is_plugin, outside
 
 
 @dataclass(frozen=True)
 class UpdateContext:
-    """What a method may be given beside the batch; see `bsk.methods.contract`."""
+    """What a method may be given beside the batch; see `bsk.contract.method`."""
 
     memory: BatchMemory
     update: int
@@ -63,7 +64,7 @@ class Bound:
         """The names of `UpdateContext`, eps and draws among its arguments."""
         arguments = inspect.signature(self.function).parameters
         every = any(each.kind is each.VAR_KEYWORD for each in arguments.values())
-        return {name for name in registry.GIVEN if every or name in arguments}
+        return {name for name in GIVEN if every or name in arguments}
 
     def __call__(self, net: Network, x: Tensor, y: Tensor, draws: Draws, context: UpdateContext) -> Losses:
         """Return the losses of a batch x (N, C, H, W), y (N,); each (N,).

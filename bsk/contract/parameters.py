@@ -1,0 +1,98 @@
+"""The hyper-parameters of a method: the keyword arguments of its signature that training does not give."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bsk.errors import UsageError
+from bsk.perturb import radius
+from bsk.perturb.radius import AtRadius
+from bsk.signature import defaults_of, keywords_of, typed
+from bsk.values import above_zero
+
+GIVEN = ("eps", "draws", "memory", "update", "epoch", "progress", "validate")  # what a method can be given; no flags
+
+# fmt: off
+RESERVED = {  # flags of a training
+    "method", "dataset", "data", "out", "model", "set", "hyper", "epochs", "batch_size", "schedule", "lr",
+    "momentum", "weight_decay", "precision", "augment", "select", "log_divergence", "ema", "label_smoothing", "awp",
+    "warmup", "on_collapse", "limit", "seed", "device", "threads", "force", "json", "quiet", "progress", "help",
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A hyper-parameter: its name, its default, what the docstring says of it, and whether it may be None too."""
+
+    name: str
+    default: Any
+    help: str = ""
+    optional: bool = False
+
+    @property
+    def flag(self) -> str:
+        """Its flag of `bsk train`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def parsed(self, value: Any) -> Any:
+        """Return a value, or the text of a flag, in the default's type; "8/255" is a number, "none" is None.
+
+        Raises:
+            UsageError: it is of another type, not finite, or below 0; a step or bound must be above 0.
+        """
+        if self.optional and str(value).lower() == "none":
+            return None
+        kind = float if self.optional or isinstance(self.default, AtRadius) else None
+        found = typed(self.name, value, self.default, kind)
+        if isinstance(found, float | int) and not isinstance(found, bool):
+            above_zero(or_zero=self.name not in ("step", "bound", "replays"), **{self.name: found})
+        return found
+
+
+def from_source(definition: ast.FunctionDef) -> dict[str, Parameter]:
+    """Return the keyword arguments of bsk's own function; defaults are written with numbers and names of `radius`."""
+    told = _told(ast.get_docstring(definition) or "")
+    found = {}
+    for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
+        if default is not None:
+            value = eval(compile(ast.Expression(default), "default", "eval"), vars(radius))
+            optional = argument.annotation is not None and _is_optional(ast.unparse(argument.annotation))
+            found[argument.arg] = Parameter(argument.arg, value, told.get(argument.arg, ""), optional)
+    return found
+
+
+def from_signature(name: str, function: Callable[..., Any]) -> dict[str, Parameter]:
+    """Return the hyper-parameters of a function from outside.
+
+    Raises:
+        UsageError: it breaks the contract.
+    """
+    start = f"--method {name}"
+    if "eps" not in keywords_of(function):
+        raise UsageError(f"{start}: takes no eps; expected def my_method(net, x, y, *, eps, draws, ...)")
+    told, annotations, found = _told(inspect.getdoc(function) or ""), inspect.get_annotations(function), {}
+    for key, default in defaults_of(function, GIVEN, start).items():
+        if key in RESERVED or not isinstance(default, float | int | str | None | AtRadius):
+            raise UsageError(f"{start}: {key} = {default!r:.40} cannot be a flag; rename it, or make it a number")
+        found[key] = Parameter(key, default, told.get(key, ""), _is_optional(str(annotations.get(key))))
+    return found
+
+
+def _is_optional(annotation: str) -> bool:
+    """Say if an annotation is of a number or None: "float | None", "Optional[float]"."""
+    return "float" in annotation and ("None" in annotation or "Optional" in annotation)
+
+
+def _told(docstring: str) -> dict[str, str]:
+    """Return what the section Args of a docstring says of each argument."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?)+)", docstring, re.MULTILINE)
+    if section is None:
+        return {}
+    items = re.split(r"^ {4}(\w+): ", section[1], flags=re.MULTILINE)[1:]
+    return {name: " ".join(text.split()) for name, text in zip(items[::2], items[1::2], strict=True)}

@@ -1,0 +1,117 @@
+"""Losses that are straight around an image: by gradients alike, by three points, by the worst point."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bsk.contract.method import Losses
+from bsk.contract.network import Network
+from bsk.perturb.ascent import ascend, sign_step
+from bsk.perturb.ball import ball_around, per_image
+from bsk.perturb.draws import Draws
+from bsk.perturb.gradients import raw_gradient
+from bsk.perturb.losses import cross_entropy, input_gradient
+from bsk.perturb.radius import ALIGN, EPS, STRAIGHT
+from bsk.perturb.starts import uniform
+
+
+def gradalign(
+    net: Network, x: Tensor, y: Tensor, *, eps: float, draws: Draws, step: float = EPS, beta: float = ALIGN
+) -> Losses:
+    """L(f(x_adv), y) + beta (1 - cos(g(x), g(x + eps xi))), g the gradient by the image, xi ~ U(-1, 1).
+
+    The gradient at x makes the step too and is taken as given; the other one is descended through. Both are in train
+    mode, as in the authors' code, and in fp32: a gradient of a gradient in less is mostly rounding.
+
+    Args:
+        step: size of the one step from the image, in pixels.
+        beta: weight of the alignment.
+
+    Source: Andriushchenko & Flammarion (2020).
+    Differs: an image of which a gradient is zero adds nothing to the mean; they leave it out of it. So an image's loss
+    depends on itself alone, and processes can share a batch.
+    """
+    near = x + eps * draws.uniform(x)
+    g = input_gradient(net.exact, x, y)
+    x_adv = ball_around(x, eps).project(x + step * g.sign())
+    robust = net.cross_entropy(net(x_adv), y)
+    at_x, at_near = g.flatten(1), input_gradient(net.exact, near, y, create_graph=True).flatten(1)
+    real = (at_x != 0).any(dim=1) & (at_near.detach() != 0).any(dim=1)
+    safe = torch.where(per_image(real, at_near), at_near, torch.ones_like(at_near))
+    angle = torch.where(real, 1 - F.cosine_similarity(at_x, safe, dim=1), 0.0)
+    return Losses(robust + beta * angle, None, robust, x, x_adv)
+
+
+def elle(
+    net: Network, x: Tensor, y: Tensor, *, eps: float, draws: Draws, step: float = EPS, beta: float = STRAIGHT
+) -> Losses:
+    """L(f(x_adv), y) + beta (L(c) - (1 - t) L(a) - t L(b))^2, L at points a, b around x and c between them.
+
+    a and b are x + eps * U(-1, 1), and c = (1 - t) a + t b with t ~ U(0, 1), an image's own.
+
+    Args:
+        step: size of the one step from the image, in pixels.
+        beta: weight of the squared error.
+
+    Source: Abad Rocamora et al. (2024), "Efficient local linearity regularization", ELLE without adaptation: the
+    authors' scripts for CIFAR-10. Their loop takes two steps of SGD with every gradient; here one, as everywhere.
+    Differs: the authors perturb in train mode, here in eval mode, and x' goes back to [0, 1]; see `n-fgsm`.
+    """
+    with net.frozen() as f:
+        x_adv = ascend(lambda z: cross_entropy(z, y), f, x, ball_around(x, eps), step, steps=1)
+    robust = net.cross_entropy(net(x_adv), y)
+    a, b = x + eps * draws.uniform(x), x + eps * draws.uniform(x)
+    t = (draws.uniform(x[:, :1, :1, :1]) + 1) / 2
+    at_a, at_b, at_c = cross_entropy(net(torch.cat([a, b, (1 - t) * a + t * b])), y.repeat(3)).chunk(3)
+    error = at_c - (1 - t.flatten()) * at_a - t.flatten() * at_b
+    return Losses(robust + beta * error.square(), None, robust, x, x_adv)
+
+
+def llr(
+    net: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    draws: Draws,
+    progress: float,
+    step: float = EPS,
+    steps: int = 10,
+    nominal: float = 2.0,
+    beta: float = 4.0,
+    slope: float = 0.3,
+    growing: float = 0.005,
+) -> Losses:
+    """Cross entropy L(x), and beta (|L(x + d) - L(x) - <d, g>| + slope |<d, g>|) with g = grad L(x) and the worst d.
+
+    Args:
+        step: size of a step of the search for d, in pixels.
+        steps: how many.
+        nominal: weight of the cross entropy.
+        beta: weight of the two other terms.
+        slope: weight of the slope along d among them.
+        growing: the share of the training over which the radius grows from 0 to eps.
+
+    Source: Qin et al. (2019), "Adversarial robustness through local linearization": the authors' code for CIFAR-10,
+    whose radius grows over 500 of about 100,000 updates.
+    Differs: steps of Adam with rate 0.1, three radii, are sign steps of one here; batch norms in these passes stand as
+    in every attack. Passes that a gradient of a gradient goes through are in fp32, and count as trained.
+    """
+    ball = ball_around(x, eps * min(progress / growing, 1.0) if growing else eps)
+    leaf = x.detach().requires_grad_()
+    with net.frozen() as f:
+        still = cross_entropy(f(leaf), y)
+        along = raw_gradient(still, leaf)
+        x_adv = x_start = ball.project(uniform(x, eps, draws))
+        for _ in range(steps):
+            at = x_adv.requires_grad_()
+            straight = still.detach() + ((at.detach() - x) * along).flatten(1).sum(dim=1)
+            x_adv = sign_step((cross_entropy(f(at), y) - straight).abs(), at, ball, step)
+    z = net.exact(leaf)
+    natural = cross_entropy(z, y)
+    rise = ((x_adv - x) * raw_gradient(natural, leaf, create=True)).flatten(1).sum(dim=1)
+    robust = (cross_entropy(net.exact(x_adv), y) - natural - rise).abs()
+    total = nominal * net.cross_entropy(z, y) + beta * (robust + slope * rise.abs())
+    return Losses(total, natural, robust, x_start.detach(), x_adv)

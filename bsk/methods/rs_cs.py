@@ -1,0 +1,62 @@
+"""RS-CS: Fast AT whose loss at the start must not jump from epoch to epoch (Zhao et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bsk.contract.method import BatchMemory, Losses
+from bsk.contract.network import Network
+from bsk.perturb.ascent import sign_step
+from bsk.perturb.ball import ball_around
+from bsk.perturb.draws import Draws
+from bsk.perturb.losses import cross_entropy
+from bsk.perturb.radius import EPS
+from bsk.perturb.starts import noisy
+
+
+def rs_cs(
+    net: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    draws: Draws,
+    memory: BatchMemory,
+    epoch: int,
+    step: float = EPS,
+    gamma: float = 0.03,
+    weight: float = 1.0,
+    wait: int = 2,
+    bound: float | None = None,
+) -> Losses:
+    """L(f(x_adv), y) +- weight L(f(x_start), y), where that mean is gamma or more from the epoch before's.
+
+    The sign is + where it lies above, and - below: then the network has fitted the starts too fast.
+
+    Args:
+        step: size of the one step, in pixels.
+        gamma: how far the loss at the start may be from its mean in the epoch before.
+        weight: of the loss at the start.
+        wait: epochs without that term.
+        bound: how far x' may be from x, in eps; none: anywhere in [0, 1].
+
+    Source: Zhao et al. (2023), "Fast adversarial training with smooth convergence", FGSM-RS: the authors' code. They
+    smooth the labels as in `fgsm-pgi`, and leave the term out in epochs beside a drop of the learning rate.
+    They run f at the start again for its loss, in the same mode; here once: equal, cheaper.
+    """
+    if memory.numbers.get("epoch") != epoch:
+        sums = memory.shared.get("start", x.new_zeros(2))
+        memory.shared |= {"before": sums[0] / sums[1].clamp(min=1), "start": torch.zeros_like(sums)}
+        memory.numbers["epoch"] = epoch
+    x_start = noisy(x, eps, draws, 1.0).requires_grad_()
+    z = net(x_start)
+    region = ball_around(x, math.inf if bound is None else bound * eps)
+    x_adv = sign_step(cross_entropy(z, y), x_start, region, step, keep=True)
+    robust, near = net.cross_entropy(net(x_adv), y), net.cross_entropy(z, y)
+    memory.shared["start"] = memory.shared["start"] + torch.stack([near.detach().sum(), near.new_tensor(len(y))])
+    away = near.detach().mean() - memory.shared["before"]
+    way = torch.where(away.abs() > gamma, away.sign(), 0.0) if epoch >= wait else 0.0
+    return Losses(robust + weight * way * near, None, robust, x_start.detach(), x_adv)
