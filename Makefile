@@ -70,7 +70,7 @@ clean: ## Remove what the pipelines made (not the environment, not the data)
 # What the paper shows, in the order of what is worth having first.
 experiments := table2 figure5 table7 table8 figure1 table6 table9 table10 table3 figure3 table1 table11 figure2 \
   section54 figure4 table5 table4
-others := frontier budget collapse fast
+others := frontier budget collapse fast fastat fastat-averaged fastat-epochs
 
 paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small, medium or paper (a GPU)
 
@@ -85,5 +85,6 @@ include $(experiments:%=pipelines/%.mk)
 include pipelines/frontier.mk
 include pipelines/collapse.mk
 include pipelines/fast.mk
+include pipelines/fastat.mk
 
 .PHONY: help install test test-all coverage mutants bench torture clean paper report

@@ -47,7 +47,7 @@ def jobs(output: str, command: str) -> list[str]:
 def test_help_lists_every_target(make) -> None:
     shown = make("help").stdout
     others = ["install", "demo", "test", "test-all", "coverage", "mutants", "bench", "torture", "clean", "paper"]
-    others += ["report", "readme-table", "frontier", "budget", "collapse", "fast", "jobs-%", "plan-%"]
+    others += ["report", "readme-table", "frontier", "budget", "collapse", "fast", "fastat", "fastat-epochs", "jobs-%", "plan-%"]
     assert all(re.search(rf"^  {name} ", shown, re.M) for name in [*others, *EXPERIMENTS])
 
 
@@ -119,7 +119,7 @@ def test_a_scale_that_is_none_and_seeds_and_places_of_ones_own(make) -> None:
 
 
 def test_the_jobs_of_a_target_are_those_that_it_runs(make) -> None:
-    for name in (*EXPERIMENTS, "frontier", "budget", "collapse", "fast"):
+    for name in (*EXPERIMENTS, "frontier", "budget", "collapse", "fast", "fastat-epochs"):
         told = [line.split("\t")[0] for line in make(f"jobs-{name}", "SEEDS=1").stdout.splitlines()]
         listed = make("-n", name, "SEEDS=1").stdout
         for command in ("train", "evaluate", "starts"):
@@ -130,6 +130,21 @@ def test_ten_seeds_where_the_paper_has_ten(make) -> None:
     for name, rows in (("figure1", 5), ("figure2", 5), ("figure5", 4), ("section54", 2)):
         assert len(jobs(make("-n", name, "SCALE=paper").stdout, "train")) == 10 * rows
     assert len(jobs(make("-n", "table1", "SCALE=paper").stdout, "train")) == 10 + 2
+
+
+def test_the_field_s_methods_have_equal_passes_or_equal_epochs(make) -> None:
+    """As many as 15 epochs of bs, to the nearest epoch; all but natural training and an id that is another's."""
+    for target in ("fastat", "fastat-averaged", "fastat-epochs"):
+        lines = make(f"jobs-{target}", "SCALE=paper", "SEEDS=1").stdout.splitlines()
+        trainings = {(flags := resolved(line))["method"]: flags for line in lines if line.startswith("train\t")}
+        assert set(trainings) == set(registry.names()) - {"natural", "fgsm-mep"}
+        for method, flags in trainings.items():
+            found = bind(method, 0.031)
+            passes = profile(found, (3, 32, 32), 10).passes
+            each = (passes.forward + passes.to_input + passes.full) * found.replays
+            assert flags["epochs"] == (15 if target == "fastat-epochs" else max(round(120 / each), 1)), method
+            averaged = target == "fastat-averaged"
+            assert (flags["ema"], flags["label_smoothing"]) == ((0.9995, 0.4) if averaged else (0.0, 0.0))
 
 
 def test_the_frontier_spends_equal_budgets(make) -> None:
