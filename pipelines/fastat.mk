@@ -1,7 +1,7 @@
 # The field's fast methods under one protocol, at the passes of 15 epochs of bs: the whole number of epochs nearest to 120
 # passes of every training image, forward and backward counted alike. One training plain, one with averaged weights and
 # smoothed labels, as FastAT_Benchmark has them, whose numbers stand beside. fgsm-mep is fgsm-pgi.
-fastat.evaluate := --attack natural,autoattack --audit 100 $(if $(filter small,$(SCALE)),--limit 1000)
+fastat.evaluate := --attack natural,autoattack --audit $(if $(filter smoke,$(SCALE)),30,100) $(if $(filter small,$(SCALE)),--limit 1000)
 fastat-averaged.evaluate := $(fastat.evaluate)
 fastat-averaged.weights := .ema
 fastat-epochs.evaluate := $(fastat.evaluate)

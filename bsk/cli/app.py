@@ -15,6 +15,7 @@ from bsk.cli.compare import compare
 from bsk.cli.console import emit, guarded
 from bsk.cli.evaluate import attack, evaluate
 from bsk.cli.hyper import MethodCommand
+from bsk.cli.methods import methods
 from bsk.cli.plan import plan
 from bsk.cli.plot import plot
 from bsk.cli.prepare_data import prepare_data
@@ -73,7 +74,7 @@ def _shared(
     CHOICES.debug = debug
 
 
-for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan, schema):
+for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan, methods, schema):
     kind = MethodCommand if command is train else None
     app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(_at_home(command))
 

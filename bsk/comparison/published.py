@@ -25,7 +25,11 @@ OWN: dict[str, dict[str, float]] = {  # section 5.1: what a method has where the
     "bs-alone": {"beta": 10, "gamma": 1},
     "bs-at": {"step": 1, "gamma": 1},
 }
-_COLUMNS = {"autoattack": "robust_autoattack", "rays": "robust_rays"}  # of table 5; elsewhere `robust`
+_COLUMNS = {
+    "autoattack": "robust_autoattack",
+    "autoattack-audit": "robust_autoattack",
+    "rays": "robust_rays",
+}  # of table 5; elsewhere `robust`
 
 
 @dataclass(frozen=True)

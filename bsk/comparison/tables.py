@@ -84,22 +84,31 @@ def aligned(lines: Sequence[Sequence[str]], left: Collection[str]) -> list[str]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return a GitHub table under its caption."""
-    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in cells(rows)]
-    rule = [":--" if title in TEXT_COLUMNS else "--:" for title in header]
+    return markdown_of(cells(rows), TEXT_COLUMNS, caption(rows), footnotes(rows))
+
+
+def markdown_of(table: Sequence[Sequence[str]], left: Collection[str], told: str, under: Sequence[str] = ()) -> str:
+    """Return cells, the first line the header, as a GitHub table under what is told of it."""
+    header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in table]
+    rule = [":--" if title in left else "--:" for title in header]
     body = ["| " + " | ".join(line) + " |" for line in [header, rule, *lines]]
-    notes = [re.sub(r"([\\<*`])", r"\\\1", note) + "\\" for note in footnotes(rows)]
-    return "\n".join([caption(rows), "", *body, *(["", *notes] if notes else [])]).rstrip("\\") + "\n"
+    notes = [re.sub(r"([\\<*`])", r"\\\1", note) + "\\" for note in under]
+    return "\n".join([told, "", *body, *(["", *notes] if notes else [])]).rstrip("\\") + "\n"
 
 
 def latex(rows: Sequence[Row]) -> str:
     """Return a table in the manner of booktabs, with its caption and notes."""
-    header, *lines = [[_latex_text(cell) for cell in line] for line in cells(rows)]
-    align = "".join("l" if title in TEXT_COLUMNS else "r" for title in header)
+    return latex_of(cells(rows), TEXT_COLUMNS, caption(rows), footnotes(rows))
+
+
+def latex_of(table: Sequence[Sequence[str]], left: Collection[str], told: str, under: Sequence[str] = ()) -> str:
+    """Return cells, the first line the header, as a table in the manner of booktabs with what is told of it."""
+    header, *lines = [[_latex_text(cell) for cell in line] for line in table]
+    align = "".join("l" if title in left else "r" for title in header)
     body = [" & ".join(line) + r" \\" for line in lines]
-    told = rf"\caption{{{_latex_text(caption(rows))}}}"
-    top = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", told]
+    top = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{_latex_text(told)}}}"]
     top += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
-    notes = [rf"\\{{\footnotesize {_latex_text(note)}}}" for note in footnotes(rows)]
+    notes = [rf"\\{{\footnotesize {_latex_text(note)}}}" for note in under]
     return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]) + "\n"
 
 

@@ -14,6 +14,12 @@ from bsk.perturb.radius import paper_step
 from bsk.perturb.starts import begin
 
 
+def natural(net: Network, x: Tensor, y: Tensor, *, eps: float, draws: Draws) -> Losses:
+    """Cross entropy on the clean images."""
+    loss = net.cross_entropy(net(x), y)
+    return Losses(loss, loss, None, x, x)
+
+
 def adversarial(
     net: Network,
     x: Tensor,

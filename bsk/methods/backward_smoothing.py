@@ -39,7 +39,7 @@ def backward_smoothing(
         gamma: size of the random point in output space, eq. (4.3).
         beta: weight of the KL term, eq. (1.2).
 
-    Source: Algorithm 1; gamma 1, beta 10, step eps (section 5.1).
+    Source: Chen et al. (2022), Algorithm 1; gamma 1, beta 10, step eps (section 5.1).
     Differs from the paper: as in the authors' code, xi + delta together stay in the ball, and the start takes the
     attack's step size. Their script defaults to beta 6, and runs f(x) twice in one mode; here once: equal, cheaper.
     """

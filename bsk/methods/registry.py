@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,31 @@ from bsk.plugins import Plugin, is_plugin, load
 
 @dataclass(frozen=True)
 class Row:
-    """Where a method is: a function of its file, and the defaults that its id changes."""
+    """Where a method is: a function of its file, the defaults that its id changes, and whose it is, if not as told."""
 
     file: str
-    function: str = ""
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    function: str
+    changes: Mapping[str, Any]
+    source: str = ""
 
 
-def _row(file: str, function: str = "", **changes: Any) -> Row:
-    return Row(file, function or file, changes)
+def _row(file: str, function: str = "", source: str = "", **changes: Any) -> Row:
+    return Row(file, function or file, changes, source)
 
+
+_THIS, _WONG = "Chen et al. (2022)", "Wong et al. (2020)"
 
 METHODS: dict[str, Row] = {
-    "natural": _row("natural"),
+    "natural": _row("adversarial", "natural"),
     "at": _row("adversarial", steps=10, step=paper_step(2 / 255)),
-    "fast-at": _row("adversarial"),
+    "fast-at": _row("adversarial", source=_WONG),
     "fast-at-plus": _row("fast_at_plus"),
     "trades": _row("backward_smoothing", "trades"),
-    "fast-trades": _row("backward_smoothing", "trades", start="uniform", steps=1, step=EPS),
-    "fast-trades-2": _row("backward_smoothing", "trades", start="uniform", steps=2, step=EPS),
+    "fast-trades": _row("backward_smoothing", "trades", _THIS, start="uniform", steps=1, step=EPS),
+    "fast-trades-2": _row("backward_smoothing", "trades", _THIS, start="uniform", steps=2, step=EPS),
     "bs": _row("backward_smoothing"),
     "bs-alone": _row("backward_smoothing", steps=0),
-    "bs-at": _row("adversarial", start="backward", step=EPS),
+    "bs-at": _row("adversarial", source=_THIS, start="backward", step=EPS),
     # what the paper does not have
     "n-fgsm": _row("n_fgsm"),
     "liet": _row("liet"),
@@ -110,6 +114,14 @@ def summary(name: str) -> str:
     """Return the first sentence that a method says of itself."""
     text = plugin(name).function.__doc__ if is_plugin(name) else ast.get_docstring(_definition(METHODS[checked(name)]))
     return (text or "").strip().partition("\n")[0]
+
+
+def source(name: str) -> tuple[str, int | None]:
+    """Return whose a method of bsk's own is: the authors, and the year of their paper."""
+    row = METHODS[checked(name)]
+    text = row.source or (ast.get_docstring(_definition(row)) or "").partition("Source: ")[2]
+    found = re.match(r"(.+?) \((\d{4})\)", text)
+    return (found[1], int(found[2])) if found else ("", None)
 
 
 def function(name: str) -> Callable[..., Any]:

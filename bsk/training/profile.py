@@ -32,6 +32,7 @@ class Profile:
         smooths: whether it smooths the labels where the settings say so.
         validations: how often an update asks for the accuracy on val images, in the mean.
         memory: what it has written into the memory.
+        second_order: whether it goes through a gradient of a gradient.
     """
 
     frozen: Passes
@@ -42,6 +43,7 @@ class Profile:
     smooths: bool
     validations: float
     memory: Memory
+    second_order: bool
 
     @property
     def passes(self) -> Passes:
@@ -65,7 +67,7 @@ class _Toy(nn.Module):
         self.inner, self.outer = nn.Linear(math.prod(shape), 4), nn.Linear(4, classes)
         self.rough = rough
         self.counts: dict[str, int] = {}
-        self.descending = False
+        self.descending = self.second_order = False
 
     def forward(self, x: Tensor) -> Tensor:
         where = "trained" if self.training else "frozen"
@@ -73,7 +75,12 @@ class _Toy(nn.Module):
         hidden: Tensor = self.inner(x.flatten(1))
         logits: Tensor = self.outer((ROUGH * hidden).sin() if self.rough else hidden.tanh())
         if logits.requires_grad:
-            logits.register_hook(lambda _: self._count("full" if self.descending else f"{where} to_input", len(x)))
+
+            def count(_: Tensor) -> None:
+                self._count("full" if self.descending else f"{where} to_input", len(x))
+                self.second_order |= torch.is_grad_enabled()  # so it is on the way back where that can be gone through
+
+            logits.register_hook(count)
         return logits
 
     def _count(self, what: str, images: int) -> None:
@@ -137,27 +144,36 @@ def profile(method: Bound, shape: tuple[int, ...], classes: int) -> Profile:
         smooths=trial.net.smoothed,
         validations=trial.validations / len(trial.losses),
         memory=trial.memory,
+        second_order=trial.toy.second_order,
     )
 
 
 def check_shared(method: Bound, shape: tuple[int, ...], classes: int) -> None:
-    """Raise unless several processes can share a batch: each image's losses, and what is remembered, must be the same.
+    """Raise unless several processes can share a batch.
 
     Raises:
         UsageError: they cannot.
     """
-    for rough in (False, True):
-        _check_shared(method, shape, classes, rough)
+    if what := whole_batch(method, shape, classes):
+        raise UsageError(f"{method.start}: {what}, which processes would share; run it without torchrun")
 
 
-def _check_shared(method: Bound, shape: tuple[int, ...], classes: int, rough: bool) -> None:
+def whole_batch(method: Bound, shape: tuple[int, ...], classes: int) -> str:
+    """Return why a method needs a whole batch in one process, "" if it does not.
+
+    It does not where each image's losses, and what is remembered, are the same however a batch is shared.
+    """
+    return _whole_batch(method, shape, classes, rough=False) or _whole_batch(method, shape, classes, rough=True)
+
+
+def _whole_batch(method: Bound, shape: tuple[int, ...], classes: int, rough: bool) -> str:
     parts = (slice(0, IMAGES), slice(0, 2), slice(2, IMAGES))
     whole, one, other = (_try(method, shape, classes, part, rough) for part in parts)
-    remembers = bool(one.memory.rows) or any(
+    if one.memory.rows or any(
         tensor.shape != other.memory.shared[name].shape or not torch.allclose(tensor, other.memory.shared[name])
         for name, tensor in one.memory.shared.items()
-    )
+    ):
+        return "remembers each image of a batch"
     totals = [torch.stack([each.total for each in trial.losses]) for trial in (whole, one, other)]
-    if remembers or not torch.allclose(totals[0], torch.cat(totals[1:], dim=1), atol=1e-5):
-        what = "remembers each image of a batch" if remembers else "takes a batch as a whole"
-        raise UsageError(f"{method.start}: {what}, which processes would share; run it without torchrun")
+    same = torch.allclose(totals[0], torch.cat(totals[1:], dim=1), atol=1e-5)
+    return "" if same else "takes a batch as a whole"

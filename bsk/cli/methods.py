@@ -1,0 +1,56 @@
+"""`bsk methods`: which there are, what they cost and need, and which have collapsed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bsk.cli import options as o
+from bsk.cli.compare import FORMATS
+from bsk.cli.console import emit, records_of
+from bsk.devices import load_torch
+
+
+def methods(
+    logs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="LOG|-", help="JSONL logs of bsk train [default: this project's own, counted]."),
+    ] = None,
+    format: Annotated[
+        str | None,
+        o.option(
+            "--format",
+            autocompletion=o.completing(lambda: FORMATS),
+            help="table, tsv, jsonl, markdown or latex [default: table on a terminal, else tsv].",
+        ),
+    ] = None,
+) -> None:
+    r"""List the methods, their papers, passes, memory and needs, and where trainings collapsed.
+
+    Each is run on a toy network to count the passes of one image in one update, and what it keeps, in images: for each
+    training image, for each place of a batch, and in all. A method that needs a whole batch does not run under
+    torchrun. A training has collapsed where its log has an alarm; those without looks of the monitor are not counted.
+
+        bsk methods | sort -t$'\t' -k4 -n
+        bsk methods runs/*.jsonl
+    """
+    load_torch()
+    from bsk.comparison.survey import COLUMNS, TEXT_COLUMNS, cells, seen_here, seen_in, survey
+    from bsk.comparison.tables import aligned, checked_format, latex_of, markdown_of
+    from bsk.records.jsonl import dumps
+
+    chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
+    rows = survey(seen_in(records_of("methods", logs)) if logs else seen_here())
+    told = f"The methods of bsk, and where they collapsed in {'these logs' if logs else 'the records of this project'}."
+    if chosen == "jsonl":
+        emit("".join(dumps(row) + "\n" for row in rows))
+    elif chosen == "tsv":
+        lines = [COLUMNS, *(["" if value is None else str(value) for value in row.values()] for row in rows)]
+        emit("".join("\t".join(line) + "\n" for line in lines))
+    elif chosen == "table":
+        emit("\n".join(line.rstrip() for line in aligned(cells(rows), TEXT_COLUMNS)))
+    else:
+        emit((markdown_of if chosen == "markdown" else latex_of)(cells(rows), TEXT_COLUMNS, told))

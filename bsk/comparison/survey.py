@@ -1,0 +1,111 @@
+"""What each method is, costs and needs, and where trainings of it collapsed: the rows of `bsk methods`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from bsk.contract.method import Memory
+from bsk.methods import registry
+from bsk.records.located import Located
+from bsk.records.words import plain
+from bsk.training.bound import bind
+from bsk.training.profile import IMAGES, profile, whole_batch
+
+SHAPE, CLASSES, EPS = (3, 4, 4), 10, 8 / 255  # what a method is tried on; no column depends on it but that of patterns
+COLUMNS = ["method", "paper", "year", "forward", "backward", "image_memory", "batch_memory", "shared_memory"]
+COLUMNS += ["needs", "runs", "collapsed", "where"]
+TEXT_COLUMNS = {"method", "paper", "memory", "needs", "where"}  # aligned left
+
+
+@dataclass
+class Seen:
+    """How many trainings of a method were watched on some data, and how many of them overfitted to their own attack."""
+
+    method: str
+    dataset: str
+    eps: float
+    runs: int = 0
+    collapsed: int = 0
+
+    @property
+    def place(self) -> str:
+        """Say where they collapsed."""
+        return f"{self.dataset} at {plain(round(255 * self.eps, 1))}/255: {self.collapsed} of {self.runs}"
+
+
+def seen_in(records: Iterable[Located]) -> list[Seen]:
+    """Return what logs of `bsk train` say, by method, data and radius; of runs that the monitor looked at."""
+    found: dict[tuple[str, str, float], Seen] = {}
+    run: dict[str, Seen | None] = {}  # of each file the training that its lines are of
+    watched, fallen = set(), set()
+    for source, _, record in records:
+        if record.get("kind") == "start":
+            key = (record.get("method"), record.get("dataset"), record.get("eps"))
+            known = isinstance(key[0], str) and isinstance(key[1], str) and isinstance(key[2], int | float)
+            run[source] = found.setdefault(key, Seen(*key)) if known else None  # type: ignore[arg-type]
+            watched.discard(source)
+            fallen.discard(source)
+        current = run.get(source)
+        looked = record.get("kind") == "alarm" or "monitor_pgd" in record
+        if current is None or not looked:
+            continue
+        current.runs += source not in watched
+        watched.add(source)
+        if record.get("kind") == "alarm":
+            current.collapsed += source not in fallen
+            fallen.add(source)
+    return [found[key] for key in sorted(found) if found[key].runs]
+
+
+def seen_here() -> list[Seen]:
+    """Return what the records of this project say, which `python -m benchmarks.collapses` has counted."""
+    text = (files("bsk.comparison") / "paper" / "collapses.jsonl").read_text(encoding="utf-8")
+    return [Seen(**json.loads(line)) for line in text.splitlines()]
+
+
+def survey(seen: Sequence[Seen]) -> list[dict[str, Any]]:
+    """Return a row of COLUMNS for each method of bsk's own."""
+    return [_row(name, [each for each in seen if each.method == name]) for name in registry.names()]
+
+
+def _row(name: str, seen: Sequence[Seen]) -> dict[str, Any]:
+    method = bind(name, EPS)
+    found = profile(method, SHAPE, CLASSES)
+    paper, year = registry.source(name)
+    needs = {
+        "whole batch": whole_batch(method, SHAPE, CLASSES),
+        "second order": found.second_order,
+        "validation": method.validates,
+    }
+    passes, times = found.passes, method.replays
+    values = [name, paper, year, passes.forward * times, (passes.to_input + passes.full) * times]
+    values += [*_images(found.memory), ", ".join(need for need, so in needs.items() if so)]
+    values += [sum(each.runs for each in seen), sum(each.collapsed for each in seen)]
+    values.append("; ".join(each.place for each in seen if each.collapsed))
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _images(memory: Memory) -> tuple[float, float, float]:
+    """Return how much is kept, in images: of each image, of each place of a batch, and of all together."""
+    size = SHAPE[0] * SHAPE[1] * SHAPE[2]
+    rows = sum(table[0].numel() for table in memory.rows.values())
+    places = [tensor for tensor in memory.shared.values() if tensor.dim() == 4 and len(tensor) == IMAGES]
+    shared = sum(tensor.numel() for tensor in memory.shared.values() if not any(tensor is each for each in places))
+    return rows / size, sum(tensor[0].numel() for tensor in places) / size, shared / size
+
+
+def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return what people want of it, under a header."""
+    lines = [["method", "paper", "passes", "memory", "needs", "collapsed", "where"]]
+    for row in rows:
+        kept = {"an image": "image_memory", "a place": "batch_memory", "in all": "shared_memory"}
+        memory = [f"{round(row[column])} {of}" for of, column in kept.items() if row[column] >= 1]
+        collapsed = f"{row['collapsed']} of {row['runs']}" if row["runs"] else ""
+        paper = f"{row['paper']} {row['year']}" if row["year"] else ""
+        passes = f"{plain(row['forward'])}F + {plain(row['backward'])}B"
+        lines.append([row["method"], paper, passes, ", ".join(memory), row["needs"], collapsed, row["where"]])
+    return lines

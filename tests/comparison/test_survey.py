@@ -1,0 +1,79 @@
+"""What `bsk methods` lists: papers, passes, memory, needs, and the trainings that collapsed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.collapses import COUNTED, counted
+from bsk.comparison.survey import COLUMNS, Seen, seen_here, seen_in, survey
+from bsk.methods import registry
+from bsk.records.located import located
+
+
+def log(method: object, alarms: int, looks: bool = True, eps: float = 16 / 255) -> list[bytes]:
+    start = {"kind": "start", "method": method, "dataset": "cifar10", "eps": eps}
+    epoch = {"kind": "epoch", "epoch": 1, **({"monitor_pgd": 0.3} if looks else {})}
+    alarm = {"kind": "alarm", "epoch": 1, "step": 3}
+    return [json.dumps(each).encode() for each in (start, epoch, *[alarm] * alarms, epoch)]
+
+
+def test_a_training_counts_once_if_it_was_looked_at() -> None:
+    lines = [*log("bs", 0), *log("bs", 2), *log("bs", 0, looks=False), *log("fast-at", 1), *log(["bs"], 1)]
+    lines += log("bs", 1, eps=0.031)
+    found = seen_in(located(lines, "logs.jsonl"))
+    assert found == [
+        Seen("bs", "cifar10", 0.031, 1, 1),
+        Seen("bs", "cifar10", 16 / 255, 2, 1),
+        Seen("fast-at", "cifar10", 16 / 255, 1, 1),
+    ]
+    assert [each.place for each in found][:2] == ["cifar10 at 7.9/255: 1 of 1", "cifar10 at 16/255: 1 of 2"]
+
+
+def test_an_alarm_before_any_epoch_ends_is_a_look_too() -> None:
+    lines = log("bs", 1)
+    assert seen_in(located([lines[0], lines[2]], "cut.jsonl")) == [Seen("bs", "cifar10", 16 / 255, 1, 1)]
+    assert seen_in(located(lines[1:], "headless.jsonl")) == []
+
+
+def test_the_counts_that_come_along_are_those_of_the_records() -> None:
+    assert COUNTED.read_text() == counted(), "make them again: python -m benchmarks.collapses"
+    assert sum(each.collapsed for each in seen_here()) >= 6
+
+
+def test_every_method_has_a_row_with_what_is_known_of_it() -> None:
+    rows = {row["method"]: row for row in survey([Seen("cuap", "digits", 0.2, 3, 1), Seen("cuap", "toy", 0.1, 2)])}
+    assert list(rows) == registry.names() and all(list(row) == COLUMNS for row in rows.values())
+    assert [name for name, row in rows.items() if not row["year"]] == ["natural"]
+    known = {
+        "bs": ("Chen et al.", 2022, 4, 4, 0, 0, 0, ""),
+        "fast-at": ("Wong et al.", 2020, 2, 2, 0, 0, 0, ""),
+        "free-at": ("Shafahi et al.", 2019, 8, 8, 0, 1, 0, "whole batch"),
+        "fgsm-pgi": ("Jia et al.", 2022, 2, 3, 2, 0, 0, "whole batch"),
+        "cuap": ("Pan et al.", 2024, 2, 3, 0, 0, 20, "whole batch"),
+        "gradalign": ("Andriushchenko & Flammarion", 2020, 3, 4, 0, 0, 0, "second order"),
+        "llr": ("Qin et al.", 2019, 13, 14, 0, 0, 0, "second order"),
+        "fast-at-plus": ("Li et al.", 2020, 2, 2, 0, 0, 0, "validation"),
+    }
+    for name, expected in known.items():
+        assert tuple(rows[name].values())[1:9] == expected, name
+    assert [rows["cuap"][column] for column in COLUMNS[-3:]] == [5, 1, "digits at 51/255: 1 of 3"]
+    assert [rows["bs"][column] for column in COLUMNS[-3:]] == [0, 0, ""]
+    assert {name for name, row in rows.items() if "second order" in row["needs"]} == {"gradalign", "llr"}
+
+
+@pytest.mark.parametrize("format", ["table", "tsv", "jsonl", "markdown", "latex"])
+def test_the_command_lists_them_in_every_format(call, format: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"\n".join(log("bs", 1)) + b"\n")
+    shown = call("methods", str(path), "--format", format).stdout
+    assert all(name in shown.replace("\\", "") for name in registry.names())
+    assert "cifar10 at 16/255: 1 of 1" in shown
+    if format == "tsv":
+        lines = [line.split("\t") for line in shown.splitlines()]
+        assert lines[0] == COLUMNS and {len(line) for line in lines} == {len(COLUMNS)}
+        assert shown == call("methods", str(path)).stdout
+    if format == "jsonl":
+        assert [json.loads(line)["method"] for line in shown.splitlines()] == registry.names()
+    assert "fast-at" in call("methods", "--format", format).stdout
+    assert call("methods", "--format", "pdf", check=2).stdout == ""
