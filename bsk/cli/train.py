@@ -43,7 +43,8 @@ def train(
     best for it and in the last.
 
     With --log-divergence an epoch in the log has kl_start and kl_ascent: the mean KL divergence, in nats, of the
-    output at x from that after the method's start, and after its whole ascent, on the first 256 val images.
+    output at x from that after the method's start, and after its whole ascent, on the first 256 val images; and fosc,
+    how much the loss could still rise within the ball were it linear there (Wang et al. 2019).
 
         bsk train --method bs --gamma 1 --beta 10 --step 8/255
         bsk train --method trades --dataset digits --epochs 30 --schedule cyclic

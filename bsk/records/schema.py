@@ -199,6 +199,7 @@ class EpochRecord(Record, kw_only=True, tag="epoch"):
     rescued_updates: f.Count | None = None
     kl_start: f.Number | None = None
     kl_ascent: f.Number | None = None
+    fosc: f.Number | None = None
     kl_n: f.Count | None = None
 
 

@@ -77,7 +77,7 @@ def training_cost(settings: Settings, profile: Profile, images: int, val: int, t
     exact = Work()
     if settings.log_divergence:
         n = min(DIVERGENCE_IMAGES, val)
-        each = profile.frozen + Passes(3 + profile.trained.forward, profile.trained.to_input)
+        each = profile.frozen + Passes(4 + profile.trained.forward, 1 + profile.trained.to_input)
         exact = Work(each * n, each * -(-n // DIVERGENCE_BATCH)) * settings.epochs
     own = (profile.passes + profile.trained * bool(settings.awp)) * replays
     return TrainingCost(Work(own * (images * settings.epochs), own * updates), beside, exact, updates * replays)

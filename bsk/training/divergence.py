@@ -1,4 +1,7 @@
-"""How far a method's start, and its whole perturbation, move the network's output: what Figure 3 shows."""
+"""How far a method's start and perturbation move the network's output, and how far it is from the best one's.
+
+The first is what Figure 3 shows, the second the first-order stationary condition (FOSC) of Wang et al. (2019).
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.errors import UsageError
 from bsk.models.modes import standing_still
+from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import Draws, example_draws
-from bsk.perturb.losses import kl
+from bsk.perturb.losses import fosc, input_gradient, kl
 from bsk.training.bound import Bound, UpdateContext
 from bsk.training.settings import Settings
 from bsk.training.state import State
@@ -29,7 +33,7 @@ BATCH = 128
 def divergences(
     state: State, settings: Settings, split: Split, share: Share, epoch: int, pause: Callable[[], None]
 ) -> dict[str, float]:
-    """Return `kl_start`, `kl_ascent` and the number of images they are means over, if the settings ask for them.
+    """Return `kl_start`, `kl_ascent`, `fosc` and how many images they are means over, if the settings ask for them.
 
     Whatever the training's precision, in fp32, in which a divergence near zero can still be seen. The draws depend on
     (seed, epoch, image) alone, so that the training's own are what they would be without. The row is the method's
@@ -40,22 +44,25 @@ def divergences(
     if not settings.log_divergence:
         return {}
     rows = share.of(torch.arange(min(IMAGES, len(split.labels))))
-    sums, device = torch.zeros(3, dtype=torch.float64), state.sums.device
+    sums, device = torch.zeros(4, dtype=torch.float64), state.sums.device
     pause()
     with standing_still(state.model), without_tf32():
         for some in rows.split(BATCH):
             x, y = to_unit(split.images[some].to(device)), split.labels[some].to(device)
             draws = example_draws(settings.seed, f"divergence {epoch}", split.index[some].tolist(), device)
-            both = divergence(settings.bound, state.model, x, y, draws, state.memory, epoch - 1)
-            sums += torch.stack([sums.new_tensor(len(y)), *(each.sum() for each in both)])
-    n, start, ascent = sum_over_processes(sums.to(state.sums), share).tolist()
-    return {"kl_start": start / n, "kl_ascent": ascent / n, "kl_n": round(n)}
+            found = divergence(settings.bound, state.model, x, y, draws, state.memory, epoch - 1)
+            sums += torch.stack([sums.new_tensor(len(y)), *(each.sum() for each in found)])
+    n, start, ascent, left = sum_over_processes(sums.to(state.sums), share).tolist()
+    return {"kl_start": start / n, "kl_ascent": ascent / n, "fosc": left / n, "kl_n": round(n)}
 
 
 def divergence(
     method: Bound, model: nn.Module, x: Tensor, y: Tensor, draws: Draws, memory: Memory | None = None, epoch: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Return KL(s(f(x)) || s(f(x'))) in nats, (N,) fp64 on the CPU, for x' after the start and after the ascent.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return KL(s(f(x)) || s(f(x'))) in nats for x' after the start and after the ascent, and FOSC of the latter.
+
+    Each is (N,) in fp64 on the CPU. FOSC is eps |g|_1 - <x' - x, g> with g the gradient of the cross entropy at x': how
+    much the loss could still rise within the ball were it linear; x' is brought back to the ball first.
 
     The model is in eval mode, so that nothing of it changes; what the method writes into its memory is dropped. These
     images have no rows in it, and where PGD rescues the method it is looked at without.
@@ -67,4 +74,6 @@ def divergence(
         raise UsageError(f"--log-divergence: {method.name} does not say where its perturbation starts and ends")
     with torch.no_grad():
         z, started, ascended = (model(each).cpu().double() for each in (x, losses.start, losses.x_adv))
-    return kl(z, started).clamp(min=0), kl(z, ascended).clamp(min=0)  # rounding may leave -1e-17
+    x_adv = ball_around(x, method.eps).project(losses.x_adv)
+    left = fosc(x_adv - x, input_gradient(model, x_adv, y), method.eps).cpu().double()
+    return kl(z, started).clamp(min=0), kl(z, ascended).clamp(min=0), left.clamp(min=0)  # rounding may leave -1e-17

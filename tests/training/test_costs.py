@@ -135,7 +135,7 @@ def test_what_a_training_does_beside_its_updates_by_hand() -> None:
     assert plain.beside == (natural + pgd) * 3
     assert plain.exact == Work()
     logged = cost(settings("bs", log_divergence=True))
-    look = Passes(4 + 3, 2)  # the method's own, and the outputs at x, at the start and at the end
+    look = Passes(4 + 4, 2 + 1)  # the own ones, the outputs at x, at the start and at the end, and the gradient there
     assert logged.exact == Work(look * (200 * 3), look * (2 * 3)) and logged.own == plain.own
     by_test = cost(settings("bs", select="test"))
     assert by_test.beside.images == plain.beside.images * 3  # 200 images of val and 400 of test

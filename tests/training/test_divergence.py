@@ -14,7 +14,7 @@ from bsk.data.batches import Share
 from bsk.data.store import DataFile
 from bsk.errors import InputError, StoppedError
 from bsk.methods.registry import METHODS
-from bsk.perturb.draws import example_draws
+from bsk.perturb.draws import ExampleDraws, example_draws
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.training import divergence as module
@@ -57,15 +57,33 @@ def test_both_divergences_by_their_definitions(method: str) -> None:
     climbed = -model(leaf).log_softmax(1)[range(6), y] if method == "fast-at" else softmax_kl(z, model(leaf))
     end = stepped(climbed, leaf, x, step) if own.hyper["steps"] else start
     found = divergence(own, model, x, y, example_draws(1, "d", range(6)))
-    torch.testing.assert_close(found, (softmax_kl(z, model(start)), softmax_kl(z, model(end))), rtol=1e-9, atol=1e-12)
+    at = end.clone().requires_grad_()
+    (g,) = torch.autograd.grad(-model(at).log_softmax(1)[range(6), y].sum(), at)
+    left = torch.stack([EPS * each.abs().sum() - (d * each).sum() for each, d in zip(g, end - x, strict=True)])
+    expected = (softmax_kl(z, model(start)), softmax_kl(z, model(end)), left)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert found[0].min() > 0
 
 
 def test_without_start_and_ascent_nothing_moves() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
     x, y = torch.rand(6, 1, 4, 4), torch.arange(6) % 5
-    for both in divergence(bind("natural", EPS), model, x, y, example_draws(1, "d", range(6))):
-        assert both.tolist() == [0.0] * 6
+    start, ascent, left = divergence(bind("natural", EPS), model, x, y, example_draws(1, "d", range(6)))
+    assert start.tolist() == ascent.tolist() == [0.0] * 6 and (left > 0).all()
+
+
+def test_no_more_is_left_where_every_pixel_is_at_its_best_edge() -> None:
+    """A linear loss: a step of eps along its gradient is the best perturbation, and one of 3 eps comes back to it."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double()
+    x, y = torch.full((3, 1, 4, 4), 0.5, dtype=torch.float64), torch.tensor([0, 1, 0])
+    for step in (EPS, 3 * EPS):
+        method = bind("n-fgsm", EPS, {"noise": 0.0, "step": step})
+        assert divergence(method, model, x, y, draws3())[2].max() < 1e-12
+    assert divergence(bind("n-fgsm", EPS, {"noise": 0.0, "step": EPS / 2}), model, x, y, draws3())[2].min() > 1e-3
+
+
+def draws3() -> ExampleDraws:
+    return example_draws(1, "d", range(3))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -77,7 +95,7 @@ def test_the_training_is_the_same_to_the_bit(method: str, data: DataFile, tmp_pa
         a, b = (checkpoints.load(tmp_path / name.format(n), ("model", "training-state")) for n in ("plain", "logged"))
         assert a[0].keys() == b[0].keys() and all(torch.equal(a[0][k], b[0][k]) for k in a[0])
     for one, other in zip(plain, logged, strict=True):
-        assert {k for k in other if k not in one} == {"kl_start", "kl_ascent", "kl_n"}
+        assert {k for k in other if k not in one} == {"kl_start", "kl_ascent", "fosc", "kl_n"}
         assert all(one[k] == other[k] for k in one if "second" not in k)
         assert other["kl_n"] == 60 and 0 <= other["kl_start"] < 10 and 0 <= other["kl_ascent"] < 10
     assert logged[0]["kl_start"] != logged[1]["kl_start"] or method in ("natural", "gradalign", "multi-grad", "elle")
@@ -125,5 +143,6 @@ def test_processes_share_the_images(data: DataFile, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "sum_over_processes", lambda sums, share: found.append(sums) or sums)
     for rank in (0, 1):
         divergences(state, s, val, Share(rank, 2), 1, lambda: None)
-    n, start, ascent = sum(found).tolist()  # type: ignore[union-attr]
-    assert (start / n, ascent / n, n) == pytest.approx((whole["kl_start"], whole["kl_ascent"], whole["kl_n"]), rel=1e-5)
+    n, *sums = sum(found).tolist()  # type: ignore[union-attr]
+    expected = [whole[name] for name in ("kl_start", "kl_ascent", "fosc", "kl_n")]
+    assert [*(each / n for each in sums), n] == pytest.approx(expected, rel=1e-5)
