@@ -1,8 +1,6 @@
 """Every method: its hyper-parameters and the paper's defaults, its passes, its ball, what it remembers and shares."""
 
 import inspect
-from pathlib import Path
-from statistics import median
 
 import pytest
 import torch
@@ -229,17 +227,6 @@ def test_a_method_runs_exactly_its_own_passes(name: str, model: nn.Module, batch
     counter.forward = counter.backward = 0
     called(name, net, *batch, memory=memory, update=1).total.sum().backward()
     assert (counter.forward, counter.backward) == (7 * PASSES[name][0], 7 * PASSES[name][1])
-
-
-def test_a_method_can_be_read_at_a_glance() -> None:
-    """Below its docstring the median method has at most 25 lines; all of them, with the registry, have 1,300."""
-    files = list(Path(registry.__file__).parent.glob("*.py"))
-    lengths = []
-    for each in {registry.function(name) for name in METHODS}:
-        lines = inspect.getsource(each).splitlines()
-        lengths.append(len(lines) - 1 - max(i for i, line in enumerate(lines) if line.strip().endswith('"""')))
-    assert median(lengths) <= 25 and max(lengths) <= 25
-    assert sum(len(file.read_text().splitlines()) for file in files) <= 1300
 
 
 def test_a_profile_tells_the_passes_of_the_perturbation_from_the_others() -> None:
