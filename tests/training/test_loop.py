@@ -22,6 +22,7 @@ from bsk.training import loop, validation
 from bsk.training.loop import is_better
 from bsk.training.outputs import Outputs
 from bsk.training.profile import profile
+from bsk.training.settings import Settings
 from bsk.training.state import Scored, State
 
 
@@ -78,14 +79,23 @@ MODERN = {"ema": 0.9, "label_smoothing": 0.2, "awp": 0.01, "warmup": 1.5}
 )
 @pytest.mark.parametrize("updates", [1, 7, 8, 13])  # an epoch has 8: within and at the end of one
 def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int, data: DataFile, tmp_path) -> None:
-    s = settings(method, **flags)
+    goes_on(settings(method, **flags), updates, data, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_on_bit_for_bit(method: str, data: DataFile, tmp_path: Path) -> None:
+    goes_on(settings(method), 13, data, tmp_path)
+
+
+def goes_on(s: Settings, updates: int, data: DataFile, tmp_path: Path) -> None:
     trained(tmp_path / "whole.safetensors", data, s)
     with pytest.raises(StoppedError) as stopped:
         trained(tmp_path / "cut.safetensors", data, s, stopping=stop_after(updates))
     assert stopped.value.exit_code == 143
     trained(tmp_path / "cut.safetensors", data, s)
     names = ["{}.safetensors", "{}.last.safetensors"]
-    for name in [*names, "{}.ema.safetensors", "{}.ema-last.safetensors"] if "ema" in flags else names:
+    for name in [*names, "{}.ema.safetensors", "{}.ema-last.safetensors"] if s.ema else names:
         whole, _ = checkpoints.load(tmp_path / name.format("whole"), ("model", "training-state"))
         cut, _ = checkpoints.load(tmp_path / name.format("cut"), ("model", "training-state"))
         assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)
