@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import Outcome
-from bsk.attacks.registry import Stage, attack_named
-from bsk.attacks.search import Search
+from bsk.attacks.registry import AUDIT, Stage, attack_named
+from bsk.attacks.search import Search, ended, misclassified
 from bsk.evaluation.calls import exact, rough, steady
 from bsk.models.registry import network
 from bsk.models.small import cnn
@@ -119,6 +119,39 @@ def test_keys_and_records_hold_the_search(call, toy, trained) -> None:
     assert all("search" not in stage for stage in plain["attack_parameters"].values() if isinstance(stage, dict))
     assert bf16["attack_parameters"]["apgd-ce"]["search"] == bf16["attack_parameters"]["apgd-t"]["search"] == "bf16"
     assert bf16["precision"] == "fp32", "which judges"
+
+
+def test_only_claims_and_images_that_moved_are_judged_each_for_one_pass() -> None:
+    """Of four right rows none; of a wrong one and one that is not finite those two, as the exact model has them."""
+    x, y, rows = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 1, 0]), torch.arange(4)
+    right = nn.functional.one_hot(y, 2).float()
+    asked: list[int] = []
+
+    def exact_model(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return torch.tensor([[1.0, 0.0]]).expand(len(images), -1)
+
+    model, tally = Search(lambda images: right, exact_model), Outcome.begin(x)
+    assert not misclassified(model, tally, rows, x, right, y).any() and asked == []
+    claims = right.clone()
+    claims[1], claims[2] = torch.tensor([1.0, 0.0]), torch.tensor([torch.nan, 0.0])
+    assert misclassified(model, tally, rows, x, claims, y).tolist() == [False, True, True, False]
+    assert asked == [2] and tally.forward.tolist() == [0, 1, 1, 0] and not tally.backward.any()
+    moved = Outcome.begin(x)
+    moved.x_adv[1:3] += 0.1 * (0.5 - x[1:3]).sign()
+    moved.fooled[2] = True
+    found = ended(model, x, y, moved)
+    assert found.fooled.tolist() == [False, True, True, False] and asked == [2, 1]
+    assert found.forward.tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("flags", "audit", "within"), [({"audit": 30}, 30, None), ({"within": "0.5"}, None, 0.5)])
+def test_an_audit_is_autoattack_with_a_sample_for_its_last_stages(flags, audit, within) -> None:
+    whole, found = (attack_named("autoattack", EPS, AttackFlags(classes=5, **each)) for each in ({}, flags))
+    assert (whole.name, whole.audit, whole.within, whole.whole) == ("autoattack", None, None, len(whole.stages))
+    assert (found.name, found.audit, found.within, found.whole) == (AUDIT, audit, within, len(whole.stages) - 2)
+    assert found.stages == whole.stages and set(whole.notices) < set(found.notices)
+    assert attack_named("screen", EPS, AttackFlags(classes=5, **flags)).name == "screen"
 
 
 @pytest.mark.parametrize("fast", ["bf16", "fp32"])
