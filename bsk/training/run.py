@@ -86,16 +86,8 @@ def run(
         if said := waits_for_others(device):
             watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
-
-        def tell(text: str) -> None:
-            if "failed" in text:
-                header.pop("compiled", None)
-            watcher.notice(text)
-
         if _compiles(settings, found, state, shape, len(split.labels), share, device):
-            header["compiled"] = True
-            rows = len(share.of(torch.arange(settings.batch_size)))
-            state.compiled = Compiled(state.model, rows, device, tell)
+            _compile(state, settings, share, device, header, watcher)
         begun = None if force else _begun(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
         loader = Loader(
@@ -110,20 +102,7 @@ def run(
         _check_smallest_batch(state, loader, share)
         setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
         if begun is not None:
-            states.restore(last_path(checkpoint), state, found.memory)
-            if state.step > setup.total_steps:
-                raise InputError(
-                    f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over"
-                )
-            changed = other_bits(begun, header)
-            if changed and state.step < setup.total_steps:
-                watcher.notice(f"{checkpoint}: goes on with {', '.join(changed)}: not the same to the bit")
-            state.sums /= share.world  # they are of all processes, in equal parts from here on
-            outputs.begin_log(
-                (state.step - bool(state.epoch_passes.forward)) // len(loader), state.seen.get("step", -1)
-            )
-            if state.step and not state.epoch_passes.forward:
-                outputs.keep_best(state)
+            _go_on(setup, state, begun, header, watcher)
         else:
             if force:
                 outputs.remove()
@@ -167,6 +146,41 @@ def _compiles(
         return False
     passes = found.passes.seconds(monitor.WEIGHTS) * settings.bound.replays * settings.epochs * images
     return compiles(settings.compile, state.model, shape, passes, device)
+
+
+def _compile(
+    state: State, settings: Settings, share: Share, device: torch.device, header: dict[str, Any], watcher: Watcher
+) -> None:
+    """Send the state's passes through torch.compile; the header says so, unless that fails."""
+
+    def tell(text: str) -> None:
+        if "failed" in text:
+            header.pop("compiled", None)
+        watcher.notice(text)
+
+    header["compiled"] = True
+    rows = len(share.of(torch.arange(settings.batch_size)))
+    state.compiled = Compiled(state.model, rows, device, tell)
+
+
+def _go_on(setup: Setup, state: State, begun: dict[str, Any], header: dict[str, Any], watcher: Watcher) -> None:
+    """Restore what a training left, whose state has the header `begun`.
+
+    Raises:
+        InputError: it has more updates than this training.
+    """
+    outputs, checkpoint = setup.outputs, setup.outputs.checkpoint
+    states.restore(last_path(checkpoint), state, setup.profile.memory)
+    if state.step > setup.total_steps:
+        raise InputError(f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over")
+    changed = other_bits(begun, header)
+    if changed and state.step < setup.total_steps:
+        watcher.notice(f"{checkpoint}: goes on with {', '.join(changed)}: not the same to the bit")
+    state.sums /= setup.share.world  # they are of all processes, in equal parts from here on
+    epochs = state.step - bool(state.epoch_passes.forward)
+    outputs.begin_log(epochs // len(setup.loader), state.seen.get("step", -1))
+    if state.step and not state.epoch_passes.forward:
+        outputs.keep_best(state)
 
 
 def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
