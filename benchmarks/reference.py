@@ -390,12 +390,12 @@ def atas(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: 
     delta = it.eps * it.uniform(x) if epoch == 0 else torch.stack([it.kept["delta", row] for row in rows])
     x_start = (x + delta).clamp(0, 1)
     moved = torch.zeros_like(x)
-    for i, g in enumerate(gradient_at(it, x_start, y) / len(y)):
+    for i, g in enumerate(gradient_at(it, x_start, y)):
         size = it.eps
         if epoch >= warmup:
             v = 0.5 * it.kept.get(("v", rows[i]), 0.0) + 0.5 * float(g.norm()) ** 2
             it.kept["v", rows[i]] = v
-            size = min(max(2 * it.eps / (1 + math.sqrt(v) / 0.01), it.eps / 2), 1.75 * it.eps)
+            size = min(max(2 * it.eps / (1 + math.sqrt(v) / 1.28), it.eps / 2), 1.75 * it.eps)
         moved[i] = size * g.sign()
     x_adv = it.clip(x_start + moved, x)
     it.kept |= {("delta", row): x_adv[i] - x[i] for i, row in enumerate(rows)}
@@ -465,8 +465,8 @@ PLAIN: dict[str, Callable[..., Tensor]] = {
     "ssat": ssat,
     "rs-cs": rs_cs,
     "elle": elle,
-    "rs-aaer": lambda it, x, y, share: aaer(it, x, y, share, noise=1.0, step=1.25, beta=1.5, reach=1.0),
-    "n-aaer": lambda it, x, y, share: aaer(it, x, y, share, noise=2.0, step=1.0, beta=0.15, reach=math.inf),
+    "rs-aaer": lambda it, x, y, share: aaer(it, x, y, share, noise=1.0, step=1.25, beta=3.25, reach=1.0),
+    "n-aaer": lambda it, x, y, share: aaer(it, x, y, share, noise=2.0, step=1.0, beta=1.5, reach=math.inf),
     "uap": lambda it, x, y, share: uap(it, x, y, share, classes=1),
     "cuap": uap,
     "pco": pco,

@@ -15,8 +15,9 @@ from bsk.records.words import plain
 from bsk.training.bound import bind
 from bsk.training.profile import IMAGES, profile, whole_batch
 
-SHAPE, CLASSES, EPS = (3, 4, 4), 10, 8 / 255  # what a method is tried on; no column depends on it but that of patterns
-COLUMNS = ["method", "paper", "year", "forward", "backward", "image_memory", "batch_memory", "shared_memory"]
+SHAPE, CLASSES, EPS = (3, 4, 4), 10, 8 / 255  # what a method is tried on; no column depends on it
+COLUMNS = ["method", "paper", "year", "forward", "backward"]
+COLUMNS += ["image_memory", "place_memory", "class_memory", "shared_memory"]
 COLUMNS += ["needs", "runs", "collapsed", "where"]
 TEXT_COLUMNS = {"method", "paper", "memory", "needs", "where"}  # aligned left
 
@@ -89,21 +90,20 @@ def _row(name: str, seen: Sequence[Seen]) -> dict[str, Any]:
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _images(memory: Memory) -> tuple[float, float, float]:
-    """Return how much is kept, in images: of each image, of each place of a batch, and of all together."""
+def _images(memory: Memory) -> list[int]:
+    """Return how many images are kept for each image, for each place of a batch, for each class, and for all."""
     size = SHAPE[0] * SHAPE[1] * SHAPE[2]
-    rows = sum(table[0].numel() for table in memory.rows.values())
-    places = [tensor for tensor in memory.shared.values() if tensor.dim() == 4 and len(tensor) == IMAGES]
-    shared = sum(tensor.numel() for tensor in memory.shared.values() if not any(tensor is each for each in places))
-    return rows / size, sum(tensor[0].numel() for tensor in places) / size, shared / size
+    kept = [tensor for tensor in memory.shared.values() if tensor.dim() == 4]
+    rows = sum(table[0].numel() for table in memory.rows.values()) // size
+    return [rows, *(sum(len(tensor) == n for tensor in kept) for n in (IMAGES, CLASSES, 1))]
 
 
 def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return what people want of it, under a header."""
     lines = [["method", "paper", "passes", "memory", "needs", "collapsed", "where"]]
     for row in rows:
-        kept = {"an image": "image_memory", "a place": "batch_memory", "in all": "shared_memory"}
-        memory = [f"{round(row[column])} {of}" for of, column in kept.items() if row[column] >= 1]
+        kept = dict(zip(("an image", "a place", "a class", "in all"), COLUMNS[5:9], strict=True))
+        memory = [f"{row[column]} {of}" for of, column in kept.items() if row[column] >= 1]
         collapsed = f"{row['collapsed']} of {row['runs']}" if row["runs"] else ""
         paper = f"{row['paper']} {row['year']}" if row["year"] else ""
         passes = f"{plain(row['forward'])}F + {plain(row['backward'])}B"

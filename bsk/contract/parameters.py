@@ -24,6 +24,8 @@ RESERVED = {  # flags of a training
     "warmup", "on_collapse", "limit", "seed", "device", "threads", "force", "json", "quiet", "progress", "help",
 }
 # fmt: on
+POSITIVE = ("step", "bound", "replays", "every", "rescue_every", "reset", "samples", "checks", "until")
+SHARES = ("share",)  # from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,16 @@ class Parameter:
         """Return a value, or the text of a flag, in the default's type; "8/255" is a number, "none" is None.
 
         Raises:
-            UsageError: it is of another type, not finite, or below 0; a step or bound must be above 0.
+            UsageError: it is of another type, not finite or below 0, or 0 or above 1 where it cannot be.
         """
         if self.optional and str(value).lower() == "none":
             return None
         kind = float if self.optional or isinstance(self.default, AtRadius) else None
         found = typed(self.name, value, self.default, kind)
         if isinstance(found, float | int) and not isinstance(found, bool):
-            above_zero(or_zero=self.name not in ("step", "bound", "replays"), **{self.name: found})
+            above_zero(or_zero=self.name not in POSITIVE, **{self.name: found})
+            if self.name in SHARES and found > 1:
+                raise UsageError(f"{self.flag} {found:g}: must be at most 1")
         return found
 
 

@@ -12,7 +12,7 @@ from bsk.perturb.ascent import sign_step
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import Draws
 from bsk.perturb.losses import cross_entropy, squared_distance
-from bsk.perturb.radius import paper_step
+from bsk.perturb.radius import ABNORMAL_RS, paper_step
 from bsk.perturb.starts import noisy
 
 
@@ -25,7 +25,7 @@ def aaer(
     draws: Draws,
     noise: float = 1.0,
     step: float = paper_step(10 / 255),
-    beta: float = 1.5,
+    beta: float = ABNORMAL_RS,
     bound: float | None = 1.0,
 ) -> Losses:
     """L(f(x_adv), y) + beta share max(d(abnormal) - d(normal), 0), d the mean of |f(x_adv) - f(x_start)|^2.
@@ -39,8 +39,8 @@ def aaer(
         bound: how far x' may be from x, in eps; none: anywhere in [0, 1].
 
     Source: Lin et al. (2023), "Eliminating catastrophic overfitting via abnormal adversarial examples regularization":
-    the authors' commands for CIFAR-10 at 8/255; beta is 3.25 at 16/255, and for N-AAER 1.5. Their code also adds what
-    the losses of the abnormal fell by, but as a constant: it has no gradient, and is left out here.
+    the authors' commands for CIFAR-10, in which beta goes with the radius. Their code also adds what the losses of the
+    abnormal fell by, but as a constant: it has no gradient, and is left out here.
     """
     region = ball_around(x, math.inf if bound is None else bound * eps)
     x_start = noisy(x, eps, draws, noise).requires_grad_()

@@ -38,7 +38,8 @@ def dynamic_at(
     Source: Wang et al. (2019), "On the convergence and robustness of adversarial training", Algorithm 1 and eq. (4);
     100 of 120 epochs.
     Differs: FOSC is that of the ball around the image, as the paper has it; the authors' code takes the ball around the
-    random start, and weights each loss by itself, of which the paper says nothing.
+    random start, and weights each loss by itself, of which the paper says nothing. The limit falls with every update,
+    theirs with every epoch; [0, 1] does not count in it.
     """
     ball, limit = ball_around(x, eps), most * max(1 - progress / until, 0.0)
     with net.frozen() as f:

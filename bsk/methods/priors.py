@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bsk.contract.method import BatchMemory, Losses
@@ -13,6 +14,8 @@ from bsk.perturb.gradients import raw_gradient
 from bsk.perturb.losses import input_gradient, softmax, squared_distance
 from bsk.perturb.radius import EPS, paper_step
 from bsk.perturb.starts import coins
+
+TINY = 1e-30  # where a batch has no gradient at all
 
 
 def fgsm_pgi(
@@ -49,7 +52,7 @@ def fgsm_pgi(
     start = (x + prior).requires_grad_()
     z = net(start)
     g = raw_gradient(net.cross_entropy(z, y), start, keep=True)
-    momentum = g / g.abs().sum() + decay * momentum
+    momentum = g / g.abs().sum().clamp(min=TINY) + decay * momentum
     x_adv = ball.project(start.detach() + step * g.sign())
     memory.keep("prior", ball.project(start.detach() + step * momentum.sign()) - x)
     memory.keep("momentum", momentum)
@@ -78,7 +81,7 @@ def pco(
 
     Args:
         step: size of the step from the prior, in pixels.
-        stretch: by what the perturbation is multiplied in x_mid, which may leave the ball.
+        stretch: by what the perturbation is multiplied in x_mid, which may leave the ball and [0, 1].
         beta: weight of the difference of the squared distances.
 
     Source: Wang et al. (2024), "Preventing catastrophic overfitting in fast adversarial training: a bi-level
@@ -108,7 +111,7 @@ def atas(
     draws: Draws,
     memory: BatchMemory,
     epoch: int,
-    c: float = 0.01,
+    c: float = 1.28,
     decay: float = 0.5,
     least: float = 0.5,
     most: float = 1.75,
@@ -118,7 +121,7 @@ def atas(
     """L(f(x_adv), y) after a step of 2 eps c / (c + sqrt(v)), v the moving mean of the image's squared gradient norm.
 
     Args:
-        c: the norm at which a step is of eps; of the gradient of the batch's mean loss.
+        c: the norm of an image's gradient at which its step is of eps: 0.01 of the mean loss of 128 images.
         decay: of the moving mean.
         least: the smallest step, in eps.
         most: the largest.
@@ -132,12 +135,10 @@ def atas(
     x_start = (x + (eps * draws.uniform(x) if fresh else memory.rows("delta", x))).clamp(0.0, 1.0)
     with net.frozen() as f:
         g = input_gradient(f, x_start, y)
-    squares = (g / len(y)).flatten(1).square().sum(dim=1)
-    size = squares.new_full((len(y),), eps)
-    if epoch >= warmup_epochs:
-        v = decay * memory.rows("v", squares) + (1 - decay) * squares
-        memory.keep("v", v)
-        size = (2 * eps * c / (c + v.sqrt())).clamp(least * eps, most * eps)
+    squares, late = g.flatten(1).square().sum(dim=1), float(epoch >= warmup_epochs)
+    v = late * (decay * memory.rows("v", squares) + (1 - decay) * squares)
+    memory.keep("v", v)
+    size = (2 * eps * c / (c + v.sqrt())).clamp(least * eps, most * eps) if late else torch.full_like(v, eps)
     x_adv = ball.project(x_start + per_image(size, x) * g.sign())
     memory.keep("delta", x_adv - x)
     robust = net.cross_entropy(net(x_adv), y)
@@ -183,8 +184,9 @@ def uap(
     g = raw_gradient(net.cross_entropy(z, y), x_start, keep=True)
     x_adv = ball.project(x_start.detach() + step * g.sign())
     z_adv = net(x_adv)
-    counts = torch.zeros_like(kept["u"][:, 0, 0, 0]).index_add(0, group, torch.ones_like(g[:, 0, 0, 0]))
-    sums = torch.zeros_like(kept["u"]).index_add(0, group, g / g.abs().sum())
+    of = F.one_hot(group, len(kept["u"])).to(g)  # (N, groups); a sum by a product is the same on every run
+    sums = (of.T @ (g / g.abs().sum().clamp(min=TINY)).flatten(1)).view_as(kept["u"])
+    counts = of.sum(dim=0)
     momentum = sums / per_image(counts.clamp(min=1), sums) + decay * kept["momentum"]
     moved, seen = (kept["u"] + reach * momentum.sign()).clamp(-reach, reach), per_image(counts, sums) > 0
     new = {"u": moved, "momentum": momentum}

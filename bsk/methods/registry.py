@@ -13,7 +13,7 @@ from typing import Any
 
 from bsk.contract.parameters import Parameter, from_signature, from_source
 from bsk.errors import UsageError, nearest
-from bsk.perturb.radius import EPS, AtRadius, paper_step
+from bsk.perturb.radius import ABNORMAL_N, EPS, AtRadius, paper_step
 from bsk.plugins import Plugin, is_plugin, load
 
 
@@ -50,9 +50,9 @@ METHODS: dict[str, Row] = {
     "gradalign": _row("linearity", "gradalign"),
     "free-at": _row("free_at"),
     "mart": _row("mart"),
-    "nuat": _row("nuat"),
+    "nuat": _row("guided", "nuat"),
     "fgsm-pgi": _row("priors", "fgsm_pgi"),
-    "gat": _row("gat"),
+    "gat": _row("guided", "gat"),
     "fgsm-mep": _row("priors", "fgsm_pgi"),
     "zero-grad": _row("zero_grad"),
     "multi-grad": _row("zero_grad", "multi_grad"),
@@ -60,7 +60,7 @@ METHODS: dict[str, Row] = {
     "rs-cs": _row("rs_cs"),
     "elle": _row("linearity", "elle"),
     "rs-aaer": _row("aaer"),
-    "n-aaer": _row("aaer", noise=2.0, step=EPS, beta=0.15, bound=None),
+    "n-aaer": _row("aaer", noise=2.0, step=EPS, beta=ABNORMAL_N, bound=None),
     "uap": _row("priors", "uap"),
     "cuap": _row("priors", "uap", classwise=True),
     "pco": _row("priors", "pco"),

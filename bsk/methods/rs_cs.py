@@ -47,16 +47,16 @@ def rs_cs(
     smooth the labels as in `fgsm-pgi`, and leave the term out in epochs beside a drop of the learning rate.
     They run f at the start again for its loss, in the same mode; here once: equal, cheaper.
     """
-    if memory.numbers.get("epoch") != epoch:
-        sums = memory.shared.get("start", x.new_zeros(2))
-        memory.shared |= {"before": sums[0] / sums[1].clamp(min=1), "start": torch.zeros_like(sums)}
-        memory.numbers["epoch"] = epoch
+    kept = memory.shared.get("start", x.new_full((4,), -9.0))  # the epoch, the mean of the one before, sum, number
+    mean = torch.where(kept[0] == epoch - 1, kept[2] / kept[3].clamp(min=1), -1.0)  # -1 where it was not seen
+    before, sums = (torch.where(kept[0] == epoch, *each) for each in ((kept[1], mean), (kept[2:], kept.new_zeros(2))))
     x_start = noisy(x, eps, draws, 1.0).requires_grad_()
     z = net(x_start)
     region = ball_around(x, math.inf if bound is None else bound * eps)
     x_adv = sign_step(cross_entropy(z, y), x_start, region, step, keep=True)
     robust, near = net.cross_entropy(net(x_adv), y), net.cross_entropy(z, y)
-    memory.shared["start"] = memory.shared["start"] + torch.stack([near.detach().sum(), near.new_tensor(len(y))])
-    away = near.detach().mean() - memory.shared["before"]
-    way = torch.where(away.abs() > gamma, away.sign(), 0.0) if epoch >= wait else 0.0
+    sums = sums + torch.stack([near.detach().sum(), near.new_tensor(len(y))])
+    memory.shared["start"] = torch.cat([kept.new_tensor([epoch]), before[None], sums])
+    away = near.detach().mean() - before
+    way = torch.where((before >= 0) & (away.abs() > gamma), away.sign(), 0.0) if epoch >= wait else 0.0
     return Losses(robust + weight * way * near, None, robust, x_start.detach(), x_adv)

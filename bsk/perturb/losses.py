@@ -104,7 +104,8 @@ def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 def fosc(d: Tensor, g: Tensor, eps: float) -> Tensor:
     """Return the first-order stationary condition eps |g|_1 - <d, g> of perturbations d, |d| <= eps: (N,).
 
-    It is at least 0: how far the linear loss with the gradient g (N, C, H, W) can still rise within the ball from d.
+    It is at least 0: how far the linear loss with the gradient g (N, C, H, W) can still rise from d within the ball, of
+    which [0, 1] is no part.
     Source: Wang et al. (2019), eq. (4).
     """
     return (eps * g.abs() - d * g).flatten(1).sum(dim=1)

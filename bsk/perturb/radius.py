@@ -59,3 +59,14 @@ def _straight(eps: float) -> float:
 # ELLE's weight. Source: Abad Rocamora et al. (2024), the authors' scripts for CIFAR-10, at 2, 4, ..., 26 of 255. Beyond
 # it is ours: at 0.2 on the digits 10000 diverges, and 100 is as robust as 10.
 STRAIGHT: Any = AtRadius("1000 at 8/255, 5000 from 10/255, 10000 from 22/255, 100 beyond 26/255", _straight)
+
+
+def _from(values: dict[int, float]) -> Any:
+    """Return a default that is, at a radius of so many 255ths and more, so much; below the first as there."""
+    words = ", ".join(f"{value:g} from {levels}/255" for levels, value in values.items())
+    return AtRadius(words, lambda eps: [values[k] for k in values if k <= 255 * eps + 0.2 or k == min(values)][-1])
+
+
+# AAER's weights. Source: Lin et al. (2023), the authors' commands for CIFAR-10.
+ABNORMAL_RS = _from({8: 1.5, 12: 2.5, 16: 3.25, 32: 1.5})
+ABNORMAL_N = _from({8: 0.15, 12: 0.55, 16: 1.5, 32: 0.7})

@@ -37,7 +37,8 @@ def divergences(
 
     Whatever the training's precision, in fp32, in which a divergence near zero can still be seen. The draws depend on
     (seed, epoch, image) alone, so that the training's own are what they would be without. The row is the method's
-    own, also where another one rescues it. `pause` is called first and may raise to stop.
+    own, also where another one rescues it; a method that remembers each image has no memory of these. `pause` is called
+    first and may raise to stop.
 
     Source: Figure 3, for the method that is trained, whichever it is.
     """
@@ -50,14 +51,22 @@ def divergences(
         for some in rows.split(BATCH):
             x, y = to_unit(split.images[some].to(device)), split.labels[some].to(device)
             draws = example_draws(settings.seed, f"divergence {epoch}", split.index[some].tolist(), device)
-            found = divergence(settings.bound, state.model, x, y, draws, state.memory, epoch - 1)
+            done = epoch / settings.epochs
+            found = divergence(settings.bound, state.model, x, y, draws, state.memory, epoch - 1, done)
             sums += torch.stack([sums.new_tensor(len(y)), *(each.sum() for each in found)])
     n, start, ascent, left = sum_over_processes(sums.to(state.sums), share).tolist()
     return {"kl_start": start / n, "kl_ascent": ascent / n, "fosc": left / n, "kl_n": round(n)}
 
 
 def divergence(
-    method: Bound, model: nn.Module, x: Tensor, y: Tensor, draws: Draws, memory: Memory | None = None, epoch: int = 0
+    method: Bound,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    draws: Draws,
+    memory: Memory | None = None,
+    epoch: int = 0,
+    progress: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return KL(s(f(x)) || s(f(x'))) in nats for x' after the start and after the ascent, and FOSC of the latter.
 
@@ -68,7 +77,7 @@ def divergence(
     images have no rows in it, and where PGD rescues the method it is looked at without.
     """
     kept = replace(memory or Memory(), images=len(x), rows={}, numbers={}, logged={})
-    context = UpdateContext(kept.batch(torch.arange(len(x))), 1, epoch, 1.0, lambda attack, turn: 1.0)
+    context = UpdateContext(kept.batch(torch.arange(len(x))), 1, epoch, progress, lambda attack, turn: 1.0)
     losses = method(Network(model), x, y, draws, context)
     if losses.start is None or losses.x_adv is None:
         raise UsageError(f"--log-divergence: {method.name} does not say where its perturbation starts and ends")

@@ -16,6 +16,8 @@ from bsk.perturb.passes import Passes
 from bsk.training.bound import Bound, UpdateContext
 
 IMAGES = 4
+ROUGH_UPDATES = 8  # of the rough network: what is rare is met in one of them
+SHARED = 32  # images of a batch that processes share
 ROUGH = 50  # radians for a change of the rough network's hidden values by 1
 UPDATES = 20  # that are run of a method that validates; of others two
 
@@ -103,18 +105,26 @@ class _Trial:
 
 
 def _try(
-    method: Bound, shape: tuple[int, ...], classes: int, mine: slice = slice(0, IMAGES), rough: bool = False
+    method: Bound,
+    shape: tuple[int, ...],
+    classes: int,
+    images: int = IMAGES,
+    mine: slice = slice(None),
+    rough: bool = False,
 ) -> _Trial:
-    """Run a few updates, for these of the images of a batch; the weights stay."""
+    """Run a few updates, for these of the images of a batch, of more than IMAGES in fp64; the weights stay."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        toy, rows = _Toy(shape, classes, rough), torch.arange(IMAGES)
-        x, y = 0.2 + 0.6 * torch.rand(IMAGES, *shape), rows % classes
-    trial = _Trial(toy, Memory(images=IMAGES, classes=classes), Network(toy))
-    for update in range(UPDATES if method.validates else 2):  # the first may fill a memory
+        toy, rows = _Toy(shape, classes, rough), torch.arange(images)
+        x, y = 0.2 + 0.6 * torch.rand(images, *shape), rows % classes
+    if images > IMAGES:
+        toy, x = toy.double(), x.double()
+    trial = _Trial(toy, Memory(images=images, classes=classes), Network(toy))
+    updates = UPDATES if method.validates else ROUGH_UPDATES if rough else 2  # the first may fill a memory
+    for update in range(updates):
         toy.counts, toy.descending = {}, False
         seen = trial.memory.batch(rows[mine])
-        draws = BatchDraws(generator("profile", update), mine.start, IMAGES)
+        draws = BatchDraws(generator("profile", update), mine.start or 0, images)
         context = UpdateContext(seen, update, update, (update + 1) / 100, trial.validate)
         trial.losses.append(method(trial.net, x[mine], y[mine], draws, context))
         toy.descending = True
@@ -167,13 +177,13 @@ def whole_batch(method: Bound, shape: tuple[int, ...], classes: int) -> str:
 
 
 def _whole_batch(method: Bound, shape: tuple[int, ...], classes: int, rough: bool) -> str:
-    parts = (slice(0, IMAGES), slice(0, 2), slice(2, IMAGES))
-    whole, one, other = (_try(method, shape, classes, part, rough) for part in parts)
-    if one.memory.rows or any(
-        tensor.shape != other.memory.shared[name].shape or not torch.allclose(tensor, other.memory.shared[name])
-        for name, tensor in one.memory.shared.items()
-    ):
+    parts = (slice(None), slice(0, SHARED // 3), slice(SHARED // 3, SHARED))
+    whole, one, other = (_try(method, shape, classes, SHARED, part, rough) for part in parts)
+    shared = one.memory.shared
+    if one.memory.rows or any(each.shape != shared[name].shape for name, each in other.memory.shared.items()):
         return "remembers each image of a batch"
+    if not all(torch.allclose(each, shared[name]) for name, each in other.memory.shared.items()):
+        return "remembers a batch as a whole"
     totals = [torch.stack([each.total for each in trial.losses]) for trial in (whole, one, other)]
-    same = torch.allclose(totals[0], torch.cat(totals[1:], dim=1), atol=1e-5)
+    same = torch.allclose(totals[0], torch.cat(totals[1:], dim=1), rtol=1e-6, atol=1e-9)
     return "" if same else "takes a batch as a whole"

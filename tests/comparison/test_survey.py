@@ -48,17 +48,20 @@ def test_every_method_has_a_row_with_what_is_known_of_it() -> None:
     assert list(rows) == registry.names() and all(list(row) == COLUMNS for row in rows.values())
     assert [name for name, row in rows.items() if not row["year"]] == ["natural"]
     known = {
-        "bs": ("Chen et al.", 2022, 4, 4, 0, 0, 0, ""),
-        "fast-at": ("Wong et al.", 2020, 2, 2, 0, 0, 0, ""),
-        "free-at": ("Shafahi et al.", 2019, 8, 8, 0, 1, 0, "whole batch"),
-        "fgsm-pgi": ("Jia et al.", 2022, 2, 3, 2, 0, 0, "whole batch"),
-        "cuap": ("Pan et al.", 2024, 2, 3, 0, 0, 20, "whole batch"),
-        "gradalign": ("Andriushchenko & Flammarion", 2020, 3, 4, 0, 0, 0, "second order"),
-        "llr": ("Qin et al.", 2019, 13, 14, 0, 0, 0, "second order"),
-        "fast-at-plus": ("Li et al.", 2020, 2, 2, 0, 0, 0, "validation"),
+        "bs": ("Chen et al.", 2022, 4, 4, 0, 0, 0, 0, ""),
+        "fast-at": ("Wong et al.", 2020, 2, 2, 0, 0, 0, 0, ""),
+        "free-at": ("Shafahi et al.", 2019, 8, 8, 0, 1, 0, 0, "whole batch"),
+        "fgsm-pgi": ("Jia et al.", 2022, 2, 3, 2, 0, 0, 0, "whole batch"),
+        "liet": ("Pan et al.", 2025, 2, 3, 0, 0, 1, 0, ""),
+        "uap": ("Pan et al.", 2024, 2, 3, 0, 0, 0, 2, "whole batch"),
+        "cuap": ("Pan et al.", 2024, 2, 3, 0, 0, 2, 0, "whole batch"),
+        "rs-cs": ("Zhao et al.", 2023, 2, 3, 0, 0, 0, 0, "whole batch"),
+        "gradalign": ("Andriushchenko & Flammarion", 2020, 3, 4, 0, 0, 0, 0, "second order"),
+        "llr": ("Qin et al.", 2019, 13, 14, 0, 0, 0, 0, "second order"),
+        "fast-at-plus": ("Li et al.", 2020, 2, 2, 0, 0, 0, 0, "validation"),
     }
     for name, expected in known.items():
-        assert tuple(rows[name].values())[1:9] == expected, name
+        assert tuple(rows[name].values())[1:10] == expected, name
     assert [rows["cuap"][column] for column in COLUMNS[-3:]] == [5, 1, "digits at 51/255: 1 of 3"]
     assert [rows["bs"][column] for column in COLUMNS[-3:]] == [0, 0, ""]
     assert {name for name, row in rows.items() if "second order" in row["needs"]} == {"gradalign", "llr"}

@@ -428,3 +428,86 @@ def test_where_a_gradient_is_zero_there_is_no_angle() -> None:
     assert found.total.tolist() == pytest.approx([math.log(2)])
     found.total.sum().backward()
     assert model.weight.grad is not None and bool(model.weight.grad.isfinite().all())
+
+
+# --- the fast methods since -------------------------------------------------------------------------------------------
+
+
+class Wave(nn.Module):
+    """Logits (a cos(20 p), 0) of the first pixel p: a step of 0.07 is 1.4 radians."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.a * (20 * x.flatten(1)[:, 0]).cos()
+        return torch.stack([first, torch.zeros_like(first)], dim=1)
+
+
+ABNORMAL, NORMAL = (0.15, 0.5), (0.10, 0.5)  # at 3.0 and 2.0 radians: the cosine goes to -0.31 and to -0.97
+
+
+def test_aaer_weighs_how_much_further_the_outputs_of_the_abnormal_move() -> None:
+    """Of label 0 the loss rises as the cosine falls: one step overshoots, from -0.99 to -0.31, the other does not."""
+    model, hyper = Wave(), {"noise": 0.0, "step": 0.07, "beta": 2.0, "bound": None}
+    found = called("rs-aaer", model, pixels(ABNORMAL, NORMAL, NORMAL), torch.zeros(3, dtype=torch.int64), hyper)
+    assert found.robust is not None and found.start is not None
+    before, after = (torch.tensor(each, dtype=torch.float64).cos() for each in ([3.0, 2.0, 2.0], [4.4, 3.4, 3.4]))
+    near(found.robust, F.softplus(-3 * after))
+    apart = (3 * (after - before)).square()
+    near(found.total - found.robust, (2 * (apart[0] - apart[1]) / 3).expand(3))
+    (slope,) = torch.autograd.grad((found.total - found.robust)[0], model.a, retain_graph=True)
+    near(slope, 2 / 3 * 2 * 3 * (after[0] - before[0]) * after[0])  # by f(x_adv) of the abnormal alone
+
+
+@pytest.mark.parametrize("images", [[ABNORMAL, ABNORMAL], [NORMAL, NORMAL], [ABNORMAL, (0.05, 0.5)]])
+def test_aaer_adds_nothing_without_both_kinds_or_where_the_normal_move_further(images) -> None:
+    hyper = {"noise": 0.0, "step": 0.07, "bound": None}
+    found = called("n-aaer", Wave(), pixels(*images), torch.zeros(2, dtype=torch.int64), hyper)
+    near(found.total, found.robust)
+
+
+@pytest.mark.parametrize(
+    ("off", "epoch", "kept", "way"),
+    [(0.05, 2, 1, 1), (-0.05, 2, 1, -1), (0.02, 2, 1, 0), (0.05, 1, 0, 0), (0.05, 3, 1, 0), (0.05, 2, -9, 0)],
+)
+def test_rs_cs_pulls_the_loss_at_the_start_towards_that_of_the_epoch_before(off, epoch, kept, way) -> None:
+    """From above and from below; not within gamma, nor before the third epoch, nor where no epoch came just before."""
+    x, y = pixels((0.5, 0.5), (0.4, 0.6)), torch.tensor([0, 1])
+    plain = called("rs-cs", Fixed(OPPOSED), x, y, {"weight": 0.0})
+    at = cross_entropy(Fixed(OPPOSED)(plain.start), y).detach()
+    memory = remembered(2)
+    memory.shared["start"] = torch.tensor([kept, -1.0, 4 * (float(at.mean()) - off), 4.0], dtype=torch.float64)
+    seen = memory.batch(torch.arange(2))
+    found = called("rs-cs", Fixed(OPPOSED), x, y, {"weight": 0.5}, memory=seen, epoch=epoch)
+    near(found.total - found.robust, 0.5 * way * at)
+    again = called("rs-cs", Fixed(OPPOSED), x, y, {"weight": 0.5}, memory=seen, epoch=epoch)
+    near(again.total, found.total)
+    assert seen.shared["start"][0] == epoch
+    near(seen.shared["start"][2:], torch.stack([2 * at.sum(), torch.tensor(4.0).double()]))
+
+
+def test_atas_steps_from_the_last_end_by_half_to_seven_quarters_of_eps_and_begins_anew() -> None:
+    x, y, memory = pixels((0.5, 0.5), (0.4, 0.6)), torch.tensor([0, 0]), remembered(2)
+    memory.rows["delta"] = pixels((0.03, -0.03), (0.0, 0.05))
+    for c, eps in ((1e-9, 0.5), (1e9, 1.75)):
+        found = called("atas", Fixed(OPPOSED), x, y, {"c": c}, memory=memory.batch(torch.arange(2)), epoch=8, eps=0.02)
+        near(found.start, x + memory.rows["delta"])
+        expected = (found.start + eps * 0.02 * pixels((-1, 1), (-1, 1))).clamp(x - 0.02, x + 0.02)
+        near(found.x_adv, expected)
+    anew = called("atas", Fixed(OPPOSED), x, y, memory=memory.batch(torch.arange(2)), epoch=9)
+    near(anew.start, x + EPS * BatchDraws(generator(0)).uniform(x))
+    at = called("atas", Fixed(OPPOSED), x, y, {"reset": 3}, memory=memory.batch(torch.arange(2)), epoch=9)
+    near(at.start, x + memory.rows["delta"])
+
+
+@pytest.mark.parametrize("method", ["fgsm-pgi", "uap", "cuap", "pco", "atas"])
+def test_a_batch_without_any_gradient_leaves_a_memory_of_numbers(method: str) -> None:
+    x, y, memory = pixels((0.5, 0.5), (0.4, 0.6)), torch.tensor([0, 1]), remembered(2, 2)
+    for epoch in (0, 6):
+        seen = memory.batch(torch.arange(2))
+        losses = called(method, Fixed([[0, 0], [0, 0]]), x, y, memory=seen, epoch=epoch)
+        seen.commit()
+        assert losses.total.isfinite().all()
+    assert all(kept.isfinite().all() for kept in [*memory.rows.values(), *memory.shared.values()])

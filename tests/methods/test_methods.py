@@ -17,7 +17,7 @@ from bsk.perturb.losses import cross_entropy
 from bsk.perturb.passes import PassCounter, Passes
 from bsk.perturb.radius import AtRadius
 from bsk.training.bound import bind
-from bsk.training.profile import check_shared, profile
+from bsk.training.profile import check_shared, profile, whole_batch
 
 SHAPE, CLASSES = (2, 4, 4), 5
 
@@ -76,7 +76,7 @@ DEFAULTS = {  # at 8/255, in grey levels where they are a step
     "uap": {"step": 8, "reach": pytest.approx(10 / 255), "decay": 0.3, "beta": 10.0, "classwise": False},
     "cuap": {"step": 8, "reach": pytest.approx(10 / 255), "decay": 0.3, "beta": 10.0, "classwise": True},
     "pco": {"step": 8, "stretch": 1.5, "beta": 10.0},
-    "atas": {"c": 0.01, "decay": 0.5, "least": 0.5, "most": 1.75, "warmup_epochs": 5, "reset": 10},
+    "atas": {"c": 1.28, "decay": 0.5, "least": 0.5, "most": 1.75, "warmup_epochs": 5, "reset": 10},
     "llr": {"step": 8, "steps": 10, "nominal": 2.0, "beta": 4.0, "slope": 0.3, "growing": 0.005},
     "dynamic-at": {"step": 2, "steps": 10, "most": 0.5, "until": pytest.approx(5 / 6)},
 }
@@ -113,6 +113,13 @@ def test_the_weight_of_gradalign_grows_with_the_radius() -> None:
     """0.2 at 8/255 and 2 at 16/255, as in the authors' experiments."""
     weights = [bind("gradalign", eps).hyper["beta"] for eps in (8 / 255, 16 / 255, 0.2)]
     assert weights == pytest.approx([0.2, 2.0, 2.0])
+
+
+def test_the_weights_of_aaer_are_those_of_its_authors() -> None:
+    """Their commands for CIFAR-10 have 8, 12, 16 and 32 of 255."""
+    for name, weights in (("rs-aaer", (1.5, 1.5, 2.5, 3.25, 1.5)), ("n-aaer", (0.15, 0.15, 0.55, 1.5, 0.7))):
+        found = [bind(name, eps).hyper["beta"] for eps in (4 / 255, 0.031, 12 / 255, 16 / 255, 0.2)]
+        assert tuple(found) == weights
 
 
 def test_the_weight_of_elle_grows_with_the_radius() -> None:
@@ -168,6 +175,13 @@ def test_a_value_is_read_as_its_default_says() -> None:
         ("bs", "gamma", "-1", "--gamma -1: must be finite and at least 0"),
         ("bs", "beta", True, "--set beta=True: expected a number"),
         ("free-at", "replays", "0", "--replays 0: must be finite and above 0"),
+        ("liet", "every", "0", "--every 0: must be finite and above 0"),
+        ("fast-at-plus", "rescue_every", "0", "--rescue-every 0: must be finite and above 0"),
+        ("atas", "reset", "0", "--reset 0: must be finite and above 0"),
+        ("multi-grad", "samples", "0", "--samples 0: must be finite and above 0"),
+        ("ssat", "checks", "0", "--checks 0: must be finite and above 0"),
+        ("dynamic-at", "until", "0", "--until 0: must be finite and above 0"),
+        ("zero-grad", "share", "1.5", "--share 1.5: must be at most 1"),
         ("fast-at-plus", "rescue_every", "x", "--set rescue_every=x: expected a whole number"),
         ("bs", "noise", "1", "--noise: bs has no noise; it has start, step, steps, gamma, beta"),
         ("natural", "gamma", "1", "--gamma: natural has no gamma; it has no hyper-parameters"),
@@ -344,9 +358,9 @@ def test_which_methods_processes_can_share(name: str) -> None:
         "fgsm-mep": "remembers each image of a batch",
         "pco": "remembers each image of a batch",
         "atas": "remembers each image of a batch",
-        "uap": "remembers each image of a batch",
-        "cuap": "remembers each image of a batch",
-        "rs-cs": "remembers each image of a batch",
+        "uap": "remembers a batch as a whole",
+        "cuap": "remembers a batch as a whole",
+        "rs-cs": "remembers a batch as a whole",
         "rs-aaer": "takes a batch as a whole",
         "n-aaer": "takes a batch as a whole",
     }
@@ -357,3 +371,20 @@ def test_which_methods_processes_can_share(name: str) -> None:
         check_shared(bind(name, EPS), SHAPE, CLASSES)
     advice = "which processes would share; run it without torchrun"
     assert str(refused.value) == f"--method {name}: {said[name]}, {advice}"
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "eps"), [((3, 32, 32), 100, 8 / 255), ((1, 28, 28), 10, 0.1), ((1, 8, 8), 2, 0.031)]
+)
+@pytest.mark.parametrize("name", ["rs-aaer", "n-aaer", "zero-grad", "dynamic-at", "elle", "llr"])
+def test_what_processes_can_share_depends_on_no_shape(name: str, shape, classes: int, eps: float) -> None:
+    assert whole_batch(bind(name, eps), shape, classes) == ("takes a batch as a whole" if "aaer" in name else "")
+
+
+def test_what_a_method_will_remember_is_known_from_its_first_updates() -> None:
+    """Also what it uses in later epochs alone: a resume asks for just these."""
+    found = {name: profile(bind(name, EPS), SHAPE, CLASSES).memory for name in ("atas", "pco", "fgsm-pgi", "rs-cs")}
+    assert {name: sorted(memory.rows) for name, memory in found.items()} == {
+        "atas": ["delta", "v"], "pco": ["prior"], "fgsm-pgi": ["momentum", "prior"], "rs-cs": [],
+    }  # fmt: skip
+    assert found["rs-cs"].shared["start"].shape == (4,) and not found["rs-cs"].numbers

@@ -115,7 +115,7 @@ def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_d
         ("free-at", "remembers each image of a batch"),
         ("fgsm-pgi", "remembers each image of a batch"),
         ("rs-aaer", "takes a batch as a whole"),
-        ("uap", "remembers each image of a batch"),
+        ("uap", "remembers a batch as a whole"),
     ],
 )
 def test_what_is_of_a_whole_batch_is_refused_to_several_processes(method, what, toy: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""GAT: guided adversarial training, by the distance between the softmax outputs (Sriramanan et al. 2020)."""
+"""GAT and NuAT: guided adversarial training, by how far the outputs move (Sriramanan et al. 2020, 2021)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bsk.contract.network import Network
 from bsk.perturb.ascent import ascend
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import Draws
-from bsk.perturb.losses import cross_entropy, softmax, squared_distance
+from bsk.perturb.losses import cross_entropy, nuclear, softmax, squared_distance
 from bsk.perturb.radius import EPS
 from bsk.perturb.starts import bernoulli
 
@@ -52,4 +52,43 @@ def gat(
         x_start = bernoulli(x, eps, draws, noise)
         x_adv = ascend(objective, f, x_start, ball, step, steps=1)
     natural, robust = net.cross_entropy(z, y), squared_distance(p, softmax(net(x_adv)))
+    return Losses(natural + weight * robust, natural, robust, x_start, x_adv)
+
+
+def nuat(
+    net: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    draws: Draws,
+    update: int,
+    progress: float,
+    noise: float = 0.5,
+    step: float = EPS,
+    beta: float = 4.5,
+    ramp: bool = True,
+) -> Losses:
+    """Cross entropy and beta |f(x') - f(x)|_* / N; every second perturbation climbs that norm too.
+
+    Args:
+        noise: size of the Bernoulli noise that the perturbation starts with, in eps.
+        step: size of its one step, in pixels.
+        beta: weight of the nuclear norm.
+        ramp: let the weight grow from 0 to beta over the training.
+
+    Source: Sriramanan et al. (2021), NuAT: the authors' code for CIFAR-10. They run f(x) again for the loss, in the
+    same mode; here once: equal, cheaper.
+    """
+    ball, weight = ball_around(x, eps), beta * (progress if ramp else 1.0)
+    z, guided = net(x), weight * (update % 2)
+
+    def objective(out: Tensor) -> Tensor:
+        return cross_entropy(out, y) + (guided * nuclear(out - z.detach()) if guided else 0.0)
+
+    with net.frozen() as f:
+        x_start = bernoulli(x, eps, draws, noise)
+        x_adv = ascend(objective, f, x_start, ball, step, steps=1)
+    natural = net.cross_entropy(z, y)
+    robust = nuclear(net(x_adv) - z).expand_as(natural)  # one norm, shared by the batch
     return Losses(natural + weight * robust, natural, robust, x_start, x_adv)
