@@ -11,6 +11,7 @@ from bsk.contract.parameters import Parameter
 from bsk.errors import UsageError
 from bsk.methods import registry
 from bsk.perturb.radius import AtRadius
+from bsk.plugins import is_plugin
 
 DEFAULT = "bs"
 
@@ -31,7 +32,10 @@ class MethodCommand(TyperCommand):
         super().format_options(ctx, formatter)
         method = ctx.meta["bsk.method"]
         rows = [_told(each) for each in registry.parameters(method).values()]
-        with formatter.section(f"Options of {method}: {registry.summary(method)}"):
+        with formatter.section(f"Options of {method}: {registry.summary(method).removesuffix('.')}"):
+            authors, year = ("", None) if is_plugin(method) else registry.source(method)
+            if year:
+                formatter.write_text(f"From {authors} ({year}); bsk methods has what it costs and needs.")
             formatter.write_dl(rows or [("(none)", "")])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:

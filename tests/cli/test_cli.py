@@ -43,7 +43,8 @@ def test_help_has_every_method_and_of_the_chosen_one_its_flags(call) -> None:
     for name in methods.names():
         own = told("--method", name).partition(f"Optionsof{name}:")[2]
         expected = [text for each in methods.parameters(name).values() for text in (each.flag, each.help)]
-        assert all("".join(text.split()) in own for text in [methods.summary(name), *expected])
+        assert all("".join(text.split()) in own for text in [methods.summary(name).removesuffix("."), *expected])
+        assert ("bskmethodshaswhatitcosts" in own) == (name != "natural")
         assert own.endswith("(none)") == (not expected)
     liet = told("--method=liet").partition("Optionsofliet:")[2]
     assert "--ramp/--no-ramplet" in liet and "--boundXhowfarx'maybefromx,ineps;none:" in liet
