@@ -114,7 +114,8 @@ class Prices:
         exact = self._rates(settings, job, "fp32") if settings.log_divergence else rates
         seconds = rates.seconds(costs.own + costs.beside) + exact.seconds(costs.exact) + costs.updates * rates.step
         left = 1.0 - _part_done(job, costs.updates)
-        return costs.own.images * left, seconds * left, (6 if settings.ema else 3) * rates.megabytes
+        kept = sum(table[0].numel() * 4 for table in found.memory.rows.values()) * images / 1e6  # beside the state
+        return costs.own.images * left, seconds * left, (6 if settings.ema else 3) * rates.megabytes + kept
 
     def _look(self, job: Job) -> tuple[Passes, float, float]:
         """Return what it costs to look at a network that was trained, in fp32."""
@@ -138,7 +139,9 @@ class Prices:
 
         if job.command == "starts":
             return landings_work(o.starts_named(job.flags["start"]), images, batch)
-        flags = AttackFlags(queries=job.flags["queries"], classes=classes)
+        flags = AttackFlags(
+            queries=job.flags["queries"], classes=classes, audit=job.flags.get("audit"), within=job.flags.get("within")
+        )
         attacks = [attack_named(name, eps, flags) for name in job.flags["attack"].split(",")]
         return sum((attack_work(attack, images, batch) for attack in attacks), Work())
 

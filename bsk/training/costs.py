@@ -27,6 +27,7 @@ STANDING = 0.5  # of the examples an attack meets, about; not known before
 BLACK_BOX = ("square", "rays")
 CHECKED, CHECKED_IMAGES = 300, 64  # passes of the examination that comes with every attack, about, and of how many
 ENOUGH = 0.5  # seconds that a pass may take before fewer images are timed
+FEW_AUDITED = 100  # examples of an audit that chooses their number itself, about
 FEW = 8  # images of a batch, to tell its own time from theirs
 REPEATS = 3
 
@@ -89,8 +90,10 @@ def attack_work(attack: Attack, images: int, batch: int) -> Work:
     if attack.name != "natural":
         checks = Passes(CHECKED / 2, CHECKED / 2)
         total += Work(checks * CHECKED_IMAGES, checks)
-    for stage in attack.stages:
+    for stage in attack.stages[: attack.whole]:
         total += _stage_work(stage, images, batch)
+    for stage in attack.stages[attack.whole :]:  # of an audit: so many of those that stand
+        total += _stage_work(stage, min(images, round((attack.audit or FEW_AUDITED) / STANDING)), batch)
     return total
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from bsk.data.store import open_data
+
 
 @pytest.fixture(autouse=True)
 def startup(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +61,25 @@ def test_what_a_training_leaves_beside_its_model_can_be_evaluated_too(call, toy,
 
 def _megabytes(call) -> float:
     return float(call("plan", "jobs", "--device", "cpu").stdout.splitlines()[1].split("\t")[-1])
+
+
+def test_what_a_method_remembers_of_each_image_takes_room(call, toy, tmp_path) -> None:
+    train = TRAIN.format(toy=toy)
+    sizes = []
+    for method in ("fast-at", "pco", "fgsm-pgi"):
+        (tmp_path / "jobs").write_text(train.replace(" --out", f" --method {method} --out"))
+        sizes.append(_megabytes(call))
+    images = open_data(toy).split("train").images
+    one = images.numel() * 4 / 1e6
+    assert [size - sizes[0] for size in sizes[1:]] == pytest.approx([one, 2 * one], abs=0.002)
+
+
+def test_an_audit_costs_its_sample_in_the_last_stages(call, toy, tmp_path) -> None:
+    passes = {}
+    for flags in ("", " --audit 5", " --audit 100000", " --within 0.5"):
+        line = f"evaluate\tr.jsonl\tm.safetensors --data {toy} --attack autoattack{flags}\n"
+        (tmp_path / "jobs").write_text(TRAIN.format(toy=toy) + line)
+        row = call("plan", "jobs", "--device", "cpu").stdout.splitlines()[2].split("\t")
+        passes[flags] = int(row[3])
+    assert passes[" --audit 5"] < passes[""] / 2 and passes[" --audit 100000"] == passes[""]
+    assert passes[" --audit 5"] < passes[" --within 0.5"] <= passes[""]
