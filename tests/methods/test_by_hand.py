@@ -448,17 +448,20 @@ class Wave(nn.Module):
 ABNORMAL, NORMAL = (0.15, 0.5), (0.10, 0.5)  # at 3.0 and 2.0 radians: the cosine goes to -0.31 and to -0.97
 
 
-def test_aaer_weighs_how_much_further_the_outputs_of_the_abnormal_move() -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_aaer_weighs_how_much_further_the_outputs_of_the_abnormal_move(count: int) -> None:
     """Of label 0 the loss rises as the cosine falls: one step overshoots, from -0.99 to -0.31, the other does not."""
     model, hyper = Wave(), {"noise": 0.0, "step": 0.07, "beta": 2.0, "bound": None}
-    found = called("rs-aaer", model, pixels(ABNORMAL, NORMAL, NORMAL), torch.zeros(3, dtype=torch.int64), hyper)
+    x = pixels(*[ABNORMAL] * count, *[NORMAL] * (3 - count))
+    found = called("rs-aaer", model, x, torch.zeros(3, dtype=torch.int64), hyper)
     assert found.robust is not None and found.start is not None
-    before, after = (torch.tensor(each, dtype=torch.float64).cos() for each in ([3.0, 2.0, 2.0], [4.4, 3.4, 3.4]))
+    angles = torch.tensor([3.0] * count + [2.0] * (3 - count), dtype=torch.float64)
+    before, after = angles.cos(), (angles + 1.4).cos()
     near(found.robust, F.softplus(-3 * after))
-    apart = (3 * (after - before)).square()
-    near(found.total - found.robust, (2 * (apart[0] - apart[1]) / 3).expand(3))
+    moved = (3 * (after - before)).square()
+    near(found.total - found.robust, (2 * count / 3 * (moved[0] - moved[2])).expand(3))
     (slope,) = torch.autograd.grad((found.total - found.robust)[0], model.a, retain_graph=True)
-    near(slope, 2 / 3 * 2 * 3 * (after[0] - before[0]) * after[0])  # by f(x_adv) of the abnormal alone
+    near(slope, 2 * count / 3 * 2 * 3 * (after[0] - before[0]) * after[0])  # by f(x_adv) of the abnormal alone
 
 
 @pytest.mark.parametrize("images", [[ABNORMAL, ABNORMAL], [NORMAL, NORMAL], [ABNORMAL, (0.05, 0.5)]])
@@ -478,7 +481,7 @@ def test_rs_cs_pulls_the_loss_at_the_start_towards_that_of_the_epoch_before(off,
     plain = called("rs-cs", Fixed(OPPOSED), x, y, {"weight": 0.0})
     at = cross_entropy(Fixed(OPPOSED)(plain.start), y).detach()
     memory = remembered(2)
-    memory.shared["start"] = torch.tensor([kept, -1.0, 4 * (float(at.mean()) - off), 4.0], dtype=torch.float64)
+    memory.shared["start"] = torch.tensor([kept, -1.0, float(at.mean()) - off, 1.0], dtype=torch.float64)
     seen = memory.batch(torch.arange(2))
     found = called("rs-cs", Fixed(OPPOSED), x, y, {"weight": 0.5}, memory=seen, epoch=epoch)
     near(found.total - found.robust, 0.5 * way * at)
@@ -511,3 +514,24 @@ def test_a_batch_without_any_gradient_leaves_a_memory_of_numbers(method: str) ->
         seen.commit()
         assert losses.total.isfinite().all()
     assert all(kept.isfinite().all() for kept in [*memory.rows.values(), *memory.shared.values()])
+
+
+def test_rs_cs_has_nothing_to_compare_with_where_it_begins_late_and_a_ball_if_it_is_told() -> None:
+    x, y = pixels((0.5, 0.5), (0.4, 0.6)), torch.tensor([0, 1])
+    for epoch in (8, 10):
+        late = called("rs-cs", Fixed(OPPOSED), x, y, epoch=epoch)
+        near(late.total, late.robust)
+    found = called("rs-cs", Fixed(OPPOSED), x, y, {"bound": 0.5, "step": 3 * EPS})
+    near((found.x_adv - x).abs(), torch.full_like(x, EPS / 2))
+
+
+@pytest.mark.parametrize(("share", "stay"), [(0.0, 0), (0.3, 1), (0.5, 2), (0.75, 3), (1.0, 3)])
+def test_zero_grad_leaves_the_values_below_the_quantile_of_an_image_where_they_are(share: float, stay: int) -> None:
+    """Of four gradients of sizes 1 to 4: below the quantile at 0.9, 1.5, 2.25 and 3 steps up from the least."""
+    weight = [[1.0, -2.0, 3.0, -4.0], [0.0, 0.0, 0.0, 0.0]]
+    x, y = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64), torch.tensor([1])
+    found = called("zero-grad", Fixed(weight), x, y, {"share": share, "step": 3 * EPS})
+    assert found.start is not None and found.x_adv is not None
+    moved = (found.x_adv - found.start).flatten() != 0
+    assert moved.tolist() == [i >= stay for i in range(4)]
+    near((found.x_adv - x).flatten()[stay:], EPS * torch.tensor([1.0, -1, 1, -1]).double()[stay:])

@@ -150,6 +150,17 @@ def test_what_is_read_from_the_source_is_the_signature(name: str) -> None:
     assert registry.summary(name) == (registry.function(name).__doc__ or "").partition("\n")[0] != ""
 
 
+def test_whose_a_method_is() -> None:
+    """As its docstring says, but where ids share a function."""
+    known = {
+        "natural": ("", None), "at": ("Madry et al.", 2018), "fast-at": ("Wong et al.", 2020),
+        "fast-trades": ("Chen et al.", 2022), "bs": ("Chen et al.", 2022), "trades": ("Zhang et al.", 2019),
+        "elle": ("Abad Rocamora et al.", 2024), "gradalign": ("Andriushchenko & Flammarion", 2020),
+    }  # fmt: skip
+    assert {name: registry.source(name) for name in known} == known
+    assert all(registry.source(name)[1] for name in METHODS if name != "natural")
+
+
 def test_a_value_is_read_as_its_default_says() -> None:
     own = registry.parameters("liet")
     read = {"step": "8/255", "beta": "3", "ramp": "false", "bound": "none", "every": "4"}
