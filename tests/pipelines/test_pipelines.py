@@ -184,7 +184,7 @@ def test_every_row_of_the_paper_belongs_to_exactly_one_row_of_its_pipeline(make)
         rows[name] = list(zip(trainings, [line for line in lines if line.startswith("evaluate\t")], strict=True))
     met = set()
     records = [json.loads(line) for line in (ROOT / "bsk/comparison/paper/results.jsonl").read_text().splitlines()]
-    for record in records:
+    for record in (each for each in records if each["table"] != "fastat"):
         name = f"table{record['table']}" if isinstance(record["table"], int) else "section54"
         owners = [n for n, (training, evaluate) in enumerate(rows[name]) if owns(name, training, evaluate, record)]
         assert len(owners) == 1, record

@@ -71,10 +71,6 @@ MODERN = {"ema": 0.9, "label_smoothing": 0.2, "awp": 0.01, "warmup": 1.5}
         ("liet", {}),
         ("fgsm-pgi", {}),
         ("gat", {}),
-        ("rs-cs", {}),
-        ("cuap", {}),
-        ("pco", {}),
-        ("atas", {"hyper": {"warmup_epochs": 1}}),
     ],
 )
 @pytest.mark.parametrize("updates", [1, 7, 8, 13])  # an epoch has 8: within and at the end of one
