@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ def test_every_committed_record_is_as_its_schema_says() -> None:
             known = {*record.__struct_fields__, "kind"}
             assert {key for key in item.record if not key.startswith(BESIDE)} <= known, item.where
             for key in item.record.keys() & known - {"kind", "correct"}:
-                assert getattr(record, key) == item.record[key], (item.where, key)
+                assert msgspec.to_builtins(getattr(record, key)) == item.record[key], (item.where, key)
     assert seen["evaluation"] > 800 and seen["start"] > 100 and seen["epoch"] > 1000 and seen["end"] > 100
 
 

@@ -86,7 +86,10 @@ def draws3() -> ExampleDraws:
     return example_draws(1, "d", range(3))
 
 
-@pytest.mark.parametrize("method", METHODS)
+FAST = {"natural", "bs", "trades", "fast-at", "n-fgsm", "liet", "gradalign", "fgsm-pgi", "gat", "cuap", "dynamic-at"}
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=[] if m in FAST else pytest.mark.slow) for m in METHODS])
 def test_the_training_is_the_same_to_the_bit(method: str, data: DataFile, tmp_path: Path) -> None:
     s = settings(method)
     plain = trained(tmp_path / "plain.safetensors", data, s)
