@@ -14,21 +14,12 @@ from bsk.cli.console import STDIN, emit, records_of
 from bsk.errors import InputError, RequirementError
 from bsk.terminal import note
 
-FORMATS = ["table", "tsv", "jsonl", "markdown", "latex"]
-
 
 def compare(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE|-", help="JSONL of bsk evaluate, and logs of bsk train.")
     ] = None,
-    format: Annotated[
-        str | None,
-        o.option(
-            "--format",
-            autocompletion=o.completing(lambda: FORMATS),
-            help="table, tsv, jsonl, markdown or latex [default: table on a terminal, else tsv].",
-        ),
-    ] = None,
+    format: o.Format = None,
     out: Annotated[
         list[Path] | None, o.option("--out", help="Write it also to F.txt, .tsv, .jsonl, .md or .tex; once for each.")
     ] = None,

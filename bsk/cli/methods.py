@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from bsk.cli import options as o
-from bsk.cli.compare import FORMATS
 from bsk.cli.console import emit, records_of
 from bsk.devices import load_torch
 
@@ -19,14 +18,7 @@ def methods(
         list[Path] | None,
         typer.Argument(metavar="LOG|-", help="JSONL logs of bsk train [default: this project's own, counted]."),
     ] = None,
-    format: Annotated[
-        str | None,
-        o.option(
-            "--format",
-            autocompletion=o.completing(lambda: FORMATS),
-            help="table, tsv, jsonl, markdown or latex [default: table on a terminal, else tsv].",
-        ),
-    ] = None,
+    format: o.Format = None,
 ) -> None:
     r"""List the methods, their papers, passes, memory and needs, and where trainings collapsed.
 

@@ -72,6 +72,15 @@ DatasetOfModel = Annotated[str | None, option("--dataset", help="Prepared data [
 SplitName = Annotated[str, typer.Option("--split", help=f"{', '.join(SPLITS)}.")]
 Quiet = Annotated[bool, option("--quiet", callback=_quiet, help="No progress and no notes on stderr.")]
 Json = Annotated[bool, option("--json", callback=_json, help="Records as JSON on a terminal too, as elsewhere.")]
+FORMATS = ["table", "tsv", "jsonl", "markdown", "latex"]
+Format = Annotated[
+    str | None,
+    option(
+        "--format",
+        autocompletion=completing(lambda: FORMATS),
+        help="table, tsv, jsonl, markdown or latex [default: table on a terminal, else tsv].",
+    ),
+]
 Force = Annotated[bool, option("--force", help="Replace what stands in the way.")]
 Rows = Annotated[
     int | None, option("--batch-size", min=1, help="Rows of a model call [default: 128 on a CPU, else 512].")

@@ -30,6 +30,7 @@ ESTIMATED = (
 Value = str | int | float | None
 Row = dict[str, Value]
 
+PUBLISHED = "the paper's: "  # how a note begins on whose the numbers beside are, where not the paper's own
 COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
     "name", "model", "eps", "natural", "robust", "robust_low", "robust_high", "robust_sd", "natural_low",
     "natural_high", "natural_sd", "seeds", "n", "attack", "train_seconds", "train_forward_passes",
@@ -162,7 +163,7 @@ def _published(group: Group, beside: Table | None) -> Row:
         "paper_minutes": any_row.numbers.get("minutes"),
         "paper_robust_best": best.robust(attack) if best else None,
         "paper_adbd": any_row.numbers.get("adbd") if attack == "rays" else None,
-        "note": f"the paper's: {any_row.source}" if any_row.source else None,
+        "note": f"{PUBLISHED}{any_row.source}" if any_row.source else None,
     }
 
 

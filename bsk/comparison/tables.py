@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bsk.comparison.compare import COLUMNS, Row, Value, as_float, cost_in_passes
+from bsk.comparison.compare import COLUMNS, PUBLISHED, Row, Value, as_float, cost_in_passes
 from bsk.comparison.groups import checkpoint_kind
 from bsk.errors import UsageError, nearest
 from bsk.records.jsonl import dumps
@@ -143,7 +143,10 @@ def caption(rows: Sequence[Row]) -> str:
     if _values(rows, "pareto"):
         legend.append("* no other row beats it in both robust accuracy and passes")
     if _is_beside(rows):
-        legend.append("time and passes by those of the first row; the paper's own numbers beside")
+        notes = [str(row["note"]) for row in rows if row["paper_natural"] is not None]
+        copied = bool(notes) and all(PUBLISHED in note for note in notes)  # then the notes say whose they are
+        whose = "published numbers" if copied else "the paper's own numbers"
+        legend.append(f"time and passes by those of the first row; {whose} beside")
     titles = [f"{title}: " for title in _values(rows, "title")]
     return "".join(titles) + "; ".join(filter(None, [shared(rows), *legend]))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bsk.cli.compare import FORMATS as OFFERED
 from bsk.cli.compare import compare as command
+from bsk.cli.options import FORMATS as OFFERED
 from bsk.comparison.compare import COLUMNS, compare
 from bsk.comparison.tables import FORMATS, render
 from bsk.errors import BskError

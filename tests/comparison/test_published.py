@@ -84,6 +84,16 @@ def test_the_numbers_of_another_benchmark_say_whose_they_are() -> None:
     assert numbers("fastat", "liet", attack="pgd-50") == [0.5597] and numbers("fastat", "liet") == [None]
 
 
+@pytest.mark.parametrize(
+    ("name", "whose"), [("2", "the paper's own numbers beside"), ("fastat", "published numbers beside")]
+)
+def test_a_table_says_whose_numbers_are_beside(name: str, whose: str) -> None:
+    attack = "pgd-50" if name == "fastat" else "pgd-100"
+    records = located([record("at", 100.0, 0.5, attack), record("fast-at", 40.0, 0.4, attack)], "r.jsonl")
+    text = " ".join(render(compare(records, published(name))[0], "table").split())
+    assert f"first row; {whose}" in text and ("FastAT_Benchmark" in text) == (name == "fastat")
+
+
 def test_all_but_who_copied_what_is_as_the_tables_have_it() -> None:
     """Sums of what is printed, made by hand from the paper's text: table 2, and the cifar100 half of table 6."""
     rows = published("2").rows
