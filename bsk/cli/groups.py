@@ -120,7 +120,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "hyper": Annotated[list[str] | None, _HYPER],
         "epochs": typer.Option(min=1, help="Passes over the training images."),
         "batch_size": typer.Option(min=1, help="Images at a time."),
-        "schedule": typer.Option(help="piecewise, cyclic or cosine, by iteration."),
+        "schedule": typer.Option(help="piecewise, cyclic, cosine or constant, by iteration."),
         "lr": o.option(parser=o.number, metavar="X", help="Peak learning rate [default: 0.1, cyclic 0.2]."),
         "momentum": typer.Option(min=0, max=1, help="Of SGD."),
         "weight_decay": typer.Option(min=0, help="Of SGD, on all parameters."),
@@ -138,6 +138,9 @@ FLAGS: dict[type, dict[str, Any]] = {
         "warmup": o.option(min=0, metavar="EPOCHS", help="Let the learning rate rise at first."),
         "on_collapse": typer.Option(
             help="At catastrophic overfitting: warn, stop (exit 4), or rollback to the last good weights."
+        ),
+        "save_every": typer.Option(
+            min=0, metavar="EPOCHS", help="Keep the weights of every so many epochs too, as F.epoch-N.safetensors."
         ),
         "compile": o.Compile,
         "seed": typer.Option(callback=checked_seed, help="Of every random number."),

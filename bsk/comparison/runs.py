@@ -17,7 +17,7 @@ from bsk.records.jsonl import LATER_FLAGS
 from bsk.records.words import printable
 
 NOT_SETTINGS = {  # they make no other method
-    *("seed", "out", "data", "device", "threads", "quiet", "debug", "force", "compile"),
+    *("seed", "out", "data", "device", "threads", "quiet", "debug", "force", "compile", "save_every"),
     "select",  # `selected` says it, of the model that it selected
     "log_divergence",
     "ema",  # `selected` says it, of the average; the trained weights are the same without it

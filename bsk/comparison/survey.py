@@ -43,13 +43,17 @@ def seen_in(records: Iterable[Located]) -> list[Seen]:
     found: dict[tuple[str, str, float], Seen] = {}
     run: dict[str, Seen | None] = {}  # of each file the training that its lines are of
     watched, fallen = set(), set()
+    checkpoints: dict[str, Any] = {}
     for source, _, record in records:
         if record.get("kind") == "start":
             key = (record.get("method"), record.get("dataset"), record.get("eps"))
             known = isinstance(key[0], str) and isinstance(key[1], str) and isinstance(key[2], int | float)
             run[source] = found.setdefault(key, Seen(*key)) if known else None  # type: ignore[arg-type]
-            watched.discard(source)
-            fallen.discard(source)
+            checkpoint = record.get("checkpoint")
+            if checkpoint is None or checkpoint != checkpoints.get(source):  # else it goes on, for more epochs
+                watched.discard(source)
+                fallen.discard(source)
+            checkpoints[source] = checkpoint
         current = run.get(source)
         looked = record.get("kind") == "alarm" or "monitor_pgd" in record
         if current is None or not looked:

@@ -21,7 +21,8 @@ GIVEN = ("eps", "draws", "memory", "update", "epoch", "progress", "validate")  #
 RESERVED = {  # flags of a training
     "method", "dataset", "data", "out", "model", "set", "hyper", "epochs", "batch_size", "schedule", "lr",
     "momentum", "weight_decay", "precision", "augment", "select", "log_divergence", "ema", "label_smoothing", "awp",
-    "warmup", "on_collapse", "limit", "seed", "device", "threads", "force", "json", "quiet", "progress", "help",
+    "warmup", "on_collapse", "save_every", "limit", "seed", "device", "threads", "force", "json", "quiet", "progress",
+    "help", "init", "extra", "extra_fraction",
 }
 # fmt: on
 POSITIVE = ("step", "bound", "replays", "every", "rescue_every", "reset", "samples", "checks", "until")

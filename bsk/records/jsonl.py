@@ -31,6 +31,7 @@ LATER_FLAGS = {  # what trainings that are older than a flag were made with
     "awp": 0.0,
     "warmup": 0.0,
     "on_collapse": "warn",
+    "save_every": 0,
     "compile": "off",
 }
 Record = dict[str, Any]

@@ -54,6 +54,11 @@ class Bound:
         """Whether it asks for the accuracy on val images."""
         return "validate" in self._taken
 
+    @property
+    def paced(self) -> bool:
+        """Whether it asks how much of the training is done."""
+        return "progress" in self._taken
+
     @cached_property
     def function(self) -> Callable[..., Any]:
         """The function itself."""

@@ -18,8 +18,8 @@ class TrainingFlags:
         hyper: the method's hyper-parameters by name; numbers may be texts, as "8/255".
         epochs: passes over the training images.
         batch_size: images of an update.
-        schedule: piecewise, cyclic or cosine, by iteration.
-        lr: the starting rate of piecewise and cosine, the peak of cyclic; by default 0.1, and 0.2 for cyclic.
+        schedule: piecewise, cyclic, cosine or constant, by iteration.
+        lr: the starting rate, of cyclic the peak; by default 0.1, and 0.2 for cyclic.
         momentum: of SGD.
         weight_decay: of SGD, on all parameters.
         precision: of the network's passes: auto, fp32, bf16 or fp16; losses and weights are always fp32.
@@ -31,6 +31,7 @@ class TrainingFlags:
         awp: size of the adversarial weight perturbation, as a part of each weight tensor's norm; 0 is none.
         warmup: epochs in which the learning rate rises to the schedule's.
         on_collapse: what to do about catastrophic overfitting: warn, stop or rollback.
+        save_every: keep the weights of every so many epochs in a file of their own too; 0 is none.
         compile: whether updates go through torch.compile: on, off, or auto, where that pays; it changes last bits.
         seed: of every random number.
     """
@@ -54,5 +55,6 @@ class TrainingFlags:
     awp: float = 0.0
     warmup: float = 0.0
     on_collapse: str = "warn"
+    save_every: int = 0
     compile: str = "auto"
     seed: int = 1

@@ -181,10 +181,10 @@ def _look_for_collapse(setup: Setup, state: State, epoch: int, watcher: Watcher)
         state.collapses.rescued_until = state.step + monitor.every(settings, setup.profile)
 
 
-def rates_at(setup: Setup, step: int) -> Rates:
-    """Return what the optimiser uses in an update."""
+def rates_at(setup: Setup, step: int, total: int | None = None) -> Rates:
+    """Return what the optimiser uses in an update, of so many in all."""
     settings = setup.settings
-    rates = SCHEDULES[settings.schedule](step, setup.total_steps, settings.lr, settings.momentum)
+    rates = SCHEDULES[settings.schedule](step, total or setup.total_steps, settings.lr, settings.momentum)
     return warmed(step, settings.warmup * len(setup.loader), rates)
 
 
@@ -220,6 +220,8 @@ def _finish_epoch(setup: Setup, state: State, watcher: Watcher) -> None:
     if state.average is not None and is_better(state.last_average, state.best_average, setup):
         state.best_average = state.last_average
     setup.outputs.log(record)
+    if setup.settings.save_every and epoch % setup.settings.save_every == 0:
+        setup.outputs.keep_epoch(state)
     setup.outputs.save_state(state)
     setup.outputs.keep_best(state)
     watcher.epoch(record)

@@ -6,6 +6,7 @@ With a moving average also F.ema.safetensors (selected) and, in the end, F.ema-l
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -58,6 +59,14 @@ class Outputs:
         if state.best_average.epoch == state.last_average.epoch != _epoch_of(average, self.header):
             self._save_average(state, average, selected(self.header), state.best_average)
 
+    def keep_epoch(self, state: State) -> None:
+        """Write the model of the epoch just ended to a file of its own."""
+        if self._held():
+            epoch = state.last.epoch
+            header = {**self.header, "kind": MODEL, "selected": f"epoch {epoch}", **totals(state)}
+            path = epoch_path(self.checkpoint, epoch)
+            checkpoints.save(path, state.model.state_dict(), {**header, **state.last.record()})
+
     def save_last_average(self, state: State) -> None:
         """Write the moving average after the last epoch."""
         self._save_average(state, average_path(self.checkpoint, "-last"), "last", state.last_average)
@@ -76,10 +85,16 @@ class Outputs:
 
     def complete(self, state: State) -> dict[str, Any]:
         """Stamp the totals of the whole training on the selected model, and on its averages, once."""
-        if self.writes and not load_header(self.checkpoint, MODEL).get("complete"):
+        if self.writes and not self._complete():
             self._stamp(state)
         sha256 = records.sha256(self.checkpoint) if self.writes else None
         return {"checkpoint": str(self.checkpoint), "checkpoint_sha256": sha256}
+
+    def _complete(self) -> bool:
+        """Say if the selected model has the totals of so many epochs; it may have those of fewer."""
+        found = load_header(self.checkpoint, MODEL)
+        planned = found.get("flags", {}).get("epochs")
+        return bool(found.get("complete")) and planned == self.header["flags"]["epochs"]
 
     def _stamp(self, state: State) -> None:
         if not self._held():
@@ -88,7 +103,8 @@ class Outputs:
         averages = [average_path(self.checkpoint, which) for which in ("", "-last")] if state.average else []
         for path in [*averages, self.checkpoint]:  # in this order: with the last one the training is done
             tensors, header = checkpoints.load(path, MODEL)
-            checkpoints.save(path, tensors, {**header, "complete": True, **totals(state)})
+            own = {"flags": self.header["flags"], "complete": True, **totals(state)}
+            checkpoints.save(path, tensors, {**header, **own})
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a record to the log."""
@@ -105,6 +121,7 @@ class Outputs:
                 checkpoint,
                 average_path(checkpoint),
                 average_path(checkpoint, "-last"),
+                *checkpoint.parent.glob(f"{glob.escape(checkpoint.stem)}.epoch-*.safetensors"),
             ):
                 with naming_the_file(path):
                     path.unlink(missing_ok=True)
@@ -112,12 +129,12 @@ class Outputs:
     def begin_log(self, epochs: int, looked: int = -1) -> None:
         """Keep the start, the first `epochs` and alarms up to the update `looked`; all after them is run again.
 
-        A log that has no start, as a new one, gets it.
+        A log that has no start, as a new one, gets it, and so does one of another number of epochs.
         """
         if not (log := self._held()):
             return
         log.seek(0)
-        length = 0
+        length, planned = 0, None
         for line in BytesIO(log.read() if epochs >= 0 else b""):  # the log itself has no buffer
             record = next(records.parse([line], str(log_path(self.checkpoint))), {})
             told = record.get("kind") == "alarm" and record["step"] <= looked
@@ -126,8 +143,10 @@ class Outputs:
             if record.get("kind") == "end" or ahead or headless or not line.endswith(b"\n"):
                 break
             length += len(line)
+            if record.get("kind") == "start":
+                planned = (record.get("flags") or {}).get("epochs")
         log.truncate(length)
-        if not length:
+        if planned != self.header["flags"]["epochs"]:
             facts = {"schema": records.SCHEMA, "kind": "start", "checkpoint": str(self.checkpoint)}
             self.log({**self.header, **facts})
 
@@ -190,6 +209,11 @@ def average_path(checkpoint: Path, which: str = "") -> Path:
     return checkpoint.with_suffix(f".ema{which}.safetensors")
 
 
+def epoch_path(checkpoint: Path, epoch: int) -> Path:
+    """Return F.epoch-N.safetensors for F.safetensors."""
+    return checkpoint.with_suffix(f".epoch-{epoch}.safetensors")
+
+
 def log_path(checkpoint: Path) -> Path:
     """Return F.jsonl for F.safetensors."""
     return checkpoint.with_suffix(".jsonl")
@@ -224,7 +248,8 @@ def _check_own(log: Path) -> None:
         located.checked(item, LOG_KINDS[kind])
 
 
-MAY_CHANGE = {"on_collapse", "compile"}  # what is only done from here on, and changes nothing that was
+# what is only done from here on, and changes nothing that was; of epochs `bsk.training.run` says when that is so
+MAY_CHANGE = {"on_collapse", "compile", "save_every", "epochs"}
 BITS = ("device", "threads", "torch", "compiled")  # in a header: what sums are rounded by
 
 

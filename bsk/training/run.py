@@ -24,7 +24,7 @@ from bsk.training import monitor
 from bsk.training import state as states
 from bsk.training.awp import still_statistics
 from bsk.training.flags import TrainingFlags
-from bsk.training.loop import Setup, Watcher, new_state, train
+from bsk.training.loop import Setup, Watcher, new_state, rates_at, train
 from bsk.training.outputs import (
     Outputs,
     average_path,
@@ -173,6 +173,7 @@ def _go_on(setup: Setup, state: State, begun: dict[str, Any], header: dict[str, 
     states.restore(last_path(checkpoint), state, setup.profile.memory)
     if state.step > setup.total_steps:
         raise InputError(f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over")
+    _check_epochs(setup, state, begun["flags"].get("epochs"))
     changed = other_bits(begun, header)
     if changed and state.step < setup.total_steps:
         watcher.notice(f"{checkpoint}: goes on with {', '.join(changed)}: not the same to the bit")
@@ -181,6 +182,25 @@ def _go_on(setup: Setup, state: State, begun: dict[str, Any], header: dict[str, 
     outputs.begin_log(epochs // len(setup.loader), state.seen.get("step", -1))
     if state.step and not state.epoch_passes.forward:
         outputs.keep_best(state)
+
+
+def _check_epochs(setup: Setup, state: State, planned: Any) -> None:
+    """Raise if the updates so far would have been others, had this number of epochs been asked for from the start.
+
+    Raises:
+        InputError: the learning rate of one, or the method's own pace, follows from the number `planned` at first.
+    """
+    settings, checkpoint = setup.settings, setup.outputs.checkpoint
+    if planned == settings.epochs:
+        return
+    total = planned * len(setup.loader)
+    same = all(rates_at(setup, step) == rates_at(setup, step, total) for step in range(state.step))
+    if same and not settings.bound.paced:
+        return
+    why = f"{settings.method} paces itself" if same else f"the {settings.schedule} schedule goes"
+    found = f"{checkpoint}: was trained with epochs {planned}, now {settings.epochs}, and {why} by their number"
+    advice = f"train on from its weights by --init {checkpoint} --out NEW, or --force to start over"
+    raise InputError(f"{found}; {advice}")
 
 
 def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:

@@ -40,11 +40,16 @@ def cosine(step: int, total: int, lr: float, momentum: float) -> Rates:
     return Rates(lr * 0.5 * (1.0 + math.cos(math.pi * step / total)), momentum)
 
 
+def constant(step: int, total: int, lr: float, momentum: float) -> Rates:
+    """Return lr itself, however many updates there will be."""
+    return Rates(lr, momentum)
+
+
 def warmed(step: int, updates: float, rates: Rates) -> Rates:
     """Return the rates, lr in proportion to the updates until there were so many. Source: Goyal et al. (2017)."""
     return Rates(rates.lr * min(1.0, (step + 1) / updates), rates.momentum) if updates > 0 else rates
 
 
 Schedule = Callable[[int, int, float, float], Rates]
-SCHEDULES: dict[str, Schedule] = {"piecewise": piecewise, "cyclic": cyclic, "cosine": cosine}
-DEFAULT_LR = {"piecewise": 0.1, "cyclic": 0.2, "cosine": 0.1}  # the authors' scripts: max_lr = 2 lr
+SCHEDULES: dict[str, Schedule] = {"piecewise": piecewise, "cyclic": cyclic, "cosine": cosine, "constant": constant}
+DEFAULT_LR = {"piecewise": 0.1, "cyclic": 0.2, "cosine": 0.1, "constant": 0.1}  # the authors' scripts: max_lr = 2 lr

@@ -58,7 +58,13 @@ def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Setti
         one_of(flag, value, names)
     lr = DEFAULT_LR[flags.schedule] if flags.lr is None else flags.lr
     above_zero(lr=lr, epochs=flags.epochs, batch_size=flags.batch_size)
-    above_zero(or_zero=True, weight_decay=flags.weight_decay, awp=flags.awp, warmup=flags.warmup)
+    above_zero(
+        or_zero=True,
+        weight_decay=flags.weight_decay,
+        awp=flags.awp,
+        warmup=flags.warmup,
+        save_every=flags.save_every,
+    )
     for flag in ("momentum", "ema", "label_smoothing"):
         if not 0 <= getattr(flags, flag) <= 1:
             raise UsageError(f"--{flag.replace('_', '-')} {getattr(flags, flag):g}: must be from 0 to 1")

@@ -1,6 +1,6 @@
 import pytest
 
-from bsk.training.schedules import SCHEDULES, cosine, cyclic, piecewise
+from bsk.training.schedules import SCHEDULES, constant, cosine, cyclic, piecewise
 
 
 def test_piecewise_by_hand() -> None:
@@ -16,6 +16,10 @@ def test_cyclic_by_hand() -> None:
 
 def test_cosine_by_hand() -> None:
     assert [cosine(t, 4, 0.1, 0.9).lr for t in range(4)] == pytest.approx([0.1, 0.0853553, 0.05, 0.0146447], rel=1e-5)
+
+
+def test_constant_by_hand() -> None:
+    assert {constant(t, total, 0.1, 0.9) for t in range(4) for total in (4, 9)} == {(0.1, 0.9)}
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
