@@ -473,4 +473,5 @@ PLAIN: dict[str, Callable[..., Tensor]] = {
     "atas": atas,
     "llr": llr,
     "dynamic-at": dynamic_at,
+    "rst": _steps(trades, 10, 1 / 4, gaussian=True),
 }

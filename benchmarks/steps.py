@@ -15,7 +15,7 @@ from bsk.models import registry
 from bsk.models.modes import in_precision, standing_still
 from bsk.training.averaging import average_of, follow
 from bsk.training.flags import TrainingFlags
-from bsk.training.loop import new_state
+from bsk.training.initial import new_state
 from bsk.training.monitor import look
 from bsk.training.profile import profile
 from bsk.training.schedules import Rates

@@ -118,6 +118,11 @@ FLAGS: dict[type, dict[str, Any]] = {
         ),
         "eps": o.Eps,
         "hyper": Annotated[list[str] | None, _HYPER],
+        "init": o.option(metavar="F", help="Begin with these weights: a checkpoint, or another's for --model."),
+        "extra": o.option(metavar="NAME|F", help="More images to train with: another prepared file's train split."),
+        "extra_fraction": o.option(
+            parser=o.number, metavar="X", help="Their share of every batch [default: 0.5]; epochs stay as long."
+        ),
         "epochs": typer.Option(min=1, help="Passes over the training images."),
         "batch_size": typer.Option(min=1, help="Images at a time."),
         "schedule": typer.Option(help="piecewise, cyclic, cosine or constant, by iteration."),

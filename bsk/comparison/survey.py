@@ -85,6 +85,7 @@ def _row(name: str, seen: Sequence[Seen]) -> dict[str, Any]:
         "whole batch": whole_batch(method, SHAPE, CLASSES),
         "second order": found.second_order,
         "validation": method.validates,
+        "extra images": registry.needs_extra(name),
     }
     passes, times = found.passes, method.replays
     values = [name, paper, year, passes.forward * times, (passes.to_input + passes.full) * times]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bsk.data.extra import Extra, mixed_order
 from bsk.errors import UsageError
 from bsk.perturb.draws import generator
 
@@ -65,8 +66,11 @@ class Loader:
         seed: int,
         device: torch.device,
         share: Share = WHOLE,
+        extra: Extra | None = None,
     ) -> None:
         """Hold images (N, C, H, W) uint8 and labels (N,) int64; `augment` is one of AUGMENTATIONS.
+
+        With `extra` images a share of every batch is of these; an epoch has N images in all, as without.
 
         Raises:
             UsageError: a batch, or the whole data, has fewer images than there are processes.
@@ -76,19 +80,23 @@ class Loader:
         self.batch_size, self.augment, self.seed, self.share = batch_size, augment, seed, share
         self.height, self.width = images.shape[2:]
         pad = PADDING if augment == "crop-flip" else 0
+        self.images_per_epoch, self.extra = len(labels), extra
+        if extra is not None:  # their rows come after those of the others
+            images, labels = torch.cat([images, extra.images]), torch.cat([labels, extra.labels])
         self.images = F.pad(images.to(device), [pad] * 4)
         self.labels = labels.to(device)
         self.offsets = 2 * pad + 1
 
     def __len__(self) -> int:
         """Return the batches of an epoch; the last may be smaller, but has an image for every process."""
-        whole, rest = divmod(len(self.labels), self.batch_size)
+        whole, rest = divmod(self.images_per_epoch, self.batch_size)
         return whole + (rest >= self.share.world)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch after the first `skip`, this process's share of each."""
-        n, random, device = len(self.labels), generator(self.seed, "epoch", epoch), self.labels.device
-        order = torch.randperm(n, generator=random).to(device)
+        n, random, device = self.images_per_epoch, generator(self.seed, "epoch", epoch), self.labels.device
+        order = torch.randperm(n, generator=random) if self.extra is None else self._mixed(epoch)
+        order = order.to(device)
         top, left = torch.randint(0, self.offsets, (2, n), generator=random).to(device)
         flip = (torch.randint(0, 2, (n,), generator=random) == 1).to(device)
         for i in range(skip, len(self)):
@@ -96,6 +104,12 @@ class Loader:
             rows = order[mine]
             cut = [self.share.of(each) for each in (rows, top[mine], left[mine], flip[mine])]
             yield Batch(self._images(*cut), self.labels[cut[0]], cut[0], len(rows))
+
+    def _mixed(self, epoch: int) -> Tensor:
+        assert self.extra is not None
+        n, extra = self.images_per_epoch, self.extra
+        sizes = [min(self.batch_size, n - start) for start in range(0, n, self.batch_size)]
+        return mixed_order(n, len(extra.labels), sizes, extra.fraction, self.seed, epoch)
 
     def _images(self, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
         if self.augment == "crop-flip":

@@ -19,16 +19,17 @@ from bsk.plugins import Plugin, is_plugin, load
 
 @dataclass(frozen=True)
 class Row:
-    """Where a method is: a function of its file, the defaults that its id changes, and whose it is, if not as told."""
+    """Where a method is: its file's function, the defaults that its id changes, whose it is, if it is for `--extra`."""
 
     file: str
     function: str
     changes: Mapping[str, Any]
     source: str = ""
+    extra: bool = False
 
 
-def _row(file: str, function: str = "", source: str = "", **changes: Any) -> Row:
-    return Row(file, function or file, changes, source)
+def _row(file: str, function: str = "", source: str = "", extra: bool = False, **changes: Any) -> Row:
+    return Row(file, function or file, changes, source, extra)
 
 
 _THIS, _WONG = "Chen et al. (2022)", "Wong et al. (2020)"
@@ -67,6 +68,7 @@ METHODS: dict[str, Row] = {
     "atas": _row("priors", "atas"),
     "llr": _row("linearity", "llr"),
     "dynamic-at": _row("dynamic_at"),
+    "rst": _row("backward_smoothing", "trades", "Carmon et al. (2019)", extra=True),
 }
 
 
@@ -122,6 +124,11 @@ def source(name: str) -> tuple[str, int | None]:
     text = row.source or (ast.get_docstring(_definition(row)) or "").partition("Source: ")[2]
     found = re.match(r"(.+?) \((\d{4})\)", text)
     return (found[1], int(found[2])) if found else ("", None)
+
+
+def needs_extra(name: str) -> bool:
+    """Return whether a method is for more images than those of the data."""
+    return name in METHODS and METHODS[name].extra
 
 
 def function(name: str) -> Callable[..., Any]:

@@ -85,6 +85,7 @@ _TRAINED = (
     (Whole, "seed"),
     (Flag, "complete compiled"),
     (Plain, "flags"),
+    (_Object, "init extra"),
     (Amount, "train_seconds train_compile_seconds"),
     (Count, "train_forward_passes train_backward_passes"),
     *_SCORED,

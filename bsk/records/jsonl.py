@@ -32,6 +32,9 @@ LATER_FLAGS = {  # what trainings that are older than a flag were made with
     "warmup": 0.0,
     "on_collapse": "warn",
     "save_every": 0,
+    "init": None,
+    "extra": None,
+    "extra_fraction": None,
     "compile": "off",
 }
 Record = dict[str, Any]

@@ -16,7 +16,10 @@ class TrainingFlags:
         model: a network's name, or `module:function`; by default the data's customary one.
         eps: the radius in pixels of [0, 1]; by default the data's customary one.
         hyper: the method's hyper-parameters by name; numbers may be texts, as "8/255".
-        epochs: passes over the training images.
+        init: a file of weights to begin with, of bsk or of others; by default they are drawn from the seed.
+        extra: more images to train with: prepared data, by name or path; their train split is used.
+        extra_fraction: their share of every batch; by default 0.5.
+        epochs: passes over the training images; with extra ones, as many images in all.
         batch_size: images of an update.
         schedule: piecewise, cyclic, cosine or constant, by iteration.
         lr: the starting rate, of cyclic the peak; by default 0.1, and 0.2 for cyclic.
@@ -40,6 +43,9 @@ class TrainingFlags:
     model: str | None = None
     eps: float | None = None
     hyper: Mapping[str, Any] = field(default_factory=dict)
+    init: str | None = None
+    extra: str | None = None
+    extra_fraction: float | None = None
     epochs: int = 100
     batch_size: int = 128
     schedule: str = "piecewise"

@@ -12,17 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bsk.compat import sgd
-from bsk.contract.method import Memory
 from bsk.data.batches import Loader, Share
 from bsk.data.processes import agree, sum_over_processes
-from bsk.data.store import DataFile, Split
-from bsk.errors import CollapsedError, DivergedError, StoppedError, UsageError
-from bsk.models import registry
-from bsk.models.small import Size
+from bsk.data.store import Split
+from bsk.errors import CollapsedError, DivergedError, StoppedError
 from bsk.perturb.passes import PassCounter
 from bsk.training import monitor
-from bsk.training.averaging import average_of
 from bsk.training.divergence import divergences
 from bsk.training.outputs import Outputs
 from bsk.training.profile import Profile
@@ -71,32 +66,6 @@ class Setup:
     def total_steps(self) -> int:
         """Updates in all epochs."""
         return self.settings.epochs * len(self.loader)
-
-
-def new_state(settings: Settings, data: DataFile, channels: int, size: Size, device: torch.device) -> State:
-    """Return a state before the first update; the weights are drawn from the seed, on the CPU.
-
-    Raises:
-        UsageError: the network has no parameters.
-    """
-    model = registry.build(
-        settings.model,
-        classes=len(data.classes),
-        channels=channels,
-        size=size,
-        mean=data.mean,
-        std=data.std,
-        seed=settings.seed,
-        device=device,
-    )
-    if not any(True for _ in model.parameters()):
-        raise UsageError(f"--model {settings.model}: has no parameters to train; register its layers in the module")
-    optimiser = sgd(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-    sums_type = torch.float32 if device.type == "mps" else torch.float64
-    sums = torch.zeros(3, device=device, dtype=sums_type)
-    memory = Memory(classes=len(data.classes))
-    return State(model, optimiser, scaler, sums, memory=memory, average=average_of(model, settings.ema))
 
 
 def train(setup: Setup, state: State, watcher: Watcher) -> None:
@@ -240,7 +209,7 @@ def is_better(new: Scored, best: Scored, setup: Setup) -> bool:
 def _epoch_record(setup: Setup, state: State, validation_seconds: float) -> dict[str, Any]:
     total, natural, robust = _mean_losses(setup, state, sum_over_processes(state.sums, setup.share))
     rates = rates_at(setup, state.step - 1)
-    images = len(setup.loader.labels)
+    images = setup.loader.images_per_epoch
     return {
         "kind": "epoch",
         "epoch": state.last.epoch,
@@ -264,7 +233,7 @@ def _epoch_record(setup: Setup, state: State, validation_seconds: float) -> dict
 def _mean_losses(setup: Setup, state: State, sums: Tensor) -> list[float]:
     """Return the epoch's losses so far, each a mean over the images that all processes have seen."""
     batches = state.step % len(setup.loader) or len(setup.loader)
-    seen = min(batches * setup.settings.batch_size, len(setup.loader.labels))
+    seen = min(batches * setup.settings.batch_size, setup.loader.images_per_epoch)
     means: list[float] = (sums / seen).tolist()
     return means
 

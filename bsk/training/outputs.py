@@ -250,17 +250,23 @@ def _check_own(log: Path) -> None:
 
 # what is only done from here on, and changes nothing that was; of epochs `bsk.training.run` says when that is so
 MAY_CHANGE = {"on_collapse", "compile", "save_every", "epochs"}
+FILES = {"init", "extra"}  # which are the same under any path
 BITS = ("device", "threads", "torch", "compiled")  # in a header: what sums are rounded by
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return "gamma 1.0, now 2.0" for every flag, and the data, in which two headers are of different trainings."""
     before = {**LATER_FLAGS, **old.get("flags", {})}
-    flags = {name: value for name, value in new["flags"].items() if name not in MAY_CHANGE}
+    flags = {name: value for name, value in new["flags"].items() if name not in MAY_CHANGE | FILES}
     changed = [f"{name} {before.get(name)}, now {value}" for name, value in flags.items() if before.get(name) != value]
     codes = {"method": "method_code", "model": "code"}
+    changed += [f"other {what}" for what in ("init", "extra") if _file(old, what) != _file(new, what)]
     changed += [f"other code of {new[what]}" for what, code in codes.items() if old.get(code) != new.get(code)]
     return changed + ["other data"] * (old.get("data_sha256") != new["data_sha256"])
+
+
+def _file(header: dict[str, Any], what: str) -> Any:
+    return (header.get(what) or {}).get("sha256")
 
 
 def other_bits(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

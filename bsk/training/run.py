@@ -12,31 +12,30 @@ import torch
 
 from bsk.compat import compiling
 from bsk.data.batches import WHOLE, Loader, Share
-from bsk.data.store import DataFile
+from bsk.data.extra import Extra, open_extra
+from bsk.data.sources import opened
+from bsk.data.store import DataFile, Split
 from bsk.devices import device_name
-from bsk.errors import InputError, UsageError
+from bsk.errors import UsageError
 from bsk.models.compiled import Compiled, compiles
 from bsk.models.modes import PRECISIONS
 from bsk.plugins import is_plugin, load
-from bsk.records.checkpoints import MODEL, STATE
+from bsk.records.checkpoints import STATE
 from bsk.records.headers import load_header
 from bsk.training import monitor
-from bsk.training import state as states
 from bsk.training.awp import still_statistics
 from bsk.training.flags import TrainingFlags
-from bsk.training.loop import Setup, Watcher, new_state, rates_at, train
+from bsk.training.initial import Initial, initial, model_of, new_state
+from bsk.training.loop import Setup, Watcher, train
 from bsk.training.outputs import (
     Outputs,
-    average_path,
-    differences,
     last_path,
     locked_log,
-    lost,
-    other_bits,
     selected,
     totals,
 )
 from bsk.training.profile import Profile, check_shared, profile
+from bsk.training.resume import begun_training, go_on
 from bsk.training.settings import Settings, resolve
 from bsk.training.state import State, named
 from bsk.training.threads import enough_threads, waits_for_others
@@ -79,16 +78,20 @@ def run(
     test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
     shape, classes = tuple(split.images.shape[1:]), len(data.classes)
     found = _profile(settings, shape, classes, share)
-    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device)
-    state.memory.images = len(split.labels)
+    begin = _initial(settings, data, val, device, checkpoint)
+    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device, begin)
+    extra = _extra(settings, data, watcher)
+    state.memory.images = len(split.labels) + (len(extra.labels) if extra else 0)
     threads = enough_threads(state.model, shape, settings.batch_size, device)
     with threads, _log(checkpoint, share) as log:
         if said := waits_for_others(device):
             watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
+        header |= {"extra": extra.record} if extra else {}
+        header |= {"init": begin.record, "mean": begin.mean, "std": begin.std} if begin else {}
         if _compiles(settings, found, state, shape, len(split.labels), share, device):
             _compile(state, settings, share, device, header, watcher)
-        begun = None if force else _begun(checkpoint, header)
+        begun = None if force else begun_training(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
         loader = Loader(
             split.images,
@@ -98,15 +101,18 @@ def run(
             seed=settings.seed,
             device=device,
             share=share,
+            extra=extra,
         )
         _check_smallest_batch(state, loader, share)
         setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
         if begun is not None:
-            _go_on(setup, state, begun, header, watcher)
+            go_on(setup, state, begun, header, watcher)
         else:
             if force:
                 outputs.remove()
             outputs.begin_log(-1)
+            if begin is not None:
+                watcher.notice(begin.told())
         with compiling() if state.compiled else contextlib.nullcontext():
             train(setup, state, watcher)
         return _end(outputs, state)
@@ -116,6 +122,8 @@ def _resolved(
     flags: TrainingFlags, data: DataFile, device: torch.device, checkpoint: Path, watcher: Watcher, force: bool
 ) -> Settings:
     """Return the settings; a training that was begun elsewhere goes on in its own precision, unless a flag says one."""
+    if flags.init is not None and flags.model is None:
+        flags = replace(flags, model=model_of(Path(flags.init)))
     settings, last = resolve(flags, data, device), last_path(checkpoint)
     if flags.precision != "auto" or force or not last.exists():
         return settings
@@ -124,6 +132,26 @@ def _resolved(
         watcher.notice(f"{checkpoint}: goes on in {own}, as it was begun; this device would take {settings.precision}")
         return replace(settings, precision=own)
     return settings
+
+
+def _initial(settings: Settings, data: DataFile, val: Split, device: torch.device, checkpoint: Path) -> Initial | None:
+    """Return the weights to begin with, if a file of them is given.
+
+    Raises:
+        UsageError: it is the file that is to be written.
+    """
+    if settings.init is None:
+        return None
+    if Path(settings.init).resolve() in [path.resolve() for path in (checkpoint, last_path(checkpoint))]:
+        raise UsageError(f"--init {settings.init}: is what this training writes; choose another --out")
+    return initial(Path(settings.init), settings.model, data, val, device)
+
+
+def _extra(settings: Settings, data: DataFile, watcher: Watcher) -> Extra | None:
+    if settings.extra is None:
+        return None
+    assert settings.extra_fraction is not None
+    return open_extra(opened(settings.extra), settings.extra_fraction, data, watcher.notice)
 
 
 def _compiles(
@@ -163,53 +191,13 @@ def _compile(
     state.compiled = Compiled(state.model, rows, device, tell)
 
 
-def _go_on(setup: Setup, state: State, begun: dict[str, Any], header: dict[str, Any], watcher: Watcher) -> None:
-    """Restore what a training left, whose state has the header `begun`.
-
-    Raises:
-        InputError: it has more updates than this training.
-    """
-    outputs, checkpoint = setup.outputs, setup.outputs.checkpoint
-    states.restore(last_path(checkpoint), state, setup.profile.memory)
-    if state.step > setup.total_steps:
-        raise InputError(f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over")
-    _check_epochs(setup, state, begun["flags"].get("epochs"))
-    changed = other_bits(begun, header)
-    if changed and state.step < setup.total_steps:
-        watcher.notice(f"{checkpoint}: goes on with {', '.join(changed)}: not the same to the bit")
-    state.sums /= setup.share.world  # they are of all processes, in equal parts from here on
-    epochs = state.step - bool(state.epoch_passes.forward)
-    outputs.begin_log(epochs // len(setup.loader), state.seen.get("step", -1))
-    if state.step and not state.epoch_passes.forward:
-        outputs.keep_best(state)
-
-
-def _check_epochs(setup: Setup, state: State, planned: Any) -> None:
-    """Raise if the updates so far would have been others, had this number of epochs been asked for from the start.
-
-    Raises:
-        InputError: the learning rate of one, or the method's own pace, follows from the number `planned` at first.
-    """
-    settings, checkpoint = setup.settings, setup.outputs.checkpoint
-    if planned == settings.epochs:
-        return
-    total = planned * len(setup.loader)
-    same = all(rates_at(setup, step) == rates_at(setup, step, total) for step in range(state.step))
-    if same and not settings.bound.paced:
-        return
-    why = f"{settings.method} paces itself" if same else f"the {settings.schedule} schedule goes"
-    found = f"{checkpoint}: was trained with epochs {planned}, now {settings.epochs}, and {why} by their number"
-    advice = f"train on from its weights by --init {checkpoint} --out NEW, or --force to start over"
-    raise InputError(f"{found}; {advice}")
-
-
 def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
     """Raise if an epoch has a batch of one image that the network cannot normalise.
 
     Raises:
         UsageError: that is so.
     """
-    n = len(loader.labels)
+    n = loader.images_per_epoch
     last = n % loader.batch_size if n > loader.batch_size else n
     if last // share.world != 1 and loader.batch_size // share.world != 1:
         return
@@ -271,39 +259,6 @@ def _log(checkpoint: Path, share: Share) -> Iterator[IO[bytes] | None]:
         return
     with locked_log(checkpoint) as log:
         yield log
-
-
-def _begun(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the header of `.last` if it is of this very training, None if there is none.
-
-    Raises:
-        InputError: files of another training are in the way.
-    """
-    last = last_path(checkpoint)
-    if not last.exists():
-        averages = [average_path(checkpoint, which) for which in ("", "-last")] if header["flags"]["ema"] else []
-        for path in (checkpoint, *averages):
-            if path.exists() and _finished_epoch(path):
-                raise InputError(f"{path}: exists, with no {last.name} to go on from; pass --force to replace it")
-        return None
-    found = load_header(last, STATE)
-    if gone := lost(checkpoint, found):
-        what = "is another training's" if gone.exists() else "is gone"
-        raise InputError(f"{gone}: {what}, and {last.name} has not its weights; pass --force to start over")
-    changed = differences(found, header)
-    if changed:
-        advice = "choose another --out, or --force to start over"
-        raise InputError(f"{checkpoint}: was trained with {', '.join(changed)}; {advice}")
-    return found
-
-
-def _finished_epoch(checkpoint: Path) -> bool:
-    """A checkpoint that bsk wrote in its first epoch may stand without `.last` after a crash; others stay."""
-    try:
-        header = load_header(checkpoint, MODEL)
-    except InputError:
-        return True
-    return bool(header.get("complete", True)) or header.get("epoch") != 1
 
 
 def _end(outputs: Outputs, state: State) -> dict[str, Any]:

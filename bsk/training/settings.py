@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from bsk.data.batches import AUGMENTATIONS
+from bsk.data.extra import FRACTION
 from bsk.data.store import DataFile
 from bsk.devices import COMPILE, fast_precision
 from bsk.errors import UsageError
+from bsk.methods.registry import needs_extra
 from bsk.models.modes import PRECISIONS
 from bsk.training.bound import Bound, bind
 from bsk.training.flags import TrainingFlags
@@ -68,6 +70,14 @@ def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Setti
     for flag in ("momentum", "ema", "label_smoothing"):
         if not 0 <= getattr(flags, flag) <= 1:
             raise UsageError(f"--{flag.replace('_', '-')} {getattr(flags, flag):g}: must be from 0 to 1")
+    if needs_extra(flags.method) and flags.extra is None:
+        raise UsageError(f"--method {flags.method}: trains on more images too; give them by --extra")
+    if flags.extra is None and flags.extra_fraction is not None:
+        raise UsageError(f"--extra-fraction {flags.extra_fraction:g}: of what? give --extra")
+    fraction = FRACTION if flags.extra_fraction is None else flags.extra_fraction
+    if flags.extra is not None and not 0 < round(fraction * flags.batch_size) < flags.batch_size:
+        found = f"--extra-fraction {fraction:g}: leaves batches of {flags.batch_size} without one kind of images"
+        raise UsageError(f"{found}; choose one from 0 to 1")
     own = {
         "hyper": bind(flags.method, eps, flags.hyper).hyper,
         "model": flags.model or data.model,
@@ -76,5 +86,6 @@ def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Setti
         "lr": lr,
         "precision": fast_precision(device) if flags.precision == "auto" else flags.precision,
         "augment": augment,
+        "extra_fraction": None if flags.extra is None else fraction,
     }
     return Settings(**{**vars(flags), **own})

@@ -79,6 +79,7 @@ DEFAULTS = {  # at 8/255, in grey levels where they are a step
     "atas": {"c": 1.28, "decay": 0.5, "least": 0.5, "most": 1.75, "warmup_epochs": 5, "reset": 10},
     "llr": {"step": 8, "steps": 10, "nominal": 2.0, "beta": 4.0, "slope": 0.3, "growing": 0.005},
     "dynamic-at": {"step": 2, "steps": 10, "most": 0.5, "until": pytest.approx(5 / 6)},
+    "rst": {**FAMILY, "start": "gaussian", "steps": 10, "step": 2, "beta": 6.0},
 }
 
 
@@ -100,7 +101,7 @@ def test_the_defaults_are_those_of_the_papers(name: str) -> None:
     ],
 )
 def test_a_step_follows_the_radius(eps: float, steps: tuple[float, ...]) -> None:
-    tenths = dict.fromkeys(("at", "trades", "mart", "dynamic-at"), 0)
+    tenths = dict.fromkeys(("at", "trades", "mart", "dynamic-at", "rst"), 0)
     tenths |= dict.fromkeys(("fast-at", "fast-at-plus", "ssat", "rs-aaer"), 1)
     for name in METHODS:
         hyper = bind(name, eps).hyper
@@ -239,6 +240,7 @@ PASSES = {  # of one image in one update: forward, and backward to the input or 
     "atas": (2, 2),
     "llr": (13, 14),  # ten steps; of the three gradients at the image one is gone through again
     "dynamic-at": (11, 11),
+    "rst": (13, 12),
 }
 
 
@@ -265,7 +267,7 @@ def test_a_profile_tells_the_passes_of_the_perturbation_from_the_others() -> Non
 def test_only_natural_training_is_selected_by_natural_accuracy() -> None:
     found = {name: profile(bind(name, EPS), SHAPE, CLASSES) for name in METHODS}
     assert [name for name, each in found.items() if not each.attacks] == ["natural"]
-    both = {"trades", "fast-trades", "fast-trades-2", "bs", "bs-alone", "nuat", "gat", "llr"}
+    both = {"trades", "fast-trades", "fast-trades-2", "bs", "bs-alone", "nuat", "gat", "llr", "rst"}
     assert {name for name, each in found.items() if each.natural and each.robust} == both
     assert all(each.moves and each.smooths for each in found.values())
 

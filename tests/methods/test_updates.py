@@ -14,7 +14,8 @@ from bsk.data.batches import Batch, Share
 from bsk.methods import adversarial, backward_smoothing, n_fgsm, registry
 from bsk.training import step as module
 from bsk.training.flags import TrainingFlags
-from bsk.training.loop import new_state, rates_at
+from bsk.training.initial import new_state
+from bsk.training.loop import rates_at
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings, resolve
 from bsk.training.state import State
@@ -27,7 +28,10 @@ ACCURACIES = [0.5, 0.2, 0.2]  # of the rescue's checks: the second finds that it
 
 
 def settings(method: str, **hyper: object) -> Settings:
-    flags = TrainingFlags(method, hyper=hyper, schedule="cyclic", epochs=1, precision="fp32", lr=0.3)
+    extra = (
+        "more.safetensors" if registry.needs_extra(method) else None
+    )  # which images a batch has is not the method's business
+    flags = TrainingFlags(method, hyper=hyper, extra=extra, schedule="cyclic", epochs=1, precision="fp32", lr=0.3)
     return resolve(flags, DATA, CPU)  # type: ignore[arg-type]
 
 

@@ -21,7 +21,7 @@ from bsk.training import divergence as module
 from bsk.training import loop
 from bsk.training.bound import bind
 from bsk.training.divergence import divergence, divergences
-from bsk.training.loop import new_state
+from bsk.training.initial import new_state
 from bsk.training.settings import Settings
 
 

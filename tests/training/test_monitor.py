@@ -15,7 +15,7 @@ from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.located import Located
 from bsk.training import loop, monitor
-from bsk.training.loop import new_state
+from bsk.training.initial import new_state
 from bsk.training.monitor import IMAGES, every, look
 from bsk.training.monitor import MonitorResult as Found
 from bsk.training.profile import profile

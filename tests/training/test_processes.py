@@ -20,7 +20,7 @@ from bsk.data.store import open_data
 from bsk.errors import StoppedError, UsageError
 from bsk.records import jsonl as records
 from bsk.training import loop, run
-from bsk.training.loop import new_state
+from bsk.training.initial import new_state
 from bsk.training.schedules import Rates
 from bsk.training.state import State
 from bsk.training.step import update

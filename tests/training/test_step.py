@@ -16,7 +16,7 @@ from bsk.contract.method import Losses
 from bsk.contract.network import Network
 from bsk.data.batches import WHOLE, Batch, Share
 from bsk.training import step as module
-from bsk.training.loop import new_state
+from bsk.training.initial import new_state
 from bsk.training.schedules import Rates
 from bsk.training.settings import Settings
 from bsk.training.state import State

@@ -1,0 +1,101 @@
+"""More images to train with: a second prepared file, a fixed share of every batch (`--extra`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bsk.data.order import image_hashes
+from bsk.data.store import DataFile
+from bsk.errors import InputError
+from bsk.perturb.draws import generator
+
+FRACTION = 0.5  # Source: Carmon et al. (2019), section 4: as many pseudo-labelled images in a batch as labelled ones
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Images (M, C, H, W) uint8 and labels (M,) int64, the share of every batch that they are, and what is told of it.
+
+    `record` is of their file: its path, name, `sha256`, the images used, and those left out since they are held out.
+    """
+
+    images: Tensor
+    labels: Tensor
+    fraction: float
+    record: dict[str, Any]
+
+
+def open_extra(extra: DataFile, fraction: float, data: DataFile, say: Callable[[str], None]) -> Extra:
+    """Return the train split of a prepared file as extra images for training on `data`.
+
+    An image that is also in the val or test split of `data`, to the pixel, is left out: neither may influence training.
+
+    Raises:
+        InputError: it has no such images, or other classes or sizes than `data`.
+    """
+    split = extra.split("train")
+    shape, wanted = split.shape, data.stream("train").shape
+    if list(extra.classes) != list(data.classes):
+        found, names = ", ".join(extra.classes[:3]), ", ".join(data.classes[:3])
+        raise InputError(f"--extra {extra.path}: its classes ({found}, ...) are not those of the data ({names}, ...)")
+    if shape != wanted:
+        raise InputError(f"--extra {extra.path}: images {shape}, the data has {wanted}; prepare it with that --size")
+    kept = _not_held_out(split.images, data)
+    record = {"path": str(extra.path), "name": extra.name, "sha256": extra.sha256, "images": len(kept)}
+    if len(kept) < len(split.labels):
+        record["left_out"] = len(split.labels) - len(kept)
+        say(f"--extra {extra.path}: {record['left_out']} of its images are in val or test of the data, and left out")
+    if not len(kept):
+        raise InputError(f"--extra {extra.path}: no image of its train split is left to train on; give other images")
+    return Extra(split.images[kept], split.labels[kept], fraction, record)
+
+
+def _not_held_out(images: Tensor, data: DataFile) -> Tensor:
+    """Return the rows of the images that are not in the val or test split, (K,)."""
+    held_out: set[bytes] = set()
+    for name in ("val", "test"):
+        if data.counts[name]:
+            held_out.update(image_hashes(_bytes(data.split(name).images)))
+    found = image_hashes(_bytes(images))
+    return torch.tensor([row for row, each in enumerate(found) if each not in held_out], dtype=torch.int64)
+
+
+def _bytes(images: Tensor) -> Any:
+    array = images.numpy()
+    return array if array.dtype == np.uint8 else np.rint(array * 255).astype(np.uint8)
+
+
+def mixed_order(images: int, extra: int, batches: Sequence[int], fraction: float, seed: int, epoch: int) -> Tensor:
+    """Return which images the batches of an epoch have, one after another, (sum(batches),).
+
+    The images 0, 1, ... are the training's own, those from `images` on the extra ones. Each kind comes in an order
+    that goes through all of them before any comes again, and goes on from epoch to epoch.
+
+    Args:
+        images: of the training's own.
+        extra: of the others.
+        batches: the size of each batch of an epoch.
+        fraction: the share of each batch that is extra, rounded to whole images.
+        seed: of the orders.
+        epoch: from 0.
+    """
+    others = [round(fraction * size) for size in batches]
+    owns = [size - other for size, other in zip(batches, others, strict=True)]
+    own = _drawn(images, epoch * sum(owns), sum(owns), seed, "own").split(owns)
+    other = _drawn(extra, epoch * sum(others), sum(others), seed, "extra").add(images).split(others)
+    random = generator(seed, "mixed", epoch)
+    pairs = zip(own, other, strict=True)
+    return torch.cat([(both := torch.cat(pair))[torch.randperm(len(both), generator=random)] for pair in pairs])
+
+
+def _drawn(images: int, start: int, count: int, seed: int, kind: str) -> Tensor:
+    """Return the images at the places from `start` on, (count,), of one random order of all after another."""
+    first, last = start // images, max(start, start + count - 1) // images
+    orders = [torch.randperm(images, generator=generator(seed, kind, i)) for i in range(first, last + 1)]
+    return torch.cat(orders)[start - first * images :][:count]

@@ -1,0 +1,213 @@
+"""Where a training begins: with weights that the seed draws, or with those of a network trained before (`--init`)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bsk.compat import sgd
+from bsk.contract.method import Memory
+from bsk.data.batches import to_unit
+from bsk.data.store import DataFile, Split
+from bsk.errors import InputError, UsageError
+from bsk.evaluation.subjects import load_subject
+from bsk.models import registry
+from bsk.models.fitting import Target
+from bsk.models.foreign import foreign_model, takes_pixels
+from bsk.models.modes import eval_mode
+from bsk.models.registry import Normalised, network
+from bsk.models.small import Size
+from bsk.models.weights import load_weights
+from bsk.plugins import is_plugin
+from bsk.records import jsonl as records
+from bsk.records.checkpoints import MODEL, STATE
+from bsk.records.headers import load_header
+from bsk.training.averaging import average_of
+from bsk.training.settings import Settings
+from bsk.training.state import State
+
+LOOKED_AT = 256  # val images that tell which normalisation weights were trained with
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A network to begin with; `new` are the names of its tensors that stay as the seed draws them."""
+
+    model: Normalised
+    new: frozenset[str]
+    record: dict[str, Any]
+
+    @property
+    def mean(self) -> list[float]:
+        """What the network normalises by, a number a channel."""
+        return _numbers(self.model.mean)
+
+    @property
+    def std(self) -> list[float]:
+        """The same."""
+        return _numbers(self.model.std)
+
+    def put_into(self, fresh: Normalised) -> None:
+        """Give a fresh network of the same kind all tensors but the new ones."""
+        own, found = fresh.network.state_dict(), self.model.network.state_dict()
+        with torch.no_grad():
+            for name in own.keys() - self.new:
+                own[name].copy_(found[name])
+
+    def told(self) -> str:
+        """Return in a line what was loaded and what is new."""
+        said, path = self.record, self.record["path"]
+        text = f"--init {path}: {said['loaded']} tensors loaded, normalisation: {said['normalisation']}"
+        return f"{text}; new: {', '.join(said['new'])} ({said['classes']} classes there)" if self.new else text
+
+
+def _numbers(tensor: Tensor) -> list[float]:
+    return [float(str(each)) for each in tensor.reshape(-1).cpu().numpy()]  # 0.4914, as a file has it, not its fp32
+
+
+def model_of(path: Path) -> str | None:
+    """Return the network of a checkpoint of bsk, None of another file."""
+    header = _own_header(path)
+    return None if header is None else str(header["model"])
+
+
+def initial(path: Path, model: str, data: DataFile, val: Split, device: torch.device) -> Initial:
+    """Return the weights of a file for the network `model`, to train on the data with.
+
+    The layer of the classes stays new where the file has other classes than the data. Normalisation is what the weights
+    were trained with: a checkpoint says it, or the weights hold it, or it is known of the network; else the data's is
+    taken where with it more val images are classified right than without.
+
+    Args:
+        path: a checkpoint of bsk, or somebody's weights (see `bsk.models.weights.load_weights`).
+        model: a name, or `module:function`.
+        data: what to train on.
+        val: its val images.
+        device: where.
+
+    Raises:
+        InputError: the file is missing or refused, or does not fit the network or the images.
+        UsageError: there is no such network, or the file is of another.
+    """
+    fresh = _Fresh(model, len(data.classes), val.shape)
+    header = _own_header(path)
+    if header is None:
+        classes = fresh.classes_of(path)
+        whole, source = _foreign(path, fresh, classes, data, val, device)
+        same = classes == fresh.classes
+    else:
+        classes, source = len(header["classes"]), "the checkpoint's"
+        same = list(header["classes"]) == list(data.classes)
+        whole = _own(path, header, fresh, frozenset() if same else fresh.heads, device)
+    new = frozenset[str]() if same else fresh.heads
+    record: dict[str, Any] = {"path": str(path), "sha256": records.sha256(path)}
+    record |= {name: each for name, each in (header or {}).items() if name in ("method", "epoch")}
+    record |= {"classes": classes, "loaded": len(fresh.tensors) - len(new), "new": sorted(new)}
+    return Initial(whole, new, {**record, "normalisation": source})
+
+
+class _Fresh:
+    """The network that is to be trained, as it is before: its tensors, and which of them are there for the classes."""
+
+    def __init__(self, model: str, classes: int, shape: tuple[int, ...]) -> None:
+        self.model, self.classes, self.shape = model, classes, shape
+        self.tensors, more = self._made(classes), self._made(classes + 1)
+        self.heads = frozenset(name for name, each in self.tensors.items() if each.shape != more[name].shape)
+
+    def _made(self, classes: int) -> dict[str, Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            found = network(self.model, classes, self.shape[0], (self.shape[1], self.shape[2])).state_dict()
+        return {name: each for name, each in found.items() if isinstance(each, Tensor)}
+
+    def others(self, tensors: Mapping[str, Tensor]) -> set[str]:
+        """Return which of some tensors have another shape here, or are not here."""
+        own = self.tensors
+        return {name for name, each in tensors.items() if name not in own or each.shape != own[name].shape}
+
+    def classes_of(self, path: Path) -> int:
+        """Return how many classes the weights in a file are for, if all but those of the classes fit."""
+        found = load_weights(path, Target(self.model, self.tensors, self.shape[0])).fit.tensors
+        other = self.others(found)
+        sizes = {len(found[name]) for name in other if found[name].dim()}
+        return sizes.pop() if other and other <= self.heads and len(sizes) == 1 else self.classes
+
+
+def _own(path: Path, header: dict[str, Any], fresh: _Fresh, new: frozenset[str], device: torch.device) -> Normalised:
+    """Return the network of a checkpoint, whose tensors fit but for the new ones."""
+    model = str(header["model"])
+    if model != fresh.model and not is_plugin(fresh.model):
+        advice = "leave --model out, or begin with another file"
+        raise UsageError(f"--model {fresh.model}: --init {path} is of {model}; {advice}")
+    found = load_subject(path, device, fresh.model if is_plugin(fresh.model) else None).model
+    assert isinstance(found, Normalised)
+    if other := sorted(fresh.others(found.network.state_dict()) - new):
+        said = f"{other[0]} of images {tuple(header['shape'])} does not fit images {fresh.shape}"
+        raise InputError(f"--init {path}: {said}; begin with a network for such images")
+    return found
+
+
+def _foreign(
+    path: Path, fresh: _Fresh, classes: int, data: DataFile, val: Split, device: torch.device
+) -> tuple[Normalised, str]:
+    """Return somebody's network, and where its normalisation comes from."""
+    channels, *size = fresh.shape
+    height, width = size
+    found = foreign_model(fresh.model, path, classes=classes, channels=channels, size=(height, width), device=device)
+    whole = found.model
+    if found.normalisation != "none" or classes != fresh.classes or not takes_pixels(whole, fresh.shape):
+        return whole, found.normalisation
+    other = Normalised(whole.network, data.mean, data.std, whole.outside).to(device)
+    x, y = to_unit(val.images[:LOOKED_AT].to(device)), val.labels[:LOOKED_AT].to(device)
+    right = []
+    for each in (whole, other):
+        with eval_mode(each), torch.no_grad():
+            right.append(int((each(x).argmax(1) == y).sum()))
+    return (other, "the data's") if right[1] > right[0] else (whole, "none")
+
+
+def _own_header(path: Path) -> dict[str, Any] | None:
+    """Return the header of a checkpoint of bsk, None of another file."""
+    with contextlib.suppress(InputError):
+        return load_header(path, (MODEL, STATE))
+    return None
+
+
+def new_state(
+    settings: Settings,
+    data: DataFile,
+    channels: int,
+    size: Size,
+    device: torch.device,
+    begin: Initial | None = None,
+) -> State:
+    """Return a state before the first update; the weights are drawn from the seed, on the CPU, or those to begin with.
+
+    Raises:
+        UsageError: the network has no parameters.
+    """
+    model = registry.build(
+        settings.model,
+        classes=len(data.classes),
+        channels=channels,
+        size=size,
+        mean=data.mean if begin is None else begin.mean,
+        std=data.std if begin is None else begin.std,
+        seed=settings.seed,
+        device=device,
+    )
+    if begin is not None:
+        begin.put_into(model)
+    if not any(True for _ in model.parameters()):
+        raise UsageError(f"--model {settings.model}: has no parameters to train; register its layers in the module")
+    optimiser = sgd(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    sums_type = torch.float32 if device.type == "mps" else torch.float64
+    sums = torch.zeros(3, device=device, dtype=sums_type)
+    memory = Memory(classes=len(data.classes))
+    return State(model, optimiser, scaler, sums, memory=memory, average=average_of(model, settings.ema))
