@@ -46,6 +46,7 @@ class Stage:
         fills: if `run` takes `rows`, the rows of a model call, and fills them by itself.
         calls: how many full calls the examples of a block make, so that calls stay full while examples leave.
         batchwise: whether the verdict on an example may depend on the others of its batch.
+        by_index: if `run` takes `index`, the places of its examples in the data's source.
         search: the precision it searches in; below fp32 its model is a `Search`, whose exact half judges.
     """
 
@@ -57,13 +58,22 @@ class Stage:
     fills: bool = False
     calls: int = 1
     batchwise: bool = False
+    by_index: bool = False
     search: str = "fp32"
 
     def __call__(
-        self, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float, rows: int | None = None
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        draws: ExampleDraws,
+        eps: float,
+        rows: int | None = None,
+        index: Sequence[int] = (),
     ) -> Outcome:
         """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps, `rows` rows a model call."""
-        more = {"rows": rows} if self.fills else {}
+        more: dict[str, Any] = {"rows": rows} if self.fills else {}
+        more |= {"index": index} if self.by_index else {}
         outcome = self.run(model, x, y, draws, eps=eps, **more, **self.parameters)
         return ended(model, x, y, outcome) if isinstance(model, Search) else outcome
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 from bsk.cli import options as o
 from bsk.cli.console import STDIN, emit, records_of
 from bsk.errors import InputError, RequirementError
+from bsk.records.located import Located
 from bsk.terminal import note
 
 
@@ -32,6 +34,10 @@ def compare(
     ] = None,
     pareto: Annotated[
         bool, o.option("--pareto", help="Mark the rows that no other beats in both robust accuracy and passes.")
+    ] = False,
+    matrix: Annotated[
+        bool,
+        o.option("--matrix", help="Of bsk evaluate --images: how each file's images fare on each network."),
     ] = False,
     require: Annotated[
         list[str] | None,
@@ -56,6 +62,7 @@ def compare(
         bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
         bsk compare results.jsonl --paper 2 --format markdown
         bsk compare results.jsonl --out table.md --out table.tex --plot figure.png
+        bsk compare transfer.jsonl --matrix
         bsk compare results.jsonl --require 'robust_low > 0.4' --require 'bs.difference_low > 0'
     """
     from bsk.comparison.compare import compare as rows_of
@@ -72,6 +79,8 @@ def compare(
     texts = {path: format_of(path) for path in out or []}
     target = None if plot is None else checked_picture(plot, "--plot")
     required = [parse(text) for text in require or []]
+    if matrix:
+        return _tell_matrix(records_of("compare", files), chosen, texts)
     read = count()
     items = (item for item, _ in zip(records_of("compare", files), read, strict=False))
     rows, notices = rows_of(items, beside, title and printable(title), pareto)
@@ -87,3 +96,20 @@ def compare(
     unmet = [line for each in required for line in failures(each, rows)]
     if unmet:
         raise RequirementError("; ".join(unmet))
+
+
+def _tell_matrix(items: Iterable[Located], format: str, texts: Mapping[Path, str]) -> None:
+    """Print how saved images fare on other networks, and write it to files by their format."""
+    from bsk.comparison.matrix import COLUMNS, OWN, TEXT_COLUMNS, grid, transfers
+    from bsk.comparison.tables import rendered
+    from bsk.records.atomic import replacing
+
+    rows = transfers(items)
+    told = f"Percent of saved adversarial images that a network classifies right, with 95 % intervals; {OWN} its own."
+    for path, kind in [*texts.items(), (None, format)]:
+        text = rendered(kind, COLUMNS, rows, grid(rows), TEXT_COLUMNS, told)
+        if path is None:
+            emit(text)
+        else:
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")

@@ -17,6 +17,7 @@ from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.progress import EvaluationProgress
 from bsk.terminal import CHOICES, note
 
+USUAL = "natural,pgd-100"
 LAST = ".last.safetensors"  # how bsk train names the network of its last epoch
 
 
@@ -25,9 +26,13 @@ def evaluate(
     checkpoints: Annotated[
         list[Path] | None, typer.Argument(metavar="CKPT...", help="Files that bsk train wrote.")
     ] = None,
-    attack: o.Attacks = "natural,pgd-100",
+    attack: o.Attacks = USUAL,
     out: Annotated[
         Path | None, o.option("--out", help="F.jsonl to append to: what is there already is not computed again.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        o.option("--images", metavar="F", help="Show these images of bsk attack, made for another network, instead."),
     ] = None,
     last: Annotated[bool, o.option("--last", help="F.last.safetensors too, where F.safetensors is named.")] = False,
     device: o.Device = "auto",
@@ -56,6 +61,7 @@ def evaluate(
         bsk evaluate runs/bs.safetensors --attack autoattack --within 0.25 --out results.jsonl
         bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10 --eps 8/255 --attack screen
         bsk evaluate runs/bs.safetensors --attack mycode:my_attack --set steps=40
+        bsk evaluate runs/*.safetensors --images adversarial.safetensors --out transfer.jsonl
     """
     load_torch()
     from bsk.data.processes import local_device, process_group
@@ -69,7 +75,11 @@ def evaluate(
         check_no_log(out)
     where = local_device(chosen_device(device, threads))
     with process_group(where) as share:
-        request = Request(attack.split(","), flags, examples, where, share)
+        if images is None:
+            request = Request(attack.split(","), flags, examples, where, share)
+        else:
+            _check_shown(attack, flags)
+            request = Request.shown(images, examples, where, share)
         request.check()
         paths: list[Path | None] = [*_without_last(checkpoints, last)] if checkpoints else [None]
         for path in paths:
@@ -81,6 +91,14 @@ def evaluate(
                         with progress.aside():
                             emit_record(record)
                         progress.done(record)
+
+
+def _check_shown(attack: str, flags: AttackFlags) -> None:
+    """Raise a UsageError if an attack is asked for beside images that were made by one."""
+    if attack != USUAL:
+        raise UsageError(f"--attack {attack}: --images were made by theirs; leave one of the two out")
+    if flags != AttackFlags():
+        raise UsageError("--images: are shown as they are; leave the flags of attacks out")
 
 
 def _without_last(checkpoints: list[Path], last: bool) -> list[Path]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -110,6 +111,24 @@ def latex_of(table: Sequence[Sequence[str]], left: Collection[str], told: str, u
     top += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
     notes = [rf"\\{{\footnotesize {_latex_text(note)}}}" for note in under]
     return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]) + "\n"
+
+
+def rendered(
+    format: str,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    cells: Sequence[Sequence[str]],
+    left: Collection[str],
+    told: str,
+) -> str:
+    """Return rows of other columns in one of FORMATS: all columns for programs, cells and what is told for people."""
+    if format == "jsonl":
+        return "".join(dumps(dict(row)) + "\n" for row in rows)
+    if format == "tsv":
+        return "".join("\t".join(line) + "\n" for line in [columns, *(map(_cell, row.values()) for row in rows)])
+    if format == "table":
+        return "\n".join(line.rstrip() for line in aligned(cells, left)) + "\n"
+    return (markdown_of if format == "markdown" else latex_of)(cells, left, told)
 
 
 FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {

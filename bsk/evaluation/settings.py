@@ -10,6 +10,7 @@ import torch
 
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import Attack, attacks_named
+from bsk.attacks.saved import Saved, saved_images
 from bsk.data.batches import WHOLE, Share
 from bsk.data.sources import open_dataset
 from bsk.data.store import DataFile, data_path, open_data
@@ -56,18 +57,32 @@ class Work:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: attacks by name with their flags, and the examples."""
+    """What is asked for: attacks by name with their flags, or saved images instead, and the examples."""
 
     names: Sequence[str]
     attack: AttackFlags
     evaluation: EvaluationFlags
     device: torch.device
     share: Share = WHOLE
+    saved: Saved | None = None
 
     def check(self) -> None:
         """Raise a UsageError for an unknown name or a value that cannot be, before a model is loaded."""
         self.evaluation.check(self.attack.norm)
         attacks_named(self.names, 1.0, self.attack)
+
+    @classmethod
+    def shown(cls, images: Path, evaluation: EvaluationFlags, device: torch.device, share: Share = WHOLE) -> Request:
+        """Return the request to show saved images, as many and within the radius that their file says.
+
+        Raises:
+            InputError: the file is missing or another one.
+        """
+        saved = saved_images(images)
+        eps = saved.header["eps"] if evaluation.eps is None else evaluation.eps
+        limit = len(saved.images) if evaluation.limit is None else evaluation.limit
+        wanted = replace(evaluation, split=saved.header["split"], eps=eps, limit=limit, compile="off")
+        return cls((), AttackFlags(norm=saved.norm), wanted, device, share, saved)
 
     def of(self, subject: Subject, data: DataFile) -> Work:
         """Return the work on a model; the radius is the model's own where nothing else is said.
@@ -79,6 +94,7 @@ class Request:
         eps = subject.header["eps"] if wanted.eps is None else wanted.eps
         search, fast = self.attack.search, fast_precision(self.device)
         attacks = attacks_named(self.names, eps, replace(self.attack, classes=len(data.classes), fast=fast))
+        attacks = attacks if self.saved is None else [self.saved.attack()]
         size = wanted.batch_size or rows_of_a_call(self.device)
         settings = EvaluationSettings(
             data,

@@ -170,7 +170,7 @@ class _Runner:
             low = rough(compiled.frozen if compiled else self.model, self.stage.search)
             model = Search(counted(steady(low, self.rows, SIZES if compiled else None), tell), exact=model)
         try:
-            outcome = self.stage(model, x, y, draws, self.eps, rows_within(self.rows))
+            outcome = self.stage(model, x, y, draws, self.eps, rows_within(self.rows), index)
             checked.settle()
             return x, outcome
         except NotFiniteError as error:

@@ -40,7 +40,8 @@ def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> 
     kinds = (kind,) if isinstance(kind, str) else kind
     if header.get("kind") not in kinds:
         found = header.get("kind")
-        raise InputError(f"{path}: expected a {' or '.join(kinds)} file, found a {found} file; {again}")
+        wanted, article = " or ".join(kinds), "an" if kinds[0][0] in "aeiou" else "a"
+        raise InputError(f"{path}: expected {article} {wanted} file, found a {found} file; {again}")
     if header.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema {header.get('schema')}, this bsk reads {SCHEMA}; {again}")
     try:

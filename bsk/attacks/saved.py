@@ -1,0 +1,107 @@
+"""Adversarial images out of a file of `bsk attack`, shown to another network than the one they were made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bsk.attacks.outcome import Outcome
+from bsk.attacks.outside import ROUNDING
+from bsk.attacks.registry import Attack, Stage
+from bsk.errors import InputError
+from bsk.perturb.ascent import Model
+from bsk.perturb.ball import length
+from bsk.perturb.draws import ExampleDraws
+from bsk.records import checkpoints
+from bsk.records import jsonl as records
+
+KIND = "attack"  # of a file of bsk attack
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The images of a file, and what its header says of them.
+
+    Attributes:
+        path: F.safetensors.
+        images: (N, C, H, W) fp32 in [0, 1].
+        labels: (N,).
+        place: the row of each image, by its index in the data's source.
+        header: the record of the attack that made them.
+    """
+
+    path: Path
+    images: Tensor
+    labels: Tensor
+    place: dict[int, int]
+    header: dict[str, Any]
+
+    @property
+    def norm(self) -> str:
+        """The norm of their ball."""
+        parameters = self.header.get("attack_parameters") or {}
+        nested = (each.get("norm") for each in parameters.values() if isinstance(each, dict))
+        return str(parameters.get("norm") or next(filter(None, nested), "linf"))
+
+    def attack(self) -> Attack:
+        """Return the attack that shows each image instead of searching for one; "pgd-100@bs_seed-1"."""
+        said = self.header
+        source = {"attack": said["attack"], "attack_parameters": said.get("attack_parameters"), "eps": said["eps"]}
+        source |= {name: said.get(name) for name in ("checkpoint", "checkpoint_sha256", "method")}
+        name = f"{said['attack']}@{Path(str(said['checkpoint'])).stem}"
+        parameters = {"norm": self.norm, "images": records.sha256(self.path), "source": source}
+        return Attack(name, (Stage(name, self, parameters, by_index=True),))
+
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        draws: ExampleDraws,
+        *,
+        eps: float,
+        norm: str,
+        index: list[int],
+        **said: Any,
+    ) -> Outcome:
+        """Judge the saved image of each of the images x (N, C, H, W), whose places in the source are `index`.
+
+        Raises:
+            InputError: one is not there, has another label, or is not in the ball.
+        """
+        for each, label in zip(index, y.tolist(), strict=True):
+            if each not in self.place or int(self.labels[self.place[each]]) != label:
+                found = f"image {each} of the data" + (" has another label there" if each in self.place else "")
+                raise InputError(f"{self.path}: no {found}; give the data, --split and --limit that it was made with")
+        x_adv = self.images[[self.place[each] for each in index]].to(x)
+        away = float(length(x_adv - x, norm).max())
+        if away > eps * (1 + ROUNDING) + ROUNDING:
+            raise InputError(f"{self.path}: an image is {away:.6g} from its clean one, beyond eps {eps:.6g} ({norm})")
+        with torch.no_grad():
+            fooled = model(x_adv).argmax(dim=1) != y
+        one = torch.ones_like(y)
+        return Outcome(x_adv, fooled, one, torch.zeros_like(one))
+
+
+def saved_images(path: Path) -> Saved:
+    """Return the images of a file that `bsk attack` wrote.
+
+    Raises:
+        InputError: the file is missing, torn or another one, or its images are not in [0, 1].
+    """
+    tensors, header = checkpoints.load(path, KIND)
+    for name in ("images", "labels", "index"):
+        if name not in tensors or len(tensors[name]) != len(tensors["images"]):
+            raise InputError(f"{path}: no {name} of its images; write it anew by bsk attack")
+    for name in ("attack", "checkpoint", "eps", "split"):
+        if name not in header:
+            raise InputError(f"{path}: its header lacks {name}; write it anew by bsk attack")
+    images = tensors["images"]
+    if images.dim() != 4 or images.dtype != torch.float32 or not bool(((images >= 0) & (images <= 1)).all()):
+        raise InputError(f"{path}: expected images (N, C, H, W) of fp32 in [0, 1]; write it anew by bsk attack")
+    index = tensors["index"].tolist()
+    return Saved(path, images, tensors["labels"], {each: row for row, each in enumerate(index)}, header)

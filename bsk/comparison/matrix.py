@@ -1,0 +1,77 @@
+"""Saved adversarial images across networks: how many of each file's images each network classifies right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bsk.comparison.evidence import Evaluation, collect
+from bsk.errors import InputError
+from bsk.evaluation.intervals import wilson
+from bsk.records.located import Located
+from bsk.records.words import estimate, plain
+
+COLUMNS = ("source", "attack", "eps", "target", "accuracy", "low", "high", "n", "own", "source_sha256", "target_sha256")
+TEXT_COLUMNS = {"images of", "attack", "eps"}
+OWN = "*"  # after the accuracy of a network on images that were made for it
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One network's accuracy on one file of images."""
+
+    item: Evaluation
+    source: dict[str, Any]
+
+    @property
+    def images(self) -> tuple[str, str, str]:
+        """Which images: their network's file and its hash, and the attack."""
+        return Path(str(self.source["checkpoint"])).stem, str(self.source["checkpoint_sha256"]), self.source["attack"]
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The network that they are shown to: its file and its hash."""
+        return self.item.run.label or Path(self.item.run.checkpoint).stem, str(self.item.run.sha256)
+
+
+def transfers(items: Iterable[Located]) -> list[dict[str, Any]]:
+    """Return a row of COLUMNS for each file of images and network that they were shown to, the last record of each.
+
+    `accuracy` is the fraction of the images that the network classifies right, `low` and `high` its 95 % Wilson
+    interval, `own` whether the images were made for this very network.
+
+    Raises:
+        InputError: a record is not what it should be, or none is of saved images.
+    """
+    found: dict[tuple[Any, ...], _Shown] = {}
+    for item in collect(items).evaluations:
+        source = item.parameters.get("source")
+        if isinstance(source, dict) and {"checkpoint", "checkpoint_sha256", "attack"} <= source.keys():
+            shown = _Shown(item, source)
+            found[shown.images, item.eps, shown.target] = shown
+    if not found:
+        raise InputError("--matrix: no record of saved images among these; make some by bsk evaluate CKPT --images F")
+    return [_row(each) for each in found.values()]
+
+
+def _row(shown: _Shown) -> dict[str, Any]:
+    item, (source, sha256, attack), (target, own) = shown.item, shown.images, shown.target
+    low, high = (None, None) if item.n is None else wilson(round(item.accuracy * item.n), item.n)
+    values = (source, attack, item.eps, target, item.accuracy, low, high, item.n, sha256 == own, sha256, own)
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def grid(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return a header and a line for each file of images: the accuracy of each network on them, in percent."""
+    targets = list(dict.fromkeys((row["target"], row["target_sha256"]) for row in rows))
+    names = [name for name, _ in targets]
+    header = [name if names.count(name) == 1 else f"{name} {sha256[:8]}" for name, sha256 in targets]
+    lines: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
+    for row in rows:
+        images = (row["source"], row["attack"], plain(row["eps"]), row["source_sha256"])
+        told = estimate(row["accuracy"], row["low"], row["high"]) + OWN * row["own"]
+        lines.setdefault(images, {})[row["target"], row["target_sha256"]] = told
+    body = [[*images[:3], *(cells.get(each, "") for each in targets)] for images, cells in lines.items()]
+    return [["images of", "attack", "eps", *header], *body]

@@ -1,0 +1,112 @@
+"""Saved adversarial images on other networks: `bsk evaluate --images`, and their matrix."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bsk.evaluation.intervals import wilson
+from bsk.evaluation.subjects import load_subject
+from bsk.records import checkpoints
+
+TRAIN = ["--model", "cnn-4", "--epochs", 2, "--batch-size", 32, "--schedule", "cyclic", "--threads", 1]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def other(call, trained: Path, toy: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "other.safetensors"
+    call("train", "--data", toy, *TRAIN, "--method", "natural", "--seed", 2, "--out", out, "--quiet")
+    return out
+
+
+@pytest.fixture
+def images(call, trained: Path, toy: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "adversarial.safetensors"
+    call("attack", trained, "--data", toy, "--attack", "pgd-10", "--eps", 0.15, "--limit", 45, "--out", out)
+    return out
+
+
+def test_the_accuracy_is_that_of_the_saved_images_by_hand(call, images: Path, trained: Path, other: Path, toy) -> None:
+    words = ["--data", toy, "--images", images, "--out", "r.jsonl"]
+    records = [json.loads(line) for line in call("evaluate", trained, other, *words).stdout.splitlines()]
+    tensors, made = load_file(images), checkpoints.load(images, "attack")[1]
+    for path, record in zip((trained, other), records, strict=True):
+        with torch.no_grad():
+            right = load_subject(path, CPU).model(tensors["images"]).argmax(1) == tensors["labels"]
+        assert record["accuracy"] == int(right.sum()) / 45 and (record["n"], record["eps"]) == (45, 0.15)
+        assert [record["low"], record["high"]] == list(wilson(int(right.sum()), 45))
+        assert record["attack"] == "pgd-10@m" and record["checkpoint"] == str(path)
+        source = record["attack_parameters"]["source"]
+        assert (source["checkpoint"], source["checkpoint_sha256"]) == (str(trained), made["checkpoint_sha256"])
+        assert source["attack"] == "pgd-10" and source["eps"] == 0.15 and source["attack_parameters"]["steps"] == 10
+        assert (
+            list(record["after"]) == ["pgd-10@m"] and record["forward_passes"] == 45 and not record["backward_passes"]
+        )
+    assert records[0]["accuracy"] == made["accuracy"], "on its own network it is what the attack found"
+    assert records[1]["accuracy"] > records[0]["accuracy"], "images fool the network most that they were made for"
+    again = call("evaluate", trained, other, *words).stdout.splitlines()
+    assert [json.loads(line) for line in again] == records
+    few = json.loads(call("evaluate", other, "--data", toy, "--images", images, "--limit", 20, "--quiet").stdout)
+    right = few["accuracy"] * 20
+    assert right == pytest.approx(round(right)) and few["n"] == 20
+
+
+def test_a_matrix_has_a_line_for_each_file_and_a_column_for_each_network(
+    call, images: Path, trained: Path, other: Path, toy: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs.safetensors"
+    call("attack", other, "--data", toy, "--attack", "fgsm", "--eps", 0.15, "--limit", 45, "--out", theirs)
+    for file in (images, theirs):
+        call("evaluate", trained, other, "--data", toy, "--images", file, "--out", "t.jsonl", "--quiet")
+    call("evaluate", trained, "--data", toy, "--attack", "natural", "--out", "t.jsonl", "--quiet")
+    rows = [
+        json.loads(line) for line in call("compare", "t.jsonl", "--matrix", "--format", "jsonl").stdout.splitlines()
+    ]
+    cells = {(row["source"], row["attack"], row["target"]): row for row in rows}
+    assert list(cells) == [(s, a, t) for s, a in (("m", "pgd-10"), ("other", "fgsm")) for t in ("m", "other")]
+    assert [row["own"] for row in rows] == [True, False, False, True]
+    table = call("compare", "t.jsonl", "--matrix", "--format", "table", "--out", "t.md").stdout.splitlines()
+    assert table[0].split() == ["images", "of", "attack", "eps", "m", "other"] and len(table) == 3
+    first = rows[0]
+    told = f"{100 * first['accuracy']:.1f} [{100 * first['low']:.1f}, {100 * first['high']:.1f}]*"
+    assert table[1].startswith("m ") and told in table[1]
+    assert (tmp_path / "t.md").read_text().count("\n| ") == 4
+    tsv = call("compare", "t.jsonl", "--matrix").stdout.splitlines()
+    assert tsv[0].split("\t")[:6] == ["source", "attack", "eps", "target", "accuracy", "low"] and len(tsv) == 5
+    assert "no record of saved images" in call("compare", "m.jsonl", "--matrix", check=3).line
+    pooled = call("compare", "t.jsonl", "--format", "table").stdout
+    assert "pgd-10@m" in pooled and "fgsm@other" in pooled
+
+
+def test_images_that_are_none_of_the_data_are_refused(call, images: Path, other: Path, toy: Path, tmp_path) -> None:
+    def refused(file: Path, *more: object, check: int = 3) -> str:
+        return call("evaluate", other, "--data", toy, "--images", file, *more, "--quiet", check=check).line
+
+    def changed(**tensors: torch.Tensor) -> Path:
+        found, header = checkpoints.load(images, "attack")
+        checkpoints.save(tmp_path / "changed.safetensors", {**found, **tensors}, header)
+        return tmp_path / "changed.safetensors"
+
+    tensors = load_file(images)
+    moved = tensors["images"].clone()
+    moved[7, 0, 0, 0] = (moved[7, 0, 0, 0] + 0.5) % 1
+    assert "from its clean one, beyond eps 0.15 (linf)" in refused(changed(images=moved))
+    assert "beyond eps 0.05 (linf)" in refused(images, "--eps", 0.05)
+    assert "of the data; give the data, --split and --limit" in refused(changed(index=tensors["index"] + 999))
+    assert "has another label there" in refused(changed(labels=(tensors["labels"] + 1) % 3))
+    assert "expected images (N, C, H, W) of fp32 in [0, 1]" in refused(changed(images=tensors["images"] + 1))
+    assert "of the data; give the data, --split and --limit" in refused(images, "--limit", 90)
+    assert "expected an attack file, found a model file" in refused(other)
+    assert "leave one of the two out" in refused(images, "--attack", "fgsm", check=2)
+    assert "leave the flags of attacks out" in refused(images, "--step", "0.1", check=2)
+
+
+def test_one_file_under_another_name_is_known_again(call, images: Path, other: Path, toy: Path, tmp_path: Path) -> None:
+    first = json.loads(call("evaluate", other, "--data", toy, "--images", images, "--out", "r.jsonl").stdout)
+    shutil.copy(images, tmp_path / "copy.safetensors")
+    words = ["--data", toy, "--images", "copy.safetensors", "--out", "r.jsonl"]
+    assert json.loads(call("evaluate", other, *words).stdout) == first
