@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import os
 import pkgutil
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 from bsk.errors import BskError, UsageError, nearest, out_of_memory
 
 _SOURCE = ".py"
+_BUILD = re.compile(r"\+(cpu|cu\d+|rocm[\d.]+|xpu)$")  # of a version, for which device the same code was built
 _COMPUTED = {"import_module", "__import__", "spec_from_file_location"}  # these import what no statement names
 
 
@@ -144,8 +146,9 @@ def torch_as_it_was() -> Iterator[None]:
 def code_sha256(module: str) -> str:
     """Return the SHA-256 of a module's code and of all code that it imports, wherever in it the import stands.
 
-    Code of bsk, of the standard library and of installed packages is left out, but for the module itself. It depends
-    on the names and contents of the modules alone: not on the folder, nor on what is imported already. A module that
+    Code of bsk, of the standard library and of installed packages is left out, but for the module itself and its
+    package's version: `torchvision.models` is one for a CPU and for a GPU. The digest depends on the names and contents
+    of the modules alone: not on the folder, nor on what is imported already. A module that
     imports by computed names counts with all modules beside and below it.
     """
     from importlib import metadata  # takes a while, and help should not
@@ -161,7 +164,7 @@ def code_sha256(module: str) -> str:
         digests[name] = code.sha256
         waiting += code.imports if _is_local(spec) else []
     with contextlib.suppress(metadata.PackageNotFoundError):
-        digests[""] = metadata.version(module.partition(".")[0])
+        digests[""] = _BUILD.sub("", metadata.version(module.partition(".")[0]))
     text = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -145,3 +145,12 @@ def test_installed_code_and_that_of_python_is_not_hashed(tmp_path: Path, monkeyp
     before = code_sha256("mymodule"), code_sha256("myinstalled")
     (site / "myinstalled.py").write_text("# another version\n")
     assert code_sha256("mymodule") == before[0] and code_sha256("myinstalled") != before[1]
+
+
+def test_of_an_installed_package_the_version_counts_and_not_the_device_it_was_built_for(monkeypatch) -> None:
+    found = {}
+    for version in ("0.25.0", "0.25.0+cpu", "0.25.0+cu128", "0.25.0+rocm6.4", "0.25.1+cpu", "0.25.0+mine"):
+        monkeypatch.setattr("importlib.metadata.version", lambda name, version=version: version)
+        found[version] = code_sha256("torchvision.models")
+    assert len({found[each] for each in ("0.25.0", "0.25.0+cpu", "0.25.0+cu128", "0.25.0+rocm6.4")}) == 1
+    assert len(set(found.values())) == 3

@@ -14,6 +14,7 @@ import typer
 from bsk.cli.compare import compare
 from bsk.cli.console import emit, guarded
 from bsk.cli.evaluate import attack, evaluate
+from bsk.cli.export import export
 from bsk.cli.hyper import MethodCommand
 from bsk.cli.methods import methods
 from bsk.cli.plan import plan
@@ -74,7 +75,8 @@ def _shared(
     CHOICES.debug = debug
 
 
-for command in (prepare_data, train, attack, evaluate, compare, starts, plot, report, plan, methods, schema):
+COMMANDS = (prepare_data, train, attack, evaluate, compare, starts, plot, report, export, plan, methods, schema)
+for command in COMMANDS:
     kind = MethodCommand if command is train else None
     app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(_at_home(command))
 

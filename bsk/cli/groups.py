@@ -113,7 +113,7 @@ FLAGS: dict[type, dict[str, Any]] = {
             autocompletion=o.completing(registry.names),
         ),
         "model": o.option(
-            help="resnet18, resnet18-W, ..., or module:function [default: the data's].",
+            help=f"{', '.join(o.MODELS)}, ..., or module:function [default: the data's].",
             autocompletion=o.completing(lambda: o.MODELS),
         ),
         "eps": o.Eps,

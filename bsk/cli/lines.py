@@ -33,10 +33,21 @@ def _landing(record: Record) -> str:
     return f"image {record['index']} of class {record['label']}, {record['start']}: {moved}"
 
 
+def _export(record: Record) -> str:
+    told = {
+        "difference": "logits of {n} images within {difference:.1g} of bsk's own",
+        "scalars": "{scalars} numbers of {count} trainings",
+        "evaluations": "of {evaluations} evaluations",
+    }
+    said = next(text for name, text in told.items() if name in record)
+    return f"{record['out']}: {record['to']}, {said.format(**record, count=len(record.get('runs', [])))}"
+
+
 LINES: dict[str, Callable[[Record], str]] = {
     "evaluation": evaluation_line,
     "attack": evaluation_line,
     "data": _data,
     "end": _training,
+    "export": _export,
     "landing": _landing,
 }

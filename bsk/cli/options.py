@@ -34,7 +34,10 @@ def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
 
 
 DATASETS = ["digits", "cifar10", "cifar100", "tiny-imagenet", "folder"]
-MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
+MODELS = [
+    "resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16", "preact-resnet18", "preact-resnet50", "wrn-28-10",
+    "wrn-28-10-silu",
+]  # fmt: skip
 STARTS = ["zero", "uniform", "gaussian", "noise", "bernoulli", "backward"]
 ATTACKS = [
     "natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square",

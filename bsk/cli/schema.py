@@ -11,7 +11,7 @@ from bsk.cli import options as o
 from bsk.cli.console import emit
 from bsk.errors import UsageError, nearest
 
-RECORDS = ["evaluation", "attack", "landing", "data", "start", "epoch", "alarm", "end"]
+RECORDS = ["evaluation", "attack", "landing", "data", "export", "start", "epoch", "alarm", "end"]
 HEADERS = {"model": "model", "training-state": "training-state", "data-file": "data"}  # the name here -> their kind
 KINDS = [*RECORDS, *HEADERS]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
 from bsk.models.fitting import SPREAD, Target
+from bsk.models.kin import kin
 from bsk.models.registry import Normalised, check_logits, named, network
 from bsk.models.small import Size, sides
 from bsk.models.weights import Weights, load_weights
@@ -56,9 +57,9 @@ def foreign_model(
 ) -> Foreign:
     """Return the network `model` with a set of weights of a file, all of them and no others.
 
-    Weights in the layout of TRADES and RobustBench (wide ResNets) or of kuangliu (ResNet-18) fit bsk's own
-    networks. Normalisation is what the flags say, else what the weights hold (`mean` and `std`, `mu` and `sigma`,
-    or `new_mean` and `new_std`, of any part), else what is known of `model`, else none.
+    Weights in the layouts of TRADES, of DeepMind (wide ResNets with SiLU) and of kuangliu (ResNets), as RobustBench has
+    them, fit bsk's own networks. Normalisation is what the flags say, else what the weights hold (`mean` and `std`,
+    `mu` and `sigma`, or `new_mean` and `new_std`, of any part), else what is known of `model`, else none.
 
     Args:
         model: a name of bsk, cnn-a, resnet2b, resnet20, or `module:function`.
@@ -74,7 +75,7 @@ def foreign_model(
 
     Raises:
         UsageError: there is no such model or set of weights, or mean and std do not fit.
-        InputError: the file is missing, refused, or does not fit the model.
+        InputError: the file is missing, refused, or does not fit the model; the line names a network that it fits.
     """
     flags = _checked_flags(mean, std, channels)
     with torch.random.fork_rng(devices=[]):
@@ -89,7 +90,9 @@ def foreign_model(
     left: list[str] = []
     if found is not None:
         if found.fit.problems:
-            raise InputError(f"{weights}: does not fit {model}: {found.fit.problems}; check --model and --data")
+            others = " or ".join(f"--model {name}" for name in kin(found.fit.given, classes, channels, size))
+            step = f"it fits {others}" if others else "check --model and --data"
+            raise InputError(f"{weights}: does not fit {model}: {found.fit.problems}; {step}")
         bare.load_state_dict(found.fit.tensors, strict=False)  # the fit is strict, and knows what may be missing
         pair, left = found.fit.pair, found.fit.left
     chosen_mean, chosen_std, source = _chosen(flags, pair, bool(target.inside), model, channels)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from bsk.models.resnet import DEPTHS
 
 Rules = Mapping[str, str]
 
@@ -20,17 +22,64 @@ _WIDE: Rules = {
     r"norm": "bn1",
     r"linear": "fc",
 }
+# to those of DeepMind's wide and pre-activation ResNets, and of RobustBench; {2} is a stage from 0
+_WIDE_SILU: Rules = {
+    r"stem": "init_conv",
+    r"blocks\.\d+\.norm1": "layer.{2}.block.{1}.batchnorm_0",
+    r"blocks\.\d+\.conv1": "layer.{2}.block.{1}.conv_0",
+    r"blocks\.\d+\.norm2": "layer.{2}.block.{1}.batchnorm_1",
+    r"blocks\.\d+\.conv2": "layer.{2}.block.{1}.conv_1",
+    r"blocks\.\d+\.shortcut": "layer.{2}.block.{1}.shortcut",
+    r"norm": "batchnorm",
+    r"linear": "logits",
+}
+_PREACT_SILU: Rules = {
+    r"stem": "conv_2d",
+    r"blocks\.\d+\.start\.0": "layer_{2}.{1}.batchnorm_0",
+    r"blocks\.\d+\.branch\.0": "layer_{2}.{1}.conv_2d_1",
+    r"blocks\.\d+\.branch\.1": "layer_{2}.{1}.batchnorm_1",
+    r"blocks\.\d+\.branch\.3": "layer_{2}.{1}.conv_2d_2",
+    r"blocks\.\d+\.shortcut": "layer_{2}.{1}.shortcut",
+    r"norm": "batchnorm",
+    r"linear": "logits",
+}
 # to those of kuangliu/pytorch-cifar, which the paper's code and most CIFAR repositories took over
-_RESNET18: Rules = {
+_RESNET: Rules = {
     r"stem\.0": "conv1",
     r"stem\.1": "bn1",
     r"blocks\.\d+\.branch\.0": "layer{0}.{1}.conv1",
     r"blocks\.\d+\.branch\.1": "layer{0}.{1}.bn1",
     r"blocks\.\d+\.branch\.3": "layer{0}.{1}.conv2",
     r"blocks\.\d+\.branch\.4": "layer{0}.{1}.bn2",
+    r"blocks\.\d+\.branch\.6": "layer{0}.{1}.conv3",
+    r"blocks\.\d+\.branch\.7": "layer{0}.{1}.bn3",
     r"blocks\.\d+\.shortcut\.0": "layer{0}.{1}.shortcut.0",
     r"blocks\.\d+\.shortcut\.1": "layer{0}.{1}.shortcut.1",
     r"linear": "linear",
+}
+_PREACT: Rules = {
+    r"stem": "conv1",
+    r"blocks\.\d+\.start\.0": "layer{0}.{1}.bn1",
+    r"blocks\.\d+\.branch\.0": "layer{0}.{1}.conv1",
+    r"blocks\.\d+\.branch\.1": "layer{0}.{1}.bn2",
+    r"blocks\.\d+\.branch\.3": "layer{0}.{1}.conv2",
+    r"blocks\.\d+\.branch\.4": "layer{0}.{1}.bn3",
+    r"blocks\.\d+\.branch\.6": "layer{0}.{1}.conv3",
+    r"blocks\.\d+\.shortcut": "layer{0}.{1}.shortcut.0",
+    r"norm": "bn",
+    r"linear": "linear",
+}
+_LAYOUTS = {  # by name without depth and width of a wide one, and without the width of others
+    "wrn": _WIDE,
+    "wrn-silu": _WIDE_SILU,
+    "resnet18": _RESNET,
+    "resnet50-kuangliu": _RESNET,
+    "preact-resnet18": _PREACT,
+    "preact-resnet18-kuangliu": _PREACT,
+    "preact-resnet18-wong": _PREACT,
+    "preact-resnet18-silu": _PREACT_SILU,
+    "preact-resnet50": _PREACT,
+    "preact-resnet50-kuangliu": _PREACT,
 }
 DEAD = "sub_block1."  # in the wide ResNets of TRADES: a second first stage, which no image ever meets
 
@@ -38,27 +87,28 @@ DEAD = "sub_block1."  # in the wide ResNets of TRADES: a second first stage, whi
 def original_names(model: str, names: Collection[str]) -> dict[str, str]:
     """Return what each of the parameters and buffers of bsk's model is called elsewhere, or {}.
 
-    A ResNet-50 has no entry: the same names and shapes stand for networks of other strides (1, 2, 2, 2 at
-    kuangliu's, 2, 2, 2, 2 in the paper's code), and the wrong ones would load without a sound.
+    `resnet50` has no entry: the same names and shapes stand for networks of other strides (1, 2, 2, 2 at kuangliu's,
+    2, 2, 2, 2 in the paper's code), and the wrong ones would load without a sound; `resnet50-kuangliu` says which.
 
     Args:
         model: for example wrn-34-10 or resnet18-16.
         names: those of the network's state dict.
     """
-    family = model.partition("-")[0]
-    if family not in ("wrn", "resnet18"):
+    family = re.sub(r"-\d+", "", model)
+    if family not in _LAYOUTS:
         return {}
-    rules, stages = (_WIDE, 3) if family == "wrn" else (_RESNET18, 4)
     blocks = 1 + max(int(name.split(".")[1]) for name in names if name.startswith("blocks."))
-    return {name: _renamed(name, rules, blocks // stages) for name in names}
+    depths = (blocks // 3,) * 3 if family.startswith("wrn") else DEPTHS[50 if "resnet50" in family else 18]
+    places = [(stage, block) for stage, depth in enumerate(depths) for block in range(depth)]
+    return {name: _renamed(name, _LAYOUTS[family], places) for name in names}
 
 
-def _renamed(name: str, rules: Rules, depth: int) -> str:
-    """Return the name with its part renamed, e.g. blocks.3.norm1.weight; a stage has `depth` blocks."""
+def _renamed(name: str, rules: Rules, places: Sequence[tuple[int, int]]) -> str:
+    """Return the name with its part renamed, e.g. blocks.3.norm1.weight; `places` has each block's stage and number."""
     part, dot, leaf = name.rpartition(".")
-    stage, block = divmod(int(part.split(".")[1]), depth) if part.startswith("blocks.") else (0, 0)
+    stage, block = places[int(part.split(".")[1])] if part.startswith("blocks.") else (0, 0)
     new = next(new for pattern, new in rules.items() if re.fullmatch(pattern, part))
-    return new.format(stage + 1, block) + dot + leaf
+    return new.format(stage + 1, block, stage) + dot + leaf
 
 
 def bare(names: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bsk.compat import has_hooks
+from bsk.models.preact import PreActResNet
 from bsk.models.resnet import ResNet
 from bsk.perturb.ascent import Model
 
@@ -60,7 +61,7 @@ def standing_still(model: nn.Module) -> Iterator[None]:
 
 def foldable(model: nn.Module) -> list[tuple[nn.Sequential, int, nn.Conv2d, nn.BatchNorm2d]]:
     """Return each convolution of bsk's ResNets that a batch norm comes after: both, and where they are."""
-    parts = [each for each in model.modules() if type(each) is ResNet]
+    parts = [each for each in model.modules() if type(each) in (ResNet, PreActResNet)]
     places = [each for part in parts for each in part.modules() if type(each) is nn.Sequential]
     return [
         (layers, i, first, second)

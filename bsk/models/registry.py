@@ -18,12 +18,22 @@ from torch.nn.parameter import is_lazy
 from bsk.errors import BskError, InputError, UsageError, nearest
 from bsk.models.architectures import PUBLISHED, SHAPE
 from bsk.models.modes import eval_mode
-from bsk.models.resnet import resnet18, resnet50, wide_resnet
+from bsk.models.preact import NETWORKS
+from bsk.models.resnet import resnet18, resnet50, resnet50_kuangliu
 from bsk.models.small import Size, cnn, sides
+from bsk.models.wide import wide_resnet
 from bsk.plugins import is_plugin, load, outside
 
-MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
-_RESNETS = {"resnet18": resnet18, "resnet50": resnet50}
+MODELS = [
+    "resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16", "preact-resnet18", "preact-resnet50", "wrn-28-10",
+    "wrn-28-10-silu",
+]  # fmt: skip
+RESNETS: dict[str, Callable[..., nn.Module]] = {  # by name without a width
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "resnet50-kuangliu": resnet50_kuangliu,
+    **NETWORKS,
+}
 _DEPTH = 130  # of a wide ResNet, at most: a name out of a file is not to make modules without end
 
 
@@ -99,11 +109,12 @@ def build(
 def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
     """Return a new network by its name, with torch's global random state deciding its weights.
 
-    `resnet18-W`, `resnet50-W` and `cnn-W` have width W instead of 64, 64 and 16; `wrn-D-W` is of any depth
-    and width. cnn-a, resnet2b and resnet20 are published networks for images (3, 32, 32).
+    `resnet18-W`, `preact-resnet18-W` and their like, and `cnn-W`, have width W instead of 64, and 16; `wrn-D-W` is of
+    any depth and width. What comes after the width is the form of one repository: `preact-resnet18-W-wong`,
+    `wrn-D-W-silu`. cnn-a, resnet2b and resnet20 are published networks for images (3, 32, 32).
 
     Args:
-        name: for example resnet18, resnet18-16, wrn-34-10, or `module:function`.
+        name: for example resnet18, preact-resnet18-16, wrn-34-10, or `module:function`.
         classes: the number of logits.
         channels: of the images.
         size: the side of the images in pixels, or their height and width.
@@ -117,18 +128,20 @@ def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
         if (channels, *sides(size)) != SHAPE:
             raise UsageError(f"--model {name}: is for images {SHAPE}, found {(channels, *sides(size))}; check --data")
         return PUBLISHED[name].build(classes)
-    if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name):
+    if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})(-silu)?", name):
         depth, width = int(match[1]), int(match[2])
         if 10 <= depth <= _DEPTH and (depth - 4) % 6 == 0 and width >= 1:
-            return wide_resnet(classes, channels, depth, width)
+            return wide_resnet(classes, channels, depth, width, silu=bool(match[3]))
         expected = f"depth 6n + 4 up to {_DEPTH} and width >= 1, as wrn-34-10 has"
         raise UsageError(f"--model {name}: a wide ResNet has {expected}")
-    base, dash, width_text = name.partition("-")
-    if base not in (*_RESNETS, "cnn") or (dash and not re.fullmatch(r"[1-9]\d{0,3}", width_text)):
-        also = f"also {', '.join(PUBLISHED)} and module:function"
+    match = re.fullmatch(r"((?:preact-)?[a-z]+\d*)(?:-([1-9]\d{0,3}))?(-[a-z]+)?", name)
+    base = match[1] + (match[3] or "") if match else ""
+    if not match or base not in (*RESNETS, "cnn"):
+        also = f"also {', '.join(name for name in RESNETS if name not in MODELS)}, "
+        also += f"{', '.join(PUBLISHED)} and module:function"
         raise UsageError(f"--model {name}: no such model; {nearest(name, MODELS)}; {also}")
-    width_of = {"width": int(width_text)} if dash else {}
-    return cnn(classes, channels, size, **width_of) if base == "cnn" else _RESNETS[base](classes, channels, **width_of)
+    width_of = {"width": int(match[2])} if match[2] else {}
+    return cnn(classes, channels, size, **width_of) if base == "cnn" else RESNETS[base](classes, channels, **width_of)
 
 
 def named(model: str) -> str:

@@ -156,6 +156,32 @@ class DataRecord(Record, kw_only=True, tag="data"):
     seconds: f.Amount | None = None
 
 
+class ExportRecord(Record, kw_only=True, tag="export"):
+    """What `bsk export` prints: a file for another tool, and what was looked at before it got its name.
+
+    Of a network `difference` is how far its logits of `n` images are at most from bsk's own, in units of the largest
+    where that is above 1, and `normalised` whether the file normalises; of a leaderboard's facts `unknown` are null.
+    """
+
+    to: f.Text
+    source: f.Text
+    out: f.Text
+    checkpoint_sha256: f.Text | None = None
+    sha256: f.Text | None = None
+    model: f.Text | None = None
+    classes: f.Names | None = None
+    shape: f.Shape | None = None
+    mean: f.Numbers | None = None
+    std: f.Positive | None = None
+    normalised: f.Flag | None = None
+    n: f.Count | None = None
+    difference: f.Amount | None = None
+    runs: f.Texts | None = None
+    scalars: f.Count | None = None
+    evaluations: f.Count | None = None
+    unknown: f.Texts | None = None
+
+
 class Training(Network, kw_only=True):
     """All that describes a training."""
 
@@ -244,4 +270,5 @@ KINDS: dict[str, type[Record]] = {
     "attack": AttackRecord,
     "landing": LandingRecord,
     "data": DataRecord,
+    "export": ExportRecord,
 }

@@ -14,8 +14,10 @@ from bsk import compat
 from bsk.models import compiled as module
 from bsk.models.compiled import LONG, RATE, Compiled, compiles, frozen_form, operations
 from bsk.models.modes import eval_mode, in_precision
+from bsk.models.preact import preact_resnet50
 from bsk.models.registry import build
-from bsk.models.resnet import resnet18, wide_resnet
+from bsk.models.resnet import resnet18
+from bsk.models.wide import wide_resnet
 from bsk.training.awp import still_statistics
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -44,7 +46,7 @@ def gradient(f: object, x: Tensor) -> tuple[Tensor, Tensor]:
     return logits.detach(), torch.autograd.grad(logits.logsumexp(1).sum(), leaf)[0]
 
 
-@pytest.mark.parametrize("name", ["resnet18-4", "resnet50-4", "wrn-10-1", "cnn-4"])
+@pytest.mark.parametrize("name", ["resnet18-4", "resnet50-4", "wrn-10-1", "cnn-4", "preact-resnet18-4"])
 def test_the_frozen_form_is_the_network_in_eval_mode_as_its_weights_change(name: str) -> None:
     model, x = network(name).double(), torch.rand(6, 3, 16, 16, dtype=torch.float64)
     form = frozen_form(model)
@@ -298,7 +300,7 @@ def test_auto_is_long_work(choice: str, device: torch.device, length: float, exp
         torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("model", [resnet18(10, 3, 8), wide_resnet(10, 3, 10, 1)])
+@pytest.mark.parametrize("model", [resnet18(10, 3, 8), wide_resnet(10, 3, 10, 1), preact_resnet50(10, 3, 8)])
 def test_small_work_is_told_without_a_pass(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound that is looked at first is above what a network of ours takes."""
     weights = sum(each.numel() for each in model.parameters())

@@ -39,13 +39,23 @@ def both(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return logits.detach(), torch.autograd.grad(logits.logsumexp(1).sum(), leaf)[0]
 
 
-@pytest.mark.parametrize("name", ["resnet18-4", "resnet50-4"])
-def test_it_computes_the_same_without_a_norm(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("resnet18-4", 0),
+        ("resnet50-4", 0),
+        ("preact-resnet18-4", 8 + 1),  # the first of each block, whose input the sum needs too, and the last
+        ("preact-resnet18-4-wong", 8),
+        ("preact-resnet18-4-silu", 8 + 3 + 1),  # and those after a convolution with a padding of its own
+        ("preact-resnet50-4", 16 + 1),
+    ],
+)
+def test_it_computes_the_same_without_a_norm_that_can_go(name: str, left: int) -> None:
     model, x = network(name), torch.rand(3, 3, 16, 16, dtype=torch.float64)
     model.requires_grad_(False)
     logits, gradient = both(model, x)
     with folded(model):
-        assert norms(model) == 0
+        assert norms(model) == left
         found = both(model, x)
         weights = [layer.weight for layer in model.modules() if isinstance(layer, nn.Conv2d)]
         assert not any(weight.requires_grad for weight in weights)
@@ -95,14 +105,15 @@ def test_a_network_that_stands_still_goes_on_training_afterwards() -> None:
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("name", ["resnet18-4", "preact-resnet18-4"])
 @pytest.mark.parametrize("method", ["fast-at", "trades", "bs", "liet"])
-def test_a_perturbation_is_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_perturbation_is_the_same(method: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In fp64: in less, a last bit decides the sign of a gradient that is nearly zero. LIET's pattern is folded."""
     x, y = torch.rand(6, 3, 16, 16, dtype=torch.float64), torch.arange(6) % 5
 
     def perturbed() -> tuple[Tensor, Tensor]:
         context = UpdateContext(Memory(images=6).batch(torch.arange(6)), 0, 0, 0.5, lambda attack, turn: 1.0)
-        model = network("resnet18-4")
+        model = network(name)
         losses = bind(method, 0.1)(Network(model), x, y, BatchDraws(generator(3)), context)
         assert norms(model), "they are back"
         return losses.start, losses.x_adv

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from made_states import State, bn, conv, norm, saved
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,22 +24,6 @@ from bsk.models.weights import load_weights
 
 CIFAR = {"classes": 10, "channels": 3, "size": 32}
 MU, SIGMA = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435, 0.2616])
-State = dict[str, Tensor]
-
-
-def bn(state: State, name: str, n: int) -> None:
-    state |= {f"{name}.weight": torch.rand(n) + 0.5, f"{name}.bias": torch.randn(n) * 0.1}
-    state |= {f"{name}.running_mean": torch.randn(n) * 0.1, f"{name}.running_var": torch.rand(n) + 0.5}
-    state[f"{name}.num_batches_tracked"] = torch.tensor(7)
-
-
-def conv(state: State, name: str, outputs: int, inputs: int, k: int) -> None:
-    state[f"{name}.weight"] = torch.randn(outputs, inputs, k, k) / (k * inputs**0.5)
-
-
-def norm(state: State, name: str, x: Tensor) -> Tensor:
-    mean, var, weight, bias = (state[f"{name}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
-    return F.batch_norm(x, mean, var, weight, bias, training=False)
 
 
 def wide(depth: int, width: int, classes: int = 10) -> State:
@@ -107,11 +92,6 @@ def kuangliu_forward(state: State, x: Tensor) -> Tensor:
                 out = norm(state, f"{layer}.shortcut.1", out)
             out = F.relu(branch + out)
     return F.linear(F.avg_pool2d(out, 4).flatten(1), state["linear.weight"], state["linear.bias"])
-
-
-def saved(path: Path, content: object) -> Path:
-    torch.save(content, path)
-    return path
 
 
 def prefixed(prefix: str, state: State) -> State:

@@ -4,11 +4,13 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torchvision
 
 import bsk
-from bsk.data.store import DataFile, open_data
+from bsk.data.store import DataFile, Info, Part, open_data, write
 from bsk.errors import InputError, UsageError
 from bsk.models.registry import build
 from bsk.plugins import load
@@ -129,3 +131,29 @@ def test_the_command_trains_it(call, module: str, toy: Path, tmp_path: Path) -> 
 def test_a_network_without_parameters_is_not_trained(call, module: str, toy: Path) -> None:
     line = call("train", "--data", toy, "--model", "mynets:Hidden", "--quiet", check=2).line
     assert line.startswith("bsk: --model mynets:Hidden: has no parameters to train")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # with and without batch norm
+def test_networks_of_torchvision_are_trained_evaluated_and_loaded(call, name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    random, spec = np.random.default_rng(0), f"torchvision.models:{name}"
+    parts = {}
+    for split, n in {"train": 24, "val": 6, "test": 9}.items():
+        labels = np.arange(n, dtype=np.int64) % 3
+        parts[split] = Part(random.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), labels)
+    write(tmp_path / "d.safetensors", parts, Info("toy", ["a", "b", "c"], 0.1, [0.5] * 3, [0.25] * 3))
+    words = ["--data", "d.safetensors", "--model", spec, "--threads", 1]
+    flags = ["--method", "fast-at", "--epochs", 1, "--batch-size", 12, "--lr", 0.01, "--out", "t.safetensors"]
+    trained = json.loads(call("train", *words, *flags, "--quiet").stdout)
+    assert trained["model"] == spec and trained["code"] == load(spec, "--model").sha256
+    own = bsk.load("t.safetensors", model=spec)
+    x = torch.rand(2, 3, 32, 32)
+    theirs = getattr(torchvision.models, name)(num_classes=3).eval()
+    theirs.load_state_dict(own.network.state_dict())
+    torch.testing.assert_close(own(x), theirs((x - 0.5) / 0.25))
+    record = json.loads(call("evaluate", "t.safetensors", *words, "--attack", "fgsm").stdout)
+    assert (record["n"], record["code"]) == (9, trained["code"])
+    torch.save(theirs.state_dict(), "w.pt")
+    numbers = ["--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"]
+    foreign = json.loads(call("evaluate", *words, "--weights", "w.pt", *numbers, "--attack", "fgsm").stdout)
+    assert foreign["normalisation"] == "flags" and foreign["correct"] == record["correct"]

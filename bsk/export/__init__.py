@@ -1,0 +1,1 @@
+"""What bsk has made, in the forms of other tools: networks, logs, evaluations."""

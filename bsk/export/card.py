@@ -1,0 +1,98 @@
+"""A model card: what a checkpoint is, how it was trained, what it withstands, and when not to believe that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bsk.comparison.tables import markdown_of
+from bsk.records.schema import EvaluationRecord
+from bsk.records.words import estimate, many, plain, printable
+
+_TITLES = ["attack", "eps", "images", "accuracy, percent"]
+_USE = """\
+    import bsk
+
+    model = bsk.load("{name}"{code})  # images in [0, 1] in, logits out
+"""
+
+
+def card(path: Path, sha256: str, header: dict[str, Any], records: Sequence[EvaluationRecord]) -> str:
+    """Return the card of a checkpoint, in Markdown, from its header and its evaluations, of which there may be none."""
+    parts = [f"# {_text(path.stem)}", _summary(header), "## Use", _use(path, header), "## Training", _training(header)]
+    parts += ["## Robustness", _robustness(records), *_limits(records)]
+    return "\n\n".join([*parts, "## Identity", _identity(path, sha256, header)]) + "\n"
+
+
+def _summary(header: dict[str, Any]) -> str:
+    shape = "x".join(map(str, header["shape"]))
+    classes = ", ".join(map(_text, header["classes"]))
+    mean, std = (", ".join(f"{each:g}" for each in header[name]) for name in ("mean", "std"))
+    return (
+        f"`{_code(header['model'])}`, an image classifier for {shape} images in {len(header['classes'])} classes: "
+        f"{classes}. It normalises images itself, by mean {mean} and standard deviation {std}."
+    )
+
+
+def _use(path: Path, header: dict[str, Any]) -> str:
+    code = f', model="{_code(header["model"])}"' if ":" in header["model"] else ""
+    return _USE.format(name=_code(path.name), code=code).rstrip()
+
+
+def _training(header: dict[str, Any]) -> str:
+    passes = [header.get(f"train_{way}_passes") for way in ("forward", "backward")]
+    cost = "" if None in passes else f", {many(sum(filter(None, passes)))} passes of an image"
+    data = f"{_text(header['dataset'])} (SHA-256 `{_code(str(header.get('data_sha256')))}`)"
+    epoch = f"{header.get('epoch')} ({_text(str(header.get('selected')))})"
+    told = f"By `{_code(str(header.get('method')))}` on {data}, epoch {epoch}{cost}, radius {plain(header['eps'])}, "
+    told += f"seed {header.get('seed')}."
+    if header.get("val_robust") is not None and header.get("val_robust", -1) >= 0:
+        told += f" On {header.get('val_n')} images held out: {estimate(header['val_natural'])} natural, "
+        told += f"{estimate(header['val_robust'])} under PGD-20."
+    return told + "\n\n" + _table(["flag", "value"], ([name, plain(value)] for name, value in _flags(header)), "flag")
+
+
+def _flags(header: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(header["flags"].items())
+
+
+def _robustness(records: Sequence[EvaluationRecord]) -> str:
+    if not records:
+        return "Not evaluated: no record of an attack came with this card."
+    lines = [
+        [each.attack, _radius(each), f"{each.n} {each.split}", estimate(each.accuracy, each.low, each.high)]
+        for each in records
+    ]
+    told = "Accuracy with its 95 % interval over images. An attack gives an upper bound: a stronger one may leave less."
+    return told + "\n\n" + _table(_TITLES, lines, "attack")
+
+
+def _radius(record: EvaluationRecord) -> str:
+    return "" if record.attack == "natural" else plain(record.eps)
+
+
+def _limits(records: Sequence[EvaluationRecord]) -> list[str]:
+    doubts = dict.fromkeys(f"- {_text(each.attack)}: {_text(said)}" for each in records for said in each.doubts or [])
+    return ["## When not to believe it", "\n".join(doubts)] if doubts else []
+
+
+def _identity(path: Path, sha256: str, header: dict[str, Any]) -> str:
+    made = ", ".join(f"{name} {_text(str(header[name]))}" for name in ("torch", "device") if header.get(name))
+    version = _text(str(header.get("version")))
+    return f"`{_code(path.name)}`, SHA-256 `{sha256}`, by bsk {version}{' with ' + made if made else ''}."
+
+
+def _table(titles: list[str], lines: Iterable[list[str]], left: str) -> str:
+    return markdown_of([titles, *lines], {left, "value"}, "").strip()
+
+
+def _text(text: str) -> str:
+    """Return text out of a file as Markdown that shows it as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", printable(text))
+
+
+def _code(text: str) -> str:
+    """Return text out of a file as it can stand between backticks, or in a line of Python between quotes."""
+    return re.sub(r"[`\"\\]", "", printable(text))

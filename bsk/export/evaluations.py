@@ -1,0 +1,29 @@
+"""The evaluations of one network, out of records, for leaderboards and cards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bsk.errors import InputError, UsageError
+from bsk.records import located
+from bsk.records.schema import EvaluationRecord
+
+
+def evaluations_of(files: Sequence[Path], sha256: str | None = None) -> list[EvaluationRecord]:
+    """Return the evaluations in JSONL files of the checkpoint of that SHA-256, or of the one that they are all of.
+
+    Raises:
+        UsageError: they are of several networks.
+        InputError: a file cannot be read, or has no such evaluation.
+    """
+    items = [item for path in files for item in located.stream(path) if item.record.get("kind") == "evaluation"]
+    every = [located.evaluation(item, EvaluationRecord) for item in items]
+    found = [each for each in every if sha256 in (None, each.checkpoint_sha256)]
+    names = ", ".join(map(str, files))
+    if not found:
+        of_it = "of this checkpoint" if every else "in it"
+        raise InputError(f"{names}: no evaluation {of_it}; give what bsk evaluate --out wrote of it")
+    if len({each.checkpoint_sha256 for each in found}) > 1:
+        raise UsageError(f"export: {names}: evaluations of several networks; give those of one")
+    return found

@@ -1,0 +1,77 @@
+"""The facts that RobustBench keeps of a network, as far as records have them.
+
+Source: the JSON files of `model_info` in RobustBench: accuracies as texts of percent, the radius as "8/255".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from bsk.errors import UsageError
+from bsk.records.schema import EvaluationRecord
+
+WHOLE = 10_000  # test images of CIFAR, on which its numbers are
+_RESNET = re.compile(r"(preact-)?resnet(\d+)(-(\d+))?(-[a-z]+)?")
+_WIDE = re.compile(r"wrn-(\d+)-(\d+)(-silu)?")
+
+
+def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
+    """Return RobustBench's fields of the one network of the records; what they do not tell is None.
+
+    Only `autoattack` itself gives `autoattack_acc`: neither its first half nor an estimate is its number.
+
+    Raises:
+        UsageError: they are of several radii, splits or numbers of images.
+    """
+    settings = {(each.eps, each.split, each.n) for each in records if each.attack != "natural"}
+    if len(settings) > 1:
+        raise UsageError("--to robustbench: records of several radii, splits or numbers of images; give those of one")
+    whole = next((each for each in records if each.attack == "autoattack"), None)
+    first = whole or records[0]
+    clean = next((each.accuracy for each in records if each.attack == "natural"), None)
+    clean = (first.after or {}).get("natural", clean)
+    return {
+        "link": None,
+        "name": None,
+        "authors": None,
+        "additional_data": None,
+        "number_forward_passes": 1 if architecture(first.model) else None,
+        "dataset": first.dataset,
+        "venue": None,
+        "architecture": architecture(first.model),
+        "eps": _radius(first),
+        "clean_acc": _percent(clean),
+        "reported": None,
+        "autoattack_acc": _percent(whole.accuracy if whole else None),
+        "footnote": _footnote(first),
+        "unreliable": bool(whole.doubts) if whole else None,
+    }
+
+
+def architecture(model: str | None) -> str | None:
+    """Return what RobustBench calls one of bsk's networks, None for others."""
+    if wide := _WIDE.fullmatch(model or ""):
+        return f"WideResNet-{wide[1]}-{wide[2]}"
+    if found := _RESNET.fullmatch(model or ""):
+        width = f" of width {found[4]}" if found[4] else ""
+        return f"{'PreActResNet' if found[1] else 'ResNet'}-{found[2]}{width}"
+    return None
+
+
+def _radius(record: EvaluationRecord) -> str | None:
+    if record.eps is None:
+        return None
+    levels = record.eps * 255
+    by_linf = (record.attack_parameters or {}).get("norm", "linf") == "linf"
+    return f"{levels:.0f}/255" if by_linf and abs(levels - round(levels)) < 1e-6 else f"{record.eps:g}"
+
+
+def _percent(accuracy: float | None) -> str | None:
+    return None if accuracy is None else f"{100 * accuracy:.2f}"
+
+
+def _footnote(record: EvaluationRecord) -> str | None:
+    """Return what tells the number from the leaderboard's own, which is on all test images."""
+    return None if (record.split, record.n) == ("test", WHOLE) else f"On {record.n} images of the {record.split} split."

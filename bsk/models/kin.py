@@ -1,0 +1,46 @@
+"""Which of bsk's own networks somebody's tensors are of, told by names and shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from bsk.models.fitting import Target
+from bsk.models.layouts import DEAD
+from bsk.models.registry import RESNETS, network
+from bsk.models.small import Size
+
+_DEPTHS, _WIDTHS = range(10, 131, 6), range(1, 10_000)  # that the registry knows
+
+
+def kin(tensors: Mapping[str, Tensor], classes: int, channels: int, size: Size) -> list[str]:
+    """Return the names of bsk's networks for such images that the tensors fit, all of them, behind some prefix.
+
+    Networks of the same names and shapes are all named, whatever they compute.
+    """
+    found = []
+    for name in _candidates(tensors, channels):
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            target = Target(name, network(name, classes, channels, size).state_dict(), channels)
+        if any(not fit.problems for fit in target.fits(tensors)):
+            found.append(name)
+    return found
+
+
+def _candidates(tensors: Mapping[str, Tensor], channels: int) -> Iterator[str]:
+    """Yield each ResNet of the width of the first convolution, which alone sees an image's channels."""
+    kernels = [tuple(each.shape) for name, each in tensors.items() if each.dim() == 4 and DEAD not in name]
+    stem = next((outputs for outputs, inputs, *sides in kernels if (inputs, sides) == (channels, [3, 3])), 0)
+    if stem in _WIDTHS:
+        yield from (_with_width(base, stem) for base in RESNETS)
+    depth = 4 + (sum(sides == [3, 3] for _, _, *sides in kernels) - 1) // 6 * 6  # all but the first are in blocks
+    inputs = max((each.shape[1] for each in tensors.values() if each.dim() == 2), default=0)
+    if stem == 16 and depth in _DEPTHS and inputs // 64 in _WIDTHS:
+        yield from (f"wrn-{depth}-{inputs // 64}{form}" for form in ("", "-silu"))
+
+
+def _with_width(base: str, width: int) -> str:
+    return base if width == 64 else re.sub(r"(resnet\d+)", rf"\1-{width}", base)
