@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
-import bsk
+from bsk.data.store import open_data
 
 LEFT = 4000  # images of the smaller training, the first in the data's own order
 HELD_OUT = 10  # of each held-out split: extra images are of train alone
@@ -13,7 +14,7 @@ HELD_OUT = 10  # of each held-out split: extra images are of train alone
 
 def rest() -> dict[str, Any]:
     """Return the train images of $MORE, a prepared file, from the 4,001st on, with some of its val and test images."""
-    data = bsk.prepare(os.environ["MORE"])
+    data = open_data(Path(os.environ["MORE"]))
     splits = {name: data.split(name) for name in ("train", "val", "test")}
     cuts = {"train": slice(LEFT, None), "val": slice(HELD_OUT), "test": slice(HELD_OUT)}
     parts = {name: (each.images[cuts[name]].numpy(), each.labels[cuts[name]].numpy()) for name, each in splits.items()}
