@@ -53,6 +53,12 @@ coverage: $(INSTALLED) ## Run the tests and say which lines of bsk/ none of them
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --show-missing --skip-covered
 
+docs: $(INSTALLED) ## Write the generated pages and build the site, site/index.html
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(VENV)/bin/python -m documentation
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo $(CURDIR)/site/index.html
+
 mutants: $(INSTALLED) ## Change methods and attacks line by line: what does no test notice? MUTANTS='bsk.perturb.*' tries those again
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
 	$(VENV)/bin/mutmut run --max-children $(JOBS) $(MUTANTS)
@@ -87,4 +93,4 @@ include pipelines/collapse.mk
 include pipelines/fast.mk
 include pipelines/fastat.mk
 
-.PHONY: help install test test-all coverage mutants bench torture clean paper report
+.PHONY: help install test test-all coverage docs mutants bench torture clean paper report

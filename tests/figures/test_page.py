@@ -95,9 +95,9 @@ def test_only_what_all_trainings_have_is_the_same_in_all_and_other_versions_are_
     assert "<th>torch</th>" in trainings and "<td>9.9.9</td>" in trainings and "<th>version</th>" not in trainings
 
 
-def test_the_differences_are_those_of_the_readme(folder: Path) -> None:
+def test_the_differences_are_those_of_the_documentation(folder: Path) -> None:
     told = (ROOT / "bsk/comparison/paper/differences.md").read_text()
-    assert told in (ROOT / "README.md").read_text()
+    assert told in (ROOT / "docs/methods.md").read_text()
     shown = page(folder).partition('<section id="differences">')[2]
     assert shown.count("<li>") == told.count("\n- ") + 1
     assert "<b>Selection.</b>" in shown and "<code>val</code>" in shown

@@ -1,0 +1,1 @@
+"""What of the documentation is made from code and records: `python -m documentation`; `--check` compares."""

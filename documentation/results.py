@@ -1,0 +1,126 @@
+"""The page of results: a text with places for numbers, and the numbers from the committed records.
+
+A place is `{{SOURCE | ROW}}` (robust accuracy in percent), `{{SOURCE | ROW []}}` (with its 95 % interval),
+`{{SOURCE | ROW natural}}`, `{{SOURCE | ROW sd}}` (over seeds, with its interval) or `{{SOURCE | ROW - OTHER}}` (the
+difference of robust accuracies with its interval). `{{SOURCE | table}}` is the whole table. A row has the name that
+`bsk compare` gives it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from bsk.comparison.compare import Row, as_float, compare
+from bsk.comparison.tables import markdown
+from bsk.records.located import Located, read
+from bsk.records.words import estimate, many
+
+ROOT = Path(__file__).parent.parent
+TEXT = Path(__file__).with_name("results.md")
+SMALL, SMOKE = "results/small/runs/cifar10", "results/smoke"
+_FIVE = ("bs", "fast-at_step-8of127.5", "fast-trades", "fast-trades-2", "trades")
+SOURCES: dict[str, tuple[str, ...]] = {  # a name -> patterns of files, in the order of the table's rows
+    "8/255": ("results/readme8/*.jsonl",),
+    "16/255": tuple(f"{SMALL}/{name}_seed-[123].eval.jsonl" for name in _FIVE),
+    "four": tuple(
+        f"{SMALL}/{name}_seed-?.eval.jsonl" for name in ("bs", "fast-at", "fast-trades", "fast-trades-2", "at")
+    ),
+    "plus": tuple(f"{SMALL}/{name}_seed-1.eval.jsonl" for name in ("fast-at", "fast-at-plus")),
+    "cw": ("results/small/cw-100.jsonl",),
+    "gamma": tuple(f"{SMALL}/{name}_seed-[12].eval.jsonl" for name in ("bs", "bs_gamma-*")),
+    "beta": tuple(f"{SMALL}/{name}_seed-[12].eval.jsonl" for name in ("bs", "bs_beta-*")),
+    "steps": tuple(f"{SMALL}/{name}_seed-[12].eval.jsonl" for name in ("bs", "bs_step-*")),
+    "alone": tuple(f"{SMALL}/{name}_seed-[12].eval.jsonl" for name in ("bs", "bs-alone", "fast-at", "fast-trades")),
+    "cifar100": ("results/small/runs/cifar100/*.eval.jsonl",),
+    "frontier": (f"{SMALL}/*.frontier.eval.jsonl",),
+    **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("table2", "table6", "table7", "table9", "table10")},
+    **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("figure1", "figure2", "figure5", "section54")},
+}
+PLACE = re.compile(r"\{\{([^|{}]+?) \| ([^{}]+?)\}\}")
+
+
+def page() -> str:
+    """Return the page."""
+    return PLACE.sub(lambda found: told(found[1], found[2]), TEXT.read_text(encoding="utf-8"))
+
+
+def told(source: str, wanted: str) -> str:
+    """Return what stands at a place.
+
+    Raises:
+        KeyError: there is no such source or row.
+    """
+    if wanted == "table":
+        return markdown(list(_rows(source, None).values())).rstrip()
+    if " - " in wanted:
+        row, _, base = wanted.partition(" - ")
+        return _cell(_rows(source, base)[row], "difference", "+", interval=True)
+    row, _, column = wanted.rpartition(" ")
+    if column in ("natural", "sd", "[]"):
+        return _cell(
+            _rows(source, None)[row],
+            {"sd": "robust_sd"}.get(column, "robust" if column == "[]" else column),
+            "",
+            column != "natural",
+        )
+    return _cell(_rows(source, None)[wanted], "robust", "", interval=False)
+
+
+def _cell(row: Row, column: str, sign: str, interval: bool) -> str:
+    ends = ("_low", "_high") if interval else ()
+    found = estimate(*(as_float(row.get(column + end)) for end in ("", *ends)), sign=sign)
+    if not found:
+        raise KeyError(f"{row['name']} has no {column}")
+    return found
+
+
+@cache
+def _rows(source: str, base: str | None) -> dict[str, Row]:
+    """Return the rows of a source by name; differences are to the row `base`, or to the first."""
+    items: Sequence[Located] = _items(source)
+    if base is not None:
+        names = {id(item): next(iter(compare([item])[0]), {}).get("name") for item in items}
+        plain = base.partition(" ")[0]
+        items = sorted(items, key=lambda item: names[id(item)] != plain or not _is(item, base))
+    rows, _ = compare(items)
+    found = {str(row["name"]): row for row in rows}
+    if base is not None and next(iter(found)) != base:
+        raise KeyError(f"{source}: no row {base} among {', '.join(found)}")
+    return found
+
+
+def _is(item: Located, name: str) -> bool:
+    """Say if a record has the flags in a row's name, "bs beta=10"."""
+    flags = item.record.get("flags") or {}
+    wanted = dict(word.split("=") for word in name.split()[1:])
+    return all(abs(float(flags.get(flag, "nan")) - _number(value)) < 1e-9 for flag, value in wanted.items())
+
+
+def _number(text: str) -> float:
+    above, _, below = text.partition("/")
+    return float(above) / float(below or 1)
+
+
+@cache
+def _items(source: str) -> tuple[Located, ...]:
+    files: Iterable[Path] = (path for pattern in SOURCES[source] for path in sorted(ROOT.glob(pattern)))
+    found = dict.fromkeys(files)
+    if not found:
+        raise KeyError(f"{source}: no records")
+    return tuple(item for path in found for item in read(path))
+
+
+def readme(text: str) -> str:
+    """Return the README with the small table between its marks."""
+    rows = [*_rows("16/255", None).values(), _rows("four", None)["at"]]
+    lines = ["| method | natural | robust | passes of an image |", "|---|--:|--:|--:|"]
+    for row in rows:
+        passes = many((as_float(row["train_forward_passes"]) or 0) + (as_float(row["train_backward_passes"]) or 0))
+        natural, robust = (estimate(as_float(row[column])) for column in ("natural", "robust"))
+        lines.append(f"| `{str(row['name']).partition(' ')[0]}` | {natural} | {robust} | {passes} |")
+    start, end = "<!-- results -->", "<!-- /results -->"
+    before, _, rest = text.partition(start)
+    return before + start + "\n" + "\n".join(lines) + "\n" + end + rest.partition(end)[2]

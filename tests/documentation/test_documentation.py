@@ -1,0 +1,193 @@
+"""README and docs: generated pages are as made, links lead somewhere, commands exist, pages are short, blocks run."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from bsk.cli.app import app
+from bsk.methods import registry
+from documentation import results
+from documentation.__main__ import stale
+from documentation.words import GENERATED, length_of, sentences
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+named = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+
+
+def blocks(path: Path) -> list[list[str]]:
+    """Return the blocks of code of a page, without their indentation."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    found: list[list[str]] = [[]]
+    for before, line in zip(["", *lines], lines, strict=False):
+        if line.startswith("    ") and (found[-1] or not before.strip()):
+            found[-1].append(line[4:])
+        elif line.strip() and found[-1]:
+            found.append([])
+        elif found[-1]:
+            found[-1].append("")
+    return [block for block in found if block]
+
+
+def slugs(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and mkdocs make them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", each.lower())).strip("-") for each in headings}
+
+
+def test_generated_pages_are_what_the_code_and_the_records_make() -> None:
+    assert stale() == {}, "run: python -m documentation"
+
+
+@named
+def test_links_and_anchors_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = path.parent / name if name else path
+        assert file.exists(), target
+        assert not anchor or anchor in slugs(file), target
+
+
+@named
+def test_every_command_has_the_flags_it_is_shown_with(path: Path) -> None:
+    for block in blocks(path):
+        for line in re.sub(r"\\\n", " ", "\n".join(block)).split("\n"):
+            for part in re.split(r"\||;|&&|\$\(", line):
+                check_command(part.strip().removeprefix("do ").strip())
+
+
+def check_command(text: str) -> None:
+    if not text.startswith("bsk ") or text.startswith("bsk COMMAND"):
+        return
+    words = shlex.split(text.replace("...", ""), comments=True)
+    if words[1].startswith("--"):
+        return
+    assert words[1] in COMMANDS, text
+    known = {flag for each in COMMANDS[words[1]].params for flag in (*each.opts, *each.secondary_opts)} | {"--help"}
+    method = words[words.index("--method") + 1] if "--method" in words[:-1] else "bs"
+    if words[1] == "train" and method in registry.METHODS:
+        known |= {each.flag for each in registry.parameters(method).values()}
+    flags = {word.partition("=")[0] for word in words[2:] if re.match(r"--[a-z]", word)}
+    outside = words[1] == "train" and ":" in method  # flags of its own
+    assert outside or flags <= known, f"{text}: {flags - known}"
+
+
+@named
+def test_every_target_of_make_exists(path: Path) -> None:
+    makefiles = "\n".join(each.read_text() for each in (ROOT / "Makefile", *(ROOT / "pipelines").glob("*.mk")))
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefiles, re.MULTILINE)) | {f"table{n}" for n in range(1, 12)}
+    said = " ; ".join(re.findall(r"`make ([^`]+)`", path.read_text(encoding="utf-8")))
+    said += " ; " + " ; ".join(line[5:] for block in blocks(path) for line in block if line.startswith("make "))
+    for command in re.split(r" ; |;| #.*|\|.*", said):
+        for word in shlex.split(command.removeprefix("make ").strip() or "help"):
+            if re.fullmatch(r"[a-z][a-z0-9-]+", word):
+                assert word in targets or re.match(r"(plan|jobs)-", word) or (ROOT / word).exists(), command
+
+
+def test_the_readme_is_short_and_so_are_its_sentences() -> None:
+    found = length_of(ROOT / "README.md")
+    assert 110 <= found.lines <= 150 and found.words <= 1800 and found.median <= 18
+
+
+@named
+def test_no_page_is_long(path: Path) -> None:
+    found = length_of(path)
+    assert found.words <= 2500 or path.name in GENERATED
+    assert found.median <= 18
+
+
+def test_sentences_are_counted_by_hand() -> None:
+    text = "# No\n\nOne two three. Four five:\n\n    code here\n\n- Six [seven](x.md) eight\n  nine.\n- Ten eleven.\n"
+    text += "\n| a | b |\n"
+    assert sentences(text) == ["One two three.", "Four five:", "- Six [seven] eight nine.", "- Ten eleven."]
+
+
+def test_every_method_and_its_paper_are_in_the_tables() -> None:
+    readme, methods = (path.read_text() for path in (ROOT / "README.md", ROOT / "docs/methods.md"))
+    rows = [line for line in methods.split("\n") if line.startswith("|")]
+    for name in registry.METHODS:
+        assert f"`{name}`" in readme, name
+        assert any(f"`{name}`" in row.split("|")[1] for row in rows), name
+        if name not in ("natural", "fast-trades", "fast-trades-2", "bs-alone", "bs-at", "fgsm-mep"):
+            assert any(f"`{name}`" in row.split("|")[1] and "](http" in row for row in rows), name
+
+
+def test_every_claim_has_a_verdict_and_a_place_for_its_number() -> None:
+    text = results.TEXT.read_text()
+    claims = [line.split(" | ") for line in text.split("\n") if line.startswith("| ") and "the paper says" not in line]
+    table = text.partition("the paper says")[2].partition("\n\n")[0].split("\n")[2:]
+    assert len(table) >= 16 and claims
+    assert all(line.rstrip(" |").rpartition("|")[2].strip() for line in table)
+    assert "{{" not in results.page()
+    for wrong in ("16/255 | no-such", "no source | bs", "16/255 | bs - no-such"):
+        with pytest.raises(KeyError):
+            results.told(*wrong.split(" | "))
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the digits, two networks and their records, as the README's commands make them."""
+    where = tmp_path_factory.mktemp("reader")
+    bsk = [sys.executable, "-m", "bsk"]
+    commands = [
+        line for block in blocks(ROOT / "README.md") for line in block if re.match(r"bsk (prep|train|eval)", line)
+    ]
+    shown = [line for line in commands if "cifar10" not in line and "mycode" not in line and "--step 8/255" not in line]
+    assert len(shown) == 3
+    for line in shown:
+        words = shlex.split(line.replace("--epochs 30", "--epochs 3").replace(",autoattack", "").replace("*", "bs"))
+        run([*bsk, *words[1:]], where)
+    return where
+
+
+@pytest.mark.slow
+def test_the_readmes_python_runs(folder: Path) -> None:
+    first = next(block for block in blocks(ROOT / "README.md") if block[0] == "import bsk")
+    run([sys.executable, "-c", "\n".join(first).replace("epochs=30", "epochs=2")], folder)
+    method = next(block for block in blocks(ROOT / "README.md") if block[0] == "# mycode.py")
+    end = next(i for i, line in enumerate(method) if line.startswith("bsk train"))
+    (folder / "mycode.py").write_text("\n".join(method[:end]))
+    command = shlex.split(method[end])[1:]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "bsk", *command, "--epochs", "1", "--quiet", "--schedule", "cyclic"]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["flags"]["alpha"] == 0.5, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train", "your_model", "my_method"])
+def test_an_example_runs(name: str, folder: Path) -> None:
+    text = (ROOT / "examples" / f"{name}.py").read_text()
+    assert text.count("\n") <= 40
+    out = run([sys.executable, "-m", f"examples.{name}"], folder)
+    assert "at eps" in out or "Run(" in out
+
+
+@pytest.mark.slow
+def test_the_examples_of_make_pandas_and_the_notebook_run(folder: Path) -> None:
+    python = f"{sys.executable} -m bsk"
+    run(["make", "-f", str(ROOT / "examples/gamma.mk"), f"BSK={python}", "EPOCHS=1"], folder)
+    assert (folder / "out/gamma/gamma.png").read_bytes()[:4] == b"\x89PNG"
+    notebook = json.loads((ROOT / "examples/digits.ipynb").read_text())
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    run([sys.executable, "-c", "\n".join(code).replace("epochs=10", "epochs=1")], folder)
+    pytest.importorskip("pandas")
+    assert "pgd-100" in run([sys.executable, str(ROOT / "examples/read_records.py"), "results.jsonl"], folder)
