@@ -15,6 +15,7 @@ from bsk.cli.compare import compare
 from bsk.cli.console import emit, guarded
 from bsk.cli.evaluate import attack, evaluate
 from bsk.cli.export import export
+from bsk.cli.help import WIDEST, SectionedCommand
 from bsk.cli.hyper import MethodCommand
 from bsk.cli.methods import methods
 from bsk.cli.plan import plan
@@ -36,7 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
 )
 
 
@@ -77,7 +78,7 @@ def _shared(
 
 COMMANDS = (prepare_data, train, attack, evaluate, compare, starts, plot, report, export, plan, methods, schema)
 for command in COMMANDS:
-    kind = MethodCommand if command is train else None
+    kind = MethodCommand if command is train else SectionedCommand
     app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(_at_home(command))
 
 

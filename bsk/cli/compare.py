@@ -6,15 +6,17 @@ import sys
 from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bsk.cli import options as o
 from bsk.cli.console import STDIN, emit, records_of
 from bsk.errors import InputError, RequirementError
-from bsk.records.located import Located
 from bsk.terminal import note
+
+if TYPE_CHECKING:
+    from bsk.records.located import Located
 
 
 def compare(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 from typer.models import OptionInfo
@@ -153,6 +154,14 @@ FLAGS: dict[type, dict[str, Any]] = {
 }
 
 
+SECTIONS = {  # of --help
+    ModelFlags: "Network and data",
+    EvaluationFlags: "Examples",
+    AttackFlags: "Attack",
+    TrainingFlags: "Training",
+}
+
+
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command as typer can read it: each argument that is a group becomes its fields."""
     hints = get_type_hints(command, include_extras=True)
@@ -179,13 +188,14 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def _flags(group: type) -> list[inspect.Parameter]:
     defaults = {each.name: None if each.default is MISSING else each.default for each in fields(group)}
-    types, kind = get_type_hints(group), inspect.Parameter.KEYWORD_ONLY
-    return [
-        inspect.Parameter(
-            name,
-            kind,
-            default=defaults[name],
-            annotation=Annotated[types[name], flag] if isinstance(flag, OptionInfo) else flag,
-        )
-        for name, flag in FLAGS[group].items()
-    ]
+    types, kind, section = get_type_hints(group), inspect.Parameter.KEYWORD_ONLY, SECTIONS[group]
+    annotations = {name: _in_section(flag, types[name], section) for name, flag in FLAGS[group].items()}
+    return [inspect.Parameter(name, kind, default=defaults[name], annotation=annotations[name]) for name in annotations]
+
+
+def _in_section(flag: Any, kind: Any, section: str) -> Any:
+    """Return the annotation of a flag, which may stand in other groups too, with its section of --help."""
+    info = flag if isinstance(flag, OptionInfo) else get_args(flag)[1]
+    mine = copy.copy(info)
+    mine.rich_help_panel = section
+    return Annotated[kind if isinstance(flag, OptionInfo) else get_args(flag)[0], mine]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from typer.core import TyperCommand
-
+from bsk.cli.help import SectionedCommand
 from bsk.contract.parameters import Parameter
 from bsk.errors import UsageError
 from bsk.methods import registry
@@ -16,7 +15,7 @@ from bsk.plugins import is_plugin
 DEFAULT = "bs"
 
 
-class MethodCommand(TyperCommand):
+class MethodCommand(SectionedCommand):
     """A command with an option for each hyper-parameter of the method that `--method` names.
 
     `--gamma 2` is another way to write `--set gamma=2`, so that a method from outside has flags too.
