@@ -209,7 +209,7 @@ def evaluate(
         limit: only the first so many examples.
         attack: a name of `bsk evaluate --attack` or `module:function`; of several the evaluations are a list.
         eps: the radius in `norm`, in pixels of [0, 1]; default: that of the checkpoint or of `data`.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         seed: of the attack's random numbers.
         batch_size: rows of a model call; default: what suits the device.
         device: where; "auto" is where the model is.

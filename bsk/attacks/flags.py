@@ -10,7 +10,7 @@ from bsk.errors import UsageError
 from bsk.plugins import is_plugin
 from bsk.values import above_zero, one_of
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "l1")
 STARTS = ("zero", "uniform")
 ENGINES = ("bsk", "reference")
 SEARCHES = ("fp32", "bf16", "fp16", "auto")
@@ -32,7 +32,7 @@ class AttackFlags:
     Attributes:
         step, start, last_iterate: of FGSM, PGD and CW; step in pixel units.
         early_stop: whether PGD and CW leave out the steps after an iterate that was there before.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         search: the precision they search in; fp32 judges what they find. auto is `fast` for APGD, else fp32.
         queries: of Square and RayS.
         stop_at_eps: of RayS.

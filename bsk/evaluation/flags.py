@@ -11,6 +11,7 @@ from bsk.errors import UsageError
 from bsk.plugins import is_plugin
 from bsk.values import checked_eps, one_of
 
+CUSTOMARY = {"l2": 0.5, "l1": 12}  # Source: Croce & Hein (2020, 2021)
 SPLITS = ("test", "val", "train")
 
 
@@ -80,8 +81,8 @@ class EvaluationFlags:
         one_of("compile", self.compile, COMPILE)
         if self.eps is not None:
             checked_eps(self.eps, zero=True, norm=norm)
-        elif norm != "linf":
-            raise UsageError(f"--norm {norm}: no customary radius; pass --eps, as 0.5 for CIFAR-10")
+        elif norm in CUSTOMARY:
+            raise UsageError(f"--norm {norm}: no customary radius; pass --eps, as {CUSTOMARY[norm]} for CIFAR-10")
         for name, least in (("limit", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -151,11 +151,11 @@ class _Evaluation:
         if known is not None and "left_out" not in known.facts:
             return known
         at, standing, n = self.settings, int(ledger.standing.sum()), len(ledger.done)
-        l2 = any(stage.parameters.get("norm") == "l2" for stage in attack.stages)
+        other = any(stage.parameters.get("norm", "linf") != "linf" for stage in attack.stages)
         self.seen[parts] = look_at(
             self.subject.model,
             self.examples,
-            eps=at.data.eps if l2 else at.eps,  # the signs are looked for within a Linf ball
+            eps=at.data.eps if other else at.eps,  # the signs are looked for within a Linf ball
             seed=at.seed,
             device=at.device,
             batch_size=at.batch_size,

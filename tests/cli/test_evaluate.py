@@ -125,6 +125,18 @@ def test_l2_needs_a_radius(call, trained: Path, toy: Path) -> None:
     assert record["accuracy"] < record["after"]["natural"] and record["attack_parameters"]["apgd-ce"]["norm"] == "l2"
 
 
+def test_l1_is_a_norm_of_its_own(call, trained: Path, toy: Path) -> None:
+    words = ["evaluate", trained, "--data", toy, "--norm", "l1", "--limit", "12"]
+    assert "pass --eps, as 12 for CIFAR-10" in call(*words, "--attack", "apgd-ce", check=2).line
+    said = call(*words, "--attack", "apgd-dlr", "--eps", "3", check=2).line
+    assert "--norm l1: apgd-dlr has none; use apgd-ce, apgd-t, fab-t, square" in said
+    more = ["--attack", "natural,autoattack", "--eps", "3", "--out", "r.jsonl"]
+    natural, record = map(json.loads, call(*words, *more).stdout.splitlines())
+    assert record["accuracy"] < natural["accuracy"]
+    assert {each["norm"] for name, each in record["attack_parameters"].items() if name != "seed"} == {"l1"}
+    assert [json.loads(line) for line in call(*words, *more).stdout.splitlines()] == [natural, record]
+
+
 def test_a_model_of_others_is_evaluated_by_its_weights(call, trained: Path, toy: Path, tmp_path: Path) -> None:
     torch.save(
         {"state_dict": {f"module.{k}": v for k, v in bsk.load(trained).network.state_dict().items()}},
