@@ -168,13 +168,25 @@ def _check_range(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 @overload
 def evaluate(
-    model: str | Path | Model, x: Array | None = ..., y: Array | None = ..., *, attack: str = ..., **flags: Any
+    model: str | Path | Model,
+    x: Array | None = ...,
+    y: Array | None = ...,
+    *,
+    attack: str = ...,
+    eps: float | None = ...,
+    **flags: Any,
 ) -> Evaluation: ...
 
 
 @overload
 def evaluate(
-    model: str | Path | Model, x: Array | None = ..., y: Array | None = ..., *, attack: Sequence[str], **flags: Any
+    model: str | Path | Model,
+    x: Array | None = ...,
+    y: Array | None = ...,
+    *,
+    attack: str | Sequence[str] = ...,
+    eps: float | Sequence[float] | None = ...,
+    **flags: Any,
 ) -> list[Evaluation]: ...
 
 
@@ -187,7 +199,7 @@ def evaluate(
     split: str = "test",
     limit: int | None = None,
     attack: str | Sequence[str] = "autoattack",
-    eps: float | None = None,
+    eps: float | Sequence[float] | None = None,
     norm: str = "linf",
     seed: int = 0,
     batch_size: int | None = None,
@@ -208,7 +220,8 @@ def evaluate(
         split: of `data`: "test", "val" or "train".
         limit: only the first so many examples.
         attack: a name of `bsk evaluate --attack` or `module:function`; of several the evaluations are a list.
-        eps: the radius in `norm`, in pixels of [0, 1]; default: that of the checkpoint or of `data`.
+        eps: the radius in `norm`, in pixels of [0, 1]; default: that of the checkpoint or of `data`. Of several,
+            ascending, the evaluations are a list, radius by radius; what falls at one is not asked again.
         norm: "linf", "l2" or "l1".
         seed: of the attack's random numbers.
         batch_size: rows of a model call; default: what suits the device.
@@ -227,20 +240,21 @@ def evaluate(
     """
     names = _names(attack)
     wanted = EvaluationFlags(split, limit, eps, batch_size, checks, compile, seed)
-    work = _work(model, x, y, data, names, _attack_flags(norm, flags), wanted, device)
+    works = _works(model, x, y, data, names, _attack_flags(norm, flags), wanted, device)
     path = None if out is None else Path(out)
     if path is not None:
         evaluations.check_no_log(path)
-    live = work.subject.header["kind"] == "live"  # nobody knows if it is the same as the one of that key
-    with EvaluationProgress(work.subject.path.name, progress) as shown:
-        shown.notices(work.notices)
+    subject = works[0].subject
+    live = subject.header["kind"] == "live"  # nobody knows if it is the same as the one of that key
+    with EvaluationProgress(subject.path.name, progress) as shown:
+        shown.notices(works[0].notices)
         kept = None if live else path
         found = []
-        for record in evaluations.evaluate(work.subject, work.attacks, work.settings, kept, shown.show):
+        for record in evaluations.sweep(works, kept, shown.show):
             found.append(Evaluation(record))
             if live and path is not None:
                 jsonl.append(path, record)
-    return found[0] if isinstance(attack, str) else found
+    return found[0] if isinstance(attack, str) and not isinstance(eps, Iterable) else found
 
 
 def attack(
@@ -265,7 +279,8 @@ def attack(
     wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, compile=compile, seed=seed)
     how = _attack_flags(norm, flags)
     how.check_whole()
-    work = _work(model, x, y, None, _names(attack), how, wanted, device)
+    wanted.check_one()
+    (work,) = _works(model, x, y, None, _names(attack), how, wanted, device)
     with EvaluationProgress(work.subject.path.name, progress) as shown:
         images = evaluations.perturbed(work.subject, work.attacks[0], work.settings, shown.show)
     return images.to(x.device) if isinstance(x, Tensor) else images
@@ -360,7 +375,7 @@ def _attack_flags(norm: str, flags: Mapping[str, Any]) -> AttackFlags:
         raise UsageError(f"evaluate: {str(error).partition(' ')[2]}") from error
 
 
-def _work(
+def _works(
     model: str | Path | Model,
     x: Array | None,
     y: Array | None,
@@ -369,8 +384,8 @@ def _work(
     flags: AttackFlags,
     wanted: EvaluationFlags,
     device: str,
-) -> Work:
-    """Return what there is to do, everything checked."""
+) -> list[Work]:
+    """Return what there is to do at each radius, everything checked."""
     if (x is None) != (y is None) or (x is not None and data is not None):
         raise UsageError("give x and y, or data; not both, and not one of x and y alone")
     request = Request(names, flags, wanted, _device(model, x, device))

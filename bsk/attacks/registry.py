@@ -100,6 +100,16 @@ class Attack:
         return {key: value for key, value in (("audit", self.audit), ("within", self.within)) if value is not None}
 
     @property
+    def nests(self) -> bool:
+        """Whether an example that falls has fallen at larger radii too: some image in the ball was misclassified.
+
+        Not where the last iterate alone is judged or a sample is attacked, nor by RayS, which tells distances. The
+        images as they are have no radius, and their record is the same in any run.
+        """
+        alone = any(stage.run is rays or stage.parameters.get("last_iterate") for stage in self.stages)
+        return self.name != "natural" and not alone and not self.sampling
+
+    @property
     def whole(self) -> int:
         """How many stages, the first ones, meet all that stand."""
         return len(self.stages) - (SAMPLED if self.sampling else 0)

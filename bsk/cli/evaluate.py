@@ -54,13 +54,13 @@ def evaluate(
         bsk evaluate runs/*.safetensors --attack natural,pgd-100 --out results.jsonl | bsk compare
         bsk evaluate runs/bs.safetensors --attack autoattack --out results.jsonl
         bsk evaluate runs/bs.safetensors --attack autoattack --within 0.25 --out results.jsonl
+        bsk evaluate runs/bs.safetensors --eps 2/255,4/255,8/255 --out results.jsonl
         bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10 --eps 8/255 --attack screen
         bsk evaluate runs/bs.safetensors --attack mycode:my_attack --set steps=40
     """
     load_torch()
     from bsk.data.processes import local_device, process_group
-    from bsk.evaluation.run import check_no_log
-    from bsk.evaluation.run import evaluate as run
+    from bsk.evaluation.run import check_no_log, sweep
     from bsk.evaluation.settings import Request, subject_and_data
 
     network.check(checkpoints or [])
@@ -73,14 +73,18 @@ def evaluate(
         request.check()
         paths: list[Path | None] = [*_without_last(checkpoints, last)] if checkpoints else [None]
         for path in paths:
-            work = request.of(*subject_and_data(path, network, where))
-            with EvaluationProgress(work.subject.path.name, share.rank == 0) as progress:
-                progress.notices(work.notices)
-                for record in run(work.subject, work.attacks, work.settings, out, progress.show):
+            works = request.of(*subject_and_data(path, network, where))
+            with EvaluationProgress(works[0].subject.path.name, share.rank == 0) as progress:
+                progress.notices(works[0].notices)
+                seconds = 0.0
+                for record in sweep(works, out, progress.show):
+                    seconds += record["seconds"]
                     if share.rank == 0:
                         with progress.aside():
                             emit_record(record)
                         progress.done(record)
+                if len(works) > 1:
+                    progress.notices([f"{len(works)} radii: {seconds:.1f} s in all"])
 
 
 def _without_last(checkpoints: list[Path], last: bool) -> list[Path]:
@@ -135,6 +139,7 @@ def attack(
     if out is None:
         raise UsageError("attack: no --out; name F.safetensors for the images")
     flags.check_whole()
+    examples.check_one()
     if "," in attack:
         raise UsageError(f"--attack {attack}: one attack a file; run it once for each")
     check_replaceable(o.checked_suffix(out), "attack", force)
@@ -143,7 +148,7 @@ def attack(
     network.check([checkpoint] if checkpoint else [])
     request = Request([attack], flags, examples, chosen_device(device, threads))
     request.check()
-    work = request.of(*subject_and_data(checkpoint, network, request.device))
+    (work,) = request.of(*subject_and_data(checkpoint, network, request.device))
     with only_writer(out), EvaluationProgress(work.subject.path.name, True) as progress:
         progress.notices(work.notices)
         record, shown = attacked(work.subject, work.attacks[0], work.settings, out, progress.show)

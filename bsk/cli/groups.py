@@ -73,7 +73,7 @@ FLAGS: dict[type, dict[str, Any]] = {
     EvaluationFlags: {
         "split": o.SplitName,
         "limit": o.Limit,
-        "eps": o.Eps,
+        "eps": o.Radii,
         "batch_size": o.Rows,
         "checks": o.option(
             "--checks/--no-checks", help="Examine the model for signs that it cannot be believed [default: do]."

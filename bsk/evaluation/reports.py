@@ -53,14 +53,15 @@ def facts_of(subject: Subject, stages: Sequence[Stage], settings: EvaluationSett
 
 
 def keys_of(
-    subject: Subject, attack: Attack, settings: EvaluationSettings, n: int
+    subject: Subject, attack: Attack, settings: EvaluationSettings, n: int, radii: Sequence[float] = ()
 ) -> tuple[str, list[tuple[str, str]]]:
     """Return the key of an evaluation's record, and for each stage its name and the key of all stages up to it.
 
     A record answers on any device. Blocks are of one kind of device, for its last bits are its own: an evaluation that
     was stopped on another starts over, so that `device` is true of the whole record.
+    Where verdicts come from smaller `radii` the record is one of its own; its blocks are anybody's.
     """
-    own = {"attack": attack.name, "checks": settings.checks, **attack.sampling}
+    own = {"attack": attack.name, "checks": settings.checks, **attack.sampling, **carried_from(radii)}
     whole = {**facts_of(subject, attack.stages, settings, n), **own}
     begun = [attack.stages[: k + 1] for k in range(len(attack.stages))]
     up_to = [key_of({**facts_of(subject, stages, settings, n), "device": settings.device.type}) for stages in begun]
@@ -75,6 +76,7 @@ def evaluation_record(
     settings: EvaluationSettings,
     diagnostics: Diagnostics,
     key: str,
+    radii: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Return everything one needs to believe, repeat and compare one accuracy.
 
@@ -82,6 +84,7 @@ def evaluation_record(
     the data's fixed order; passes count images; `after` is the accuracy after each stage; `doubts` says when not to
     believe it. Of an audit `accuracy` is an estimate, `low` and `high` cover the sample's error too, `after` has the
     stages that met all, and there are no bits: `audit` has what was found, and the exact interval for these n examples.
+    After smaller `radii` in the same run `carried` examples had fallen there.
     """
     correct = ledger.standing
     n, right, audit = len(correct), int(correct.sum()), ledger.audit
@@ -115,6 +118,7 @@ def evaluation_record(
         "high": high,
         "after": after,
         **audit_fields(ledger),
+        **({**carried_from(radii), "carried": ledger.carried} if radii else {}),
         **rays_summary(ledger, attack, examples),
         **repeats(ledger, attack),
         "checks": diagnostics.facts,
@@ -131,6 +135,11 @@ def evaluation_record(
         "version": VERSION,
         "torch": torch.__version__,
     }
+
+
+def carried_from(radii: Sequence[float]) -> dict[str, Any]:
+    """Return the smaller radii at which examples have fallen as a field, if there are any."""
+    return {"carried_from": list(radii)} if radii else {}
 
 
 def standing_after(broken_by: Tensor, stages: Sequence[Stage], n: int) -> dict[str, float]:

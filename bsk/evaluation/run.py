@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +23,9 @@ from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.diagnostics import ALONE, PARTS, Diagnostics, N, look_at
 from bsk.evaluation.guessing import Suspicion
 from bsk.evaluation.ledger import Ledger
+from bsk.evaluation.radii import Memory, Smaller
 from bsk.evaluation.reports import evaluation_record, keys_of
-from bsk.evaluation.settings import EvaluationSettings
+from bsk.evaluation.settings import EvaluationSettings, Work
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import CHECKS, Keep, Progress, judge
 from bsk.models.compiled import Compiled, compiles
@@ -42,14 +44,29 @@ STANDING = 0.5  # of the examples an attack meets, about; not known before
 TRIES = 10  # to read a file that others write
 
 
+def sweep(works: Sequence[Work], out: Path | None, watch: Watch) -> Iterator[dict[str, Any]]:
+    """Yield the records of a model at one radius after another, ascending: see `evaluate`.
+
+    An example that falls to an attack falls at larger radii too, and is not asked again where the attack `nests`.
+    """
+    memory: Memory | None = {} if len(works) > 1 else None
+    for work in works:
+        yield from evaluate(work.subject, work.attacks, work.settings, out, watch, memory)
+
+
 def evaluate(
-    subject: Subject, attacks: Sequence[Attack], settings: EvaluationSettings, out: Path | None, watch: Watch
+    subject: Subject,
+    attacks: Sequence[Attack],
+    settings: EvaluationSettings,
+    out: Path | None,
+    watch: Watch,
+    memory: Memory | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each attack. With `out`, F.jsonl, it is appended there, unless it is there already.
 
     What an earlier evaluation found of the same stages is taken up, whether it came to its end or not: blocks are in
     `F.examples/`, and so is the verdict on each example in the end. Of several processes each yields the same records,
-    and the first writes them.
+    and the first writes them. A `memory` has what fell at smaller radii, and is told what falls at this one.
 
     Raises:
         InputError: the model does not fit the data, or a file cannot be read or written.
@@ -57,22 +74,28 @@ def evaluate(
     work = _Evaluation(subject, settings, watch)
     examples = work.examples
     for attack in attacks:
-        key, stage_keys = keys_of(subject, attack, settings, len(examples.labels))
+        smaller = (memory or {}).get(attack.name)
+        radii = smaller.radii if smaller else ()
+        key, stage_keys = keys_of(subject, attack, settings, len(examples.labels), radii)
         cache = Cache(out, key, stage_keys) if out is not None else None
+        find = partial(work.judge, attack, cache, smaller=smaller)
         record = _agreed(cache.finished, settings) if cache else None
         one = cache is not None and record is None and settings.share.world == 1
         with cache.alone() if cache and one else contextlib.nullcontext():
             record = cache.finished() if cache and one else record  # another may have been faster
             if record is None:
-                ledger = work.judge(attack, cache)
+                ledger = find()
+                find = partial(lambda found: found, ledger)
                 diagnostics = work.examine(attack, ledger)
-                record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
+                record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key, radii)
                 if cache and settings.share.rank == 0:
                     stages = [stage.name for stage in attack.stages]
                     tensors = {"labels": examples.labels, "index": examples.index, **ledger.columns()}
                     cache.finish(record, tensors, {"attack": attack.name, "stages": stages})
             elif cache and settings.share.rank == 0:
                 cache.clean()
+        if memory is not None and attack.nests:
+            memory[attack.name] = Smaller((*radii, settings.eps), find)
         yield record
 
 
@@ -97,8 +120,10 @@ class _Evaluation:
         self.compiled: Compiled | None = None
         check_fit(subject, settings.data, self.examples.shape)
 
-    def judge(self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None) -> Ledger:
-        """Return the verdicts under an attack; what the cache has of them is not made again."""
+    def judge(
+        self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None, smaller: Smaller | None = None
+    ) -> Ledger:
+        """Return the verdicts under an attack; what the cache has of them, or a smaller radius, is not made again."""
         at, n = self.settings, len(self.examples.labels)
         return judge(
             self.subject.model,
@@ -113,6 +138,7 @@ class _Evaluation:
             compiled=self._compiled(attack),
             grow=None if cache is None else cache.grow,
             keep=keep,
+            smaller=smaller.ledger if smaller else None,
             watch=lambda progress: self.watch(attack, progress),
         )
 

@@ -69,14 +69,16 @@ class Request:
         self.evaluation.check(self.attack.norm)
         attacks_named(self.names, 1.0, self.attack)
 
-    def of(self, subject: Subject, data: DataFile) -> Work:
-        """Return the work on a model; the radius is the model's own where nothing else is said.
+    def of(self, subject: Subject, data: DataFile) -> list[Work]:
+        """Return the work on a model at each radius, the model's own where nothing else is said.
 
         Raises:
             UsageError: an attack is not for so few classes.
         """
+        return [self._at(eps, subject, data) for eps in self.evaluation.radii or [subject.header["eps"]]]
+
+    def _at(self, eps: float, subject: Subject, data: DataFile) -> Work:
         wanted = self.evaluation
-        eps = subject.header["eps"] if wanted.eps is None else wanted.eps
         search, fast = self.attack.search, fast_precision(self.device)
         attacks = attacks_named(self.names, eps, replace(self.attack, classes=len(data.classes), fast=fast))
         size = wanted.batch_size or rows_of_a_call(self.device)

@@ -67,6 +67,7 @@ def judge(
     compiled: Compiled | None = None,
     grow: Callable[[Block], None] | None = None,
     keep: Keep | None = None,
+    smaller: Ledger | None = None,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Ledger:
     """Attack every example, with the model in eval mode, and judge it in fp32; each stage meets what still stands.
@@ -79,6 +80,8 @@ def judge(
     Where the passes are `compiled`, attacks search through these, and the model judges each claim as it is: the last
     bits of compiled passes are their own, as those of another device.
 
+    Examples that have fallen to the same attack at a `smaller` radius are not asked again.
+
     `grow` is given every block as it is known, `keep` rows (K,), images (K, C, H, W) fp32 and predictions (K,) of each
     block of each stage, and `watch` is told how far it is: as a stage begins, amid its blocks and after each.
 
@@ -86,6 +89,8 @@ def judge(
         InputError: the model returns a number that is not finite; the example is named.
     """
     ledger, calls = Ledger(len(examples.labels), attack.whole), compiled.calls if compiled else 0
+    if smaller is not None:
+        ledger.carry(smaller, len(attack.stages))
     keeping = compiling() if compiled else contextlib.nullcontext()
     with keeping, exact(model), shared_threads(device, fixed=compiled is not None):
         for number in rounds(attack, ledger, known, examples.index, seed):

@@ -67,7 +67,8 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
 
     `low` and `high` are the 95 % Wilson interval of `accuracy`, `after` the accuracy after each stage, `correct` a bit
     an example, the first in the highest; `repeats` says of how many standing images PGD left steps out; `adbd` is the
-    mean distance to the decision boundary, which RayS tells. With `audit`, `accuracy` is an estimate, and `low` and
+    mean distance to the decision boundary, which RayS tells. Of the fallen `carried` ones fell at smaller radii of the
+    same run, those of `carried_from`, and were not asked again. With `audit`, `accuracy` is an estimate, and `low` and
     `high` cover the sample's error too.
     """
 
@@ -88,6 +89,8 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     low: f.Fraction | None = None
     high: f.Fraction | None = None
     after: dict[str, f.Fraction] | None = None
+    carried_from: list[f.Amount] | UnsetType = UNSET
+    carried: f.Count | UnsetType = UNSET
     audit: AuditFields | UnsetType = UNSET
     adbd: f.Fraction | UnsetType = UNSET
     adbd_correct: f.Fraction | None = None

@@ -125,6 +125,18 @@ def test_l2_needs_a_radius(call, trained: Path, toy: Path) -> None:
     assert record["accuracy"] < record["after"]["natural"] and record["attack_parameters"]["apgd-ce"]["norm"] == "l2"
 
 
+def test_several_radii_are_a_record_each_and_their_time_is_told(call, trained: Path, toy: Path) -> None:
+    words = ["evaluate", trained, "--data", toy, "--limit", "30", "--attack", "pgd-3"]
+    done = call(*words, "--eps", "8/255,16/255,0.1", "--no-checks")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["eps"] for each in found] == [8 / 255, 16 / 255, 0.1] and found[1]["carried"] <= found[2]["carried"]
+    assert "3 radii: " in done.stderr and " s in all" in done.stderr
+    assert "several radii ascend" in call(*words, "--eps", "0.1,8/255", check=2).line
+    assert "is not a number" in call(*words, "--eps", "0.1,", check=2).line
+    said = call("attack", trained, "--data", toy, "--eps", "0.1,0.2", "--out", "a.safetensors", check=2).line
+    assert "the images of one radius; several are for bsk evaluate" in said
+
+
 def test_l1_is_a_norm_of_its_own(call, trained: Path, toy: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--norm", "l1", "--limit", "12"]
     assert "pass --eps, as 12 for CIFAR-10" in call(*words, "--attack", "apgd-ce", check=2).line
