@@ -240,7 +240,9 @@ def evaluate(
     """
     names = _names(attack)
     wanted = EvaluationFlags(split, limit, eps, batch_size, checks, compile, seed)
-    works = _works(model, x, y, data, names, _attack_flags(norm, flags), wanted, device)
+    how = _attack_flags(norm, flags)
+    how.check_untargeted()
+    works = _works(model, x, y, data, names, how, wanted, device)
     path = None if out is None else Path(out)
     if path is not None:
         evaluations.check_no_log(path)
@@ -274,7 +276,9 @@ def attack(
 ) -> Tensor:
     """Return the adversarial images of an attack, (N, C, H, W) fp32 in [0, 1], where x is.
 
-    An image that the model gets wrong as it is comes back as it is. Arguments and errors are those of `evaluate`.
+    An image that the model gets wrong as it is comes back as it is. Arguments and errors are those of `evaluate`; and
+    `target` makes FGSM, PGD and CW go towards a class: its name or number, "random" (one of the others for each image)
+    or "least-likely" (by the logits of the image as it is).
     """
     wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, compile=compile, seed=seed)
     how = _attack_flags(norm, flags)

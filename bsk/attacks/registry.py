@@ -203,8 +203,9 @@ def attack_named(name: str, eps: float, flags: AttackFlags | None = None) -> Att
         return Attack(name, (NATURAL, _reference(name, flags)))
     if name in ENSEMBLES:
         stages, said = [NATURAL, *ENSEMBLES[name](flags)], _notices(name, flags)
-    else:  # by its last iterate alone, an image that is misclassified as it is may be classified right
-        stages, said = [*([] if flags.last_iterate else [NATURAL]), _gradient_attack(name, eps, flags)], ()
+    else:  # by its last iterate alone, or towards a target, one that is misclassified as it is has not fallen
+        alone = flags.last_iterate or flags.target is not None
+        stages, said = [*([] if alone else [NATURAL]), _gradient_attack(name, eps, flags)], ()
     if flags.norm != "linf" and any(stage.name.split("-")[0] in LINF_ONLY for stage in stages):
         raise UsageError(f"--norm {flags.norm}: {name} has Linf only; use apgd-ce, apgd-t, fab-t, square or autoattack")
     if flags.norm == "l1" and any(stage.name not in IN_L1 for stage in stages):
@@ -280,6 +281,7 @@ def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
         "restarts": restarts,
         "start": flags.start,
         "last_iterate": flags.last_iterate,
+        **({} if flags.target is None else {"target": flags.target, "classes": flags.classes}),
         **({} if flags.early_stop else {"early_stop": False}),  # no verdict depends on it, so no key of the usual way
     }
     return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts, fills=True, calls=PACKED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -110,6 +111,14 @@ def attack(
         Path | None, o.option("--images", help="Draw some of them before and after into F.png or F.svg.")
     ] = None,
     attack: o.Attacks = "pgd-100",
+    target: Annotated[
+        str | None,
+        o.option(
+            "--target",
+            metavar="CLASS|random|least-likely",
+            help="Of fgsm, pgd and cw: the class to be taken for, by name or number, or one of the others an image.",
+        ),
+    ] = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     force: o.Force = False,
@@ -123,9 +132,11 @@ def attack(
     """Write the adversarial images of an attack.
 
     F.safetensors has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` (in the data's source order) and
-    `predictions`; its header has the record that is printed too.
+    `predictions`, with --target `target` too; its header has the record that is printed, which then tells how often the
+    target is reached.
 
         bsk attack runs/bs.safetensors --attack pgd-100 --out adversarial.safetensors --images sheet.png
+        bsk attack runs/bs.safetensors --target least-likely --out adversarial.safetensors
     """
     load_torch()
     from bsk.evaluation.run import attacked
@@ -138,6 +149,7 @@ def attack(
 
     if out is None:
         raise UsageError("attack: no --out; name F.safetensors for the images")
+    flags = replace(flags, target=target)
     flags.check_whole()
     examples.check_one()
     if "," in attack:

@@ -137,6 +137,27 @@ def evaluation_record(
     }
 
 
+def of_targets(attack: Attack, labels: Tensor, predictions: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Return what a targeted attack has reached: of images of other classes, and what is left right of all, (N,)."""
+    others, correct = targets != labels, predictions == labels
+    right, n, asked, hits = (
+        int(each.sum()) for each in (correct, labels >= 0, others, others & (predictions == targets))
+    )
+    (low, high), (least, most) = wilson(right, n), wilson(hits, asked) if asked else (0.0, 1.0)
+    return {
+        "accuracy": right / n,
+        "low": low,
+        "high": high,
+        "after": {attack.stages[-1].name: right / n},
+        "correct": encode_correct(correct.numpy()),
+        "target": attack.parameters["target"],
+        "targeted_n": asked,
+        "targeted_success": hits / asked if asked else None,
+        "targeted_low": least,
+        "targeted_high": most,
+    }
+
+
 def carried_from(radii: Sequence[float]) -> dict[str, Any]:
     """Return the smaller radii at which examples have fallen as a field, if there are any."""
     return {"carried_from": list(radii)} if radii else {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.flags import AUDIT
+from bsk.attacks.outcome import Outcome
 from bsk.attacks.registry import Attack
 from bsk.data.batches import to_unit
 from bsk.data.processes import sum_over_processes
@@ -24,7 +25,7 @@ from bsk.evaluation.diagnostics import ALONE, PARTS, Diagnostics, N, look_at
 from bsk.evaluation.guessing import Suspicion
 from bsk.evaluation.ledger import Ledger
 from bsk.evaluation.radii import Memory, Smaller
-from bsk.evaluation.reports import evaluation_record, keys_of
+from bsk.evaluation.reports import evaluation_record, keys_of, of_targets
 from bsk.evaluation.settings import EvaluationSettings, Work
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import CHECKS, Keep, Progress, judge
@@ -235,8 +236,8 @@ def perturbed(subject: Subject, attack: Attack, settings: EvaluationSettings, wa
     examples = work.examples
     images = torch.empty(len(examples.labels), *examples.shape)
 
-    def keep(rows: Tensor, x_adv: Tensor, predicted: Tensor) -> None:
-        images[rows] = x_adv
+    def keep(rows: Tensor, outcome: Outcome, predicted: Tensor) -> None:
+        images[rows] = outcome.x_adv.cpu()
 
     work.judge(attack, keep=keep)
     return images
@@ -247,27 +248,31 @@ def attacked(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write the adversarial images of one attack to `out`; return its record, and up to `show` examples to look at.
 
-    The file has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` and `predictions`; an example that
-    several stages met has the image of the last. Images go to the disk as they come. The examples are arrays by the
-    names of `bsk.figures.sheet.draw_sheet`; those come first that were fooled and classified right before.
+    The file has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` and `predictions`, and with a target `target`;
+    an example that several stages met has the image of the last. Images go to the disk as they come. The examples are
+    arrays by the names of `bsk.figures.sheet.draw_sheet`; those come first that were fooled, or reached their target.
 
     Raises:
         InputError: the model does not fit the data, or the file cannot be written.
     """
     work = _Evaluation(subject, settings, watch)
     examples = work.examples
-    predictions = torch.zeros_like(examples.labels)
+    predictions, targets = torch.zeros_like(examples.labels), torch.zeros_like(examples.labels)
     key, _ = keys_of(subject, attack, settings, len(examples.labels))
     with Bulk(out) as bulk:
 
-        def keep(rows: Tensor, images: Tensor, predicted: Tensor) -> None:
-            bulk.put(rows, images)
+        def keep(rows: Tensor, outcome: Outcome, predicted: Tensor) -> None:
+            bulk.put(rows, outcome.x_adv)
             predictions[rows] = predicted
+            if outcome.target is not None:
+                targets[rows] = outcome.target.cpu()
 
         ledger = work.judge(attack, keep=keep)
         diagnostics = work.examine(attack, ledger)
         record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
-        record = {**record, "kind": "attack", "out": str(out)}
+        targeted = "target" in attack.parameters
+        more = of_targets(attack, examples.labels, predictions, targets) if targeted else {}
+        record = {**record, **more, "kind": "attack", "out": str(out)}
         fooled = ledger.broken_by >= int(attack.stages[0].name == "natural")
         rows = torch.argsort((~fooled).int(), stable=True)[:show]
         clean = to_unit(examples.take(rows))
@@ -275,6 +280,7 @@ def attacked(
             before = steady(subject.model, settings.batch_size)(clean.to(settings.device)).argmax(dim=1).cpu()
         adversarial = bulk.take(rows, examples.shape)
         tensors = {"labels": examples.labels, "index": examples.index, "predictions": predictions}
+        tensors |= {"target": targets} if targeted else {}
         bulk.save("images", [len(predictions), *examples.shape], tensors, record)
     shown = {"clean": clean, "adversarial": adversarial, "labels": examples.labels[rows], "before": before}
     return record, {name: tensor.numpy() for name, tensor in {**shown, "after": predictions[rows]}.items()}

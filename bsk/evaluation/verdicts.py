@@ -29,7 +29,7 @@ from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws, own_randomness
 
 Examples = Split | Stream
-Keep = Callable[[Tensor, Tensor, Tensor], None]
+Keep = Callable[[Tensor, Outcome, Tensor], None]
 BLOCK_BYTES, FP32 = 1 << 25, 4  # of a block's images, where that is more than a call's; some ten copies come of it
 CHECKS = "checks"  # the name of the stage that examines the model
 
@@ -82,8 +82,8 @@ def judge(
 
     Examples that have fallen to the same attack at a `smaller` radius are not asked again.
 
-    `grow` is given every block as it is known, `keep` rows (K,), images (K, C, H, W) fp32 and predictions (K,) of each
-    block of each stage, and `watch` is told how far it is: as a stage begins, amid its blocks and after each.
+    `grow` is given every block as it is known, `keep` rows (K,), what was found and predictions (K,) of each block of
+    each stage, and `watch` is told how far it is: as a stage begins, amid its blocks and after each.
 
     Raises:
         InputError: the model returns a number that is not finite; the example is named.
@@ -159,7 +159,7 @@ class _Runner:
         if self.keep is not None:
             with torch.no_grad():
                 predictions = steady(self.model, self.batch_size)(outcome.x_adv).argmax(dim=1)
-            self.keep(rows, outcome.x_adv.cpu(), predictions.cpu())
+            self.keep(rows, outcome, predictions.cpu())
         passes, seconds = (outcome.forward.cpu(), outcome.backward.cpu()), time.perf_counter() - start
         return Block(self.number, rows, outcome.fooled.cpu(), distance.float().cpu(), *passes, seconds)
 

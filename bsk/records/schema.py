@@ -120,9 +120,18 @@ class OwnEvaluation(EvaluationRecord, kw_only=True, tag="evaluation"):
 
 
 class AttackRecord(EvaluationRecord, kw_only=True, tag="attack"):
-    """What `bsk attack` prints, and the header of its file: an evaluation, and the file of the images."""
+    """What `bsk attack` prints, and the header of its file: an evaluation, and the file of the images.
+
+    Of a targeted attack `targeted_success` is the share of the `targeted_n` images of other classes that are classified
+    as the `target`, with its 95 % interval; the accuracy is that of all images.
+    """
 
     out: f.Text | None = None
+    target: f.Count | f.Text | UnsetType = UNSET
+    targeted_n: f.Count | UnsetType = UNSET
+    targeted_success: f.Fraction | None | UnsetType = UNSET
+    targeted_low: f.Fraction | UnsetType = UNSET
+    targeted_high: f.Fraction | UnsetType = UNSET
 
 
 class LandingRecord(Network, kw_only=True, tag="landing"):
