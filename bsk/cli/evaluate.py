@@ -13,7 +13,7 @@ from bsk.cli import options as o
 from bsk.cli.console import GOES_ON, emit_record
 from bsk.cli.groups import grouped
 from bsk.devices import chosen_device, load_torch
-from bsk.errors import UsageError
+from bsk.errors import InputError, UsageError
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.progress import EvaluationProgress
 from bsk.terminal import CHOICES, note
@@ -106,7 +106,9 @@ def attack(
     checkpoint: Annotated[
         Path | None, typer.Argument(metavar="CKPT", help="A file that bsk train wrote.", show_default=False)
     ] = None,
-    out: Annotated[Path | None, o.option("--out", help="F.safetensors for the images.")] = None,
+    out: Annotated[
+        Path | None, o.option("--out", help="F.safetensors for the images; in 8 bits F.npz, or a folder of PNGs.")
+    ] = None,
     images: Annotated[
         Path | None, o.option("--images", help="Draw some of them before and after into F.png or F.svg.")
     ] = None,
@@ -133,10 +135,12 @@ def attack(
 
     F.safetensors has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` (in the data's source order) and
     `predictions`, with --target `target` too; its header has the record that is printed, which then tells how often the
-    target is reached.
+    target is reached. F.npz has `images` as uint8; a folder has CLASS/INDEX.png, and images.jsonl. There the images are
+    rounded to 8 bits within the ball, and judged again: the predictions are of these, and `rounded` tells what changed.
 
         bsk attack runs/bs.safetensors --attack pgd-100 --out adversarial.safetensors --images sheet.png
         bsk attack runs/bs.safetensors --target least-likely --out adversarial.safetensors
+        bsk attack runs/bs.safetensors --out pictures/
     """
     load_torch()
     from bsk.evaluation.run import attacked
@@ -145,16 +149,20 @@ def attack(
     from bsk.figures.sheet import draw_sheet
     from bsk.records.headers import check_replaceable
     from bsk.records.locks import only_writer
+    from bsk.records.pictures import TENSORS, checked_out
     from bsk.records.words import plain
 
     if out is None:
-        raise UsageError("attack: no --out; name F.safetensors for the images")
+        raise UsageError("attack: no --out; name F.safetensors, F.npz or a folder for the images")
     flags = replace(flags, target=target)
     flags.check_whole()
     examples.check_one()
     if "," in attack:
         raise UsageError(f"--attack {attack}: one attack a file; run it once for each")
-    check_replaceable(o.checked_suffix(out), "attack", force)
+    if checked_out(out).suffix == TENSORS:
+        check_replaceable(out, "attack", force)
+    elif out.is_file() and not force:
+        raise InputError(f"{out}: exists; choose another --out, or --force")
     if images is not None:
         checked_picture(images, "--images")
     network.check([checkpoint] if checkpoint else [])

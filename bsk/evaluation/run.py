@@ -26,6 +26,7 @@ from bsk.evaluation.guessing import Suspicion
 from bsk.evaluation.ledger import Ledger
 from bsk.evaluation.radii import Memory, Smaller
 from bsk.evaluation.reports import evaluation_record, keys_of, of_targets
+from bsk.evaluation.rounding import write_rounded
 from bsk.evaluation.settings import EvaluationSettings, Work
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import CHECKS, Keep, Progress, judge
@@ -33,6 +34,7 @@ from bsk.models.compiled import Compiled, compiles
 from bsk.plugins import is_plugin
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import Bulk
+from bsk.records.pictures import TENSORS
 
 Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
@@ -248,9 +250,10 @@ def attacked(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write the adversarial images of one attack to `out`; return its record, and up to `show` examples to look at.
 
-    The file has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` and `predictions`, and with a target `target`;
-    an example that several stages met has the image of the last. Images go to the disk as they come. The examples are
-    arrays by the names of `bsk.figures.sheet.draw_sheet`; those come first that were fooled, or reached their target.
+    F.safetensors has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index`, `predictions`, and `target` if there is
+    one; an example that several stages met has the image of the last. Images go to the disk as they come. The examples
+    are arrays by the names of `bsk.figures.sheet.draw_sheet`; those come first that were fooled, or reached a target.
+    F.npz, or a folder of PNGs, has them in 8 bits, and predictions of these; the record tells of both.
 
     Raises:
         InputError: the model does not fit the data, or the file cannot be written.
@@ -281,6 +284,9 @@ def attacked(
         adversarial = bulk.take(rows, examples.shape)
         tensors = {"labels": examples.labels, "index": examples.index, "predictions": predictions}
         tensors |= {"target": targets} if targeted else {}
-        bulk.save("images", [len(predictions), *examples.shape], tensors, record)
+        if out.suffix == TENSORS:
+            bulk.save("images", [len(predictions), *examples.shape], tensors, record)
+        else:
+            record = write_rounded(subject, attack, settings, examples, bulk, tensors, record)
     shown = {"clean": clean, "adversarial": adversarial, "labels": examples.labels[rows], "before": before}
     return record, {name: tensor.numpy() for name, tensor in {**shown, "after": predictions[rows]}.items()}

@@ -123,7 +123,9 @@ class AttackRecord(EvaluationRecord, kw_only=True, tag="attack"):
     """What `bsk attack` prints, and the header of its file: an evaluation, and the file of the images.
 
     Of a targeted attack `targeted_success` is the share of the `targeted_n` images of other classes that are classified
-    as the `target`, with its 95 % interval; the accuracy is that of all images.
+    as the `target`, with its 95 % interval; the accuracy is that of all images. Where the images were written in 8 bits
+    `rounded` tells their accuracy and what the target has of them, the largest `distance` from a clean image, and how
+    many went `inward`, as nearest levels would have led out of the ball.
     """
 
     out: f.Text | None = None
@@ -132,6 +134,7 @@ class AttackRecord(EvaluationRecord, kw_only=True, tag="attack"):
     targeted_success: f.Fraction | None | UnsetType = UNSET
     targeted_low: f.Fraction | UnsetType = UNSET
     targeted_high: f.Fraction | UnsetType = UNSET
+    rounded: f.Plain | UnsetType = UNSET
 
 
 class LandingRecord(Network, kw_only=True, tag="landing"):
