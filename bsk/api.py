@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import check_unit
+from bsk.comparison import classes
 from bsk.comparison import compare as comparison
 from bsk.comparison.published import published
 from bsk.comparison.tables import render
@@ -48,6 +49,7 @@ from bsk.records.located import Located, located, read
 from bsk.records.locks import only_writer
 from bsk.records.words import percent, plain
 from bsk.terminal import Bar, note
+from bsk.values import one_of
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 Record = dict[str, Any]
@@ -111,7 +113,7 @@ class Rows(list[comparison.Row]):
 
     def __repr__(self) -> str:
         """Return the table for people."""
-        return render(self, "table")
+        return classes.render(self, "table") if self and classes.CLASS in self[0] else render(self, "table")
 
 
 def load(
@@ -295,6 +297,7 @@ def compare(
     paper: str | None = None,
     title: str | None = None,
     pareto: bool = False,
+    by: str | None = None,
 ) -> Rows:
     """Return one row per method and attack: seeds pooled, intervals of 95 %, differences to the first row.
 
@@ -303,13 +306,20 @@ def compare(
         paper: the paper's numbers beside: "2", "6/cifar100", "section54".
         title: of the table.
         pareto: whether rows that no other beats in robust accuracy and passes are marked.
+        by: "class" for a row a method, attack and class, which goes with none of the above.
 
     Raises:
         InputError: a file cannot be read, a field is not what it must be, or there is no evaluation.
         UsageError: there is no such table in the paper.
     """
     items = [item for record in _flat(records) for item in _located(record)]
-    rows, notices = comparison.compare(items, None if paper is None else published(paper), title, pareto)
+    if by is not None:
+        one_of("by", by, [classes.CLASS])
+        if paper or title or pareto:
+            raise UsageError("compare by class: paper, title and pareto are for other tables; leave them out")
+        rows, notices = classes.by_class(items)
+    else:
+        rows, notices = comparison.compare(items, None if paper is None else published(paper), title, pareto)
     if not rows:
         raise InputError(f"compare: no evaluation or log records among {len(items)}; run bsk.evaluate")
     for notice in notices:

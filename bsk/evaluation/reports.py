@@ -83,8 +83,8 @@ def evaluation_record(
     `accuracy` is a fraction of n, `low` and `high` its 95 % Wilson interval, `correct` one bit an example in
     the data's fixed order; passes count images; `after` is the accuracy after each stage; `doubts` says when not to
     believe it. Of an audit `accuracy` is an estimate, `low` and `high` cover the sample's error too, `after` has the
-    stages that met all, and there are no bits: `audit` has what was found, and the exact interval for these n examples.
-    After smaller `radii` in the same run `carried` examples had fallen there.
+    stages that met all, and there are neither bits nor classes: `audit` has what was found, and the exact interval for
+    these n examples. After smaller `radii` in the same run `carried` examples had fallen there.
     """
     correct = ledger.standing
     n, right, audit = len(correct), int(correct.sum()), ledger.audit
@@ -126,6 +126,7 @@ def evaluation_record(
         "seconds": ledger.seconds,
         "forward_passes": int(ledger.forward.sum()),
         "backward_passes": int(ledger.backward.sum()),
+        **(by_class(correct, examples.labels, settings.data.classes) if audit is None else {}),
         "correct": encode_correct(correct.numpy()) if audit is None else None,
         "device": device_name(settings.device),
         "threads": torch.get_num_threads(),
@@ -137,7 +138,15 @@ def evaluation_record(
     }
 
 
-def of_targets(attack: Attack, labels: Tensor, predictions: Tensor, targets: Tensor) -> dict[str, Any]:
+def by_class(correct: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Return as a field how many examples of each class are right, and how many there are, (N,) both."""
+    counts = (labels[which].bincount(minlength=len(classes)).tolist() for which in (correct, labels >= 0))
+    return {"by_class": {name: [right, n] for name, right, n in zip(classes, *counts, strict=True) if n}}
+
+
+def of_targets(
+    attack: Attack, labels: Tensor, predictions: Tensor, targets: Tensor, classes: Sequence[str]
+) -> dict[str, Any]:
     """Return what a targeted attack has reached: of images of other classes, and what is left right of all, (N,)."""
     others, correct = targets != labels, predictions == labels
     right, n, asked, hits = (
@@ -149,6 +158,7 @@ def of_targets(attack: Attack, labels: Tensor, predictions: Tensor, targets: Ten
         "low": low,
         "high": high,
         "after": {attack.stages[-1].name: right / n},
+        **by_class(correct, labels, classes),
         "correct": encode_correct(correct.numpy()),
         "target": attack.parameters["target"],
         "targeted_n": asked,

@@ -96,7 +96,7 @@ def write_rounded(
         subject.model, examples, settings, norm, lambda rows: images.take(rows, examples.shape)
     )
     if "target" in tensors:
-        hits = of_targets(attack, examples.labels, after, tensors["target"])
+        hits = of_targets(attack, examples.labels, after, tensors["target"], settings.data.classes)
         facts |= {name: hits[name] for name in ("targeted_success", "targeted_low", "targeted_high")}
     record = {**record, "rounded": facts}
     columns = {name: each.numpy() for name, each in {**tensors, "predictions": after}.items()}

@@ -274,7 +274,7 @@ def attacked(
         diagnostics = work.examine(attack, ledger)
         record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
         targeted = "target" in attack.parameters
-        more = of_targets(attack, examples.labels, predictions, targets) if targeted else {}
+        more = of_targets(attack, examples.labels, predictions, targets, settings.data.classes) if targeted else {}
         record = {**record, **more, "kind": "attack", "out": str(out)}
         fooled = ledger.broken_by >= int(attack.stages[0].name == "natural")
         rows = torch.argsort((~fooled).int(), stable=True)[:show]

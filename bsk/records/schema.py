@@ -66,10 +66,10 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     """One network under one attack.
 
     `low` and `high` are the 95 % Wilson interval of `accuracy`, `after` the accuracy after each stage, `correct` a bit
-    an example, the first in the highest; `repeats` says of how many standing images PGD left steps out; `adbd` is the
-    mean distance to the decision boundary, which RayS tells. Of the fallen `carried` ones fell at smaller radii of the
-    same run, those of `carried_from`, and were not asked again. With `audit`, `accuracy` is an estimate, and `low` and
-    `high` cover the sample's error too.
+    an example, the first in the highest, `by_class` how many of each class are right and how many there are; `repeats`
+    says of how many standing images PGD left steps out; `adbd` is the mean distance to the decision boundary, which
+    RayS tells. Of the fallen `carried` ones fell at smaller radii of the same run, those of `carried_from`, and were
+    not asked again. With `audit`, `accuracy` is an estimate, and `low` and `high` cover the sample's error too.
     """
 
     checkpoint: f.Text
@@ -105,6 +105,7 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     compile_seconds: f.Amount | None = None
     forward_passes: f.Count | None = None
     backward_passes: f.Count | None = None
+    by_class: dict[str, f.Part] | UnsetType = UNSET
     correct: f.Bits | None = None
     precision: f.Text | None = None
 
