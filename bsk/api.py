@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import check_unit
+from bsk.comparison import classes
 from bsk.comparison import compare as comparison
 from bsk.comparison.published import published
 from bsk.comparison.tables import render
@@ -48,6 +49,7 @@ from bsk.records.located import Located, located, read
 from bsk.records.locks import only_writer
 from bsk.records.words import percent, plain
 from bsk.terminal import Bar, note
+from bsk.values import one_of
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 Record = dict[str, Any]
@@ -111,7 +113,7 @@ class Rows(list[comparison.Row]):
 
     def __repr__(self) -> str:
         """Return the table for people."""
-        return render(self, "table")
+        return classes.render(self, "table") if self and classes.CLASS in self[0] else render(self, "table")
 
 
 def load(
@@ -168,13 +170,25 @@ def _check_range(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 @overload
 def evaluate(
-    model: str | Path | Model, x: Array | None = ..., y: Array | None = ..., *, attack: str = ..., **flags: Any
+    model: str | Path | Model,
+    x: Array | None = ...,
+    y: Array | None = ...,
+    *,
+    attack: str = ...,
+    eps: float | None = ...,
+    **flags: Any,
 ) -> Evaluation: ...
 
 
 @overload
 def evaluate(
-    model: str | Path | Model, x: Array | None = ..., y: Array | None = ..., *, attack: Sequence[str], **flags: Any
+    model: str | Path | Model,
+    x: Array | None = ...,
+    y: Array | None = ...,
+    *,
+    attack: str | Sequence[str] = ...,
+    eps: float | Sequence[float] | None = ...,
+    **flags: Any,
 ) -> list[Evaluation]: ...
 
 
@@ -187,7 +201,7 @@ def evaluate(
     split: str = "test",
     limit: int | None = None,
     attack: str | Sequence[str] = "autoattack",
-    eps: float | None = None,
+    eps: float | Sequence[float] | None = None,
     norm: str = "linf",
     seed: int = 0,
     batch_size: int | None = None,
@@ -208,8 +222,9 @@ def evaluate(
         split: of `data`: "test", "val" or "train".
         limit: only the first so many examples.
         attack: a name of `bsk evaluate --attack` or `module:function`; of several the evaluations are a list.
-        eps: the radius in `norm`, in pixels of [0, 1]; default: that of the checkpoint or of `data`.
-        norm: "linf" or "l2".
+        eps: the radius in `norm`, in pixels of [0, 1]; default: that of the checkpoint or of `data`. Of several,
+            ascending, the evaluations are a list, radius by radius; what falls at one is not asked again.
+        norm: "linf", "l2" or "l1".
         seed: of the attack's random numbers.
         batch_size: rows of a model call; default: what suits the device.
         device: where; "auto" is where the model is.
@@ -227,20 +242,23 @@ def evaluate(
     """
     names = _names(attack)
     wanted = EvaluationFlags(split, limit, eps, batch_size, checks, compile, seed)
-    work = _work(model, x, y, data, names, _attack_flags(norm, flags), wanted, device)
+    how = _attack_flags(norm, flags)
+    how.check_untargeted()
+    works = _works(model, x, y, data, names, how, wanted, device)
     path = None if out is None else Path(out)
     if path is not None:
         evaluations.check_no_log(path)
-    live = work.subject.header["kind"] == "live"  # nobody knows if it is the same as the one of that key
-    with EvaluationProgress(work.subject.path.name, progress) as shown:
-        shown.notices(work.notices)
+    subject = works[0].subject
+    live = subject.header["kind"] == "live"  # nobody knows if it is the same as the one of that key
+    with EvaluationProgress(subject.path.name, progress) as shown:
+        shown.notices(works[0].notices)
         kept = None if live else path
         found = []
-        for record in evaluations.evaluate(work.subject, work.attacks, work.settings, kept, shown.show):
+        for record in evaluations.sweep(works, kept, shown.show):
             found.append(Evaluation(record))
             if live and path is not None:
                 jsonl.append(path, record)
-    return found[0] if isinstance(attack, str) else found
+    return found[0] if isinstance(attack, str) and not isinstance(eps, Iterable) else found
 
 
 def attack(
@@ -260,12 +278,15 @@ def attack(
 ) -> Tensor:
     """Return the adversarial images of an attack, (N, C, H, W) fp32 in [0, 1], where x is.
 
-    An image that the model gets wrong as it is comes back as it is. Arguments and errors are those of `evaluate`.
+    An image that the model gets wrong as it is comes back as it is. Arguments and errors are those of `evaluate`; and
+    `target` makes FGSM, PGD and CW go towards a class: its name or number, "random" (one of the others for each image)
+    or "least-likely" (by the logits of the image as it is).
     """
     wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, compile=compile, seed=seed)
     how = _attack_flags(norm, flags)
     how.check_whole()
-    work = _work(model, x, y, None, _names(attack), how, wanted, device)
+    wanted.check_one()
+    (work,) = _works(model, x, y, None, _names(attack), how, wanted, device)
     with EvaluationProgress(work.subject.path.name, progress) as shown:
         images = evaluations.perturbed(work.subject, work.attacks[0], work.settings, shown.show)
     return images.to(x.device) if isinstance(x, Tensor) else images
@@ -276,6 +297,7 @@ def compare(
     paper: str | None = None,
     title: str | None = None,
     pareto: bool = False,
+    by: str | None = None,
 ) -> Rows:
     """Return one row per method and attack: seeds pooled, intervals of 95 %, differences to the first row.
 
@@ -284,13 +306,20 @@ def compare(
         paper: the paper's numbers beside: "2", "6/cifar100", "section54".
         title: of the table.
         pareto: whether rows that no other beats in robust accuracy and passes are marked.
+        by: "class" for a row a method, attack and class, which goes with none of the above.
 
     Raises:
         InputError: a file cannot be read, a field is not what it must be, or there is no evaluation.
         UsageError: there is no such table in the paper.
     """
     items = [item for record in _flat(records) for item in _located(record)]
-    rows, notices = comparison.compare(items, None if paper is None else published(paper), title, pareto)
+    if by is not None:
+        one_of("by", by, [classes.CLASS])
+        if paper or title or pareto:
+            raise UsageError("compare by class: paper, title and pareto are for other tables; leave them out")
+        rows, notices = classes.by_class(items)
+    else:
+        rows, notices = comparison.compare(items, None if paper is None else published(paper), title, pareto)
     if not rows:
         raise InputError(f"compare: no evaluation or log records among {len(items)}; run bsk.evaluate")
     for notice in notices:
@@ -360,7 +389,7 @@ def _attack_flags(norm: str, flags: Mapping[str, Any]) -> AttackFlags:
         raise UsageError(f"evaluate: {str(error).partition(' ')[2]}") from error
 
 
-def _work(
+def _works(
     model: str | Path | Model,
     x: Array | None,
     y: Array | None,
@@ -369,8 +398,8 @@ def _work(
     flags: AttackFlags,
     wanted: EvaluationFlags,
     device: str,
-) -> Work:
-    """Return what there is to do, everything checked."""
+) -> list[Work]:
+    """Return what there is to do at each radius, everything checked."""
     if (x is None) != (y is None) or (x is not None and data is not None):
         raise UsageError("give x and y, or data; not both, and not one of x and y alone")
     request = Request(names, flags, wanted, _device(model, x, device))

@@ -95,6 +95,10 @@ class EvaluationProgress(_Shown):
             self._bar.note(evaluation_line(record))
         if "adbd" in record:
             self._bar.note(f"{self._name}: ADBD {record['adbd']:.4f}, {record['never_fooled']} never fooled")
+        if "targeted_success" in record:
+            self._bar.note(f"{self._name}: {target_line(record)}")
+        if "rounded" in record:
+            self._bar.note(f"{self._name}: {rounded_line(record)}")
         self.notices([f"{self._name}: {remark}" for remark in remarks(record)])
 
 
@@ -108,6 +112,25 @@ def evaluation_line(record: dict[str, Any]) -> str:
         f"({record['eps'] * 255:.3g}/255): {audit_line(record) if 'audit' in record else interval}, "
         f"{record['seconds']:.1f} s, {counted(doubts, 'doubt') if doubts else none}"
     )
+
+
+def target_line(record: dict[str, Any]) -> str:
+    """Return how often a targeted attack reached its target."""
+    if record["targeted_success"] is None:
+        return f"every image is of the class {record['target']} already"
+    interval = f"[{record['targeted_low']:.2%}, {record['targeted_high']:.2%}] of {record['targeted_n']}"
+    return f"classified as the target {record['target']}: {record['targeted_success']:.2%} {interval}"
+
+
+def rounded_line(record: dict[str, Any]) -> str:
+    """Return what is left of an attack where its images are written in 8 bits."""
+    found = record["rounded"]
+    goal = f", target {found['targeted_success']:.2%}" if found.get("targeted_success") is not None else ""
+    inward = (
+        f"; {found['inward']} of {record['n']} images rounded inwards to stay in the ball" if found["inward"] else ""
+    )
+    interval = f"[{found['low']:.2%}, {found['high']:.2%}]"
+    return f"in 8 bits {found['accuracy']:.2%} {interval}{goal}, at most {found['distance']:.6g} away{inward}"
 
 
 def audit_line(record: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ def apgd(
         target = target.reshape(-1)
     objective = (TARGETED if targets else UNTARGETED)[loss]
     leave = Leaving(model, tally, y)
-    climb = _Climb(starts, within.keep(owner), owner, y[owner], target, eps)
+    climb = Climb(starts, within.keep(owner), owner, y[owner], target, eps)
     for i, window in enumerate([0, *_windows(steps)]):
         if i > 0:
             climb.move(1.0 if i == 1 else RHO)
@@ -76,13 +76,14 @@ def apgd(
     return tally
 
 
-class _Climb(Rows):
+class Climb(Rows):
     """Rows that climb: an example each, or an example and a target class each.
 
     owner (R,): the example of each row, ascending; y, target (R,); images (R, C, H, W); the rest (R,).
     """
 
     def __init__(self, x: Tensor, within: Region, owner: Tensor, y: Tensor, target: Tensor, eps: float) -> None:
+        """Begin at images x of the region `within`, with steps of 2 eps."""
         zero = x.new_zeros(len(owner))
         self.owner, self.y, self.target, self.within = owner, y, target, within
         self.x = self.x_before = self.x_best = self.gradient = self.gradient_best = x
@@ -90,8 +91,8 @@ class _Climb(Rows):
         self.loss_before = self.loss_best = self.loss_best_at_check = zero  # the reference compares the first with 0
         self.rises, self.halved = zero, torch.ones_like(owner, dtype=torch.bool)
 
-    def evaluate(self, model: Model, objective: Objective, eot: int, leave: Leaving) -> Tensor:
-        """Run the model at the rows' points; keep the rows that are not fooled, and return their losses."""
+    def evaluate(self, model: Model, objective: Objective, eot: int, leave: Leaving, judged: bool = True) -> Tensor:
+        """Run the model at the rows' points; keep the rows that are not fooled, if judged, and return their losses."""
         self.gradient = torch.zeros_like(self.x)
         for _ in range(eot):
             leaf = self.x.detach().requires_grad_()
@@ -100,7 +101,7 @@ class _Climb(Rows):
             self.gradient += gradient_of(losses, leaf) / eot
         leave.count(self.owner, eot, eot)
         losses = losses.detach()
-        stays = leave(self.owner, self.x, logits, self.y)
+        stays = leave(self.owner, self.x, logits, self.y) if judged else None
         if stays is None:
             return losses
         self.keep(stays)
@@ -113,7 +114,7 @@ class _Climb(Rows):
             self.loss_best = self.loss_best_at_check = losses
             return
         better = losses > self.loss_best
-        self._choose(better, x_best=self.x, gradient_best=self.gradient, loss_best=losses)
+        self.choose(better, x_best=self.x, gradient_best=self.gradient, loss_best=losses)
         self.rises = self.rises + (losses > self.loss_before)
         self.loss_before = losses
 
@@ -134,11 +135,11 @@ class _Climb(Rows):
         Source: section 3.2, conditions 1 and 2.
         """
         stuck = (self.rises <= RHO * window) | (~self.halved & (self.loss_best_at_check >= self.loss_best))
-        self._choose(stuck, step=self.step / 2, x=self.x_best, gradient=self.gradient_best)
+        self.choose(stuck, step=self.step / 2, x=self.x_best, gradient=self.gradient_best)
         self.loss_best_at_check = self.loss_best
         self.rises, self.halved = torch.zeros_like(self.rises), stuck
 
-    def _choose(self, rows: Tensor, **others: Tensor) -> None:
+    def choose(self, rows: Tensor, **others: Tensor) -> None:
         """Put other values in the place of some rows, (R,)."""
         for name, other in others.items():
             mask = rows if other.ndim == 1 else per_image(rows, other)

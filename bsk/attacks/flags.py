@@ -10,7 +10,7 @@ from bsk.errors import UsageError
 from bsk.plugins import is_plugin
 from bsk.values import above_zero, one_of
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "l1")
 STARTS = ("zero", "uniform")
 ENGINES = ("bsk", "reference")
 SEARCHES = ("fp32", "bf16", "fp16", "auto")
@@ -21,6 +21,7 @@ TAKERS = {  # flags that only some attacks have, by the first word of their name
     "step": ("fgsm", "pgd", "cw"),
     "last_iterate": ("fgsm", "pgd", "cw"),
     "early_stop": ("pgd", "cw"),
+    "target": ("fgsm", "pgd", "cw"),
     "search": ("fgsm", "pgd", "cw", "apgd", "fab", "square", "screen", "autoattack"),
 }
 
@@ -32,7 +33,8 @@ class AttackFlags:
     Attributes:
         step, start, last_iterate: of FGSM, PGD and CW; step in pixel units.
         early_stop: whether PGD and CW leave out the steps after an iterate that was there before.
-        norm: "linf" or "l2".
+        target: of FGSM, PGD and CW: the class to be taken for, by name or number, or random or least-likely.
+        norm: "linf", "l2" or "l1".
         search: the precision they search in; fp32 judges what they find. auto is `fast` for APGD, else fp32.
         queries: of Square and RayS.
         stop_at_eps: of RayS.
@@ -49,6 +51,7 @@ class AttackFlags:
     start: str = "zero"
     last_iterate: bool = False
     early_stop: bool = True
+    target: str | int | None = None
     search: str = "fp32"
     queries: int | None = None
     stop_at_eps: bool = False
@@ -91,6 +94,11 @@ class AttackFlags:
             raise UsageError(f"--audit {self.audit}: must be a whole number, at least 1")
         if self.within is not None:
             above_zero(within=self.within)
+
+    def check_untargeted(self) -> None:
+        """Raise a UsageError if there is a target, where accuracies are told: it is not what they are of."""
+        if self.target is not None:
+            raise UsageError(f"--target {self.target}: tells no accuracy to compare; it is for bsk attack")
 
     def check_whole(self) -> None:
         """Raise a UsageError if examples are only sampled, where the images of all of them are asked for."""

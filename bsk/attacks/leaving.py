@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.search import Search, misclassified
+from bsk.attacks.targets import reached
 from bsk.devices import steps_between_answers
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import per_image
@@ -21,9 +22,9 @@ class Leaving:
     `Search` are judged at once: of one that is denied, the next may hold.
     """
 
-    def __init__(self, model: Model, tally: Outcome, y: Tensor) -> None:
-        """Begin with all examples of `tally`, of labels y (N,)."""
-        self._model, self._tally, self._y = model, tally, y
+    def __init__(self, model: Model, tally: Outcome, y: Tensor, target: Tensor | None = None) -> None:
+        """Begin with all examples of `tally`, of labels y (N,); with a target (N,) they leave where they reach that."""
+        self._model, self._tally, self._y, self._target = model, tally, y, target
         self.every, self._asked = 1 if isinstance(model, Search) else steps_between_answers(y.device), 0
         self._fallen, self._images = torch.zeros_like(tally.fooled), tally.x_adv
 
@@ -42,9 +43,10 @@ class Leaving:
 
         owner (R,) is in ascending order, x (R, C, H, W) are images of labels y (R,), with logits (R, classes).
         """
+        target = None if self._target is None else self._target[owner]
         if self.every == 1:
-            return self._tally.leave(owner, x, misclassified(self._model, self._tally, owner, x, logits, y))
-        self._note(owner, x, logits.detach().argmax(dim=1) != y)
+            return self._tally.leave(owner, x, misclassified(self._model, self._tally, owner, x, logits, y, target))
+        self._note(owner, x, reached(logits, y, target))
         self._asked += 1
         return self.settle(owner) if now or self._asked % self.every == 0 else None
 

@@ -31,9 +31,10 @@ class Outcome:
 
     Attributes:
         x_adv: (N, C, H, W) images in the ball.
-        fooled: (N,) which of them are misclassified.
+        fooled: (N,) which of them are misclassified, or classified as the target where there is one.
         forward, backward: (N,) int64, how often each example went through the model.
         distance: (N,) to the nearest misclassified image, where the attack looks for it beyond the ball too.
+        target: (N,) the class that each is to be taken for, where the attack is targeted.
     """
 
     x_adv: Tensor
@@ -41,6 +42,7 @@ class Outcome:
     forward: Tensor
     backward: Tensor
     distance: Tensor | None = None
+    target: Tensor | None = None
 
     @classmethod
     def begin(cls, x: Tensor) -> Outcome:

@@ -1,4 +1,4 @@
-"""What Square paints: squares of a bound's colour for Linf, pyramids moved about for L2.
+"""What Square paints: squares of a bound's colour for Linf, pyramids moved about for L2 and L1.
 
 A painter paints canvases, an image each in a layout of its own, those of one example by its own random numbers: `start`
 gives the first of each example, `images` shows them as images, and `paint` changes some, which are given up, as they
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsk.perturb.ball import ball_around, length, per_image
+from bsk.perturb.ball import L1, ball_around, length, per_image
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.pixels import to_images, to_rows
 
@@ -97,13 +97,21 @@ class Pyramids:
     """L2: the perturbation always has the length eps; a step moves what two squares hold into one of them.
 
     Canvases are images. Source: algorithm 3 and section 3.4 of the paper.
+
+    Attributes:
+        norm, order, fall: the norm, its order, and the power that pyramids fall with.
     """
+
+    norm, order, fall = "l2", 2, 2
 
     def __init__(self, x: Tensor, draws: ExampleDraws, eps: float) -> None:
         """Take the images, and what decides all squares and signs."""
         self.x, self.eps, self.draws, self.sides = x, eps, draws, Sides(x, odd=True)
         most = max(self.sides.all)
-        self.shapes = torch.stack([F.pad(pyramids(s, x), (0, most - s, 0, most - s)) for s in self.sides.all])
+        self.shapes = torch.stack([F.pad(self._square(s), (0, most - s, 0, most - s)) for s in self.sides.all])
+
+    def _square(self, s: int) -> Tensor:
+        return pyramids(s, self.x, self.order, self.fall)
 
     def start(self) -> Tensor:
         """Return images under a grid of 5 x 5 pyramids of random sign."""
@@ -112,7 +120,7 @@ class Pyramids:
         first, rows, columns = max((height - 5 * s) // 2, 0), height // s, width // s
         numbers = self.draws.unit(1 + rows * columns * channels)
         signs = _sign(numbers[:, 1:]).view(len(self.x), channels, rows, columns)
-        pyramid = pyramids(s, self.x)
+        pyramid = self._square(s)
         tiles = torch.where((numbers[:, 0] > 0.5).view(-1, 1, 1, 1, 1, 1), pyramid.T, pyramid) * signs[..., None, None]
         grid = tiles.permute(0, 1, 2, 4, 3, 5).reshape(len(self.x), channels, rows * s, columns * s)
         delta = torch.zeros_like(self.x)
@@ -136,12 +144,12 @@ class Pyramids:
         place2 = _lines(_place(top2, height - s), height), _lines(_place(left2, width - s), width)
         first, second = _window(*place, s), _window(*place2, s)
         delta = canvas - x
-        held = (delta**2 * (first | second)).sum(dim=(2, 3), keepdim=True)
-        free = (self.eps**2 - length(delta, "l2") ** 2).clamp(min=0)
+        held = (delta.abs() ** self.order * (first | second)).sum(dim=(2, 3), keepdim=True)
+        free = (self.eps**self.order - length(delta, self.norm) ** self.order).clamp(min=0)
         inside = delta * first
         bump = self._pyramid(query, *place, turn) * first * _sign(torch.stack(colours, dim=1))[..., None, None]
-        aim = bump + inside / (_norm(inside) + TINY)
-        moved = aim / (_norm(aim) + TINY) * (per_image(free, delta) / channels + held).sqrt()
+        aim = bump + inside / (self._norm(inside) + TINY)
+        moved = aim / (self._norm(aim) + TINY) * self._worth(per_image(free, delta) / channels + held, channels)
         return self._scaled(x, torch.where(first, moved, torch.where(second, 0.0, delta)))
 
     def _pyramid(self, query: Tensor, down: Tensor, across: Tensor, turn: Tensor) -> Tensor:
@@ -151,12 +159,39 @@ class Pyramids:
         turned, which = (turn > 0.5)[:, None, None], self.sides.halvings(query)[:, None, None]
         return self.shapes[which, torch.where(turned, j, i), torch.where(turned, i, j)][:, None]
 
+    def _norm(self, delta: Tensor) -> Tensor:
+        """Return the length of each channel."""
+        return (delta.abs() ** self.order).sum(dim=(2, 3), keepdim=True) ** (1 / self.order)
 
-def pyramids(s: int, like: Tensor) -> Tensor:
+    def _worth(self, squared: Tensor, channels: int) -> Tensor:
+        """Return the length that a channel's window is given."""
+        return squared.sqrt()
+
+
+class Spikes(Pyramids):
+    """L1: steeper pyramids, and what is beyond the ball is projected on it, which leaves few pixels changed.
+
+    Source: the reference of AutoAttack, where a window is given as many times its length as there are channels.
+    """
+
+    norm, order, fall = "l1", 1, 4
+
+    def _scaled(self, x: Tensor, delta: Tensor) -> Tensor:
+        """Return the nearest image to x + delta within the ball."""
+        return L1(x, self.eps).project(x + delta)
+
+    def _worth(self, squared: Tensor, channels: int) -> Tensor:
+        return squared * channels
+
+
+PAINTERS: dict[str, type[Stripes | Pyramids]] = {"linf": Stripes, "l2": Pyramids, "l1": Spikes}  # by the norm
+
+
+def pyramids(s: int, like: Tensor, order: int = 2, fall: int = 2) -> Tensor:
     """Return two flat pyramids, one up and one down, that fill an s x s square, of length 1 together: (s, s).
 
     A pyramid is highest in its middle and falls with the larger of the two distances from it: at the distance k
-    it is 1 / (k + 1)^2 and what the steps beyond k add.
+    it is 1 / (k + 1)^fall and what the steps beyond k add. The length is that of the norm's `order`.
     Source: section 3.4, eq. (4), of the paper.
     """
 
@@ -164,17 +199,17 @@ def pyramids(s: int, like: Tensor) -> Tensor:
         steps = max(height, width) // 2 + 1
         rows, columns = (torch.arange(n, device=like.device) for n in (height, width))
         far = torch.maximum((rows - height // 2).abs()[:, None], (columns - width // 2).abs()[None])
-        terms = 1.0 / torch.arange(1, steps + 1, device=like.device, dtype=like.dtype) ** 2
+        terms = 1.0 / torch.arange(1, steps + 1, device=like.device, dtype=like.dtype) ** fall
         beyond = terms.flip(0).cumsum(0).flip(0)
         return torch.cat([beyond, beyond.new_zeros(1)])[far.clamp(max=steps)]
 
     up, down = one(s // 2, s), one(s - s // 2, s)
-    both = torch.cat([_unit(up), -_unit(down)])
-    return _unit(both)
+    both = torch.cat([_unit(up, order), -_unit(down, order)])
+    return _unit(both, order)
 
 
-def _unit(square: Tensor) -> Tensor:
-    unit: Tensor = square / torch.linalg.vector_norm(square).clamp(min=TINY)
+def _unit(square: Tensor, order: int) -> Tensor:
+    unit: Tensor = square / torch.linalg.vector_norm(square, ord=order).clamp(min=TINY)
     return unit
 
 
@@ -187,10 +222,6 @@ def _window(down: Tensor, across: Tensor, s: Tensor) -> Tensor:
     """Return where squares of sides s (R,) are, (R, 1, H, W), by how far the lines are from their first."""
     rows, columns = ((lines >= 0) & (lines < s[:, None]) for lines in (down, across))
     return (rows[:, :, None] & columns[:, None])[:, None]
-
-
-def _norm(delta: Tensor) -> Tensor:
-    return delta.square().sum(dim=(2, 3), keepdim=True).sqrt()
 
 
 def _sign(numbers: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from bsk.attacks.leaving import Leaving
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.repeats import Repeats
+from bsk.attacks.targets import targets_of
 from bsk.perturb.ascent import Model, sign_move
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import ExampleDraws
@@ -19,6 +21,10 @@ from bsk.perturb.losses import cross_entropy, margin
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
+DESCENDED: dict[str, Loss] = {  # towards a target
+    "cross_entropy": lambda logits, target: -cross_entropy(logits, target),
+    "margin": lambda logits, target: -margin(logits, target),
+}
 
 
 def pgd(
@@ -35,6 +41,8 @@ def pgd(
     loss: str = "cross_entropy",
     last_iterate: bool = False,
     early_stop: bool = True,
+    target: str | int | None = None,
+    classes: int = 0,
     rows: int | None = None,
 ) -> Outcome:
     """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) by projected gradient ascent under Linf.
@@ -49,10 +57,17 @@ def pgd(
     steps (`early_stop`, but for `last_iterate`): its verdict and its last iterate are what they would be, where the
     model gives the same bits for the same image. A model call has `rows` rows at most (N unless given).
 
+    With a `target` among so many `classes` the loss of that class is descended, and an example counts where it is
+    classified as that (`targets_of`).
+
     Source: Madry et al. (2018); section 5.1 (100 steps of 2/255, no random start in the authors' code).
     """
     tally = Outcome.begin(x)
-    active, leave = torch.arange(len(x), device=x.device), Leaving(model, tally, y)
+    goal, climbed = y, LOSSES[loss]
+    if target is not None:
+        goal, climbed = targets_of(target, classes, model, x, y, draws, tally), DESCENDED[loss]
+        tally = replace(tally, target=goal)
+    active, leave = torch.arange(len(x), device=x.device), Leaving(model, tally, y, tally.target)
     for restart in range(restarts):
         owner, at, ball = active, x[active], ball_around(x[active], eps)
         if start == "uniform" or restart > 0:
@@ -71,7 +86,7 @@ def pgd(
                     logits = model(at)
                 tally.x_adv[owner] = at
             else:
-                logits, gradient = _passes(model, at, y[owner], LOSSES[loss], rows or len(x))
+                logits, gradient = _passes(model, at, goal[owner], climbed, rows or len(x))
                 at = sign_move(gradient, at, ball, step)
             leave.count(owner, 1, 0 if last else 1, None if repeats is None else repeats.live(i))
             if last_iterate and not last:

@@ -19,7 +19,7 @@ from bsk.perturb.passes import PassCounter, counting
 PACKAGE = "pyautoattack"
 KNOWN = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "autoattack", "autoattack-rand")
 VERSIONS = {"autoattack-rand": "rand"}  # all others are attacks of its standard version
-NORMS = {"linf": "Linf", "l2": "L2"}
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 def installed() -> str:
@@ -63,7 +63,8 @@ def reference(
             seed=seed,
             device=str(x.device),
         )
-        engine.apgd_targeted.n_target_classes = engine.fab.n_target_classes = targets
+        engine.apgd_targeted.n_target_classes = min(targets, engine.apgd_targeted.n_target_classes)
+        engine.fab.n_target_classes = targets
         if not attack.startswith("autoattack"):
             engine.attacks_to_run = [attack]
         x_adv, _ = engine.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))

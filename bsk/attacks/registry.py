@@ -19,6 +19,7 @@ from bsk.attacks.pgd import pgd
 from bsk.attacks.rays import rays
 from bsk.attacks.reference import KNOWN, installed, reference
 from bsk.attacks.search import Search, ended
+from bsk.attacks.sparse import apgd_l1
 from bsk.attacks.square import square
 from bsk.errors import UsageError, nearest
 from bsk.perturb.ascent import Model
@@ -31,6 +32,7 @@ PAPER_STEP = 2 / 255  # section 5.1, at the paper's radius
 MANY = 10_000  # passes of an attack of which nobody knows; only the time left is guessed by them
 PACKED = 4  # calls: PGD's examples leave one by one, where they fall and where their iterates repeat
 MOST_TARGETS = 9  # Source: AutoAttack's standard version
+TARGETS_L1, RESTARTS_L1 = 5, 5  # of apgd-t and apgd-ce in L1. Source: the same
 DLR_CLASSES = 4  # below it the ratio has not the logits it needs
 SAMPLED = 2  # stages of an audit of autoattack, the last ones, meet a sample
 
@@ -108,6 +110,16 @@ class Attack:
         return {key: value for key, value in (("audit", self.audit), ("within", self.within)) if value is not None}
 
     @property
+    def nests(self) -> bool:
+        """Whether an example that falls has fallen at larger radii too: some image in the ball was misclassified.
+
+        Not where the last iterate alone is judged or a sample is attacked, nor by RayS, which tells distances. The
+        images as they are have no radius, and their record is the same in any run.
+        """
+        alone = any(stage.run is rays or stage.parameters.get("last_iterate") for stage in self.stages)
+        return self.name != "natural" and not alone and not self.sampling
+
+    @property
     def whole(self) -> int:
         """How many stages, the first ones, meet all that stand."""
         return len(self.stages) - (SAMPLED if self.sampling else 0)
@@ -130,15 +142,20 @@ def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: flo
 
 
 NATURAL = Stage("natural", natural)
-SEARCHING = (pgd, apgd, fab_t, square)  # ask `misclassified`, so that they may search in any precision
+SEARCHING = (pgd, apgd, apgd_l1, fab_t, square)  # ask `misclassified`, so that they may search in any precision
 
 
 def _apgd(name: str, flags: AttackFlags, loss: str, targeted: bool = False, eot: int = 1) -> Stage:
-    targets = min(MOST_TARGETS, flags.classes - 1) if targeted else 0
+    most = TARGETS_L1 if flags.norm == "l1" else MOST_TARGETS
+    targets = min(most, flags.classes - 1) if targeted else 0
     if loss == "dlr" and flags.classes < DLR_CLASSES:
         loss = "margin"
     parameters = {"loss": loss, "norm": flags.norm, "steps": 100, "targets": targets, "eot": eot}
-    return Stage(name, apgd, parameters, rows=max(1, targets), passes=200 * max(1, targets) * eot)
+    passes = 200 * max(1, targets) * eot
+    if flags.norm != "l1":
+        return Stage(name, apgd, parameters, rows=max(1, targets), passes=passes)
+    restarts = 1 if targeted else RESTARTS_L1
+    return Stage(name, apgd_l1, {**parameters, "restarts": restarts}, rows=max(1, targets), passes=passes * restarts)
 
 
 def _fab(flags: AttackFlags) -> Stage:
@@ -173,6 +190,7 @@ ENSEMBLES: dict[str, Stages] = {
     "screen": lambda f: [_apgd("apgd-ce", f, "cross_entropy"), _apgd("apgd-t", f, "dlr", targeted=True)],
 }
 LINF_ONLY = ("fgsm", "pgd", "cw", "rays")  # by the name of a stage, up to a dash
+IN_L1 = ("natural", "apgd-ce", "apgd-t", "fab-t", "square")  # Source: AutoAttack's standard version
 ATTACKS = ["natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100", *ENSEMBLES]
 
 
@@ -195,10 +213,13 @@ def attack_named(name: str, eps: float, flags: AttackFlags | None = None) -> Att
         return Attack(name, (NATURAL, _reference(name, flags)))
     if name in ENSEMBLES:
         stages, said = [NATURAL, *ENSEMBLES[name](flags)], _notices(name, flags)
-    else:  # by its last iterate alone, an image that is misclassified as it is may be classified right
-        stages, said = [*([] if flags.last_iterate else [NATURAL]), _gradient_attack(name, eps, flags)], ()
+    else:  # by its last iterate alone, or towards a target, one that is misclassified as it is has not fallen
+        alone = flags.last_iterate or flags.target is not None
+        stages, said = [*([] if alone else [NATURAL]), _gradient_attack(name, eps, flags)], ()
     if flags.norm != "linf" and any(stage.name.split("-")[0] in LINF_ONLY for stage in stages):
         raise UsageError(f"--norm {flags.norm}: {name} has Linf only; use apgd-ce, apgd-t, fab-t, square or autoattack")
+    if flags.norm == "l1" and any(stage.name not in IN_L1 for stage in stages):
+        raise UsageError(f"--norm l1: {name} has none; use apgd-ce, apgd-t, fab-t, square, screen or autoattack")
     if flags.classes < 2:
         raise UsageError(f"--attack {name}: one class cannot be attacked; prepare data of two classes or more")
     stages = [_searching(stage, flags) for stage in stages]
@@ -270,6 +291,7 @@ def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
         "restarts": restarts,
         "start": flags.start,
         "last_iterate": flags.last_iterate,
+        **({} if flags.target is None else {"target": flags.target, "classes": flags.classes}),
         **({} if flags.early_stop else {"early_stop": False}),  # no verdict depends on it, so no key of the usual way
     }
     return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts, fills=True, calls=PACKED)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.outcome import Outcome
+from bsk.attacks.targets import reached
 from bsk.perturb.ascent import Model
 
 
@@ -26,19 +27,22 @@ class Search:
         return self.rough(x)
 
 
-def misclassified(model: Model, tally: Outcome, owner: Tensor, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+def misclassified(
+    model: Model, tally: Outcome, owner: Tensor, x: Tensor, logits: Tensor, y: Tensor, target: Tensor | None = None
+) -> Tensor:
     """Return which images x (R, C, H, W) are misclassified (R,), by the logits (R, classes) that the model gave.
 
-    Of a `Search` these are claims. Each is judged by the exact model, one more forward pass of its example in `owner`.
+    With a target (R,) it is those classified as that. Of a `Search` these are claims. Each is judged by the exact
+    model, one more forward pass of its example in `owner`.
     """
-    wrong = logits.detach().argmax(dim=1) != y
+    wrong = reached(logits, y, target)
     if not isinstance(model, Search):
         return wrong
     claims = (wrong | ~logits.detach().isfinite().all(dim=1)).nonzero().squeeze(1)
     wrong = torch.zeros_like(wrong)
     if len(claims):
         with torch.no_grad():
-            wrong[claims] = model.exact(x[claims]).argmax(dim=1) != y[claims]
+            wrong[claims] = reached(model.exact(x[claims]), y[claims], None if target is None else target[claims])
         tally.count(owner[claims])
     return wrong
 
@@ -53,6 +57,7 @@ def ended(model: Search, x: Tensor, y: Tensor, outcome: Outcome) -> Outcome:
     fooled = outcome.fooled.clone()
     if len(rows):
         with torch.no_grad():
-            fooled[rows] = model.exact(outcome.x_adv[rows]).argmax(dim=1) != y[rows]
+            target = None if outcome.target is None else outcome.target[rows]
+            fooled[rows] = reached(model.exact(outcome.x_adv[rows]), y[rows], target)
         outcome.count(rows)
     return replace(outcome, fooled=fooled)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.outcome import Outcome
-from bsk.attacks.painters import Pyramids, Stripes
+from bsk.attacks.painters import PAINTERS, Pyramids, Stripes
 from bsk.attacks.search import misclassified
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
@@ -38,7 +38,7 @@ def square(
     Source: Andriushchenko et al. (2020), algorithms 1 to 3; the constants of AutoAttack's standard version.
     Differs from the reference: every example has squares and colours of its own, not one for the whole batch.
     """
-    search = _Search(model, x, y, (Stripes if norm == "linf" else Pyramids)(x, draws, eps), queries)
+    search = _Search(model, x, y, PAINTERS[norm](x, draws, eps), queries)
     pace = _Pace(rows or len(x))
     while len(search.owner):
         pace.saw(*search.go_on(pace.steps(len(search.owner))))

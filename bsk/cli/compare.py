@@ -12,8 +12,9 @@ import typer
 
 from bsk.cli import options as o
 from bsk.cli.console import STDIN, emit, records_of
-from bsk.errors import InputError, RequirementError
+from bsk.errors import InputError, RequirementError, UsageError
 from bsk.terminal import note
+from bsk.values import one_of
 
 if TYPE_CHECKING:
     from bsk.records.located import Located
@@ -47,6 +48,7 @@ def compare(
             "--require", metavar="CONDITION", help="Exit with 5 unless it holds: 'bs.robust - fast-at.robust > 0'."
         ),
     ] = None,
+    by: Annotated[str | None, o.option("--by", metavar="class", help="A row a class: natural and robust.")] = None,
     title: Annotated[str | None, o.option("--title", help="Of the table, in its caption and last column.")] = None,
     quiet: o.Quiet = False,
 ) -> None:
@@ -61,12 +63,16 @@ def compare(
     A condition of --require is about the table's columns, as bsk compare --format jsonl has them: ROW.COLUMN, or COLUMN
     alone for every row; NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN where a name has several rows.
 
+    With --by class there is a row a method, attack and class, with Wilson intervals, or of several seeds wider ones.
+
         bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
         bsk compare results.jsonl --paper 2 --format markdown
         bsk compare results.jsonl --out table.md --out table.tex --plot figure.png
         bsk compare transfer.jsonl --matrix
         bsk compare results.jsonl --require 'robust_low > 0.4' --require 'bs.difference_low > 0'
+        bsk compare results.jsonl --by class --format jsonl | jq -s 'min_by(.robust)'
     """
+    from bsk.comparison import classes
     from bsk.comparison.compare import compare as rows_of
     from bsk.comparison.published import published
     from bsk.comparison.requirements import failures, parse
@@ -83,9 +89,14 @@ def compare(
     required = [parse(text) for text in require or []]
     if matrix:
         return _tell_matrix(records_of("compare", files), chosen, texts)
+    if by is not None:
+        one_of("by", by, [classes.CLASS])
+        if paper or plot or pareto or require or title:
+            raise UsageError("--by class: leave out --paper, --plot, --pareto, --require and --title")
+        render = classes.render
     read = count()
     items = (item for item, _ in zip(records_of("compare", files), read, strict=False))
-    rows, notices = rows_of(items, beside, title and printable(title), pareto)
+    rows, notices = classes.by_class(items) if by else rows_of(items, beside, title and printable(title), pareto)
     if not rows:
         names = ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])
         raise InputError(f"{names}: no evaluation or log records among {next(read)}; run bsk evaluate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from bsk.cli import options as o
 from bsk.cli.console import GOES_ON, emit_record
 from bsk.cli.groups import grouped
 from bsk.devices import chosen_device, load_torch
-from bsk.errors import UsageError
+from bsk.errors import InputError, UsageError
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.progress import EvaluationProgress
 from bsk.terminal import CHOICES, note
@@ -59,14 +60,14 @@ def evaluate(
         bsk evaluate runs/*.safetensors --attack natural,pgd-100 --out results.jsonl | bsk compare
         bsk evaluate runs/bs.safetensors --attack autoattack --out results.jsonl
         bsk evaluate runs/bs.safetensors --attack autoattack --within 0.25 --out results.jsonl
+        bsk evaluate runs/bs.safetensors --eps 2/255,4/255,8/255 --out results.jsonl
         bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10 --eps 8/255 --attack screen
         bsk evaluate runs/bs.safetensors --attack mycode:my_attack --set steps=40
         bsk evaluate runs/*.safetensors --images adversarial.safetensors --out transfer.jsonl
     """
     load_torch()
     from bsk.data.processes import local_device, process_group
-    from bsk.evaluation.run import check_no_log
-    from bsk.evaluation.run import evaluate as run
+    from bsk.evaluation.run import check_no_log, sweep
     from bsk.evaluation.settings import Request, subject_and_data
 
     network.check(checkpoints or [])
@@ -83,14 +84,18 @@ def evaluate(
         request.check()
         paths: list[Path | None] = [*_without_last(checkpoints, last)] if checkpoints else [None]
         for path in paths:
-            work = request.of(*subject_and_data(path, network, where))
-            with EvaluationProgress(work.subject.path.name, share.rank == 0) as progress:
-                progress.notices(work.notices)
-                for record in run(work.subject, work.attacks, work.settings, out, progress.show):
+            works = request.of(*subject_and_data(path, network, where))
+            with EvaluationProgress(works[0].subject.path.name, share.rank == 0) as progress:
+                progress.notices(works[0].notices)
+                seconds = 0.0
+                for record in sweep(works, out, progress.show):
+                    seconds += record["seconds"]
                     if share.rank == 0:
                         with progress.aside():
                             emit_record(record)
                         progress.done(record)
+                if len(works) > 1:
+                    progress.notices([f"{len(works)} radii: {seconds:.1f} s in all"])
 
 
 def _check_shown(attack: str, flags: AttackFlags) -> None:
@@ -119,11 +124,21 @@ def attack(
     checkpoint: Annotated[
         Path | None, typer.Argument(metavar="CKPT", help="A file that bsk train wrote.", show_default=False)
     ] = None,
-    out: Annotated[Path | None, o.option("--out", help="F.safetensors for the images.")] = None,
+    out: Annotated[
+        Path | None, o.option("--out", help="F.safetensors for the images; in 8 bits F.npz, or a folder of PNGs.")
+    ] = None,
     images: Annotated[
         Path | None, o.option("--images", help="Draw some of them before and after into F.png or F.svg.")
     ] = None,
     attack: o.Attacks = "pgd-100",
+    target: Annotated[
+        str | None,
+        o.option(
+            "--target",
+            metavar="CLASS|random|least-likely",
+            help="Of fgsm, pgd and cw: the class to be taken for, by name or number, or one of the others an image.",
+        ),
+    ] = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     force: o.Force = False,
@@ -137,9 +152,13 @@ def attack(
     """Write the adversarial images of an attack.
 
     F.safetensors has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` (in the data's source order) and
-    `predictions`; its header has the record that is printed too.
+    `predictions`, with --target `target` too; its header has the record that is printed, which then tells how often the
+    target is reached. F.npz has `images` as uint8; a folder has CLASS/INDEX.png, and images.jsonl. There the images are
+    rounded to 8 bits within the ball, and judged again: the predictions are of these, and `rounded` tells what changed.
 
         bsk attack runs/bs.safetensors --attack pgd-100 --out adversarial.safetensors --images sheet.png
+        bsk attack runs/bs.safetensors --target least-likely --out adversarial.safetensors
+        bsk attack runs/bs.safetensors --out pictures/
     """
     load_torch()
     from bsk.evaluation.run import attacked
@@ -148,20 +167,26 @@ def attack(
     from bsk.figures.sheet import draw_sheet
     from bsk.records.headers import check_replaceable
     from bsk.records.locks import only_writer
+    from bsk.records.pictures import TENSORS, checked_out
     from bsk.records.words import plain
 
     if out is None:
-        raise UsageError("attack: no --out; name F.safetensors for the images")
+        raise UsageError("attack: no --out; name F.safetensors, F.npz or a folder for the images")
+    flags = replace(flags, target=target)
     flags.check_whole()
+    examples.check_one()
     if "," in attack:
         raise UsageError(f"--attack {attack}: one attack a file; run it once for each")
-    check_replaceable(o.checked_suffix(out), "attack", force)
+    if checked_out(out).suffix == TENSORS:
+        check_replaceable(out, "attack", force)
+    elif out.is_file() and not force:
+        raise InputError(f"{out}: exists; choose another --out, or --force")
     if images is not None:
         checked_picture(images, "--images")
     network.check([checkpoint] if checkpoint else [])
     request = Request([attack], flags, examples, chosen_device(device, threads))
     request.check()
-    work = request.of(*subject_and_data(checkpoint, network, request.device))
+    (work,) = request.of(*subject_and_data(checkpoint, network, request.device))
     with only_writer(out), EvaluationProgress(work.subject.path.name, True) as progress:
         progress.notices(work.notices)
         record, shown = attacked(work.subject, work.attacks[0], work.settings, out, progress.show)

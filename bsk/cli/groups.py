@@ -74,7 +74,7 @@ FLAGS: dict[type, dict[str, Any]] = {
     EvaluationFlags: {
         "split": o.SplitName,
         "limit": o.Limit,
-        "eps": o.Eps,
+        "eps": o.Radii,
         "batch_size": o.Rows,
         "checks": o.option(
             "--checks/--no-checks", help="Examine the model for signs that it cannot be believed [default: do]."
@@ -83,7 +83,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "seed": typer.Option(callback=checked_seed, help="Of the attack's random numbers."),
     },
     AttackFlags: {
-        "norm": typer.Option(help="linf, or l2 (for apgd, fab-t, square and autoattack); eps is in that norm."),
+        "norm": typer.Option(help="linf, l2 or l1 (both for apgd, fab-t, square and autoattack); eps is in that norm."),
         "step": o.option(parser=o.number, metavar="X", help="Step size in pixels [default: the method's or attack's]."),
         "start": typer.Option(help="Of the first restart of pgd and cw: zero (the image itself) or uniform."),
         "last_iterate": o.option(

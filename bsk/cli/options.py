@@ -23,6 +23,12 @@ def number(text: str | float) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
+def radii(text: str | float) -> float | list[float]:
+    """Return the value of "8/255", or those of "2/255,4/255"; raise a BadParameter if one is no finite number."""
+    values = [number(each) for each in str(text).split(",")]
+    return values if len(values) > 1 else values[0]
+
+
 def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     """Return a shell completion over names; after a comma it completes the next name."""
 
@@ -66,6 +72,15 @@ Dataset = Annotated[
 DataPath = Annotated[Path | None, option("--data", help="Prepared data by path, instead of --dataset.")]
 Eps = Annotated[
     float | None, option(parser=number, metavar="X", help="Radius in pixels of [0, 1], as 8/255 [default: the data's].")
+]
+Radii = Annotated[
+    float | None,
+    option(
+        "--eps",
+        parser=radii,
+        metavar="X[,X...]",
+        help="Radius in pixels of [0, 1], as 8/255 [default: the data's]; evaluate: several, as 2/255,4/255,8/255.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Threads = Annotated[int | None, option(min=1, help="CPU threads [default: all; fewer where others slow them].")]

@@ -12,11 +12,13 @@ from bsk.cli.console import records_of
 from bsk.errors import UsageError, nearest
 from bsk.terminal import note
 
-KINDS = ["boxes", "curves", "landings"]
+KINDS = ["boxes", "curves", "landings", "radius"]
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(help="boxes, curves or landings.", autocompletion=o.completing(lambda: KINDS))],
+    kind: Annotated[
+        str, typer.Argument(help="boxes, curves, landings or radius.", autocompletion=o.completing(lambda: KINDS))
+    ],
     files: Annotated[
         list[Path] | None,
         typer.Argument(metavar="FILE|-", help="JSONL of bsk evaluate, logs of bsk train, or JSONL of bsk starts."),
@@ -35,16 +37,19 @@ def plot(
 
     boxes: robust accuracy over seeds, one box for each value of --by, every seed a dot. curves: what training logs say,
     against the epoch: the mean over seeds, and a band from the least seed to the greatest. landings: where starts land
-    in output space, and how far, as bsk starts tells. Records that stand together must be alike but for their seeds.
+    in output space, and how far, as bsk starts tells. radius: accuracy against eps, a line for each network and attack,
+    with 95 % intervals. Records that stand together must be alike but for their seeds.
 
         bsk plot boxes results.jsonl --by step --out figure1.png --out figure1.svg
         bsk plot curves runs/*.jsonl --y kl_start,kl_ascent --log --out figure3.png
         bsk starts runs/bs.safetensors --limit 500 | bsk plot landings --out figure4.svg
+        bsk evaluate runs/bs.safetensors --eps 2/255,4/255,8/255 | bsk plot radius --out radius.png
     """
     from bsk.figures.boxes import draw_boxes
     from bsk.figures.canvas import checked_picture
     from bsk.figures.curves import draw_curves
     from bsk.figures.landings import draw_landings
+    from bsk.figures.radius import draw_radius
 
     if kind not in KINDS:
         raise UsageError(f"plot {kind}: no such picture; {nearest(kind, KINDS)}")
@@ -56,6 +61,8 @@ def plot(
     items = records_of("plot", files)
     if kind == "boxes":
         notices = draw_boxes(items, by, paths, title)
+    elif kind == "radius":
+        notices = draw_radius(items, paths, title)
     elif kind == "landings":
         notices = draw_landings(items, paths, title)
     else:

@@ -129,7 +129,8 @@ class Prices:
         data, _ = self._open(training.data)
         images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
         batch = job.flags["batch_size"] or rows_of_a_call(self.device)
-        work = self._work(job, settings.eps, len(data.classes), images, batch) * len(checkpoints)
+        radii = len(eps) if isinstance(eps := job.flags["eps"], list) else 1
+        work = self._work(job, settings.eps, len(data.classes), images, batch) * (len(checkpoints) * radii)
         return work.images, self._rates(settings, training, "fp32").seconds(work), 0.0
 
     def _work(self, job: Job, eps: float, classes: int, images: int, batch: int) -> Work:

@@ -17,6 +17,7 @@ from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.words import counted, plain
 
 Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
+NOT_COMPARED = "are not compared with one another"
 ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies: name, value, its wording
     ("eps", lambda e: e.eps, lambda e: plain(e.eps)),
     ("split", lambda e: e.split, lambda e: e.split),
@@ -78,13 +79,13 @@ def mixtures(groups: Sequence[Group]) -> list[str]:
         firsts = [group.first for group in groups if group.robust or name != "eps"]
         values = {value(first): word(first) for first in firsts}
         if len(values) > 1:
-            found.append(f"rows of different {name} ({', '.join(values.values())}) are not compared with one another")
+            found.append(f"rows of different {name} ({', '.join(values.values())}) {NOT_COMPARED}")
     attacks: dict[str, list[Group]] = {}
     for group in groups:
         attacks.setdefault(group.first.attack if group.robust else "", []).append(group)
     for attack, rows in attacks.items():
         if attack and any(without_seed(r.first.parameters) != without_seed(rows[0].first.parameters) for r in rows):
-            found.append(f"rows of {attack} with different parameters are not compared with one another")
+            found.append(f"rows of {attack} with different parameters {NOT_COMPARED}")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Any
@@ -28,6 +28,7 @@ class Evaluation:
     """One network under one attack: accuracy in [0, 1] on n images, and their outcomes, eight a byte, where known.
 
     `adbd` is the mean distance to the decision boundary, which RayS tells. Of an `audit` the accuracy is an estimate.
+    `by_class` has how many images of each class are right, and how many there are.
     """
 
     where: str
@@ -41,6 +42,7 @@ class Evaluation:
     packed: bytes | None = None
     adbd: float | None = None
     audit: Audit | None = None
+    by_class: Mapping[str, Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,14 @@ def evaluation(item: Located) -> Evaluation:
         packed=None if audit else record.correct,  # who was not audited has no verdict
         adbd=None if record.adbd is UNSET else record.adbd,
         audit=audit,
+        by_class=None if record.by_class is UNSET else _classes(item, record.by_class),
     )
+
+
+def _classes(item: Located, found: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:
+    if any(not 0 <= right <= n or n == 0 for right, n in found.values()):
+        raise wrong(item, "by_class", "for each class how many are right, and of how many")
+    return found
 
 
 def trainings(log: Iterable[Located]) -> list[TrainingLog]:

@@ -49,7 +49,7 @@ def format_of(path: Path) -> str:
 
 def tsv(rows: Sequence[Row]) -> str:
     """Return a header and a line a row; numbers as Python writes them, but not 1e-05, which `sort -n` misreads."""
-    return "".join("\t".join(line) + "\n" for line in [COLUMNS, *([_cell(row[c]) for c in COLUMNS] for row in rows)])
+    return "".join("\t".join(line) + "\n" for line in [COLUMNS, *([cell(row[c]) for c in COLUMNS] for row in rows)])
 
 
 def jsonl(rows: Sequence[Row]) -> str:
@@ -125,7 +125,7 @@ def rendered(
     if format == "jsonl":
         return "".join(dumps(dict(row)) + "\n" for row in rows)
     if format == "tsv":
-        return "".join("\t".join(line) + "\n" for line in [columns, *(map(_cell, row.values()) for row in rows)])
+        return "".join("\t".join(line) + "\n" for line in [columns, *(map(cell, row.values()) for row in rows)])
     if format == "table":
         return "\n".join(line.rstrip() for line in aligned(cells, left)) + "\n"
     return (markdown_of if format == "markdown" else latex_of)(cells, left, told)
@@ -279,7 +279,8 @@ def _passes(row: Row) -> str:
     return "" if passes is None else many(passes)
 
 
-def _cell(value: Value) -> str:
+def cell(value: Value) -> str:
+    """Return a value as programs read it, a number in full; empty for None."""
     if isinstance(value, float) and 1e-6 <= abs(value) < 1e16:
         return np.format_float_positional(value, trim="0")
     return "" if value is None else str(value)

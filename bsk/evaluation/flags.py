@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from bsk.devices import COMPILE
@@ -11,6 +12,7 @@ from bsk.errors import UsageError
 from bsk.plugins import is_plugin
 from bsk.values import checked_eps, one_of
 
+CUSTOMARY = {"l2": 0.5, "l1": 12}  # Source: Croce & Hein (2020, 2021)
 SPLITS = ("test", "val", "train")
 
 
@@ -59,7 +61,7 @@ class EvaluationFlags:
     Attributes:
         split: "test", "val" or "train".
         limit: only the first so many examples of the class-balanced order.
-        eps: the radius in the attack's norm; None for the model's own.
+        eps: the radius in the attack's norm, or several, ascending; None for the model's own.
         batch_size: rows of a model call; None for what suits the device.
         checks: whether the model is examined for signs that it cannot be believed.
         compile: whether attacks search through torch.compile: on, off, or auto, where that pays.
@@ -68,20 +70,40 @@ class EvaluationFlags:
 
     split: str = "test"
     limit: int | None = None
-    eps: float | None = None
+    eps: float | Sequence[float] | None = None
     batch_size: int | None = None
     checks: bool = True
     compile: str = "auto"
     seed: int = 0
 
+    @property
+    def radii(self) -> list[float]:
+        """The radii that are asked for; none for the model's own."""
+        if self.eps is None:
+            return []
+        return [float(eps) for eps in (self.eps if isinstance(self.eps, Iterable) else [self.eps])]
+
+    @property
+    def _listed(self) -> str:
+        return ",".join(f"{eps:g}" for eps in self.radii)
+
+    def check_one(self) -> None:
+        """Raise a UsageError if there are several radii."""
+        if len(self.radii) > 1:
+            raise UsageError(f"--eps {self._listed}: the images of one radius; several are for bsk evaluate --attack")
+
     def check(self, norm: str) -> None:
         """Raise a UsageError if a value cannot be."""
         one_of("split", self.split, SPLITS)
         one_of("compile", self.compile, COMPILE)
-        if self.eps is not None:
-            checked_eps(self.eps, zero=True, norm=norm)
-        elif norm != "linf":
-            raise UsageError(f"--norm {norm}: no customary radius; pass --eps, as 0.5 for CIFAR-10")
+        for eps in self.radii:
+            checked_eps(eps, zero=True, norm=norm)
+        if any(one >= other for one, other in pairwise(self.radii)):
+            raise UsageError(f"--eps {self._listed}: several radii ascend; write 2/255,4/255,8/255")
+        if self.eps is not None and not self.radii:
+            raise UsageError("--eps: no radius; write 8/255")
+        if self.eps is None and norm in CUSTOMARY:
+            raise UsageError(f"--norm {norm}: no customary radius; pass --eps, as {CUSTOMARY[norm]} for CIFAR-10")
         for name, least in (("limit", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -87,6 +87,7 @@ class Ledger:
         pace: seconds a pass, forward or backward, of the quickest block: where nothing had to be warmed up first.
         sample: (N,) bool, the only examples that stages from `whole` on are for.
         audit: what the sample tells of the others.
+        carried: how many fell at a smaller radius already, and were not asked again.
     """
 
     def __init__(self, n: int, whole: float = math.inf) -> None:
@@ -98,6 +99,14 @@ class Ledger:
         self.distance = torch.full((n,), NOWHERE)
         self.seconds, self.pace = 0.0, math.inf
         self.compiled, self.compile_seconds = False, 0.0
+        self.carried = 0
+
+    def carry(self, smaller: Ledger, stages: int) -> None:
+        """Enter the examples that fell to the same attack, of so many stages, at a smaller radius: nothing is due."""
+        fallen = ~smaller.standing
+        self.done[fallen] = stages
+        self.broken_by[fallen], self.distance[fallen] = smaller.broken_by[fallen], smaller.distance[fallen]
+        self.carried = int(fallen.sum())
 
     def columns(self) -> dict[str, Tensor]:
         """Return what is known of each example, by name."""

@@ -53,14 +53,15 @@ def facts_of(subject: Subject, stages: Sequence[Stage], settings: EvaluationSett
 
 
 def keys_of(
-    subject: Subject, attack: Attack, settings: EvaluationSettings, n: int
+    subject: Subject, attack: Attack, settings: EvaluationSettings, n: int, radii: Sequence[float] = ()
 ) -> tuple[str, list[tuple[str, str]]]:
     """Return the key of an evaluation's record, and for each stage its name and the key of all stages up to it.
 
     A record answers on any device. Blocks are of one kind of device, for its last bits are its own: an evaluation that
     was stopped on another starts over, so that `device` is true of the whole record.
+    Where verdicts come from smaller `radii` the record is one of its own; its blocks are anybody's.
     """
-    own = {"attack": attack.name, "checks": settings.checks, **attack.sampling}
+    own = {"attack": attack.name, "checks": settings.checks, **attack.sampling, **carried_from(radii)}
     whole = {**facts_of(subject, attack.stages, settings, n), **own}
     begun = [attack.stages[: k + 1] for k in range(len(attack.stages))]
     up_to = [key_of({**facts_of(subject, stages, settings, n), "device": settings.device.type}) for stages in begun]
@@ -75,13 +76,15 @@ def evaluation_record(
     settings: EvaluationSettings,
     diagnostics: Diagnostics,
     key: str,
+    radii: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Return everything one needs to believe, repeat and compare one accuracy.
 
     `accuracy` is a fraction of n, `low` and `high` its 95 % Wilson interval, `correct` one bit an example in
     the data's fixed order; passes count images; `after` is the accuracy after each stage; `doubts` says when not to
     believe it. Of an audit `accuracy` is an estimate, `low` and `high` cover the sample's error too, `after` has the
-    stages that met all, and there are no bits: `audit` has what was found, and the exact interval for these n examples.
+    stages that met all, and there are neither bits nor classes: `audit` has what was found, and the exact interval for
+    these n examples. After smaller `radii` in the same run `carried` examples had fallen there.
     """
     correct = ledger.standing
     n, right, audit = len(correct), int(correct.sum()), ledger.audit
@@ -115,6 +118,7 @@ def evaluation_record(
         "high": high,
         "after": after,
         **audit_fields(ledger),
+        **({**carried_from(radii), "carried": ledger.carried} if radii else {}),
         **rays_summary(ledger, attack, examples),
         **repeats(ledger, attack),
         "checks": diagnostics.facts,
@@ -122,6 +126,7 @@ def evaluation_record(
         "seconds": ledger.seconds,
         "forward_passes": int(ledger.forward.sum()),
         "backward_passes": int(ledger.backward.sum()),
+        **(by_class(correct, examples.labels, settings.data.classes) if audit is None else {}),
         "correct": encode_correct(correct.numpy()) if audit is None else None,
         "device": device_name(settings.device),
         "threads": torch.get_num_threads(),
@@ -131,6 +136,41 @@ def evaluation_record(
         "version": VERSION,
         "torch": torch.__version__,
     }
+
+
+def by_class(correct: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Return as a field how many examples of each class are right, and how many there are, (N,) both."""
+    counts = (labels[which].bincount(minlength=len(classes)).tolist() for which in (correct, labels >= 0))
+    return {"by_class": {name: [right, n] for name, right, n in zip(classes, *counts, strict=True) if n}}
+
+
+def of_targets(
+    attack: Attack, labels: Tensor, predictions: Tensor, targets: Tensor, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Return what a targeted attack has reached: of images of other classes, and what is left right of all, (N,)."""
+    others, correct = targets != labels, predictions == labels
+    right, n, asked, hits = (
+        int(each.sum()) for each in (correct, labels >= 0, others, others & (predictions == targets))
+    )
+    (low, high), (least, most) = wilson(right, n), wilson(hits, asked) if asked else (0.0, 1.0)
+    return {
+        "accuracy": right / n,
+        "low": low,
+        "high": high,
+        "after": {attack.stages[-1].name: right / n},
+        **by_class(correct, labels, classes),
+        "correct": encode_correct(correct.numpy()),
+        "target": attack.parameters["target"],
+        "targeted_n": asked,
+        "targeted_success": hits / asked if asked else None,
+        "targeted_low": least,
+        "targeted_high": most,
+    }
+
+
+def carried_from(radii: Sequence[float]) -> dict[str, Any]:
+    """Return the smaller radii at which examples have fallen as a field, if there are any."""
+    return {"carried_from": list(radii)} if radii else {}
 
 
 def standing_after(broken_by: Tensor, stages: Sequence[Stage], n: int) -> dict[str, float]:

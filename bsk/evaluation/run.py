@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.flags import AUDIT
+from bsk.attacks.outcome import Outcome
 from bsk.attacks.registry import Attack
 from bsk.data.batches import to_unit
 from bsk.data.processes import sum_over_processes
@@ -22,14 +24,17 @@ from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.diagnostics import ALONE, PARTS, Diagnostics, N, look_at
 from bsk.evaluation.guessing import Suspicion
 from bsk.evaluation.ledger import Ledger
-from bsk.evaluation.reports import evaluation_record, keys_of
-from bsk.evaluation.settings import EvaluationSettings
+from bsk.evaluation.radii import Memory, Smaller
+from bsk.evaluation.reports import evaluation_record, keys_of, of_targets
+from bsk.evaluation.rounding import write_rounded
+from bsk.evaluation.settings import EvaluationSettings, Work
 from bsk.evaluation.subjects import Subject, check_fit
 from bsk.evaluation.verdicts import CHECKS, Keep, Progress, judge
 from bsk.models.compiled import Compiled, compiles
 from bsk.plugins import is_plugin
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import Bulk
+from bsk.records.pictures import TENSORS
 
 Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
@@ -42,14 +47,29 @@ STANDING = 0.5  # of the examples an attack meets, about; not known before
 TRIES = 10  # to read a file that others write
 
 
+def sweep(works: Sequence[Work], out: Path | None, watch: Watch) -> Iterator[dict[str, Any]]:
+    """Yield the records of a model at one radius after another, ascending: see `evaluate`.
+
+    An example that falls to an attack falls at larger radii too, and is not asked again where the attack `nests`.
+    """
+    memory: Memory | None = {} if len(works) > 1 else None
+    for work in works:
+        yield from evaluate(work.subject, work.attacks, work.settings, out, watch, memory)
+
+
 def evaluate(
-    subject: Subject, attacks: Sequence[Attack], settings: EvaluationSettings, out: Path | None, watch: Watch
+    subject: Subject,
+    attacks: Sequence[Attack],
+    settings: EvaluationSettings,
+    out: Path | None,
+    watch: Watch,
+    memory: Memory | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each attack. With `out`, F.jsonl, it is appended there, unless it is there already.
 
     What an earlier evaluation found of the same stages is taken up, whether it came to its end or not: blocks are in
     `F.examples/`, and so is the verdict on each example in the end. Of several processes each yields the same records,
-    and the first writes them.
+    and the first writes them. A `memory` has what fell at smaller radii, and is told what falls at this one.
 
     Raises:
         InputError: the model does not fit the data, or a file cannot be read or written.
@@ -57,22 +77,28 @@ def evaluate(
     work = _Evaluation(subject, settings, watch)
     examples = work.examples
     for attack in attacks:
-        key, stage_keys = keys_of(subject, attack, settings, len(examples.labels))
+        smaller = (memory or {}).get(attack.name)
+        radii = smaller.radii if smaller else ()
+        key, stage_keys = keys_of(subject, attack, settings, len(examples.labels), radii)
         cache = Cache(out, key, stage_keys) if out is not None else None
+        find = partial(work.judge, attack, cache, smaller=smaller)
         record = _agreed(cache.finished, settings) if cache else None
         one = cache is not None and record is None and settings.share.world == 1
         with cache.alone() if cache and one else contextlib.nullcontext():
             record = cache.finished() if cache and one else record  # another may have been faster
             if record is None:
-                ledger = work.judge(attack, cache)
+                ledger = find()
+                find = partial(lambda found: found, ledger)
                 diagnostics = work.examine(attack, ledger)
-                record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
+                record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key, radii)
                 if cache and settings.share.rank == 0:
                     stages = [stage.name for stage in attack.stages]
                     tensors = {"labels": examples.labels, "index": examples.index, **ledger.columns()}
                     cache.finish(record, tensors, {"attack": attack.name, "stages": stages})
             elif cache and settings.share.rank == 0:
                 cache.clean()
+        if memory is not None and attack.nests:
+            memory[attack.name] = Smaller((*radii, settings.eps), find)
         yield record
 
 
@@ -97,8 +123,10 @@ class _Evaluation:
         self.compiled: Compiled | None = None
         check_fit(subject, settings.data, self.examples.shape)
 
-    def judge(self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None) -> Ledger:
-        """Return the verdicts under an attack; what the cache has of them is not made again."""
+    def judge(
+        self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None, smaller: Smaller | None = None
+    ) -> Ledger:
+        """Return the verdicts under an attack; what the cache has of them, or a smaller radius, is not made again."""
         at, n = self.settings, len(self.examples.labels)
         return judge(
             self.subject.model,
@@ -113,6 +141,7 @@ class _Evaluation:
             compiled=self._compiled(attack),
             grow=None if cache is None else cache.grow,
             keep=keep,
+            smaller=smaller.ledger if smaller else None,
             watch=lambda progress: self.watch(attack, progress),
         )
 
@@ -152,11 +181,11 @@ class _Evaluation:
         if known is not None and "left_out" not in known.facts:
             return known
         at, standing, n = self.settings, int(ledger.standing.sum()), len(ledger.done)
-        l2 = any(stage.parameters.get("norm") == "l2" for stage in attack.stages)
+        other = any(stage.parameters.get("norm", "linf") != "linf" for stage in attack.stages)
         self.seen[parts] = look_at(
             self.subject.model,
             self.examples,
-            eps=at.data.eps if l2 else at.eps,  # the signs are looked for within a Linf ball
+            eps=at.data.eps if other else at.eps,  # the signs are looked for within a Linf ball
             seed=at.seed,
             device=at.device,
             batch_size=at.batch_size,
@@ -210,8 +239,8 @@ def perturbed(subject: Subject, attack: Attack, settings: EvaluationSettings, wa
     examples = work.examples
     images = torch.empty(len(examples.labels), *examples.shape)
 
-    def keep(rows: Tensor, x_adv: Tensor, predicted: Tensor) -> None:
-        images[rows] = x_adv
+    def keep(rows: Tensor, outcome: Outcome, predicted: Tensor) -> None:
+        images[rows] = outcome.x_adv.cpu()
 
     work.judge(attack, keep=keep)
     return images
@@ -222,27 +251,32 @@ def attacked(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write the adversarial images of one attack to `out`; return its record, and up to `show` examples to look at.
 
-    The file has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` and `predictions`; an example that
-    several stages met has the image of the last. Images go to the disk as they come. The examples are arrays by the
-    names of `bsk.figures.sheet.draw_sheet`; those come first that were fooled and classified right before.
+    F.safetensors has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index`, `predictions`, and `target` if there is
+    one; an example that several stages met has the image of the last. Images go to the disk as they come. The examples
+    are arrays by the names of `bsk.figures.sheet.draw_sheet`; those come first that were fooled, or reached a target.
+    F.npz, or a folder of PNGs, has them in 8 bits, and predictions of these; the record tells of both.
 
     Raises:
         InputError: the model does not fit the data, or the file cannot be written.
     """
     work = _Evaluation(subject, settings, watch)
     examples = work.examples
-    predictions = torch.zeros_like(examples.labels)
+    predictions, targets = torch.zeros_like(examples.labels), torch.zeros_like(examples.labels)
     key, _ = keys_of(subject, attack, settings, len(examples.labels))
     with Bulk(out) as bulk:
 
-        def keep(rows: Tensor, images: Tensor, predicted: Tensor) -> None:
-            bulk.put(rows, images)
+        def keep(rows: Tensor, outcome: Outcome, predicted: Tensor) -> None:
+            bulk.put(rows, outcome.x_adv)
             predictions[rows] = predicted
+            if outcome.target is not None:
+                targets[rows] = outcome.target.cpu()
 
         ledger = work.judge(attack, keep=keep)
         diagnostics = work.examine(attack, ledger)
         record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
-        record = {**record, "kind": "attack", "out": str(out)}
+        targeted = "target" in attack.parameters
+        more = of_targets(attack, examples.labels, predictions, targets, settings.data.classes) if targeted else {}
+        record = {**record, **more, "kind": "attack", "out": str(out)}
         fooled = ledger.broken_by >= int(attack.stages[0].name == "natural")
         rows = torch.argsort((~fooled).int(), stable=True)[:show]
         clean = to_unit(examples.take(rows))
@@ -250,6 +284,10 @@ def attacked(
             before = steady(subject.model, settings.batch_size)(clean.to(settings.device)).argmax(dim=1).cpu()
         adversarial = bulk.take(rows, examples.shape)
         tensors = {"labels": examples.labels, "index": examples.index, "predictions": predictions}
-        bulk.save("images", [len(predictions), *examples.shape], tensors, record)
+        tensors |= {"target": targets} if targeted else {}
+        if out.suffix == TENSORS:
+            bulk.save("images", [len(predictions), *examples.shape], tensors, record)
+        else:
+            record = write_rounded(subject, attack, settings, examples, bulk, tensors, record)
     shown = {"clean": clean, "adversarial": adversarial, "labels": examples.labels[rows], "before": before}
     return record, {name: tensor.numpy() for name, tensor in {**shown, "after": predictions[rows]}.items()}

@@ -11,6 +11,7 @@ import torch
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import Attack, attacks_named
 from bsk.attacks.saved import Saved, saved_images
+from bsk.attacks.targets import named_target
 from bsk.data.batches import WHOLE, Share
 from bsk.data.sources import open_dataset
 from bsk.data.store import DataFile, data_path, open_data
@@ -78,22 +79,27 @@ class Request:
         Raises:
             InputError: the file is missing or another one.
         """
+        evaluation.check_one()
         saved = saved_images(images)
         eps = saved.header["eps"] if evaluation.eps is None else evaluation.eps
         limit = len(saved.images) if evaluation.limit is None else evaluation.limit
         wanted = replace(evaluation, split=saved.header["split"], eps=eps, limit=limit, compile="off")
         return cls((), AttackFlags(norm=saved.norm), wanted, device, share, saved)
 
-    def of(self, subject: Subject, data: DataFile) -> Work:
-        """Return the work on a model; the radius is the model's own where nothing else is said.
+    def of(self, subject: Subject, data: DataFile) -> list[Work]:
+        """Return the work on a model at each radius, the model's own where nothing else is said.
 
         Raises:
-            UsageError: an attack is not for so few classes.
+            UsageError: an attack is not for so few classes, or there is no such target.
         """
+        return [self._at(eps, subject, data) for eps in self.evaluation.radii or [subject.header["eps"]]]
+
+    def _at(self, eps: float, subject: Subject, data: DataFile) -> Work:
         wanted = self.evaluation
-        eps = subject.header["eps"] if wanted.eps is None else wanted.eps
         search, fast = self.attack.search, fast_precision(self.device)
-        attacks = attacks_named(self.names, eps, replace(self.attack, classes=len(data.classes), fast=fast))
+        target = None if self.attack.target is None else named_target(self.attack.target, data.classes)
+        flags = replace(self.attack, classes=len(data.classes), fast=fast, target=target)
+        attacks = attacks_named(self.names, eps, flags)
         attacks = attacks if self.saved is None else [self.saved.attack()]
         size = wanted.batch_size or rows_of_a_call(self.device)
         settings = EvaluationSettings(

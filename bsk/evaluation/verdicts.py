@@ -29,7 +29,7 @@ from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws, own_randomness
 
 Examples = Split | Stream
-Keep = Callable[[Tensor, Tensor, Tensor], None]
+Keep = Callable[[Tensor, Outcome, Tensor], None]
 BLOCK_BYTES, FP32 = 1 << 25, 4  # of a block's images, where that is more than a call's; some ten copies come of it
 CHECKS = "checks"  # the name of the stage that examines the model
 
@@ -67,6 +67,7 @@ def judge(
     compiled: Compiled | None = None,
     grow: Callable[[Block], None] | None = None,
     keep: Keep | None = None,
+    smaller: Ledger | None = None,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Ledger:
     """Attack every example, with the model in eval mode, and judge it in fp32; each stage meets what still stands.
@@ -79,13 +80,17 @@ def judge(
     Where the passes are `compiled`, attacks search through these, and the model judges each claim as it is: the last
     bits of compiled passes are their own, as those of another device.
 
-    `grow` is given every block as it is known, `keep` rows (K,), images (K, C, H, W) fp32 and predictions (K,) of each
-    block of each stage, and `watch` is told how far it is: as a stage begins, amid its blocks and after each.
+    Examples that have fallen to the same attack at a `smaller` radius are not asked again.
+
+    `grow` is given every block as it is known, `keep` rows (K,), what was found and predictions (K,) of each block of
+    each stage, and `watch` is told how far it is: as a stage begins, amid its blocks and after each.
 
     Raises:
         InputError: the model returns a number that is not finite; the example is named.
     """
     ledger, calls = Ledger(len(examples.labels), attack.whole), compiled.calls if compiled else 0
+    if smaller is not None:
+        ledger.carry(smaller, len(attack.stages))
     keeping = compiling() if compiled else contextlib.nullcontext()
     with keeping, exact(model), shared_threads(device, fixed=compiled is not None):
         for number in rounds(attack, ledger, known, examples.index, seed):
@@ -154,7 +159,7 @@ class _Runner:
         if self.keep is not None:
             with torch.no_grad():
                 predictions = steady(self.model, self.batch_size)(outcome.x_adv).argmax(dim=1)
-            self.keep(rows, outcome.x_adv.cpu(), predictions.cpu())
+            self.keep(rows, outcome, predictions.cpu())
         passes, seconds = (outcome.forward.cpu(), outcome.backward.cpu()), time.perf_counter() - start
         return Block(self.number, rows, outcome.fooled.cpu(), distance.float().cpu(), *passes, seconds)
 

@@ -79,10 +79,14 @@ def _value(member: Evaluation | TrainingLog, by: str) -> Any:
 
 def _labels(values: Sequence[Any], by: str) -> list[str]:
     """Return how the values are written: those of a radius as 8/255 if all are such fractions."""
-    if by in RADII and numeric(values):
-        levels = [value * 255 for value in values]
-        if all(level > 0.5 and abs(level - round(level)) < 1e-6 for level in levels):
-            return [f"{level:.0f}/255" for level in levels]
+    return radius_labels(values) if by in RADII and numeric(values) else [plain(value) for value in values]
+
+
+def radius_labels(values: Sequence[float]) -> list[str]:
+    """Return how radii are written: as 8/255 if all are such fractions or 0."""
+    levels = [value * 255 for value in values]
+    if any(levels) and all((level == 0 or level > 0.5) and abs(level - round(level)) < 1e-6 for level in levels):
+        return [f"{level:.0f}/255" if level else "0" for level in levels]
     return [plain(value) for value in values]
 
 

@@ -1,4 +1,4 @@
-"""The eps-balls: every x' within eps of x, by Linf or L2, that is an image, that is, in [0, 1]."""
+"""The eps-balls: every x' within eps of x, by Linf, L2 or L1, that is an image, that is, in [0, 1]."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 from bsk.perturb.draws import Draws
 
 _TINY = 1e-12  # keeps 0 / 0 from being NaN. Source: the reference of AutoAttack
+_PRECISION = 10  # roundings, relative to the radius: below that sums are noise
+_HALVINGS = 64  # at most; a dozen steps are enough in practice
 
 
 class Region(Protocol):
@@ -96,6 +98,62 @@ class L2(NamedTuple):
         return L2(self.x[rows], self.eps)
 
 
+class L1(NamedTuple):
+    """The L1 ball of radius eps around images x (N, C, H, W)."""
+
+    x: Tensor
+    eps: float
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the nearest point of the ball and the box: all coordinates go back by the same, none beyond x.
+
+        Source: Croce & Hein (2021), "Mind the box", who solve it by sorting.
+        """
+        away = x - self.x
+        room = torch.where(away > 0, 1 - self.x, self.x)
+        back = _threshold(away.abs().flatten(1), room.flatten(1), self.eps)
+        moved = torch.minimum((away.abs() - per_image(back, away)).clamp_(min=0.0), room)
+        return torch.addcmul(self.x, moved, away.sign()).clamp_(0.0, 1.0)
+
+    def steepest(self, gradient: Tensor, share: Tensor | None = None) -> Tensor:
+        """Return the gradient's signs at a `share` (N,) of its entries, the largest one or more, by their number."""
+        size = gradient.abs().flatten(1)
+        share = torch.zeros_like(size[:, 0]) if share is None else share
+        place = ((1 - share) * size.shape[1]).clamp_(0, size.shape[1] - 1).long()
+        least = size.sort(dim=1).values.gather(1, place[:, None])
+        signs = torch.where(size >= least, gradient.flatten(1).sign(), 0.0)
+        return (signs / (length(signs, "l1")[:, None] + _TINY)).view_as(gradient)
+
+    def sample(self, draws: Draws) -> Tensor:
+        """Return x + t with t ~ N(0, 1), projected."""
+        return self.project(self.x + draws.gaussian(self.x))
+
+    def keep(self, rows: Tensor) -> L1:
+        """Return the balls of some images."""
+        return L1(self.x[rows], self.eps)
+
+
+def _threshold(size: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Return t >= 0 (N,) with sum min(max(size - t, 0), room) = eps for sizes and rooms (N, D); 0 if it is less there.
+
+    The sum falls with t, piecewise linearly: Newton's iteration, and a bisection where that leaves the bracket. A row
+    that is done stays, so that it does not depend on its neighbours.
+    """
+    near = _PRECISION * torch.finfo(size.dtype).eps * eps
+    t, low, high = torch.zeros_like(size[:, 0]), torch.zeros_like(size[:, 0]), size.amax(dim=1)
+    for _ in range(_HALVINGS):
+        left = size - t[:, None]
+        over = torch.minimum(left.clamp(min=0.0), room).sum(dim=1) - eps
+        done = (over.abs() <= near) | ((t == 0) & (over < 0)) | (high - low <= _TINY)
+        if bool(done.all()):
+            break
+        low, high = torch.where(over > 0, t, low), torch.where(over > 0, high, t)
+        newton = t + over / ((left > 0) & (left < room)).sum(dim=1)
+        inside = (newton > low) & (newton < high)
+        t = torch.where(done, t, torch.where(inside, newton, (low + high) / 2))
+    return t
+
+
 def ball_around(x: Tensor, eps: float) -> Ball:
     """Return the ball of radius eps (in pixel units, images in [0, 1]) around the images x.
 
@@ -105,16 +163,18 @@ def ball_around(x: Tensor, eps: float) -> Ball:
 
 
 def region(x: Tensor, eps: float, norm: str) -> Region:
-    """Return the ball of a norm, "linf" or "l2", around the images x."""
-    return L2(x, eps) if norm == "l2" else Linf(x, eps, ball_around(x, eps))
+    """Return the ball of a norm, "linf", "l2" or "l1", around the images x."""
+    if norm == "linf":
+        return Linf(x, eps, ball_around(x, eps))
+    return L2(x, eps) if norm == "l2" else L1(x, eps)
 
 
 def length(d: Tensor, norm: str) -> Tensor:
     """Return the norm of each image or row of d, (N, ...): shape (N,)."""
     if norm == "linf":
         return d.abs().amax(dim=tuple(range(1, d.dim())))
-    euclidean: Tensor = torch.linalg.vector_norm(d.flatten(1), dim=1)
-    return euclidean
+    found: Tensor = torch.linalg.vector_norm(d.flatten(1), ord=1 if norm == "l1" else 2, dim=1)
+    return found
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:

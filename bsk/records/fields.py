@@ -28,6 +28,7 @@ Numbers = Annotated[list[Number], Meta(min_length=1, description="a list of numb
 Positive = Annotated[list[Annotated[float, Meta(gt=0)]], Meta(min_length=1, description="a list of numbers above 0")]
 Vector = Annotated[list[Signed], Meta(min_length=2, description="a list of numbers")]
 Names = Annotated[list[str], Meta(min_length=1, description="a list of texts")]
+Part = Annotated[list[Count], Meta(min_length=2, max_length=2, description="two whole numbers from 0")]
 Shape = Annotated[
     list[Annotated[int, Meta(ge=1, le=10**15)]],
     Meta(min_length=3, max_length=3, description="three whole numbers from 1"),

@@ -66,9 +66,10 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     """One network under one attack.
 
     `low` and `high` are the 95 % Wilson interval of `accuracy`, `after` the accuracy after each stage, `correct` a bit
-    an example, the first in the highest; `repeats` says of how many standing images PGD left steps out; `adbd` is the
-    mean distance to the decision boundary, which RayS tells. With `audit`, `accuracy` is an estimate, and `low` and
-    `high` cover the sample's error too.
+    an example, the first in the highest, `by_class` how many of each class are right and how many there are; `repeats`
+    says of how many standing images PGD left steps out; `adbd` is the mean distance to the decision boundary, which
+    RayS tells. Of the fallen `carried` ones fell at smaller radii of the same run, those of `carried_from`, and were
+    not asked again. With `audit`, `accuracy` is an estimate, and `low` and `high` cover the sample's error too.
     """
 
     checkpoint: f.Text
@@ -88,6 +89,8 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     low: f.Fraction | None = None
     high: f.Fraction | None = None
     after: dict[str, f.Fraction] | None = None
+    carried_from: list[f.Amount] | UnsetType = UNSET
+    carried: f.Count | UnsetType = UNSET
     audit: AuditFields | UnsetType = UNSET
     adbd: f.Fraction | UnsetType = UNSET
     adbd_correct: f.Fraction | None = None
@@ -102,6 +105,7 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     compile_seconds: f.Amount | None = None
     forward_passes: f.Count | None = None
     backward_passes: f.Count | None = None
+    by_class: dict[str, f.Part] | UnsetType = UNSET
     correct: f.Bits | None = None
     precision: f.Text | None = None
 
@@ -117,9 +121,21 @@ class OwnEvaluation(EvaluationRecord, kw_only=True, tag="evaluation"):
 
 
 class AttackRecord(EvaluationRecord, kw_only=True, tag="attack"):
-    """What `bsk attack` prints, and the header of its file: an evaluation, and the file of the images."""
+    """What `bsk attack` prints, and the header of its file: an evaluation, and the file of the images.
+
+    Of a targeted attack `targeted_success` is the share of the `targeted_n` images of other classes that are classified
+    as the `target`, with its 95 % interval; the accuracy is that of all images. Where the images were written in 8 bits
+    `rounded` tells their accuracy and what the target has of them, the largest `distance` from a clean image, and how
+    many went `inward`, as nearest levels would have led out of the ball.
+    """
 
     out: f.Text | None = None
+    target: f.Count | f.Text | UnsetType = UNSET
+    targeted_n: f.Count | UnsetType = UNSET
+    targeted_success: f.Fraction | None | UnsetType = UNSET
+    targeted_low: f.Fraction | UnsetType = UNSET
+    targeted_high: f.Fraction | UnsetType = UNSET
+    rounded: f.Plain | UnsetType = UNSET
 
 
 class LandingRecord(Network, kw_only=True, tag="landing"):

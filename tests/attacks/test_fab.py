@@ -15,11 +15,20 @@ from torch import Tensor, nn
 from bsk.attacks.fab import fab_t, onto_plane
 from bsk.perturb.draws import example_draws
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1"]
+ORDER: dict[Norm, float] = {"linf": np.inf, "l2": 2, "l1": 1}
+DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": np.inf}
 NO_DRAWS = example_draws(0, "", [])
 
 
 # --- the projection ---------------------------------------------------------------------------------------------------
+
+
+def shortest_by_programme(t: np.ndarray, w: np.ndarray, c: float) -> float:
+    """The least sum of |d_i| with w.d = -c and 0 <= t + d <= 1, of d = up - down."""
+    n, room = len(t), [*(1 - t), *t]
+    found = linprog([1.0] * 2 * n, A_eq=[[*w, *-w]], b_eq=[-c], bounds=[(0, most) for most in room])
+    return float(found.fun) if found.status == 0 else math.inf
 
 
 def nearest_by_programme(t: np.ndarray, w: np.ndarray, c: float) -> float:
@@ -38,7 +47,17 @@ def nearest_by_programme(t: np.ndarray, w: np.ndarray, c: float) -> float:
 
 
 def nearest_by_bisection(t: np.ndarray, w: np.ndarray, c: float, norm: Norm) -> np.ndarray:
-    """d_i = -s_i min(r u_i, room_i), u_i = 1 or |w_i|, with r so large that w.d = -c, or until the corner."""
+    """d_i = -s_i min(r u_i, room_i), u_i = 1 or |w_i|, with r so large that w.d = -c, or until the corner.
+
+    In L1 one coordinate after another goes as far as it must or can, those of the largest |w_i| first.
+    """
+    if norm == "l1":
+        d, need = np.zeros_like(t), abs(c)
+        for i in sorted(range(len(t)), key=lambda i: -abs(w[i])):
+            towards = -np.sign(c) * np.sign(w[i])
+            d[i] = towards * (min(need / abs(w[i]), 1 - t[i] if towards > 0 else t[i]) if towards else 0.0)
+            need = max(need - abs(w[i] * d[i]), 0.0)
+        return d
 
     def moved(r: float) -> np.ndarray:
         speed = np.sign(w) if norm == "linf" else w
@@ -60,7 +79,7 @@ def project(t: np.ndarray, w: np.ndarray, c: float, norm: Norm, dtype: torch.dty
     d, far = onto_plane(row_t, row_w, torch.tensor([c], dtype=dtype), norm)
     assert torch.isfinite(d).all() and (row_t + d).min() >= -1e-6 and (row_t + d).max() <= 1 + 1e-6
     assert not d[row_w == 0].any(), "what does not help does not move"
-    assert float(far) == pytest.approx(float(np.linalg.norm(d[0].numpy(), np.inf if norm == "linf" else 2)), rel=1e-5)
+    assert float(far) == pytest.approx(float(np.linalg.norm(d[0].numpy(), ORDER[norm])), rel=1e-5)
     return d[0].numpy()
 
 
@@ -78,9 +97,12 @@ def test_by_hand(dtype: torch.dtype) -> None:
     t = np.array([0.1, 0.5])
     assert project(t, w, 1.5, "linf", dtype) == pytest.approx([-0.1, -0.3])
     assert project(t, w, 1.5, "l2", dtype) == pytest.approx([-0.1, -0.3])
+    # 4 * 0.5 is more than 1.5; of 2.15 the other has 0.15 left to do
+    assert project(t, w, 1.5, "l1", dtype) == pytest.approx([0.0, -0.375])
+    assert project(t, w, 2.15, "l1", dtype) == pytest.approx([-0.05, -0.5])
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_a_plane_that_misses_the_box_gives_its_nearest_corner(norm: Norm) -> None:
     t = np.array([0.2, 0.7, 0.4, 0.5])
     for c in (9.0, 1e3, 1e30):
@@ -88,7 +110,7 @@ def test_a_plane_that_misses_the_box_gives_its_nearest_corner(norm: Norm) -> Non
         assert project(t, np.array([1.0, -2.0, 0.0, 1e-3]), -c, norm) == pytest.approx([0.8, -0.7, 0.0, 0.5])
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_nothing_to_do_and_no_way(norm: Norm, dtype: torch.dtype) -> None:
     t = np.array([0.0, 1.0, 0.5])
@@ -98,7 +120,7 @@ def test_nothing_to_do_and_no_way(norm: Norm, dtype: torch.dtype) -> None:
     assert not project(t, np.array([1.0, -1.0, 0.0]), 1.0, norm, dtype).any(), "in the corner already"
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_rows_do_not_meet(norm: Norm) -> None:
     random = torch.Generator().manual_seed(0)
     t, w, c = torch.rand(50, 30, generator=random), torch.randn(50, 30, generator=random), torch.randn(50) * 4
@@ -152,7 +174,19 @@ def test_l2_is_as_near_as_the_bisection_says(rows: tuple[np.ndarray, np.ndarray]
         assert d == pytest.approx(nearest_by_bisection(t, w, c, "l2"), abs=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@given(rows=ROWS, part=PART)
+@settings(deadline=None, max_examples=150)
+def test_l1_is_as_near_as_the_linear_programme_says(rows: tuple[np.ndarray, np.ndarray], part: float) -> None:
+    t, w = rows
+    c = gap(t, w, part)
+    d = project(t, w, c, "l1")
+    assert d == pytest.approx(nearest_by_bisection(t, w, c, "l1"), abs=1e-5)
+    if abs(part) < 0.999:
+        assert abs(w @ d + c) <= 1e-5 * (1 + abs(c)), "on the plane"
+        assert np.abs(d).sum() == pytest.approx(shortest_by_programme(t, w, c), abs=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_in_single_precision_and_as_many_dimensions_as_an_image_has(norm: Norm) -> None:
     random = np.random.default_rng(0)
     for spread in (0.0, 1.0, 3.0):
@@ -162,7 +196,7 @@ def test_in_single_precision_and_as_many_dimensions_as_an_image_has(norm: Norm) 
             c = gap(t, w, part)
             d = project(t, w, c, norm, torch.float32)
             expected = nearest_by_bisection(t, w, c, norm)
-            order = np.inf if norm == "linf" else 2
+            order = ORDER[norm]
             assert np.linalg.norm(d, order) == pytest.approx(np.linalg.norm(expected, order), rel=1e-4, abs=1e-5)
 
 
@@ -178,7 +212,7 @@ def distances(model: nn.Module, x: Tensor, norm: Norm) -> Tensor:
     """To the nearest boundary of a linear model, far from the box: min over j of (z_y - z_j) / |w_y - w_j|."""
     weight, z = model[1].weight, model(x)
     y = z.argmax(1)
-    order = 1 if norm == "linf" else 2
+    order = DUAL[norm]
     away = (z.gather(1, y[:, None]) - z) / torch.cdist(weight[y], weight, p=order).clamp(min=1e-9)
     return away.detach().scatter(1, y[:, None], math.inf).amin(1)
 
@@ -187,13 +221,16 @@ OVERSHOOT = 1.006  # what the first step overshoots by 5 % comes down to so much
 
 
 @given(
-    eps=st.floats(0.01, 0.2), seed=st.integers(0, 50), classes=st.integers(2, 6), norm=st.sampled_from(["linf", "l2"])
+    eps=st.floats(0.01, 0.2),
+    seed=st.integers(0, 50),
+    classes=st.integers(2, 6),
+    norm=st.sampled_from(["linf", "l2", "l1"]),
 )
 @settings(deadline=None, max_examples=40)
 def test_on_a_linear_model_it_finds_the_closed_form(eps: float, seed: int, classes: int, norm: Norm) -> None:
     model = linear(classes, 12, seed)
     x = 0.35 + 0.3 * torch.rand(24, 3, 2, 2, generator=torch.Generator().manual_seed(seed)).double()
-    radius = eps * (1 if norm == "linf" else 2)
+    radius = eps * {"linf": 1, "l2": 2, "l1": 3}[norm]
     far = distances(model, x, norm)
     found = fab_t(model, x, model(x).argmax(1), NO_DRAWS, eps=radius, norm=norm, targets=classes - 1)
     away = far < 0.3  # nearer than the box
@@ -201,14 +238,14 @@ def test_on_a_linear_model_it_finds_the_closed_form(eps: float, seed: int, class
     assert not found.fooled[far > radius * (1 + 1e-6)].any()
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_on_a_linear_model_in_a_corner_of_the_box(norm: Norm) -> None:
     """Black and white pixels cannot move on, and the others must go further."""
     model = linear(2, 48, 0)
     x = torch.rand(60, 3, 4, 4, generator=torch.Generator().manual_seed(0)).double().mul(2).sub(0.5).clamp(0, 1)
     y, z = model(x).argmax(1), model(x).detach()
     w = (model[1].weight[1] - model[1].weight[0]).detach().numpy()
-    order = np.inf if norm == "linf" else 2
+    order = ORDER[norm]
     rows = zip(x.flatten(1).numpy(), (z[:, 1] - z[:, 0]).tolist(), strict=True)
     far = torch.tensor([np.linalg.norm(nearest_by_bisection(t, w, c, norm), order) for t, c in rows])
     for eps in far.quantile(torch.tensor([0.2, 0.5, 0.8], dtype=far.dtype)).tolist():
@@ -218,7 +255,7 @@ def test_on_a_linear_model_in_a_corner_of_the_box(norm: Norm) -> None:
 
 def naive_fab(model: nn.Module, x0: np.ndarray, y: int, target: int, norm: Norm, steps: int) -> float:
     """The distance of the nearest misclassified image in some steps towards one target."""
-    order = np.inf if norm == "linf" else 2
+    order = ORDER[norm]
     x1, best = x0.copy(), math.inf
     for _ in range(steps):
         leaf = torch.tensor(x1, requires_grad=True)
@@ -250,7 +287,7 @@ class Curved(nn.Module):
         return torch.sin(6 * x.flatten(1) @ self.inner.T) @ self.outer.T
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize(("steps", "n"), [(2, 8), (3, 8), (5, 8), (100, 3)])
 def test_its_nearest_image_is_that_of_the_naive_loop(norm: Norm, steps: int, n: int) -> None:
     """An eps a little above the naive loop's distance fools the model, and one a little below does not."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bsk.attacks.outcome import Outcome
-from bsk.attacks.painters import HALVINGS, Pyramids, Sides, Stripes, pyramids, side
+from bsk.attacks.painters import HALVINGS, PAINTERS, Sides, pyramids, side
 from bsk.attacks.square import square
 from bsk.evaluation.calls import steady
 from bsk.perturb.draws import ExampleDraws, example_draws
@@ -179,7 +179,7 @@ def one_after_another(
     model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, key: ExampleDraws, eps: float, norm: str, queries: int
 ) -> Outcome:
     """Every step of every example in a call of its own: the images accepted, in the end."""
-    painter = (Stripes if norm == "linf" else Pyramids)(x, key, eps)
+    painter = PAINTERS[norm](x, key, eps)
     starts, images, fooled, asked = painter.start(), [], [], []
     for i in range(len(x)):
         best, owner = starts[i : i + 1], torch.tensor([i])
@@ -196,7 +196,7 @@ def one_after_another(
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.5)])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.5), ("l1", 2.0)])
 def test_steps_judged_ahead_are_those_of_one_after_another(norm: str, eps: float, seed: int) -> None:
     """With any number of rows a call, to the last bit; past two halvings, for examples that fall and that stand."""
     model, x = steady(Net(192, 0.2, seed=seed)), images(9, 3, 8, 8, seed)

@@ -125,6 +125,56 @@ def test_l2_needs_a_radius(call, trained: Path, toy: Path) -> None:
     assert record["accuracy"] < record["after"]["natural"] and record["attack_parameters"]["apgd-ce"]["norm"] == "l2"
 
 
+def test_several_radii_are_a_record_each_and_their_time_is_told(call, trained: Path, toy: Path) -> None:
+    words = ["evaluate", trained, "--data", toy, "--limit", "30", "--attack", "pgd-3"]
+    done = call(*words, "--eps", "8/255,16/255,0.1", "--no-checks")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["eps"] for each in found] == [8 / 255, 16 / 255, 0.1] and found[1]["carried"] <= found[2]["carried"]
+    assert "3 radii: " in done.stderr and " s in all" in done.stderr
+    assert "several radii ascend" in call(*words, "--eps", "0.1,8/255", check=2).line
+    assert "is not a number" in call(*words, "--eps", "0.1,", check=2).line
+    said = call("attack", trained, "--data", toy, "--eps", "0.1,0.2", "--out", "a.safetensors", check=2).line
+    assert "the images of one radius; several are for bsk evaluate" in said
+
+
+def test_a_targeted_attack_tells_how_often_it_is_taken_for_the_target(
+    call, trained: Path, toy: Path, tmp_path: Path
+) -> None:
+    words = ["attack", trained, "--data", toy, "--attack", "pgd-5", "--eps", "0.3", "--out"]
+    done = call(*words, "a.safetensors", "--target", "b", "--limit", "60")
+    record, held = json.loads(done.stdout), load_file(tmp_path / "a.safetensors")
+    others = held["labels"] != 1
+    assert record["kind"] == "attack" and record["target"] == record["attack_parameters"]["target"] == 1
+    assert set(held["target"].tolist()) == {1} and record["targeted_n"] == int(others.sum()) == 40
+    hits = int((held["predictions"] == 1)[others].sum())
+    assert 0 < hits == round(40 * record["targeted_success"]) and record["targeted_low"] < hits / 40
+    assert record["accuracy"] == float((held["predictions"] == held["labels"]).double().mean())
+    assert record["after"] == {"pgd-5": record["accuracy"]}
+    assert f"classified as the target 1: {hits / 40:.2%} [" in done.stderr
+    model = bsk.load(trained)
+    assert torch.equal(model(held["images"]).argmax(1), held["predictions"])
+    for target in ("random", "least-likely"):
+        call(*words, f"{target}.safetensors", "--target", target)
+        held = load_file(tmp_path / f"{target}.safetensors")
+        assert not (held["target"] == held["labels"]).any() and len(held["target"].unique()) == 3
+    assert "did you mean" in call(*words, "c.safetensors", "--target", "rnadom", check=2).line
+    assert (
+        "it is for fgsm, pgd, cw" in call(*words, "c.safetensors", "--target", "a", "--attack", "square", check=2).line
+    )
+
+
+def test_l1_is_a_norm_of_its_own(call, trained: Path, toy: Path) -> None:
+    words = ["evaluate", trained, "--data", toy, "--norm", "l1", "--limit", "12"]
+    assert "pass --eps, as 12 for CIFAR-10" in call(*words, "--attack", "apgd-ce", check=2).line
+    said = call(*words, "--attack", "apgd-dlr", "--eps", "3", check=2).line
+    assert "--norm l1: apgd-dlr has none; use apgd-ce, apgd-t, fab-t, square" in said
+    more = ["--attack", "natural,autoattack", "--eps", "3", "--out", "r.jsonl"]
+    natural, record = map(json.loads, call(*words, *more).stdout.splitlines())
+    assert record["accuracy"] < natural["accuracy"]
+    assert {each["norm"] for name, each in record["attack_parameters"].items() if name != "seed"} == {"l1"}
+    assert [json.loads(line) for line in call(*words, *more).stdout.splitlines()] == [natural, record]
+
+
 def test_a_model_of_others_is_evaluated_by_its_weights(call, trained: Path, toy: Path, tmp_path: Path) -> None:
     torch.save(
         {"state_dict": {f"module.{k}": v for k, v in bsk.load(trained).network.state_dict().items()}},

@@ -74,3 +74,11 @@ def test_a_wrong_word_is_one_line(call, tmp_path: Path, words: str, code: int, s
     (tmp_path / "r.jsonl").write_text('{"kind": "data"}\n')
     done = call("plot", *words.split(), check=code)
     assert said in done.line and done.stdout == "" and [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_the_radii_of_one_run_are_a_line(call, trained: Path, toy: Path, tmp_path: Path) -> None:
+    words = ["--data", toy, "--attack", "natural,pgd-2", "--no-checks", "--eps", "4/255,8/255,16/255"]
+    call("evaluate", trained, *words, "--out", "r.jsonl", "--quiet")
+    assert call("plot", "radius", "r.jsonl", "--out", "r.svg", "--out", "r.png").stderr == ""
+    text = (tmp_path / "r.svg").read_text()
+    assert all(f"<!-- {label} -->" in text for label in ("0", "4/255", "8/255", "16/255"))

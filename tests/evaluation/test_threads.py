@@ -109,7 +109,7 @@ def test_no_verdict_and_no_image_depends_on_the_threads(name, toy: Path, monkeyp
             seed=0,
             batch_size=16,
             device=CPU,
-            keep=lambda rows, x, _, images=images: images.update(zip(rows.tolist(), x, strict=True)),
+            keep=lambda rows, found, _, images=images: images.update(zip(rows.tolist(), found.x_adv, strict=True)),
         )
         assert set(seen) == ({1, 2} if changing else {2})
         assert torch.get_num_threads() == 2

@@ -56,8 +56,8 @@ def verdicts(model, split, name="pgd-5x2", **more):
     arguments = {"eps": 0.004, "seed": 0, "batch_size": 75, "device": CPU, **more}
     images = torch.full(split.images.shape, torch.nan)
 
-    def keep(rows, x_adv, predictions):
-        images[rows] = x_adv
+    def keep(rows, found, predictions):
+        images[rows] = found.x_adv
 
     attack = attack_named(name, arguments["eps"] or 0.004, AttackFlags(start="uniform"))
     ledger = judge(model, split, attack, **arguments, keep=keep)

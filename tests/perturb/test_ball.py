@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsk.perturb.ball import ball_around, region
+from bsk.perturb.ball import L1, ball_around, length, region
 from bsk.perturb.draws import BatchDraws, ExampleDraws, example_draws, generator
 from bsk.perturb.gradients import HUGE, NoGradientError, gradient_of, raw_gradient
 from bsk.perturb.radius import paper_step
@@ -29,7 +30,72 @@ def test_projection_is_in_ball_and_box_and_idempotent(eps: float, seed: int, sca
     assert torch.equal(ball.project(x), x)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_l1_projection_by_hand() -> None:
+    """All go back by 0.025, then by 0.2; the second is at white even so, and none goes beyond where it was."""
+    x = torch.tensor([[0.5, 0.9, 0.2, 0.7]])
+    ball = region(x, 0.4, "l1")
+    assert ball.project(torch.tensor([[0.8, 1.2, 0.25, 0.7]]))[0].tolist() == pytest.approx([0.775, 1.0, 0.225, 0.7])
+    assert ball.project(torch.tensor([[0.8, 1.2, 0.25, 0.3]]))[0].tolist() == pytest.approx([0.6, 1.0, 0.2, 0.5])
+    inside = torch.tensor([[0.6, 0.9, 0.1, 0.75]])
+    assert torch.equal(ball.project(inside), inside)
+
+
+def sorted_l1_projection(x: np.ndarray, z: np.ndarray, eps: float) -> np.ndarray:
+    """min |p - z|^2 with |p - x|_1 <= eps and 0 <= p <= 1: of all kinks of sum |p - x| the two about eps."""
+    size, room = np.abs(z - x), np.where(z > x, 1 - x, x)
+
+    def gone(t: float) -> np.ndarray:
+        return np.minimum(np.maximum(size - t, 0), room)
+
+    kinks = sorted({0.0, *np.maximum(size, 0), *np.maximum(size - room, 0)})
+    if gone(0).sum() <= eps:
+        return x + np.sign(z - x) * gone(0)
+    low = max(t for t in kinks if gone(t).sum() >= eps)
+    high = min((t for t in kinks if gone(t).sum() < eps), default=low)
+    fall = gone(low).sum() - gone(high).sum()
+    t = low + (high - low) * (gone(low).sum() - eps) / fall if fall else low
+    return x + np.sign(z - x) * gone(t)
+
+
+@given(eps=st.floats(0.001, 8), seed=st.integers(0, 10_000), scale=st.floats(0, 3), n=st.integers(1, 30))
+@settings(max_examples=200)
+def test_the_l1_projection_is_that_of_the_sorted_reference(eps: float, seed: int, scale: float, n: int) -> None:
+    random = np.random.default_rng(seed)
+    x = random.random((3, n)).round(1)  # black, white and equal ones are among them
+    z = x + scale * random.normal(size=(3, n)).round(1)
+    for dtype, precision in ((torch.float64, 2e-6), (torch.float32, 2e-5)):
+        at, point = (torch.tensor(each, dtype=dtype)[:, None, None] for each in (x, z))
+        found = region(at, eps, "l1").project(point)
+        assert found.min() >= 0 and found.max() <= 1
+        assert length(found - at, "l1").max() <= eps * (1 + 1e-5) + n * 1e-7
+        for row in range(3):
+            expected = sorted_l1_projection(x[row], z[row], eps)
+            np.testing.assert_allclose(found[row].flatten().numpy(), expected, rtol=0, atol=precision * max(1, eps))
+
+
+def test_the_l1_projection_of_a_row_does_not_depend_on_its_neighbours() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(40, 3, 8, 8, generator=g)
+    point = x + torch.randn(x.shape, generator=g) * torch.logspace(-3, 1, 40)[:, None, None, None]
+    whole = region(x, 3.0, "l1").project(point)
+    for i in range(40):
+        assert torch.equal(region(x[i : i + 1], 3.0, "l1").project(point[i : i + 1]), whole[i : i + 1])
+
+
+def test_the_steepest_way_in_l1_by_hand() -> None:
+    gradient = torch.tensor([[[[0.5, -4.0, 0.0, 3.0]]]])
+    ball = region(torch.zeros_like(gradient), 1.0, "l1")
+    assert ball.steepest(gradient).flatten().tolist() == [0, -1, 0, 0]
+    assert isinstance(ball, L1)
+    for share, expected in (
+        (0.5, [0, -0.5, 0, 0.5]),
+        (0.8, [1 / 3, -1 / 3, 0, 1 / 3]),
+        (1.0, [1 / 3, -1 / 3, 0, 1 / 3]),
+    ):
+        assert ball.steepest(gradient, torch.tensor([share])).flatten().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_the_balls_of_some_images_are_those_of_these_alone(norm: str) -> None:
     x, rows = torch.rand(4, 1, 2, 2), torch.tensor([True, False, False, True])
     kept, alone = region(x, 0.1, norm).keep(rows), region(x[rows], 0.1, norm)

@@ -46,12 +46,13 @@ def test_a_coin_at_zero_is_heads() -> None:
 def test_lengths_by_hand() -> None:
     d = torch.tensor([[[[3.0, -4.0]]], [[[-1.0, 0.0]]]])
     assert length(d, "linf").tolist() == [4.0, 1.0] and length(d, "l2").tolist() == [5.0, 1.0]
+    assert length(d, "l1").tolist() == [7.0, 1.0]
 
 
 def test_regions_of_some_images() -> None:
     x, rows = images(), torch.tensor([2, 0])
     other = x + torch.linspace(-0.5, 0.5, x.numel()).view_as(x)
-    for norm in ("linf", "l2"):
+    for norm in ("linf", "l2", "l1"):
         whole = region(x, EPS, norm)
         assert torch.equal(whole.keep(rows).project(other[rows]), whole.project(other)[rows])
     ball = ball_around(x, EPS).keep(rows)

@@ -1,0 +1,92 @@
+"""Accuracy class by class: a row a method, attack and class, from what records say of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bsk.comparison.compare import Row, facts
+from bsk.comparison.differences import NOT_COMPARED, mixtures
+from bsk.comparison.evidence import Evaluation, collect
+from bsk.comparison.groups import Group, completed, gather, latest, names
+from bsk.comparison.statistics import mean_sd, rough_accuracy_interval
+from bsk.comparison.tables import aligned, cell, checked_format, estimates, latex_of, markdown_of, shared, telling
+from bsk.errors import InputError
+from bsk.records.jsonl import dumps
+from bsk.records.located import Located
+
+CLASS = "class"
+COLUMNS = (  # FIXED, as those of `compare`: new ones go at the end
+    "name", CLASS, "n", "natural", "natural_low", "natural_high", "robust", "robust_low", "robust_high", "seeds",
+    "model", "eps", "attack", "dataset", "split", "selected",
+)  # fmt: skip
+LINE_FACTS = ("dataset", "split", "model", "selected", "eps", "attack")
+TEXT = ("", CLASS)  # titles of columns that stand on the left
+
+
+def by_class(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
+    """Return a row a method, attack and class, seeds pooled, and what must be said.
+
+    `natural` and `robust` are means over seeds of the class's accuracy, with 95 % intervals: Wilson's for one seed. `n`
+    is how many images of the class there are.
+
+    Raises:
+        InputError: a record is not what it should be, or none tells of its classes.
+    """
+    evidence = collect(items)
+    evaluations = completed(evidence)
+    told = [item for item in evaluations if item.by_class]
+    if evaluations and not told:
+        where = evaluations[0].where
+        raise InputError(f"{where}: tells nothing of its classes; run bsk evaluate again with another --out")
+    kept, notices = latest(told)
+    groups = gather(kept)
+    rows = [row for name, group in zip(names(groups), groups, strict=True) for row in _rows(name, group)]
+    lost = len(evaluations) - len(told)
+    silent = [f"{lost} record(s) tell nothing of their classes (audits, earlier versions)"] if lost else []
+    return rows, [*silent, *(said for said in mixtures(groups) if not said.endswith(NOT_COMPARED)), *notices]
+
+
+def _rows(name: str, group: Group) -> list[Row]:
+    found = []
+    shared_facts = facts(group)
+    for label, (_, n) in (group.first.by_class or {}).items():
+        row: Row = {**shared_facts, "name": name, CLASS: label, "n": n}
+        for kind, members in (("natural", group.natural), ("robust", group.robust)):
+            row.update(_accuracy(kind, label, members))
+        found.append({column: row.get(column) for column in COLUMNS})
+    return found
+
+
+def _accuracy(kind: str, label: str, members: Sequence[Evaluation]) -> Row:
+    counts = [item.by_class[label] for item in members if item.by_class and label in item.by_class]
+    if not counts:
+        return {}
+    accuracies, n = [right / n for right, n in counts], min(n for _, n in counts)
+    low, high = rough_accuracy_interval(accuracies, n)
+    return {kind: mean_sd(accuracies)[0], f"{kind}_low": low, f"{kind}_high": high}
+
+
+def render(rows: Sequence[Row], format: str) -> str:
+    """Return the rows as text that ends with a newline, in the formats of `bsk.comparison.tables`."""
+    kind = checked_format(format)
+    if kind == "tsv":
+        return "".join("\t".join(line) + "\n" for line in [COLUMNS, *([cell(row[c]) for c in COLUMNS] for row in rows)])
+    if kind == "jsonl":
+        return "".join(dumps(row) + "\n" for row in rows)
+    whole = [{**row, "n": None} for row in rows]
+    caption = f"{shared(whole)}; percent with 95 % intervals"
+    lines = _cells(rows, whole)
+    if kind == "markdown":
+        return markdown_of(lines, TEXT, caption)
+    if kind == "latex":
+        return latex_of(lines, TEXT, caption)
+    return "\n".join([caption, "", *(line.rstrip() for line in aligned(lines, TEXT))]) + "\n"
+
+
+def _cells(rows: Sequence[Row], whole: Sequence[Row]) -> list[list[str]]:
+    """Return a header and a line a row, without a column that is empty."""
+    heads = [", ".join(filter(None, [str(row["name"]), telling(row, whole, LINE_FACTS)])) for row in whole]
+    columns = {"": heads, CLASS: [str(row[CLASS]) for row in rows], "n": [str(row["n"]) for row in rows]}
+    columns |= {kind: estimates(rows, kind) for kind in ("natural", "robust")}
+    kept = {title: column for title, column in columns.items() if any(column)}
+    return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]

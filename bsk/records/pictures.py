@@ -1,0 +1,99 @@
+"""Images with what is known of each, for other programs: arrays of numpy, or a folder of PNGs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsk.errors import InputError, UsageError
+from bsk.records import jsonl
+from bsk.records.atomic import make_folder, naming_the_file, replacing, sync
+
+TENSORS, ARRAYS = ".safetensors", ".npz"
+LOSSY = (".jpg", ".jpeg", ".webp")
+MODES = {1: "L", 3: "RGB"}  # of PNGs, by channels
+INDEX = "images.jsonl"
+
+Columns = Mapping[str, NDArray[np.integer[Any]]]
+Record = dict[str, Any]
+
+
+def checked_out(path: Path) -> Path:
+    """Return where images go: F.safetensors, F.npz or a folder.
+
+    Raises:
+        UsageError: another kind of file.
+        InputError: the folder has something in it.
+    """
+    advice = "name F.safetensors, F.npz, or a folder for PNGs"
+    if path.suffix.lower() in LOSSY:
+        raise UsageError(f"--out {path}: such files change pixels, and with them verdicts; {advice}")
+    if path.suffix not in (TENSORS, ARRAYS, "") and not path.is_dir():
+        raise UsageError(f"--out {path}: {advice}; other formats are not written")
+    if is_folder(path) and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path}: exists and is no empty folder; choose another --out")
+    return path
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether images go into a folder of that name."""
+    return path.suffix not in (TENSORS, ARRAYS)
+
+
+def write_arrays(path: Path, images: NDArray[np.uint8], columns: Columns, record: Record) -> None:
+    """Write `images` (N, C, H, W) uint8, columns (N,) and the record, as the text `record`, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        named: dict[str, Any] = {"images": images, "record": np.array(jsonl.dumps(record).strip()), **columns}
+        np.savez(file, **named)
+
+
+def write_folder(
+    path: Path, images: NDArray[np.uint8], classes: Sequence[str], columns: Columns, record: Record
+) -> None:
+    """Write each image (C, H, W) as CLASS/INDEX.png, and `images.jsonl`: the record, then a line an image.
+
+    CLASS is the name of the true class, or its number where some name cannot be one of a folder. The folder is whole or
+    absent.
+
+    Raises:
+        InputError: it cannot be written, or the images have neither one channel nor three.
+    """
+    from PIL import Image
+
+    if images.shape[1] not in MODES:
+        raise InputError(f"{path}: images of {images.shape[1]} channels are no PNGs; name F.npz or F.safetensors")
+    mode, folders = MODES[images.shape[1]], _folders(classes)
+    with naming_the_file(path):
+        make_folder(path.absolute().parent)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.absolute().parent))
+        try:
+            lines = [jsonl.dumps(record).strip()]
+            for place, image in enumerate(images):
+                own = {name: int(values[place]) for name, values in columns.items()}
+                file = temporary / folders[own["labels"]] / f"{own['index']}.png"
+                file.parent.mkdir(exist_ok=True)
+                pixels = image[0] if mode == "L" else np.ascontiguousarray(image.transpose(1, 2, 0))
+                Image.fromarray(pixels, mode).save(file, format="PNG")
+                lines.append(jsonl.dumps({"file": str(file.relative_to(temporary)), **own}).strip())
+            (temporary / INDEX).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            temporary.chmod(0o755)  # mkdtemp makes it private
+            temporary.replace(path)
+            sync(path.absolute().parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _folders(classes: Sequence[str]) -> list[str]:
+    plain = all(re.fullmatch(r"\w[\w .-]{0,99}", name) for name in classes) and len(set(classes)) == len(classes)
+    return list(classes) if plain else [str(number) for number in range(len(classes))]
