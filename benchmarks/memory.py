@@ -17,7 +17,7 @@ _PREPARE = """
 import re, sys
 from pathlib import Path
 from bsk.data.sources import prepare
-import bsk.data.cifar
+import bsk.data.formats.cifar
 def peak(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = peak()
 prepare("cifar10", sys.argv[1], Path(sys.argv[2]))

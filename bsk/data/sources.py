@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bsk.data import arrays, cifar, digits, folder, tiny_imagenet
+from bsk.data import arrays
 from bsk.data.arrays import ArrayData
+from bsk.data.formats import cifar, digits, folder, tiny_imagenet
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request, described, limited, split_up
 from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest

@@ -13,7 +13,7 @@ import pytest
 from made_archives import unpacked
 from PIL import Image
 
-from bsk.data.layout import split_of
+from bsk.data.formats.layout import split_of
 from bsk.data.sources import prepare
 from bsk.data.store import DataFile, open_data
 from bsk.errors import InputError, UsageError

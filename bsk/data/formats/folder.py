@@ -10,13 +10,13 @@ import numpy as np
 
 from bsk.data.archive import open_tree
 from bsk.data.fetch import is_url, local_path
-from bsk.data.layout import HIDDEN, Labelled, Splits, class_folders
+from bsk.data.formats.layout import HIDDEN, Labelled, Splits, class_folders
+from bsk.data.formats.tables import from_tables
 from bsk.data.official import download_to, file_md5
 from bsk.data.order import held_out, image_hashes
 from bsk.data.pictures import Shape, is_picture, labelled
 from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
-from bsk.data.tables import from_tables
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
 

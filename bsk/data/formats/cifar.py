@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bsk.data import pickles
 from bsk.data.archive import open_tree
+from bsk.data.formats import pickles
 from bsk.data.official import find
 from bsk.data.order import Images, Labels
 from bsk.data.splits import Contents, Request
