@@ -317,13 +317,13 @@ def prepare(
     Args:
         name: digits, cifar10, cifar100, tiny-imagenet, folder, `module:function`, or images and labels themselves:
             `{"train": (x, y), "test": (x, y)}`, see `bsk.data.arrays`.
-        source: an archive, a folder or a URL; None is the official archive.
+        source: an archive, a folder, a file of parquet or numpy, or a URL; None is the official archive.
         out: F.safetensors to write it to; None keeps it in memory.
         val: images held out of train to select models.
         train_limit: training images left, class-balanced.
         test_limit: test images left, class-balanced.
         size: of `folder`: resize images to this side.
-        labels: of `folder`: CSV files of the labels of images that have no class folders.
+        labels: CSV files of the labels of images that have no class folders; or which column or array has the labels.
         test_split: "val" to take the val split of the source as the test split.
         downloads: the folder where official archives are kept.
         progress: whether a bar is drawn on a terminal.

@@ -1,4 +1,4 @@
-"""`bsk prepare-data`: official archives and folders to one safetensors file."""
+"""`bsk prepare-data`: data in any form to one safetensors file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def prepare_data(
     ],
     source: Annotated[
         str | None,
-        typer.Option("--from", help="Archive, folder or URL; without it the official archive is downloaded."),
+        typer.Option("--from", help="Archive, folder, .parquet, .npz, .npy or URL [default: the official archive]."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="[default: data/NAME.safetensors]", show_default=False)] = None,
     val: Annotated[
@@ -31,7 +31,9 @@ def prepare_data(
     size: Annotated[int | None, typer.Option(min=4, help="For folder: resize images to this side.")] = None,
     labels: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE.csv", help="For folder: a table of images and labels, there or in the folder."),
+        typer.Option(
+            metavar="FILE.csv|NAME", help="For folder: a table of images and labels; else the column or array of them."
+        ),
     ] = None,
     test_split: Annotated[str, typer.Option(metavar="test|val", help="The split of the source to test on.")] = "test",
     force: Force = False,
@@ -50,6 +52,8 @@ def prepare_data(
         bsk prepare-data cifar10 --from cifar-10-python.tar.gz
         bsk prepare-data folder --from my-images/ --size 32 --out data/mine.safetensors
         bsk prepare-data folder --from flat/ --labels trainLabels.csv
+        bsk prepare-data folder --from arrays.npz --out data/mine.safetensors
+        bsk prepare-data cifar100 --from parquet-of-hugging-face/ --labels coarse_label
         bsk prepare-data mycode:faces
     """
     from bsk.data.sources import prepare

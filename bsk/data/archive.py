@@ -16,6 +16,25 @@ from bsk.data.tree import BLOCK, MEMBERS, Tree, admit, believable, reading, refu
 from bsk.errors import InputError
 
 UNKNOWN = "an unknown kind of file"
+KINDS = {  # how files of other kinds begin, what they are, and what to do with them
+    b"\x89HDF\r\n": ("an HDF5 file", "save its arrays with numpy.savez"),
+    b"MATLAB 5.0": ("a MATLAB file", "save its arrays with numpy.savez"),
+    b"\x80\x02": ("a pickle, which could run code", "save its arrays with numpy.savez"),
+    b"\x80\x03": ("a pickle, which could run code", "save its arrays with numpy.savez"),
+    b"\x80\x04": ("a pickle, which could run code", "save its arrays with numpy.savez"),
+    b"\x80\x05": ("a pickle, which could run code", "save its arrays with numpy.savez"),
+    b"\x00\x00\x08\x01": ("labels of MNIST's kind (IDX)", "save images and labels with numpy.savez"),
+    b"\x00\x00\x08\x03": ("images of MNIST's kind (IDX)", "save images and labels with numpy.savez"),
+    b"ARROW1": ("an Arrow file", "save it as parquet"),
+    b"SQLite format 3": ("an SQLite database", "save images and labels with numpy.savez"),
+    b"\x89PNG": ("one image", "give a folder with a folder of images for each class"),
+    b"\xff\xd8\xff": ("one image", "give a folder with a folder of images for each class"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it and give the folder"),
+    b"Rar!": ("a RAR archive", "unpack it and give the folder"),
+    b"\xfd7zXZ": ("an xz archive", "unpack it and give the folder"),
+    b"BZh": ("a bzip2 archive", "unpack it and give the folder"),
+    b"\x28\xb5\x2f\xfd": ("a zstd archive", "unpack it and give the folder"),
+}
 DEPTH = 6  # folders below the one given
 SMALL, MEMBER = 10_000, 64  # so many members of a tar archive are believed, and another for so many bytes of it
 
@@ -61,7 +80,8 @@ def _kind(path: Path, file: IO[bytes]) -> str:
         return "tar"
     found = foreign(start)
     again = "unpack it and give the folder" if found == UNKNOWN else "download it again"
-    raise InputError(f"{path}: {found}, expected a .tar.gz, .tar or .zip archive; {again}")
+    found, again = next((kind for begin, kind in KINDS.items() if start.startswith(begin)), (found, again))
+    raise InputError(f"{path}: {found}, expected a .tar.gz, .tar or .zip archive, .parquet, .npz or .npy; {again}")
 
 
 def _folder(path: Path) -> Tree:

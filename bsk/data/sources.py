@@ -10,7 +10,7 @@ from typing import Any
 
 from bsk.data import arrays
 from bsk.data.arrays import ArrayData
-from bsk.data.formats import cifar, digits, folder, tiny_imagenet
+from bsk.data.formats import cifar, digits, folder, forms, tiny_imagenet
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request, described, limited, split_up
 from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest
@@ -43,6 +43,7 @@ class Dataset:
     shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 10
     rows: str = "the official batches of its train or test, in their order"
+    tested_on: str = "test"  # the split of which the labels are public
 
 
 # Source: mean and std are those of the authors' data_loader.py; ImageNet's for Tiny ImageNet
@@ -84,6 +85,7 @@ DATASETS = {
         shape=(3, 64, 64),
         classes=200,
         rows="the train images by class and name, or of val_annotations.txt",
+        tested_on="val",
     ),
     "folder": Dataset(folder.read, 0.031, "crop-flip", "resnet18", rows="its images sorted by class and name"),
 }
@@ -123,7 +125,8 @@ def prepare(
     data = open_data(out)
     there = " ".join(f"{split}_index" for split in SPLITS if data.counts[split])
     advice = "; train networks of your own on those of train_index alone" if data.counts["train"] else ""
-    request.say(f"{out}: {there} are the rows of {_dataset(name).rows}{advice}")
+    rows = "each split of the source, in their order" if _other_form(request) else _dataset(name).rows
+    request.say(f"{out}: {there} are the rows of {rows}{advice}")
     return {
         "schema": SCHEMA,
         "kind": "data",
@@ -171,13 +174,10 @@ def read(
     for flag, number in numbers.items():
         if number is not None and number < 1:
             raise UsageError(f"{flag} {number}: expected a number above 0")
-    for flag, given in {"--size": request.size, "--labels": request.labels}.items():
-        if given and name != "folder":
-            raise UsageError(f"{flag}: {name} has images of one size and labels; drop it, or prepare it as folder")
     if request.source == "":
         raise UsageError("--from: is empty; give an archive, a folder or a URL")
     one_of("test-split", request.test_split, ["test", "val"])
-    contents = dataset.read(request)
+    contents, request = _contents(request, dataset)
     if request.test_split == "val":
         if contents.val is None:
             raise UsageError(f"--test-split val: {request.source or name} has no val split; leave it out")
@@ -191,6 +191,31 @@ def read(
     kept, cut = limited(parts, {"train": train_limit, "test": test_limit})
     info = described(name.rpartition(":")[2], contents, parts, cut)
     return arrays.in_memory(kept, info, name)
+
+
+def _other_form(request: Request) -> forms.Reader | None:
+    """Return the reader of a source of another form than those that its dataset has by custom."""
+    return None if is_plugin(request.name) or request.name == "digits" else forms.reader(request)
+
+
+def _contents(request: Request, dataset: Dataset) -> tuple[Contents, Request]:
+    """Return what the source has, in whatever form, and which of its splits is the test split."""
+    name = request.name
+    other = _other_form(request)
+    for flag, given in {"--size": request.size, "--labels": request.labels and other is None}.items():
+        if given and name != "folder":
+            raise UsageError(f"{flag}: {name} has images of one size and labels; drop it, or prepare it as folder")
+    if other is None:
+        return dataset.read(request), request
+    if dataset.tested_on != "test":
+        request = replace(request, test_split=dataset.tested_on)
+    contents = other(request)
+    shape = contents.train.images.shape[1:]
+    known = len(contents.classes) == dataset.classes or request.labels
+    if dataset.train and not (shape == dataset.shape and known):
+        found = f"{len(contents.classes)} classes of images {shape}, expected {dataset.classes} of {dataset.shape}"
+        raise InputError(f"{request.source}: {found} for {name}; use: bsk prepare-data folder --from {request.source}")
+    return contents, request
 
 
 def expected(name: str, path: Path, train_limit: int | None = None, test_limit: int | None = None) -> DataFile:

@@ -20,6 +20,7 @@ Parts = Mapping[str, Part]
 VAL_RULE = "of each class the train images of the smallest SHA-256 of their pixels, none that has an identical copy"
 VAL, MOST = 1000, 0.1  # images held out of train, and at most this share of it
 EPS = 0.031  # the paper's, where the data say nothing else
+TEST = 0.2  # of the images, where there is no test split
 LARGE = 32  # pixels of a side from which on a ResNet is what one trains
 
 
@@ -27,7 +28,8 @@ LARGE = 32  # pixels of a side from which on a ResNet is what one trains
 class Request:
     """Where to read from (a path, a URL, or None for the official place) and whom to tell.
 
-    `labels` are tables of the labels of `folder`; `test_split` is the split of the source that becomes the test split.
+    `labels` are tables of the labels of `folder`, or the column or array that has them; `test_split` is the split of
+    the source that becomes the test split.
     """
 
     name: str
@@ -60,6 +62,45 @@ class Contents:
     official: bool
     val: Part | None = None
     customs: dict[str, Any] = field(default_factory=dict)
+
+
+def assembled(
+    request: Request, place: str, classes: list[str], parts: Mapping[str, Part], files: dict[str, str]
+) -> Contents:
+    """Return the splits that anybody's data have, test held out of train where it has no images of its own.
+
+    Without train they are data to evaluate on. With `request.test_split` val no test split is needed.
+
+    Args:
+        request: who is told.
+        place: what messages begin with.
+        classes: their names.
+        parts: images by split, at least one.
+        files: see `Contents`.
+
+    Raises:
+        InputError: there is a val split alone, or train has too few images.
+    """
+    train, val, test = (parts.get(name) for name in ("train", "val", "test"))
+    given = next(part for part in (train, val, test) if part is not None)
+    none = Part(given.images[:0], given.labels[:0])
+    if train is None:
+        if test is None and request.test_split != "val":
+            raise InputError(f"{place}: has a val split alone; pass --test-split val to evaluate on it")
+        request.say(f"{place}: has no train split; this is data to evaluate on")
+    elif test is None and request.test_split != "val":
+        train, test = _halves(request, place, train)
+    return Contents(classes, train or none, test or none, files, official=False, val=val)
+
+
+def _halves(request: Request, place: str, part: Part) -> tuple[Part, Part]:
+    n = len(part.labels)
+    test = held_out(image_hashes(part.images), part.labels, max(1, round(TEST * n)))
+    train = np.setdiff1d(np.arange(n), test)
+    if not len(test) or not len(train):
+        raise InputError(f"{place}: {n} images are too few to split, or all the same; add images")
+    request.say(f"{place}: no test split; {len(test)} of {n} images become it")
+    return Part(part.images, part.labels, train), Part(part.images, part.labels, test)
 
 
 def split_up(contents: Contents, asked: int | None, val: int, most: float, start: str) -> Parts:

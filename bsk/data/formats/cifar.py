@@ -53,6 +53,18 @@ LAYOUTS = {
     ),
 }
 CLASSES = {"cifar10": 10, "cifar100": 100}
+_FINE = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm"""
+NAMES = {  # of the classes, for forms that have numbers alone. Source: batches.meta and meta of the official archives
+    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+    "cifar100": _FINE.split(),
+}
 
 
 def read(request: Request) -> Contents:
@@ -87,7 +99,7 @@ def _layout(dataset: str, whole: Tree) -> tuple[Tree, Layout]:
         if any(whole.around(layout.train[0], layout.names) for layout in layouts):
             raise InputError(f"{whole.place}: holds {other}, expected {dataset}; use: bsk prepare-data {other}")
     expected = " or ".join(f"{layout.train[0]} and {layout.names}" for layout in LAYOUTS[dataset])
-    raise InputError(f"{whole.place}: no {dataset} in it, expected {expected}; check --from")
+    raise InputError(f"{whole.place}: no {dataset} in its {whole.endings()}, expected {expected}; check --from")
 
 
 def _names(dataset: str, tree: Tree, layout: Layout) -> list[str]:
