@@ -309,6 +309,7 @@ def prepare(
     size: int | None = None,
     labels: Sequence[str] = (),
     test_split: str = "test",
+    drop_leaks: bool = False,
     downloads: str | Path = "data",
     progress: bool = True,
 ) -> DataFile:
@@ -325,6 +326,7 @@ def prepare(
         size: of `folder`: resize images to this side.
         labels: CSV files of the labels of images that have no class folders; or which column or array has the labels.
         test_split: "val" to take the val split of the source as the test split.
+        drop_leaks: whether training images that are test or val images too are left out.
         downloads: the folder where official archives are kept.
         progress: whether a bar is drawn on a terminal.
 
@@ -334,10 +336,12 @@ def prepare(
     """
     if isinstance(name, str):
         with closing(Bar("download", progress)) as bar:
-            request = Source(name, source, Path(downloads), size, bar.show, note, tuple(labels), test_split)
+            where, tables = Path(downloads), tuple(labels)
+            request = Source(name, source, where, size, bar.show, note, tables, test_split, drop_leaks)
             found = sources.read(request, val=val, train_limit=train_limit, test_limit=test_limit)
     else:
-        found = arranged(name, Path(out).stem if out else "arrays", val, in_bytes=out is not None)
+        label = Path(out).stem if out else "arrays"
+        found = arranged(name, label, val, in_bytes=out is not None, drop_leaks=drop_leaks, notice=note)
     if out is None:
         return found
     with only_writer(Path(out)):

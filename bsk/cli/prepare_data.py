@@ -36,6 +36,9 @@ def prepare_data(
         ),
     ] = None,
     test_split: Annotated[str, typer.Option(metavar="test|val", help="The split of the source to test on.")] = "test",
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="Leave out the training images that are test or val images too.")
+    ] = False,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -62,7 +65,7 @@ def prepare_data(
 
     path = checked_suffix(out or data_path(name.rpartition(":")[2]))
     limits: dict[str, Any] = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
-    layout: dict[str, Any] = {"size": size, "labels": labels or (), "test_split": test_split}
+    layout: dict[str, Any] = {"size": size, "labels": labels or (), "test_split": test_split, "drop_leaks": drop_leaks}
     with closing(Bar("download")) as bar, only_writer(path):
         record = prepare(name, source, path, **limits, **layout, force=force, progress=bar.show, notice=note)
     emit_record(record)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bsk.data.duplicates import Duplicates, examined, tell
 from bsk.data.order import Images, Labels
-from bsk.data.splits import EPS, MOST, VAL, Contents, Parts, Request, described, split_up
+from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Parts, Request, described, split_up
 from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import load, outside
@@ -37,6 +38,7 @@ class ArrayData(DataFile):
     """A data set in memory, with all that an opened data file has; `path` is its name."""
 
     parts: Parts = field(default_factory=dict)
+    duplicates: Duplicates = Duplicates()
 
     def _shapes(self) -> Shapes:
         return shapes_of(self.parts)
@@ -112,15 +114,23 @@ def from_arrays(
     return arranged(given, name, val_images)
 
 
-def arranged(given: Mapping[str, Any], name: str, val_images: int | None = None, in_bytes: bool = False) -> ArrayData:
+def arranged(
+    given: Mapping[str, Any],
+    name: str,
+    val_images: int | None = None,
+    in_bytes: bool = False,
+    drop_leaks: bool = False,
+    notice: Notice | None = None,
+) -> ArrayData:
     """Return images and labels, as the contract above says, as a data set of that name.
 
     Raises:
         InputError: see `contents_of`, or train cannot spare so many images.
     """
-    found = contents_of(given, name, in_bytes)
+    found, duplicates = examined(contents_of(given, name, in_bytes), drop_leaks, name)
+    tell(duplicates, name, notice)
     parts = split_up(found, val_images, VAL, MOST, name)
-    return in_memory(parts, described(name, found, parts, {}), name)
+    return replace(in_memory(parts, described(name, found, parts, {}), name), duplicates=duplicates)
 
 
 def examples(x: Array, y: Array, classes: list[str] | None = None, name: str = "arrays", eps: float = EPS) -> ArrayData:

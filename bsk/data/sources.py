@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bsk.data import arrays
 from bsk.data.arrays import ArrayData
+from bsk.data.duplicates import examined, tell
 from bsk.data.formats import cifar, digits, folder, forms, tiny_imagenet
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request, described, limited, split_up
 from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
@@ -99,6 +100,7 @@ def prepare(
     size: int | None = None,
     labels: Sequence[str] = (),
     test_split: str = "test",
+    drop_leaks: bool = False,
     force: bool = False,
     download_to: Path | None = None,
     progress: Progress | None = None,
@@ -108,8 +110,8 @@ def prepare(
     """Read a dataset as `read` does, write `out`, and return its record.
 
     A file of the same data stays as it is, under the name that records have for it. `download_to` is the folder of
-    `out` by default; `labels`, `test_split` and `size` are of `Request`; `counts` are val, train_limit and test_limit
-    of `read`.
+    `out` by default; `labels`, `test_split`, `size` and `drop_leaks` are of `Request`; `counts` are val, train_limit
+    and test_limit of `read`.
 
     Raises:
         UsageError: an unknown name, or a number that cannot be.
@@ -118,7 +120,8 @@ def prepare(
     """
     start = time.perf_counter()
     check_replaceable(out, DATA, force)
-    request = Request(name, source, download_to or out.parent, size, progress, notice, tuple(labels), test_split)
+    folder = download_to or out.parent
+    request = Request(name, source, folder, size, progress, notice, tuple(labels), test_split, drop_leaks)
     found = read(request, **counts)
     if not _same(out, found, force):
         write(out, found.parts, found)
@@ -138,6 +141,8 @@ def prepare(
         "class_names": data.classes,
         "eps": data.eps,
         "official": found.source["official"],
+        "duplicates": {name: asdict(copies) for name, copies in found.duplicates.counts.items()},
+        **({"dropped": found.duplicates.dropped} if found.duplicates.dropped is not None else {}),
         "seconds": round(time.perf_counter() - start, 3),
     }
 
@@ -187,10 +192,12 @@ def read(
     customs = {"eps": dataset.eps, "augment": dataset.augment, "model": dataset.model}
     customs |= {"mean": dataset.mean, "std": dataset.std} if dataset.mean and dataset.std else {}
     contents = replace(contents, customs={**customs, **contents.customs} if dataset.model else contents.customs)
+    contents, duplicates = examined(contents, request.drop_leaks, request.source or name)
+    tell(duplicates, request.source or name, request.notice)
     parts = split_up(contents, val, dataset.val, dataset.most, request.source or name)
     kept, cut = limited(parts, {"train": train_limit, "test": test_limit})
     info = described(name.rpartition(":")[2], contents, parts, cut)
-    return arrays.in_memory(kept, info, name)
+    return replace(arrays.in_memory(kept, info, name), duplicates=duplicates)
 
 
 def _other_form(request: Request) -> forms.Reader | None:

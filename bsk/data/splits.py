@@ -40,6 +40,7 @@ class Request:
     notice: Notice | None = None
     labels: tuple[str, ...] = ()
     test_split: str = "test"
+    drop_leaks: bool = False
 
     def say(self, text: str) -> None:
         """Pass one line on to whoever listens."""
@@ -94,13 +95,13 @@ def assembled(
 
 
 def _halves(request: Request, place: str, part: Part) -> tuple[Part, Part]:
-    n = len(part.labels)
-    test = held_out(image_hashes(part.images), part.labels, max(1, round(TEST * n)))
+    n, hashes = len(part.labels), image_hashes(part.images)
+    test = held_out(hashes, part.labels, max(1, round(TEST * n)))
     train = np.setdiff1d(np.arange(n), test)
     if not len(test) or not len(train):
         raise InputError(f"{place}: {n} images are too few to split, or all the same; add images")
     request.say(f"{place}: no test split; {len(test)} of {n} images become it")
-    return Part(part.images, part.labels, train), Part(part.images, part.labels, test)
+    return Part(part.images, part.labels, train, hashes=hashes), Part(part.images, part.labels, test, hashes=hashes)
 
 
 def split_up(contents: Contents, asked: int | None, val: int, most: float, start: str) -> Parts:
@@ -121,7 +122,8 @@ def split_up(contents: Contents, asked: int | None, val: int, most: float, start
         return {"train": train, "val": contents.val or Part(train.images[:0], train.labels[:0]), "test": test}
     rows = np.arange(len(train.labels)) if train.rows is None else np.sort(train.rows)
     n = max(1, min(val, int(most * len(rows)))) if asked is None else asked
-    chosen = held_out(image_hashes(train.images, rows), train.labels[rows], n)
+    hashes = image_hashes(train.images, rows) if train.hashes is None else [train.hashes[row] for row in rows]
+    chosen = held_out(hashes, train.labels[rows], n)
     if len(chosen) < (asked or 1):
         found = f"{len(rows)} train images can spare {len(chosen)} for val, expected {n}"
         raise InputError(f"{start}: {found} (copies stay, and one of each class); pass a smaller --val")

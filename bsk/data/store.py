@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -83,13 +83,14 @@ class Part:
     """Some rows of labelled images, which become one split; all rows where `rows` is None.
 
     images (N, C, H, W) uint8, or in memory fp32 in [0, 1]; labels (N,) int64; rows (M,): positions in them, in any
-    order; `as_given` keeps that order.
+    order; `as_given` keeps that order; `hashes`, where they are known, are those of all N images.
     """
 
     images: Images
     labels: Labels
     rows: Rows | None = None
     as_given: bool = False
+    hashes: Sequence[bytes] | None = field(default=None, repr=False)
 
     def ordered(self) -> Rows:
         """Return the rows in class-balanced order, the order of a data file."""

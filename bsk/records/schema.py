@@ -140,8 +140,19 @@ class LandingRecord(Network, kw_only=True, tag="landing"):
     target: f.Vector | None = None
 
 
+class CopiesFields(Struct, kw_only=True):
+    """How many images are copies of others, and how many of these have another label than they."""
+
+    images: f.Count
+    relabelled: f.Count
+
+
 class DataRecord(Record, kw_only=True, tag="data"):
-    """What `bsk prepare-data` prints: the file, and how many images its splits have; `classes` counts."""
+    """What `bsk prepare-data` prints: the file, and how many images its splits have; `classes` counts.
+
+    `duplicates` has the copies within train, val and test, and under "train val" and "train test" how many of these are
+    in train too, as the source has them; `dropped` counts the training images that `--drop-leaks` left out.
+    """
 
     name: f.Text
     path: f.Text
@@ -153,6 +164,8 @@ class DataRecord(Record, kw_only=True, tag="data"):
     class_names: f.Names | None = None
     eps: f.Fraction
     official: f.Flag | None = None
+    duplicates: dict[str, CopiesFields] | UnsetType = UNSET
+    dropped: f.Count | UnsetType = UNSET
     seconds: f.Amount | None = None
 
 
