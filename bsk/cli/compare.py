@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 
 from bsk.cli import options as o
 from bsk.cli.console import STDIN, emit, records_of
-from bsk.errors import InputError, RequirementError
+from bsk.errors import InputError, RequirementError, UsageError
 from bsk.terminal import note
 
 
@@ -39,6 +40,10 @@ def compare(
             "--require", metavar="CONDITION", help="Exit with 5 unless it holds: 'bs.robust - fast-at.robust > 0'."
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        o.option("--by", metavar="corruption", help="Accuracy by corruption and severity, and means over them."),
+    ] = None,
     title: Annotated[str | None, o.option("--title", help="Of the table, in its caption and last column.")] = None,
     quiet: o.Quiet = False,
 ) -> None:
@@ -56,6 +61,7 @@ def compare(
         bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
         bsk compare results.jsonl --paper 2 --format markdown
         bsk compare results.jsonl --out table.md --out table.tex --plot figure.png
+        bsk compare results.jsonl --by corruption
         bsk compare results.jsonl --require 'robust_low > 0.4' --require 'bs.difference_low > 0'
     """
     from bsk.comparison.compare import compare as rows_of
@@ -68,6 +74,10 @@ def compare(
     from bsk.records.words import printable
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
+    if by is not None:
+        others = {"--plot": plot, "--paper": paper, "--pareto": pareto, "--require": require}
+        _by(by, files, chosen, out or [], title, [flag for flag, given in others.items() if given])
+        return
     beside = None if paper is None else published(paper)
     texts = {path: format_of(path) for path in out or []}
     target = None if plot is None else checked_picture(plot, "--plot")
@@ -87,3 +97,30 @@ def compare(
     unmet = [line for each in required for line in failures(each, rows)]
     if unmet:
         raise RequirementError("; ".join(unmet))
+
+
+def _by(
+    by: str, files: list[Path] | None, format: str, out: list[Path], title: str | None, others: Sequence[str]
+) -> None:
+    """Print the table by corruption and severity."""
+    from bsk.comparison.corruptions import TEXT_COLUMNS, by_corruption, caption, cells
+    from bsk.comparison.tables import format_of, printed
+    from bsk.records.atomic import replacing
+    from bsk.records.words import printable
+    from bsk.values import one_of
+
+    one_of("by", by, ["corruption"])
+    if others:
+        raise UsageError(f"{others[0]}: does not go with --by; leave one out")
+    texts = {path: format_of(path) for path in out}
+    rows, notices = by_corruption(records_of("compare", files))
+    if not rows:
+        names = ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])
+        raise InputError(f"{names}: no evaluations on corrupted images; run bsk evaluate --data data/cifar10-c")
+    for notice in notices:
+        note(notice)
+    table, told = cells(rows), caption(rows, title and printable(title))
+    for path, kind in texts.items():
+        with replacing(path) as temporary:
+            temporary.write_text(printed(rows, kind, table, TEXT_COLUMNS, told), encoding="utf-8")
+    emit(printed(rows, format, table, TEXT_COLUMNS, told))

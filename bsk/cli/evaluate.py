@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -49,19 +50,21 @@ def evaluate(
 
     With --out F.jsonl an evaluation is a file that grows: stopped at any moment, the same command goes on where it
     was, and answers at once when it is complete; autoattack after screen starts from what that found. F.examples/ has
-    the verdict on each example. Several processes share the work: torchrun --nproc-per-node=N -m bsk evaluate ...
+    the verdict on each example. --data FOLDER evaluates on each data file in it. Several processes share the work:
+    torchrun --nproc-per-node=N -m bsk evaluate ...
 
         bsk evaluate runs/*.safetensors --attack natural,pgd-100 --out results.jsonl | bsk compare
         bsk evaluate runs/bs.safetensors --attack autoattack --out results.jsonl
         bsk evaluate runs/bs.safetensors --attack autoattack --within 0.25 --out results.jsonl
         bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10 --eps 8/255 --attack screen
+        bsk evaluate runs/bs.safetensors --data data/cifar10-c --attack natural | bsk compare --by corruption
         bsk evaluate runs/bs.safetensors --attack mycode:my_attack --set steps=40
     """
     load_torch()
     from bsk.data.processes import local_device, process_group
     from bsk.evaluation.run import check_no_log
     from bsk.evaluation.run import evaluate as run
-    from bsk.evaluation.settings import Request, subject_and_data
+    from bsk.evaluation.settings import Request, each_data, subject_and_data
 
     network.check(checkpoints or [])
     CHOICES.kept = GOES_ON if out else "nothing was kept; with --out F.jsonl the same command goes on"
@@ -72,8 +75,8 @@ def evaluate(
         request = Request(attack.split(","), flags, examples, where, share)
         request.check()
         paths: list[Path | None] = [*_without_last(checkpoints, last)] if checkpoints else [None]
-        for path in paths:
-            work = request.of(*subject_and_data(path, network, where))
+        for path, one in product(paths, each_data(network)):
+            work = request.of(*subject_and_data(path, one, where))
             with EvaluationProgress(work.subject.path.name, share.rank == 0) as progress:
                 progress.notices(work.notices)
                 for record in run(work.subject, work.attacks, work.settings, out, progress.show):

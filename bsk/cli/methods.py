@@ -31,19 +31,10 @@ def methods(
         bsk methods runs/*.jsonl
     """
     load_torch()
-    from bsk.comparison.survey import COLUMNS, TEXT_COLUMNS, cells, seen_here, seen_in, survey
-    from bsk.comparison.tables import aligned, checked_format, latex_of, markdown_of
-    from bsk.records.jsonl import dumps
+    from bsk.comparison.survey import TEXT_COLUMNS, cells, seen_here, seen_in, survey
+    from bsk.comparison.tables import checked_format, printed
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
     rows = survey(seen_in(records_of("methods", logs)) if logs else seen_here())
     told = f"The methods of bsk, and where they collapsed in {'these logs' if logs else 'the records of this project'}."
-    if chosen == "jsonl":
-        emit("".join(dumps(row) + "\n" for row in rows))
-    elif chosen == "tsv":
-        lines = [COLUMNS, *(["" if value is None else str(value) for value in row.values()] for row in rows)]
-        emit("".join("\t".join(line) + "\n" for line in lines))
-    elif chosen == "table":
-        emit("\n".join(line.rstrip() for line in aligned(cells(rows), TEXT_COLUMNS)))
-    else:
-        emit((markdown_of if chosen == "markdown" else latex_of)(cells(rows), TEXT_COLUMNS, told))
+    emit(printed(rows, chosen, cells(rows), TEXT_COLUMNS, told))

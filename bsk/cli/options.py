@@ -33,7 +33,9 @@ def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     return complete
 
 
-DATASETS = ["digits", "cifar10", "cifar100", "tiny-imagenet", "folder"]
+DATASETS = ["digits", "cifar10", "cifar100", "tiny-imagenet", "cifar10.1", "cifar10-c", "cifar100-c", "folder"]
+SUFFIX = ".safetensors"
+CORRUPTED = ["cifar10-c", "cifar100-c"]  # a data file for each corruption and severity
 MODELS = ["resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16"]
 STARTS = ["zero", "uniform", "gaussian", "noise", "bernoulli", "backward"]
 ATTACKS = [
@@ -104,6 +106,6 @@ def starts_named(names: str) -> list[str]:
 
 def checked_suffix(path: Path) -> Path:
     """Return path; raise a UsageError unless it ends in .safetensors."""
-    if path.suffix != ".safetensors":
+    if path.suffix != SUFFIX:
         raise UsageError(f"--out {path}: must end in .safetensors; other formats are not written")
     return path

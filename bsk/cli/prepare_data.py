@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from bsk.cli.console import emit_record
-from bsk.cli.options import DATASETS, Force, Json, Quiet, checked_suffix, completing
+from bsk.cli.options import CORRUPTED, DATASETS, SUFFIX, Force, Json, Quiet, checked_suffix, completing
+from bsk.errors import UsageError
 from bsk.terminal import Bar, note
 
 
@@ -46,7 +47,8 @@ def prepare_data(
     """Convert a data set once, to one file.
 
     Writes images as bytes, labels and a held-out val split to data/NAME.safetensors, and prints one JSON
-    record. The same source always gives the same bytes; a file of other data is not replaced without --force.
+    record; of cifar10-c and cifar100-c a file and a record for each corruption and severity, in the folder data/NAME.
+    The same source always gives the same bytes; a file of other data is not replaced without --force.
     A folder has a folder for each class, below train/, val/ and test/ or without them; or a table of labels.
     A function of one's own takes nothing and returns
     {"train": (images, labels), "test": (images, labels)}: arrays (N, C, H, W) or (N, H, W, C), uint8 or in [0, 1].
@@ -57,15 +59,37 @@ def prepare_data(
         bsk prepare-data folder --from flat/ --labels trainLabels.csv
         bsk prepare-data folder --from arrays.npz --out data/mine.safetensors
         bsk prepare-data cifar100 --from parquet-of-hugging-face/ --labels coarse_label
+        bsk prepare-data cifar10-c --from CIFAR-10-C/
         bsk prepare-data mycode:faces
     """
     from bsk.data.sources import prepare
     from bsk.data.store import data_path
     from bsk.records.locks import only_writer
 
-    path = checked_suffix(out or data_path(name.rpartition(":")[2]))
     limits: dict[str, Any] = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
     layout: dict[str, Any] = {"size": size, "labels": labels or (), "test_split": test_split, "drop_leaks": drop_leaks}
+    if name in CORRUPTED:
+        _each(name, source, out, {**limits, **layout}, force)
+        return
+    path = checked_suffix(out or data_path(name.rpartition(":")[2]))
     with closing(Bar("download")) as bar, only_writer(path):
         record = prepare(name, source, path, **limits, **layout, force=force, progress=bar.show, notice=note)
     emit_record(record)
+
+
+def _each(name: str, source: str | None, out: Path | None, flags: dict[str, Any], force: bool) -> None:
+    """Write the files of corrupted images into a folder, and print a record for each."""
+    from bsk.data.sources import prepare_each
+    from bsk.data.store import data_path
+    from bsk.records.locks import only_writer
+
+    limit = flags.pop("test_limit")
+    for flag, value in flags.items():
+        if value and value != "test":
+            raise UsageError(f"--{flag.replace('_', '-')}: {name} has test images alone; leave it out")
+    folder = out or data_path(name).with_suffix("")
+    if folder.suffix == SUFFIX:
+        raise UsageError(f"--out {folder}: {name} becomes many files; name a folder")
+    with closing(Bar("download")) as bar, only_writer(folder):
+        for record in prepare_each(name, source, folder, test_limit=limit, force=force, progress=bar.show, notice=note):
+            emit_record(record)

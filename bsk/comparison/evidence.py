@@ -28,6 +28,7 @@ class Evaluation:
     """One network under one attack: accuracy in [0, 1] on n images, and their outcomes, eight a byte, where known.
 
     `adbd` is the mean distance to the decision boundary, which RayS tells. Of an `audit` the accuracy is an estimate.
+    `corruption` and `severity` are those of the images, if they are corrupted.
     """
 
     where: str
@@ -41,6 +42,8 @@ class Evaluation:
     packed: bytes | None = None
     adbd: float | None = None
     audit: Audit | None = None
+    corruption: str | None = None
+    severity: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ def evaluation(item: Located) -> Evaluation:
         packed=None if audit else record.correct,  # who was not audited has no verdict
         adbd=None if record.adbd is UNSET else record.adbd,
         audit=audit,
+        corruption=None if record.corruption is UNSET else intern(record.corruption),
+        severity=None if record.severity is UNSET else record.severity,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from bsk.data import arrays
 from bsk.data.arrays import ArrayData
 from bsk.data.duplicates import examined, tell
-from bsk.data.formats import cifar, digits, folder, forms, tiny_imagenet
+from bsk.data.formats import cifar, cifar10_1, corruptions, digits, folder, forms, tiny_imagenet
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request, described, limited, split_up
 from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest
@@ -45,6 +45,7 @@ class Dataset:
     classes: int = 10
     rows: str = "the official batches of its train or test, in their order"
     tested_on: str = "test"  # the split of which the labels are public
+    any_form: bool = True  # whether parquet and arrays are read too
 
 
 # Source: mean and std are those of the authors' data_loader.py; ImageNet's for Tiny ImageNet
@@ -71,6 +72,7 @@ DATASETS = {
         test=digits.TEST,
         shape=(1, 8, 8),
         rows="sklearn.datasets.load_digits(), whose customary splits are others",
+        any_form=False,
     ),
     "cifar10": _CIFAR10,
     "cifar100": _CIFAR100,
@@ -88,6 +90,9 @@ DATASETS = {
         rows="the train images by class and name, or of val_annotations.txt",
         tested_on="val",
     ),
+    "cifar10.1": replace(_CIFAR10, read=cifar10_1.read, train=0, test=0, any_form=False, rows="its arrays"),
+    "cifar10-c": replace(_CIFAR10, read=corruptions.read, train=0, test=0, any_form=False),
+    "cifar100-c": replace(_CIFAR100, read=corruptions.read, train=0, test=0, any_form=False),
     "folder": Dataset(folder.read, 0.031, "crop-flip", "resnet18", rows="its images sorted by class and name"),
 }
 
@@ -123,13 +128,45 @@ def prepare(
     folder = download_to or out.parent
     request = Request(name, source, folder, size, progress, notice, tuple(labels), test_split, drop_leaks)
     found = read(request, **counts)
+    record = _kept(found, out, force, start)
+    there = " ".join(f"{split}_index" for split in SPLITS if record[split])
+    advice = "; train networks of your own on those of train_index alone" if record["train"] else ""
+    rows = "each split of the source, in their order" if _other_form(request) else _dataset(name).rows
+    request.say(f"{out}: {there} are the rows of {rows}{advice}")
+    return record
+
+
+def prepare_each(
+    name: str,
+    source: str | None,
+    out: Path,
+    *,
+    test_limit: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Read the corrupted test images of a name, as `prepare` does, and yield the record of each file in `out`.
+
+    A file is CORRUPTION-SEVERITY.safetensors, and says both in its header.
+
+    Raises:
+        UsageError: no source is given.
+        InputError: the source is missing, torn or of another form; a file cannot be written, or holds other data.
+    """
+    request, dataset = Request(name, source, out.parent, None, progress, notice), _dataset(name)
+    for contents in corruptions.each_set(request):
+        start = time.perf_counter()
+        path = out / "{corruption}-{severity}.safetensors".format(**contents.origin)
+        check_replaceable(path, DATA, force)
+        yield _kept(_split(request, dataset, contents, {"test_limit": test_limit}), path, force, start)
+
+
+def _kept(found: ArrayData, out: Path, force: bool, start: float) -> dict[str, Any]:
+    """Write data, unless a file holds them already, and return their record."""
     if not _same(out, found, force):
         write(out, found.parts, found)
     data = open_data(out)
-    there = " ".join(f"{split}_index" for split in SPLITS if data.counts[split])
-    advice = "; train networks of your own on those of train_index alone" if data.counts["train"] else ""
-    rows = "each split of the source, in their order" if _other_form(request) else _dataset(name).rows
-    request.say(f"{out}: {there} are the rows of {rows}{advice}")
     return {
         "schema": SCHEMA,
         "kind": "data",
@@ -141,6 +178,7 @@ def prepare(
         "class_names": data.classes,
         "eps": data.eps,
         "official": found.source["official"],
+        **data.corrupted,
         "duplicates": {name: asdict(copies) for name, copies in found.duplicates.counts.items()},
         **({"dropped": found.duplicates.dropped} if found.duplicates.dropped is not None else {}),
         "seconds": round(time.perf_counter() - start, 3),
@@ -189,20 +227,27 @@ def read(
         contents = replace(contents, test=contents.val, val=None)
     if contents.val is not None and val is not None:
         raise UsageError(f"--val {val}: {name} has a val split of its own; leave --val out")
+    counts = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
+    return _split(request, dataset, contents, counts)
+
+
+def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mapping[str, int | None]) -> ArrayData:
+    """Return what a source has in its splits, cut to the counts, with what is customary for it."""
+    name, start = request.name, request.source or request.name
     customs = {"eps": dataset.eps, "augment": dataset.augment, "model": dataset.model}
     customs |= {"mean": dataset.mean, "std": dataset.std} if dataset.mean and dataset.std else {}
     contents = replace(contents, customs={**customs, **contents.customs} if dataset.model else contents.customs)
-    contents, duplicates = examined(contents, request.drop_leaks, request.source or name)
-    tell(duplicates, request.source or name, request.notice)
-    parts = split_up(contents, val, dataset.val, dataset.most, request.source or name)
-    kept, cut = limited(parts, {"train": train_limit, "test": test_limit})
+    contents, duplicates = examined(contents, request.drop_leaks, start)
+    tell(duplicates, start, request.notice)
+    parts = split_up(contents, counts.get("val"), dataset.val, dataset.most, start)
+    kept, cut = limited(parts, {split: counts.get(f"{split}_limit") for split in ("train", "test")})
     info = described(name.rpartition(":")[2], contents, parts, cut)
     return replace(arrays.in_memory(kept, info, name), duplicates=duplicates)
 
 
 def _other_form(request: Request) -> forms.Reader | None:
     """Return the reader of a source of another form than those that its dataset has by custom."""
-    return None if is_plugin(request.name) or request.name == "digits" else forms.reader(request)
+    return forms.reader(request) if not is_plugin(request.name) and _dataset(request.name).any_form else None
 
 
 def _contents(request: Request, dataset: Dataset) -> tuple[Contents, Request]:

@@ -53,7 +53,8 @@ class Contents:
     """A dataset as its source splits it: what there is to train with, and to test with.
 
     `files` maps the name of each file read to its checksum; `official` says whether all are the published ones;
-    `val` is the source's own, if it has one; `customs` is what is customary for the data, by the names of `Info`.
+    `val` is the source's own, if it has one; `customs` is what is customary for the data, by the names of `Info`;
+    `origin` is what else there is to say of the source.
     """
 
     classes: list[str]
@@ -63,6 +64,7 @@ class Contents:
     official: bool
     val: Part | None = None
     customs: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 def assembled(
@@ -149,7 +151,7 @@ def described(name: str, contents: Contents, parts: Parts, limits: dict[str, Any
     if customs.get("mean") is None or customs.get("std") is None:
         customs["mean"], customs["std"] = mean_and_std(parts["train"])
     model = "resnet18" if min(shape[1:]) >= LARGE else "cnn"
-    source = {"files": contents.files, "official": contents.official}
+    source = {"files": contents.files, "official": contents.official, **contents.origin}
     return Info(
         name=name,
         classes=contents.classes,

@@ -59,6 +59,13 @@ class Info:
     val_rule: str = ""
     limits: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def corrupted(self) -> dict[str, Any]:
+        """Return which corruption the images have and how severe, as fields of records; none where they have none."""
+        found = {name: self.source.get(name) for name in ("corruption", "severity")}
+        fits = isinstance(found["corruption"], str) and type(found["severity"]) is int and found["severity"] > 0
+        return found if fits else {}
+
     def said(self) -> dict[str, Any]:
         """Return these fields alone, by name, of what may have more."""
         return {each.name: getattr(self, each.name) for each in fields(Info)}

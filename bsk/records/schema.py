@@ -67,8 +67,8 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
 
     `low` and `high` are the 95 % Wilson interval of `accuracy`, `after` the accuracy after each stage, `correct` a bit
     an example, the first in the highest; `repeats` says of how many standing images PGD left steps out; `adbd` is the
-    mean distance to the decision boundary, which RayS tells. With `audit`, `accuracy` is an estimate, and `low` and
-    `high` cover the sample's error too.
+    mean distance to the decision boundary, which RayS tells; `corruption` and `severity` are those of the images. With
+    `audit`, `accuracy` is an estimate, and `low` and `high` cover the sample's error too.
     """
 
     checkpoint: f.Text
@@ -83,6 +83,8 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     attack: f.Text
     attack_parameters: f.Plain | None = None
     split: f.Text
+    corruption: f.Text | UnsetType = UNSET
+    severity: f.Count | UnsetType = UNSET
     n: f.Images
     accuracy: f.Fraction
     low: f.Fraction | None = None
@@ -164,6 +166,8 @@ class DataRecord(Record, kw_only=True, tag="data"):
     class_names: f.Names | None = None
     eps: f.Fraction
     official: f.Flag | None = None
+    corruption: f.Text | UnsetType = UNSET
+    severity: f.Count | UnsetType = UNSET
     duplicates: dict[str, CopiesFields] | UnsetType = UNSET
     dropped: f.Count | UnsetType = UNSET
     seconds: f.Amount | None = None

@@ -174,7 +174,7 @@ def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path
         ("evaluate m.safetensors --split tset", 2, "did you mean test?"),
         ("evaluate missing.safetensors", 3, "missing.safetensors: no such file"),
         ("evaluate .", 3, "is a folder"),
-        ("prepare-data cifar11", 2, "did you mean cifar10?"),
+        ("prepare-data cifar-10", 2, "did you mean cifar10?"),
         ("compare missing.jsonl", 3, "missing.jsonl"),
     ],
 )
