@@ -63,10 +63,18 @@ def test_what_is_missing_is_said_and_left_out(records: Make, place: Make, make: 
 
 def test_the_usual_table_tells_them_apart(records: Make, place: Make) -> None:
     rows, notices = compare(place(records))
+    data = [f"digits {corruption}{severity}" for corruption, severity in CORRECT]
+    assert notices == [f"rows of different data ({', '.join(data)}) are not compared with one another"]
     assert COLUMNS[-2:] == ("corruption", "severity")
     assert [(row["corruption"], row["severity"], row["natural"]) for row in rows] == [
         (*place, pytest.approx(value)) for place, value in zip(CORRECT, (0.9, 0.5, 0.5, 0.2), strict=True)
     ]
+
+
+def test_a_notice_names_no_more_than_a_few(place: Make, make: Make) -> None:
+    many = [make("bs", 1, corruption="fog", severity=k, data_sha256=f"d{k}") for k in range(1, 9)]
+    (notice,) = compare(place(many))[1]
+    assert "(digits d1, digits d2, digits d3, digits d4, digits d5, digits d6, ...)" in notice
 
 
 @pytest.mark.parametrize("format", ["table", "tsv", "jsonl", "markdown", "latex"])

@@ -21,6 +21,7 @@ from bsk.data.store import open_data
 from bsk.errors import InputError, UsageError
 from bsk.evaluation.flags import ModelFlags
 from bsk.evaluation.settings import each_data
+from bsk.progress import evaluation_line
 
 N = 30
 LABELS = np.random.default_rng(9).integers(0, 10, N)
@@ -168,6 +169,7 @@ def test_an_evaluation_says_which_images_it_had(call, source: Path, tmp_path: Pa
         x = torch.from_numpy(ARRAYS[record["corruption"]][rows].transpose(0, 3, 1, 2).copy())
         expected = (x.flatten(1)[:, :10].argmax(1).numpy() == LABELS).mean()
         assert record["accuracy"] == pytest.approx(expected, abs=1e-12)
+        assert f"on {record['corruption']} {record['severity']}, natural at eps" in evaluation_line(record)
     table = [line.split("\t") for line in call("compare", "r.jsonl", "--by", "corruption").stdout.splitlines()]
     assert table[0][5:] == ["corruption", *(f"severity_{k}" for k in range(1, 6)), "mean"]
     assert [line[5] for line in table[1:]] == ["fog", "jpeg_compression", "mean"]

@@ -161,11 +161,11 @@ def test_one_file_of_many_takes_its_labels_along(tmp_path: Path) -> None:
 def test_names_of_classes_may_be_an_array(tmp_path: Path) -> None:
     x, y = examples(20)
     said: list[str] = []
-    more = {"class_names": np.array(["a", "b", "ü"]), "filenames": np.array(["f"] * 20)}
+    more = {"class_names": np.array(["a", "b", "ü"]), "filenames": np.array(["f"] * 20), "meta": np.array([{}])}
     np.savez(tmp_path / "a.npz", x=x, y=y, **more)
     record = made(tmp_path / "a.npz", tmp_path / "a.safetensors", notice=said.append)
     assert record["class_names"] == ["a", "b", "ü"]
-    assert f"{tmp_path / 'a.npz'}: left out: filenames (20,)" in said
+    assert f"{tmp_path / 'a.npz'}: left out: filenames (20,), meta ()" in said
     np.savez(tmp_path / "b.npz", x=x, y=y, class_names=np.array(["a", "b", "c\x1b"]))
     with pytest.raises(InputError, match="has no printable name"):
         made(tmp_path / "b.npz", tmp_path / "b.safetensors")
