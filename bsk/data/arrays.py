@@ -39,6 +39,7 @@ class ArrayData(DataFile):
 
     parts: Parts = field(default_factory=dict)
     duplicates: Duplicates = Duplicates()
+    rows: str = "the arrays"  # what the indices count
 
     def _shapes(self) -> Shapes:
         return shapes_of(self.parts)

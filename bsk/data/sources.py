@@ -131,8 +131,7 @@ def prepare(
     record = _kept(found, out, force, start)
     there = " ".join(f"{split}_index" for split in SPLITS if record[split])
     advice = "; train networks of your own on those of train_index alone" if record["train"] else ""
-    rows = "each split of the source, in their order" if _other_form(request) else _dataset(name).rows
-    request.say(f"{out}: {there} are the rows of {rows}{advice}")
+    request.say(f"{out}: {there} are the rows of {found.rows}{advice}")
     return record
 
 
@@ -220,7 +219,8 @@ def read(
     if request.source == "":
         raise UsageError("--from: is empty; give an archive, a folder or a URL")
     one_of("test-split", request.test_split, ["test", "val"])
-    contents, request = _contents(request, dataset)
+    other = forms.reader(request) if dataset.any_form else None
+    contents, request = _contents(request, dataset, other)
     if request.test_split == "val":
         if contents.val is None:
             raise UsageError(f"--test-split val: {request.source or name} has no val split; leave it out")
@@ -228,7 +228,8 @@ def read(
     if contents.val is not None and val is not None:
         raise UsageError(f"--val {val}: {name} has a val split of its own; leave --val out")
     counts = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
-    return _split(request, dataset, contents, counts)
+    rows = "each split of the source, in their order" if other else dataset.rows
+    return replace(_split(request, dataset, contents, counts), rows=rows)
 
 
 def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mapping[str, int | None]) -> ArrayData:
@@ -245,17 +246,11 @@ def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mappi
     return replace(arrays.in_memory(kept, info, name), duplicates=duplicates)
 
 
-def _other_form(request: Request) -> forms.Reader | None:
-    """Return the reader of a source of another form than those that its dataset has by custom."""
-    return forms.reader(request) if not is_plugin(request.name) and _dataset(request.name).any_form else None
-
-
-def _contents(request: Request, dataset: Dataset) -> tuple[Contents, Request]:
-    """Return what the source has, in whatever form, and which of its splits is the test split."""
+def _contents(request: Request, dataset: Dataset, other: forms.Reader | None) -> tuple[Contents, Request]:
+    """Return what the source has, which `other` reads if it is of another form, and how its test split is called."""
     name = request.name
-    other = _other_form(request)
     for flag, given in {"--size": request.size, "--labels": request.labels and other is None}.items():
-        if given and name != "folder":
+        if given and name != "folder" and not (flag == "--labels" and name == "cifar100"):
             raise UsageError(f"{flag}: {name} has images of one size and labels; drop it, or prepare it as folder")
     if other is None:
         return dataset.read(request), request
@@ -312,7 +307,7 @@ def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
 
 def _dataset(name: str) -> Dataset:
     if is_plugin(name):
-        return Dataset(arrays.from_outside, rows="the arrays that it returned")
+        return Dataset(arrays.from_outside, rows="the arrays that it returned", any_form=False)
     if name not in DATASETS:
         raise UsageError(f"{name}: no such dataset; {nearest(name, list(DATASETS))}")
     return DATASETS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,8 @@ def reader(request: Request) -> Reader | None:
         return None
     path = located(request, request.source)
     if path.is_dir():
+        if any(is_picture(name) for _, _, names in os.walk(path) for name in names):  # at once, with the first
+            return None
         with open_tree(path) as tree:
             return _of([name for name in tree.sizes if not HIDDEN.search(name)])
     start = _start(path)
