@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_archives import unpacked
 from PIL import Image
 
@@ -233,6 +235,9 @@ def test_names_that_begin_with_a_dot_or_have_backslashes(tmp_path: Path) -> None
         (b"\x89PNG\r\n\x1a\n", "one image", "give a folder with a folder of images for each class"),
         (b"ARROW1\x00\x00", "an Arrow file", "save it as parquet"),
         (b"of no kind", "an unknown kind of file", "unpack it and give the folder"),
+        (b'\x28\0\0\0\0\0\0\0{"x":', "a safetensors file", "pass it with --data if prepare-data wrote it"),
+        (b"version https://git-lfs.github.com/", "a pointer of Git LFS and not the file", "fetch it with git lfs pull"),
+        (gzip.compress(b"\0\0\x08\x03" + bytes(99)), "images of MNIST's kind (IDX)", "save images and labels with nu"),
     ],
 )
 @pytest.mark.parametrize("name", ["folder", "cifar10", "tiny-imagenet"])
@@ -243,7 +248,16 @@ def test_a_whole_file_of_another_kind_is_named(
     with pytest.raises(InputError) as error:
         prepare(name, str(tmp_path / "x"), tmp_path / "a.safetensors")
     expected = "a .tar.gz, .tar or .zip archive, .parquet, .npz or .npy"
-    assert str(error.value) == f"{tmp_path / 'x'}: {found}, expected {expected}; {advice}"
+    assert str(error.value).startswith(f"{tmp_path / 'x'}: {found}, expected {expected}; {advice}")
+
+
+def test_a_text_or_a_file_of_torch_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,label\n1.png,2\n")
+    with pytest.raises(InputError, match="a text file, expected .*; give the images, and tables of their labels with"):
+        prepare("folder", str(tmp_path / "a.csv"), tmp_path / "a.safetensors")
+    torch.save({"x": torch.zeros(3)}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="a file of torch.save, a pickle that could run code; save its arrays with nu"):
+        prepare("cifar10", str(tmp_path / "a.pt"), tmp_path / "a.safetensors")
 
 
 def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:

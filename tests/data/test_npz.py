@@ -224,6 +224,7 @@ WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
     "levels": ({"x": X.astype(float), "y": Y}, "x.npy: values from 0 to 255, expected floats in [0, 1]; rescale them"),
     "ints": ({"x": X.astype(np.int64), "y": Y}, "x.npy: int64, expected uint8, or float in [0, 1]"),
     "none": ({"x": X[:0], "y": Y[:0]}, "x.npy: shape (0, 6, 5, 3), expected (N, C, H, W), (N, H, W, C) or (N, H, W)"),
+    "no names": ({"arr_0": X, "arr_1": Y, "arr_2": X, "arr_3": Y}, "4 arrays without names; save them with names, as"),
     "val alone": ({"x_val": X, "y_val": Y}, "has a val split alone; pass --test-split val to evaluate on it"),
 }
 

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,17 @@ def test_without_pyarrow_one_line_says_what_is_missing(call, tmp_path: Path, mon
     said = call("prepare-data", "folder", "--from", "a.parquet", check=2)
     expected = "a.parquet: parquet needs pyarrow, which is not installed; pip install 'bsk[parquet]'"
     assert said.line == f"bsk: {expected}"
+
+
+def test_other_files_of_that_name_are_named(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "train.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(InputError, match="train.parquet: a pointer of Git LFS and not the file, .*git lfs pull"):
+        made(tmp_path / "made", tmp_path / "a.safetensors")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("train.parquet", b"PAR1")
+    with pytest.raises(InputError, match="a.zip: parquet files in an archive; unpack it and give the folder"):
+        made(tmp_path / "a.zip", tmp_path / "a.safetensors")
 
 
 def test_small_files_do_not_become_large(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from bsk.data.formats.npy import MAGIC
 from bsk.data.official import located
 from bsk.data.pictures import is_picture
 from bsk.data.splits import Contents, Request
+from bsk.errors import InputError
 
 Reader = Callable[[Request], Contents]
 ARRAYS = (".npy", ".npz")
@@ -24,6 +25,9 @@ def reader(request: Request) -> Reader | None:
 
     A file is known by its first bytes, a folder by what most tells: pictures, then parquet, then arrays. A tar archive
     is not looked into.
+
+    Raises:
+        InputError: it is a file of torch.
     """
     if not request.source:
         return None
@@ -38,7 +42,12 @@ def reader(request: Request) -> Reader | None:
         return parquet.read
     if start.startswith(MAGIC):
         return npz.read
-    return _of(_members(path)) if start.startswith(b"PK") else None
+    members = _members(path) if start.startswith(b"PK") else []
+    if any(name.endswith("/data.pkl") for name in members):
+        raise InputError(
+            f"{path}: a file of torch.save, a pickle that could run code; save its arrays with numpy.savez"
+        )
+    return _of(members)
 
 
 def _of(names: list[str]) -> Reader | None:

@@ -23,7 +23,7 @@ from bsk.errors import InputError, UsageError
 IMAGES = re.compile(r"x|data|pixels|inputs?|samples|pictures?|photos?|[a-z]*(images?|imgs?)")  # a word of a name
 LABELS = re.compile(r"y|class(es)?|fine|coarse|[a-z]*(labels?|targets?)")
 CLASS_NAMES = re.compile(r"(class|label|category|categorie)(es|s)?_?(names?)?|(fine|coarse)_label_names|meta|names")
-UNNAMED = {"arr_0": "x", "arr_1": "y"}  # as numpy.savez calls what has no name
+UNNAMED = {"arr_0": "x", "arr_1": "y"}  # as numpy.savez calls what has no name, unless it is more
 FEW = 12  # arrays named in a message
 
 
@@ -148,6 +148,8 @@ def _is_asked_for(name: str) -> bool:
 
 def _pairs(request: Request, path: Path, arrays: list[_Array]) -> dict[str, tuple[_Array, _Array]]:
     """Return the array of the images of each split and that of their labels, and say which these are."""
+    if any(each.key == "arr_2" for each in arrays):
+        raise InputError(f"{path}: {len(arrays)} arrays without names; save them with names, as x_train=, y_train=")
     usual = split_of(path.stem) or "train"
     splits = {each: split_of(each.key) or usual for each in arrays}
     pairs = {}

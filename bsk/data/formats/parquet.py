@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bsk.data.archive import open_tree
+from bsk.data.archive import open_tree, unfit
 from bsk.data.formats.cifar import NAMES
 from bsk.data.formats.columns import Columns, columns_of
 from bsk.data.formats.layout import HIDDEN, split_of
@@ -110,7 +110,7 @@ def _files(path: Path) -> list[Path]:
             names = [each for each in tree.sizes if each.lower().endswith(SUFFIX) and not HIDDEN.search(each)]
         return [path / name for name in sorted(names)]
     with path.open("rb") as file:
-        if file.read(4) != MAGIC:
+        if file.read(2) == b"PK":
             raise InputError(f"{path}: parquet files in an archive; unpack it and give the folder")
     return [path]
 
@@ -123,6 +123,10 @@ def _opened(path: Path) -> Any:
         raise UsageError(
             f"{path}: parquet needs pyarrow, which is not installed; pip install 'bsk[parquet]'"
         ) from error
+    with path.open("rb") as content:
+        start = content.read(512)
+    if not start.startswith(MAGIC):
+        raise unfit(path, start)
     with reading(str(path)):
         file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)  # else a whole column is kept
     if _unpacked(file) > believable(path.stat().st_size):
