@@ -316,8 +316,8 @@ def prepare(
     """Return a data set, with `split("test")` and so on; the same as `bsk prepare-data` makes, in memory or as a file.
 
     Args:
-        name: digits, cifar10, cifar100, tiny-imagenet, folder, `module:function`, or images and labels themselves:
-            `{"train": (x, y), "test": (x, y)}`, see `bsk.data.arrays`.
+        name: digits, cifar10, cifar100, tiny-imagenet, cifar10.1, folder, `module:function`, or images and labels
+            themselves: `{"train": (x, y), "test": (x, y)}`, see `bsk.data.arrays`.
         source: an archive, a folder, a file of parquet or numpy, or a URL; None is the official archive.
         out: F.safetensors to write it to; None keeps it in memory.
         val: images held out of train to select models.
