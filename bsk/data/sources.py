@@ -3,98 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from bsk.data import arrays
 from bsk.data.arrays import ArrayData
+from bsk.data.datasets import DATASETS, Dataset, dataset_named
 from bsk.data.duplicates import examined, tell
-from bsk.data.formats import cifar, cifar10_1, corruptions, digits, folder, forms, tiny_imagenet
-from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request, described, limited, split_up
+from bsk.data.formats import corruptions, forms
+from bsk.data.splits import Contents, Notice, Progress, Request, described, limited, split_up
 from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest
-from bsk.plugins import is_plugin
 from bsk.records.header_schema import DATA
 from bsk.records.headers import check_replaceable
 from bsk.records.jsonl import SCHEMA
 from bsk.values import one_of
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A row of the table of datasets; mean and std are measured on the train split where they are None.
-
-    Where `model` is "", the data say themselves what is customary for them.
-    `train`, `test`, `shape` (channels, height, width) and `classes` are those of the official files. `rows` says what
-    the indices of a split count.
-    """
-
-    read: Callable[[Request], Contents]
-    eps: float = EPS
-    augment: str = "none"
-    model: str = ""
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    val: int = VAL
-    most: float = MOST  # of the train images, unless a number is asked for
-    train: int = 0
-    test: int = 0
-    shape: tuple[int, int, int] = (3, 32, 32)
-    classes: int = 10
-    rows: str = "the official batches of its train or test, in their order"
-    tested_on: str = "test"  # the split of which the labels are public
-    any_form: bool = True  # whether parquet and arrays are read too
-
-
-# Source: mean and std are those of the authors' data_loader.py; ImageNet's for Tiny ImageNet
-_CIFAR10 = Dataset(
-    cifar.read,
-    0.031,
-    "crop-flip",
-    "resnet18",
-    mean=(0.4914, 0.4822, 0.4465),
-    std=(0.2471, 0.2435, 0.2616),
-    train=50_000,
-    test=10_000,
-)
-_CIFAR100 = replace(_CIFAR10, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761), classes=100)
-DATASETS = {
-    "digits": Dataset(
-        digits.read,
-        0.2,
-        "none",
-        "cnn",
-        val=200,
-        most=0.5,
-        train=1400,
-        test=digits.TEST,
-        shape=(1, 8, 8),
-        rows="sklearn.datasets.load_digits(), whose customary splits are others",
-        any_form=False,
-    ),
-    "cifar10": _CIFAR10,
-    "cifar100": _CIFAR100,
-    "tiny-imagenet": Dataset(
-        tiny_imagenet.read,
-        0.031,
-        "flip",
-        "resnet50",
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        train=100_000,
-        test=10_000,
-        shape=(3, 64, 64),
-        classes=200,
-        rows="the train images by class and name, or of val_annotations.txt",
-        tested_on="val",
-    ),
-    "cifar10.1": replace(_CIFAR10, read=cifar10_1.read, train=0, test=0, any_form=False, rows="its arrays"),
-    "cifar10-c": replace(_CIFAR10, read=corruptions.read, train=0, test=0, any_form=False),
-    "cifar100-c": replace(_CIFAR100, read=corruptions.read, train=0, test=0, any_form=False),
-    "folder": Dataset(folder.read, 0.031, "crop-flip", "resnet18", rows="its images sorted by class and name"),
-}
 
 
 def prepare(
@@ -153,7 +78,7 @@ def prepare_each(
         UsageError: no source is given.
         InputError: the source is missing, torn or of another form; a file cannot be written, or holds other data.
     """
-    request, dataset = Request(name, source, out.parent, None, progress, notice), _dataset(name)
+    request, dataset = Request(name, source, out.parent, None, progress, notice), dataset_named(name)
     for contents in corruptions.each_set(request):
         start = time.perf_counter()
         path = out / "{corruption}-{severity}.safetensors".format(**contents.origin)
@@ -211,7 +136,7 @@ def read(
         UsageError: an unknown name, or a number that cannot be.
         InputError: the source is missing, torn, hostile or not of this dataset.
     """
-    name, dataset = request.name, _dataset(request.name)
+    name, dataset = request.name, dataset_named(request.name)
     numbers = {"--val": val, "--train-limit": train_limit, "--test-limit": test_limit, "--size": request.size}
     for flag, number in numbers.items():
         if number is not None and number < 1:
@@ -271,7 +196,7 @@ def expected(name: str, path: Path, train_limit: int | None = None, test_limit: 
     Raises:
         UsageError: an unknown name, or one whose size nobody knows beforehand.
     """
-    dataset = _dataset(name)
+    dataset = dataset_named(name)
     if not dataset.train:
         raise UsageError(f"{path}: {name} can have any size; run bsk prepare-data {name} first")
     val = min(dataset.val, int(dataset.most * dataset.train))
@@ -303,14 +228,6 @@ def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
     if path is None and not found.exists() and dataset not in DATASETS:
         raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
     return open_data(found)
-
-
-def _dataset(name: str) -> Dataset:
-    if is_plugin(name):
-        return Dataset(arrays.from_outside, rows="the arrays that it returned", any_form=False)
-    if name not in DATASETS:
-        raise UsageError(f"{name}: no such dataset; {nearest(name, list(DATASETS))}")
-    return DATASETS[name]
 
 
 def opened(data: str | Path | DataFile) -> DataFile:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
-from bsk.data.sources import DATASETS
+from bsk.data.datasets import DATASETS
 from bsk.data.store import Info, problem
 from bsk.methods import registry as methods
 from bsk.models.registry import MODELS
