@@ -12,6 +12,7 @@ from benchmarks.attacks import Evaluation
 from benchmarks.evaluations import attacks
 from benchmarks.material import material
 from benchmarks.memory import prepare_data_over_data
+from benchmarks.reading import reading
 from benchmarks.shared_machine import WORKS, report
 from benchmarks.steps import CPU, PlainStep, Subject, load_epoch
 from benchmarks.timing import Elsewhere, ratio, say, spread
@@ -47,6 +48,7 @@ def main(other: Path | None, repeats: int) -> None:
     say("evaluate pgd-100 / its own passes bare (102F + 100Bi)", r.median, "<= 1.10", r.median <= 1.10, spread(r))
     over = prepare_data_over_data()
     say("peak memory of prepare-data / the data", over, "<= 2", over <= 2)
+    reading(repeats)
     with tempfile.TemporaryDirectory() as folder:
         attacks(material(Path(folder)), other)
     for work in WORKS:

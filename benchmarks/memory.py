@@ -17,7 +17,8 @@ _PREPARE = """
 import re, sys
 from pathlib import Path
 from bsk.data.sources import prepare
-import bsk.data.cifar
+import bsk.data.formats.cifar
+import pyarrow.parquet
 def peak(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = peak()
 prepare("cifar10", sys.argv[1], Path(sys.argv[2]))
@@ -33,9 +34,15 @@ def prepare_data_over_data() -> float:
             for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
                 _add(tar, name)
             _pack(tar, "batches.meta", {b"label_names": [f"class {i}".encode() for i in range(10)]})
-        command = [sys.executable, "-c", _PREPARE, str(archive), str(out)]
-        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        return peak / out.stat().st_size
+        return peak_over_data(archive, out)
+
+
+def peak_over_data(source: Path, out: Path) -> float:
+    """Return the same of CIFAR-10 in any form, which becomes the new file `out`."""
+    out.unlink(missing_ok=True)
+    command = [sys.executable, "-c", _PREPARE, str(source), str(out)]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return peak / out.stat().st_size
 
 
 def _add(tar: tarfile.TarFile, name: str) -> None:

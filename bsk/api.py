@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import check_unit
-from bsk.comparison import classes
 from bsk.comparison import compare as comparison
 from bsk.comparison.published import published
 from bsk.comparison.tables import render
+from bsk.comparison.views import VIEWS, View
 from bsk.data import sources
 from bsk.data.arrays import Array, Pair, arranged, examples
 from bsk.data.splits import Request as Source
@@ -111,9 +111,11 @@ class Evaluation:
 class Rows(list[comparison.Row]):
     """A table's rows, each a dict of its columns; shown as the table that `bsk compare` prints."""
 
+    view: View | None = None
+
     def __repr__(self) -> str:
         """Return the table for people."""
-        return classes.render(self, "table") if self and classes.CLASS in self[0] else render(self, "table")
+        return self.view.printed("table") if self.view is not None else render(self, "table")
 
 
 def load(
@@ -306,25 +308,35 @@ def compare(
         paper: the paper's numbers beside: "2", "6/cifar100", "section54".
         title: of the table.
         pareto: whether rows that no other beats in robust accuracy and passes are marked.
-        by: "class" for a row a method, attack and class, which goes with none of the above.
+        by: "class", "corruption", or "matrix" for saved images on other networks; goes with none of the above.
 
     Raises:
         InputError: a file cannot be read, a field is not what it must be, or there is no evaluation.
         UsageError: there is no such table in the paper.
     """
     items = [item for record in _flat(records) for item in _located(record)]
-    if by is not None:
-        one_of("by", by, [classes.CLASS])
+    view = None if by is None else _view(by, items)
+    if view is not None:
         if paper or title or pareto:
-            raise UsageError("compare by class: paper, title and pareto are for other tables; leave them out")
-        rows, notices = classes.by_class(items)
+            raise UsageError(f"compare by {by}: paper, title and pareto are for other tables; leave them out")
+        found, notices = Rows(dict(row) for row in view.rows), view.notices
+        found.view = view
     else:
         rows, notices = comparison.compare(items, None if paper is None else published(paper), title, pareto)
-    if not rows:
-        raise InputError(f"compare: no evaluation or log records among {len(items)}; run bsk.evaluate")
+        if not rows:
+            raise InputError(f"compare: no evaluation or log records among {len(items)}; run bsk.evaluate")
+        found = Rows(rows)
     for notice in notices:
         note(notice)
-    return Rows(rows)
+    return found
+
+
+def _view(by: str, items: Sequence[Located]) -> View:
+    make, nothing = VIEWS[one_of("by", by, list(VIEWS))]
+    found = make(items)
+    if found is None:
+        raise InputError(f"compare by {by}: {nothing}")
+    return found
 
 
 def prepare(
@@ -338,22 +350,24 @@ def prepare(
     size: int | None = None,
     labels: Sequence[str] = (),
     test_split: str = "test",
+    drop_leaks: bool = False,
     downloads: str | Path = "data",
     progress: bool = True,
 ) -> DataFile:
     """Return a data set, with `split("test")` and so on; the same as `bsk prepare-data` makes, in memory or as a file.
 
     Args:
-        name: digits, cifar10, cifar100, tiny-imagenet, folder, `module:function`, or images and labels themselves:
-            `{"train": (x, y), "test": (x, y)}`, see `bsk.data.arrays`.
-        source: an archive, a folder or a URL; None is the official archive.
+        name: digits, cifar10, cifar100, tiny-imagenet, cifar10.1, folder, `module:function`, or images and labels
+            themselves: `{"train": (x, y), "test": (x, y)}`, see `bsk.data.arrays`.
+        source: an archive, a folder, a file of parquet or numpy, or a URL; None is the official archive.
         out: F.safetensors to write it to; None keeps it in memory.
         val: images held out of train to select models.
         train_limit: training images left, class-balanced.
         test_limit: test images left, class-balanced.
         size: of `folder`: resize images to this side.
-        labels: of `folder`: CSV files of the labels of images that have no class folders.
+        labels: CSV files of the labels of images that have no class folders; or which column or array has the labels.
         test_split: "val" to take the val split of the source as the test split.
+        drop_leaks: whether training images that are test or val images too are left out.
         downloads: the folder where official archives are kept.
         progress: whether a bar is drawn on a terminal.
 
@@ -363,10 +377,12 @@ def prepare(
     """
     if isinstance(name, str):
         with closing(Bar("download", progress)) as bar:
-            request = Source(name, source, Path(downloads), size, bar.show, note, tuple(labels), test_split)
+            where, tables = Path(downloads), tuple(labels)
+            request = Source(name, source, where, size, bar.show, note, tables, test_split, drop_leaks)
             found = sources.read(request, val=val, train_limit=train_limit, test_limit=test_limit)
     else:
-        found = arranged(name, Path(out).stem if out else "arrays", val, in_bytes=out is not None)
+        label = Path(out).stem if out else "arrays"
+        found = arranged(name, label, val, in_bytes=out is not None, drop_leaks=drop_leaks, notice=note)
     if out is None:
         return found
     with only_writer(Path(out)):

@@ -107,8 +107,9 @@ def evaluation_line(record: dict[str, Any]) -> str:
     bound, doubts = "at most " if record["attack"] == "screen" else "", len(record["doubts"])
     none = "no doubts" if "random" in (record.get("checks") or {}) else "not examined"
     interval = f"{bound}{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] of {record['n']}"
+    images = f"on {record['corruption']} {record['severity']}, " if "corruption" in record else ""
     return (
-        f"{Path(record['checkpoint']).name}: {record['attack']} at eps {record['eps']:g} "
+        f"{Path(record['checkpoint']).name}: {images}{record['attack']} at eps {record['eps']:g} "
         f"({record['eps'] * 255:.3g}/255): {audit_line(record) if 'audit' in record else interval}, "
         f"{record['seconds']:.1f} s, {counted(doubts, 'doubt') if doubts else none}"
     )

@@ -19,7 +19,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
-import bsk.data.pickles
+import bsk.data.formats.pickles
 from bsk import compat
 from bsk.errors import InputError
 from bsk.models.modes import folded
@@ -64,9 +64,9 @@ def test_what_came_of_a_block_is_left_alone_and_the_collector_works_on(monkeypat
 
 def test_without_an_unpickler_in_python_no_pickle_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pickle.dumps({"labels": [1]}, protocol=2)
-    assert bsk.data.pickles.load(io.BytesIO(whole), len(whole), "f") == {"labels": [1]}
+    assert bsk.data.formats.pickles.load(io.BytesIO(whole), len(whole), "f") == {"labels": [1]}
     monkeypatch.delattr(pickle, "_Unpickler")
-    found = importlib.util.spec_from_file_location("pickles_without", bsk.data.pickles.__file__)
+    found = importlib.util.spec_from_file_location("pickles_without", bsk.data.formats.pickles.__file__)
     assert found and found.loader
     module = importlib.util.module_from_spec(found)
     monkeypatch.setitem(sys.modules, "pickles_without", module)

@@ -146,7 +146,7 @@ HOLDERS: dict[str, tuple[Callable[[Files, Path], Path], str]] = {
     "tar": (_tar, ""),
     "tgz from a dot": (lambda files, place: _tar(files, place, "gz", "./"), ""),
     "tgz of one folder": (lambda files, place: _tar(files, place, "gz", "the set/"), ""),
-    "txz": (lambda files, place: _tar(files, place, "xz"), "an unknown kind of file"),
+    "txz": (lambda files, place: _tar(files, place, "xz"), "an xz archive"),
 }
 KINDS: dict[str, dict[str, str]] = {
     "splits": {name: may for name, (_, _, may) in SPLITS.items()},

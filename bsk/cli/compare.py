@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,10 +14,6 @@ from bsk.cli import options as o
 from bsk.cli.console import STDIN, emit, records_of
 from bsk.errors import InputError, RequirementError, UsageError
 from bsk.terminal import note
-from bsk.values import one_of
-
-if TYPE_CHECKING:
-    from bsk.records.located import Located
 
 
 def compare(
@@ -48,7 +44,10 @@ def compare(
             "--require", metavar="CONDITION", help="Exit with 5 unless it holds: 'bs.robust - fast-at.robust > 0'."
         ),
     ] = None,
-    by: Annotated[str | None, o.option("--by", metavar="class", help="A row a class: natural and robust.")] = None,
+    by: Annotated[
+        str | None,
+        o.option("--by", metavar="class|corruption", help="A row for each class, or for each corruption by severity."),
+    ] = None,
     title: Annotated[str | None, o.option("--title", help="Of the table, in its caption and last column.")] = None,
     quiet: o.Quiet = False,
 ) -> None:
@@ -69,10 +68,10 @@ def compare(
         bsk compare results.jsonl --paper 2 --format markdown
         bsk compare results.jsonl --out table.md --out table.tex --plot figure.png
         bsk compare transfer.jsonl --matrix
+        bsk compare results.jsonl --by corruption
         bsk compare results.jsonl --require 'robust_low > 0.4' --require 'bs.difference_low > 0'
         bsk compare results.jsonl --by class --format jsonl | jq -s 'min_by(.robust)'
     """
-    from bsk.comparison import classes
     from bsk.comparison.compare import compare as rows_of
     from bsk.comparison.published import published
     from bsk.comparison.requirements import failures, parse
@@ -83,20 +82,16 @@ def compare(
     from bsk.records.words import printable
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
+    if view := "matrix" if matrix else by:
+        others = {"--plot": plot, "--paper": paper, "--pareto": pareto, "--require": require, "--title": title}
+        return _tell(view, files, chosen, out or [], [flag for flag, given in others.items() if given])
     beside = None if paper is None else published(paper)
     texts = {path: format_of(path) for path in out or []}
     target = None if plot is None else checked_picture(plot, "--plot")
     required = [parse(text) for text in require or []]
-    if matrix:
-        return _tell_matrix(records_of("compare", files), chosen, texts)
-    if by is not None:
-        one_of("by", by, [classes.CLASS])
-        if paper or plot or pareto or require or title:
-            raise UsageError("--by class: leave out --paper, --plot, --pareto, --require and --title")
-        render = classes.render
     read = count()
     items = (item for item, _ in zip(records_of("compare", files), read, strict=False))
-    rows, notices = classes.by_class(items) if by else rows_of(items, beside, title and printable(title), pareto)
+    rows, notices = rows_of(items, beside, title and printable(title), pareto)
     if not rows:
         names = ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])
         raise InputError(f"{names}: no evaluation or log records among {next(read)}; run bsk evaluate")
@@ -111,18 +106,25 @@ def compare(
         raise RequirementError("; ".join(unmet))
 
 
-def _tell_matrix(items: Iterable[Located], format: str, texts: Mapping[Path, str]) -> None:
-    """Print how saved images fare on other networks, and write it to files by their format."""
-    from bsk.comparison.matrix import COLUMNS, OWN, TEXT_COLUMNS, grid, transfers
-    from bsk.comparison.tables import rendered
+def _tell(view: str, files: list[Path] | None, format: str, out: Sequence[Path], others: Sequence[str]) -> None:
+    """Print a table of other rows, and write it to files by their endings."""
+    from bsk.comparison.tables import format_of
+    from bsk.comparison.views import VIEWS
     from bsk.records.atomic import replacing
 
-    rows = transfers(items)
-    told = f"Percent of saved adversarial images that a network classifies right, with 95 % intervals; {OWN} its own."
-    for path, kind in [*texts.items(), (None, format)]:
-        text = rendered(kind, COLUMNS, rows, grid(rows), TEXT_COLUMNS, told)
-        if path is None:
-            emit(text)
-        else:
-            with replacing(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+    if view not in VIEWS:
+        raise UsageError(f"--by {view}: no such table; it is class or corruption")
+    if others:
+        raise UsageError(f"{others[0]}: does not go with --{view if view == 'matrix' else 'by'}; leave one out")
+    texts = {path: format_of(path) for path in out}
+    make, nothing = VIEWS[view]
+    found = make(records_of("compare", files))
+    if found is None:
+        names = ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])
+        raise InputError(f"{names}: {nothing}")
+    for notice in found.notices:
+        note(notice)
+    for path, kind in texts.items():
+        with replacing(path) as temporary:
+            temporary.write_text(found.printed(kind), encoding="utf-8")
+    emit(found.printed(format))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -55,20 +56,22 @@ def evaluate(
 
     With --out F.jsonl an evaluation is a file that grows: stopped at any moment, the same command goes on where it
     was, and answers at once when it is complete; autoattack after screen starts from what that found. F.examples/ has
-    the verdict on each example. Several processes share the work: torchrun --nproc-per-node=N -m bsk evaluate ...
+    the verdict on each example. --data FOLDER evaluates on each data file in it. Several processes share the work:
+    torchrun --nproc-per-node=N -m bsk evaluate ...
 
         bsk evaluate runs/*.safetensors --attack natural,pgd-100 --out results.jsonl | bsk compare
         bsk evaluate runs/bs.safetensors --attack autoattack --out results.jsonl
         bsk evaluate runs/bs.safetensors --attack autoattack --within 0.25 --out results.jsonl
         bsk evaluate runs/bs.safetensors --eps 2/255,4/255,8/255 --out results.jsonl
         bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10 --eps 8/255 --attack screen
+        bsk evaluate runs/bs.safetensors --data data/cifar10-c --attack natural | bsk compare --by corruption
         bsk evaluate runs/bs.safetensors --attack mycode:my_attack --set steps=40
         bsk evaluate runs/*.safetensors --images adversarial.safetensors --out transfer.jsonl
     """
     load_torch()
     from bsk.data.processes import local_device, process_group
     from bsk.evaluation.run import check_no_log, sweep
-    from bsk.evaluation.settings import Request, subject_and_data
+    from bsk.evaluation.settings import Request, each_data, subject_and_data
 
     network.check(checkpoints or [])
     CHOICES.kept = GOES_ON if out else "nothing was kept; with --out F.jsonl the same command goes on"
@@ -83,8 +86,8 @@ def evaluate(
             request = Request.shown(images, examples, where, share)
         request.check()
         paths: list[Path | None] = [*_without_last(checkpoints, last)] if checkpoints else [None]
-        for path in paths:
-            works = request.of(*subject_and_data(path, network, where))
+        for path, one in product(paths, each_data(network)):
+            works = request.of(*subject_and_data(path, one, where))
             with EvaluationProgress(works[0].subject.path.name, share.rank == 0) as progress:
                 progress.notices(works[0].notices)
                 seconds = 0.0

@@ -39,7 +39,9 @@ def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     return complete
 
 
-DATASETS = ["digits", "cifar10", "cifar100", "tiny-imagenet", "folder"]
+DATASETS = ["digits", "cifar10", "cifar100", "tiny-imagenet", "cifar10.1", "cifar10-c", "cifar100-c", "folder"]
+SUFFIX = ".safetensors"
+CORRUPTED = ["cifar10-c", "cifar100-c"]  # a data file for each corruption and severity
 MODELS = [
     "resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16", "preact-resnet18", "preact-resnet50", "wrn-28-10",
     "wrn-28-10-silu",
@@ -122,6 +124,6 @@ def starts_named(names: str) -> list[str]:
 
 def checked_suffix(path: Path) -> Path:
     """Return path; raise a UsageError unless it ends in .safetensors."""
-    if path.suffix != ".safetensors":
+    if path.suffix != SUFFIX:
         raise UsageError(f"--out {path}: must end in .safetensors; other formats are not written")
     return path

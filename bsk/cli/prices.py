@@ -147,7 +147,8 @@ class Prices:
         return sum((attack_work(attack, images, batch) for attack in attacks), Work())
 
     def _open(self, path: str) -> tuple[DataFile, tuple[int, ...]]:
-        from bsk.data.sources import DATASETS, expected
+        from bsk.data.datasets import DATASETS
+        from bsk.data.sources import expected
         from bsk.data.store import open_data
 
         if path not in self._data:

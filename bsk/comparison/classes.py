@@ -9,9 +9,8 @@ from bsk.comparison.differences import NOT_COMPARED, mixtures
 from bsk.comparison.evidence import Evaluation, collect
 from bsk.comparison.groups import Group, completed, gather, latest, names
 from bsk.comparison.statistics import mean_sd, rough_accuracy_interval
-from bsk.comparison.tables import aligned, cell, checked_format, estimates, latex_of, markdown_of, shared, telling
+from bsk.comparison.tables import estimates, shared, telling
 from bsk.errors import InputError
-from bsk.records.jsonl import dumps
 from bsk.records.located import Located
 
 CLASS = "class"
@@ -66,27 +65,21 @@ def _accuracy(kind: str, label: str, members: Sequence[Evaluation]) -> Row:
     return {kind: mean_sd(accuracies)[0], f"{kind}_low": low, f"{kind}_high": high}
 
 
-def render(rows: Sequence[Row], format: str) -> str:
-    """Return the rows as text that ends with a newline, in the formats of `bsk.comparison.tables`."""
-    kind = checked_format(format)
-    if kind == "tsv":
-        return "".join("\t".join(line) + "\n" for line in [COLUMNS, *([cell(row[c]) for c in COLUMNS] for row in rows)])
-    if kind == "jsonl":
-        return "".join(dumps(row) + "\n" for row in rows)
-    whole = [{**row, "n": None} for row in rows]
-    caption = f"{shared(whole)}; percent with 95 % intervals"
-    lines = _cells(rows, whole)
-    if kind == "markdown":
-        return markdown_of(lines, TEXT, caption)
-    if kind == "latex":
-        return latex_of(lines, TEXT, caption)
-    return "\n".join([caption, "", *(line.rstrip() for line in aligned(lines, TEXT))]) + "\n"
+def caption(rows: Sequence[Row]) -> str:
+    """Return what all rows share, and what the numbers are."""
+    return f"{shared(_whole(rows))}; percent with 95 % intervals"
 
 
-def _cells(rows: Sequence[Row], whole: Sequence[Row]) -> list[list[str]]:
-    """Return a header and a line a row, without a column that is empty."""
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Return a header and a line for each row, without a column that is empty."""
+    whole = _whole(rows)
     heads = [", ".join(filter(None, [str(row["name"]), telling(row, whole, LINE_FACTS)])) for row in whole]
     columns = {"": heads, CLASS: [str(row[CLASS]) for row in rows], "n": [str(row["n"]) for row in rows]}
     columns |= {kind: estimates(rows, kind) for kind in ("natural", "robust")}
     kept = {title: column for title, column in columns.items() if any(column)}
     return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]
+
+
+def _whole(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without their numbers of images, which are those of a class."""
+    return [{**row, "n": None} for row in rows]

@@ -39,7 +39,7 @@ COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
     "paper_time_ratio", "paper_robust_best", "paper_adbd", "title", "paper_robust_sd", "p_holm", "detectable",
     "difference_boot_low", "difference_boot_high", "difference_seeds_low", "difference_seeds_high", "pareto",
     "train_passes_ratio", "robust_sd_low", "robust_sd_high", "natural_difference", "natural_difference_low",
-    "natural_difference_high", "audit_low", "audit_high",
+    "natural_difference_high", "audit_low", "audit_high", "corruption", "severity",
 )  # fmt: skip
 
 
@@ -144,6 +144,8 @@ def facts(group: Group) -> Row:
         "dataset": run.dataset,
         "split": first.split,
         "selected": run.selected,
+        "corruption": first.corruption,
+        "severity": first.severity,
     }
 
 

@@ -16,6 +16,7 @@ from bsk.records.bits import unpacked
 from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.words import counted, plain
 
+MOST = 6  # values that a notice names
 Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
 NOT_COMPARED = "are not compared with one another"
 ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies: name, value, its wording
@@ -79,7 +80,8 @@ def mixtures(groups: Sequence[Group]) -> list[str]:
         firsts = [group.first for group in groups if group.robust or name != "eps"]
         values = {value(first): word(first) for first in firsts}
         if len(values) > 1:
-            found.append(f"rows of different {name} ({', '.join(values.values())}) {NOT_COMPARED}")
+            named = ", ".join([*list(values.values())[:MOST], *(["..."] if len(values) > MOST else [])])
+            found.append(f"rows of different {name} ({named}) {NOT_COMPARED}")
     attacks: dict[str, list[Group]] = {}
     for group in groups:
         attacks.setdefault(group.first.attack if group.robust else "", []).append(group)

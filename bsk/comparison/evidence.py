@@ -29,6 +29,7 @@ class Evaluation:
 
     `adbd` is the mean distance to the decision boundary, which RayS tells. Of an `audit` the accuracy is an estimate.
     `by_class` has how many images of each class are right, and how many there are.
+    `corruption` and `severity` are those of the images, if they are corrupted.
     """
 
     where: str
@@ -43,6 +44,8 @@ class Evaluation:
     adbd: float | None = None
     audit: Audit | None = None
     by_class: Mapping[str, Sequence[int]] | None = None
+    corruption: str | None = None
+    severity: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ def evaluation(item: Located) -> Evaluation:
         adbd=None if record.adbd is UNSET else record.adbd,
         audit=audit,
         by_class=None if record.by_class is UNSET else _classes(item, record.by_class),
+        corruption=None if record.corruption is UNSET else intern(record.corruption),
+        severity=None if record.severity is UNSET else record.severity,
     )
 
 

@@ -6,7 +6,6 @@ import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from bsk.records.words import duration, estimate, many, plain, probability
 
 WIDTH = 100  # of a terminal's table, where that is possible
 WIDTH_BESIDE = 200  # with the paper's numbers
-TEXT_COLUMNS = {"", "method", "model", "attack", "dataset", "split", "selected"}  # aligned left
+TEXT_COLUMNS = {"", "method", "model", "attack", "dataset", "split", "selected", "corruption"}  # aligned left
 
 
 def render(rows: Sequence[Row], format: str) -> str:
@@ -31,6 +30,24 @@ def render(rows: Sequence[Row], format: str) -> str:
         UsageError: there is no such format.
     """
     return FORMATS[checked_format(format)](rows)
+
+
+def printed(
+    rows: Sequence[Mapping[str, Value]],
+    format: str,
+    cells: Sequence[Sequence[str]],
+    left: Collection[str],
+    told: str,
+) -> str:
+    """Return rows of any columns as text: whole for programs, and for people the `cells` under what is told of them."""
+    if format == "jsonl":
+        return "".join(dumps(dict(row)) + "\n" for row in rows)
+    if format == "tsv":
+        lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+        return "".join("\t".join(line) + "\n" for line in lines)
+    if format == "table":
+        return "\n".join([told, "", *(line.rstrip() for line in aligned(cells, left))]) + "\n"
+    return (markdown_of if format == "markdown" else latex_of)(cells, left, told)
 
 
 def checked_format(format: str) -> str:
@@ -113,24 +130,6 @@ def latex_of(table: Sequence[Sequence[str]], left: Collection[str], told: str, u
     return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]) + "\n"
 
 
-def rendered(
-    format: str,
-    columns: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    cells: Sequence[Sequence[str]],
-    left: Collection[str],
-    told: str,
-) -> str:
-    """Return rows of other columns in one of FORMATS: all columns for programs, cells and what is told for people."""
-    if format == "jsonl":
-        return "".join(dumps(dict(row)) + "\n" for row in rows)
-    if format == "tsv":
-        return "".join("\t".join(line) + "\n" for line in [columns, *(map(cell, row.values()) for row in rows)])
-    if format == "table":
-        return "\n".join(line.rstrip() for line in aligned(cells, left)) + "\n"
-    return (markdown_of if format == "markdown" else latex_of)(cells, left, told)
-
-
 FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
     "table": table,
     "tsv": tsv,
@@ -143,6 +142,8 @@ ENDINGS = {".txt": "table", ".tsv": "tsv", ".jsonl": "jsonl", ".md": "markdown",
 FACTS: dict[str, Callable[[Value], str]] = {  # stand in the caption where they are the same in all rows
     "dataset": plain,
     "split": lambda value: f"{value} split",
+    "corruption": plain,
+    "severity": lambda value: f"severity {value}",
     "n": lambda value: f"n {value}",
     "model": plain,
     "selected": lambda value: f"{value} epoch",

@@ -12,10 +12,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from bsk.data.tree import BLOCK, MEMBERS, Tree, admit, believable, reading, refused, too_large
+from bsk.data.tree import BLOCK, MEMBERS, TORN, Tree, admit, believable, reading, refused, too_large
 from bsk.errors import InputError
 
 UNKNOWN = "an unknown kind of file"
+KINDS = {  # how files of other kinds begin, what they are, and what to do with them
+    b"\x89HDF\r\n": ("an HDF5 file", "save its arrays with numpy.savez"),
+    b"MATLAB 5.0": ("a MATLAB file", "save its arrays with numpy.savez"),
+    b"\x80\x02": ("a pickle, which could run code", "save its arrays with numpy.savez"),
+    b"\x80\x03": ("a pickle, which could run code", "save its arrays with numpy.savez"),
+    b"\x80\x04": ("a pickle, which could run code", "save its arrays with numpy.savez"),
+    b"\x80\x05": ("a pickle, which could run code", "save its arrays with numpy.savez"),
+    b"\x00\x00\x08\x01": ("labels of MNIST's kind (IDX)", "save images and labels with numpy.savez"),
+    b"\x00\x00\x08\x03": ("images of MNIST's kind (IDX)", "save images and labels with numpy.savez"),
+    b"version https://git-lfs": ("a pointer of Git LFS and not the file", "fetch it with git lfs pull"),
+    b"ARROW1": ("an Arrow file", "save it as parquet"),
+    b"SQLite format 3": ("an SQLite database", "save images and labels with numpy.savez"),
+    b"\x89PNG": ("one image", "give a folder with a folder of images for each class"),
+    b"\xff\xd8\xff": ("one image", "give a folder with a folder of images for each class"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it and give the folder"),
+    b"Rar!": ("a RAR archive", "unpack it and give the folder"),
+    b"\xfd7zXZ": ("an xz archive", "unpack it and give the folder"),
+    b"BZh": ("a bzip2 archive", "unpack it and give the folder"),
+    b"\x28\xb5\x2f\xfd": ("a zstd archive", "unpack it and give the folder"),
+}
+TEXT = bytes(range(32, 127)) + b"\t\n\r"
 DEPTH = 6  # folders below the one given
 SMALL, MEMBER = 10_000, 64  # so many members of a tar archive are believed, and another for so many bytes of it
 
@@ -50,18 +71,34 @@ def foreign(start: bytes) -> str:
     return UNKNOWN if start else "an empty file"
 
 
+def unfit(path: Path, start: bytes) -> InputError:
+    """Return the error of a file that begins so and is none that is read: what it is, and what to do with it."""
+    found = foreign(start)
+    again = "unpack it and give the folder" if found == UNKNOWN else "download it again"
+    if start[8:10] == b'{"':
+        found, again = "a safetensors file", "pass it with --data if prepare-data wrote it"
+    elif start and not start.translate(None, TEXT) and found == UNKNOWN:
+        found, again = "a text file", "give the images, and tables of their labels with --labels"
+    found, again = next((kind for begin, kind in KINDS.items() if start.startswith(begin)), (found, again))
+    return InputError(f"{path}: {found}, expected a .tar.gz, .tar or .zip archive, .parquet, .npz or .npy; {again}")
+
+
 def _kind(path: Path, file: IO[bytes]) -> str:
     start = file.read(512)
     file.seek(0)
     if start.startswith(b"PK"):
         return "zip"
     if start.startswith(b"\x1f\x8b"):
+        inside = b""
+        with contextlib.suppress(*TORN):  # who unpacks it says what is wrong
+            inside = gzip.GzipFile(fileobj=file).read(16)
+        file.seek(0)
+        if any(map(inside.startswith, KINDS)):
+            raise unfit(path, inside)
         return "tar.gz"
     if start[257:262] == b"ustar":
         return "tar"
-    found = foreign(start)
-    again = "unpack it and give the folder" if found == UNKNOWN else "download it again"
-    raise InputError(f"{path}: {found}, expected a .tar.gz, .tar or .zip archive; {again}")
+    raise unfit(path, start)
 
 
 def _folder(path: Path) -> Tree:

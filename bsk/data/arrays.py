@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bsk.data.order import Labels
-from bsk.data.splits import EPS, MOST, VAL, Contents, Parts, Request, described, split_up
+from bsk.data.duplicates import Duplicates, examined, tell
+from bsk.data.order import Images, Labels
+from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Parts, Request, described, split_up
 from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import load, outside
@@ -37,6 +38,8 @@ class ArrayData(DataFile):
     """A data set in memory, with all that an opened data file has; `path` is its name."""
 
     parts: Parts = field(default_factory=dict)
+    duplicates: Duplicates = Duplicates()
+    rows: str = "the arrays"  # what the indices count
 
     def _shapes(self) -> Shapes:
         return shapes_of(self.parts)
@@ -112,15 +115,23 @@ def from_arrays(
     return arranged(given, name, val_images)
 
 
-def arranged(given: Mapping[str, Any], name: str, val_images: int | None = None, in_bytes: bool = False) -> ArrayData:
+def arranged(
+    given: Mapping[str, Any],
+    name: str,
+    val_images: int | None = None,
+    in_bytes: bool = False,
+    drop_leaks: bool = False,
+    notice: Notice | None = None,
+) -> ArrayData:
     """Return images and labels, as the contract above says, as a data set of that name.
 
     Raises:
         InputError: see `contents_of`, or train cannot spare so many images.
     """
-    found = contents_of(given, name, in_bytes)
+    found, duplicates = examined(contents_of(given, name, in_bytes), drop_leaks, name)
+    tell(duplicates, name, notice)
     parts = split_up(found, val_images, VAL, MOST, name)
-    return in_memory(parts, described(name, found, parts, {}), name)
+    return replace(in_memory(parts, described(name, found, parts, {}), name), duplicates=duplicates)
 
 
 def examples(x: Array, y: Array, classes: list[str] | None = None, name: str = "arrays", eps: float = EPS) -> ArrayData:
@@ -199,9 +210,13 @@ def _part(pair: Any, start: str, in_bytes: bool) -> Part:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise InputError(f"{start}: expected (images, labels), found a {type(pair).__name__}")
     images = images_of(pair[0], f"{start} images")
-    if in_bytes and images.dtype != np.uint8:
-        images = np.rint(images * 255).astype(np.uint8)
+    images = bytes_of(images) if in_bytes else images
     return Part(images, labels_of(pair[1], len(images), f"{start} labels"))
+
+
+def bytes_of(images: NDArray[Any]) -> Images:
+    """Return images as bytes, floats in [0, 1] rounded to 256 levels."""
+    return images if images.dtype == np.uint8 else np.rint(images * 255).astype(np.uint8)
 
 
 def images_of(x: Array | Tensor, start: str) -> NDArray[Any]:
@@ -215,7 +230,7 @@ def images_of(x: Array | Tensor, start: str) -> NDArray[Any]:
         images = images[:, None]
     if images.ndim != 4 or 0 in images.shape:
         raise InputError(f"{start}: shape {images.shape}, expected (N, C, H, W), (N, H, W, C) or (N, H, W)")
-    images = images.transpose(0, 3, 1, 2) if _channels_last(images.shape, start) else images
+    images = images.transpose(0, 3, 1, 2) if channels_last(images.shape, start) else images
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     if images.dtype.kind != "f":
@@ -228,7 +243,12 @@ def images_of(x: Array | Tensor, start: str) -> NDArray[Any]:
     return levels if np.array_equal(levels / np.float32(255), exact) else exact
 
 
-def _channels_last(shape: tuple[int, ...], start: str) -> bool:
+def channels_last(shape: tuple[int, ...], start: str) -> bool:
+    """Return whether images of a shape (N, ...) have their channels at the end.
+
+    Raises:
+        InputError: nobody can tell.
+    """
     _, first, middle, last = shape
     if first in CHANNELS or last in CHANNELS:
         return first not in CHANNELS
@@ -266,6 +286,9 @@ def _classes(names: Any, parts: Mapping[str, Part], start: str) -> list[str]:
         return [str(each) for each in range(most + 1)]
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{start}: classes must be a list of names")
+    for name in names:
+        if not name.isprintable():
+            raise InputError(f"{start}: the class {ascii(name):.60} has no printable name; rename it")
     if most >= len(names):
         raise InputError(f"{start}: a label is {most}, but there are {len(names)} classes; count labels from 0")
     return list(names)

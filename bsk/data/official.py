@@ -97,8 +97,13 @@ def find(request: Request) -> Found:
                 f"remove it, or use it as it is with --from {target}"
             )
         return found
-    path = download_to(request, source) if is_url(source) else local_path(source)
+    path = located(request, source)
     return Found(path, None if path.is_dir() else file_md5(path))
+
+
+def located(request: Request, source: str) -> Path:
+    """Return where a source that is given with --from is on this machine, downloaded where it is a URL."""
+    return download_to(request, source) if is_url(source) else local_path(source)
 
 
 def download_to(request: Request, url: str) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,10 @@ def occurrence(labels: Labels) -> Rows:
     return numbers
 
 
-def image_hashes(images: Images, rows: Rows | None = None) -> list[bytes]:
+def image_hashes(images: Images, rows: Iterable[int] | None = None) -> list[bytes]:
     """Return the SHA-256 of the pixel bytes of each image, or of those of some rows; images (N, C, H, W)."""
     chosen = range(len(images)) if rows is None else rows
-    return [hashlib.sha256(images[row].tobytes()).digest() for row in chosen]
+    return [sha256(images[row].tobytes()).digest() for row in chosen]
 
 
 def held_out(hashes: Sequence[bytes], labels: Labels, n: int) -> Rows:

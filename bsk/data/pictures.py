@@ -7,6 +7,7 @@ import io
 import logging
 import struct
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,30 +61,46 @@ def is_picture(name: str) -> bool:
 
 
 def decode(tree: Tree, name: str, shape: Shape | None, colour: bool = False) -> Images:
+    """Return an image of a folder or archive; see `decoded`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return decoded(tree.read(name, FILE), tree.where(name), tree.most, shape, colour)
+
+
+def decoded(data: bytes, where: str, most: int, shape: Shape | None, colour: bool = False) -> Images:
     """Return an image, (C, H, W) uint8: one channel if it is grayscale and not to have `colour`, else RGB.
 
     Transparency is dropped, and what EXIF says lies on its side is turned upright. With `shape.resize` it becomes that
-    size, whatever its proportions.
+    size, whatever its proportions. Pillow warns of some images.
+
+    Args:
+        data: what an image file holds.
+        where: what messages begin with.
+        most: bytes that it may become.
+        shape: what it must have, None for any.
+        colour: whether it is to be RGB.
 
     Raises:
         InputError: it is no image, torn, too large, of 16 bits a channel, a compressed TIFF, or of another size than
             `shape`.
     """
-    data = tree.read(name, FILE)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-                mode = _mode(tree.where(name), file, min(tree.most, believable(len(data))))
-                image = _upright(file).convert("RGB" if colour else mode)
-            _check_size(tree.where(name), image, shape)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            mode = _mode(where, file, min(most, believable(len(data))))
+            image = _upright(file)
+            _check_size(where, image, shape)
+            image = _converted(image, "RGB" if colour else mode)
             if shape and shape.resize:
                 image = image.resize((shape.width, shape.height), Image.Resampling.BICUBIC)
             array = np.asarray(image, np.uint8)
     except BROKEN as error:
         kind = "no image" if isinstance(error, UnidentifiedImageError) else "not a whole image"
-        raise InputError(f"{tree.where(name)}: {kind}; remove it or replace it") from error
+        raise InputError(f"{where}: {kind}; remove it or replace it") from error
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -91,7 +108,7 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()  # a TIFF turns itself meanwhile, and then says so
     turn = None
     with contextlib.suppress(*BROKEN):
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1)) if image.info else None  # all metadata are there
     return image if turn is None else image.transpose(turn)
 
 
@@ -132,34 +149,71 @@ def labelled(
 def decode_all(
     tree: Tree, names: list[str], shape: Shape | None, colour: bool = False, progress: Progress | None = None
 ) -> Images:
-    """Return images, (N, C, H, W) uint8: grayscale if all are and no `colour` is wanted, else RGB.
+    """Return the images of these names, at least one; see `stacked`. `progress` gets the bytes that are done."""
+    total = sum(tree.sizes.get(name, 0) for name in names)
+    files = ((tree.where(name), tree.read(name, FILE)) for name in names)
+    return stacked(files, len(names), tree.place, tree.most, shape, colour, progress and Told(progress, total))
 
-    There is at least one name; `shape` None means that all have the size of the first. `progress` gets the bytes
-    of the files that are done, and of all.
+
+@dataclass
+class Told:
+    """Whom to tell how many bytes are done, of how many."""
+
+    progress: Progress
+    total: int
+    done: int = 0
+
+    def add(self, size: int, now: bool) -> None:
+        """Count so many more bytes, and tell of them `now`."""
+        self.done += size
+        if now:
+            self.progress(self.done, self.total)
+
+
+def stacked(
+    files: Iterable[tuple[str, bytes]],
+    n: int,
+    place: str,
+    most: int,
+    shape: Shape | None,
+    colour: bool = False,
+    told: Told | None = None,
+) -> Images:
+    """Return n images, (n, C, H, W) uint8: grayscale if all are and no `colour` is wanted, else RGB.
+
+    Args:
+        files: what messages call each image, and the bytes of its file.
+        n: how many these are, at least one.
+        place: what messages about all of them begin with.
+        most: bytes that all may become.
+        shape: what each must have; None for the size of the first.
+        colour: whether they are to be RGB.
+        told: who hears of the bytes that are done.
 
     Raises:
-        InputError: see `decode`; or all together would be beyond reason.
+        InputError: see `decoded`; or all together would be beyond reason.
     """
-    first = decode(tree, names[0], shape, colour)
-    shape = shape or Shape(*first.shape[1:])
-    whole = _room(tree, len(names), first, shape)
-    whole[0] = first
-    done, total = tree.sizes[names[0]], sum(tree.sizes.get(name, 0) for name in names)
-    for i, name in enumerate(names[1:], 1):
-        image = decode(tree, name, shape, colour)
-        if len(image) > whole.shape[1]:  # the first in colour: all before it get three equal channels
-            gray, whole = whole, _room(tree, len(names), image, shape)
-            whole[:i] = gray[:i]
-        whole[i] = image
-        done += tree.sizes[name]
-        if progress and (i % 100 == 0 or i == len(names) - 1):
-            progress(done, total)
+    whole: Images | None = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for i, (where, data) in enumerate(files):
+            image = decoded(data, where, most, shape, colour)
+            if whole is None:
+                shape = shape or Shape(*image.shape[1:])
+                whole = _room(place, most, n, image, shape)
+            elif len(image) > whole.shape[1]:  # the first in colour: all before it get three equal channels
+                gray, whole = whole, _room(place, most, n, image, shape)
+                whole[:i] = gray[:i]
+            whole[i] = image
+            if told:
+                told.add(len(data), now=i > 0 and (i % 100 == 0 or i == n - 1))
+    assert whole is not None
     return whole
 
 
-def _room(tree: Tree, n: int, image: Images, shape: Shape) -> Images:
+def _room(place: str, most: int, n: int, image: Images, shape: Shape | None) -> Images:
     """Return an array for n images like this one."""
-    if not shape.resize and n * image.size > tree.most:  # a size that was asked for is the user's own
-        grown = f"{n} images of {shape.width}x{shape.height} pixels"
-        raise InputError(f"{tree.place}: {grown} out of files so small are refused; pass --size N to make them smaller")
+    if not (shape and shape.resize) and n * image.size > most:  # a size that was asked for is the user's own
+        grown = f"{n} images of {image.shape[2]}x{image.shape[1]} pixels"
+        raise InputError(f"{place}: {grown} out of files so small are refused; pass --size N to make them smaller")
     return np.empty((n, *image.shape), np.uint8)

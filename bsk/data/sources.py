@@ -3,89 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bsk.data import arrays, cifar, digits, folder, tiny_imagenet
+from bsk.data import arrays
 from bsk.data.arrays import ArrayData
-from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Progress, Request, described, limited, split_up
+from bsk.data.datasets import DATASETS, Dataset, dataset_named
+from bsk.data.duplicates import examined, tell
+from bsk.data.formats import corruptions, forms
+from bsk.data.splits import Contents, Notice, Progress, Request, described, limited, split_up
 from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest
-from bsk.plugins import is_plugin
 from bsk.records.header_schema import DATA
 from bsk.records.headers import check_replaceable
 from bsk.records.jsonl import SCHEMA
 from bsk.values import one_of
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A row of the table of datasets; mean and std are measured on the train split where they are None.
-
-    Where `model` is "", the data say themselves what is customary for them.
-    `train`, `test`, `shape` (channels, height, width) and `classes` are those of the official files. `rows` says what
-    the indices of a split count.
-    """
-
-    read: Callable[[Request], Contents]
-    eps: float = EPS
-    augment: str = "none"
-    model: str = ""
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    val: int = VAL
-    most: float = MOST  # of the train images, unless a number is asked for
-    train: int = 0
-    test: int = 0
-    shape: tuple[int, int, int] = (3, 32, 32)
-    classes: int = 10
-    rows: str = "the official batches of its train or test, in their order"
-
-
-# Source: mean and std are those of the authors' data_loader.py; ImageNet's for Tiny ImageNet
-_CIFAR10 = Dataset(
-    cifar.read,
-    0.031,
-    "crop-flip",
-    "resnet18",
-    mean=(0.4914, 0.4822, 0.4465),
-    std=(0.2471, 0.2435, 0.2616),
-    train=50_000,
-    test=10_000,
-)
-_CIFAR100 = replace(_CIFAR10, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761), classes=100)
-DATASETS = {
-    "digits": Dataset(
-        digits.read,
-        0.2,
-        "none",
-        "cnn",
-        val=200,
-        most=0.5,
-        train=1400,
-        test=digits.TEST,
-        shape=(1, 8, 8),
-        rows="sklearn.datasets.load_digits(), whose customary splits are others",
-    ),
-    "cifar10": _CIFAR10,
-    "cifar100": _CIFAR100,
-    "tiny-imagenet": Dataset(
-        tiny_imagenet.read,
-        0.031,
-        "flip",
-        "resnet50",
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        train=100_000,
-        test=10_000,
-        shape=(3, 64, 64),
-        classes=200,
-        rows="the train images by class and name, or of val_annotations.txt",
-    ),
-    "folder": Dataset(folder.read, 0.031, "crop-flip", "resnet18", rows="its images sorted by class and name"),
-}
 
 
 def prepare(
@@ -96,6 +30,7 @@ def prepare(
     size: int | None = None,
     labels: Sequence[str] = (),
     test_split: str = "test",
+    drop_leaks: bool = False,
     force: bool = False,
     download_to: Path | None = None,
     progress: Progress | None = None,
@@ -105,8 +40,8 @@ def prepare(
     """Read a dataset as `read` does, write `out`, and return its record.
 
     A file of the same data stays as it is, under the name that records have for it. `download_to` is the folder of
-    `out` by default; `labels`, `test_split` and `size` are of `Request`; `counts` are val, train_limit and test_limit
-    of `read`.
+    `out` by default; `labels`, `test_split`, `size` and `drop_leaks` are of `Request`; `counts` are val, train_limit
+    and test_limit of `read`.
 
     Raises:
         UsageError: an unknown name, or a number that cannot be.
@@ -115,14 +50,47 @@ def prepare(
     """
     start = time.perf_counter()
     check_replaceable(out, DATA, force)
-    request = Request(name, source, download_to or out.parent, size, progress, notice, tuple(labels), test_split)
+    folder = download_to or out.parent
+    request = Request(name, source, folder, size, progress, notice, tuple(labels), test_split, drop_leaks)
     found = read(request, **counts)
+    record = _kept(found, out, force, start)
+    there = " ".join(f"{split}_index" for split in SPLITS if record[split])
+    advice = "; train networks of your own on those of train_index alone" if record["train"] else ""
+    request.say(f"{out}: {there} are the rows of {found.rows}{advice}")
+    return record
+
+
+def prepare_each(
+    name: str,
+    source: str | None,
+    out: Path,
+    *,
+    test_limit: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Read the corrupted test images of a name, as `prepare` does, and yield the record of each file in `out`.
+
+    A file is CORRUPTION-SEVERITY.safetensors, and says both in its header.
+
+    Raises:
+        UsageError: no source is given.
+        InputError: the source is missing, torn or of another form; a file cannot be written, or holds other data.
+    """
+    request, dataset = Request(name, source, out.parent, None, progress, notice), dataset_named(name)
+    for contents in corruptions.each_set(request):
+        start = time.perf_counter()
+        path = out / "{corruption}-{severity}.safetensors".format(**contents.origin)
+        check_replaceable(path, DATA, force)
+        yield _kept(_split(request, dataset, contents, {"test_limit": test_limit}), path, force, start)
+
+
+def _kept(found: ArrayData, out: Path, force: bool, start: float) -> dict[str, Any]:
+    """Write data, unless a file holds them already, and return their record."""
     if not _same(out, found, force):
         write(out, found.parts, found)
     data = open_data(out)
-    there = " ".join(f"{split}_index" for split in SPLITS if data.counts[split])
-    advice = "; train networks of your own on those of train_index alone" if data.counts["train"] else ""
-    request.say(f"{out}: {there} are the rows of {_dataset(name).rows}{advice}")
     return {
         "schema": SCHEMA,
         "kind": "data",
@@ -134,6 +102,9 @@ def prepare(
         "class_names": data.classes,
         "eps": data.eps,
         "official": found.source["official"],
+        **data.corrupted,
+        "duplicates": {name: asdict(copies) for name, copies in found.duplicates.counts.items()},
+        **({"dropped": found.duplicates.dropped} if found.duplicates.dropped is not None else {}),
         "seconds": round(time.perf_counter() - start, 3),
     }
 
@@ -165,31 +136,58 @@ def read(
         UsageError: an unknown name, or a number that cannot be.
         InputError: the source is missing, torn, hostile or not of this dataset.
     """
-    name, dataset = request.name, _dataset(request.name)
+    name, dataset = request.name, dataset_named(request.name)
     numbers = {"--val": val, "--train-limit": train_limit, "--test-limit": test_limit, "--size": request.size}
     for flag, number in numbers.items():
         if number is not None and number < 1:
             raise UsageError(f"{flag} {number}: expected a number above 0")
-    for flag, given in {"--size": request.size, "--labels": request.labels}.items():
-        if given and name != "folder":
-            raise UsageError(f"{flag}: {name} has images of one size and labels; drop it, or prepare it as folder")
     if request.source == "":
         raise UsageError("--from: is empty; give an archive, a folder or a URL")
     one_of("test-split", request.test_split, ["test", "val"])
-    contents = dataset.read(request)
+    other = forms.reader(request) if dataset.any_form else None
+    contents, request = _contents(request, dataset, other)
     if request.test_split == "val":
         if contents.val is None:
             raise UsageError(f"--test-split val: {request.source or name} has no val split; leave it out")
         contents = replace(contents, test=contents.val, val=None)
     if contents.val is not None and val is not None:
         raise UsageError(f"--val {val}: {name} has a val split of its own; leave --val out")
+    counts = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
+    rows = "each split of the source, in their order" if other else dataset.rows
+    return replace(_split(request, dataset, contents, counts), rows=rows)
+
+
+def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mapping[str, int | None]) -> ArrayData:
+    """Return what a source has in its splits, cut to the counts, with what is customary for it."""
+    name, start = request.name, request.source or request.name
     customs = {"eps": dataset.eps, "augment": dataset.augment, "model": dataset.model}
     customs |= {"mean": dataset.mean, "std": dataset.std} if dataset.mean and dataset.std else {}
     contents = replace(contents, customs={**customs, **contents.customs} if dataset.model else contents.customs)
-    parts = split_up(contents, val, dataset.val, dataset.most, request.source or name)
-    kept, cut = limited(parts, {"train": train_limit, "test": test_limit})
+    contents, duplicates = examined(contents, request.drop_leaks, start)
+    tell(duplicates, start, request.notice)
+    parts = split_up(contents, counts.get("val"), dataset.val, dataset.most, start)
+    kept, cut = limited(parts, {split: counts.get(f"{split}_limit") for split in ("train", "test")})
     info = described(name.rpartition(":")[2], contents, parts, cut)
-    return arrays.in_memory(kept, info, name)
+    return replace(arrays.in_memory(kept, info, name), duplicates=duplicates)
+
+
+def _contents(request: Request, dataset: Dataset, other: forms.Reader | None) -> tuple[Contents, Request]:
+    """Return what the source has, which `other` reads if it is of another form, and how its test split is called."""
+    name = request.name
+    for flag, given in {"--size": request.size, "--labels": request.labels and other is None}.items():
+        if given and name != "folder" and not (flag == "--labels" and name == "cifar100"):
+            raise UsageError(f"{flag}: {name} has images of one size and labels; drop it, or prepare it as folder")
+    if other is None:
+        return dataset.read(request), request
+    if dataset.tested_on != "test":
+        request = replace(request, test_split=dataset.tested_on)
+    contents = other(request)
+    shape = contents.train.images.shape[1:]
+    known = len(contents.classes) == dataset.classes or request.labels
+    if dataset.train and not (shape == dataset.shape and known):
+        found = f"{len(contents.classes)} classes of images {shape}, expected {dataset.classes} of {dataset.shape}"
+        raise InputError(f"{request.source}: {found} for {name}; use: bsk prepare-data folder --from {request.source}")
+    return contents, request
 
 
 def expected(name: str, path: Path, train_limit: int | None = None, test_limit: int | None = None) -> DataFile:
@@ -198,7 +196,7 @@ def expected(name: str, path: Path, train_limit: int | None = None, test_limit: 
     Raises:
         UsageError: an unknown name, or one whose size nobody knows beforehand.
     """
-    dataset = _dataset(name)
+    dataset = dataset_named(name)
     if not dataset.train:
         raise UsageError(f"{path}: {name} can have any size; run bsk prepare-data {name} first")
     val = min(dataset.val, int(dataset.most * dataset.train))
@@ -230,14 +228,6 @@ def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
     if path is None and not found.exists() and dataset not in DATASETS:
         raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
     return open_data(found)
-
-
-def _dataset(name: str) -> Dataset:
-    if is_plugin(name):
-        return Dataset(arrays.from_outside, rows="the arrays that it returned")
-    if name not in DATASETS:
-        raise UsageError(f"{name}: no such dataset; {nearest(name, list(DATASETS))}")
-    return DATASETS[name]
 
 
 def opened(data: str | Path | DataFile) -> DataFile:

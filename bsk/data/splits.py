@@ -20,6 +20,7 @@ Parts = Mapping[str, Part]
 VAL_RULE = "of each class the train images of the smallest SHA-256 of their pixels, none that has an identical copy"
 VAL, MOST = 1000, 0.1  # images held out of train, and at most this share of it
 EPS = 0.031  # the paper's, where the data say nothing else
+TEST = 0.2  # of the images, where there is no test split
 LARGE = 32  # pixels of a side from which on a ResNet is what one trains
 
 
@@ -27,7 +28,8 @@ LARGE = 32  # pixels of a side from which on a ResNet is what one trains
 class Request:
     """Where to read from (a path, a URL, or None for the official place) and whom to tell.
 
-    `labels` are tables of the labels of `folder`; `test_split` is the split of the source that becomes the test split.
+    `labels` are tables of the labels of `folder`, or the column or array that has them; `test_split` is the split of
+    the source that becomes the test split.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Request:
     notice: Notice | None = None
     labels: tuple[str, ...] = ()
     test_split: str = "test"
+    drop_leaks: bool = False
 
     def say(self, text: str) -> None:
         """Pass one line on to whoever listens."""
@@ -50,7 +53,8 @@ class Contents:
     """A dataset as its source splits it: what there is to train with, and to test with.
 
     `files` maps the name of each file read to its checksum; `official` says whether all are the published ones;
-    `val` is the source's own, if it has one; `customs` is what is customary for the data, by the names of `Info`.
+    `val` is the source's own, if it has one; `customs` is what is customary for the data, by the names of `Info`;
+    `origin` is what else there is to say of the source.
     """
 
     classes: list[str]
@@ -60,6 +64,46 @@ class Contents:
     official: bool
     val: Part | None = None
     customs: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+def assembled(
+    request: Request, place: str, classes: list[str], parts: Mapping[str, Part], files: dict[str, str]
+) -> Contents:
+    """Return the splits that anybody's data have, test held out of train where it has no images of its own.
+
+    Without train they are data to evaluate on. With `request.test_split` val no test split is needed.
+
+    Args:
+        request: who is told.
+        place: what messages begin with.
+        classes: their names.
+        parts: images by split, at least one.
+        files: see `Contents`.
+
+    Raises:
+        InputError: there is a val split alone, or train has too few images.
+    """
+    train, val, test = (parts.get(name) for name in ("train", "val", "test"))
+    given = next(part for part in (train, val, test) if part is not None)
+    none = Part(given.images[:0], given.labels[:0])
+    if train is None:
+        if test is None and request.test_split != "val":
+            raise InputError(f"{place}: has a val split alone; pass --test-split val to evaluate on it")
+        request.say(f"{place}: has no train split; this is data to evaluate on")
+    elif test is None and request.test_split != "val":
+        train, test = _halves(request, place, train)
+    return Contents(classes, train or none, test or none, files, official=False, val=val)
+
+
+def _halves(request: Request, place: str, part: Part) -> tuple[Part, Part]:
+    n, hashes = len(part.labels), image_hashes(part.images)
+    test = held_out(hashes, part.labels, max(1, round(TEST * n)))
+    train = np.setdiff1d(np.arange(n), test)
+    if not len(test) or not len(train):
+        raise InputError(f"{place}: {n} images are too few to split, or all the same; add images")
+    request.say(f"{place}: no test split; {len(test)} of {n} images become it")
+    return Part(part.images, part.labels, train, hashes=hashes), Part(part.images, part.labels, test, hashes=hashes)
 
 
 def split_up(contents: Contents, asked: int | None, val: int, most: float, start: str) -> Parts:
@@ -80,7 +124,8 @@ def split_up(contents: Contents, asked: int | None, val: int, most: float, start
         return {"train": train, "val": contents.val or Part(train.images[:0], train.labels[:0]), "test": test}
     rows = np.arange(len(train.labels)) if train.rows is None else np.sort(train.rows)
     n = max(1, min(val, int(most * len(rows)))) if asked is None else asked
-    chosen = held_out(image_hashes(train.images, rows), train.labels[rows], n)
+    hashes = image_hashes(train.images, rows) if train.hashes is None else [train.hashes[row] for row in rows]
+    chosen = held_out(hashes, train.labels[rows], n)
     if len(chosen) < (asked or 1):
         found = f"{len(rows)} train images can spare {len(chosen)} for val, expected {n}"
         raise InputError(f"{start}: {found} (copies stay, and one of each class); pass a smaller --val")
@@ -106,7 +151,7 @@ def described(name: str, contents: Contents, parts: Parts, limits: dict[str, Any
     if customs.get("mean") is None or customs.get("std") is None:
         customs["mean"], customs["std"] = mean_and_std(parts["train"])
     model = "resnet18" if min(shape[1:]) >= LARGE else "cnn"
-    source = {"files": contents.files, "official": contents.official}
+    source = {"files": contents.files, "official": contents.official, **contents.origin}
     return Info(
         name=name,
         classes=contents.classes,

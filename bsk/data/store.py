@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,13 @@ class Info:
     val_rule: str = ""
     limits: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def corrupted(self) -> dict[str, Any]:
+        """Return which corruption the images have and how severe, as fields of records; none where they have none."""
+        found = {name: self.source.get(name) for name in ("corruption", "severity")}
+        fits = isinstance(found["corruption"], str) and type(found["severity"]) is int and found["severity"] > 0
+        return found if fits else {}
+
     def said(self) -> dict[str, Any]:
         """Return these fields alone, by name, of what may have more."""
         return {each.name: getattr(self, each.name) for each in fields(Info)}
@@ -83,13 +90,14 @@ class Part:
     """Some rows of labelled images, which become one split; all rows where `rows` is None.
 
     images (N, C, H, W) uint8, or in memory fp32 in [0, 1]; labels (N,) int64; rows (M,): positions in them, in any
-    order; `as_given` keeps that order.
+    order; `as_given` keeps that order; `hashes`, where they are known, are those of all N images.
     """
 
     images: Images
     labels: Labels
     rows: Rows | None = None
     as_given: bool = False
+    hashes: Sequence[bytes] | None = field(default=None, repr=False)
 
     def ordered(self) -> Rows:
         """Return the rows in class-balanced order, the order of a data file."""

@@ -8,8 +8,10 @@ import lzma
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import IO, Any, Protocol
 
 from bsk.errors import InputError
@@ -81,6 +83,11 @@ class Tree:
             raise InputError(f"{self.where(name)} has {size} bytes, expected at most {most}; remove it")
         with self.open(name) as file:
             return file.read(size + 1)
+
+    def endings(self) -> str:
+        """Return what there is, as "50000 .png, 1 .csv files", the most first."""
+        counts = Counter(PurePosixPath(name).suffix.lower() or "other" for name in self.sizes).most_common(4)
+        return f"{', '.join(f'{n} {printable(each)[:20]}' for each, n in counts)} files" if counts else "no files"
 
     def below(self, folder: str) -> Tree:
         """Return the files below a folder (its name ends in /, or is empty), named from there.

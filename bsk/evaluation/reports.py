@@ -112,6 +112,7 @@ def evaluation_record(
         "attack": attack.name,
         "attack_parameters": {**attack.parameters, "seed": settings.seed},
         "split": settings.split,
+        **settings.data.corrupted,
         "n": n,
         "accuracy": right / n if audit is None else audit.accuracy,
         "low": low,

@@ -140,6 +140,22 @@ def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device)
     return foreign_subject(flags.model, flags.weights, opened, *pair, device, key, flags.class_order), opened
 
 
+def each_data(flags: ModelFlags) -> list[ModelFlags]:
+    """Return the flags for each data file of a folder, where that is what they name; else as they are.
+
+    Raises:
+        InputError: the folder has no data files.
+    """
+    named = None if flags.dataset is None else data_path(flags.dataset)
+    folder = named.with_suffix("") if named and flags.data is None and not named.exists() else flags.data
+    if folder is None or not folder.is_dir():
+        return [flags]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{folder}: a folder without data files; check --data, or run bsk prepare-data")
+    return [replace(flags, data=file) for file in files]
+
+
 def _trained_on(subject: Subject, flags: ModelFlags) -> Path | None:
     """Return the file that a checkpoint was trained on, if it is where it was and still holds those data."""
     header = subject.header

@@ -38,8 +38,8 @@ TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
 _CELLS: list[tuple[Any, str]] = [
-    (Text | None, "name model attack dataset split selected note title"),
-    (Count | None, "seeds n pareto"),
+    (Text | None, "name model attack dataset split selected note title corruption"),
+    (Count | None, "seeds n pareto severity"),
     (Fraction | None, "natural natural_low natural_high natural_sd robust robust_low robust_high robust_sd"),
     (Fraction | None, "robust_best adbd p p_holm paper_natural paper_robust paper_robust_best paper_robust_sd"),
     (Fraction | None, "paper_adbd audit_low audit_high"),

@@ -68,8 +68,9 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     `low` and `high` are the 95 % Wilson interval of `accuracy`, `after` the accuracy after each stage, `correct` a bit
     an example, the first in the highest, `by_class` how many of each class are right and how many there are; `repeats`
     says of how many standing images PGD left steps out; `adbd` is the mean distance to the decision boundary, which
-    RayS tells. Of the fallen `carried` ones fell at smaller radii of the same run, those of `carried_from`, and were
-    not asked again. With `audit`, `accuracy` is an estimate, and `low` and `high` cover the sample's error too.
+    RayS tells; `corruption` and `severity` are those of the images. Of the fallen `carried` ones fell at smaller radii
+    of the same run, those of `carried_from`, and were not asked again. With `audit`, `accuracy` is an estimate, and
+    `low` and `high` cover the sample's error too.
     """
 
     checkpoint: f.Text
@@ -84,6 +85,8 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     attack: f.Text
     attack_parameters: f.Plain | None = None
     split: f.Text
+    corruption: f.Text | UnsetType = UNSET
+    severity: f.Count | UnsetType = UNSET
     n: f.Images
     accuracy: f.Fraction
     low: f.Fraction | None = None
@@ -156,8 +159,19 @@ class LandingRecord(Network, kw_only=True, tag="landing"):
     target: f.Vector | None = None
 
 
+class CopiesFields(Struct, kw_only=True):
+    """How many images are copies of others, and how many of these have another label than they."""
+
+    images: f.Count
+    relabelled: f.Count
+
+
 class DataRecord(Record, kw_only=True, tag="data"):
-    """What `bsk prepare-data` prints: the file, and how many images its splits have; `classes` counts."""
+    """What `bsk prepare-data` prints: the file, and how many images its splits have; `classes` counts.
+
+    `duplicates` has the copies within train, val and test, and under "train val" and "train test" how many of these are
+    in train too, as the source has them; `dropped` counts the training images that `--drop-leaks` left out.
+    """
 
     name: f.Text
     path: f.Text
@@ -169,6 +183,10 @@ class DataRecord(Record, kw_only=True, tag="data"):
     class_names: f.Names | None = None
     eps: f.Fraction
     official: f.Flag | None = None
+    corruption: f.Text | UnsetType = UNSET
+    severity: f.Count | UnsetType = UNSET
+    duplicates: dict[str, CopiesFields] | UnsetType = UNSET
+    dropped: f.Count | UnsetType = UNSET
     seconds: f.Amount | None = None
 
 

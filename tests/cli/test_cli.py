@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
-from bsk.data.sources import DATASETS
+from bsk.data.datasets import DATASETS
 from bsk.data.store import Info, problem
 from bsk.methods import registry as methods
 from bsk.models.registry import MODELS
@@ -174,7 +174,7 @@ def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path
         ("evaluate m.safetensors --split tset", 2, "did you mean test?"),
         ("evaluate missing.safetensors", 3, "missing.safetensors: no such file"),
         ("evaluate .", 3, "is a folder"),
-        ("prepare-data cifar11", 2, "did you mean cifar10?"),
+        ("prepare-data cifar-10", 2, "did you mean cifar10?"),
         ("compare missing.jsonl", 3, "missing.jsonl"),
     ],
 )

@@ -194,7 +194,7 @@ def test_a_damaged_member_of_any_kind_is_one_line(tmp_path: Path, method: int, s
 
 def test_foreign_files_and_missing_ones(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"some text")
-    assert "an unknown kind of file, expected a .tar.gz, .tar or .zip" in refused(tmp_path / "x")
+    assert "a text file, expected a .tar.gz, .tar or .zip" in refused(tmp_path / "x")
     (tmp_path / "y").write_bytes(gzip.compress(b"no tar in it"))
     assert "cannot be read, or is not whole" in refused(tmp_path / "y")
     assert "no such file or folder" in refused(tmp_path / "z")

@@ -27,7 +27,7 @@ from safetensors.numpy import load_file
 from bsk.data.official import OFFICIAL
 from bsk.data.sources import prepare
 from bsk.data.store import open_data
-from bsk.errors import InputError
+from bsk.errors import InputError, UsageError
 
 
 def _tensors(dataset: str, source: Path, out: Path, **keywords: Any) -> dict[str, np.ndarray]:
@@ -267,3 +267,24 @@ def test_real_images(
     split = data.split("test")
     assert np.array_equal(split.images.numpy(), loaded["data"][split.index].reshape(-1, 3, 32, 32))
     assert split.labels.tolist() == np.array(loaded.get("labels", loaded.get("fine_labels")))[split.index].tolist()
+
+
+@pytest.mark.parametrize("layout", ["python", "binary"])
+def test_cifar100_has_coarse_labels_where_they_are_asked_for(tmp_path: Path, layout: str) -> None:
+    files = cifar100_python(300, 100) if layout == "python" else cifar100_binary(300, 100)
+    coarse = [f"coarse{i}" for i in range(20)]
+    if layout == "python":
+        names = {"fine_label_names": [f"fine{i}" for i in range(100)], "coarse_label_names": coarse}
+        files["meta"] = old_pickle(names)
+    else:
+        files["coarse_label_names.txt"] = "\n".join(coarse).encode()
+    source = unpacked(tmp_path / "x", files)
+    record = prepare("cifar100", str(source), tmp_path / "a.safetensors", labels=["coarse_labels"], val=10)
+    assert record["class_names"] == coarse
+    _, labels = images_and_labels(300, 100, 0)
+    found = open_data(tmp_path / "a.safetensors").split("train")
+    assert np.array_equal(found.labels, (labels % 20)[found.index])
+    fine = prepare("cifar100", str(source), tmp_path / "b.safetensors", labels=["fine_labels"], val=10)
+    assert fine["classes"] == 100
+    with pytest.raises(UsageError, match="--labels sex: cifar100 has fine_labels and coarse_labels; drop it, or name"):
+        prepare("cifar100", str(source), tmp_path / "c.safetensors", labels=["sex"])

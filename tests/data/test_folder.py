@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made_archives import tarred, unpacked
 from PIL import Image, ImageOps
 
-from bsk.data.folder import _around
+from bsk.data.formats.folder import _around
 from bsk.data.pictures import decode
 from bsk.data.sources import prepare
 from bsk.data.store import open_data

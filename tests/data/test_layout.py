@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import tarfile
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_archives import unpacked
 from PIL import Image
 
-from bsk.data.layout import split_of
+from bsk.data.formats.layout import split_of
 from bsk.data.sources import prepare
 from bsk.data.store import DataFile, open_data
 from bsk.errors import InputError, UsageError
@@ -222,8 +224,50 @@ def test_names_that_begin_with_a_dot_or_have_backslashes(tmp_path: Path) -> None
         assert open_data(tmp_path / "a.safetensors").sha256 == plain.sha256
 
 
-def test_a_whole_file_of_another_kind_is_not_to_be_downloaded_again(tmp_path: Path) -> None:
-    for name, content in (("x.7z", b"7z\xbc\xaf\x27\x1c" + bytes(600)), ("x.parquet", b"PAR1" + bytes(600))):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match="an unknown kind of file, expected .*; unpack it and give the folder"):
-            prepare("folder", str(tmp_path / name), tmp_path / "a.safetensors")
+@pytest.mark.parametrize(
+    ("start", "found", "advice"),
+    [
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it and give the folder"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "save its arrays with numpy.savez"),
+        (b"MATLAB 5.0 MAT-file, ", "a MATLAB file", "save its arrays with numpy.savez"),
+        (b"\x80\x04\x95", "a pickle, which could run code", "save its arrays with numpy.savez"),
+        (b"\x00\x00\x08\x03", "images of MNIST's kind (IDX)", "save images and labels with numpy.savez"),
+        (b"\x89PNG\r\n\x1a\n", "one image", "give a folder with a folder of images for each class"),
+        (b"ARROW1\x00\x00", "an Arrow file", "save it as parquet"),
+        (b"of no kind", "an unknown kind of file", "unpack it and give the folder"),
+        (b'\x28\0\0\0\0\0\0\0{"x":', "a safetensors file", "pass it with --data if prepare-data wrote it"),
+        (b"version https://git-lfs.github.com/", "a pointer of Git LFS and not the file", "fetch it with git lfs pull"),
+        (gzip.compress(b"\0\0\x08\x03" + bytes(99)), "images of MNIST's kind (IDX)", "save images and labels with nu"),
+    ],
+)
+@pytest.mark.parametrize("name", ["folder", "cifar10", "tiny-imagenet"])
+def test_a_whole_file_of_another_kind_is_named(
+    tmp_path: Path, name: str, start: bytes, found: str, advice: str
+) -> None:
+    (tmp_path / "x").write_bytes(start + bytes(600))
+    with pytest.raises(InputError) as error:
+        prepare(name, str(tmp_path / "x"), tmp_path / "a.safetensors")
+    expected = "a .tar.gz, .tar or .zip archive, .parquet, .npz or .npy"
+    assert str(error.value).startswith(f"{tmp_path / 'x'}: {found}, expected {expected}; {advice}")
+
+
+def test_a_text_or_a_file_of_torch_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,label\n1.png,2\n")
+    with pytest.raises(InputError, match="a text file, expected .*; give the images, and tables of their labels with"):
+        prepare("folder", str(tmp_path / "a.csv"), tmp_path / "a.safetensors")
+    torch.save({"x": torch.zeros(3)}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="a file of torch.save, a pickle that could run code; save its arrays with nu"):
+        prepare("cifar10", str(tmp_path / "a.pt"), tmp_path / "a.safetensors")
+
+
+def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for i in range(3):
+        (tmp_path / "x" / f"{i}.h5").write_bytes(b"x")
+    (tmp_path / "x" / "labels.csv").write_bytes(b"x")
+    with pytest.raises(InputError, match="images in 0 class folders, expected 2 or more, among 3 .h5, 1 .csv files; "):
+        prepare("folder", str(tmp_path / "x"), tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="no cifar10 in its 3 .h5, 1 .csv files, expected data_batch_1 and"):
+        prepare("cifar10", str(tmp_path / "x"), tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="no Tiny ImageNet in its 3 .h5, 1 .csv files, expected wnids.txt and"):
+        prepare("tiny-imagenet", str(tmp_path / "x"), tmp_path / "a.safetensors")

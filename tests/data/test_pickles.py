@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_archives import cifar10_python, old_pickle, unpacked
 
-from bsk.data import pickles
+from bsk.data.formats import pickles
 from bsk.data.sources import prepare
 from bsk.errors import InputError
 

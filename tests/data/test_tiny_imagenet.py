@@ -79,7 +79,10 @@ def test_a_grayscale_image_becomes_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"wnids.txt": None}, "no Tiny ImageNet in it, expected wnids.txt and val/val_annotations.txt"),
+        (
+            {"wnids.txt": None},
+            "no Tiny ImageNet in its 19 .jpeg, 5 .txt files, expected wnids.txt and val/val_annotations.txt",
+        ),
         ({"val/images/val_2.JPEG": None}, "val/images/val_2.JPEG is missing"),
         ({"val/val_annotations.txt": b"val_0.JPEG\n"}, "val_annotations.txt:1: expected a name, a tab and a class"),
         ({"val/val_annotations.txt": b"val_0.JPEG\tn09\t0\n"}, "class n09 is not in wnids.txt"),

@@ -26,7 +26,8 @@ def read(request: Request) -> Contents:
     with open_tree(found.path) as whole:
         tree = whole.around(ANNOTATIONS, NAMES)
         if tree is None:
-            raise InputError(f"{whole.place}: no Tiny ImageNet in it, expected {NAMES} and {ANNOTATIONS}; check --from")
+            wrong = f"no Tiny ImageNet in its {whole.endings()}"
+            raise InputError(f"{whole.place}: {wrong}, expected {NAMES} and {ANNOTATIONS}; check --from")
         files, official = found.checksums(request, tree, [NAMES, ANNOTATIONS])
         classes = sorted(set(_words(tree, NAMES)))
         train = _part(request, tree, _train(tree), classes)

@@ -6,21 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
-import numpy as np
-
 from bsk.data.archive import open_tree
-from bsk.data.fetch import is_url, local_path
-from bsk.data.layout import HIDDEN, Labelled, Splits, class_folders
-from bsk.data.official import download_to, file_md5
-from bsk.data.order import held_out, image_hashes
+from bsk.data.formats.layout import HIDDEN, Labelled, Splits, class_folders
+from bsk.data.formats.tables import from_tables
+from bsk.data.official import file_md5, located
 from bsk.data.pictures import Shape, is_picture, labelled
-from bsk.data.splits import Contents, Request
+from bsk.data.splits import Contents, Request, assembled
 from bsk.data.store import Part
-from bsk.data.tables import from_tables
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
-
-TEST = 0.2  # of the images, where there is no test folder
 
 
 def read(request: Request) -> Contents:
@@ -31,7 +25,7 @@ def read(request: Request) -> Contents:
     """
     if not request.source:
         raise UsageError("--from: no images given; pass --from FOLDER, with a folder for each class in it")
-    path = download_to(request, request.source) if is_url(request.source) else local_path(request.source)
+    path = located(request, request.source)
     with open_tree(path) as whole:
         top = _around(name for name in whole.sizes if "/" in name or is_picture(name))
         tree = whole.below(top)
@@ -43,7 +37,7 @@ def read(request: Request) -> Contents:
         _tell(request, tree, splits, classes)
         parts = _parts(request, tree, splits, classes)
     files = {} if path.is_dir() else {path.name: f"md5:{file_md5(path)}"}
-    return _contents(request, tree.place, classes, parts, files)
+    return assembled(request, tree.place, classes, parts, files)
 
 
 def _around(names: Iterable[str]) -> str:
@@ -70,7 +64,8 @@ def _classes(tree: Tree, splits: Splits, numbered: bool) -> list[str]:
     """Return the classes, of train where it is there; numbers in their own order where they are `numbered`."""
     counts = Counter(each for split in splits.values() for each, _ in split)
     if len(counts) < 2:
-        raise InputError(f"{tree.place}: images in {len(counts)} class folders, expected 2 or more; check --from")
+        found = f"images in {len(counts)} class folders, expected 2 or more, among {tree.endings()}"
+        raise InputError(f"{tree.place}: {found}; check --from")
     for name in counts:
         if not name.isprintable():
             raise InputError(f"{tree.place}: the class folder {ascii(name)} has no printable name; rename it")
@@ -101,33 +96,6 @@ def _part(request: Request, tree: Tree, images: Labelled, classes: list[str], li
     if like is not None and shape is None:
         shape = Shape(*like.images.shape[2:])
     return labelled(request, tree, images, classes, shape, colour)
-
-
-def _contents(
-    request: Request, place: str, classes: list[str], parts: dict[str, Part], files: dict[str, str]
-) -> Contents:
-    """Return the splits, test held out of train where it has no images of its own."""
-    train, val, test = (parts.get(name) for name in ("train", "val", "test"))
-    given = train or val or test
-    assert given  # there are two classes
-    none = Part(given.images[:0], given.labels[:0])
-    if train is None:
-        if test is None and request.test_split != "val":
-            raise InputError(f"{place}: has a val split alone; pass --test-split val to evaluate on it")
-        request.say(f"{place}: has no train split; this is data to evaluate on")
-    elif test is None and request.test_split != "val":
-        train, test = _halves(request, place, train)
-    return Contents(classes, train or none, test or none, files, official=False, val=val)
-
-
-def _halves(request: Request, place: str, part: Part) -> tuple[Part, Part]:
-    n = len(part.labels)
-    test = held_out(image_hashes(part.images), part.labels, max(1, round(TEST * n)))
-    train = np.setdiff1d(np.arange(n), test)
-    if not len(test) or not len(train):
-        raise InputError(f"{place}: {n} images are too few to split, or all the same; add images")
-    request.say(f"{place}: no test split; {len(test)} of {n} images become it")
-    return Part(part.images, part.labels, train), Part(part.images, part.labels, test)
 
 
 def _tell(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> None:

@@ -31,13 +31,14 @@ def read(request: Request) -> Contents:
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = digits.target.astype(np.int64)
-    test = held_out(image_hashes(images), labels, TEST)
+    hashes = image_hashes(images)
+    test = held_out(hashes, labels, TEST)
     train = np.setdiff1d(np.arange(len(labels)), test)
     found = f"sha256:{hashlib.sha256(images.tobytes() + labels.astype('<i8').tobytes()).hexdigest()}"
     return Contents(
         classes=[str(digit) for digit in range(10)],
-        train=Part(images, labels, train),
-        test=Part(images, labels, test),
+        train=Part(images, labels, train, hashes=hashes),
+        test=Part(images, labels, test, hashes=hashes),
         files={NAME: found},
         official=found == OFFICIAL,
     )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from bsk.data import pickles
 from bsk.data.archive import open_tree
+from bsk.data.formats import pickles
 from bsk.data.official import find
 from bsk.data.order import Images, Labels
 from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
 from bsk.data.tree import Tree
-from bsk.errors import InputError
+from bsk.errors import InputError, UsageError
 
 PIXELS = 3 * 32 * 32  # of an image: red, then green, then blue, each row by row
 ROWS = 1000  # of a binary file read at a time
@@ -25,8 +25,8 @@ ROWS = 1000  # of a binary file read at a time
 class Layout:
     """One form of the dataset: its files, where the labels are, and where the names of the classes are.
 
-    `label` and `names_key` are keys in the pickles of the python layout. In the binary layout the last of
-    `label_bytes` bytes before the pixels of each image is its label.
+    `label` and `names_key` are keys in the pickles of the python layout. In the binary layout there are `label_bytes`
+    bytes before the pixels of each image, of which the one at `label_at` is its label.
     """
 
     train: tuple[str, ...]
@@ -35,11 +35,18 @@ class Layout:
     label: str = ""
     names_key: str = ""
     label_bytes: int = 0
+    label_at: int = -1
 
     @property
     def files(self) -> list[str]:
         """All files that are read."""
         return [*self.train, self.test, self.names]
+
+    @property
+    def coarse(self) -> Layout:
+        """The same files with the coarse labels of CIFAR-100."""
+        label, key, names = (each.replace("fine", "coarse") for each in (self.label, self.names_key, self.names))
+        return replace(self, label=label, names_key=key, names=names, label_at=0)
 
 
 LAYOUTS = {
@@ -53,25 +60,51 @@ LAYOUTS = {
     ),
 }
 CLASSES = {"cifar10": 10, "cifar100": 100}
+COARSE = 20  # classes of CIFAR-100's coarse labels
+_FINE = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm"""
+NAMES = {  # of the classes, for forms that have numbers alone. Source: batches.meta and meta of the official archives
+    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+    "cifar100": _FINE.split(),
+}
 
 
 def read(request: Request) -> Contents:
     """Return CIFAR-10 or CIFAR-100, images (N, 3, 32, 32), from an archive or folder in either layout.
 
+    CIFAR-100 has its fine labels, or the coarse ones if `request.labels` asks for them.
     Source: Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
     """
+    coarse = _coarse(request)
     source = find(request)
     with open_tree(source.path) as whole:
         tree, layout = _layout(request.name, whole)
+        layout = layout.coarse if coarse else layout
+        count = COARSE if coarse else CLASSES[request.name]
         files, official = source.checksums(request, tree, layout.files)
         found: dict[str, Any] = {}
         for name in tree.sizes:  # in the order of the archive, so that it is unpacked once
             if name in layout.files:
                 batch = _read_binary if layout.label_bytes else _read_pickle
-                found[name] = _names(request.name, tree, layout) if name == layout.names else batch(tree, layout, name)
+                found[name] = _names(count, tree, layout) if name == layout.names else batch(tree, layout, name)
     classes = found[layout.names]
     test = _part(whole.place, found, [layout.test], len(classes))
     return Contents(classes, _part(whole.place, found, layout.train, len(classes)), test, files, official)
+
+
+def _coarse(request: Request) -> bool:
+    """Return whether the coarse labels are asked for."""
+    asked = [each.lower().removesuffix("s").removesuffix("_label") for each in request.labels]
+    if asked and (request.name != "cifar100" or asked[0] not in ("coarse", "fine")):
+        has = "fine_labels and coarse_labels" if request.name == "cifar100" else "one set of labels"
+        raise UsageError(f"--labels {request.labels[0]}: {request.name} has {has}; drop it, or name one")
+    return asked == ["coarse"]
 
 
 def _layout(dataset: str, whole: Tree) -> tuple[Tree, Layout]:
@@ -87,11 +120,11 @@ def _layout(dataset: str, whole: Tree) -> tuple[Tree, Layout]:
         if any(whole.around(layout.train[0], layout.names) for layout in layouts):
             raise InputError(f"{whole.place}: holds {other}, expected {dataset}; use: bsk prepare-data {other}")
     expected = " or ".join(f"{layout.train[0]} and {layout.names}" for layout in LAYOUTS[dataset])
-    raise InputError(f"{whole.place}: no {dataset} in it, expected {expected}; check --from")
+    raise InputError(f"{whole.place}: no {dataset} in its {whole.endings()}, expected {expected}; check --from")
 
 
-def _names(dataset: str, tree: Tree, layout: Layout) -> list[str]:
-    where, n = tree.where(layout.names), CLASSES[dataset]
+def _names(n: int, tree: Tree, layout: Layout) -> list[str]:
+    where = tree.where(layout.names)
     if layout.label_bytes:
         names = tree.read(layout.names).decode("utf-8", "replace").split()
     else:
@@ -151,6 +184,6 @@ def _read_binary(tree: Tree, layout: Layout, name: str) -> tuple[Images, Labels]
     with tree.open(name) as file:
         for start in range(0, n, ROWS):
             rows = np.frombuffer(file.read(min(ROWS, n - start) * width), np.uint8).reshape(-1, width)
-            labels[start : start + len(rows)] = rows[:, layout.label_bytes - 1]
+            labels[start : start + len(rows)] = rows[:, : layout.label_bytes][:, layout.label_at]
             images[start : start + len(rows)] = rows[:, layout.label_bytes :]
     return images, labels

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from bsk.data.fetch import local_path
-from bsk.data.layout import Splits, pictures_of, split_of
+from bsk.data.formats.layout import Splits, pictures_of, split_of
 from bsk.data.splits import Request
 from bsk.data.store import SPLITS
 from bsk.data.tree import Tree, printable

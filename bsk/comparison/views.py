@@ -1,0 +1,50 @@
+"""Tables of other rows than one for each method and attack: by class, by corruption, of images on other networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bsk.comparison import classes, corruptions, matrix
+from bsk.comparison.compare import Value
+from bsk.comparison.tables import printed
+from bsk.records.located import Located
+
+
+@dataclass(frozen=True)
+class View:
+    """Rows for programs; cells, the titles of those aligned left and a caption for people; and what must be said."""
+
+    rows: Sequence[Mapping[str, Value]]
+    cells: Sequence[Sequence[str]]
+    left: Collection[str]
+    told: str
+    notices: Sequence[str] = field(default_factory=list)
+
+    def printed(self, format: str) -> str:
+        """Return it as text in one of the formats of `bsk.comparison.tables`."""
+        return printed(self.rows, format, self.cells, self.left, self.told)
+
+
+def _of_classes(items: Iterable[Located]) -> View | None:
+    rows, notices = classes.by_class(items)
+    return View(rows, classes.cells(rows), classes.TEXT, classes.caption(rows), notices) if rows else None
+
+
+def _of_corruptions(items: Iterable[Located]) -> View | None:
+    rows, notices = corruptions.by_corruption(items)
+    told = corruptions.caption(rows) if rows else ""
+    return View(rows, corruptions.cells(rows), corruptions.TEXT_COLUMNS, told, notices) if rows else None
+
+
+def _of_images(items: Iterable[Located]) -> View | None:
+    rows = matrix.transfers(items)
+    return View(rows, matrix.grid(rows), matrix.TEXT_COLUMNS, matrix.CAPTION) if rows else None
+
+
+# By the value of --by, or the name of a flag: how it is made, and the next step where the records have nothing for it.
+VIEWS: dict[str, tuple[Callable[[Iterable[Located]], View | None], str]] = {
+    "class": (_of_classes, "no evaluations; run bsk evaluate"),
+    "corruption": (_of_corruptions, "no evaluations on corrupted images; run bsk evaluate --data data/cifar10-c"),
+    "matrix": (_of_images, "no record of saved images; make some by bsk evaluate CKPT --images F"),
+}

@@ -1,0 +1,100 @@
+"""Which columns of a parquet file are images and labels."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bsk.data.formats.npz import LABELS
+from bsk.data.splits import Request
+from bsk.data.tree import printable
+from bsk.errors import InputError
+
+COLUMNS = 12  # named in a message
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of images and labels; `leaf` is where the bytes of an image are, `names` those of the classes."""
+
+    image: str
+    leaf: str
+    label: str
+    names: tuple[str, ...] | None
+
+
+def columns_of(request: Request, path: Path, schema: Any) -> Columns:
+    """Return which columns of a file of that schema are the images and the labels.
+
+    Raises:
+        InputError: none is, or several may be, or the labels are not one an image.
+    """
+    features = _features(schema.metadata)
+    leaves = {each.name: leaf for each in schema if (leaf := _leaf(each))}
+    told = [name for name in leaves if features.get(name, {}).get("_type") == "Image"]
+    image = _one(path, "images", told or [*leaves], schema.names, "keep one")
+    numbers = [each.name for each in schema if _is_label(each.type) and each.name != image]
+    told = [name for name in numbers if features.get(name, {}).get("_type") == "ClassLabel"]
+    named = [name for name in numbers if any(map(LABELS.fullmatch, re.split("[^a-z0-9]+", name.lower())))]
+    likely = told or named
+    likely = [name for name in likely if "fine" in name.lower()] or likely if len(likely) > 1 else likely
+    asked = [name for name in schema.names if name in request.labels]
+    label = _one(path, "labels", asked if request.labels else likely, schema.names, "pass --labels NAME")
+    if label not in numbers:
+        kind = schema.field(label).type
+        found = (
+            f"{path}: column {printable(label)[:40]} is {str(kind)[:40]}, expected one whole number or text an image"
+        )
+        raise InputError(f"{found}; sets with several labels an image are not read")
+    names = features.get(label, {}).get("names")
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+        names = None
+    return Columns(image, leaves[image], label, None if names is None else tuple(names))
+
+
+def _features(metadata: Any) -> dict[str, dict[str, Any]]:
+    """Return what Hugging Face's metadata say of each column, as far as they can be read."""
+    try:
+        found = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: each for name, each in found.items() if isinstance(each, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _leaf(column: Any) -> str | None:
+    """Return which leaf of a column has the bytes of image files, if it has any."""
+    from pyarrow import types
+
+    if types.is_struct(column.type):
+        kinds = {each.name: each.type for each in column.type}
+        return f"{column.name}.bytes" if "bytes" in kinds and _is_binary(kinds["bytes"]) else None
+    return column.name if _is_binary(column.type) else None
+
+
+def _is_binary(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _is_label(kind: Any) -> bool:
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(
+        types.is_integer(kind) or types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind)
+    )
+
+
+def _one(path: Path, what: str, found: list[str], among: list[str], advice: str) -> str:
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(printable(name)[:40] for name in among[:COLUMNS])
+    if found:
+        both = ", ".join(printable(name)[:40] for name in found[:COLUMNS])
+        raise InputError(f"{path}: columns {both} may have the {what}; {advice}")
+    expected = "image files as bytes" if what == "images" else "a column named label"
+    raise InputError(f"{path}: a parquet file without {what} in its columns {there}; expected {expected}")

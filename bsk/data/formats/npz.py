@@ -1,0 +1,223 @@
+"""Images and labels as arrays: a .npz file, or .npy files in a folder, told apart by their names."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bsk.data.archive import open_tree
+from bsk.data.arrays import contents_of
+from bsk.data.formats.cifar import NAMES
+from bsk.data.formats.layout import HIDDEN, split_of
+from bsk.data.formats.npy import open_array, pixels_of
+from bsk.data.official import located
+from bsk.data.order import Images, Labels
+from bsk.data.splits import Contents, Request, assembled
+from bsk.data.store import SPLITS
+from bsk.data.tree import Tree, printable
+from bsk.errors import InputError, UsageError
+
+IMAGES = re.compile(r"x|data|pixels|inputs?|samples|pictures?|photos?|[a-z]*(images?|imgs?)")  # a word of a name
+LABELS = re.compile(r"y|class(es)?|fine|coarse|[a-z]*(labels?|targets?)")
+CLASS_NAMES = re.compile(r"(class|label|category|categorie)(es|s)?_?(names?)?|(fine|coarse)_label_names|meta|names")
+UNNAMED = {"arr_0": "x", "arr_1": "y"}  # as numpy.savez calls what has no name, unless it is more
+FEW = 12  # arrays named in a message
+
+
+@dataclass(frozen=True, eq=False)  # each is itself
+class _Array:
+    """An array: where it is, the name that tells what it is, its shape and kind of number."""
+
+    tree: Tree
+    name: str
+    key: str
+    shape: tuple[int, ...]
+    kind: str
+
+    @property
+    def words(self) -> list[str]:
+        return _words(self.key)
+
+    @property
+    def is_labels(self) -> bool:
+        return self.kind in "iufb" and len(self.shape) < 3 and any(map(LABELS.fullmatch, self.words))
+
+    @property
+    def is_images(self) -> bool:
+        named = any(map(IMAGES.fullmatch, self.words)) and not any(map(LABELS.fullmatch, self.words))
+        return named and self.kind in "iuf" and len(self.shape) in (3, 4)
+
+    @property
+    def is_names(self) -> bool:
+        return self.kind in "US" and len(self.shape) == 1 and bool(CLASS_NAMES.fullmatch("_".join(self.words)))
+
+
+def _words(key: str) -> list[str]:
+    """Return the words of an array's name, in lower case."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", UNNAMED.get(key, key)).lower()
+    return [word for word in re.split(r"[^a-z0-9]+", parted) if word]
+
+
+def read(request: Request) -> Contents:
+    """Return images, (N, C, H, W), of arrays such as x_train and y_train, train_images and train_labels, or image.
+
+    Which split an array belongs to is what its name says, or else the file's. Arrays that name no split are train, and
+    a fifth of the images is held out as test where there is none. `request.labels` names the array of the labels where
+    there are several.
+
+    Raises:
+        InputError: there are no images, no labels, several of either, or labels of several classes an image.
+    """
+    assert request.source  # else nobody knows that it is arrays
+    path = located(request, request.source)
+    if request.size:
+        raise UsageError(f"--size: {path} has arrays, whose images are all of one size; leave it out")
+    with _open_arrays(path) as arrays:
+        pairs = _pairs(request, path, arrays)
+        found = {split: _examples(*pair) for split, pair in pairs.items()}
+        return checked(request, path, found, _class_names(request, arrays, pairs))
+
+
+def checked(
+    request: Request, path: Path, found: Mapping[str, tuple[Images, Labels]], classes: list[str] | None
+) -> Contents:
+    """Return the images (N, C, H, W) and labels of the splits that a source has; without `classes` numbers name them.
+
+    Raises:
+        InputError: see `bsk.data.arrays.contents_of` and `bsk.data.splits.assembled`.
+    """
+    contents = contents_of({**found, **({"classes": classes} if classes else {})}, str(path))
+    parts = {"train": contents.train, "val": contents.val or contents.train, "test": contents.test}
+    return assembled(request, str(path), contents.classes, {split: parts[split] for split in found}, {})
+
+
+@contextlib.contextmanager
+def _open_arrays(path: Path) -> Iterator[list[_Array]]:
+    """Open all arrays of a .npz file or folder; of one .npy file those whose names differ as x_test and y_test do."""
+    with contextlib.ExitStack() as stack:
+        if path.is_file() and path.suffix == ".npy":
+            yield _beside(path)
+            return
+        tree = stack.enter_context(open_tree(path))
+        found = _arrays(tree, "")
+        for name in [each for each in tree.sizes if each.lower().endswith(".npz") and not HIDDEN.search(each)]:
+            if not path.is_dir():
+                raise InputError(f"{tree.where(name)}: a .npz file in an archive; unpack it and give the folder")
+            inner = stack.enter_context(open_tree(path / name))
+            found += _arrays(inner, f"{PurePosixPath(name).stem}_")
+        yield found
+
+
+def _beside(path: Path) -> list[_Array]:
+    sizes = {each.name: each.stat().st_size for each in sorted(path.parent.glob("*.npy")) if each.is_file()}
+    tree = Tree(str(path.parent), sizes, lambda name: (path.parent / name).open("rb"))
+    arrays = _arrays(tree, "")
+    rest = next(_rest(each) for each in arrays if each.name == path.name)
+    return [each for each in arrays if _rest(each) == rest and (each.is_labels or each.name == path.name)]
+
+
+def _rest(array: _Array) -> list[str]:
+    return [word for word in array.words if not IMAGES.fullmatch(word) and not LABELS.fullmatch(word)]
+
+
+def _arrays(tree: Tree, start: str) -> list[_Array]:
+    found = []
+    for name in tree.sizes:
+        if name.lower().endswith(".npy") and not HIDDEN.search(name):
+            found.append(_Array(tree, name, start + name[:-4].replace("/", "_"), *_shape_and_kind(tree, name)))
+    return found
+
+
+def _shape_and_kind(tree: Tree, name: str) -> tuple[tuple[int, ...], str]:
+    try:
+        with open_array(tree, name) as file:
+            return file.shape, file.dtype.kind
+    except InputError:
+        if _is_asked_for(name):
+            raise
+        return (), ""  # as pickles of something else, which are left out
+
+
+def _is_asked_for(name: str) -> bool:
+    words = _words(PurePosixPath(name).stem)
+    return any(map(LABELS.fullmatch, words)) or any(map(IMAGES.fullmatch, words))
+
+
+def _pairs(request: Request, path: Path, arrays: list[_Array]) -> dict[str, tuple[_Array, _Array]]:
+    """Return the array of the images of each split and that of their labels, and say which these are."""
+    if any(each.key == "arr_2" for each in arrays):
+        raise InputError(f"{path}: {len(arrays)} arrays without names; save them with names, as x_train=, y_train=")
+    usual = split_of(path.stem) or "train"
+    splits = {each: split_of(each.key) or usual for each in arrays}
+    pairs = {}
+    for split in SPLITS:
+        images = [each for each in arrays if splits[each] == split and each.is_images]
+        labels = [each for each in arrays if splits[each] == split and each.is_labels]
+        if images and not (split == "test" and request.test_split == "val"):
+            pairs[split] = _one(path, split, "images", images), _one(path, split, "labels", _asked(request, labels))
+    if not pairs:
+        known = "names such as x_train or images, of (N, C, H, W), (N, H, W, C) or (N, H, W)"
+        raise InputError(f"{path}: no images among the arrays {_listed(arrays)}; expected {known}")
+    taken = [each for pair in pairs.values() for each in pair]
+    for split, (x, y) in pairs.items():
+        request.say(f"{path}: {split} is {printable(x.key)} {x.shape} with the labels {printable(y.key)}")
+    if left := [each for each in arrays if each not in taken and not each.is_names]:
+        request.say(f"{path}: left out: {_listed(left)}")
+    return pairs
+
+
+def _asked(request: Request, labels: list[_Array]) -> list[_Array]:
+    """Return the arrays of labels that are asked for; of several without that the fine ones."""
+    asked = {word for each in request.labels for word in re.split("[^a-z0-9]+", each.lower()) if word}
+    if asked:
+        return [each for each in labels if asked <= set(each.words)]
+    return [each for each in labels if "fine" in each.words] or labels if len(labels) > 1 else labels
+
+
+def _one(path: Path, split: str, what: str, arrays: list[_Array]) -> _Array:
+    if len(arrays) == 1:
+        return arrays[0]
+    if not arrays:
+        raise InputError(f"{path}: {split} has no {what}; add an array of them, as x_{split} and y_{split}")
+    advice = "pass --labels NAME" if what == "labels" else "give one of the files, or keep one of them"
+    raise InputError(f"{path}: {split} has {len(arrays)} arrays of {what}, {_listed(arrays)}; {advice}")
+
+
+def _listed(arrays: list[_Array]) -> str:
+    named = [f"{printable(each.key)[:40]} {each.shape}" for each in arrays[:FEW]]
+    return ", ".join(named + ["..."] * (len(arrays) > FEW)) or "(none)"
+
+
+def _examples(images: _Array, labels: _Array) -> tuple[Images, Labels]:
+    with open_array(images.tree, images.name) as file:
+        pixels = pixels_of(file)
+    return pixels, labels_in(labels.tree, labels.name)
+
+
+def labels_in(tree: Tree, name: str) -> Labels:
+    """Return labels, (N,), of an array (N,) or (N, 1).
+
+    Raises:
+        InputError: it has several labels an image.
+    """
+    with open_array(tree, name) as file:
+        found = file.whole()
+    if found.ndim == 2 and found.shape[1] != 1:
+        wrong = f"{tree.where(name)}: labels {found.shape}, expected one an image, (N,) or (N, 1)"
+        raise InputError(f"{wrong}; sets with several are not read, and of one-hot labels save labels.argmax(1)")
+    return found.reshape(len(found))
+
+
+def _class_names(request: Request, arrays: list[_Array], pairs: dict[str, tuple[_Array, _Array]]) -> list[str] | None:
+    """Return the names of the classes, which an array has, or which are known of the data."""
+    for each in arrays:
+        if each.is_names:
+            with open_array(each.tree, each.name) as file:
+                return [
+                    str(name, "utf-8", "replace") if isinstance(name, bytes) else str(name) for name in file.whole()
+                ]
+    coarse = any("coarse" in labels.words for _, labels in pairs.values())
+    return None if coarse else NAMES.get(request.name)

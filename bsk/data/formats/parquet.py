@@ -1,0 +1,186 @@
+"""Parquet files with an image and a label column, as Hugging Face's data sets come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bsk.data.archive import open_tree, unfit
+from bsk.data.formats.cifar import NAMES
+from bsk.data.formats.columns import Columns, columns_of
+from bsk.data.formats.layout import HIDDEN, split_of
+from bsk.data.formats.npz import checked
+from bsk.data.official import located
+from bsk.data.order import Images, Labels
+from bsk.data.pictures import FILE, Shape, Told, stacked
+from bsk.data.splits import Contents, Request
+from bsk.data.store import SPLITS
+from bsk.data.tree import believable, reading, too_large
+from bsk.errors import InputError, UsageError
+
+MAGIC, SUFFIX = b"PAR1", ".parquet"
+ROWS = 100  # read at a time: what repeats in a column is small in its file
+
+
+@dataclass
+class _Split:
+    """The rows of a split, from one file after another, and the labels of those that were read."""
+
+    files: list[Any]
+    columns: Columns
+    labels: list[Any] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return sum(file.metadata.num_rows for _, file in self.files)
+
+    @property
+    def size(self) -> int:
+        """How many bytes its columns are once they are unpacked."""
+        return sum(_unpacked(file) for _, file in self.files)
+
+    def images(self) -> Iterator[tuple[str, bytes]]:
+        """Yield what messages call each image, and the bytes of its file; keep its label."""
+        at = self.columns
+        for path, file in self.files:
+            row = 0
+            with reading(str(path)):
+                for batch in file.iter_batches(ROWS, columns=[at.leaf, at.label], use_threads=False):
+                    pictures = batch.column(at.image)
+                    pictures = pictures if at.leaf == at.image else pictures.field("bytes")
+                    self.labels += batch.column(at.label).to_pylist()
+                    if len(self.labels) > self.rows:
+                        raise InputError(f"{path}: more rows than its footer says; check it, or replace it")
+                    for data in pictures.to_pylist():
+                        yield f"{path}: row {row}", _checked(data, path, row)
+                        row += 1
+
+
+def read(request: Request) -> Contents:
+    """Return images, (N, C, H, W), of a .parquet file, or of those in a folder, in the order of their names and rows.
+
+    Which split a file belongs to is what its name or its folder says; without one it is train, and a fifth of the
+    images is held out as test where there is none. Class names are those of Hugging Face's metadata, else the labels.
+    `request.labels` names the column of the labels where there are several: of CIFAR-100 the fine ones are taken.
+
+    Raises:
+        UsageError: pyarrow is not there.
+        InputError: there is no column of images, or none of labels, or several; an image or label is missing.
+    """
+    assert request.source  # else nobody knows that it is parquet
+    path = located(request, request.source)
+    splits = _splits(request, path)
+    found: dict[str, Any] = {}
+    for name, split in splits.items():
+        pixels = _pixels(request, path, split, [*found.values()])
+        found[name] = pixels, split.labels
+        request.say(f"{path}: {name} has {len(pixels)} images {pixels.shape[1:]}, labels are {split.columns.label}")
+    classes = _class_names(request, path, splits)
+    for name, (pixels, labels) in found.items():
+        found[name] = pixels, _numbers(path, labels, classes or [])
+    return checked(request, path, found, classes)
+
+
+def _splits(request: Request, path: Path) -> dict[str, _Split]:
+    found: dict[str, _Split] = {}
+    for each in _files(path):
+        inside = each.relative_to(path).with_suffix("").parts if path.is_dir() else (path.stem,)
+        name = next(filter(None, map(split_of, (*inside[::-1], path.stem))), "train")
+        file = _opened(each)
+        split = found.setdefault(name, _Split([], columns_of(request, each, file.schema_arrow)))
+        if split.columns != columns_of(request, each, file.schema_arrow):
+            raise InputError(f"{each}: has other columns or classes than other files of {name}; give one data set")
+        if file.metadata.num_rows:
+            split.files.append((each, file))
+    kept = {name: found[name] for name in SPLITS if name in found and found[name].files}
+    if request.test_split == "val":
+        kept.pop("test", None)
+    if not kept:
+        raise InputError(f"{path}: no rows in its parquet files; check --from")
+    return kept
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        with open_tree(path) as tree:
+            names = [each for each in tree.sizes if each.lower().endswith(SUFFIX) and not HIDDEN.search(each)]
+        return [path / name for name in sorted(names)]
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            raise InputError(f"{path}: parquet files in an archive; unpack it and give the folder")
+    return [path]
+
+
+def _opened(path: Path) -> Any:
+    """Return an opened file, of which nothing but its footer is read."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UsageError(
+            f"{path}: parquet needs pyarrow, which is not installed; pip install 'bsk[parquet]'"
+        ) from error
+    with path.open("rb") as content:
+        start = content.read(512)
+    if not start.startswith(MAGIC):
+        raise unfit(path, start)
+    with reading(str(path)):
+        file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)  # else a whole column is kept
+    if _unpacked(file) > believable(path.stat().st_size):
+        raise too_large(str(path))
+    return file
+
+
+def _unpacked(file: Any) -> int:
+    groups = range(file.metadata.num_row_groups)
+    return sum(max(0, file.metadata.row_group(i).total_byte_size) for i in groups)
+
+
+def _checked(data: bytes | None, path: Path, row: int) -> bytes:
+    if data is None:
+        raise InputError(f"{path}: row {row} has no image in it, at most the path of one; save it with its images")
+    if len(data) > FILE:
+        raise InputError(f"{path}: row {row} has {len(data)} bytes, expected at most {FILE}; remove it")
+    return data
+
+
+def _pixels(request: Request, path: Path, split: _Split, before: list[Any]) -> Images:
+    """Return the images of a split, of the size of those before and in colour if those are."""
+    shape = Shape(request.size, request.size, resize=True) if request.size else None
+    if before and shape is None:
+        shape = Shape(*before[0][0].shape[2:])
+    most = believable(sum(each.stat().st_size for each, _ in split.files))
+    colour = any(pixels.shape[1] == 3 for pixels, _ in before)
+    told = request.progress and Told(request.progress, split.size)
+    pixels = stacked(split.images(), split.rows, str(path), most, shape, colour, told)
+    if len(split.labels) != len(pixels):
+        raise InputError(
+            f"{path}: {len(split.labels)} rows, but its footer says {len(pixels)}; check it, or replace it"
+        )
+    return pixels
+
+
+def _class_names(request: Request, path: Path, splits: dict[str, _Split]) -> list[str] | None:
+    """Return the names of the classes: of the metadata, or labels that are text, or known; None for numbers."""
+    first = next(iter(splits.values()))
+    if any(split.columns != first.columns for split in splits.values()):
+        raise InputError(f"{path}: its splits have other columns or classes; give one data set")
+    if any(isinstance(label, str) for label in first.labels):
+        return sorted({str(label) for label in first.labels})
+    if first.columns.names:
+        return list(first.columns.names)
+    return None if "coarse" in first.columns.label.lower() else NAMES.get(request.name)
+
+
+def _numbers(path: Path, labels: list[Any], classes: list[str]) -> Labels:
+    """Return labels as numbers, (N,)."""
+    number = {name: i for i, name in enumerate(classes)}
+    found = [number.get(label, label) if isinstance(label, str) else label for label in labels]
+    wrong = next((i for i, each in enumerate(found) if each is None or isinstance(each, str) or each < 0), None)
+    if wrong is not None:
+        said = "no label" if found[wrong] is None else f"the label {str(found[wrong])[:40]!r}, of no class of train"
+        raise InputError(f"{path}: row {wrong} has {said}; remove the rows without a label, or their file")
+    return np.array(found, np.int64)
