@@ -213,7 +213,7 @@ def _is_beside(rows: Sequence[Row]) -> bool:
 
 
 def _values(rows: Sequence[Row], column: str) -> list[Value]:
-    return [value for value in dict.fromkeys(row[column] for row in rows) if value is not None]
+    return [value for value in dict.fromkeys(row.get(column) for row in rows) if value is not None]
 
 
 def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:

@@ -70,10 +70,11 @@ def test_a_matrix_has_a_line_for_each_file_and_a_column_for_each_network(
     assert list(cells) == [(s, a, t) for s, a in (("m", "pgd-10"), ("other", "fgsm")) for t in ("m", "other")]
     assert [row["own"] for row in rows] == [True, False, False, True]
     table = call("compare", "t.jsonl", "--matrix", "--format", "table", "--out", "t.md").stdout.splitlines()
-    assert table[0].split() == ["images", "of", "attack", "eps", "m", "other"] and len(table) == 3
+    assert table[0].startswith("Percent of saved adversarial images")
+    assert table[2].split() == ["images", "of", "attack", "eps", "m", "other"] and len(table) == 5
     first = rows[0]
     told = f"{100 * first['accuracy']:.1f} [{100 * first['low']:.1f}, {100 * first['high']:.1f}]*"
-    assert table[1].startswith("m ") and told in table[1]
+    assert table[3].startswith("m ") and told in table[3]
     assert (tmp_path / "t.md").read_text().count("\n| ") == 4
     tsv = call("compare", "t.jsonl", "--matrix").stdout.splitlines()
     assert tsv[0].split("\t")[:6] == ["source", "attack", "eps", "target", "accuracy", "low"] and len(tsv) == 5

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import bsk
-from bsk.comparison.classes import COLUMNS, by_class, render
+from bsk.comparison.classes import COLUMNS, TEXT, by_class, caption, cells
+from bsk.comparison.tables import printed
 from bsk.errors import InputError, UsageError
 from bsk.evaluation.reports import by_class as counted
 
@@ -72,11 +73,11 @@ def test_records_without_classes_are_said_or_refused(make: Make, records: Make, 
 
 def test_every_format_has_all_rows(records: Make, place: Make) -> None:
     rows, _ = by_class(place(records))
-    header, *lines = render(rows, "tsv").splitlines()
+    header, *lines = printed(rows, "tsv", cells(rows), TEXT, caption(rows)).splitlines()
     assert tuple(header.split("\t")) == COLUMNS and len(lines) == 4
-    assert [json.loads(line) for line in render(rows, "jsonl").splitlines()] == rows
+    assert [json.loads(line) for line in printed(rows, "jsonl", cells(rows), TEXT, caption(rows)).splitlines()] == rows
     for format in ("table", "markdown", "latex"):
-        text = render(rows, format)
+        text = printed(rows, format, cells(rows), TEXT, caption(rows))
         assert text.count("cat") == text.count("dog") == 2 and "66.7 [30.0, 90.3]" in text.replace("66.67", "66.7")
 
 
