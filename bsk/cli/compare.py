@@ -111,9 +111,9 @@ def _tell(view: str, files: list[Path] | None, format: str, out: Sequence[Path],
     from bsk.comparison.tables import format_of
     from bsk.comparison.views import VIEWS
     from bsk.records.atomic import replacing
+    from bsk.values import one_of
 
-    if view not in VIEWS:
-        raise UsageError(f"--by {view}: no such table; it is class or corruption")
+    one_of("by", view, list(VIEWS))
     if others:
         raise UsageError(f"{others[0]}: does not go with --{view if view == 'matrix' else 'by'}; leave one out")
     texts = {path: format_of(path) for path in out}

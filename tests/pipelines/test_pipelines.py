@@ -134,7 +134,7 @@ def test_ten_seeds_where_the_paper_has_ten(make) -> None:
 
 
 def test_the_field_s_methods_have_equal_passes_or_equal_epochs(make) -> None:
-    """As many as 15 epochs of bs, to the nearest epoch; not natural training, another's id, nor what needs more images."""
+    """As many as 15 epochs of bs, to the nearest epoch; not natural training, another's id, nor what needs more."""
     for target in ("fastat", "fastat-averaged", "fastat-epochs"):
         lines = make(f"jobs-{target}", "SCALE=paper", "SEEDS=1").stdout.splitlines()
         trainings = {(flags := resolved(line))["method"]: flags for line in lines if line.startswith("train\t")}

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import CPU, Silent, settings, stop_after, trained
+from toys import ALONE, CPU, Silent, settings, stop_after, trained
 
 from bsk.data.batches import Share
 from bsk.data.store import DataFile
 from bsk.errors import StoppedError, UsageError
-from bsk.methods.registry import METHODS
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import MODEL
 from bsk.records.headers import load_header
@@ -45,7 +44,7 @@ FAST = {"bs", "liet", "gat"}  # passes frozen and trained; back twice by one out
 @pytest.mark.parametrize(
     ("method", "awp"),
     [
-        *(pytest.param(method, 0.0, marks=[] if method in FAST else pytest.mark.slow) for method in METHODS),
+        *(pytest.param(method, 0.0, marks=[] if method in FAST else pytest.mark.slow) for method in ALONE),
         ("bs", 0.01),
         pytest.param("at", 0.01, marks=pytest.mark.slow),
     ],

@@ -12,7 +12,7 @@ from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import attack_named
 from bsk.contract.method import Memory
 from bsk.data.store import DataFile
-from bsk.methods.registry import METHODS, needs_extra
+from bsk.methods.registry import METHODS
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.passes import PassCounter, Passes, counting
 from bsk.training import costs
@@ -31,7 +31,7 @@ def cost(s: Settings) -> TrainingCost:
 
 
 @pytest.mark.parametrize("awp", [0.0, 0.01])
-@pytest.mark.parametrize("method", [method for method in METHODS if not needs_extra(method)])
+@pytest.mark.parametrize("method", toys.ALONE)
 def test_the_passes_counted_beforehand_are_those_that_a_training_makes(
     method: str, awp: float, data: DataFile, tmp_path: Path
 ) -> None:

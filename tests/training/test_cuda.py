@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from test_loop import timeless
-from toys import CPU, settings, stop_after, trained
+from toys import ALONE, CPU, settings, stop_after, trained
 
 from bsk.data.store import DataFile
 from bsk.errors import StoppedError
-from bsk.methods.registry import METHODS
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 
@@ -26,7 +25,7 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALONE)
 def test_every_method_learns_the_toy_data(method: str, precision: str, data: DataFile, tmp_path: Path) -> None:
     s = settings(method, augment="none", epochs=5, precision=precision, ema=0.9, log_divergence=True)
     end = trained(tmp_path / "m.safetensors", data, s, device=CUDA)

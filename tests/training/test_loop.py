@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from toys import Silent, settings, stop_after, trained
+from toys import ALONE, Silent, settings, stop_after, trained
 
 from bsk.data.store import DataFile
 from bsk.errors import DivergedError, InputError, StoppedError
-from bsk.methods.registry import METHODS
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import STATE
@@ -48,7 +47,7 @@ def untrained(digits: DataFile, tmp_path_factory: pytest.TempPathFactory) -> flo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "natural"])
+@pytest.mark.parametrize("method", [method for method in ALONE if method != "natural"])
 def test_every_method_learns_to_withstand(method: str, untrained: float, digits: DataFile, tmp_path: Path) -> None:
     """Of 200 images natural training leaves 2 to 4 under PGD-20, the methods 58 and more."""
     end = learnt(tmp_path / "m.safetensors", digits, method)
@@ -79,7 +78,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALONE)
 def test_every_method_goes_on_bit_for_bit(method: str, data: DataFile, tmp_path: Path) -> None:
     goes_on(settings(method), 13, data, tmp_path)
 

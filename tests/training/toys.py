@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from bsk.data.store import DataFile
+from bsk.methods.registry import METHODS, needs_extra
 from bsk.training.bound import bind
 from bsk.training.run import run
 from bsk.training.settings import Settings
 
 CPU = torch.device("cpu")
 EPS = 0.1
+ALONE = [method for method in METHODS if not needs_extra(method)]  # that train on the data's images alone
 
 
 class Silent:
