@@ -366,7 +366,7 @@ def prepare(
         test_limit: test images left, class-balanced.
         size: of `folder`: resize images to this side.
         labels: CSV files of the labels of images that have no class folders; or which column or array has the labels.
-        test_split: "val" to take the val split of the source as the test split.
+        test_split: "val" to take the val split of the source as the test split; "none" holds nothing out, for extra.
         drop_leaks: whether training images that are test or val images too are left out.
         downloads: the folder where official archives are kept.
         progress: whether a bar is drawn on a terminal.

@@ -36,7 +36,12 @@ def prepare_data(
             metavar="FILE.csv|NAME", help="For folder: a table of images and labels; else the column or array of them."
         ),
     ] = None,
-    test_split: Annotated[str, typer.Option(metavar="test|val", help="The split of the source to test on.")] = "test",
+    test_split: Annotated[
+        str,
+        typer.Option(
+            metavar="test|val|none", help="The split of the source to test on; none: all of train is for --extra."
+        ),
+    ] = "test",
     drop_leaks: Annotated[
         bool, typer.Option("--drop-leaks", help="Leave out the training images that are test or val images too.")
     ] = False,

@@ -14,7 +14,7 @@ from bsk.data.datasets import DATASETS, Dataset, dataset_named
 from bsk.data.duplicates import examined, tell
 from bsk.data.formats import corruptions, forms
 from bsk.data.splits import Contents, Notice, Progress, Request, described, limited, split_up
-from bsk.data.store import SPLITS, DataFile, data_path, open_data, write
+from bsk.data.store import SPLITS, DataFile, Part, data_path, open_data, write
 from bsk.errors import InputError, UsageError, nearest
 from bsk.records.header_schema import DATA
 from bsk.records.headers import check_replaceable
@@ -143,13 +143,17 @@ def read(
             raise UsageError(f"{flag} {number}: expected a number above 0")
     if request.source == "":
         raise UsageError("--from: is empty; give an archive, a folder or a URL")
-    one_of("test-split", request.test_split, ["test", "val"])
+    one_of("test-split", request.test_split, ["test", "val", "none"])
     other = forms.reader(request) if dataset.any_form else None
     contents, request = _contents(request, dataset, other)
     if request.test_split == "val":
         if contents.val is None:
             raise UsageError(f"--test-split val: {request.source or name} has no val split; leave it out")
         contents = replace(contents, test=contents.val, val=None)
+    if request.test_split == "none":
+        nothing = Part(contents.train.images[:0], contents.train.labels[:0])
+        contents = replace(contents, test=nothing, val=nothing)
+        request.say(f"{request.source or name}: all to train with, beside other data: bsk train --extra")
     if contents.val is not None and val is not None:
         raise UsageError(f"--val {val}: {name} has a val split of its own; leave --val out")
     counts = {"val": val, "train_limit": train_limit, "test_limit": test_limit}

@@ -72,7 +72,7 @@ def assembled(
 ) -> Contents:
     """Return the splits that anybody's data have, test held out of train where it has no images of its own.
 
-    Without train they are data to evaluate on. With `request.test_split` val no test split is needed.
+    Without train they are data to evaluate on. With `request.test_split` val or none no test split is needed.
 
     Args:
         request: who is told.
@@ -91,7 +91,7 @@ def assembled(
         if test is None and request.test_split != "val":
             raise InputError(f"{place}: has a val split alone; pass --test-split val to evaluate on it")
         request.say(f"{place}: has no train split; this is data to evaluate on")
-    elif test is None and request.test_split != "val":
+    elif test is None and request.test_split == "test":
         train, test = _halves(request, place, train)
     return Contents(classes, train or none, test or none, files, official=False, val=val)
 

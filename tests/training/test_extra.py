@@ -156,3 +156,23 @@ def test_self_training_is_trades_on_both_kinds(more: Path, data: DataFile, tmp_p
     found, same = (checkpoints.load(tmp_path / f"{name}.safetensors", MODEL)[0] for name in ("rst", "t"))
     assert all(torch.equal(found[name], same[name]) for name in found)
     assert one["flags"]["beta"] == 6.0 and len(watcher.notices) == 1
+
+
+def test_generated_images_are_prepared_whole_to_train_with(call, tmp_path: Path, data: DataFile, toy: Path) -> None:
+    """From arrays as sets of generated images come, nothing held out; of a source with a test split that is left out."""
+    random = np.random.default_rng(3)
+    x, y = random.integers(0, 255, (50, 8, 8), dtype=np.uint8), np.arange(50) % 3
+    np.savez(tmp_path / "generated.npz", image=x, label=y)
+    words = ["prepare-data", "folder", "--from", "generated.npz", "--out", "g.safetensors", "--test-split", "none"]
+    done = call(*words)
+    found = open_data(tmp_path / "g.safetensors")
+    assert found.counts == {"train": 50, "val": 0, "test": 0} and "bsk train --extra" in done.stderr
+    split = found.split("train")
+    assert sorted(map(bytes, split.images.numpy())) == sorted(map(bytes, x))
+    np.savez(tmp_path / "both.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    call(*[word.replace("generated", "both").replace("g.safe", "b.safe") for word in words])
+    assert open_data(tmp_path / "b.safetensors").counts == {"train": 40, "val": 0, "test": 0}
+    extra = replace(found, classes=data.classes)
+    assert len(open_extra(extra, 0.5, data, print).labels) == 50
+    refused = call("train", "--data", "g.safetensors", "--epochs", 1, "--model", "cnn-4", check=3)
+    assert "0 val" in refused.line or "no val" in refused.line
