@@ -159,7 +159,7 @@ def test_self_training_is_trades_on_both_kinds(more: Path, data: DataFile, tmp_p
 
 
 def test_generated_images_are_prepared_whole_to_train_with(call, tmp_path: Path, data: DataFile, toy: Path) -> None:
-    """From arrays as sets of generated images come, nothing held out; of a source with a test split that is left out."""
+    """From arrays, as sets of generated images come: nothing is held out; a test split of the source is left out."""
     random = np.random.default_rng(3)
     x, y = random.integers(0, 255, (50, 8, 8), dtype=np.uint8), np.arange(50) % 3
     np.savez(tmp_path / "generated.npz", image=x, label=y)
