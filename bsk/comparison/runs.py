@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -97,6 +98,8 @@ class Run:
         The data are among them where it was trained on others than it is judged on.
         """
         eps: dict[str, Any] = {} if self.eps is None else {"eps": self.eps}
+        if isinstance(init := self.flags.get("init"), str):
+            eps["init"] = self._of_any_seed(init)
         if self.train_data_sha256 not in (None, self.data_sha256):
             eps["train_data"] = str(self.train_data_sha256)[:8]
         return {
@@ -106,6 +109,10 @@ class Run:
             for key, value in {**modern(self.method, self.flags), **eps}.items()
             if key not in NOT_SETTINGS and value is not None
         }
+
+    def _of_any_seed(self, init: str) -> str:
+        """Return a path with SEED for the training's own at its end: each seed may begin with weights of its own."""
+        return re.sub(rf"(?<!\d){self.seed}(?=(\.[a-z-]+)*$)", "SEED", init)
 
 
 def labels(runs: Iterable[Run]) -> dict[str, str]:

@@ -132,6 +132,19 @@ def test_names_have_the_flags_that_differ(make: Make, place: Make) -> None:
     assert rows[0]["seeds"] == 2
 
 
+def test_seeds_that_begin_with_weights_of_their_own_are_seeds_of_one_row(make: Make, place: Make) -> None:
+    def begun(init: str, seed: int):  # type: ignore[no-untyped-def]
+        return make("bs", seed, flags={"init": init})
+
+    own = [begun(f"runs/natural-{seed}.safetensors", seed) for seed in (1, 2, 3)]
+    rows, _ = compare(place(own))
+    assert [row["seeds"] for row in rows] == [3]
+    one = [begun("runs/natural-12.safetensors", seed) for seed in (1, 2, 3)]
+    others = [begun("runs/other.last.safetensors", 1), begun("runs/2-other.safetensors", 2)]
+    rows, _ = compare(place([*one, *others, make("bs", 1)]))
+    assert [row["seeds"] for row in rows] == [3, 1, 1, 1], "12 is no seed 2, and what begins the name is none"
+
+
 def test_a_step_that_follows_eps_is_not_in_the_name(make: Make, place: Make) -> None:
     records = [make("bs", 1, eps=8 / 255), make("bs", 1, eps=16 / 255, checkpoint_sha256="other")]
     rows, _ = compare(place(records))
