@@ -47,7 +47,8 @@ def outcome(name: str, net: object, eps: float = EPS, **flags: object) -> Outcom
         *(("pgd-1", {}), ("pgd-7", {}), ("pgd-8", {}), ("pgd-33", {}), ("pgd-100", {}), ("pgd-20x3", {"step": 0.01})),
         *(("pgd-100", {"step": 0.05}), ("pgd-300", {"early_stop": False}), ("cw-30x2", {"start": "uniform"})),
         *(("fgsm", {}), ("pgd-20", {"last_iterate": True}), ("apgd-ce", {}), ("apgd-t", {}), ("apgd-dlr", {})),
-        *(("apgd-ce", {"norm": "l2"}), ("autoattack-rand", {})),
+        ("apgd-ce", {"norm": "l2"}),
+        pytest.param("autoattack-rand", {}, marks=pytest.mark.slow),
     ],
 )
 def test_it_finds_what_it_finds_by_asking_in_every_step(name: str, flags: dict, late: None, monkeypatch) -> None:

@@ -147,12 +147,15 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return chosen(model.eval().requires_grad_(False), data.split("test"), 200)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+FASTER = [pytest.param(name, marks=pytest.mark.slow) if name == "fab-t" else name for name in ATTACKS]
+
+
+@pytest.mark.parametrize("name", FASTER)
 def test_on_digits(digits: Case, name: str) -> None:
     compare(digits, [name], 0.15, queries=1000)
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t", "fab-t"])
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t", pytest.param("fab-t", marks=pytest.mark.slow)])
 def test_on_digits_in_l2(digits: Case, name: str) -> None:
     compare(digits, [name], 0.6, "l2")
 

@@ -33,6 +33,7 @@ def records(subject, toy: Path, names: list[str], out: Path | None = None, **mor
     return list(evaluate(subject, attacks, bench, out, lambda *_: None))
 
 
+@pytest.mark.slow
 def test_the_verdicts_are_the_same_and_the_record_says_how(subject, toy: Path, quick: None) -> None:
     names = ["natural", "pgd-10x2", "cw-10", "apgd-ce", "apgd-t", "fab-t", "square"]
     plain, compiled = (records(subject, toy, names, compile=way, eps=0.12) for way in ("off", "on"))

@@ -41,10 +41,10 @@ def stands(record: dict) -> np.ndarray:
     ("name", "flags"),
     [
         ("pgd-5", {}),
-        ("screen", {}),
+        pytest.param("screen", {}, marks=pytest.mark.slow),
         ("square", {"queries": 40}),
         ("apgd-ce", {"norm": "l2"}),
-        ("fab-t", {"norm": "l1"}),
+        pytest.param("fab-t", {"norm": "l1"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_verdict_is_that_of_its_own_run_or_of_a_smaller_radius(

@@ -95,6 +95,7 @@ def test_both_forms_are_the_network_and_other_numbers_of_rows_are_not_compiled(q
     assert len(told) == 1 and "--compile off" in told[0]
 
 
+@pytest.mark.slow
 def test_any_number_of_rows_is_compiled_for_attacks(quick: None) -> None:
     model = network()
     told, plain = [], copy.deepcopy(model.eval())
@@ -129,6 +130,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         yield count
 
 
+@pytest.mark.slow
 def test_what_is_compiled_anew_is_counted_as_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each precision, each way to the image, other statistics: no graph comes of a call that is not counted so."""
     model, x = network(), torch.rand(6, 3, 16, 16)

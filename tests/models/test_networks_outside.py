@@ -133,6 +133,7 @@ def test_a_network_without_parameters_is_not_trained(call, module: str, toy: Pat
     assert line.startswith("bsk: --model mynets:Hidden: has no parameters to train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # with and without batch norm
 def test_networks_of_torchvision_are_trained_evaluated_and_loaded(call, name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
