@@ -13,8 +13,12 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from bsk.comparison.compare import Row, as_float, compare
-from bsk.comparison.tables import markdown
+from bsk.comparison.evidence import trainings
+from bsk.comparison.matrix import CAPTION, TEXT_COLUMNS, grid, transfers
+from bsk.comparison.tables import markdown, markdown_of
 from bsk.records.located import Located, read
 from bsk.records.words import estimate, many
 
@@ -36,6 +40,9 @@ SOURCES: dict[str, tuple[str, ...]] = {  # a name -> patterns of files, in the o
     "alone": tuple(f"{SMALL}/{name}_seed-[12].eval.jsonl" for name in ("bs", "bs-alone", "fast-at", "fast-trades")),
     "cifar100": ("results/small/runs/cifar100/*.eval.jsonl",),
     "frontier": (f"{SMALL}/*.frontier.eval.jsonl",),
+    "transfer": ("results/more/transfer.jsonl",),
+    "more": tuple(f"results/more/{name}-*.eval.jsonl" for name in ("all", "preact", "extra", "few", "init")),
+    "logs": tuple(f"results/more/{name}-?.jsonl" for name in ("all", "extra", "few")),
     **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("table2", "table6", "table7", "table9", "table10")},
     **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("figure1", "figure2", "figure5", "section54")},
 }
@@ -55,6 +62,11 @@ def told(source: str, wanted: str) -> str:
     """
     if wanted == "table":
         return markdown(list(_rows(source, None).values())).rstrip()
+    if wanted == "matrix":
+        rows = transfers(_items(source))
+        return markdown_of(grid(rows), TEXT_COLUMNS, CAPTION).rstrip()
+    if wanted == "losses":
+        return _losses(_items(source))
     if " - " in wanted:
         row, _, base = wanted.partition(" - ")
         return _cell(_rows(source, base)[row], "difference", "+", interval=True)
@@ -67,6 +79,22 @@ def told(source: str, wanted: str) -> str:
             column != "natural",
         )
     return _cell(_rows(source, None)[wanted], "robust", "", interval=False)
+
+
+def _losses(items: Iterable[Located]) -> str:
+    """Return a table of the mean training loss in each quarter of a training, by the first word of its log's name."""
+    found: dict[str, list[list[float]]] = {}
+    for training in trainings(items):
+        epochs = [float(item.record["loss"]) for _, item in sorted(training.log.items())]
+        shares = np.linspace(0, 1, len(epochs) + 1)
+        whole = np.concatenate([[0.0], np.cumsum(epochs) / len(epochs)])
+        quarters = 4 * np.diff(np.interp(np.linspace(0, 1, 5), shares, whole))
+        found.setdefault(Path(training.run.checkpoint).stem.partition("-")[0], []).append(list(quarters))
+    lines = ["| training | seeds | first quarter | second | third | last |", "|---|--:|--:|--:|--:|--:|"]
+    for name, seeds in found.items():
+        cells = [f"{np.mean(each):.2f} (sd {np.std(each, ddof=1):.2f})" for each in zip(*seeds, strict=True)]
+        lines.append(f"| {name} | {len(seeds)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _cell(row: Row, column: str, sign: str, interval: bool) -> str:
