@@ -376,7 +376,7 @@ def prepare(
         InputError: the source is missing, torn or not what it must be; `out` cannot be written.
     """
     if isinstance(name, str):
-        with closing(Bar("download", progress)) as bar:
+        with closing(Bar("prepare", progress)) as bar:
             where, tables = Path(downloads), tuple(labels)
             request = Source(name, source, where, size, bar.show, note, tables, test_split, drop_leaks)
             found = sources.read(request, val=val, train_limit=train_limit, test_limit=test_limit)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from bsk.cli.schema import HEADERS, RECORDS
+from bsk.comparison.compare import COLUMNS
 from bsk.records import header_schema, schema
 
 HEAD = """\
@@ -26,7 +27,18 @@ def page() -> str:
     kinds = [_kind(name, parts[each["$ref"]]) for name, each in zip(structs, found, strict=True)]
     used = {each["$ref"] for each in found}
     nested = [_kind(name, part) for name, part in parts.items() if name not in used and "properties" in part]
-    return "\n".join([HEAD, *kinds, "## Parts\n", *(each.replace("## ", "### ", 1) for each in nested)])
+    columns = [f"{number} `{name}`" for number, name in enumerate(COLUMNS, 1)]
+    told = "## The columns of compare\n\nPiped, `bsk compare` prints TSV with these columns, in this order; new ones come at the end.\n"
+    return "\n".join(
+        [
+            HEAD,
+            told,
+            ", ".join(columns) + "\n",
+            *kinds,
+            "## Parts\n",
+            *(each.replace("## ", "### ", 1) for each in nested),
+        ]
+    )
 
 
 def _kind(name: str, struct: dict[str, Any]) -> str:

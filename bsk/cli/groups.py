@@ -80,10 +80,12 @@ FLAGS: dict[type, dict[str, Any]] = {
             "--checks/--no-checks", help="Examine the model for signs that it cannot be believed [default: do]."
         ),
         "compile": o.Compile,
-        "seed": typer.Option(callback=checked_seed, help="Of the attack's random numbers."),
+        "seed": typer.Option(callback=checked_seed, help="Random seed of the attack."),
     },
     AttackFlags: {
-        "norm": typer.Option(help="linf, l2 or l1 (both for apgd, fab-t, square and autoattack); eps is in that norm."),
+        "norm": typer.Option(
+            help="linf, l2 or l1: apgd-ce, apgd-t, fab-t, square, screen, autoattack (apgd-dlr: no l1)."
+        ),
         "step": o.option(parser=o.number, metavar="X", help="Step size in pixels [default: the method's or attack's]."),
         "start": typer.Option(help="Of the first restart of pgd and cw: zero (the image itself) or uniform."),
         "last_iterate": o.option(
@@ -110,7 +112,7 @@ FLAGS: dict[type, dict[str, Any]] = {
     },
     TrainingFlags: {
         "method": typer.Option(
-            help=f"One of {', '.join(registry.names())}, or module:function.",
+            help=f"One of {', '.join(registry.names())} (bsk methods tells of them), or module:function.",
             autocompletion=o.completing(registry.names),
         ),
         "model": o.option(
@@ -128,8 +130,8 @@ FLAGS: dict[type, dict[str, Any]] = {
         "batch_size": typer.Option(min=1, help="Images at a time."),
         "schedule": typer.Option(help="piecewise, cyclic, cosine or constant, by iteration."),
         "lr": o.option(parser=o.number, metavar="X", help="Peak learning rate [default: 0.1, cyclic 0.2]."),
-        "momentum": typer.Option(min=0, max=1, help="Of SGD."),
-        "weight_decay": typer.Option(min=0, help="Of SGD, on all parameters."),
+        "momentum": typer.Option(min=0, max=1, help="Momentum of SGD."),
+        "weight_decay": typer.Option(min=0, help="Weight decay of SGD, on all parameters."),
         "precision": typer.Option(help="auto, fp32, bf16 or fp16; auto is bf16 where it is fast."),
         "augment": o.option(help="crop-flip, flip or none [default: the data's]."),
         "select": typer.Option(help="The split that selects the epoch: val, or test, the paper's own protocol."),
@@ -139,7 +141,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "ema": o.option(min=0, max=1, metavar="DECAY", help="Save a moving average of the weights too, e.g. 0.999."),
         "label_smoothing": o.option(min=0, max=1, metavar="X", help="Of the labels, in training."),
         "awp": o.option(
-            min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; takes the outer loss twice."
+            min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; costs one more outer loss."
         ),
         "warmup": o.option(min=0, metavar="EPOCHS", help="Let the learning rate rise at first."),
         "on_collapse": typer.Option(
@@ -149,7 +151,7 @@ FLAGS: dict[type, dict[str, Any]] = {
             min=0, metavar="EPOCHS", help="Keep the weights of every so many epochs too, as F.epoch-N.safetensors."
         ),
         "compile": o.Compile,
-        "seed": typer.Option(callback=checked_seed, help="Of every random number."),
+        "seed": typer.Option(callback=checked_seed, help="Random seed."),
     },
 }
 

@@ -86,7 +86,7 @@ Radii = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Threads = Annotated[int | None, option(min=1, help="CPU threads [default: all; fewer where others slow them].")]
-Compile = typer.Option(help="torch.compile: on, off, or auto: for five minutes' work of a GPU, an hour's of a CPU.")
+Compile = typer.Option(help="torch.compile: on, off, or auto: where the work takes over 5 min of a GPU, 1 h of a CPU.")
 Limit = Annotated[int | None, option(min=1, metavar="N", help="Only the first N of a fixed class-balanced order.")]
 DatasetOfModel = Annotated[str | None, option("--dataset", help="Prepared data [default: what it was trained on].")]
 SplitName = Annotated[str, typer.Option("--split", help=f"{', '.join(SPLITS)}.")]

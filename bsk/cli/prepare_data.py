@@ -77,7 +77,7 @@ def prepare_data(
         _each(name, source, out, {**limits, **layout}, force)
         return
     path = checked_suffix(out or data_path(name.rpartition(":")[2]))
-    with closing(Bar("download")) as bar, only_writer(path):
+    with closing(Bar("prepare")) as bar, only_writer(path):
         record = prepare(name, source, path, **limits, **layout, force=force, progress=bar.show, notice=note)
     emit_record(record)
 
@@ -95,6 +95,6 @@ def _each(name: str, source: str | None, out: Path | None, flags: dict[str, Any]
     folder = out or data_path(name).with_suffix("")
     if folder.suffix == SUFFIX:
         raise UsageError(f"--out {folder}: {name} becomes many files; name a folder")
-    with closing(Bar("download")) as bar, only_writer(folder):
+    with closing(Bar("prepare")) as bar, only_writer(folder):
         for record in prepare_each(name, source, folder, test_limit=limit, force=force, progress=bar.show, notice=note):
             emit_record(record)

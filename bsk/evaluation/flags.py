@@ -90,7 +90,7 @@ class EvaluationFlags:
     def check_one(self) -> None:
         """Raise a UsageError if there are several radii."""
         if len(self.radii) > 1:
-            raise UsageError(f"--eps {self._listed}: the images of one radius; several are for bsk evaluate --attack")
+            raise UsageError(f"--eps {self._listed}: the images of one radius; several are for bsk evaluate")
 
     def check(self, norm: str) -> None:
         """Raise a UsageError if a value cannot be."""
