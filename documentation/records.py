@@ -28,7 +28,7 @@ def page() -> str:
     used = {each["$ref"] for each in found}
     nested = [_kind(name, part) for name, part in parts.items() if name not in used and "properties" in part]
     columns = [f"{number} `{name}`" for number, name in enumerate(COLUMNS, 1)]
-    told = "## The columns of compare\n\nPiped, `bsk compare` prints TSV with these columns, in this order; new ones come at the end.\n"
+    told = "## The columns of compare\n\nPiped, `bsk compare` prints these as TSV; new ones come at the end.\n"
     return "\n".join(
         [
             HEAD,

@@ -199,6 +199,8 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
         dataset=_shared(record.dataset),
         data_sha256=_shared(record.data_sha256),
         train_data_sha256=_shared(getattr(record, "train_data_sha256", None)),
+        init_sha256=_file(record, "init"),
+        extra_sha256=_file(record, "extra"),
         seed=record.seed,
         eps=eps,
         flags={name: intern(each) if type(each) is str else each for name, each in (record.flags or {}).items()},
@@ -206,6 +208,13 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
         device=_shared(train_device or record.device),  # old records know only the evaluation's
         **_costs(record),
     )
+
+
+def _file(record: Network, name: str) -> str | None:
+    """Return the SHA-256 of a file that a training was given, which an evaluation and a log say in their own ways."""
+    said, found = getattr(record, f"{name}_sha256", UNSET), getattr(record, name, UNSET)
+    said = found.get("sha256") if isinstance(found, dict) else said
+    return intern(said) if isinstance(said, str) else None
 
 
 def _shared(text: str | None) -> str | None:

@@ -58,6 +58,8 @@ class Run:
     dataset: str | None = None
     data_sha256: str | None = None
     train_data_sha256: str | None = None
+    init_sha256: str | None = None
+    extra_sha256: str | None = None
     seed: int | None = None
     eps: float | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
@@ -98,8 +100,9 @@ class Run:
         The data are among them where it was trained on others than it is judged on.
         """
         eps: dict[str, Any] = {} if self.eps is None else {"eps": self.eps}
-        if isinstance(init := self.flags.get("init"), str):
-            eps["init"] = self._of_any_seed(init)
+        for name, sha256 in (("init", self.init_sha256), ("extra", self.extra_sha256)):
+            if isinstance(path := self.flags.get(name), str):
+                eps[name] = self._named(path, sha256)
         if self.train_data_sha256 not in (None, self.data_sha256):
             eps["train_data"] = str(self.train_data_sha256)[:8]
         return {
@@ -110,9 +113,15 @@ class Run:
             if key not in NOT_SETTINGS and value is not None
         }
 
-    def _of_any_seed(self, init: str) -> str:
-        """Return a path with SEED for the training's own at its end: each seed may begin with weights of its own."""
-        return re.sub(rf"(?<!\d){self.seed}(?=(\.[a-z-]+)*$)", "SEED", init)
+    def _named(self, path: str, sha256: str | None) -> str:
+        """Return the name of a file and the begin of its SHA-256, the same wherever it lies.
+
+        With SEED for the training's own seed at its end it is no file but a setting: each seed may begin with weights
+        of its own.
+        """
+        name = Path(path).name
+        own = re.sub(rf"(?<!\d)(?<!epoch-){self.seed}(?=(\.[a-z-]+)*$)", "SEED", name)
+        return own if own != name or sha256 is None else f"{name} {sha256[:8]}"
 
 
 def labels(runs: Iterable[Run]) -> dict[str, str]:

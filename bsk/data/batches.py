@@ -82,7 +82,7 @@ class Loader:
         pad = PADDING if augment == "crop-flip" else 0
         self.images_per_epoch, self.extra = len(labels), extra
         if extra is not None:  # their rows come after those of the others
-            images, labels = torch.cat([images, extra.images]), torch.cat([labels, extra.labels])
+            images, labels = torch.cat(_alike(images, extra.images)), torch.cat([labels, extra.labels])
         self.images = F.pad(images.to(device), [pad] * 4)
         self.labels = labels.to(device)
         self.offsets = 2 * pad + 1
@@ -120,6 +120,13 @@ class Loader:
         if self.augment != "none":
             images = torch.where(flip[:, None, None, None], images.flip(3), images)
         return to_unit(images)
+
+
+def _alike(images: Tensor, others: Tensor) -> list[Tensor]:
+    """Return both as bytes, or, where one of them is fp32 in [0, 1], both so."""
+    if images.dtype == others.dtype:
+        return [images, others]
+    return [each if each.is_floating_point() else each.float() / 255 for each in (images, others)]
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -101,6 +101,7 @@ def evaluation_record(
         "checkpoint_sha256": subject.sha256,
         **{name: header.get(name) for name in _FROM_HEADER},
         **{name: header[name] for name in ("code", "method_code") if header.get(name)},
+        **{f"{name}_sha256": header[name].get("sha256") for name in ("init", "extra") if header.get(name)},
         "normalisation": header.get("normalisation"),
         **class_order(subject),
         "train_eps": header.get("eps") if header.get("method") else None,
@@ -202,7 +203,10 @@ def class_order(subject: Subject) -> dict[str, Any]:
 
 def other_data(subject: Subject, settings: EvaluationSettings) -> list[str]:
     """Return the doubt that a network is judged on images it may have been trained on: other data of the same name."""
-    trained, name = subject.header.get("data_sha256"), settings.data.name
+    begun, name = subject.header.get("init") or {}, settings.data.name
+    if begun.get("dataset") == name and begun.get("data_sha256") not in (None, settings.data.sha256):
+        return [f"it began with weights that were trained on other {name} data, which may have images judged here"]
+    trained = subject.header.get("data_sha256")
     if trained in (None, settings.data.sha256) or subject.header.get("dataset") != name:
         return []
     rest = "" if settings.split == "test" else f", and its {settings.split} images may be among those"

@@ -81,6 +81,8 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     train_eps: f.Amount | None = None
     train_device: f.Text | None = None
     train_data_sha256: f.Text | None = None
+    init_sha256: f.Text | UnsetType = UNSET
+    extra_sha256: f.Text | UnsetType = UNSET
     eps: f.Amount | None = None
     attack: f.Text
     attack_parameters: f.Plain | None = None

@@ -72,9 +72,16 @@ def _numbers(tensor: Tensor) -> list[float]:
 
 
 def model_of(path: Path) -> str | None:
-    """Return the network of a checkpoint of bsk, None of another file."""
+    """Return the network of a checkpoint of bsk, None of another file.
+
+    Raises:
+        UsageError: it is code from outside, which is imported only where a person names it.
+    """
     header = _own_header(path)
-    return None if header is None else str(header["model"])
+    model = None if header is None else str(header["model"])
+    if model is not None and is_plugin(model):
+        raise UsageError(f"{path}: its network is code from outside; add --model {model} if you trust that code")
+    return model
 
 
 def initial(path: Path, model: str, data: DataFile, val: Split, device: torch.device) -> Initial:
@@ -95,6 +102,8 @@ def initial(path: Path, model: str, data: DataFile, val: Split, device: torch.de
         InputError: the file is missing or refused, or does not fit the network or the images.
         UsageError: there is no such network, or the file is of another.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check --init")
     fresh = _Fresh(model, len(data.classes), val.shape)
     header = _own_header(path)
     if header is None:
@@ -107,7 +116,8 @@ def initial(path: Path, model: str, data: DataFile, val: Split, device: torch.de
         whole = _own(path, header, fresh, frozenset() if same else fresh.heads, device)
     new = frozenset[str]() if same else fresh.heads
     record: dict[str, Any] = {"path": str(path), "sha256": records.sha256(path)}
-    record |= {name: each for name, each in (header or {}).items() if name in ("method", "epoch")}
+    told = ("method", "epoch", "dataset", "data_sha256")
+    record |= {name: each for name, each in (header or {}).items() if name in told}
     record |= {"classes": classes, "loaded": len(fresh.tensors) - len(new), "new": sorted(new)}
     return Initial(whole, new, {**record, "normalisation": source})
 

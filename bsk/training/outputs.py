@@ -115,14 +115,7 @@ class Outputs:
     def remove(self) -> None:
         """Remove all but the log, first what a resume would go on from."""
         if self._held():
-            checkpoint = self.checkpoint
-            for path in (
-                last_path(checkpoint),
-                checkpoint,
-                average_path(checkpoint),
-                average_path(checkpoint, "-last"),
-                *checkpoint.parent.glob(f"{glob.escape(checkpoint.stem)}.epoch-*.safetensors"),
-            ):
+            for path in every_path(self.checkpoint):
                 with naming_the_file(path):
                     path.unlink(missing_ok=True)
 
@@ -207,6 +200,13 @@ def last_path(checkpoint: Path) -> Path:
 def average_path(checkpoint: Path, which: str = "") -> Path:
     """Return F.ema.safetensors for F.safetensors, or F.ema-last.safetensors."""
     return checkpoint.with_suffix(f".ema{which}.safetensors")
+
+
+def every_path(checkpoint: Path) -> list[Path]:
+    """Return the files of networks that a training writes, first what a resume would go on from."""
+    averages = [average_path(checkpoint), average_path(checkpoint, "-last")]
+    epochs = checkpoint.parent.glob(f"{glob.escape(checkpoint.stem)}.epoch-*.safetensors")
+    return [last_path(checkpoint), checkpoint, *averages, *epochs]
 
 
 def epoch_path(checkpoint: Path, epoch: int) -> Path:

@@ -56,7 +56,8 @@ def go_on(setup: Setup, state: State, begun: dict[str, Any], header: dict[str, A
     outputs, checkpoint = setup.outputs, setup.outputs.checkpoint
     states.restore(last_path(checkpoint), state, setup.profile.memory)
     if state.step > setup.total_steps:
-        raise InputError(f"{last_path(checkpoint)}: has more updates than the training; pass --force to start over")
+        found = f"{last_path(checkpoint)}: has more updates than the training ({state.step}, now {setup.total_steps})"
+        raise InputError(f"{found}; give more --epochs, or --force to start over")
     _check_epochs(setup, state, begun["flags"].get("epochs"))
     changed = other_bits(begun, header)
     if changed and state.step < setup.total_steps:

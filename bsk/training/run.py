@@ -29,6 +29,7 @@ from bsk.training.initial import Initial, initial, model_of, new_state
 from bsk.training.loop import Setup, Watcher, train
 from bsk.training.outputs import (
     Outputs,
+    every_path,
     last_path,
     locked_log,
     selected,
@@ -78,7 +79,7 @@ def run(
     test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
     shape, classes = tuple(split.images.shape[1:]), len(data.classes)
     found = _profile(settings, shape, classes, share)
-    begin = _initial(settings, data, val, device, checkpoint)
+    begin = _initial(settings, data, val, device, checkpoint, force)
     state = new_state(settings, data, shape[0], (shape[1], shape[2]), device, begin)
     extra = _extra(settings, data, watcher)
     state.memory.images = len(split.labels) + (len(extra.labels) if extra else 0)
@@ -88,7 +89,7 @@ def run(
             watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
         header |= {"extra": extra.record} if extra else {}
-        header |= {"init": begin.record, "mean": begin.mean, "std": begin.std} if begin else {}
+        header |= _begun_with(settings, begin, checkpoint)
         if _compiles(settings, found, state, shape, len(split.labels), share, device):
             _compile(state, settings, share, device, header, watcher)
         begun = None if force else begun_training(checkpoint, header)
@@ -122,9 +123,11 @@ def _resolved(
     flags: TrainingFlags, data: DataFile, device: torch.device, checkpoint: Path, watcher: Watcher, force: bool
 ) -> Settings:
     """Return the settings; a training that was begun elsewhere goes on in its own precision, unless a flag says one."""
+    last = last_path(checkpoint)
     if flags.init is not None and flags.model is None:
-        flags = replace(flags, model=model_of(Path(flags.init)))
-    settings, last = resolve(flags, data, device), last_path(checkpoint)
+        begun = last.exists() and not force and not Path(flags.init).exists()  # then it goes on without
+        flags = replace(flags, model=model_of(last if begun else Path(flags.init)))
+    settings = resolve(flags, data, device)
     if flags.precision != "auto" or force or not last.exists():
         return settings
     own = load_header(last, STATE).get("flags", {}).get("precision")
@@ -134,17 +137,34 @@ def _resolved(
     return settings
 
 
-def _initial(settings: Settings, data: DataFile, val: Split, device: torch.device, checkpoint: Path) -> Initial | None:
-    """Return the weights to begin with, if a file of them is given.
+def _initial(
+    settings: Settings, data: DataFile, val: Split, device: torch.device, checkpoint: Path, force: bool
+) -> Initial | None:
+    """Return the weights to begin with, if a file of them is given, and is there or needed.
+
+    What was begun goes on without it.
 
     Raises:
-        UsageError: it is the file that is to be written.
+        UsageError: the training would write over it.
     """
     if settings.init is None:
         return None
-    if Path(settings.init).resolve() in [path.resolve() for path in (checkpoint, last_path(checkpoint))]:
-        raise UsageError(f"--init {settings.init}: is what this training writes; choose another --out")
-    return initial(Path(settings.init), settings.model, data, val, device)
+    path = Path(settings.init)
+    if path.resolve() in [each.resolve() for each in every_path(checkpoint)]:
+        raise UsageError(f"--init {settings.init}: is a file that this training writes; choose another --out")
+    if not force and not path.exists() and last_path(checkpoint).exists():
+        return None
+    return initial(path, settings.model, data, val, device)
+
+
+def _begun_with(settings: Settings, begin: Initial | None, checkpoint: Path) -> dict[str, Any]:
+    """Return what a header says of the weights that a training began with: what was loaded, or what its state says."""
+    if begin is not None:
+        return {"init": begin.record, "mean": begin.mean, "std": begin.std}
+    if settings.init is None:
+        return {}
+    known = load_header(last_path(checkpoint), STATE)
+    return {name: known[name] for name in ("init", "mean", "std") if name in known}
 
 
 def _extra(settings: Settings, data: DataFile, watcher: Watcher) -> Extra | None:

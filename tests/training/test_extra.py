@@ -176,3 +176,13 @@ def test_generated_images_are_prepared_whole_to_train_with(call, tmp_path: Path,
     assert len(open_extra(extra, 0.5, data, print).labels) == 50
     refused = call("train", "--data", "g.safetensors", "--epochs", 1, "--model", "cnn-4", check=3)
     assert "0 val" in refused.line or "no val" in refused.line
+
+
+def test_floats_and_bytes_become_one_kind_of_pixels() -> None:
+    bytes_, floats = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8), torch.rand(8, 1, 4, 4)
+    for own, other in ((floats, bytes_), (bytes_, floats), (floats, floats)):
+        extra = Extra(other, torch.arange(8), 0.5, {})
+        flags = {"batch_size": 8, "augment": "none", "seed": 1, "device": CPU, "extra": extra}
+        (batch,) = Loader(own, torch.arange(8), **flags).epoch(0)
+        every = torch.cat([each if each.is_floating_point() else each.float() / 255 for each in (own, other)])
+        torch.testing.assert_close(batch.x, every[batch.rows], rtol=0, atol=1e-7)

@@ -1,5 +1,6 @@
 """Training that begins with the weights of a network trained before, by bsk or elsewhere."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_a_training_begins_with_a_checkpoint_and_says_so(before: Path, data: Dat
             assert torch.equal(first[name], now[name]), name
     header = checkpoints.load(out, MODEL)[1]
     assert header["init"] == end["init"] == records.read(tmp_path / "m.jsonl")[0]["init"]
-    told = {"path": str(before), "method": "natural", "classes": 3, "loaded": len(first), "new": []}
+    told = {"path": str(before), "method": "natural", "dataset": "toy", "classes": 3, "loaded": len(first), "new": []}
     assert {**told, "normalisation": "the checkpoint's"}.items() <= header["init"].items()
     assert header["init"]["sha256"] == records.sha256(before)
     assert watcher.notices == [f"--init {before}: {len(first)} tensors loaded, normalisation: the checkpoint's"]
@@ -91,7 +92,7 @@ def test_other_weights_make_another_training(before: Path, data: DataFile, tmp_p
         with pytest.raises(InputError, match="was trained with other init"):
             trained(out, data, s)
     for path in (out, tmp_path / "m.last.safetensors"):
-        with pytest.raises(UsageError, match="is what this training writes; choose another --out"):
+        with pytest.raises(UsageError, match="is a file that this training writes; choose another --out"):
             trained(out, data, settings(init=str(path)))
 
 
@@ -172,3 +173,60 @@ def test_what_does_not_fit_is_told(data: DataFile, tmp_path: Path) -> None:
         initial(tmp_path / "none.safetensors", "cnn-4", data, data.split("val"), CPU)
     with pytest.raises(InputError, match="toy.safetensors"):
         initial(data.path, "cnn-4", open_data(data.path), data.split("val"), CPU)
+
+
+def test_no_file_names_code_that_is_run(before: Path, data: DataFile, tmp_path: Path, monkeypatch) -> None:
+    """A header may say anything: a network from outside is imported where a person names it, and nowhere else."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.chdir(tmp_path)
+    tensors, header = checkpoints.load(before, MODEL)
+    checkpoints.save(before, tensors, {**header, "model": "evil:f"})
+    with pytest.raises(UsageError, match=r"its network is code from outside; add --model evil:f if you trust"):
+        run(TrainingFlags(init=str(before), epochs=1), data, tmp_path / "m.safetensors", device=CPU, watcher=Silent())
+    with pytest.raises(UsageError, match="is of evil:f"):
+        run(
+            TrainingFlags(init=str(before), model="cnn-4", epochs=1),
+            data,
+            tmp_path / "m.safetensors",
+            device=CPU,
+            watcher=Silent(),
+        )
+
+
+def test_what_was_begun_goes_on_without_the_file_that_it_began_with(before: Path, data: DataFile, tmp_path) -> None:
+    flags = TrainingFlags("natural", init=str(before), epochs=2, precision="fp32", augment="none", batch_size=64)
+    trained(tmp_path / "whole.safetensors", data, flags)
+    with pytest.raises(StoppedError):
+        trained(tmp_path / "m.safetensors", data, flags, stopping=stop_after(3))
+    before.unlink()
+    end = trained(tmp_path / "m.safetensors", data, flags)
+    assert trained(tmp_path / "m.safetensors", data, flags)["checkpoint_sha256"] == end["checkpoint_sha256"]
+    whole, cut = (checkpoints.load(tmp_path / f"{name}.safetensors", MODEL) for name in ("whole", "m"))
+    assert all(torch.equal(whole[0][name], cut[0][name]) for name in whole[0]) and whole[1]["init"] == cut[1]["init"]
+    for force, out in ((True, "m"), (False, "new")):
+        with pytest.raises(InputError, match="natural.safetensors: no such file; check --init"):
+            trained(tmp_path / f"{out}.safetensors", data, flags, force=force)
+    assert (tmp_path / "m.safetensors").exists()
+
+
+def test_a_training_does_not_remove_what_it_begins_with(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    trained(out, data, settings("natural", epochs=2, save_every=1, ema=0.9))
+    for name in ("m.epoch-1", "m.ema", "m.ema-last", "m.last", "m"):
+        with pytest.raises(UsageError, match="is a file that this training writes"):
+            trained(out, data, settings(init=str(tmp_path / f"{name}.safetensors")), force=True)
+    assert (tmp_path / "m.epoch-1.safetensors").exists()
+
+
+def test_weights_that_saw_other_data_of_the_name_are_a_doubt(before: Path, data: DataFile, toy: Path, call, tmp_path):
+    """The other file may have trained on what is test here."""
+    from bsk.data.store import Info, Part, write
+
+    parts = {name: Part(data.split(name).images.numpy(), data.split(name).labels.numpy()) for name in ("train", "val")}
+    swapped = {"train": parts["val"], "val": parts["val"], "test": parts["train"]}
+    write(tmp_path / "other.safetensors", swapped, Info("toy", ["a", "b", "c"], 0.1, [0.25], [0.2]))
+    words = ["--method", "natural", "--epochs", 1, "--init", before, "--out", "m.safetensors", "--quiet"]
+    call("train", "--data", "other.safetensors", *words)
+    record = json.loads(call("evaluate", "m.safetensors", "--data", "other.safetensors", "--attack", "natural").stdout)
+    assert "it began with weights that were trained on other toy data" in record["doubts"][-1]
+    assert record["init_sha256"] == records.sha256(before)
