@@ -113,10 +113,11 @@ class Attack:
     def nests(self) -> bool:
         """Whether an example that falls has fallen at larger radii too: some image in the ball was misclassified.
 
-        Not where the last iterate alone is judged or a sample is attacked, nor by RayS, which tells distances. The
-        images as they are have no radius, and their record is the same in any run.
+        Not where the last iterate alone is judged or a sample is attacked, nor by RayS, which tells distances, nor by
+        FGSM, whose one point says of a radius what no smaller one does. The images as they are have no radius, and
+        their record is the same in any run.
         """
-        alone = any(stage.run is rays or stage.parameters.get("last_iterate") for stage in self.stages)
+        alone = any(_judges_alone(stage) for stage in self.stages)
         return self.name != "natural" and not alone and not self.sampling
 
     @property
@@ -131,6 +132,11 @@ class Attack:
         if len(real) == 1:
             return dict(real[0].described)
         return {**{stage.name: dict(stage.described) for stage in real}, **self.sampling}
+
+
+def _judges_alone(stage: Stage) -> bool:
+    """Return whether a stage says something of its own radius alone."""
+    return stage.run is rays or stage.name == "fgsm" or bool(stage.parameters.get("last_iterate"))
 
 
 def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float) -> Outcome:

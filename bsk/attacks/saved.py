@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +20,11 @@ from bsk.perturb.ball import length
 from bsk.perturb.draws import ExampleDraws
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
+from bsk.records.fields import FieldError, convert
+from bsk.records.schema import AttackRecord
 
 KIND = "attack"  # of a file of bsk attack
+_AGAIN = "write it anew by bsk attack"
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ class Saved:
             if each not in self.place or int(self.labels[self.place[each]]) != label:
                 found = f"image {each} of the data" + (" has another label there" if each in self.place else "")
                 raise InputError(f"{self.path}: no {found}; give the data, --split and --limit that it was made with")
+        if self.images.shape[1:] != x.shape[1:]:
+            found = f"images {tuple(self.images.shape[1:])}, the data has {tuple(x.shape[1:])}"
+            raise InputError(f"{self.path}: {found}; give the data that it was made with")
         x_adv = self.images[[self.place[each] for each in index]].to(x)
         away = float(length(x_adv - x, norm).max())
         if away > eps * (1 + ROUNDING) + ROUNDING:
@@ -88,20 +96,37 @@ class Saved:
 
 
 def saved_images(path: Path) -> Saved:
-    """Return the images of a file that `bsk attack` wrote.
+    """Return the images of a file that `bsk attack` wrote, F.safetensors or F.npz.
 
     Raises:
         InputError: the file is missing, torn or another one, or its images are not in [0, 1].
     """
-    tensors, header = checkpoints.load(path, KIND)
-    for name in ("images", "labels", "index"):
-        if name not in tensors or len(tensors[name]) != len(tensors["images"]):
-            raise InputError(f"{path}: no {name} of its images; write it anew by bsk attack")
-    for name in ("attack", "checkpoint", "eps", "split"):
-        if name not in header:
-            raise InputError(f"{path}: its header lacks {name}; write it anew by bsk attack")
-    images = tensors["images"]
+    tensors, header = _arrays(path) if path.suffix == ".npz" else checkpoints.load(path, KIND)
+    try:
+        record = convert({key: value for key, value in header.items() if key != "kind"}, AttackRecord)
+    except FieldError as error:
+        found = f"{error.place} is {error.found!r:.40}, expected {error.expected}"
+        raise InputError(f"{path}: its header: {found}; {_AGAIN}") from error
+    if record.eps is None:
+        raise InputError(f"{path}: its header lacks eps; {_AGAIN}")
+    images, labels, index = (tensors.get(name, torch.empty(0)) for name in ("images", "labels", "index"))
     if images.dim() != 4 or images.dtype != torch.float32 or not bool(((images >= 0) & (images <= 1)).all()):
-        raise InputError(f"{path}: expected images (N, C, H, W) of fp32 in [0, 1]; write it anew by bsk attack")
-    index = tensors["index"].tolist()
-    return Saved(path, images, tensors["labels"], {each: row for row, each in enumerate(index)}, header)
+        raise InputError(f"{path}: expected images (N, C, H, W) of fp32 in [0, 1]; {_AGAIN}")
+    for name, each in (("labels", labels), ("index", index)):
+        if each.dtype != torch.int64 or each.shape != images.shape[:1] or not len(each):
+            raise InputError(f"{path}: expected {name} ({len(images)},), whole numbers, at least one; {_AGAIN}")
+    return Saved(path, images, labels, {each: row for row, each in enumerate(index.tolist())}, header)
+
+
+def _arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the record of F.npz; its 8-bit images as fp32 in [0, 1]."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = {name: file[name] for name in ("images", "labels", "index", "record")}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not an .npz of bsk attack ({str(error)[:60]}); {_AGAIN}") from error
+    record = next(records.parse([str(held.pop("record")).encode() + b"\n"], f"{path}: record"), {})
+    tensors = {name: torch.from_numpy(each) for name, each in held.items()}
+    if tensors["images"].dtype == torch.uint8:
+        tensors["images"] = tensors["images"].float() / 255
+    return tensors, record

@@ -34,7 +34,7 @@ def evaluate(
     ] = None,
     images: Annotated[
         Path | None,
-        o.option("--images", metavar="F", help="Show these images of bsk attack, made for another network, instead."),
+        o.option("--images", metavar="F", help="Show these images of bsk attack, F.safetensors or F.npz, instead."),
     ] = None,
     last: Annotated[bool, o.option("--last", help="F.last.safetensors too, where F.safetensors is named.")] = False,
     device: o.Device = "auto",

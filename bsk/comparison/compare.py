@@ -263,6 +263,8 @@ def _remarks(group: Group) -> list[str]:
     found = [run.interrupted] if run.interrupted else []
     if group.audits:
         found.append(ESTIMATED)
+    if group.robust and group.first.carried:
+        found.append("counts as fallen what fell at smaller radii of the same run")
     if group.robust and run.eps is not None and eps is not None and run.eps != eps:
         found.append(f"trained at eps {plain(run.eps)}")
     if group.robust and group.natural and len(group.natural) != len(group.robust):

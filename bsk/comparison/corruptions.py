@@ -14,15 +14,18 @@ from bsk.records.located import Located
 from bsk.records.words import counted, percent, plain
 
 MEAN = "mean"
-FACTS = ("name", "model", "attack", "eps", "seeds")  # stand in the caption where they are the same in all rows
+# of the published sets, beside the 15 that the benchmark's mean is of; Source: Hendrycks & Dietterich (2019), section 4
+EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
+FACTS = ("name", "model", "attack", "eps", "n", "seeds")  # stand in the caption where they are the same in all rows
 TEXT_COLUMNS = {"method", "model", "attack", "corruption"}  # aligned left
 
 
 def by_corruption(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
     """Return a row for each method, attack and corruption, and one for the mean, and what must be said.
 
-    A row has the accuracy under each severity, the mean over seeds, and the mean over severities. Evaluations of images
-    that are not corrupted have no part in it.
+    A row has the accuracy under each severity, the mean over seeds, and the mean over severities. The mean over
+    corruptions is that of the benchmark's 15, and the four more of the published sets come after it. Evaluations of
+    images that are not corrupted have no part in it.
 
     Raises:
         InputError: a record is not what it should be.
@@ -48,7 +51,7 @@ def _groups(evaluations: Sequence[Evaluation]) -> list[Group]:
     for item in evaluations:
         run = replace(item.run, data_sha256=None)
         eps = None if item.attack == NATURAL else item.eps
-        key = (run.settings, item.split, item.attack, eps, as_text(without_seed(item.parameters)))
+        key = (run.settings, item.split, item.n, item.attack, eps, as_text(without_seed(item.parameters)))
         found.setdefault(key, Group()).robust.append(replace(item, run=run))
     return list(found.values())
 
@@ -66,13 +69,15 @@ def _rows(name: str, group: Group, table: dict[str, list[float | None]], severit
     first = group.first
     seeds = len({item.run.identity for item in group.robust})
     facts: Row = {"name": name, "model": first.run.model, "attack": first.attack, "eps": first.eps, "seeds": seeds}
-    every = [value for line in table.values() for value in line]
-    columns = [_mean(list(column)) for column in zip(*table.values(), strict=True)]
+    counted_in = {each: line for each, line in table.items() if each not in EXTRA} or table
+    every = [value for line in counted_in.values() for value in line]
+    columns = [_mean(list(column)) for column in zip(*counted_in.values(), strict=True)]
     titles = [f"severity_{each}" for each in severities]
-    lines = [(corruption, line, _mean(line)) for corruption, line in table.items()]
+    lines = [(corruption, line, _mean(line)) for corruption, line in counted_in.items()]
+    beside = [(corruption, line, _mean(line)) for corruption, line in table.items() if corruption not in counted_in]
     return [
-        {**facts, "corruption": what, **dict(zip(titles, line, strict=True)), MEAN: mean}
-        for what, line, mean in [*lines, (MEAN, columns, _mean(every))]
+        {**facts, "corruption": what, **dict(zip(titles, line, strict=True)), MEAN: mean, "n": first.n}
+        for what, line, mean in [*lines, (MEAN, columns, _mean(every)), *beside]
     ]
 
 
@@ -104,5 +109,6 @@ def caption(rows: Sequence[Row], title: str | None = None) -> str:
     for name in FACTS:
         if len({row[name] for row in rows}) == 1 and rows[0][name] is not None:
             value = rows[0][name]
-            told.append(f"{counted(int(as_float(value) or 0), 'seed') if name == 'seeds' else plain(value)},")
+            seeds = counted(int(as_float(value) or 0), "seed")
+            told.append(f"{seeds if name == 'seeds' else f'n {value}' if name == 'n' else plain(value)},")
     return " ".join([*told, "accuracy in percent by corruption and severity, and means over them"])

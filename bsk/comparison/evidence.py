@@ -29,7 +29,8 @@ class Evaluation:
 
     `adbd` is the mean distance to the decision boundary, which RayS tells. Of an `audit` the accuracy is an estimate.
     `by_class` has how many images of each class are right, and how many there are.
-    `corruption` and `severity` are those of the images, if they are corrupted.
+    `corruption` and `severity` are those of the images, if they are corrupted; `carried` says that some fell at a
+    smaller radius of the same run.
     """
 
     where: str
@@ -46,6 +47,7 @@ class Evaluation:
     by_class: Mapping[str, Sequence[int]] | None = None
     corruption: str | None = None
     severity: int | None = None
+    carried: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def evaluation(item: Located) -> Evaluation:
         by_class=None if record.by_class is UNSET else _classes(item, record.by_class),
         corruption=None if record.corruption is UNSET else intern(record.corruption),
         severity=None if record.severity is UNSET else record.severity,
+        carried=record.carried is not UNSET and record.carried > 0,
     )
 
 

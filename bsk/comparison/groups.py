@@ -50,7 +50,7 @@ def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
             group = natural.setdefault(training, Group())
             group.natural.append(item)
         else:
-            key = (*training, item.eps, item.attack, as_text(without_seed(item.parameters)))
+            key = (*training, item.eps, item.attack, as_text(without_seed(item.parameters)), item.carried)
             _, group = robust.setdefault(key, (training, Group()))
             group.robust.append(item)
         order.setdefault(id(group), position)
@@ -67,7 +67,7 @@ def latest(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], list[st
     kept: dict[Key, Evaluation] = {}
     replaced = []
     for item in evaluations:
-        attacked = () if item.attack == NATURAL else (item.eps, as_text(without_seed(item.parameters)))
+        attacked = () if item.attack == NATURAL else (item.eps, as_text(without_seed(item.parameters)), item.carried)
         key = (item.run.settings, item.split, item.n, item.attack, item.run.identity, *attacked)
         if key in kept and not _same_result(kept[key], item):
             replaced.append((kept[key], item))

@@ -12,8 +12,11 @@ from bsk.evaluation.intervals import wilson
 from bsk.records.located import Located
 from bsk.records.words import estimate, plain
 
-COLUMNS = ("source", "attack", "eps", "target", "accuracy", "low", "high", "n", "own", "source_sha256", "target_sha256")
-TEXT_COLUMNS = {"images of", "attack", "eps"}
+COLUMNS = (
+    "source", "attack", "eps", "target", "accuracy", "low", "high", "n", "own", "source_sha256", "target_sha256",
+    "norm", "images_sha256",
+)  # fmt: skip
+TEXT_COLUMNS = {"images of", "attack", "eps", "norm", "n", "file"}
 OWN = "*"  # after the accuracy of a network on images that were made for it
 CAPTION = f"Percent of saved adversarial images that a network classifies right, with 95 % intervals; {OWN} its own."
 
@@ -29,6 +32,11 @@ class _Shown:
     def images(self) -> tuple[str, str, str]:
         """Which images: their network's file and its hash, and the attack."""
         return Path(str(self.source["checkpoint"])).stem, str(self.source["checkpoint_sha256"]), self.source["attack"]
+
+    @property
+    def file(self) -> str:
+        """The SHA-256 of the file of the images."""
+        return str(self.item.parameters.get("images"))
 
     @property
     def target(self) -> tuple[str, str]:
@@ -50,7 +58,7 @@ def transfers(items: Iterable[Located]) -> list[dict[str, Any]]:
         source = item.parameters.get("source")
         if isinstance(source, dict) and {"checkpoint", "checkpoint_sha256", "attack"} <= source.keys():
             shown = _Shown(item, source)
-            found[shown.images, item.eps, shown.target] = shown
+            found[shown.images, shown.file, item.eps, item.split, item.n, shown.target] = shown
     return [_row(each) for each in found.values()]
 
 
@@ -58,18 +66,31 @@ def _row(shown: _Shown) -> dict[str, Any]:
     item, (source, sha256, attack), (target, own) = shown.item, shown.images, shown.target
     low, high = (None, None) if item.n is None else wilson(round(item.accuracy * item.n), item.n)
     values = (source, attack, item.eps, target, item.accuracy, low, high, item.n, sha256 == own, sha256, own)
-    return dict(zip(COLUMNS, values, strict=True))
+    return dict(zip(COLUMNS, (*values, item.parameters.get("norm"), shown.file), strict=True))
 
 
 def grid(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Return a header and a line for each file of images: the accuracy of each network on them, in percent."""
+    """Return a header and a line for each file of images: the accuracy of each network on them, in percent.
+
+    Files of one network and attack are told apart by what they differ in: norm, number of images, or their SHA-256.
+    """
     targets = list(dict.fromkeys((row["target"], row["target_sha256"]) for row in rows))
     names = [name for name, _ in targets]
     header = [name if names.count(name) == 1 else f"{name} {sha256[:8]}" for name, sha256 in targets]
-    lines: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
+    lines: dict[tuple[Any, ...], dict[tuple[str, str], str]] = {}
     for row in rows:
-        images = (row["source"], row["attack"], plain(row["eps"]), row["source_sha256"])
+        images = (row["images_sha256"], row["n"], row["source"], row["attack"], plain(row["eps"]), row["norm"])
         told = estimate(row["accuracy"], row["low"], row["high"]) + OWN * row["own"]
         lines.setdefault(images, {})[row["target"], row["target_sha256"]] = told
-    body = [[*images[:3], *(cells.get(each, "") for each in targets)] for images, cells in lines.items()]
-    return [["images of", "attack", "eps", *header], *body]
+    facts = ["images of", "attack", "eps"]
+    heads = [list(images[2:5]) for images in lines]
+    for title, place in (("norm", 5), ("n", 1), ("file", 0)):
+        values = [str(images[place]) for images in lines]
+        twins = len({tuple(head) for head in heads}) < len(heads)
+        if len(set(values)) > 1 and (title != "file" or twins):
+            facts.append(title)
+            heads = [[*head, value[:8]] for head, value in zip(heads, values, strict=True)]
+    body = [
+        [*head, *(cells.get(each, "") for each in targets)] for head, cells in zip(heads, lines.values(), strict=True)
+    ]
+    return [[*facts, *header], *body]

@@ -289,6 +289,8 @@ def _classes(names: Any, parts: Mapping[str, Part], start: str) -> list[str]:
     for name in names:
         if not name.isprintable():
             raise InputError(f"{start}: the class {ascii(name):.60} has no printable name; rename it")
+    if twice := next((name for name in names if list(names).count(name) > 1), None):
+        raise InputError(f"{start}: two classes are called {twice!r}; give each a name of its own")
     if most >= len(names):
         raise InputError(f"{start}: a label is {most}, but there are {len(names)} classes; count labels from 0")
     return list(names)

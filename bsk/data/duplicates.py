@@ -25,10 +25,10 @@ class Copies:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Copies by "train", "val" or "test", within each, and by "train val" and "train test": of these also in train.
+    """Copies by "train", "val" or "test", within each, and by "train val", "train test" and "val test": also in both.
 
-    Within a split the first of equal images is no copy. `dropped` counts the training images that were left out; None
-    where nobody asked for it.
+    Within a split the first of equal images is no copy. `dropped` counts the images that were left out of train and
+    val; None where nobody asked for it.
     """
 
     counts: Mapping[str, Copies] = field(default_factory=dict)
@@ -44,9 +44,9 @@ class Duplicates:
             found.append(f"{where}: {counted(each.images, 'image')}{labels}")
         if any(" " in name for name in self.counts):
             left = (
-                f"{self.dropped} left out of train"
+                f"{self.dropped} left out of train and val"
                 if self.dropped is not None
-                else "--drop-leaks leaves these out of train"
+                else "--drop-leaks leaves these out of train and val"
             )
             found.append(left)
         return "; ".join(found)
@@ -65,6 +65,8 @@ def examined(contents: Contents, drop: bool, start: str) -> tuple[Contents, Dupl
     found = {name: _within(*_rows(part)) for name, part in hashed.items()}
     for name in [each for each in hashed if each != "train"]:
         found[f"train {name}"] = _across(*_rows(hashed[name]), *_rows(hashed["train"]))
+    if "val" in hashed:
+        found["val test"] = _across(*_rows(hashed["test"]), *_rows(hashed["val"]))
     counts = {name: copies for name, copies in found.items() if copies.images}
     contents = replace(contents, train=hashed["train"], test=hashed["test"], val=hashed.get("val"))
     if not drop:
@@ -72,7 +74,9 @@ def examined(contents: Contents, drop: bool, start: str) -> tuple[Contents, Dupl
     train, dropped = _without(hashed["train"], [part for name, part in hashed.items() if name != "train"])
     if dropped and not len(train.ordered()):
         raise InputError(f"{start}: all training images are test images too; leave --drop-leaks out, or give others")
-    return replace(contents, train=train), Duplicates(counts, dropped)
+    val, more = (None, 0) if "val" not in hashed else _without(hashed["val"], [hashed["test"]])
+    val = None if val is not None and more and not len(val.ordered()) else val  # then one is held out of train
+    return replace(contents, train=train, val=val), Duplicates(counts, dropped + more)
 
 
 def tell(duplicates: Duplicates, start: str, notice: Notice | None) -> None:
@@ -119,10 +123,10 @@ def _across(hashes: Sequence[bytes], labels: Labels, others: Sequence[bytes], th
     return Copies(len(shared), sum(label not in theirs for theirs, label in shared))
 
 
-def _without(train: Part, others: Sequence[Part]) -> tuple[Part, int]:
-    """Return the training images that are in none of the others, and how many are left out."""
-    assert train.hashes is not None
-    known = {each for part in others for each in _rows(part)[0]}
-    rows = _own(train)
-    kept = [row for row in rows if train.hashes[row] not in known]
-    return replace(train, rows=np.array(kept, np.int64)), len(rows) - len(kept)
+def _without(part: Part, others: Sequence[Part]) -> tuple[Part, int]:
+    """Return the images of a part that are in none of the others, and how many are left out."""
+    assert part.hashes is not None
+    known = {each for other in others for each in _rows(other)[0]}
+    rows = _own(part)
+    kept = [row for row in rows if part.hashes[row] not in known]
+    return replace(part, rows=np.array(kept, np.int64)), len(rows) - len(kept)

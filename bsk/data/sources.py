@@ -169,10 +169,20 @@ def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mappi
     contents = replace(contents, customs={**customs, **contents.customs} if dataset.model else contents.customs)
     contents, duplicates = examined(contents, request.drop_leaks, start)
     tell(duplicates, start, request.notice)
+    _tell_empty(request, contents, start)
     parts = split_up(contents, counts.get("val"), dataset.val, dataset.most, start)
     kept, cut = limited(parts, {split: counts.get(f"{split}_limit") for split in ("train", "test")})
     info = described(name.rpartition(":")[2], contents, parts, cut)
     return replace(arrays.in_memory(kept, info, name), duplicates=duplicates)
+
+
+def _tell_empty(request: Request, contents: Contents, start: str) -> None:
+    """Say which classes have no image to train with: labels that are counted from 1 leave class 0 empty."""
+    there = set(contents.train.labels[contents.train.ordered()].tolist())
+    empty = [name for number, name in enumerate(contents.classes) if number not in there]
+    if there and empty:
+        some = f"{', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"
+        request.say(f"{start}: {len(empty)} of {len(contents.classes)} classes have no image in train ({some})")
 
 
 def _contents(request: Request, dataset: Dataset, other: forms.Reader | None) -> tuple[Contents, Request]:

@@ -34,7 +34,7 @@ from bsk.models.compiled import Compiled, compiles
 from bsk.plugins import is_plugin
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import Bulk
-from bsk.records.pictures import TENSORS
+from bsk.records.pictures import TENSORS, check_channels
 
 Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
@@ -261,6 +261,7 @@ def attacked(
     """
     work = _Evaluation(subject, settings, watch)
     examples = work.examples
+    check_channels(out, examples.shape[0])
     predictions, targets = torch.zeros_like(examples.labels), torch.zeros_like(examples.labels)
     key, _ = keys_of(subject, attack, settings, len(examples.labels))
     with Bulk(out) as bulk:

@@ -273,7 +273,13 @@ def check_fit(subject: Subject, data: DataFile, shape: tuple[int, ...]) -> None:
             f"{subject.path}: trained for {len(header['classes'])} classes, {data.path.name} has "
             f"{len(data.classes)}; pass --data"
         )
-    if list(header["classes"]) != list(data.classes) or tuple(header["shape"]) != shape:
+    trained, judged = list(header["classes"]), list(data.classes)
+    if trained != judged:
+        place = next(i for i, pair in enumerate(zip(trained, judged, strict=True)) if pair[0] != pair[1])
+        order = "the same classes in another order" if sorted(trained) == sorted(judged) else "other classes"
+        found = f"class {place} is {trained[place]!r} there and {judged[place]!r} in {data.path.name}"
+        raise InputError(f"{subject.path}: trained for {order}: {found}; pass --data")
+    if tuple(header["shape"]) != shape:
         raise InputError(
             f"{subject.path}: trained on {header['dataset']} images {tuple(header['shape'])}, {data.path.name} has "
             f"{data.name} images {shape}; pass --data"

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from bsk.comparison.tables import markdown_of
+from bsk.export.robustbench import norm_of
 from bsk.records.schema import EvaluationRecord
 from bsk.records.words import estimate, many, plain, printable
 
-_TITLES = ["attack", "eps", "images", "accuracy, percent"]
+_TITLES = ["attack", "norm", "eps", "images", "accuracy, percent"]
 _USE = """\
     import bsk
 
@@ -61,16 +62,21 @@ def _flags(header: dict[str, Any]) -> list[tuple[str, Any]]:
 def _robustness(records: Sequence[EvaluationRecord]) -> str:
     if not records:
         return "Not evaluated: no record of an attack came with this card."
-    lines = [
-        [each.attack, _radius(each), f"{each.n} {each.split}", estimate(each.accuracy, each.low, each.high)]
-        for each in records
-    ]
+    lines = [[*_attack(each), _images(each), estimate(each.accuracy, each.low, each.high)] for each in records]
+    lines = [list(line) for line in dict.fromkeys(map(tuple, lines))]
     told = "Accuracy with its 95 % interval over images. An attack gives an upper bound: a stronger one may leave less."
     return told + "\n\n" + _table(_TITLES, lines, "attack")
 
 
-def _radius(record: EvaluationRecord) -> str:
-    return "" if record.attack == "natural" else plain(record.eps)
+def _attack(record: EvaluationRecord) -> list[str]:
+    natural = record.attack == "natural"
+    return [record.attack, *(("", "") if natural else (norm_of(record), plain(record.eps)))]
+
+
+def _images(record: EvaluationRecord) -> str:
+    """Return of how many images of what an accuracy is, "2000 cifar10 test, fog 3"."""
+    corrupted = f", {record.corruption} {record.severity}" if isinstance(record.corruption, str) else ""
+    return f"{record.n} {record.dataset or ''} {record.split}{corrupted}"
 
 
 def _limits(records: Sequence[EvaluationRecord]) -> list[str]:

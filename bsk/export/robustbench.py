@@ -25,9 +25,12 @@ def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
     Raises:
         UsageError: they are of several radii, splits or numbers of images.
     """
-    settings = {(each.eps, each.split, each.n) for each in records if each.attack != "natural"}
-    if len(settings) > 1:
-        raise UsageError("--to robustbench: records of several radii, splits or numbers of images; give those of one")
+    if any(isinstance(each.corruption, str) for each in records):
+        raise UsageError("--to robustbench: records of corrupted images; give those of the clean test images alone")
+    if len({(each.data_sha256, each.split, each.n) for each in records}) > 1:
+        raise UsageError("--to robustbench: records of several data, splits or numbers of images; give those of one")
+    if len({(each.eps, norm_of(each)) for each in records if each.attack != "natural"}) > 1:
+        raise UsageError("--to robustbench: records of several radii or norms; give those of one")
     whole = next((each for each in records if each.attack == "autoattack"), None)
     first = whole or records[0]
     clean = next((each.accuracy for each in records if each.attack == "natural"), None)
@@ -60,11 +63,18 @@ def architecture(model: str | None) -> str | None:
     return None
 
 
+def norm_of(record: EvaluationRecord) -> str:
+    """Return the norm of an attack, which an attack of several stages says in each of them."""
+    parameters = record.attack_parameters or {}
+    nested = (each.get("norm") for each in parameters.values() if isinstance(each, dict))
+    return str(parameters.get("norm") or next(filter(None, nested), "linf"))
+
+
 def _radius(record: EvaluationRecord) -> str | None:
     if record.eps is None:
         return None
     levels = record.eps * 255
-    by_linf = (record.attack_parameters or {}).get("norm", "linf") == "linf"
+    by_linf = norm_of(record) == "linf"
     return f"{levels:.0f}/255" if by_linf and abs(levels - round(levels)) < 1e-6 else f"{record.eps:g}"
 
 

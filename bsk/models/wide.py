@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 
 class EndPadded(nn.Conv2d):
-    """A 3x3 convolution of stride 2 with a row and a column of zeros after the image alone.
+    """A 3x3 convolution of stride 2 with a row and a column of zeros after the image alone, where its sides are even.
 
-    It is what `SAME` means to JAX and TensorFlow where sides are even; torch's own padding is on all four sides.
+    It is what `SAME` means to JAX and TensorFlow; an odd side has a zero at both ends. torch's own padding is on all
+    four sides.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, outputs, H / 2, W / 2), rounded down, of x (N, inputs, H, W)."""
-        return super().forward(F.pad(x, (0, 1, 0, 1)))
+        """Return (N, outputs, H / 2, W / 2), rounded up, of x (N, inputs, H, W)."""
+        height, width = x.shape[2:]
+        return super().forward(F.pad(x, (width % 2, 1, height % 2, 1)))
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int, end_padded: bool) -> nn.Conv2d:

@@ -42,6 +42,12 @@ def checked_out(path: Path) -> Path:
     return path
 
 
+def check_channels(path: Path, channels: int) -> None:
+    """Raise an InputError if images of so many channels cannot be pictures, and a folder of these is asked for."""
+    if is_folder(path) and channels not in MODES:
+        raise InputError(f"{path}: images of {channels} channels are no PNGs; name F.npz or F.safetensors")
+
+
 def is_folder(path: Path) -> bool:
     """Return whether images go into a folder of that name."""
     return path.suffix not in (TENSORS, ARRAYS)
@@ -67,12 +73,10 @@ def write_folder(
     absent.
 
     Raises:
-        InputError: it cannot be written, or the images have neither one channel nor three.
+        InputError: it cannot be written.
     """
     from PIL import Image
 
-    if images.shape[1] not in MODES:
-        raise InputError(f"{path}: images of {images.shape[1]} channels are no PNGs; name F.npz or F.safetensors")
     mode, folders = MODES[images.shape[1]], _folders(classes)
     with naming_the_file(path):
         make_folder(path.absolute().parent)

@@ -83,6 +83,23 @@ def test_a_matrix_has_a_line_for_each_file_and_a_column_for_each_network(
     assert "pgd-10@m" in pooled and "fgsm@other" in pooled
 
 
+def test_files_of_one_attack_are_told_apart(
+    call, images: Path, trained: Path, other: Path, toy: Path, tmp_path
+) -> None:
+    """By what they differ in; the same name, radius and network are not the same images."""
+    weak = tmp_path / "weak.safetensors"
+    words = ["--data", toy, "--attack", "pgd-10", "--eps", 0.15, "--limit", 45, "--step", "0.001", "--out", weak]
+    call("attack", trained, *words)
+    for file in (images, weak):
+        call("evaluate", other, "--data", toy, "--images", file, "--out", "t.jsonl", "--quiet")
+    table = call("compare", "t.jsonl", "--matrix", "--format", "table").stdout.splitlines()
+    assert table[2].split()[:5] == ["images", "of", "attack", "eps", "file"] and len(table) == 5
+    rows = [
+        json.loads(line) for line in call("compare", "t.jsonl", "--matrix", "--format", "jsonl").stdout.splitlines()
+    ]
+    assert len({row["images_sha256"] for row in rows}) == 2 and rows[0]["accuracy"] < rows[1]["accuracy"]
+
+
 def test_images_that_are_none_of_the_data_are_refused(call, images: Path, other: Path, toy: Path, tmp_path) -> None:
     def refused(file: Path, *more: object, check: int = 3) -> str:
         return call("evaluate", other, "--data", toy, "--images", file, *more, "--quiet", check=check).line
@@ -101,9 +118,27 @@ def test_images_that_are_none_of_the_data_are_refused(call, images: Path, other:
     assert "has another label there" in refused(changed(labels=(tensors["labels"] + 1) % 3))
     assert "expected images (N, C, H, W) of fp32 in [0, 1]" in refused(changed(images=tensors["images"] + 1))
     assert "of the data; give the data, --split and --limit" in refused(images, "--limit", 90)
+    assert "expected labels (45,), whole numbers" in refused(changed(labels=tensors["labels"][:, None]))
+    assert "expected index (45,), whole numbers" in refused(changed(index=tensors["index"].float()))
+    wide = tensors["images"].expand(-1, 3, -1, -1).contiguous()
+    assert "images (3, 8, 8), the data has (1, 8, 8)" in refused(changed(images=wide))
+    for field, value in {"eps": "x", "attack": 5, "attack_parameters": [1], "checkpoint": None}.items():
+        found, header = checkpoints.load(images, "attack")
+        checkpoints.save(tmp_path / "odd.safetensors", found, {**header, field: value})
+        assert "write it anew by bsk attack" in refused(tmp_path / "odd.safetensors"), field
     assert "expected an attack file, found a model file" in refused(other)
     assert "leave one of the two out" in refused(images, "--attack", "fgsm", check=2)
     assert "leave the flags of attacks out" in refused(images, "--step", "0.1", check=2)
+
+
+def test_images_in_8_bits_are_shown_too(call, trained: Path, other: Path, toy: Path, tmp_path: Path) -> None:
+    words = ["--data", toy, "--attack", "pgd-10", "--eps", 0.15, "--limit", 45, "--out", "a.npz"]
+    made = json.loads(call("attack", trained, *words).stdout)
+    shown = json.loads(call("evaluate", trained, "--data", toy, "--images", "a.npz", "--quiet").stdout)
+    assert shown["accuracy"] == made["rounded"]["accuracy"] and shown["attack"] == "pgd-10@m"
+    (tmp_path / "b.npz").write_bytes(b"PK no archive")
+    line = call("evaluate", other, "--data", toy, "--images", "b.npz", "--quiet", check=3).line
+    assert "b.npz: not an .npz of bsk attack" in line
 
 
 def test_one_file_under_another_name_is_known_again(call, images: Path, other: Path, toy: Path, tmp_path: Path) -> None:

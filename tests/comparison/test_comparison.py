@@ -145,6 +145,28 @@ def test_seeds_that_begin_with_weights_of_their_own_are_seeds_of_one_row(make: M
     assert [row["seeds"] for row in rows] == [3, 1, 1, 1], "12 is no seed 2, and what begins the name is none"
 
 
+def test_numbers_carried_from_smaller_radii_are_rows_of_their_own(make: Make, place: Make) -> None:
+    carried = make("bs", 2, carried=3, carried_from=[0.1])
+    rows, _ = compare(place([make("bs", 1), carried]))
+    assert [row["seeds"] for row in rows] == [1, 1]
+    assert "counts as fallen what fell at smaller radii of the same run" in str(rows[1]["note"])
+    assert rows[0]["note"] is None
+
+
+@pytest.mark.parametrize("name", ["init", "extra"])
+def test_what_a_training_was_given_is_told_by_its_content(name: str, make: Make, place: Make) -> None:
+    def given(path: str, sha256: str, seed: int):  # type: ignore[no-untyped-def]
+        return make("bs", seed, flags={name: path}, **{f"{name}_sha256": sha256})
+
+    rows, _ = compare(place([given("a/start.safetensors", "x1", 1), given("./start.safetensors", "x1", 2)]))
+    assert [row["seeds"] for row in rows] == [2]
+    rows, _ = compare(place([given("start.safetensors", "x1", 1), given("start.safetensors", "x2", 2)]))
+    assert [row["seeds"] for row in rows] == [1, 1]
+    epochs = [given(f"x.epoch-{seed}.safetensors", f"x{seed}", seed) for seed in (1, 2)]
+    rows, _ = compare(place(epochs))
+    assert [row["seeds"] for row in rows] == [1, 1], "an epoch is no seed"
+
+
 def test_a_step_that_follows_eps_is_not_in_the_name(make: Make, place: Make) -> None:
     records = [make("bs", 1, eps=8 / 255), make("bs", 1, eps=16 / 255, checkpoint_sha256="other")]
     rows, _ = compare(place(records))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,30 @@ def test_means_are_over_seeds_then_severities_then_corruptions(records: Make, pl
         ["snow", "50.0", "20.0", "35.0"],
         ["mean", "70.0", "35.0", "52.5"],
     ]
-    told = "bs, cnn, natural, 0.2, 2 seeds, accuracy in percent by corruption and severity, and means over them"
+    told = "bs, cnn, natural, 0.2, n 10, 2 seeds, accuracy in percent by corruption and severity, and means over them"
     assert caption(rows) == told and caption(rows, "C") == f"C: {told}"
+
+
+def test_numbers_of_other_images_are_rows_of_their_own(records: Make, place: Make, make: Make) -> None:
+    more = {"corruption": "fog", "severity": 1, "data_sha256": "fog1", "train_data_sha256": "clean"}
+    rows, _ = by_corruption(place([*records, make("bs", 1, "natural", "11111", **more)]))
+    fogs = [(row["n"], row["severity_1"]) for row in rows if row["corruption"] == "fog"]
+    assert fogs == [(10, pytest.approx(0.9)), (5, 1.0)]
+
+
+def test_the_mean_is_that_of_the_fifteen_and_others_stand_after_it(records: Make, place: Make, make: Make) -> None:
+    """As Hendrycks & Dietterich (2019) have it, and RobustBench: four of the published corruptions are extra."""
+    more = []
+    for name, k in product(("gaussian_blur", "speckle_noise"), (1, 2)):
+        where = {"corruption": name, "severity": k, "data_sha256": f"{name}{k}", "train_data_sha256": "clean"}
+        more += [make("bs", seed, "natural", "0000000000", **where) for seed in (1, 2)]
+    rows, _ = by_corruption(place([more[0], *records, *more[1:]]))
+    assert [row["corruption"] for row in rows] == ["fog", "snow", "mean", "gaussian_blur", "speckle_noise"]
+    assert rows[2]["mean"] == pytest.approx(0.525) and rows[3]["mean"] == 0.0
+    alone, _ = by_corruption(place(more))
+    assert alone[-1]["corruption"] == "mean" and alone[-1]["mean"] == 0.0, (
+        "without any of them the mean is of what is there"
+    )
 
 
 def test_what_is_missing_is_said_and_left_out(records: Make, place: Make, make: Make) -> None:

@@ -59,7 +59,7 @@ def test_counts_are_those_of_all_pairs(train: Examples, test: Examples, val: Exa
     _, found = examined(whole, False, "x")
     expected = {"train": naive([], train)[0], "test": naive(train, test)[0], "train test": naive(train, test)[1]}
     if val is not None:
-        expected |= {"val": naive(train, val)[0], "train val": naive(train, val)[1]}
+        expected |= {"val": naive(train, val)[0], "train val": naive(train, val)[1], "val test": naive(val, test)[1]}
     assert found.counts == {name: copies for name, copies in expected.items() if copies.images}
     assert found.dropped is None
     leaks = {image for image, _ in [*test, *(val or [])]}
@@ -69,7 +69,11 @@ def test_counts_are_those_of_all_pairs(train: Examples, test: Examples, val: Exa
             examined(whole, True, "x")
     else:
         clean, without = examined(whole, True, "x")
-        assert without.counts == found.counts and without.dropped == len(train) - len(kept)
+        seen = {image for image, _ in test}
+        own = [row for row, (image, _) in enumerate(val or []) if image not in seen]
+        assert without.counts == found.counts
+        assert without.dropped == len(train) - len(kept) + len(val or []) - len(own)
+        assert clean.val is None or sorted(clean.val.ordered()) == own
         assert sorted(clean.train.ordered()) == kept and len(clean.test.labels) == len(test)
 
 
@@ -96,12 +100,12 @@ def test_they_are_in_the_record_and_in_one_line(call, tmp_path: Path) -> None:
     assert "dropped" not in record and record["train"] == 97
     within = "repeated within train: 3 images (1 under another label); repeated within test: 1 image"
     line = f"bsk: a.npz: {within}; of test also in train: 3 images (2 under another label)"
-    assert f"{line}; --drop-leaks leaves these out of train\n" in said.stderr
+    assert f"{line}; --drop-leaks leaves these out of train and val\n" in said.stderr
     assert convert({key: value for key, value in record.items() if key != "kind"}, DataRecord).duplicates is not UNSET
     said = call("prepare-data", "folder", "--from", "a.npz", "--out", "b.safetensors", "--val", 6, "--drop-leaks")
     record = json.loads(said.stdout)
     assert (record["train"], record["val"], record["test"], record["dropped"]) == (94, 6, 24, 3)
-    assert f"{line}; 3 left out of train\n" in said.stderr
+    assert f"{line}; 3 left out of train and val\n" in said.stderr
     data = open_data(tmp_path / "b.safetensors")
     rows = np.concatenate([data.split(name).index for name in ("train", "val")])
     assert sorted(rows) == [row for row in range(103) if row not in (7, 8, 9)]  # the places in the source stay

@@ -237,7 +237,11 @@ def test_names_that_begin_with_a_dot_or_have_backslashes(tmp_path: Path) -> None
         (b"of no kind", "an unknown kind of file", "unpack it and give the folder"),
         (b'\x28\0\0\0\0\0\0\0{"x":', "a safetensors file", "pass it with --data if prepare-data wrote it"),
         (b"version https://git-lfs.github.com/", "a pointer of Git LFS and not the file", "fetch it with git lfs pull"),
-        (gzip.compress(b"\0\0\x08\x03" + bytes(99)), "images of MNIST's kind (IDX)", "save images and labels with nu"),
+        (
+            gzip.compress(b"\0\0\x08\x03" + bytes(99), mtime=0),
+            "images of MNIST's kind (IDX)",
+            "save images and labels with nu",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["folder", "cifar10", "tiny-imagenet"])

@@ -321,3 +321,16 @@ def test_size_and_a_second_source_mean_nothing(call, tmp_path: Path) -> None:
         archive.write(tmp_path / "a.npz", "a.npz")
     said = call("prepare-data", "folder", "--from", "b.zip", check=3)
     assert said.line == "bsk: b.zip: a.npz: a .npz file in an archive; unpack it and give the folder"
+
+
+def test_labels_counted_from_one_and_classes_of_one_name_are_told(call, tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).integers(0, 256, (60, 4, 4), np.uint8), np.arange(60) % 3 + 1
+    np.savez(tmp_path / "one.npz", x=x, y=y)
+    said = call("prepare-data", "folder", "--from", "one.npz", "--out", "one.safetensors", "--test-split", "none")
+    assert "one.npz: 1 of 4 classes have no image in train (0)" in said.stderr
+    np.savez(tmp_path / "zero.npz", x=x, y=y - 1)
+    said = call("prepare-data", "folder", "--from", "zero.npz", "--out", "zero.safetensors", "--test-split", "none")
+    assert "have no image" not in said.stderr
+    np.savez(tmp_path / "twice.npz", x=x, y=y - 1, class_names=np.array(["crane", "b", "crane"]))
+    said = call("prepare-data", "folder", "--from", "twice.npz", "--out", "t.safetensors", check=3)
+    assert "two classes are called 'crane'; give each a name of its own" in said.stderr

@@ -78,7 +78,13 @@ def test_passes_are_of_those_who_stood_before(subject: Subject, toy: Path) -> No
 
 @pytest.mark.parametrize(
     ("name", "flags"),
-    [("natural", {}), ("pgd-5", {"last_iterate": True}), ("rays", {"queries": 60}), ("autoattack", {"audit": 9})],
+    [
+        ("natural", {}),
+        ("fgsm", {}),
+        ("pgd-5", {"last_iterate": True}),
+        ("rays", {"queries": 60}),
+        ("autoattack", {"audit": 9}),
+    ],
 )
 def test_where_it_would_not_be_sound_everybody_is_asked(subject: Subject, toy: Path, name: str, flags: dict) -> None:
     each = works(subject, toy, [name], RADII[1:] if name == "autoattack" else RADII, **flags)

@@ -110,7 +110,13 @@ def test_records_of_several_networks_or_settings_are_refused(call, tmp_path: Pat
     first = evaluation(attack="autoattack", correct=ROBUST, **WHOLE)
     for other, said in (
         (evaluation(attack="natural", seed=2, **WHOLE), "evaluations of several networks"),
-        ({**first, "eps": 0.5}, "records of several radii, splits or numbers of images"),
+        ({**first, "eps": 0.5}, "records of several radii or norms"),
+        (
+            {**evaluation(attack="natural", correct="11111", **WHOLE), "n": 5},
+            "records of several data, splits or numbers of images",
+        ),
+        ({**first, "attack": "natural", "corruption": "fog", "severity": 1}, "records of corrupted images"),
+        ({**first, "attack_parameters": {"apgd-ce": {"norm": "l2"}}}, "records of several radii or norms"),
     ):
         (tmp_path / "r.jsonl").write_text(json.dumps(first) + "\n" + json.dumps(other) + "\n")
         line = call("export", "r.jsonl", "--to", "robustbench", "--out", "info.json", check=2).line
@@ -152,8 +158,8 @@ def test_a_card_has_what_the_header_and_the_records_say(call, saved, tmp_path: P
         "epoch 3 (best), 1.23k passes of an image, radius 8/255, seed 1.",
         "On 60 images held out: 90.0 natural, 50.0 under PGD-20.",
         "| lr | 0.1 |",
-        "| natural |  | 10 test | 80.0 [49.0, 94.3] |",
-        "| pgd-100 | 8/255 | 10 test | 30.0 [10.8, 60.3] |",
+        "| natural |  |  | 10 digits test | 80.0 [49.0, 94.3] |",
+        "| pgd-100 | linf | 8/255 | 10 digits test | 30.0 [10.8, 60.3] |",
         r"- pgd-100: a \*doubt\* \<b\>",
         f"SHA-256 `{sha256(path)}`, by bsk 0.1.0",
     ):

@@ -276,3 +276,11 @@ def test_published_sizes() -> None:
     assert parameters("preact-resnet18-silu") == 11_172_170 + 8 * (64 * 128 + 128 * 256 + 256 * 512)
     assert parameters("wrn-28-10") == parameters("wrn-28-10-silu") == 36_479_194
     assert parameters("resnet50-kuangliu") == 23_520_842
+
+
+@pytest.mark.parametrize("name", ["wrn-10-1-silu", "preact-resnet18-2-silu"])
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (9, 6), (33, 33)])
+def test_deepminds_networks_take_odd_sides_padded_as_same_means(name: str, size: tuple[int, int]) -> None:
+    """An odd side has a zero at both ends, as JAX has it: halves are rounded up."""
+    torch.manual_seed(0)
+    assert network(name, 5, 3, size)(torch.rand(2, 3, *size)).shape == (2, 5)

@@ -163,7 +163,8 @@ def _pairs(request: Request, path: Path, arrays: list[_Array]) -> dict[str, tupl
         raise InputError(f"{path}: no images among the arrays {_listed(arrays)}; expected {known}")
     taken = [each for pair in pairs.values() for each in pair]
     for split, (x, y) in pairs.items():
-        request.say(f"{path}: {split} is {printable(x.key)} {x.shape} with the labels {printable(y.key)}")
+        rounded = ", rounded to 256 levels" if x.kind == "f" else ""
+        request.say(f"{path}: {split} is {printable(x.key)} {x.shape}{rounded} with the labels {printable(y.key)}")
     if left := [each for each in arrays if each not in taken and not each.is_names]:
         request.say(f"{path}: left out: {_listed(left)}")
     return pairs
