@@ -112,7 +112,7 @@ FLAGS: dict[type, dict[str, Any]] = {
     },
     TrainingFlags: {
         "method": typer.Option(
-            help=f"One of {', '.join(registry.names())} (bsk methods tells of them), or module:function.",
+            help=f"One of {', '.join(registry.names())}, or module:function.",
             autocompletion=o.completing(registry.names),
         ),
         "model": o.option(

@@ -160,12 +160,12 @@ def test_on_digits_in_l2(digits: Case, name: str) -> None:
     compare(digits, [name], 0.6, "l2")
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t"])
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", pytest.param("fab-t", marks=pytest.mark.slow)])
 def test_on_digits_in_l1(digits: Case, name: str) -> None:
     compare(digits, [name], 1.4, "l1")
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t"])
+@pytest.mark.parametrize("name", ["apgd-ce", pytest.param("apgd-t", marks=pytest.mark.slow)])
 def test_in_l1_with_their_projection_verdicts_are_theirs(digits: Case, name: str) -> None:
     """Which leaves rounding errors where it means to change nothing, and these count as changed values."""
 
@@ -252,6 +252,7 @@ def test_the_union_on_a_real_network(shared: Path, cifar: Split) -> None:
     compare(case, ["apgd-ce", "apgd-t", "fab-t", "square"], 4 / 255, queries=200)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_trained_naturally_does_not_stand(shared: Path, cifar: Split) -> None:
     """PGD-20 leaves 0.65 % of the 2,000 images at 2/255; of 200, APGD leaves one at most."""
     case = chosen(network(shared, "resnet20"), cifar, 200)

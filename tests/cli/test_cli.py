@@ -258,7 +258,9 @@ main()
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_saves_and_the_same_command_goes_on(toy: Path, tmp_path: Path, number, code) -> None:
     words = ["train", "--data", toy, *TRAIN, "--epochs", "12", "--method", "trades", "--out", "m.safetensors"]
     command = [sys.executable, "-c", SIGNALLED, *map(str, words)]

@@ -151,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         line for block in blocks(ROOT / "README.md") for line in block if re.match(r"bsk (prep|train|eval)", line)
     ]
     shown = [line for line in commands if "cifar10" not in line and "mycode" not in line and "--step 8/255" not in line]
-    assert len(shown) == 3
+    assert len(shown) == 4
     for line in shown:
         words = shlex.split(line.replace("--epochs 30", "--epochs 3").replace(",autoattack", "").replace("*", "bs"))
         run([*bsk, *words[1:]], where)

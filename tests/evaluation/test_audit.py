@@ -269,7 +269,9 @@ def test_an_audit_of_all_is_the_whole_but_for_its_name(subject, toy: Path) -> No
     assert decode_correct(whole["correct"], 90).sum() == record["audit"]["survivors"] - record["audit"]["fallen"]
 
 
-@pytest.mark.parametrize("stop_after", [1, 6, 9, 11])
+@pytest.mark.parametrize(
+    "stop_after", [pytest.param(1, marks=pytest.mark.slow), 6, pytest.param(9, marks=pytest.mark.slow), 11]
+)
 def test_an_audit_goes_on_where_it_was_stopped(subject, toy: Path, tmp_path: Path, stop_after: int) -> None:
     attack = audited(within=20)
     (whole,) = run(subject, toy, tmp_path / "whole.jsonl", attack, batch_size=16)

@@ -109,7 +109,9 @@ def uninterrupted(subject: Subject, toy: Path, tmp_path_factory: pytest.TempPath
     return record, verdicts
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 6, 9])
+@pytest.mark.parametrize(
+    "stop_after", [1, pytest.param(4, marks=pytest.mark.slow), 6, pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
     subject: Subject, toy: Path, uninterrupted, tmp_path, stop_after
 ) -> None:

@@ -55,7 +55,7 @@ def watched(trained: Path, toy: Path, name: str, batch_size: int = 96) -> list[t
 
 
 @pytest.mark.parametrize("name", ["pgd-20", "apgd-ce", "fab-t", "square", "rays", "screen"])
-@pytest.mark.parametrize("batch_size", [32, 192])
+@pytest.mark.parametrize("batch_size", [32, pytest.param(192, marks=pytest.mark.slow)])
 def test_a_stage_is_named_from_its_start_and_moves_amid_a_block(clock, trained, toy, name, batch_size) -> None:
     told = watched(trained, toy, name, batch_size)
     for stage in attack_named(name, 0.05, AttackFlags(classes=3)).stages:

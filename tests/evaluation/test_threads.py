@@ -93,7 +93,15 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("name", ["natural", "pgd-10", "screen", "square"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "natural",
+        "pgd-10",
+        pytest.param("screen", marks=pytest.mark.slow),
+        pytest.param("square", marks=pytest.mark.slow),
+    ],
+)
 def test_no_verdict_and_no_image_depends_on_the_threads(name, toy: Path, monkeypatch, two_threads) -> None:
     data = open_data(toy)
     model = registry.build("resnet18-8", classes=3, channels=1, size=8, mean=data.mean, std=data.std)

@@ -67,7 +67,15 @@ def test_torchscript_takes_pixels_and_any_number_of_them(call, saved) -> None:
         torch.testing.assert_close(torch.jit.load("m.pt")(x), bsk.load(path)(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["preact-resnet18-2", "wrn-10-1-silu", "cnn-2", "exported_nets:net"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "preact-resnet18-2",
+        pytest.param("wrn-10-1-silu", marks=pytest.mark.slow),
+        pytest.param("cnn-2", marks=pytest.mark.slow),
+        "exported_nets:net",
+    ],
+)
 def test_onnx_takes_pixels_and_any_number_of_them(call, saved, name: str) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

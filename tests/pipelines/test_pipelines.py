@@ -92,7 +92,9 @@ def test_there_is_a_file_for_each_table_and_figure_of_the_paper() -> None:
     assert sorted(EXPERIMENTS) == sorted(names), "the frontier is not the paper's"
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "scale", [s if s in ("smoke", "paper") else pytest.param(s, marks=pytest.mark.slow) for s in SCALES]
+)
 def test_every_target_lists_its_jobs_at_every_scale(make, scale: str) -> None:
     for name in EXPERIMENTS:
         listed = make("-n", name, f"SCALE={scale}").stdout

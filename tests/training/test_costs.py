@@ -30,8 +30,9 @@ def cost(s: Settings) -> TrainingCost:
     return training_cost(s, profile(s.bound, (1, 8, 8), 10), images=1150, val=200, test=400)
 
 
-@pytest.mark.parametrize("awp", [0.0, 0.01])
-@pytest.mark.parametrize("method", toys.ALONE)
+@pytest.mark.parametrize(
+    ("method", "awp"), [*((method, 0.0) for method in toys.ALONE), ("bs", 0.01), ("liet", 0.01), ("free-at", 0.01)]
+)
 def test_the_passes_counted_beforehand_are_those_that_a_training_makes(
     method: str, awp: float, data: DataFile, tmp_path: Path
 ) -> None:

@@ -8,12 +8,11 @@ import pytest
 import torch
 import toys
 from torch import Tensor, nn
-from toys import CPU, EPS, settings
+from toys import ALONE, CPU, EPS, settings
 
 from bsk.data.batches import Share
 from bsk.data.store import DataFile
 from bsk.errors import InputError, StoppedError
-from bsk.methods.registry import METHODS
 from bsk.perturb.draws import ExampleDraws, example_draws
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -89,7 +88,7 @@ def draws3() -> ExampleDraws:
 FAST = {"natural", "bs", "trades", "fast-at", "n-fgsm", "liet", "gradalign", "fgsm-pgi", "gat", "cuap", "dynamic-at"}
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, marks=[] if m in FAST else pytest.mark.slow) for m in METHODS])
+@pytest.mark.parametrize("method", [pytest.param(m, marks=[] if m in FAST else pytest.mark.slow) for m in ALONE])
 def test_the_training_is_the_same_to_the_bit(method: str, data: DataFile, tmp_path: Path) -> None:
     s = settings(method)
     plain = trained(tmp_path / "plain.safetensors", data, s)

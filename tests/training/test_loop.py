@@ -72,7 +72,9 @@ MODERN = {"ema": 0.9, "label_smoothing": 0.2, "awp": 0.01, "warmup": 1.5}
         ("gat", {}),
     ],
 )
-@pytest.mark.parametrize("updates", [1, 7, 8, 13])  # an epoch has 8: within and at the end of one
+@pytest.mark.parametrize(  # an epoch has 8: within and at the end of one
+    "updates", [pytest.param(1, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow), 8, 13]
+)
 def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int, data: DataFile, tmp_path) -> None:
     goes_on(settings(method, **flags), updates, data, tmp_path)
 
