@@ -61,7 +61,7 @@ def told(source: str, wanted: str) -> str:
         KeyError: there is no such source or row.
     """
     if wanted == "table":
-        return markdown(list(_rows(source, None).values())).rstrip()
+        return markdown(compare(_items(source))[0]).rstrip()
     if wanted == "matrix":
         rows = transfers(_items(source))
         return markdown_of(grid(rows), TEXT_COLUMNS, CAPTION).rstrip()
@@ -92,7 +92,7 @@ def _losses(items: Iterable[Located]) -> str:
         found.setdefault(Path(training.run.checkpoint).stem.partition("-")[0], []).append(list(quarters))
     lines = ["| training | seeds | first quarter | second | third | last |", "|---|--:|--:|--:|--:|--:|"]
     for name, seeds in found.items():
-        cells = [f"{np.mean(each):.2f} (sd {np.std(each, ddof=1):.2f})" for each in zip(*seeds, strict=True)]
+        cells = [f"{np.mean(each):.3f} (sd {np.std(each, ddof=1):.3f})" for each in zip(*seeds, strict=True)]
         lines.append(f"| {name} | {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
