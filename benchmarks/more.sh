@@ -29,4 +29,7 @@ for seed in $SEEDS; do
     train "init-$seed" --seed "$seed" --init "$out/natural-$seed.safetensors" --epochs 2
     train "preact-$seed" --seed "$seed" --model preact-resnet18-16
     train "few-$seed" --seed "$seed" --limit 4000 --epochs 9
+    # as many updates in both: 100 divides 9,000 and 4,000
+    train "even-all-$seed" --seed "$seed" --batch-size 100
+    train "even-extra-$seed" --seed "$seed" --batch-size 100 --limit 4000 --extra "$rest" --extra-fraction 5/9 --epochs 9
 done

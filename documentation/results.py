@@ -42,7 +42,7 @@ SOURCES: dict[str, tuple[str, ...]] = {  # a name -> patterns of files, in the o
     "frontier": (f"{SMALL}/*.frontier.eval.jsonl",),
     "transfer": ("results/more/transfer.jsonl",),
     "more": tuple(f"results/more/{name}-*.eval.jsonl" for name in ("all", "preact", "extra", "few", "init")),
-    "logs": tuple(f"results/more/{name}-?.jsonl" for name in ("all", "extra", "few")),
+    "logs": tuple(f"results/more/{name}-?.jsonl" for name in ("all", "extra", "few", "even-all", "even-extra")),
     **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("table2", "table6", "table7", "table9", "table10")},
     **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("figure1", "figure2", "figure5", "section54")},
 }
@@ -82,14 +82,14 @@ def told(source: str, wanted: str) -> str:
 
 
 def _losses(items: Iterable[Located]) -> str:
-    """Return a table of the mean training loss in each quarter of a training, by the first word of its log's name."""
+    """Return a table of the mean training loss in each quarter of a training, by its log's name without the seed."""
     found: dict[str, list[list[float]]] = {}
     for training in trainings(items):
         epochs = [float(item.record["loss"]) for _, item in sorted(training.log.items())]
         shares = np.linspace(0, 1, len(epochs) + 1)
         whole = np.concatenate([[0.0], np.cumsum(epochs) / len(epochs)])
         quarters = 4 * np.diff(np.interp(np.linspace(0, 1, 5), shares, whole))
-        found.setdefault(Path(training.run.checkpoint).stem.partition("-")[0], []).append(list(quarters))
+        found.setdefault(Path(training.run.checkpoint).stem.rpartition("-")[0], []).append(list(quarters))
     lines = ["| training | seeds | first quarter | second | third | last |", "|---|--:|--:|--:|--:|--:|"]
     for name, seeds in found.items():
         cells = [f"{np.mean(each):.3f} (sd {np.std(each, ddof=1):.3f})" for each in zip(*seeds, strict=True)]
