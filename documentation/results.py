@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bsk.comparison.compare import Row, as_float, compare
 from bsk.comparison.evidence import trainings
@@ -85,16 +86,20 @@ def _losses(items: Iterable[Located]) -> str:
     """Return a table of the mean training loss in each quarter of a training, by its log's name without the seed."""
     found: dict[str, list[list[float]]] = {}
     for training in trainings(items):
-        epochs = [float(item.record["loss"]) for _, item in sorted(training.log.items())]
-        shares = np.linspace(0, 1, len(epochs) + 1)
-        whole = np.concatenate([[0.0], np.cumsum(epochs) / len(epochs)])
-        quarters = 4 * np.diff(np.interp(np.linspace(0, 1, 5), shares, whole))
+        quarters = in_quarters([float(item.record["loss"]) for _, item in sorted(training.log.items())])
         found.setdefault(Path(training.run.checkpoint).stem.rpartition("-")[0], []).append(list(quarters))
     lines = ["| training | seeds | first quarter | second | third | last |", "|---|--:|--:|--:|--:|--:|"]
     for name, seeds in found.items():
         cells = [f"{np.mean(each):.3f} (sd {np.std(each, ddof=1):.3f})" for each in zip(*seeds, strict=True)]
         lines.append(f"| {name} | {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def in_quarters(epochs: Sequence[float]) -> NDArray[np.float64]:
+    """Return the mean of a training's epochs in each quarter of it, (4,)."""
+    shares = np.linspace(0, 1, len(epochs) + 1)
+    whole = np.concatenate([[0.0], np.cumsum(epochs) / len(epochs)])
+    return np.asarray(4 * np.diff(np.interp(np.linspace(0, 1, 5), shares, whole)))
 
 
 def _cell(row: Row, column: str, sign: str, interval: bool) -> str:
