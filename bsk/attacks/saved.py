@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.outside import ROUNDING
-from bsk.attacks.registry import Attack, Stage
+from bsk.attacks.registry import Attack, Stage, natural
 from bsk.errors import InputError
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
@@ -89,10 +89,7 @@ class Saved:
         away = float(length(x_adv - x, norm).max())
         if away > eps * (1 + ROUNDING) + ROUNDING:
             raise InputError(f"{self.path}: an image is {away:.6g} from its clean one, beyond eps {eps:.6g} ({norm})")
-        with torch.no_grad():
-            fooled = model(x_adv).argmax(dim=1) != y
-        one = torch.ones_like(y)
-        return Outcome(x_adv, fooled, one, torch.zeros_like(one))
+        return natural(model, x_adv, y, draws, eps=eps)
 
 
 def saved_images(path: Path) -> Saved:

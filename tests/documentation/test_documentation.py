@@ -116,6 +116,7 @@ def test_sentences_are_counted_by_hand() -> None:
 def test_every_method_and_its_paper_are_in_the_tables() -> None:
     readme, methods = (path.read_text() for path in (ROOT / "README.md", ROOT / "docs/methods.md"))
     rows = [line for line in methods.split("\n") if line.startswith("|")]
+    assert f"with {len(registry.METHODS)} training" in readme
     for name in registry.METHODS:
         assert f"`{name}`" in readme, name
         assert any(f"`{name}`" in row.split("|")[1] for row in rows), name
