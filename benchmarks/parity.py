@@ -1,14 +1,16 @@
-"""`python -m benchmarks.parity`: verdicts of bsk against the authors' code, attack by attack on the same images.
+"""`python -m benchmarks.parity [--norm l1]`: verdicts of bsk and of the authors' code on the same images.
 
 It needs the published models and CIFAR-10 images in `../shared` or `$BSK_SHARED`, and takes half an hour.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from benchmarks.material import ARCHIVE, PUBLISHED, SHARED, material, published
 from benchmarks.steps import CPU
 from bsk.attacks.flags import AttackFlags
 from bsk.attacks.reference import installed
-from bsk.attacks.registry import ENSEMBLES, attack_named
+from bsk.attacks.registry import ENSEMBLES, Attack, attack_named
 from bsk.data.store import Split
 from bsk.devices import device_name
 from bsk.evaluation.calls import exact
@@ -29,47 +31,73 @@ from bsk.records import jsonl as records
 from bsk.records.bits import encode_correct
 from bsk.version import VERSION
 
-EPS, N = 2 / 255, 200
-ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
 UNION = tuple(stage.name for stage in ENSEMBLES["autoattack"](AttackFlags()))
 SEEDS = (0, 1)  # of the reference: how much it differs from itself
-RECORD = Path(__file__).parents[1] / "results" / "parity.jsonl"
+RESULTS = Path(__file__).parents[1] / "results"
 COLUMNS = ("model", "attack", "bsk", "reference", "different", "reference_again", "bsk_seconds", "reference_seconds")
 
 Verdicts = tuple[Tensor, float]  # which of n examples stand, and seconds of one thread
 
 
-def ours(model: nn.Module, images: Split, name: str) -> Verdicts:
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared in one norm: the radius, how many images, the attacks, the published networks, the file."""
+
+    norm: str
+    eps: float
+    n: int
+    attacks: tuple[str, ...]
+    networks: tuple[str, ...]
+    record: Path
+
+    def attack(self, name: str, **flags: Any) -> Attack:
+        """Return the attack with the standard version's settings."""
+        return attack_named(name, self.eps, AttackFlags(norm=self.norm, **flags))
+
+
+LINF = Comparison("linf", 2 / 255, 200, ("apgd-ce", "apgd-dlr", *UNION[1:]), tuple(PUBLISHED), RESULTS / "parity.jsonl")
+L1 = Comparison("l1", 2.0, 100, UNION, ("cnn-a",), RESULTS / "parity-l1.jsonl")
+
+
+def ours(model: nn.Module, images: Split, comparison: Comparison, name: str) -> Verdicts:
     """Return which examples stand after one attack of bsk, alone, with the standard version's settings."""
     start = time.process_time()
-    ledger = judge(model, images, attack_named(name, EPS), eps=EPS, seed=0, batch_size=len(images.labels), device=CPU)
+    attack, rows = comparison.attack(name), len(images.labels)
+    ledger = judge(model, images, attack, eps=comparison.eps, seed=0, batch_size=rows, device=CPU)
     return ledger.standing, time.process_time() - start
 
 
-def theirs(model: nn.Module, images: Split, name: str, seed: int) -> Verdicts:
+def theirs(model: nn.Module, images: Split, comparison: Comparison, name: str, seed: int) -> Verdicts:
     """Return which examples stand after one attack of the authors' standard version, alone, all images at once."""
-    stage = attack_named(name, EPS, AttackFlags(engine="reference")).stages[-1]
+    stage = comparison.attack(name, engine="reference").stages[-1]
     x, draws = images.images.float() / 255, example_draws(seed, name, images.index.tolist())
     start = time.process_time()
     with exact(model):
-        found = stage(model, x.contiguous(), images.labels, draws, EPS)
+        found = stage(model, x.contiguous(), images.labels, draws, comparison.eps)
     return ~found.fooled, time.process_time() - start
 
 
-def rows(name: str, images: Split) -> Iterator[dict[str, Any]]:
+def rows(name: str, images: Split, comparison: Comparison) -> Iterator[dict[str, Any]]:
     """Yield a row for each attack on one model, and one for the union that AutoAttack is.
 
     `bsk` and `reference` are how many of the n images stand, `different` on how many the two disagree, and
     `reference_again` on how many the reference disagrees with itself under another seed. Seconds are of one core;
-    `bsk_correct` and `reference_correct` are a bit an example.
+    `bsk_correct` and `reference_correct` have one bit per example.
     """
     path = SHARED / "models" / PUBLISHED[name]
     model = published(name, path).requires_grad_(False)
     plain = published(name, path).requires_grad_(False).to(memory_format=torch.contiguous_format)
     found: dict[str, list[Verdicts]] = {}
-    facts = {"model": name, "weights_sha256": records.sha256(path), "eps": EPS, "n": len(images.labels)}
-    for attack in ATTACKS:
-        found[attack] = [ours(model, images, attack), *(theirs(plain, images, attack, seed) for seed in SEEDS)]
+    facts = {
+        "model": name,
+        "weights_sha256": records.sha256(path),
+        "norm": comparison.norm,
+        "eps": comparison.eps,
+        "n": len(images.labels),
+    }
+    for attack in comparison.attacks:
+        found[attack] = [ours(model, images, comparison, attack)]
+        found[attack] += [theirs(plain, images, comparison, attack, seed) for seed in SEEDS]
         yield {**facts, "attack": attack, **_row(found[attack])}
     stands = zip(*(found[attack] for attack in UNION), strict=True)
     union = [(torch.stack([s for s, _ in each]).all(dim=0), sum(t for _, t in each)) for each in stands]
@@ -90,21 +118,23 @@ def _row(found: list[Verdicts]) -> dict[str, Any]:
     }
 
 
-def main(out: Path = RECORD) -> None:
+def main(comparison: Comparison) -> None:
     """Print a table and write its rows, each as it is known."""
     if not ARCHIVE.exists():
         sys.exit(f"{ARCHIVE}: no such file; set BSK_SHARED to the folder of real images and models")
     torch.set_num_threads(1)
     made = {"device": device_name(CPU), "threads": 1, "torch": torch.__version__, "package": installed()}
-    out.unlink(missing_ok=True)
+    comparison.record.unlink(missing_ok=True)
     print(*COLUMNS, sep="\t")
     with tempfile.TemporaryDirectory() as folder:
         data = material(Path(folder)).data
-        for name in PUBLISHED:
-            for row in rows(name, data.split("test", N)):
+        for name in comparison.networks:
+            for row in rows(name, data.split("test", comparison.n), comparison):
                 print(*(row[column] for column in COLUMNS), sep="\t", flush=True)
-                records.append(out, {**row, "data_sha256": data.sha256, "version": VERSION, **made})
+                records.append(comparison.record, {**row, "data_sha256": data.sha256, "version": VERSION, **made})
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--norm", choices=("linf", "l1"), default="linf")
+    main({"linf": LINF, "l1": L1}[parser.parse_args().norm])
