@@ -21,7 +21,8 @@ from documentation.__main__ import stale
 from documentation.words import GENERATED, length_of, sentences
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 named = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
@@ -72,6 +73,13 @@ def test_every_command_has_the_flags_it_is_shown_with(path: Path) -> None:
         for line in re.sub(r"\\\n", " ", "\n".join(block)).split("\n"):
             for part in re.split(r"\||;|&&|\$\(", line):
                 check_command(part.strip().removeprefix("do ").strip())
+
+
+@named
+def test_every_command_within_a_sentence_has_its_flags(path: Path) -> None:
+    if path.name not in GENERATED:
+        for text in re.findall(r"(?<!`)`(bsk [^`]+)`", path.read_text(encoding="utf-8")):
+            check_command(text.partition("|")[0])
 
 
 def check_command(text: str) -> None:
