@@ -16,7 +16,7 @@ class NoGradientError(InputError):
     def __init__(self) -> None:
         """Name attacks that need no gradient."""
         super().__init__(
-            "the model gives no gradient by its input, which is followed here; --attack square and rays need none"
+            "the model has no gradient with respect to its input, as this attack needs; use --attack square or rays"
         )
 
 

@@ -12,7 +12,7 @@ from bsk.perturb.ascent import Model
 
 @dataclass
 class PassCounter:
-    """The number of images passed forward through the whole network, and of those whose gradient was passed backward."""
+    """How many images passed forward through the whole network, and how many had a gradient passed backward."""
 
     forward: int = 0
     backward: int = 0
