@@ -213,7 +213,7 @@ def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch)
         ({"x": 1, "y": 2}, UsageError, "eps: the model has no customary radius"),
         ({"x": 1, "y": 2, "attack": "natural", "scale": 255}, InputError, r"x: values from 0 to .*\[0, 1\]"),
         ({"data": 1, "attack": "pdg-10"}, UsageError, "did you mean pgd-1"),
-        ({"data": 1, "attack": "pgd-10", "target": "random"}, UsageError, "tells no accuracy to compare"),
+        ({"data": 1, "attack": "pgd-10", "target": "random"}, UsageError, "gives no accuracy to compare"),
         ({"data": 1, "attack": "natural,pgd-10"}, UsageError, "several attacks are a list"),
         ({"data": 1, "steps": 3}, UsageError, "unexpected keyword argument 'steps'"),
         ({"data": 1, "eps": 8}, UsageError, "--eps 8: must be between 0 and 1"),

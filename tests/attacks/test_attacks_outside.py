@@ -148,7 +148,7 @@ def test_it_is_one_of_several_at_the_command_line(call, trained: Path, toy: Path
         ("myattacks:signs --set step=4", 2, "--set step: no such argument; did you mean steps?"),
         ("myattacks:signs --set steps=x", 2, "--set steps=x: expected a whole number, as its default 3"),
         ("myattacks:signs --set steps", 2, "--set steps: expected NAME=VALUE"),
-        ("pgd-3 --set steps=3", 2, "--set steps: no attack here has it; it is for module:function"),
+        ("pgd-3 --set steps=3", 2, "--set steps: no attack here takes it; it is for module:function"),
         ("myattacks:other_shape", 3, "expected images (30, 1, 8, 8), found (30, 1, 7, 8); check other_shape in myatt"),
         ("myattacks:no_tensor", 3, "expected images (30, 1, 8, 8), found a ndarray; check no_tensor in myattacks.py"),
         ("myattacks:nan", 3, "expected images in [0, 1], found NaN or infinity; check nan in myattacks.py"),
