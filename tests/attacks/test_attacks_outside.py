@@ -146,7 +146,7 @@ def test_it_is_one_of_several_at_the_command_line(call, trained: Path, toy: Path
         ("myattacks:sings", 2, "myattacks has no sings; did you mean signs?"),
         ("mynowhere:signs", 2, "no module mynowhere here"),
         ("myattacks:signs --set step=4", 2, "--set step: no such argument; did you mean steps?"),
-        ("myattacks:signs --set steps=x", 2, "--set steps=x: expected a whole number, as its default 3"),
+        ("myattacks:signs --set steps=x", 2, "--set steps=x: expected a whole number, like its default 3"),
         ("myattacks:signs --set steps", 2, "--set steps: expected NAME=VALUE"),
         ("pgd-3 --set steps=3", 2, "--set steps: no attack here takes it; it is for module:function"),
         ("myattacks:other_shape", 3, "expected images (30, 1, 8, 8), found (30, 1, 7, 8); check other_shape in myatt"),

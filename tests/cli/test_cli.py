@@ -148,7 +148,7 @@ def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path
         ("train --set gama=1", 2, "--gama: bs has no gama; it has start"),
         ("train --gamma", 2, "--gamma: expected a value, as --gamma 1"),
         ("train --step --quiet", 2, "--quiet"),
-        ("train --step x", 2, "--set step=x: expected a number, as its default eps"),
+        ("train --step x", 2, "--set step=x: expected a number, like its default eps"),
         ("train --steps 1.5", 2, "--set steps=1.5: expected a whole number"),
         ("train --method liet --no-ramp=3", 2, "--no-ramp"),
         ("train --method", 2, "--method"),

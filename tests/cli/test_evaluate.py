@@ -40,7 +40,7 @@ def test_autoattack_prints_a_record_and_a_line_a_stage(call, trained: Path, toy:
     }
     assert done.stderr.count("too few for the DLR loss") == 1
     standing = round(record["after"]["apgd-ce"] * 30)
-    assert f"m.safetensors: autoattack: {standing} of 30 stand after apgd-ce" in done.stderr
+    assert f"m.safetensors: autoattack: {standing} of 30 survive apgd-ce" in done.stderr
 
 
 def test_an_audit_prints_an_estimate_and_goes_on_to_autoattack(call, trained: Path, toy: Path, tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_an_audit_prints_an_estimate_and_goes_on_to_autoattack(call, trained: Pa
     standing = round(whole["after"]["apgd-t"] * 30)
     assert audit["audit"]["survivors"] == standing > 8 and audit["after"].items() < whole["after"].items()
     assert audit["audit"]["low"] <= whole["accuracy"] <= audit["audit"]["high"] - audit["audit"]["fallen"] / 30
-    assert f"autoattack-audit: {standing} of 30 stand after apgd-t\n" in done.stderr
-    assert " of 30 stand after square on a sample of 4\n" in done.stderr
+    assert f"autoattack-audit: {standing} of 30 survive apgd-t\n" in done.stderr
+    assert " of 30 survive square on a sample of 4\n" in done.stderr
     said = f"screen {standing / 30:.2%}, AutoAttack estimated {audit['accuracy']:.2%}, 95 % interval "
     said += f"{audit['audit']['low']:.2%} to {audit['audit']['high']:.2%} for these 30 images "
     assert f"{said}(4 of {standing} survivors audited, {audit['audit']['fallen']} fell)" in done.stderr

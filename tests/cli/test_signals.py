@@ -81,7 +81,7 @@ def test_a_signal_ends_an_attack_with_its_code(
         if command == "evaluate":
             assert json.loads(bsk.line(bsk.out))["attack"] == "natural"
         else:
-            bsk.line(bsk.err, "stand after apgd-ce")
+            bsk.line(bsk.err, "survive apgd-ce")
         bsk.send(number)
         out, err = bsk.out.read(), bsk.err.read()
         assert bsk.code() == code and err.splitlines()[-1] == said
