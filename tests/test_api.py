@@ -236,7 +236,10 @@ def test_what_cannot_be_is_one_line(given: dict, kind: type, said: str, toy: Pat
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (lambda x: x, r"model <lambda>: expected logits \(2, classes\) of images \(2, 1, 8, 8\), found \(2, 1, 8, 8\)"),
+        (
+            lambda x: x,
+            r"model <lambda>: expected logits \(2, classes\) for images \(2, 1, 8, 8\), found \(2, 1,",
+        ),
         (lambda x: "logits", "found a str"),
         (lambda x: x.flatten(1)[:, :2], "a label is 2, but there are 2 classes"),
         (nn.Linear(3, 3), "found mat1 and mat2 shapes|found .*shape"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from bsk.models.compiled import Compiled
-from bsk.models.modes import eval_mode, in_precision, standing_still
+from bsk.models.modes import eval_mode, folded_eval_mode, in_precision
 from bsk.perturb import losses
 from bsk.perturb.ascent import Model
 from bsk.perturb.passes import PassCounter, counting
@@ -51,7 +51,7 @@ class Network:
 
         Eval mode is that of the authors' code.
         """
-        with eval_mode(self.module) if self.compiled else standing_still(self.module):
+        with eval_mode(self.module) if self.compiled else folded_eval_mode(self.module):
             f = self._counted(self.compiled.frozen if self.compiled else self.module, self.precision)
             yield f if self.through is None else self.through(f)
 

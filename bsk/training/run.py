@@ -1,4 +1,4 @@
-"""From settings and data to a trained checkpoint: fresh, resumed, or already there."""
+"""From settings and data to a trained checkpoint: newly trained, resumed, or already complete."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ def run(
     limit: int | None = None,
     stopping: Callable[[], int] = lambda: 0,
 ) -> dict[str, Any]:
-    """Train, or go on training, or find it done; return the `end` record of the log.
+    """Train, resume a training, or find it complete; return the `end` record of the log.
 
     Args:
-        flags: every flag, resolved or not.
-        data: with its train and val splits; test images are only read if they are to select the epoch.
-        checkpoint: F.safetensors; F.last.safetensors and F.jsonl stand beside it.
-        device: where.
-        watcher: is told of progress.
+        flags: all flags, resolved or not.
+        data: the data with train and val splits; test images are only read if they select the epoch.
+        checkpoint: F.safetensors; F.last.safetensors and F.jsonl are written beside it.
+        device: where to train.
+        watcher: is told about the progress.
         share: this process's part of every batch.
-        force: start over even if files of another training are there.
-        limit: train on the first so many images of the class-balanced order.
-        stopping: asked after every update; a code other than 0 saves and stops with it.
+        force: start over even if there are files of another training.
+        limit: train on the first `limit` images of the class-balanced order.
+        stopping: called after every update; a non-zero exit code saves the state and stops with it.
 
     Raises:
-        InputError: files of another training are in the way, or cannot be written.
-        UsageError: the method breaks its contract, or several processes cannot do it.
+        InputError: there are files of another training, or files cannot be written.
+        UsageError: the method breaks the contract, or several processes cannot share its batches.
         DivergedError, CollapsedError, StoppedError: see `bsk.training.loop.train`.
     """
     settings = _resolved(flags, data, device, checkpoint, watcher, force)
@@ -122,17 +122,17 @@ def run(
 def _resolved(
     flags: TrainingFlags, data: DataFile, device: torch.device, checkpoint: Path, watcher: Watcher, force: bool
 ) -> Settings:
-    """Return the settings; a training that was begun elsewhere goes on in its own precision, unless a flag says one."""
+    """Return the settings; a resumed training keeps its own precision unless a flag sets one."""
     last = last_path(checkpoint)
     if flags.init is not None and flags.model is None:
-        begun = last.exists() and not force and not Path(flags.init).exists()  # then it goes on without
+        begun = last.exists() and not force and not Path(flags.init).exists()  # resuming does not need it
         flags = replace(flags, model=model_of(last if begun else Path(flags.init)))
     settings = resolve(flags, data, device)
     if flags.precision != "auto" or force or not last.exists():
         return settings
     own = load_header(last, STATE).get("flags", {}).get("precision")
     if own in PRECISIONS and own != settings.precision:
-        watcher.notice(f"{checkpoint}: goes on in {own}, as it was begun; this device would take {settings.precision}")
+        watcher.notice(f"{checkpoint}: resumes in {own}, its own precision; the default here is {settings.precision}")
         return replace(settings, precision=own)
     return settings
 
@@ -140,12 +140,10 @@ def _resolved(
 def _initial(
     settings: Settings, data: DataFile, val: Split, device: torch.device, checkpoint: Path, force: bool
 ) -> Initial | None:
-    """Return the weights to begin with, if a file of them is given, and is there or needed.
-
-    What was begun goes on without it.
+    """Return the initial weights if a file is given, and exists or is needed; a resumed training does not need it.
 
     Raises:
-        UsageError: the training would write over it.
+        UsageError: the training would overwrite the file.
     """
     if settings.init is None:
         return None
@@ -158,7 +156,7 @@ def _initial(
 
 
 def _begun_with(settings: Settings, begin: Initial | None, checkpoint: Path) -> dict[str, Any]:
-    """Return what a header says of the weights that a training began with: what was loaded, or what its state says."""
+    """Return the header fields about the initial weights, from what was loaded or from the saved state."""
     if begin is not None:
         return {"init": begin.record, "mean": begin.mean, "std": begin.std}
     if settings.init is None:
@@ -183,11 +181,11 @@ def _compiles(
     share: Share,
     device: torch.device,
 ) -> bool:
-    """Say if updates go through torch.compile: where the settings say so, or it pays.
+    """Return whether updates use torch.compile: as the settings say, or, for `auto`, if it pays.
 
-    By `auto` only bsk's own methods and networks go there, by one process: others may take gradients of gradients,
-    which torch.compile does not know, or do what it cannot follow. Nor do methods that go back twice by one output:
-    nobody has tried it with CUDA graphs.
+    With `auto` only bsk's own methods and networks are compiled, and only in a single process: others may use
+    second-order gradients, which torch.compile does not support, or code that it cannot trace. Methods with two
+    backward passes through one output are excluded too, since this has not been tested with CUDA graphs.
     """
     outside = is_plugin(settings.method) or is_plugin(settings.model) or found.trained.to_input > 0
     if settings.compile == "auto" and (outside or share.world > 1):
@@ -199,7 +197,7 @@ def _compiles(
 def _compile(
     state: State, settings: Settings, share: Share, device: torch.device, header: dict[str, Any], watcher: Watcher
 ) -> None:
-    """Send the state's passes through torch.compile; the header says so, unless that fails."""
+    """Use torch.compile for the passes of the state; the header says so unless that fails."""
 
     def tell(text: str) -> None:
         if "failed" in text:
@@ -215,7 +213,7 @@ def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
     """Raise if an epoch has a batch of one image that the network cannot normalise.
 
     Raises:
-        UsageError: that is so.
+        UsageError: that is the case.
     """
     n = loader.images_per_epoch
     last = n % loader.batch_size if n > loader.batch_size else n
@@ -224,20 +222,20 @@ def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
     try:
         with torch.no_grad(), still_statistics(state.model.train()):
             state.model(next(loader.epoch(0)).x[:1])
-    except ValueError as error:  # of torch's batch norm
+    except ValueError as error:  # raised by torch's batch norm
         found = f"--batch-size {loader.batch_size}: {n} images leave a batch of one, which batch norm cannot normalise"
         raise UsageError(f"{found}; choose another") from error
 
 
 def _profile(settings: Settings, shape: tuple[int, ...], classes: int, share: Share) -> Profile:
-    """Return what the method does, if it can do what the settings ask for."""
+    """Return the profile of the method, if it supports what the settings ask for."""
     found = profile(settings.bound, shape, classes)
     if share.world > 1:
         check_shared(settings.bound, shape, classes)
     if settings.log_divergence and not found.moves:
         raise UsageError(f"--log-divergence: {settings.method} does not say where its perturbation starts and ends")
     if settings.label_smoothing and not found.smooths:
-        raise UsageError(f"--label-smoothing: {settings.method} does not smooth labels; it may by net.cross_entropy")
+        raise UsageError(f"--label-smoothing: {settings.method} does not smooth labels; use net.cross_entropy in it")
     return found
 
 

@@ -267,7 +267,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(toy: Path, tmp_path: Path, 
     run = functools.partial(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, check=False)
     stopped = run(env={**os.environ, "SIGNAL": str(int(number))})
     assert (stopped.returncode, stopped.stdout) == (code, "")
-    assert "epoch 2:" not in stopped.stderr and "the same command goes on from there" in stopped.stderr
+    assert "epoch 2:" not in stopped.stderr and "the same command resumes from there" in stopped.stderr
     assert not list(tmp_path.glob(".*tmp"))
     done = run(env={**os.environ, "SIGNAL": "0"})
     assert json.loads(done.stdout)["last_epoch"] == 12 and "epoch 1:" not in done.stderr

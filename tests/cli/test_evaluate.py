@@ -98,7 +98,7 @@ def test_evaluations_and_the_log_of_a_training_keep_to_files_of_their_own(call, 
     train = ["train", "--data", toy, "--model", "cnn-4", "--epochs", 1]
     for more in ([], ["--force"]):
         line = call(*train, "--out", "r.safetensors", *more, check=3).line
-        assert "r.jsonl: has records of kind evaluation, so it is no training's log; choose another --out" in line
+        assert "r.jsonl: has records of kind evaluation, so it is not a training log; choose another --out" in line
     assert (tmp_path / "r.jsonl").read_bytes() == found and not (tmp_path / "r.safetensors").exists()
     (tmp_path / "m.jsonl").write_bytes(log + found)  # as an older bsk let evaluate do
     trained_words = ["train", "--data", toy, "--model", "cnn-4", "--epochs", 2, "--out", "m.safetensors"]

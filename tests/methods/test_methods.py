@@ -382,7 +382,7 @@ def test_which_methods_processes_can_share(name: str) -> None:
         return
     with pytest.raises(UsageError) as refused:
         check_shared(bind(name, EPS), SHAPE, CLASSES)
-    advice = "which processes would share; run it without torchrun"
+    advice = "so processes cannot share it; run it without torchrun"
     assert str(refused.value) == f"--method {name}: {said[name]}, {advice}"
 
 

@@ -190,7 +190,7 @@ def test_a_tensor_is_enough(train, module: str, toy: Path, tmp_path: Path) -> No
     found = profile(settings.bound, (1, 8, 8), 3)
     assert found.passes == Passes(1, 0, 1) and found.attacks and not found.smooths and not found.moves
     line = train("plain", "--label-smoothing", 0.1, check=2).line
-    assert "--label-smoothing: mymethods:plain does not smooth labels; it may by net.cross_entropy" in line
+    assert "--label-smoothing: mymethods:plain does not smooth labels; use net.cross_entropy in it" in line
     line = train("plain", "--log-divergence", check=2).line
     assert "--log-divergence: mymethods:plain does not say where its perturbation starts and ends" in line
 
@@ -215,14 +215,14 @@ START = "bsk: --method mymethods:"
         ("a_flag", START + "a_flag: seed = 1 cannot be a flag; rename it"),
         ("a_list", START + "a_list: widths = [1] cannot be a flag"),
         ("two", START + "two: TypeError: two() takes 2 positional arguments but 3"),
-        ("mean", START + "mean: expected total (4,), one value an image, found ()"),
-        ("logits", START + "logits: expected total (4,), one value an image, found (4, 3)"),
+        ("mean", START + "mean: expected total (4,), one value per image, found ()"),
+        ("logits", START + "logits: expected total (4,), one value per image, found (4, 3)"),
         ("number", START + "number: expected Losses or a tensor (4,), found float"),
         ("nothing", START + "nothing: expected Losses or a tensor (4,), found NoneType"),
-        ("robust", START + "robust: expected robust (4,), one value an image, found ()"),
-        ("constant", START + "constant: its loss has no gradient by the network's weights"),
-        ("of_the_images", START + "of_the_images: its loss has no gradient by the network's weights"),
-        ("unseen", START + "unseen: its loss has no gradient by the network's weights"),
+        ("robust", START + "robust: expected robust (4,), one value per image, found ()"),
+        ("constant", START + "constant: its loss has no gradient with respect to the weights"),
+        ("of_the_images", START + "of_the_images: its loss has no gradient with respect to the weights"),
+        ("unseen", START + "unseen: its loss has no gradient with respect to the weights"),
         ("fails", START + "fails: IndexError: index 100 is out of bounds"),
         ("leaves", START + "leaves: SystemExit: I leave; check the method"),
         ("leaves_late", START + "leaves_late: SystemExit: no message; check the method"),

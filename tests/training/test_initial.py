@@ -181,7 +181,7 @@ def test_no_file_names_code_that_is_run(before: Path, data: DataFile, tmp_path: 
     monkeypatch.chdir(tmp_path)
     tensors, header = checkpoints.load(before, MODEL)
     checkpoints.save(before, tensors, {**header, "model": "evil:f"})
-    with pytest.raises(UsageError, match=r"its network is code from outside; add --model evil:f if you trust"):
+    with pytest.raises(UsageError, match=r"its network is a plugin; add --model evil:f if you trust"):
         run(TrainingFlags(init=str(before), epochs=1), data, tmp_path / "m.safetensors", device=CPU, watcher=Silent())
     with pytest.raises(UsageError, match="is of evil:f"):
         run(

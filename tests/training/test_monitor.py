@@ -190,7 +190,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_never_stopped(
     then: str, method: str, at: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsing(monkeypatch, (at,))
-    with pytest.raises(CollapsedError, match="go on from here with --on-collapse rollback or warn"):
+    with pytest.raises(CollapsedError, match="resume from here with --on-collapse rollback or warn"):
         trained(tmp_path / "m.safetensors", data, settings(method, on_collapse="stop"))
     trained(tmp_path / "m.safetensors", data, settings(method, on_collapse=then))
     trained(tmp_path / "whole.safetensors", data, settings(method, on_collapse=then))
