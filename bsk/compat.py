@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ROUNDED = ("tf32", "bf16")  # precisions that round fp32 factors before multiplication
-FORMS = 64  # maximum number of compiled variants of a function
+VARIANTS = 64  # maximum number of compiled variants of a function
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 _BLOCK, _ALL = 1 << 30, (1 << 31) - 1
 
 
 @contextlib.contextmanager
-def objects_that_stay() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Disable the garbage collector within the block, and exempt the objects created there from later collections.
 
     `gc.freeze` exists in CPython since 3.7, but not in PyPy. Without it the objects are collected like any others.
@@ -122,9 +122,9 @@ def compiling() -> Iterator[None]:
 
             back.enter_context(config.patch(donated_buffer=False))
         with contextlib.suppress(ImportError, AttributeError):
-            from torch._dynamo import config as forms
+            from torch._dynamo import config as dynamo
 
-            back.enter_context(forms.patch(recompile_limit=FORMS))
+            back.enter_context(dynamo.patch(recompile_limit=VARIANTS))
         yield
 
 
@@ -138,7 +138,7 @@ def has_hooks(layer: nn.Module) -> bool:
     return any(each is None or len(each) > 0 for each in kept)
 
 
-def state_of(tensor: Tensor) -> object:
+def version_of(tensor: Tensor) -> object:
     """Return a value that stays equal as long as the tensor is not modified in place.
 
     `Tensor._version` counts in-place modifications; torch's notes on autograd document it, but only under this private

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from bsk.compat import cpu_multiplies_bf16, keep_freed_memory, objects_that_stay
+from bsk.compat import cpu_multiplies_bf16, keep_freed_memory, without_garbage_collection
 from bsk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def load_torch() -> None:
     The import creates a million objects that all stay alive; the collector would traverse them again and again, and
     once more when the process exits.
     """
-    with objects_that_stay():
+    with without_garbage_collection():
         import torch  # noqa: F401 - for later imports
 
 

@@ -20,7 +20,7 @@ from bsk.errors import BskError, UsageError, nearest, out_of_memory
 
 _SOURCE = ".py"
 _BUILD = re.compile(r"\+(cpu|cu\d+|rocm[\d.]+|xpu)$")  # the local version: which device a build is for
-_COMPUTED = {"import_module", "__import__", "spec_from_file_location"}  # imports by computed names
+_COMPUTED_IMPORTS = {"import_module", "__import__", "spec_from_file_location"}  # imports by computed names
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def outside(
         passing: another error that is raised unchanged.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), torch_as_it_was(), _folder_as_it_was():
+        with contextlib.redirect_stdout(sys.stderr), _torch_restored(), _folder_restored():
             yield
     except (BskError, passing):
         raise
@@ -110,7 +110,7 @@ def outside(
 
 
 @contextlib.contextmanager
-def _folder_as_it_was() -> Iterator[None]:
+def _folder_restored() -> Iterator[None]:
     """Make modules in the current folder importable, and restore the current folder afterwards."""
     folder = ""
     with contextlib.suppress(FileNotFoundError):  # it may have been removed
@@ -127,7 +127,7 @@ def _folder_as_it_was() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def torch_as_it_was() -> Iterator[None]:
+def _torch_restored() -> Iterator[None]:
     """Restore torch's default dtype, default device and gradient mode after the block."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
@@ -233,7 +233,7 @@ def _imported(spec: ModuleSpec) -> list[str]:
             above = package.rsplit(".", node.level - 1)[0] if node.level else ""
             base = ".".join(part for part in (above, node.module) if part)
             names += [base, *(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")]
-        elif getattr(node, "id", getattr(node, "attr", None)) in _COMPUTED:
+        elif getattr(node, "id", getattr(node, "attr", None)) in _COMPUTED_IMPORTS:
             names += _neighbours(spec, package)
     return [name for name in names if name]
 

@@ -74,7 +74,7 @@ def fab_t(
         with torch.no_grad():
             logits = model(search.x)
         tally.count(search.owner, 2, 1)
-        _go_on(model, search, logits, tally, eps, norm)
+        _finish_step(model, search, logits, tally, eps, norm)
     return tally
 
 
@@ -101,7 +101,7 @@ def _step(search: _Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
     return to_images(moved, search.x.shape)
 
 
-def _go_on(model: Model, search: _Search, logits: Tensor, tally: Outcome, eps: float, norm: str) -> None:
+def _finish_step(model: Model, search: _Search, logits: Tensor, tally: Outcome, eps: float, norm: str) -> None:
     """Remove the examples that are fooled within eps, and move the other rows beyond the boundary back.
 
     Source: algorithm 1, the last step: x + beta (x' - x).

@@ -152,7 +152,7 @@ class Pyramids:
         inside = delta * first
         bump = self._pyramid(query, *place, turn) * first * _sign(torch.stack(colours, dim=1))[..., None, None]
         aim = bump + inside / (self._norm(inside) + TINY)
-        moved = aim / (self._norm(aim) + TINY) * self._worth(per_image(free, delta) / channels + held, channels)
+        moved = aim / (self._norm(aim) + TINY) * self._window_norm(per_image(free, delta) / channels + held, channels)
         return self._scaled(x, torch.where(first, moved, torch.where(second, 0.0, delta)))
 
     def _pyramid(self, query: Tensor, down: Tensor, across: Tensor, turn: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class Pyramids:
         """Return the norm of each channel."""
         return (delta.abs() ** self.order).sum(dim=(2, 3), keepdim=True) ** (1 / self.order)
 
-    def _worth(self, squared: Tensor, channels: int) -> Tensor:
+    def _window_norm(self, squared: Tensor, channels: int) -> Tensor:
         """Return the norm that a channel's window is given."""
         return squared.sqrt()
 
@@ -186,7 +186,7 @@ class Spikes(Pyramids):
         """Return the image in the ball nearest to x + delta."""
         return L1(x, self.eps).project(x + delta)
 
-    def _worth(self, squared: Tensor, channels: int) -> Tensor:
+    def _window_norm(self, squared: Tensor, channels: int) -> Tensor:
         return squared * channels
 
 

@@ -29,8 +29,8 @@ from bsk.plugins import is_plugin, load
 from bsk.signature import chosen
 
 PAPER_STEP = 2 / 255  # section 5.1, at the paper's radius
-MANY = 10_000  # assumed passes of an unknown attack; used only to estimate the remaining time
-PACKED = 4  # calls per block of PGD, whose examples leave one by one as they are fooled or their iterates repeat
+ASSUMED_PASSES = 10_000  # assumed passes of an unknown attack; used only to estimate the remaining time
+CALLS_PER_BLOCK = 4  # of PGD, whose examples leave one by one, as they are fooled or their iterates repeat
 MOST_TARGETS = 9  # Source: AutoAttack's standard version
 TARGETS_L1, RESTARTS_L1 = 5, 5  # of apgd-t and apgd-ce in L1. Source: the same
 DLR_CLASSES = 4  # with fewer classes the DLR loss is not defined
@@ -118,7 +118,7 @@ class Attack:
         distances, nor for FGSM, whose single point says nothing about other radii. Clean images have no radius, and
         their record is the same in every run.
         """
-        alone = any(_judges_alone(stage) for stage in self.stages)
+        alone = any(_single_radius(stage) for stage in self.stages)
         return self.name != "natural" and not alone and not self.sampling
 
     @property
@@ -135,7 +135,7 @@ class Attack:
         return {**{stage.name: dict(stage.described) for stage in real}, **self.sampling}
 
 
-def _judges_alone(stage: Stage) -> bool:
+def _single_radius(stage: Stage) -> bool:
     """Return whether a stage's result holds for its own radius only."""
     return stage.run is rays or stage.name == "fgsm" or bool(stage.parameters.get("last_iterate"))
 
@@ -260,7 +260,7 @@ def _reference(name: str, flags: AttackFlags) -> Stage:
         raise UsageError(f"--engine reference: its DLR loss needs {DLR_CLASSES} classes, the model has {flags.classes}")
     targets = min(MOST_TARGETS, flags.classes - 1)
     parameters = {"norm": flags.norm, "attack": name, "package": installed(), "targets": targets}
-    return Stage(name, reference, parameters, passes=MANY, batchwise=True)
+    return Stage(name, reference, parameters, passes=ASSUMED_PASSES, batchwise=True)
 
 
 def _from_outside(name: str, flags: AttackFlags) -> Stage:
@@ -269,7 +269,7 @@ def _from_outside(name: str, flags: AttackFlags) -> Stage:
     hyper = run.defaults()
     mine = {key: value for key, value in flags.settings.items() if key in hyper}
     parameters = {"norm": flags.norm, **chosen(hyper, mine), "code": plugin.sha256}
-    return Stage(name, run, parameters, passes=MANY, batchwise=True)
+    return Stage(name, run, parameters, passes=ASSUMED_PASSES, batchwise=True)
 
 
 def attacks_named(names: Sequence[str], eps: float, flags: AttackFlags) -> list[Attack]:
@@ -302,7 +302,7 @@ def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
         **({} if flags.target is None else {"target": flags.target, "classes": flags.classes}),
         **({} if flags.early_stop else {"early_stop": False}),  # changes no verdict; keys leave out the default
     }
-    return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts, fills=True, calls=PACKED)
+    return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts, fills=True, calls=CALLS_PER_BLOCK)
 
 
 def _notices(name: str, flags: AttackFlags) -> tuple[str, ...]:

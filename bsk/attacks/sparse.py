@@ -18,8 +18,8 @@ RADII = (3.0, 2.0, 1.0)  # successive radii, in units of eps
 SHARES = (0.3, 0.3)  # fraction of the steps for each radius but the last
 WINDOW = 0.04  # fraction of the steps between two checks
 SHRINK, LEAST = 1.5, 10.0  # a check divides the step size by SHRINK, in total by at most LEAST
-SPARSER = 1.5  # a step changes this many times fewer coordinates than the best point
-FEWER = 0.95  # the step size is reset if the best point changes fewer coordinates than this times those before
+SPARSITY_FACTOR = 1.5  # a step changes this many times fewer coordinates than the best point
+SPARSER_BELOW = 0.95  # the step size is reset if the best point changes fewer coordinates than this times those before
 
 
 def apgd_l1(
@@ -114,7 +114,7 @@ class _SparseClimb(Climb):
 
     def _look(self) -> None:
         self.changed = (self.x_best != self.within.x).flatten(1).sum(dim=1).to(self.step)
-        self.share = self.changed / self.x[:1].numel() / SPARSER
+        self.share = self.changed / self.x[:1].numel() / SPARSITY_FACTOR
 
     def move(self, weight: float) -> None:
         """Step to P(x + eta d), where d are the signs of the largest gradient entries; there is no momentum."""
@@ -125,7 +125,7 @@ class _SparseClimb(Climb):
         """Shrink the step sizes; if the best point has become sparser, restart from it with the longest step size."""
         before = self.changed
         self._look()
-        sparser = self.changed / before < FEWER
+        sparser = self.changed / before < SPARSER_BELOW
         self.step = torch.where(sparser, self.longest, self.step / SHRINK)
         self.step = torch.maximum(self.step, self.longest / LEAST)
         self.choose(sparser, x=self.x_best, gradient=self.gradient_best)

@@ -12,8 +12,8 @@ from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.losses import margin
 
-VOID = 0.1  # fraction of the proposals evaluated ahead that may be wasted
-MEMORY = 0.9  # decay factor per call of the estimated acceptance rate
+WASTED = 0.1  # fraction of the proposals evaluated ahead that may be wasted
+DECAY = 0.9  # decay factor per call of the estimated acceptance rate
 
 
 def square(
@@ -41,7 +41,7 @@ def square(
     search = _Search(model, x, y, PAINTERS[norm](x, draws, eps), queries)
     pace = _Pace(rows or len(x))
     while len(search.owner):
-        pace.saw(*search.go_on(pace.steps(len(search.owner))))
+        pace.update(*search.advance(pace.steps(len(search.owner))))
     return search.tally
 
 
@@ -56,7 +56,7 @@ class _Search:
         self.margins, wrong = self._judge(self.best, self.owner)
         self._leave(wrong)
 
-    def go_on(self, steps: int) -> tuple[int, int]:
+    def advance(self, steps: int) -> tuple[int, int]:
         """Evaluate the next `steps` steps of each example; return how many were accepted, and how many count."""
         owner, to_beat = (each.repeat_interleave(steps) for each in (self.owner, self.margins))
         query = (self.done[:, None] + torch.arange(steps, device=owner.device)).flatten()
@@ -102,9 +102,9 @@ class _Pace:
 
     def steps(self, n: int) -> int:
         """Return the steps per example, for n examples; of K steps (K - 1) / 2 times the acceptance rate are wasted."""
-        return max(1, min(self.rows // n, 1 + int(2 * VOID * self.counted / self.accepted)))
+        return max(1, min(self.rows // n, 1 + int(2 * WASTED * self.counted / self.accepted)))
 
-    def saw(self, accepted: int, counted: int) -> None:
+    def update(self, accepted: int, counted: int) -> None:
         """Update the estimated acceptance rate after a call."""
-        self.accepted = MEMORY * self.accepted + accepted
-        self.counted = MEMORY * self.counted + counted
+        self.accepted = DECAY * self.accepted + accepted
+        self.counted = DECAY * self.counted + counted

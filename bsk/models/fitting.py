@@ -109,7 +109,7 @@ class Target:
             present,
             {name.removeprefix(prefix): numbers for name, numbers in pair.items()},
             left,
-            ", ".join(_said(what, found) for what, found in problems.items() if found),
+            ", ".join(_listed(what, found) for what, found in problems.items() if found),
             len(present) / max(1, len(self.own)),
         )
 
@@ -184,5 +184,5 @@ def _grouped(names: Iterable[str], prefix: str) -> list[str]:
     return [name.removeprefix(prefix) for name in said]
 
 
-def _said(what: str, found: Sequence[str]) -> str:
+def _listed(what: str, found: Sequence[str]) -> str:
     return f"{len(found)} {what} ({'; '.join(found[:_SHOWN])}{'; ...' * (len(found) > _SHOWN)})"

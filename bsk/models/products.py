@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - the customary name
 
-from bsk.compat import onednn_linear, state_of
+from bsk.compat import onednn_linear, version_of
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ class _Weight:
     transpose: Tensor
 
     def still(self, weight: Tensor) -> bool:
-        return weight is self.whole and state_of(weight) == self.state
+        return weight is self.whole and version_of(weight) == self.state
 
 
 def _forward_of(layer: nn.Module, last: bool) -> Callable[[Tensor], Tensor]:
@@ -67,7 +67,7 @@ def _forward_of(layer: nn.Module, last: bool) -> Callable[[Tensor], Tensor]:
         if not (_fp32_on_cpu(x, weight) and x.numel()):
             return F.linear(x, weight, bias)
         if kept is None or not kept.still(weight):
-            kept = _Weight(weight, state_of(weight), weight.detach().t().contiguous())
+            kept = _Weight(weight, version_of(weight), weight.detach().t().contiguous())
         y: Tensor = _Product.apply(x, weight.detach(), kept.transpose, bias)
         return y
 

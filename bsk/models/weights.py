@@ -72,7 +72,7 @@ def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
     others = [each for each in sets if each is not chosen and not _same(each.fit.tensors, chosen.fit.tensors)]
     fit = chosen.fit
     if not fit.pair and not target.inside:
-        fit = replace(fit, pair=_beside(found, target.channels))
+        fit = replace(fit, pair=_stored_normalisation(found, target.channels))
     return replace(chosen, fit=fit, first=chosen is first, others=tuple(shown(each.key) for each in others))
 
 
@@ -124,7 +124,7 @@ def _lists(
             yield from _lists(each, _joined(place, key), seen, levels - 1)
 
 
-def _beside(found: object, channels: int, levels: int = LEVELS) -> dict[str, list[float]]:
+def _stored_normalisation(found: object, channels: int, levels: int = LEVELS) -> dict[str, list[float]]:
     """Return mean and std of pixels, one number per channel, from a dict that does not hold the weights."""
     if not isinstance(found, Mapping) or not levels:
         return {}
@@ -133,7 +133,7 @@ def _beside(found: object, channels: int, levels: int = LEVELS) -> dict[str, lis
     mean, std = [*pair.values(), [], []][:2]
     if pair and max(mean) <= 1 and 0 < min(std) <= max(std) <= SPREAD:
         return dict(list(pair.items())[:2])
-    inner = (_beside(each, channels, levels - 1) for each in found.values())
+    inner = (_stored_normalisation(each, channels, levels - 1) for each in found.values())
     return next(filter(None, inner), {})
 
 

@@ -42,11 +42,11 @@ class BatchDraws:
 
     def uniform(self, like: Tensor) -> Tensor:
         """Return U(-1, 1) numbers in the shape of `like`."""
-        return self._rows(like).uniform_(-1.0, 1.0, generator=self.generator)[self._mine(like)]
+        return self._rows(like).uniform_(-1.0, 1.0, generator=self.generator)[self._own_rows(like)]
 
     def gaussian(self, like: Tensor) -> Tensor:
         """Return N(0, 1) numbers in the shape of `like`."""
-        return self._rows(like).normal_(generator=self.generator)[self._mine(like)]
+        return self._rows(like).normal_(generator=self.generator)[self._own_rows(like)]
 
     def shared(self, like: Tensor, count: int) -> Tensor:
         """Return U(-1, 1) numbers (count, N), the same for all N examples and in all processes."""
@@ -61,7 +61,7 @@ class BatchDraws:
             memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         )
 
-    def _mine(self, like: Tensor) -> slice:
+    def _own_rows(self, like: Tensor) -> slice:
         return slice(self.first, self.first + len(like))
 
 

@@ -32,7 +32,7 @@ from bsk.training.averaging import average_of
 from bsk.training.settings import Settings
 from bsk.training.state import State
 
-LOOKED_AT = 256  # val images that decide which normalisation the weights were trained with
+NORMALISATION_IMAGES = 256  # val images that decide which normalisation the weights were trained with
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Initial:
             for name in own.keys() - self.new:
                 own[name].copy_(found[name])
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return a message about what was loaded and what is new."""
         said, path = self.record, self.record["path"]
         text = f"--init {path}: {said['loaded']} tensors loaded, normalisation: {said['normalisation']}"
@@ -116,8 +116,8 @@ def initial(path: Path, model: str, data: DataFile, val: Split, device: torch.de
         whole = _own(path, header, fresh, frozenset() if same else fresh.heads, device)
     new = frozenset[str]() if same else fresh.heads
     record: dict[str, Any] = {"path": str(path), "sha256": records.sha256(path)}
-    told = ("method", "epoch", "dataset", "data_sha256")
-    record |= {name: each for name, each in (header or {}).items() if name in told}
+    kept = ("method", "epoch", "dataset", "data_sha256")
+    record |= {name: each for name, each in (header or {}).items() if name in kept}
     record |= {"classes": classes, "loaded": len(fresh.tensors) - len(new), "new": sorted(new)}
     return Initial(whole, new, {**record, "normalisation": source})
 
@@ -173,7 +173,7 @@ def _foreign(
     if found.normalisation != "none" or classes != fresh.classes or not takes_pixels(whole, fresh.shape):
         return whole, found.normalisation
     other = Normalised(whole.network, data.mean, data.std, whole.outside).to(device)
-    x, y = to_unit(val.images[:LOOKED_AT].to(device)), val.labels[:LOOKED_AT].to(device)
+    x, y = to_unit(val.images[:NORMALISATION_IMAGES].to(device)), val.labels[:NORMALISATION_IMAGES].to(device)
     right = []
     for each in (whole, other):
         with eval_mode(each), torch.no_grad():

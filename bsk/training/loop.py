@@ -23,7 +23,7 @@ from bsk.training.outputs import Outputs
 from bsk.training.profile import Profile
 from bsk.training.schedules import SCHEDULES, Rates, warmed
 from bsk.training.settings import Settings
-from bsk.training.state import Scored, State, learned, named, put_back
+from bsk.training.state import Scored, State, learned, named, restore_learned
 from bsk.training.step import update
 from bsk.training.validation import accuracy_for_method, validate
 
@@ -145,7 +145,7 @@ def _look_for_collapse(setup: Setup, state: State, epoch: int, watcher: Watcher)
         raise CollapsedError(f"{setup.outputs.checkpoint}: {found}; {kept}; {advice}")
     if back:
         assert state.healthy is not None
-        put_back(state, state.healthy)
+        restore_learned(state, state.healthy)
         state.collapses.now = False
         state.collapses.rescued_until = state.step + monitor.every(settings, setup.profile)
 

@@ -4,7 +4,9 @@ A network that has overfitted to a single step withstands FGSM but not PGD, beca
 within the ball: the gradients at x and at x plus noise point in different directions. Some networks lose all
 robustness; they are recognised by the robust accuracy they had before.
 
-The alarm: pgd * RATIO <= max(fgsm, best) and cosine < BENT and max(fgsm, best) >= max(STANDS / classes, FEWEST).
+A collapse is reported if
+
+    pgd * RATIO <= max(fgsm, best) and cosine < MAX_COSINE and max(fgsm, best) >= max(CHANCES / classes, MIN_ACCURACY).
 
 Source: Wong et al. (2020), section 5.4, for the symptom; Andriushchenko & Flammarion (2020), section 3.3, for the
 cosine.
@@ -34,11 +36,11 @@ from bsk.training.validation import NO_DRAWS
 
 # All thresholds are our choice.
 IMAGES = 32  # images of a check
-SURE = 128  # images of the second check that confirms an alarm
+CONFIRMED = 128  # images of the second check that confirms an alarm
 COST = 0.01  # passes of the checks, as a fraction of those of the updates
-STANDS, FEWEST = 1.5, 0.05  # minimum accuracy before a collapse: times chance level, and absolute
+CHANCES, MIN_ACCURACY = 1.5, 0.05  # minimum accuracy before a collapse: times chance level, and absolute
 RATIO = 3.0  # a collapse reduces PGD accuracy to this fraction of FGSM accuracy, or of the best PGD accuracy before
-BENT = 0.5  # and the cosine is below this; early in training PGD accuracy may be low too, but the loss is linear
+MAX_COSINE = 0.5  # and the cosine is below this; early in training PGD accuracy may be low too, but the loss is linear
 PASSES = Passes(forward=2 + 11 + 2, to_input=1 + 10 + 2)  # per image: FGSM, PGD-10, two gradients
 WEIGHTS = Passes(1, 1, 2)  # approximate cost of each kind of pass, in forward passes
 
@@ -61,12 +63,12 @@ class MonitorResult:
     @property
     def fallen(self) -> bool:
         """Whether PGD accuracy is far below FGSM accuracy or its earlier best, and the loss is not locally linear."""
-        return self.pgd * RATIO <= max(self.fgsm, self.best) and self.cosine < BENT
+        return self.pgd * RATIO <= max(self.fgsm, self.best) and self.cosine < MAX_COSINE
 
     @property
     def collapsed(self) -> bool:
         """Whether it has fallen from a substantial accuracy."""
-        return self.fallen and max(self.fgsm, self.best) >= max(STANDS / self.classes, FEWEST)
+        return self.fallen and max(self.fgsm, self.best) >= max(CHANCES / self.classes, MIN_ACCURACY)
 
 
 def every(settings: Settings, profile: Profile) -> int:
@@ -84,7 +86,7 @@ def look(state: State, settings: Settings, val: Split, share: Share) -> MonitorR
     """
     first = _look(state, settings, val, share, IMAGES)
     fresh = first.collapsed and not state.collapses.now
-    return _look(state, settings, val, share, SURE) if fresh else first
+    return _look(state, settings, val, share, CONFIRMED) if fresh else first
 
 
 def _look(state: State, settings: Settings, val: Split, share: Share, images: int) -> MonitorResult:

@@ -37,7 +37,7 @@ class Outputs:
         """Whether this process writes files."""
         return self._log is not None
 
-    def _held(self) -> IO[bytes] | None:
+    def _open_log(self) -> IO[bytes] | None:
         """Return the log, or None in a process that does not write; called before each write.
 
         Raises:
@@ -50,7 +50,7 @@ class Outputs:
 
     def keep_best(self, state: State) -> None:
         """Write the selected model and the selected average if the last epoch is the best and they are older."""
-        if not self._held():
+        if not self._open_log():
             return
         if state.best.epoch == state.last.epoch != _epoch_of(self.checkpoint, self.header):
             header = {**self.header, "kind": MODEL, "complete": False, "selected": selected(self.header)}
@@ -61,7 +61,7 @@ class Outputs:
 
     def keep_epoch(self, state: State) -> None:
         """Write the model of the last epoch to a file of its own."""
-        if self._held():
+        if self._open_log():
             epoch = state.last.epoch
             header = {**self.header, "kind": MODEL, "selected": f"epoch {epoch}", **totals(state)}
             path = epoch_path(self.checkpoint, epoch)
@@ -72,14 +72,14 @@ class Outputs:
         self._save_average(state, average_path(self.checkpoint, "-last"), "last", state.last_average)
 
     def _save_average(self, state: State, path: Path, epoch: str, scored: Scored) -> None:
-        if self._held() and state.average is not None:
+        if self._open_log() and state.average is not None:
             chosen = f"{epoch} ema {self.header['flags']['ema']:g}"
             header = {**self.header, "kind": MODEL, "complete": False, "selected": chosen}
             checkpoints.save(path, state.average.module.state_dict(), {**header, **scored.record()})
 
     def save_state(self, state: State) -> None:
         """Write the state for resuming; the file is also a checkpoint of the last epoch."""
-        if self._held():
+        if self._open_log():
             header = {**self.header, "selected": "last", **state.last.record(), **totals(state)}
             states.save(last_path(self.checkpoint), state, header)
 
@@ -97,7 +97,7 @@ class Outputs:
         return bool(found.get("complete")) and planned == self.header["flags"]["epochs"]
 
     def _stamp(self, state: State) -> None:
-        if not self._held():
+        if not self._open_log():
             return
         self.save_last_average(state)
         averages = [average_path(self.checkpoint, which) for which in ("", "-last")] if state.average else []
@@ -108,13 +108,13 @@ class Outputs:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a record to the log."""
-        if log := self._held():
+        if log := self._open_log():
             with naming_the_file(log_path(self.checkpoint)):
                 records.write_line(log, record)
 
     def remove(self) -> None:
         """Remove all files but the log, starting with the one that a resumed training would use."""
-        if self._held():
+        if self._open_log():
             for path in every_path(self.checkpoint):
                 with naming_the_file(path):
                     path.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ class Outputs:
         Everything after them is repeated. A log without a start record, such as a new one, or one of another number of
         epochs gets a start record.
         """
-        if not (log := self._held()):
+        if not (log := self._open_log()):
             return
         log.seek(0)
         length, planned = 0, None
@@ -159,7 +159,7 @@ def _epoch_of(path: Path, header: dict[str, Any]) -> int | None:
     return epoch if isinstance(epoch, int) and not differences(found, header) else None
 
 
-def lost(checkpoint: Path, found: dict[str, Any]) -> Path | None:
+def missing_model(checkpoint: Path, found: dict[str, Any]) -> Path | None:
     """Return the path of a selected model that is missing or belongs to another training, and is not in `.last` either.
 
     `found` is the header of `.last`.

@@ -10,11 +10,11 @@ from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header
 from bsk.training import state as states
 from bsk.training.loop import Setup, Watcher, rates_at
-from bsk.training.outputs import average_path, differences, last_path, lost, other_bits
+from bsk.training.outputs import average_path, differences, last_path, missing_model, other_bits
 from bsk.training.state import State
 
 
-def begun_training(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any] | None:
+def header_to_resume(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any] | None:
     """Return the header of `.last` if it belongs to the same training, or None if there is none.
 
     Raises:
@@ -28,7 +28,7 @@ def begun_training(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any] |
                 raise InputError(f"{path}: exists, with no {last.name} to resume from; pass --force to replace it")
         return None
     found = load_header(last, STATE)
-    if gone := lost(checkpoint, found):
+    if gone := missing_model(checkpoint, found):
         what = "belongs to another training" if gone.exists() else "is missing"
         raise InputError(f"{gone}: {what}, and {last.name} does not have its weights; pass --force to start over")
     changed = differences(found, header)
@@ -47,7 +47,9 @@ def _finished_epoch(checkpoint: Path) -> bool:
     return bool(header.get("complete", True)) or header.get("epoch") != 1
 
 
-def go_on(setup: Setup, state: State, begun: dict[str, Any], header: dict[str, Any], watcher: Watcher) -> None:
+def restore_training(
+    setup: Setup, state: State, begun: dict[str, Any], header: dict[str, Any], watcher: Watcher
+) -> None:
     """Restore a training from its files; `begun` is the header of its state.
 
     Raises:

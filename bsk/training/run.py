@@ -36,10 +36,10 @@ from bsk.training.outputs import (
     totals,
 )
 from bsk.training.profile import Profile, check_shared, profile
-from bsk.training.resume import begun_training, go_on
+from bsk.training.resume import header_to_resume, restore_training
 from bsk.training.settings import Settings, resolve
 from bsk.training.state import State, named
-from bsk.training.threads import enough_threads, waits_for_others
+from bsk.training.threads import enough_threads, shared_machine_notice
 from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
@@ -85,14 +85,14 @@ def run(
     state.memory.images = len(split.labels) + (len(extra.labels) if extra else 0)
     threads = enough_threads(state.model, shape, settings.batch_size, device)
     with threads, _log(checkpoint, share) as log:
-        if said := waits_for_others(device):
+        if said := shared_machine_notice(device):
             watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
         header |= {"extra": extra.record} if extra else {}
-        header |= _begun_with(settings, begin, checkpoint)
+        header |= _initial_fields(settings, begin, checkpoint)
         if _compiles(settings, found, state, shape, len(split.labels), share, device):
             _compile(state, settings, share, device, header, watcher)
-        begun = None if force else begun_training(checkpoint, header)
+        begun = None if force else header_to_resume(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
         loader = Loader(
             split.images,
@@ -107,13 +107,13 @@ def run(
         _check_smallest_batch(state, loader, share)
         setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
         if begun is not None:
-            go_on(setup, state, begun, header, watcher)
+            restore_training(setup, state, begun, header, watcher)
         else:
             if force:
                 outputs.remove()
             outputs.begin_log(-1)
             if begin is not None:
-                watcher.notice(begin.told())
+                watcher.notice(begin.summary())
         with compiling() if state.compiled else contextlib.nullcontext():
             train(setup, state, watcher)
         return _end(outputs, state)
@@ -155,7 +155,7 @@ def _initial(
     return initial(path, settings.model, data, val, device)
 
 
-def _begun_with(settings: Settings, begin: Initial | None, checkpoint: Path) -> dict[str, Any]:
+def _initial_fields(settings: Settings, begin: Initial | None, checkpoint: Path) -> dict[str, Any]:
     """Return the header fields about the initial weights, from what was loaded or from the saved state."""
     if begin is not None:
         return {"init": begin.record, "mean": begin.mean, "std": begin.std}

@@ -150,7 +150,7 @@ def learned(state: State) -> dict[str, Tensor]:
     return tensors | {_ROWS + name: tensor for name, tensor in state.memory.rows.items()}
 
 
-def put_back(state: State, tensors: dict[str, Tensor]) -> None:
+def restore_learned(state: State, tensors: dict[str, Tensor]) -> None:
     """Restore copies of what `learned` returned."""
     state.model.load_state_dict(model_tensors(tensors))
     state.optimiser.load_state_dict(_optimiser_state(state, tensors))
@@ -175,8 +175,8 @@ def restore(path: Path, state: State, written: Memory) -> None:
     tensors, header = checkpoints.load(path, STATE)
     try:
         _check(tensors, state, written)
-        progress = _modern(dict(header["progress"]))
-        put_back(state, {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEALTHY)})
+        progress = _upgraded(dict(header["progress"]))
+        restore_learned(state, {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEALTHY)})
         healthy = {name: tensor.to(state.sums.device) for name, tensor in _part(tensors, _HEALTHY).items()}
         state.healthy = healthy or None
         state.scaler.load_state_dict(progress.pop("scaler"))
@@ -200,7 +200,7 @@ def restore(path: Path, state: State, written: Memory) -> None:
         raise InputError(f"{path}: does not fit this training ({reason}); pass --force to start over") from error
 
 
-def _modern(progress: dict[str, Any]) -> dict[str, Any]:
+def _upgraded(progress: dict[str, Any]) -> dict[str, Any]:
     """Return progress in the current format; before methods had a memory, only Fast AT+ stored numbers."""
     progress.setdefault("compile_seconds", 0.0)
     if "rescue" in progress:

@@ -15,7 +15,7 @@ from torch import nn
 from bsk.devices import threads_chosen
 
 BUSY = 0.5  # fraction of the cores used by others from which a notice is printed
-LOOKS, PAUSE = 5, 0.01  # number of samples, and seconds between them
+SAMPLES, PAUSE = 5, 0.01  # number of samples, and seconds between them
 SMALL = 1e9  # weights * pixels * images per update, roughly its multiplications; the digits have 0.1e9
 
 
@@ -36,7 +36,7 @@ def enough_threads(model: nn.Module, shape: Sequence[int], images: int, device: 
         torch.set_num_threads(before)
 
 
-def waits_for_others(device: torch.device) -> str:
+def shared_machine_notice(device: torch.device) -> str:
     """Return a notice if others leave too few cores for the threads of this training, or "".
 
     It is only a notice: another number of threads would change the last bits, which must not depend on other users.
@@ -44,13 +44,13 @@ def waits_for_others(device: torch.device) -> str:
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     if device.type != "cpu" or threads == 1 or threads_chosen():
         return ""
-    others = min(_others() for _ in range(LOOKS))
+    others = min(_other_threads() for _ in range(SAMPLES))
     if others < BUSY * cores or others + threads <= cores:
         return ""
     return f"others use {others} of {cores} cores: --threads 1 may be faster than {threads}, but changes the last bits"
 
 
-def _others() -> int:
+def _other_threads() -> int:
     """Return the number of other threads that are running right now, or 0 if the system does not tell."""
     time.sleep(PAUSE)
     try:

@@ -11,7 +11,7 @@ from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import NotFiniteError, Outcome, check_unit, first_rows, ranked_targets, spread
 from bsk.attacks.pgd import pgd
 from bsk.attacks.rays import rays
-from bsk.attacks.registry import MANY, NATURAL, attack_named, attacks_named
+from bsk.attacks.registry import ASSUMED_PASSES, NATURAL, attack_named, attacks_named
 from bsk.errors import InputError, UsageError
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws
@@ -213,7 +213,7 @@ def test_the_reference_runs_as_a_stage() -> None:
     traced, state = sys.gettrace(), torch.get_rng_state()
     for name, eps, flags in (("apgd-ce", EPS, {}), ("fab-t", 0.4, {"norm": "l2"})):
         natural, stage = attack_named(name, eps, AttackFlags(engine="reference", classes=5, **flags)).stages
-        assert (natural, stage.name, stage.passes, stage.batchwise) == (NATURAL, name, MANY, True)
+        assert (natural, stage.name, stage.passes, stage.batchwise) == (NATURAL, name, ASSUMED_PASSES, True)
         package = stage.parameters["package"]
         assert stage.parameters == {"norm": "linf", "attack": name, "package": package, "targets": 4, **flags}
         assert package.startswith("pyautoattack ")
@@ -306,7 +306,7 @@ def outside(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, eps: float
     monkeypatch.chdir(folder)
     (attack,) = attacks_named([f"thirds:{name}"], eps, AttackFlags(settings=settings))
     stage = attack.stages[1]
-    assert (stage.name, stage.passes, stage.batchwise) == (f"thirds:{name}", MANY, True)
+    assert (stage.name, stage.passes, stage.batchwise) == (f"thirds:{name}", ASSUMED_PASSES, True)
     return stage(model or Seen(), torch.full((2, 1, 2, 2), 0.5), labels(2), draws(2), eps)
 
 
