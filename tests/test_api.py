@@ -55,7 +55,7 @@ def test_an_audit_is_that_of_the_command_and_has_no_verdict_for_each(call, train
     assert row["attack"] == "autoattack-audit" and row["audit_low"] == ours.record["audit"]["low"]
     x, y = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
     for how in ({"audit": 3}, {"within": 1}):
-        with pytest.raises(UsageError, match="it is for bsk evaluate"):
+        with pytest.raises(UsageError, match="use it with bsk evaluate"):
             bsk.attack(trained, x, y, attack="autoattack", eps=0.05, **how)
 
 

@@ -39,7 +39,7 @@ IMAGES = 32  # images of a check
 CONFIRMED = 128  # images of the second check that confirms an alarm
 COST = 0.01  # passes of the checks, as a fraction of those of the updates
 CHANCES, MIN_ACCURACY = 1.5, 0.05  # minimum accuracy before a collapse: times chance level, and absolute
-RATIO = 3.0  # a collapse reduces PGD accuracy to this fraction of FGSM accuracy, or of the best PGD accuracy before
+RATIO = 3.0  # a collapse divides PGD accuracy by at least this, relative to FGSM or to the best PGD accuracy before
 MAX_COSINE = 0.5  # and the cosine is below this; early in training PGD accuracy may be low too, but the loss is linear
 PASSES = Passes(forward=2 + 11 + 2, to_input=1 + 10 + 2)  # per image: FGSM, PGD-10, two gradients
 WEIGHTS = Passes(1, 1, 2)  # approximate cost of each kind of pass, in forward passes

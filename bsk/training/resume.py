@@ -48,9 +48,9 @@ def _finished_epoch(checkpoint: Path) -> bool:
 
 
 def restore_training(
-    setup: Setup, state: State, begun: dict[str, Any], header: dict[str, Any], watcher: Watcher
+    setup: Setup, state: State, saved: dict[str, Any], header: dict[str, Any], watcher: Watcher
 ) -> None:
-    """Restore a training from its files; `begun` is the header of its state.
+    """Restore a training from its files; `saved` is the header of its state.
 
     Raises:
         InputError: it has more updates than this training.
@@ -60,8 +60,8 @@ def restore_training(
     if state.step > setup.total_steps:
         found = f"{last_path(checkpoint)}: has more updates than the training ({state.step}, now {setup.total_steps})"
         raise InputError(f"{found}; give more --epochs, or --force to start over")
-    _check_epochs(setup, state, begun["flags"].get("epochs"))
-    changed = other_bits(begun, header)
+    _check_epochs(setup, state, saved["flags"].get("epochs"))
+    changed = other_bits(saved, header)
     if changed and state.step < setup.total_steps:
         watcher.notice(f"{checkpoint}: resumes with {', '.join(changed)}: results may differ in the last bits")
     state.sums /= setup.share.world  # saved as a sum over all processes; each resumes with an equal part

@@ -79,8 +79,8 @@ def run(
     test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
     shape, classes = tuple(split.images.shape[1:]), len(data.classes)
     found = _profile(settings, shape, classes, share)
-    begin = _initial(settings, data, val, device, checkpoint, force)
-    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device, begin)
+    weights = _initial(settings, data, val, device, checkpoint, force)
+    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device, weights)
     extra = _extra(settings, data, watcher)
     state.memory.images = len(split.labels) + (len(extra.labels) if extra else 0)
     threads = enough_threads(state.model, shape, settings.batch_size, device)
@@ -89,34 +89,51 @@ def run(
             watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
         header |= {"extra": extra.record} if extra else {}
-        header |= _initial_fields(settings, begin, checkpoint)
+        header |= _initial_fields(settings, weights, checkpoint)
         if _compiles(settings, found, state, shape, len(split.labels), share, device):
             _compile(state, settings, share, device, header, watcher)
-        begun = None if force else header_to_resume(checkpoint, header)
+        saved = None if force else header_to_resume(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
-        loader = Loader(
-            split.images,
-            split.labels,
-            batch_size=settings.batch_size,
-            augment=settings.augment,
-            seed=settings.seed,
-            device=device,
-            share=share,
-            extra=extra,
-        )
+        loader = _loader(split, settings, device, share, extra)
         _check_smallest_batch(state, loader, share)
         setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
-        if begun is not None:
-            restore_training(setup, state, begun, header, watcher)
-        else:
-            if force:
-                outputs.remove()
-            outputs.begin_log(-1)
-            if begin is not None:
-                watcher.notice(begin.summary())
+        _begin(setup, state, saved, header, weights, watcher, force)
         with compiling() if state.compiled else contextlib.nullcontext():
             train(setup, state, watcher)
         return _end(outputs, state)
+
+
+def _loader(split: Split, settings: Settings, device: torch.device, share: Share, extra: Extra | None) -> Loader:
+    return Loader(
+        split.images,
+        split.labels,
+        batch_size=settings.batch_size,
+        augment=settings.augment,
+        seed=settings.seed,
+        device=device,
+        share=share,
+        extra=extra,
+    )
+
+
+def _begin(
+    setup: Setup,
+    state: State,
+    saved: dict[str, Any] | None,
+    header: dict[str, Any],
+    weights: Initial | None,
+    watcher: Watcher,
+    force: bool,
+) -> None:
+    """Restore the training whose state has the header `saved`, or start a new log if that is None."""
+    if saved is not None:
+        restore_training(setup, state, saved, header, watcher)
+        return
+    if force:
+        setup.outputs.remove()
+    setup.outputs.begin_log(-1)
+    if weights is not None:
+        watcher.notice(weights.summary())
 
 
 def _resolved(
@@ -125,8 +142,8 @@ def _resolved(
     """Return the settings; a resumed training keeps its own precision unless a flag sets one."""
     last = last_path(checkpoint)
     if flags.init is not None and flags.model is None:
-        begun = last.exists() and not force and not Path(flags.init).exists()  # resuming does not need it
-        flags = replace(flags, model=model_of(last if begun else Path(flags.init)))
+        saved = last.exists() and not force and not Path(flags.init).exists()  # resuming does not need it
+        flags = replace(flags, model=model_of(last if saved else Path(flags.init)))
     settings = resolve(flags, data, device)
     if flags.precision != "auto" or force or not last.exists():
         return settings
@@ -155,10 +172,10 @@ def _initial(
     return initial(path, settings.model, data, val, device)
 
 
-def _initial_fields(settings: Settings, begin: Initial | None, checkpoint: Path) -> dict[str, Any]:
+def _initial_fields(settings: Settings, weights: Initial | None, checkpoint: Path) -> dict[str, Any]:
     """Return the header fields about the initial weights, from what was loaded or from the saved state."""
-    if begin is not None:
-        return {"init": begin.record, "mean": begin.mean, "std": begin.std}
+    if weights is not None:
+        return {"init": weights.record, "mean": weights.mean, "std": weights.std}
     if settings.init is None:
         return {}
     known = load_header(last_path(checkpoint), STATE)

@@ -241,7 +241,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("evaluate m.safetensors --attack autoattack --within nan", "--within"),
         ("evaluate m.safetensors --attack autoattack --audit 5 --within 1", "not both"),
         ("evaluate m.safetensors --attack autoattack-audit", "no such attack"),
-        ("attack m.safetensors --attack autoattack --audit 5 --out a.safetensors", "it is for bsk evaluate"),
+        ("attack m.safetensors --attack autoattack --audit 5 --out a.safetensors", "use it with bsk evaluate"),
         ("attack m.safetensors", "no --out"),
         ("attack m.safetensors --attack fgsm,pgd-2 --out a.safetensors", "one attack a file"),
         ("attack m.safetensors --out a.safetensors --images a.gif", "--images a.gif"),

@@ -114,12 +114,12 @@ def test_images_that_are_none_of_the_data_are_refused(call, images: Path, other:
     moved[7, 0, 0, 0] = (moved[7, 0, 0, 0] + 0.5) % 1
     assert "from the clean one, beyond eps 0.15 (linf)" in refused(changed(images=moved))
     assert "beyond eps 0.05 (linf)" in refused(images, "--eps", 0.05)
-    assert "of the data; give the data, --split and --limit" in refused(changed(index=tensors["index"] + 999))
+    assert "of the data; use the data, --split and --limit" in refused(changed(index=tensors["index"] + 999))
     assert "with this label" in refused(changed(labels=(tensors["labels"] + 1) % 3))
     assert "expected fp32 images (N, C, H, W) in [0, 1]" in refused(changed(images=tensors["images"] + 1))
-    assert "of the data; give the data, --split and --limit" in refused(images, "--limit", 90)
-    assert "expected labels (45,), whole numbers" in refused(changed(labels=tensors["labels"][:, None]))
-    assert "expected index (45,), whole numbers" in refused(changed(index=tensors["index"].float()))
+    assert "of the data; use the data, --split and --limit" in refused(images, "--limit", 90)
+    assert "expected labels (45,), at least one integer" in refused(changed(labels=tensors["labels"][:, None]))
+    assert "expected index (45,), at least one integer" in refused(changed(index=tensors["index"].float()))
     wide = tensors["images"].expand(-1, 3, -1, -1).contiguous()
     assert "images (3, 8, 8), the data has (1, 8, 8)" in refused(changed(images=wide))
     for field, value in {"eps": "x", "attack": 5, "attack_parameters": [1], "checkpoint": None}.items():
