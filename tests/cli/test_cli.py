@@ -47,7 +47,7 @@ def test_help_has_every_method_and_of_the_chosen_one_its_flags(call) -> None:
         assert ("bskmethodshaswhatitcosts" in own) == (name != "natural")
         assert own.endswith("(none)") == (not expected)
     liet = told("--method=liet").partition("Optionsofliet:")[2]
-    assert "--ramp/--no-ramplet" in liet and "--boundXhowfarx'maybefromx,ineps;none:" in liet
+    assert "--ramp/--no-rampincrease" in liet and "--boundXmaximumdistanceofx'fromx,inunitsofeps;none:" in liet
     assert "--stepXsizeoftheonestepfromthestart,inpixels.[default:eps]" in liet and "--gamma" not in liet
 
 
