@@ -40,9 +40,8 @@ def backward_smoothing(
         beta: weight of the KL term, eq. (1.2).
 
     Source: Chen et al. (2022), Algorithm 1; gamma 1, beta 10, step eps (section 5.1).
-    Differs from the paper: as in the authors' code, the sum xi + delta stays in the ball, and the start uses the
-    attack's step size. Their script defaults to beta 6 and computes f(x) twice in the same mode; here it is computed
-    once, which is equal and cheaper.
+    Differs from the paper: as in the authors' code, xi + delta stays in the ball, and the start uses the attack's step
+    size. Their script defaults to beta 6 and computes f(x) twice in the same mode; here once, equal but cheaper.
     """
     if start != "backward":
         return trades(net, x, y, eps=eps, draws=draws, start=start, step=step, steps=steps, gamma=gamma, beta=beta)

@@ -25,8 +25,7 @@ def free_at(
 ) -> Losses:
     """Each update of the weights also moves delta along the same gradient; delta carries over to the next batch.
 
-    Each position in the batch has its own delta; a shorter batch leaves the others unchanged. An epoch costs `replays`
-    times that of natural training.
+    Each place in a batch has its own delta; a shorter batch leaves the others. An epoch costs `replays` times as much.
 
     Args:
         step: how far one update moves delta, in pixels.

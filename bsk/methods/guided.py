@@ -39,8 +39,7 @@ def gat(
         late: fraction of the training after which the weight is multiplied.
 
     Source: Sriramanan et al. (2020), "Guided adversarial attack for evaluating and enhancing adversarial defenses": the
-    authors' code for CIFAR-10. They compute f(x) again for the loss, in the same mode; here it is computed once, which
-    is equal and cheaper.
+    authors' code for CIFAR-10. They compute f(x) again for the loss, in the same mode; here once, equal but cheaper.
     """
     ball, weight = ball_around(x, eps), beta * (growth if progress > late else 1.0)
     z = net(x)

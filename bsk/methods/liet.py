@@ -53,8 +53,7 @@ def liet(
         every: number of updates after which the patterns are computed again.
 
     Source: Pan et al. (2025), the authors' code at 8/255; from 12/255 on they use beta 20, noise 2, fractions from 0 to
-    1, and no bound. They smooth the labels by 0.6 with a different weight for each wrong class; --label-smoothing uses
-    equal weights.
+    1, and no bound. They smooth labels by 0.6, unequally over the wrong classes, unlike --label-smoothing.
     """
     if update % every == 0 or "pattern" not in memory.shared:
         memory.shared["pattern"] = _patterns(net, x)

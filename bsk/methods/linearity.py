@@ -23,8 +23,7 @@ def gradalign(
     """L(f(x_adv), y) + beta (1 - cos(g(x), g(x + eps xi))), with g the gradient at the image and xi ~ U(-1, 1).
 
     The gradient at x also determines the step and is treated as a constant; the other gradient is differentiated. Both
-    are computed in train mode, as in the authors' code, and in fp32, since second-order gradients in lower precision
-    are mostly rounding error.
+    are computed in train mode, as in the authors' code, and in fp32, because in fewer bits they are mostly rounding.
 
     Args:
         step: size of the single step from the image, in pixels.
@@ -58,8 +57,7 @@ def elle(
         beta: weight of the squared error.
 
     Source: Abad Rocamora et al. (2024), "Efficient local linearity regularization", ELLE without adaptation: the
-    authors' scripts for CIFAR-10. Their loop takes two SGD steps with every gradient; here it is one, as in all
-    methods.
+    authors' scripts for CIFAR-10. Their loop takes two SGD steps with every gradient; here it is one.
     Differs: the authors perturb in train mode, here in eval mode, and x' is clipped to [0, 1]; see `n-fgsm`.
     """
     with net.frozen() as f:

@@ -37,8 +37,7 @@ def n_fgsm(
         bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
 
     Source: de Jorge et al. (2022), "Make some noise".
-    Differs: the authors perturb in train mode, here in eval mode, so that methods differ only in their starts and
-    losses.
+    Differs: the authors perturb in train mode, here in eval mode, so that only starts and losses differ.
     """
     region = ball_around(x, math.inf if bound is None else bound * eps)
     with net.frozen() as f:

@@ -32,8 +32,7 @@ def zero_grad(
         share: fraction of an image's values that do not move.
         step: size of the single step, in pixels.
 
-    Source: Golgooni et al. (2021), "ZeroGrad": the authors' code for CIFAR-10; FastAT_Benchmark uses a fraction of
-    0.35.
+    Source: Golgooni et al. (2021), "ZeroGrad": the authors' code for CIFAR-10; FastAT_Benchmark uses 0.35.
     Differs: the authors perturb in train mode, here in eval mode; see `n-fgsm`.
     """
     with net.frozen() as f:
