@@ -84,7 +84,7 @@ def foreign_model(
     target = Target(model, own, channels)
     if target.inside and flags:
         inside = " and ".join(target.inside[:2])
-        raise UsageError(f"--mean: {model} normalises by its own {inside}; leave --mean and --std out")
+        raise UsageError(f"--mean: {model} normalises by its own {inside}; leave out --mean and --std")
     found = None if weights is None else load_weights(weights, target, key)
     pair: dict[str, list[float]] = {}
     left: list[str] = []
@@ -140,7 +140,7 @@ def _checked_flags(
         if not all(math.isfinite(number) for number in numbers):
             raise UsageError(f"{flag}: {', '.join(map(str, numbers))}; give finite numbers")
     if max(mean) > 1 or max(std) > SPREAD:
-        raise UsageError(f"--mean {mean[0]:g}, --std {std[0]:g}: in pixels of [0, 1]; divide them by 255")
+        raise UsageError(f"--mean {mean[0]:g}, --std {std[0]:g}: expected values for pixels in [0, 1]; divide by 255")
     if min(std) <= 0:
         raise UsageError(f"--std: {min(std)}; give numbers above 0")
     return list(mean), list(std)

@@ -36,19 +36,19 @@ class Dtype:
             pickle.UnpicklingError: it is not the code of a number.
         """
         if not isinstance(code, str) or not NUMBERS.fullmatch(code):
-            raise pickle.UnpicklingError(f"numpy's {code!r:.20}, which is no kind of numbers")
+            raise pickle.UnpicklingError(f"numpy's {code!r:.20}, which is not a numeric dtype")
         self.code, self.order = code, "="
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Take the byte order from numpy's state of a dtype."""
         if state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError("numbers of an unknown order of bytes")
+            raise pickle.UnpicklingError("numbers with an unknown byte order")
         self.order = state[1]
 
     def read(self, raw: object) -> np.ndarray[Any, Any]:
         """Return the numbers stored in some bytes, without copying."""
         if not isinstance(raw, bytes):
-            raise pickle.UnpicklingError("numbers that are no bytes")
+            raise pickle.UnpicklingError("numbers that are not stored as bytes")
         return np.frombuffer(raw, np.dtype(self.order + self.code))
 
 
@@ -65,7 +65,7 @@ class Array:
         """Take numpy's state of an array of numbers."""
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, Dtype):
-            raise pickle.UnpicklingError("an array without a kind of numbers")
+            raise pickle.UnpicklingError("an array without a dtype")
         self.numbers = dtype.read(raw).reshape(shape, order="F" if fortran else "C")
 
 
@@ -130,7 +130,7 @@ class _Rehearsal(python_unpickler()):  # type: ignore[misc] # the type is privat
     def _encode(self, text: object, codec: object) -> bytes:
         """Return bytes that pickle protocol 2 stores as text, up to the size limit."""
         if type(text) is not str or codec not in ("latin1", "latin-1"):
-            raise pickle.UnpicklingError("bytes that are not written as Latin-1")
+            raise pickle.UnpicklingError("bytes that are not encoded as Latin-1")
         self.left -= len(text)
         if self.left < 0:
             raise pickle.UnpicklingError(f"numbers of more than {BYTES} bytes")

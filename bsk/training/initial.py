@@ -64,7 +64,7 @@ class Initial:
         """Return a message about what was loaded and what is new."""
         said, path = self.record, self.record["path"]
         text = f"--init {path}: {said['loaded']} tensors loaded, normalisation: {said['normalisation']}"
-        return f"{text}; new: {', '.join(said['new'])} ({said['classes']} classes there)" if self.new else text
+        return f"{text}; new: {', '.join(said['new'])} (the file has {said['classes']} classes)" if self.new else text
 
 
 def _numbers(tensor: Tensor) -> list[float]:
@@ -152,13 +152,13 @@ def _own(path: Path, header: dict[str, Any], fresh: _Fresh, new: frozenset[str],
     """Return the network of a checkpoint, whose tensors must fit except for the new ones."""
     model = str(header["model"])
     if model != fresh.model and not is_plugin(fresh.model):
-        advice = "leave --model out, or begin with another file"
-        raise UsageError(f"--model {fresh.model}: --init {path} is of {model}; {advice}")
+        advice = "leave out --model, or give another file"
+        raise UsageError(f"--model {fresh.model}: --init {path} holds the network {model}; {advice}")
     found = load_subject(path, device, fresh.model if is_plugin(fresh.model) else None).model
     assert isinstance(found, Normalised)
     if other := sorted(fresh.others(found.network.state_dict()) - new):
-        said = f"{other[0]} of images {tuple(header['shape'])} does not fit images {fresh.shape}"
-        raise InputError(f"--init {path}: {said}; begin with a network for such images")
+        said = f"{other[0]} for images {tuple(header['shape'])} does not fit images {fresh.shape}"
+        raise InputError(f"--init {path}: {said}; give a network for such images")
     return found
 
 

@@ -140,7 +140,7 @@ def _look_for_collapse(setup: Setup, state: State, epoch: int, watcher: Watcher)
     watcher.alarm(alarm)
     if settings.on_collapse == "stop":
         found = f"catastrophic overfitting after {state.step} updates (FGSM {seen.fgsm:.0%}, PGD-10 {seen.pgd:.0%})"
-        kept = "the best epoch is kept" if state.best.epoch else "no epoch had ended"
+        kept = "the best epoch is kept" if state.best.epoch else "no epoch was completed"
         advice = "try --method n-fgsm or bs, or resume from here with --on-collapse rollback or warn"
         raise CollapsedError(f"{setup.outputs.checkpoint}: {found}; {kept}; {advice}")
     if back:
@@ -261,7 +261,7 @@ def _check_finite(state: State, setup: Setup) -> Tensor:
     sums = sum_over_processes(state.sums, setup.share)
     weights = torch.stack([each.detach().float().sum() for each in state.model.parameters()])
     if not math.isfinite(float(sums.sum())) or not bool(weights.isfinite().all()):
-        kept = "the last good checkpoint is kept" if state.best.epoch else "no epoch had ended"
+        kept = "the last good checkpoint is kept" if state.best.epoch else "no epoch was completed"
         advice = "" if setup.settings.precision == "fp32" else " or use --precision fp32"
         raise DivergedError(
             f"{setup.outputs.checkpoint}: the loss or a weight is not finite after {state.step} updates; {kept}; "

@@ -241,7 +241,7 @@ def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
             state.model(next(loader.epoch(0)).x[:1])
     except ValueError as error:  # raised by torch's batch norm
         found = f"--batch-size {loader.batch_size}: {n} images leave a batch of one, which batch norm cannot normalise"
-        raise UsageError(f"{found}; choose another") from error
+        raise UsageError(f"{found}; choose another batch size") from error
 
 
 def _profile(settings: Settings, shape: tuple[int, ...], classes: int, share: Share) -> Profile:

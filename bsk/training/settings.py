@@ -76,8 +76,8 @@ def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Setti
         raise UsageError(f"--extra-fraction {flags.extra_fraction:g}: has no meaning without --extra; give both")
     fraction = FRACTION if flags.extra_fraction is None else flags.extra_fraction
     if flags.extra is not None and not 0 < round(fraction * flags.batch_size) < flags.batch_size:
-        found = f"--extra-fraction {fraction:g}: leaves batches of {flags.batch_size} without one kind of images"
-        raise UsageError(f"{found}; choose one from 0 to 1")
+        found = f"--extra-fraction {fraction:g}: leaves batches of {flags.batch_size} with only one kind of images"
+        raise UsageError(f"{found}; choose a value between 0 and 1")
     own = {
         "hyper": bind(flags.method, eps, flags.hyper).hyper,
         "model": flags.model or data.model,

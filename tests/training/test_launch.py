@@ -140,6 +140,6 @@ def test_a_batch_of_one_that_cannot_be_normalised_is_refused_at_the_start(
 
 @pytest.mark.parametrize("lr", [1e6, 1e30])
 def test_a_rate_that_diverges_at_once_says_what_there_is(lr: float, data: DataFile, tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match="no epoch had ended; lower --lr, with --force") as error:
+    with pytest.raises(DivergedError, match="no epoch was completed; lower --lr, with --force") as error:
         trained(tmp_path / "m.safetensors", data, replace(settings("bs"), lr=lr))
     assert "fp32" not in str(error.value)

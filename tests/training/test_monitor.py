@@ -226,7 +226,7 @@ def test_stop_in_the_first_epoch_claims_no_best(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsing(monkeypatch, (4,))
-    with pytest.raises(CollapsedError, match="; no epoch had ended; try --method n-fgsm"):
+    with pytest.raises(CollapsedError, match="; no epoch was completed; try --method n-fgsm"):
         trained(tmp_path / "m.safetensors", data, settings("fast-at", on_collapse="stop"))
 
 
