@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.timing import ratio
 from bsk.devices import chosen_device, device_name
 from bsk.models.compiled import Compiled
-from bsk.models.modes import in_precision, standing_still
+from bsk.models.modes import folded_eval_mode, in_precision
 from bsk.models.registry import network
 from bsk.perturb.losses import cross_entropy, input_gradient
 
@@ -26,13 +26,13 @@ def kinds(model: nn.Module, forms: Compiled, precision: str, x: Tensor, y: Tenso
         with torch.no_grad():
             if compiled:
                 return frozen(x)
-            with standing_still(model):
+            with folded_eval_mode(model):
                 return plain(x)
 
     def attack(compiled: bool) -> object:
         if compiled:
             return input_gradient(frozen, x, y)
-        with standing_still(model):
+        with folded_eval_mode(model):
             return input_gradient(plain, x, y)
 
     def learn(compiled: bool) -> object:

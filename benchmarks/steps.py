@@ -12,7 +12,7 @@ from benchmarks.reference import Plain
 from bsk.data.batches import Batch, Loader, Share, to_unit
 from bsk.data.store import Split
 from bsk.models import registry
-from bsk.models.modes import in_precision, standing_still
+from bsk.models.modes import folded_eval_mode, in_precision
 from bsk.training.averaging import average_of, follow
 from bsk.training.flags import TrainingFlags
 from bsk.training.initial import new_state
@@ -59,7 +59,7 @@ class Subject:
         self.batch = Batch(to_unit(images.to(device)), labels.to(device), torch.arange(batch, device=device), batch)
         self.state.model.train()
         self.average = average_of(self.state.model, 0.999)
-        with standing_still(self.state.model), torch.no_grad():
+        with folded_eval_mode(self.state.model), torch.no_grad():
             right = self.state.model(self.batch.x).argmax(dim=1)
         self.val = Split(images, right.cpu(), torch.arange(batch))
 
@@ -84,7 +84,7 @@ class Subject:
         """
         model, x = self.state.model, self.batch.x
         run = in_precision(model, self.precision)
-        with standing_still(model):
+        with folded_eval_mode(model):
             for _ in range(to_input):
                 leaf = x.detach().requires_grad_()
                 torch.autograd.grad(run(leaf).sum(), leaf)

@@ -1,8 +1,8 @@
 """What bsk uses that is private to torch, CPython, glibc or typer, or differs between their versions.
 
-No other module may name such a thing. Each function says what the thing is for, and takes a public way where it is
-missing; the tests take that way too. torch is imported within the functions, since the command line needs some of
-them before it has loaded torch.
+No other module may use such a thing. Each function says what it is for, and falls back to a public way where the thing
+is missing; the tests cover the fallback too. torch is imported within the functions, since the command line needs some
+of them before torch is loaded.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-ROUNDED = ("tf32", "bf16")  # precisions in which fp32 factors are rounded before they are multiplied
-FORMS = 64  # of a compiled function
+ROUNDED = ("tf32", "bf16")  # precisions that round fp32 factors before multiplication
+VARIANTS = 64  # maximum number of compiled variants of a function
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 _BLOCK, _ALL = 1 << 30, (1 << 31) - 1
 
 
 @contextlib.contextmanager
-def objects_that_stay() -> Iterator[None]:
-    """Let the collector of garbage rest within the block, and never look at what came of it.
+def without_garbage_collection() -> Iterator[None]:
+    """Disable the garbage collector within the block, and exempt the objects created there from later collections.
 
-    `gc.freeze` is CPython's, since 3.7; PyPy has none. Without it the collector looks at these objects as at others.
+    `gc.freeze` exists in CPython since 3.7, but not in PyPy. Without it the objects are collected like any others.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -44,10 +44,11 @@ def objects_that_stay() -> Iterator[None]:
 
 
 def python_unpickler() -> Any:
-    """Return the class of Python's library that reads pickles in Python, whose opcodes can be chosen one by one.
+    """Return the standard library's class that reads pickles in Python, whose opcodes can be restricted one by one.
 
-    `pickle._Unpickler` has been there since Python 3.0, under this name alone: `pickle.Unpickler` is the one in C,
-    which knows no such choice. Without it there is a class that reads nothing and says which archives need no pickles.
+    `pickle._Unpickler` has existed under this name since Python 3.0. `pickle.Unpickler`, written in C, cannot be
+    restricted in this way. Without it a class is returned that reads nothing and names the archives that need no
+    pickles.
     """
     import pickle
 
@@ -64,10 +65,10 @@ class _NoUnpickler:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks of up to 1 GiB instead of handing them back to the system each time.
+    """Let glibc keep freed blocks of up to 1 GiB instead of returning them to the system each time.
 
-    A network frees and asks for the same large blocks in every layer; each new one comes as empty pages, which
-    cost a fault apiece. `mallopt` is glibc's own. Elsewhere than on Linux with glibc nothing happens.
+    A network allocates and frees the same large blocks in every layer; each new block consists of unmapped pages, each
+    of which causes a page fault. `mallopt` is specific to glibc; on other systems nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -80,10 +81,10 @@ def keep_freed_memory() -> None:
 
 
 def usage_message(error: BaseException) -> tuple[str, int] | None:
-    """Return the message and exit code of an error that typer raises for a wrong command line, None for other errors.
+    """Return the message and exit code of an error of typer for an invalid command line, or None for other errors.
 
-    The class of all of them is click's `ClickException`, which typer has a copy of since 0.26, under a private name; of
-    its subclasses typer exports one. So they are known by click's documented `format_message`, which all of them have.
+    These errors derive from click's `ClickException`. typer has its own private copy of that class since 0.26, and
+    exports only one of its subclasses. So the errors are recognised by click's documented `format_message` method.
     """
     if not hasattr(error, "format_message"):
         return None
@@ -91,11 +92,11 @@ def usage_message(error: BaseException) -> tuple[str, int] | None:
 
 
 def sgd(parameters: Iterable[nn.Parameter], **options: Any) -> torch.optim.SGD:
-    """Return torch's SGD without the wrappers that load torch's compiler at their first call.
+    """Return torch's SGD without the wrappers that load torch's compiler when first called.
 
-    The wrappers hide its methods from `torch.compile`, which bsk does not use. Loading it takes one to two seconds of
-    every training: more than the digits take to an epoch. `differentiable` is not known here. A version whose methods
-    have no wrappers, or others that do not say what they wrap, is taken as it is.
+    The wrappers hide its methods from `torch.compile`, which bsk does not apply to the optimiser. Loading the compiler
+    takes one to two seconds per training, more than an epoch on the digits. The option `differentiable` is not
+    supported. Methods without such wrappers, or with wrappers that do not reveal what they wrap, are used as they are.
     """
     import torch
 
@@ -108,12 +109,12 @@ def sgd(parameters: Iterable[nn.Parameter], **options: Any) -> torch.optim.SGD:
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Let compiled passes go backward twice by one output within the block, and let torch keep many forms of them.
+    """Allow two backward passes through one compiled output within the block, and more compiled variants of a function.
 
-    Since torch 2.6 a compiled backward pass writes over what the forward one has kept, and there is no public switch;
-    both as it is compiled and as it runs this private one counts. Where it is missing they keep it, as they did before,
-    or torch says that they do not. Of one function torch keeps 8 forms, and runs others as they are, without a word
-    that a program sees; networks, sizes, modes and precisions are soon more. Without that switch it is 8.
+    Since torch 2.6 a compiled backward pass overwrites buffers of the forward pass, and only a private switch prevents
+    this, both when compiling and when running. If the switch is missing, either the buffers are kept, as in older
+    versions, or torch raises an error. torch keeps 8 compiled variants per function and silently runs others
+    uncompiled; networks, sizes, modes and precisions soon exceed 8. Without the second switch the limit stays 8.
     """
     with contextlib.ExitStack() as back:
         with contextlib.suppress(ImportError, AttributeError):
@@ -121,27 +122,28 @@ def compiling() -> Iterator[None]:
 
             back.enter_context(config.patch(donated_buffer=False))
         with contextlib.suppress(ImportError, AttributeError):
-            from torch._dynamo import config as forms
+            from torch._dynamo import config as dynamo
 
-            back.enter_context(forms.patch(recompile_limit=FORMS))
+            back.enter_context(dynamo.patch(recompile_limit=VARIANTS))
         yield
 
 
 def has_hooks(layer: nn.Module) -> bool:
-    """Say if somebody else looks at a layer, by hooks.
+    """Return whether a layer has hooks.
 
-    torch keeps them in private dictionaries and has no public way to ask. Where it keeps them elsewhere there may be
-    some, so the answer is yes.
+    torch keeps them in private dictionaries and offers no public way to ask. If the dictionaries are missing, the
+    answer is yes, to be safe.
     """
     kept = [getattr(layer, name, None) for name in _HOOKS]
     return any(each is None or len(each) > 0 for each in kept)
 
 
-def state_of(tensor: Tensor) -> object:
-    """Return what is equal for as long as nobody writes into the tensor.
+def version_of(tensor: Tensor) -> object:
+    """Return a value that stays equal as long as the tensor is not modified in place.
 
-    `Tensor._version` counts the writes: torch's notes on autograd describe it, but only by this name. A tensor made in
-    inference mode has no count. Without it the answer is never the same twice.
+    `Tensor._version` counts in-place modifications; torch's notes on autograd document it, but only under this private
+    name. A tensor created in inference mode has no counter. Without it the returned value is never equal to an earlier
+    one.
     """
     try:
         return tensor._version
@@ -150,11 +152,11 @@ def state_of(tensor: Tensor) -> object:
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return x (..., in) @ weight (out, in)^T + bias by oneDNN, all of them fp32, on the CPU and without a gradient.
+    """Return x (..., in) @ weight (out, in)^T + bias, computed by oneDNN on the CPU in fp32 and without a gradient.
 
-    `_linear_pointwise` is what torch.compile makes of a linear layer on the CPU, since torch 2.0. The public way,
-    tensors in oneDNN's layout, gives the same bits; it copies all of them, and a small layer takes 1.3 to 4 times as
-    long.
+    `_linear_pointwise` is what torch.compile uses for a linear layer on the CPU, since torch 2.0. The public
+    alternative, tensors in oneDNN's layout, gives the same bits but copies all of them, and takes 1.3 to 4 times as
+    long for a small layer.
     """
     import torch
 
@@ -168,9 +170,9 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def cpu_multiplies_bf16() -> bool:
-    """Say if the CPU has instructions that multiply bf16.
+    """Return whether the CPU has instructions that multiply bf16.
 
-    `torch.cpu.get_capabilities` is of 2026; torch 2.6 has none. Without it the answer is no, which costs time alone.
+    `torch.cpu.get_capabilities` is newer than torch 2.6. Without it the answer is no, which costs only time.
     """
     import torch
 
@@ -180,22 +182,22 @@ def cpu_multiplies_bf16() -> bool:
 
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
-    """Multiply fp32 as fp32 within the block, where torch would round the factors to 10 bits or fewer.
+    """Multiply fp32 in full precision within the block, where torch might round the factors to 10 bits or fewer.
 
-    Since torch 2.9 a precision is kept for all, for a backend and for each kind of operation, and one that has none of
-    its own has the wider one's; before there were `allow_tf32` and the precision of matrix products. torch raises where
-    one reads an old flag that does not fit the new ones, so that within the block a model may read new ones alone.
-    Afterwards each has its own again, and none has what it only had from a wider one.
+    Since torch 2.9 a precision can be set globally, per backend and per kind of operation; an unset one inherits from
+    the wider scope. Older versions have `allow_tf32` and the precision of matrix products. torch raises an error when
+    an old setting is read that contradicts the new ones, so within the block a model may read only the new ones.
+    Afterwards each scope has its own setting again, and inherited ones are inherited again.
     """
     import torch
 
     products = "highest"
-    with contextlib.suppress(RuntimeError):  # it does not fit the new ones, which count alone then
+    with contextlib.suppress(RuntimeError):  # it contradicts the new settings, which then take precedence
         products = torch.get_float32_matmul_precision()
     with contextlib.ExitStack() as back:
         if hasattr(torch.backends, "fp32_precision"):
             for place in _precisions():
-                if (found := place.fp32_precision) != "ieee":  # its own: by now the wider one's is ieee
+                if (found := place.fp32_precision) != "ieee":  # set here, since the wider scope is ieee by now
                     back.callback(setattr, place, "fp32_precision", found)
                     place.fp32_precision = "ieee"
         else:
@@ -208,12 +210,12 @@ def without_tf32() -> Iterator[None]:
 
 
 def _precisions() -> list[Any]:
-    """Return what has an `fp32_precision`, wider ones first; nothing where none rounds."""
+    """Return the scopes that have an `fp32_precision`, wider ones first; an empty list if none of them rounds."""
     import torch
 
     b: Any = torch.backends
     kinds = [b.mkldnn.matmul, b.mkldnn.conv, b.mkldnn.rnn]
     if torch.cuda.is_available():
         kinds += [b.cuda.matmul, b.cudnn.conv, b.cudnn.rnn]
-    # Not mkldnn's own: its setter writes the widest one (seen in torch 2.14).
+    # Not b.mkldnn itself: its setter writes the global setting (seen in torch 2.14).
     return [b, b.cudnn, *kinds] if any(each.fp32_precision in ROUNDED for each in kinds) else []

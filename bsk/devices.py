@@ -1,35 +1,36 @@
-"""Where the work is done: torch, a device by name, and how much of it goes at once."""
+"""Devices: loading torch, choosing a device by name, and defaults that depend on the device."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from bsk.compat import cpu_multiplies_bf16, keep_freed_memory, objects_that_stay
+from bsk.compat import cpu_multiplies_bf16, keep_freed_memory, without_garbage_collection
 from bsk.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-COMPILE = ("auto", "on", "off")  # what may be chosen of torch.compile
-ANSWERS = {"cpu": 1}  # steps until one asks for what came of them
-_asked_for: list[int] = []  # the threads that a flag named, if any
+COMPILE = ("auto", "on", "off")  # choices of --compile
+ANSWERS = {"cpu": 1}  # steps between two readings of results from the device
+_asked_for: list[int] = []  # the number of threads set by a flag, if any
 
 
 def load_torch() -> None:
-    """Import torch in a quarter less time: Python's collector of garbage rests, and never looks at what came of it.
+    """Import torch without garbage collection, which takes a quarter less time.
 
-    A million objects come, and all stay: it would look at them again and again, and once more as the process ends.
+    The import creates a million objects that all stay alive; the collector would traverse them again and again, and
+    once more when the process exits.
     """
-    with objects_that_stay():
-        import torch  # noqa: F401 - for those who import it next
+    with without_garbage_collection():
+        import torch  # noqa: F401 - for later imports
 
 
 def chosen_device(name: str = "auto", threads: int | None = None) -> torch.device:
-    """Return the device of that name, and set the number of threads; "auto" is a GPU where there is one.
+    """Return the device of that name and set the number of threads; "auto" is a GPU if there is one.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: the device is not available.
     """
     import torch
 
@@ -50,22 +51,22 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
 
 
 def threads_chosen() -> bool:
-    """Say if the user chose the number of CPU threads: by a flag, or in the environment."""
+    """Return whether the user chose the number of CPU threads by a flag or in the environment."""
     return bool(_asked_for) or any(os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
 
 
 def steps_between_answers(device: torch.device) -> int:
-    """Return how many steps an attack takes before it asks the device what came of them: to ask a GPU is to wait."""
+    """Return the number of steps of an attack between two readings from the device; reading from a GPU is slow."""
     return ANSWERS.get(device.type, 8)
 
 
 def rows_of_a_call(device: torch.device) -> int:
-    """Return how many rows a model call of an evaluation has by default."""
+    """Return the default number of rows of a model call in an evaluation."""
     return 128 if device.type == "cpu" else 512
 
 
 def fast_precision(device: torch.device) -> str:
-    """Return "bf16" where the device multiplies it fast, else "fp32"."""
+    """Return "bf16" if the device multiplies it fast, else "fp32"."""
     import torch
 
     if device.type == "cuda":
@@ -74,7 +75,7 @@ def fast_precision(device: torch.device) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what the numbers were computed on, e.g. "cpu AVX2" or "cuda NVIDIA H100"."""
+    """Return the name of the device for records, e.g. "cpu AVX2" or "cuda NVIDIA H100"."""
     import torch
 
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""The kinds of error a user can meet, each with the exit code of its command.
+"""The errors that a user can meet, each with the exit code of its command.
 
 A message is one line: the file or flag first, then what was expected and found, then the next step.
 """
@@ -7,35 +7,35 @@ DONE = 0
 BUG = 1
 INTERRUPTED = 130
 READER_CLOSED = 141
-LISTED = 30  # names in a message
+LISTED = 30  # maximum number of names in a message
 
 
 class BskError(Exception):
-    """An error that the user can mend; `exit_code` is what the command ends with."""
+    """An error that the user can fix; `exit_code` is the exit status of the command."""
 
     exit_code = BUG
 
 
 class UsageError(BskError):
-    """A flag or argument that cannot mean anything."""
+    """An invalid flag or argument."""
 
     exit_code = 2
 
 
 class InputError(BskError):
-    """An input or output that is missing, corrupt, not matching or not writable."""
+    """An input or output file that is missing, corrupt, inconsistent or not writable."""
 
     exit_code = 3
 
 
 class DivergedError(BskError):
-    """Training produced a loss that is not finite; the last good checkpoint stays."""
+    """Training diverged: a loss or weight is not finite. The last good checkpoint is kept."""
 
     exit_code = 4
 
 
 class CollapsedError(BskError):
-    """Training overfitted to its own attack and was to stop there; the last good checkpoint stays."""
+    """Training showed catastrophic overfitting and was set to stop there. The last good checkpoint is kept."""
 
     exit_code = 4
 
@@ -47,22 +47,22 @@ class RequirementError(BskError):
 
 
 class StoppedError(BskError):
-    """The user or the system asked to stop; what was computed is saved."""
+    """The user or the system stopped the command; what was computed is saved."""
 
     def __init__(self, message: str, exit_code: int = INTERRUPTED) -> None:
-        """Keep the exit code of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Store the exit code of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
         super().__init__(message)
         self.exit_code = exit_code
 
 
 class ReaderClosedError(BskError):
-    """Nobody reads stdout any more, as after `| head -1`; nothing is said about it."""
+    """The reader of stdout has closed it, as with `| head -1`; nothing is printed about it."""
 
     exit_code = READER_CLOSED
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Say if an error, of Python or of torch on any device, is a lack of memory."""
+    """Return whether an error of Python or torch, on any device, is an out-of-memory error."""
     said = str(error).lower()
     return isinstance(error, MemoryError) or any(
         each in said for each in ("out of memory", "allocate memory", "not enough memory")
@@ -70,7 +70,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def nearest(name: str, known: list[str], also: str = "") -> str:
-    """Return "did you mean X?" for the known name nearest to `name`, or a list of them; `also` would do too."""
+    """Return "did you mean X?" for the known name nearest to `name`, or a list of the known names.
+
+    `also` is another possibility to mention.
+    """
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

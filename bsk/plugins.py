@@ -1,4 +1,4 @@
-"""Code from outside: methods, attacks, networks and data that the user names as `module:function`."""
+"""Plugins: methods, attacks, networks and data that the user names as `module:function`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import Any
 from bsk.errors import BskError, UsageError, nearest, out_of_memory
 
 _SOURCE = ".py"
-_BUILD = re.compile(r"\+(cpu|cu\d+|rocm[\d.]+|xpu)$")  # of a version, for which device the same code was built
-_COMPUTED = {"import_module", "__import__", "spec_from_file_location"}  # these import what no statement names
+_BUILD = re.compile(r"\+(cpu|cu\d+|rocm[\d.]+|xpu)$")  # the local version: which device a build is for
+_COMPUTED_IMPORTS = {"import_module", "__import__", "spec_from_file_location"}  # imports by computed names
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A function from outside, the name that the user gave, and the SHA-256 of the code that it comes with."""
+    """A plugin function, the name that the user gave, and the SHA-256 of its code."""
 
     spec: str
     function: Callable[..., Any]
@@ -34,32 +34,32 @@ class Plugin:
 
 @dataclass(frozen=True)
 class _Code:
-    """A module's file: the SHA-256 of its content, "" for a folder, and the modules that it may import."""
+    """A module's file: the SHA-256 of its content ("" for a folder), and the modules that it may import."""
 
     spec: ModuleSpec
     sha256: str
     imports: list[str]
 
 
-_SEEN: dict[str, _Code] = {}  # modules as they were when they were first seen imported
+_SEEN: dict[str, _Code] = {}  # the code of each module when it was first seen imported
 
 
 def is_plugin(name: str) -> bool:
-    """Return whether a name means `module:function`."""
+    """Return whether a name has the form `module:function`."""
     return ":" in name
 
 
 def load(spec: str, flag: str) -> Plugin:
-    """Import `module:function`, because the user named it; the module may lie in the current folder.
+    """Import `module:function`, which the user named explicitly; the module may be in the current folder.
 
-    What the module prints goes to stderr.
+    Output of the module goes to stderr.
 
     Args:
-        spec: the module, dotted if it lies in a package, a colon, and the name of a function or class in it.
-        flag: the option that names it, with which messages begin: `--method`.
+        spec: the module, dotted if it is in a package, a colon, and the name of a function or class in it.
+        flag: the flag that named it, with which messages begin, e.g. `--method`.
 
     Raises:
-        UsageError: there is no such module or function, or importing it fails, in any way.
+        UsageError: there is no such module or function, or importing it fails in any way.
     """
     start = f"{flag} {spec}"
     module_name, _, name = spec.partition(":")
@@ -84,18 +84,18 @@ def load(spec: str, flag: str) -> Plugin:
 def outside(
     start: str, step: str, kind: type[BskError] = UsageError, passing: type[Exception] = BskError
 ) -> Iterator[None]:
-    """Run somebody else's code: what it prints goes to stderr, and its failure, even by leaving, is one line.
+    """Run foreign code: its output goes to stderr, and any failure, even SystemExit, becomes a one-line error.
 
-    Modules are found in the current folder too. Errors of bsk within pass as they are, and so does a lack of memory.
+    Modules in the current folder can be imported. Errors of bsk and out-of-memory errors are raised unchanged.
 
     Args:
-        start: what the line begins with, flag or file.
-        step: what the line ends with, the next step.
+        start: how the message begins: flag or file.
+        step: how the message ends: the next step.
         kind: the error to raise.
-        passing: an error within that passes as it is, beside those of bsk.
+        passing: another error that is raised unchanged.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), torch_as_it_was(), _folder_as_it_was():
+        with contextlib.redirect_stdout(sys.stderr), _torch_restored(), _folder_restored():
             yield
     except (BskError, passing):
         raise
@@ -105,18 +105,18 @@ def outside(
         reason = (str(error) or "no message").splitlines()[0][:120]
         raise kind(f"{start}: {type(error).__name__}: {reason}; {step}") from error
     finally:
-        if sys.stderr.closed:  # by who meant stdout
-            sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - to the end
+        if sys.stderr.closed:  # by code that meant to close stdout
+            sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - stays open until exit
 
 
 @contextlib.contextmanager
-def _folder_as_it_was() -> Iterator[None]:
-    """Find modules in the current folder too, and go back there after the block: files are named from there."""
+def _folder_restored() -> Iterator[None]:
+    """Make modules in the current folder importable, and restore the current folder afterwards."""
     folder = ""
-    with contextlib.suppress(FileNotFoundError):  # it may be removed by now
+    with contextlib.suppress(FileNotFoundError):  # it may have been removed
         folder = os.getcwd()
     added = bool(folder) and folder not in sys.path
-    sys.path += [folder] * added  # last, so that nothing there hides an installed module
+    sys.path += [folder] * added  # last, so that it cannot hide an installed module
     try:
         yield
     finally:
@@ -127,8 +127,8 @@ def _folder_as_it_was() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def torch_as_it_was() -> Iterator[None]:
-    """Give torch back the default dtype and device and the gradient mode that it had before the block."""
+def _torch_restored() -> Iterator[None]:
+    """Restore torch's default dtype, default device and gradient mode after the block."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         yield
@@ -138,20 +138,20 @@ def torch_as_it_was() -> Iterator[None]:
         yield
     finally:
         if torch.get_default_device() != device:
-            torch.set_default_device(None if device.type == "cpu" else device)  # one that is set slows every call
+            torch.set_default_device(None if device.type == "cpu" else device)  # None is faster than "cpu"
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
 
 
 def code_sha256(module: str) -> str:
-    """Return the SHA-256 of a module's code and of all code that it imports, wherever in it the import stands.
+    """Return the SHA-256 of a module's code and of all code that it imports, at top level or within functions.
 
-    Code of bsk, of the standard library and of installed packages is left out, but for the module itself and its
-    package's version: `torchvision.models` is one for a CPU and for a GPU. The digest depends on the names and contents
-    of the modules alone: not on the folder, nor on what is imported already. A module that
-    imports by computed names counts with all modules beside and below it.
+    Code of bsk, the standard library and installed packages is excluded, except for the module itself and the version
+    of its package without the device suffix: `torchvision.models` has the same digest on a CPU and on a GPU. The digest
+    depends only on the names and contents of the modules, not on the folder or on what has been imported already. A
+    module that imports by computed names includes all modules beside and below it.
     """
-    from importlib import metadata  # takes a while, and help should not
+    from importlib import metadata  # slow to import, and --help should be fast
 
     digests: dict[str, str] = {}
     waiting = [module]
@@ -170,7 +170,7 @@ def code_sha256(module: str) -> str:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Return where a module lies, imported or not, without importing it or its package."""
+    """Return the spec of a module, imported or not, without importing it or its package."""
     loaded: ModuleSpec | None = getattr(sys.modules.get(name), "__spec__", None)
     if loaded:
         return loaded
@@ -178,14 +178,14 @@ def _spec(name: str) -> ModuleSpec | None:
     if not parent:
         found = (finder.find_spec(name, None) for finder in sys.meta_path)
         return next((spec for spec in found if spec), None)
-    above = _spec(parent)  # Python's own search would import it
+    above = _spec(parent)  # importlib.util.find_spec would import it
     finders = map(pkgutil.get_importer, (above and above.submodule_search_locations) or ())
     below = [spec for finder in finders if finder and (spec := finder.find_spec(name))]
     return min(below, key=lambda spec: spec.loader is None, default=None)  # a folder without __init__.py comes last
 
 
 def _is_local(spec: ModuleSpec) -> bool:
-    """Return whether a module is the user's own: of no installed package, nor of Python or bsk."""
+    """Return whether a module is the user's own: not part of an installed package, of Python or of bsk."""
     places = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or ())
     return bool(places) and not any(_is_installed(Path(place)) for place in places if place)
 
@@ -210,12 +210,12 @@ def _code(spec: ModuleSpec) -> _Code:
 def _content(spec: ModuleSpec) -> bytes:
     try:
         return Path(spec.origin or "").read_bytes()
-    except OSError:  # within an archive, or removed
+    except OSError:  # in an archive, or removed
         return b""
 
 
 def _imported(spec: ModuleSpec) -> list[str]:
-    """Return the names of modules that may be imported by a module: its packages, and what its statements name."""
+    """Return the names of modules that a module may import: its packages, and those in its import statements."""
     import ast
 
     names = [spec.name.rpartition(".")[0]]
@@ -224,7 +224,7 @@ def _imported(spec: ModuleSpec) -> list[str]:
     package = spec.name if spec.submodule_search_locations is not None else names[0]
     try:
         tree = ast.parse(_content(spec))
-    except (SyntaxError, ValueError):  # then nothing imports it either
+    except (SyntaxError, ValueError):  # then it cannot be imported either
         return [name for name in names if name]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -233,13 +233,13 @@ def _imported(spec: ModuleSpec) -> list[str]:
             above = package.rsplit(".", node.level - 1)[0] if node.level else ""
             base = ".".join(part for part in (above, node.module) if part)
             names += [base, *(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")]
-        elif getattr(node, "id", getattr(node, "attr", None)) in _COMPUTED:
+        elif getattr(node, "id", getattr(node, "attr", None)) in _COMPUTED_IMPORTS:
             names += _neighbours(spec, package)
     return [name for name in names if name]
 
 
 def _neighbours(spec: ModuleSpec, package: str) -> list[str]:
-    """Return the names of all modules of the module's package, or of its folder if it is in none."""
+    """Return the names of all modules of the module's package, or of its folder if it is in no package."""
     folder = Path(spec.origin or "").parent
     files = folder.rglob("*" + _SOURCE) if package else folder.glob("*" + _SOURCE)
     below = (file.relative_to(folder).with_suffix("").parts for file in files)

@@ -1,4 +1,4 @@
-"""What a training and an evaluation show on stderr while they run."""
+"""What training and evaluation print on stderr while they run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Shown:
-    """A bar that goes at the end of the block; only the first of several processes speaks."""
+    """A progress bar that is removed at the end of the block; only the first of several processes prints."""
 
     def __init__(self, name: str, speaks: bool) -> None:
         self._name, self._bar = name, Bar(name, speaks)
@@ -28,44 +28,44 @@ class _Shown:
         self._bar.close()
 
     def aside(self) -> AbstractContextManager[None]:
-        """Take the bar away within the block, in which a record is printed."""
+        """Hide the bar within the block, while a record is printed."""
         return self._bar.aside()
 
     def notices(self, texts: Sequence[str]) -> None:
-        """Write lines."""
+        """Print the lines."""
         for text in texts:
             self._bar.note(text)
 
 
 class TrainingProgress(_Shown):
-    """A bar with epoch and loss on a terminal, and a line an epoch everywhere."""
+    """A bar with epoch and loss on a terminal, and one line per epoch everywhere."""
 
     def __init__(self, speaks: bool) -> None:
-        """Only the first of several processes speaks."""
+        """With `speaks` False nothing is printed, as in all but the first of several processes."""
         super().__init__("training", speaks)
 
     def step(self, done: int, total: int, epoch: int, loss: Callable[[], float]) -> None:
-        """Move the bar."""
+        """Update the bar."""
         self._bar.show(done, total, lambda: f"epoch {epoch + 1} loss {loss():.3f}")
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Write a line."""
+        """Print the line of an epoch."""
         self._bar.note(epoch_line(record))
 
     def alarm(self, record: dict[str, Any]) -> None:
-        """Write a line."""
-        then = "; back to the last good weights, with PGD for a while" if record["back"] else ""
+        """Print the alarm of catastrophic overfitting."""
+        then = "; rolling back to the last good weights, with PGD for a while" if record["back"] else ""
         found = f"FGSM {record['fgsm']:.0%}, PGD-10 {record['pgd']:.0%}, cosine of gradients {record['cosine']:.2f}"
         where = f"on {record['n']} val images{then}"
         self._bar.note(f"update {record['step']}: catastrophic overfitting: {found} {where}")
 
     def notice(self, text: str) -> None:
-        """Write a line."""
+        """Print a line."""
         self._bar.note(text)
 
 
 def epoch_line(record: dict[str, Any]) -> str:
-    """Return an epoch's record as a line for people."""
+    """Return the record of an epoch as a readable line."""
     test = f"test PGD-20 {record['test_robust']:.1%}, " if "test_robust" in record else ""
     average = f"averaged {record['ema_val_robust']:.1%}, " if "ema_val_robust" in record else ""
     return (
@@ -77,20 +77,20 @@ def epoch_line(record: dict[str, Any]) -> str:
 
 
 class EvaluationProgress(_Shown):
-    """A bar with the robust accuracy so far, an upper bound, on a terminal; a line a stage and an attack elsewhere."""
+    """A bar with an upper bound of the robust accuracy on a terminal; one line per stage and per attack elsewhere."""
 
     def show(self, attack: Attack, at: Progress) -> None:
-        """Move the bar; say how many stand after each stage of several, and what else there is to say."""
+        """Update the bar; after each of several stages print how many examples survived, and print any notice."""
         if at.notice:
             self._bar.note(f"{self._name}: {at.notice}")
             return
         self._bar.draw(at.done, at.total, f"{attack.name} {at.stage} <= {at.standing / at.n:.1%}")
         if at.ended and len(attack.stages) > 2:
             sample = "" if at.sample is None else f" on a sample of {at.sample}"
-            self._bar.note(f"{self._name}: {attack.name}: {at.standing} of {at.n} stand after {at.stage}{sample}")
+            self._bar.note(f"{self._name}: {attack.name}: {at.standing} of {at.n} survive {at.stage}{sample}")
 
     def done(self, record: dict[str, Any]) -> None:
-        """Write a line, unless the record was printed as one, and one for each doubt."""
+        """Print a line for the record, unless it was printed as one already, and a line for each doubt."""
         if not for_people():
             self._bar.note(evaluation_line(record))
         if "adbd" in record:
@@ -103,7 +103,7 @@ class EvaluationProgress(_Shown):
 
 
 def evaluation_line(record: dict[str, Any]) -> str:
-    """Return the record of an evaluation as a line for people."""
+    """Return the record of an evaluation as a readable line."""
     bound, doubts = "at most " if record["attack"] == "screen" else "", len(record["doubts"])
     none = "no doubts" if "random" in (record.get("checks") or {}) else "not examined"
     interval = f"{bound}{record['accuracy']:.2%} [{record['low']:.2%}, {record['high']:.2%}] of {record['n']}"
@@ -116,15 +116,15 @@ def evaluation_line(record: dict[str, Any]) -> str:
 
 
 def target_line(record: dict[str, Any]) -> str:
-    """Return how often a targeted attack reached its target."""
+    """Return the success rate of a targeted attack as a line."""
     if record["targeted_success"] is None:
-        return f"every image is of the class {record['target']} already"
+        return f"every image is already of class {record['target']}"
     interval = f"[{record['targeted_low']:.2%}, {record['targeted_high']:.2%}] of {record['targeted_n']}"
     return f"classified as the target {record['target']}: {record['targeted_success']:.2%} {interval}"
 
 
 def rounded_line(record: dict[str, Any]) -> str:
-    """Return what is left of an attack where its images are written in 8 bits."""
+    """Return the result of an attack after rounding its images to 8 bits, as a line."""
     found = record["rounded"]
     goal = f", target {found['targeted_success']:.2%}" if found.get("targeted_success") is not None else ""
     inward = (
@@ -135,7 +135,7 @@ def rounded_line(record: dict[str, Any]) -> str:
 
 
 def audit_line(record: dict[str, Any]) -> str:
-    """Return what an audit says of AutoAttack's accuracy."""
+    """Return what an audit says about AutoAttack's accuracy, as a line."""
     audit, n = record["audit"], record["n"]
     return (
         f"screen {audit['survivors'] / n:.2%}, AutoAttack estimated {record['accuracy']:.2%}, 95 % interval "
@@ -145,9 +145,9 @@ def audit_line(record: dict[str, Any]) -> str:
 
 
 def remarks(record: dict[str, Any]) -> list[str]:
-    """Return a line for each doubt of an evaluation, and one for what its checks left out."""
+    """Return one line for each doubt about an evaluation, and one for the checks that were skipped."""
     said = [f"doubtful: {doubt}" for doubt in record["doubts"]]
     if left := (record.get("checks") or {}).get("left_out"):
-        beside = f"too slow beside {record['attack']}; more images or a longer attack pay for it"
-        said.append(f"the checks left out {' and '.join(left)}: {beside}")
+        beside = f"too slow compared with {record['attack']}; use more images or a longer attack"
+        said.append(f"the checks skipped {' and '.join(left)}: {beside}")
     return said

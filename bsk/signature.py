@@ -1,4 +1,4 @@
-"""Hyper-parameters: the keyword arguments of a function with their defaults, and values that are set for them."""
+"""Hyper-parameters of plugins: the keyword arguments of a function with their defaults, and values set for them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from bsk.errors import UsageError, nearest
 from bsk.values import number
 
-POSITIONS = 3  # of a method the network, images and labels, of an attack the same
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+POSITIONS = 3  # positional arguments of methods and attacks: network or model, images, labels
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def defaults_of(function: Callable[..., Any], given: Collection[str], start: str) -> dict[str, Any]:
-    """Return the hyper-parameters of a function with their defaults, in their order.
+    """Return the hyper-parameters of a function with their defaults, in order.
 
     Args:
-        function: its first three arguments are given by position, the others by keyword.
-        given: the names of keyword arguments that bsk gives, and of which those without a default are optional.
-        start: what a message begins with, flag and name.
+        function: takes its first three arguments by position, the others by keyword.
+        given: names of keyword arguments that bsk supplies, which need no default.
+        start: what messages begin with, flag and name.
 
     Raises:
-        UsageError: a keyword argument that bsk does not give has no default.
+        UsageError: a keyword argument that bsk does not supply has no default.
     """
     keywords = keywords_of(function)
     for name, default in keywords.items():
@@ -32,10 +32,10 @@ def defaults_of(function: Callable[..., Any], given: Collection[str], start: str
 
 
 def keywords_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the arguments but the first three by position, with their defaults or `inspect.Parameter.empty`."""
+    """Return the arguments after the first three, with their defaults or `inspect.Parameter.empty`."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # some functions written in C do not say
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return {}
     return {
         each.name: each.default
@@ -45,10 +45,10 @@ def keywords_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def pairs(texts: Sequence[str]) -> dict[str, str]:
-    """Return the settings of "alpha=0.5" and its like, by name.
+    """Return the settings "alpha=0.5" etc. as a dict from name to text.
 
     Raises:
-        UsageError: a text has no name or no value, or a name comes twice.
+        UsageError: a text has no name or no value, or a name occurs twice.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -62,10 +62,10 @@ def pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def chosen(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults with the settings over them, each of its default's type.
+    """Return the defaults updated with the settings, each converted to the type of its default.
 
     Raises:
-        UsageError: there is no such name, or the value is of another type.
+        UsageError: there is no such name, or the value has the wrong type.
     """
     for name in settings:
         if name not in defaults:
@@ -75,10 +75,12 @@ def chosen(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
 
 
 def typed(name: str, value: Any, default: Any, kind: type | None = None) -> Any:
-    """Return a value, or what its text means, as the type of a default, or another; None takes a number or a text.
+    """Return a value, or the value of a text, in the type of `default` or `kind`.
+
+    A default of None accepts numbers and text.
 
     Raises:
-        UsageError: it is of another type.
+        UsageError: the value has another type.
     """
     kind = kind or type(default)
     try:
@@ -91,8 +93,8 @@ def typed(name: str, value: Any, default: Any, kind: type | None = None) -> Any:
         if type(value) is not kind:
             raise ValueError
     except (KeyError, ValueError) as error:
-        expected = KINDS.get(kind, f"a {kind.__name__}, which Python alone can set")
-        raise UsageError(f"--set {name}={value}: expected {expected}, as its default {default!r}") from error
+        expected = KINDS.get(kind, f"a {kind.__name__}, which can be set from Python only")
+        raise UsageError(f"--set {name}={value}: expected {expected}, like its default {default!r}") from error
     return value
 
 

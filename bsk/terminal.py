@@ -1,4 +1,4 @@
-"""What people read while they wait: notes on stderr, and a progress bar where that is a terminal."""
+"""Messages to the user: notes on stderr, and a progress bar if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bsk.records.words import printable
 
 
 class _Choices:
-    """What is printed: as flags ask for it, and what the work that is under way keeps if a signal stops it."""
+    """The user's choices about output, and what the running work has saved in case a signal stops it."""
 
     quiet = False
     debug = False
@@ -26,50 +26,50 @@ CHOICES = _Choices()
 
 
 def note(text: str) -> None:
-    """Write a line to stderr, unless --quiet."""
+    """Print a line on stderr, unless --quiet was given."""
     if not CHOICES.quiet:
         whisper(f"bsk: {text}")
 
 
 def whisper(text: str) -> None:
-    """Write a line to stderr, its control characters escaped; that nobody can read it does not end the work."""
+    """Print a line on stderr with control characters escaped; failing to print it does not stop the work."""
     with unheard():
         write(sys.stderr, printable(text) + "\n")
 
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Swallow what goes wrong with stderr: it is full, closed, or (RuntimeError) a signal came amid a write."""
+    """Ignore errors when writing to stderr: it is full or closed, or (RuntimeError) a signal arrived during a write."""
     with contextlib.suppress(OSError, RuntimeError):
         yield
 
 
 def write(stream: TextIO, text: str) -> None:
-    """Write and flush; what cannot be written is lost, so that Python does not try again as it ends."""
+    """Write and flush; after a failure the stream goes to /dev/null, so that Python does not try again at exit."""
     try:
         stream.write(text)
         stream.flush()
     except OSError:
-        with contextlib.suppress(io.UnsupportedOperation):  # a stream of no file, as in tests
+        with contextlib.suppress(io.UnsupportedOperation):  # a stream without a file, as in tests
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise
 
 
 def on_terminal() -> bool:
-    """Say if progress may be drawn: stderr is a terminal, or the page of a notebook, and --quiet was not given."""
+    """Return whether progress may be drawn: stderr is a terminal or a notebook, and --quiet was not given."""
     return not CHOICES.quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
 def for_people() -> bool:
-    """Say if records are printed as lines for people: stdout is a terminal, and --json was not given."""
+    """Return whether records are printed as readable lines: stdout is a terminal, and --json was not given."""
     return not CHOICES.json and sys.stdout.isatty()
 
 
 class Bar:
-    """A progress bar on a terminal; elsewhere nothing."""
+    """A progress bar on a terminal; does nothing elsewhere."""
 
     def __init__(self, what: str, speaks: bool = True) -> None:
-        """Draw nothing yet: rich is imported only where there is a terminal; without `speaks` all is kept silent."""
+        """Prepare the bar; rich is imported only on a terminal. If `speaks` is False nothing is ever printed."""
         self.what, self.speaks, self._progress, self._drawn = what, speaks, None, 0.0
         if speaks and on_terminal():
             from rich.console import Console
@@ -90,13 +90,13 @@ class Bar:
                 self._progress.start()
 
     def show(self, done: int, total: int | None = None, text: Callable[[], str] | None = None) -> None:
-        """Draw at most five times a second; `text` is only computed then."""
+        """Redraw at most five times per second; `text` is called only when redrawing."""
         now = time.monotonic()
         if self._progress is not None and (now - self._drawn > 0.2 or done == total):
             self.draw(done, total, text() if text else "")
 
     def draw(self, done: int, total: int | None, text: str) -> None:
-        """Draw at once."""
+        """Redraw at once."""
         self._drawn = time.monotonic()
         if self._progress is not None:
             with unheard():
@@ -104,7 +104,7 @@ class Bar:
                 self._progress.update(self._task, completed=done, total=total, description=description)
 
     def note(self, text: str) -> None:
-        """Write a line above the bar, or to stderr."""
+        """Print a line above the bar, or on stderr."""
         if self._progress is not None:
             with unheard():
                 self._progress.console.print(printable(text), highlight=False, markup=False)
@@ -113,7 +113,7 @@ class Bar:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Take the bar away within the block, in which something is written to stdout, maybe the same terminal."""
+        """Hide the bar within the block, while something is written to stdout, which may be the same terminal."""
         self.close()
         yield
         if self._progress is not None:
@@ -121,7 +121,7 @@ class Bar:
                 self._progress.start()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._progress is not None:
             with unheard():
                 self._progress.stop()

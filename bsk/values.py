@@ -1,4 +1,4 @@
-"""Values of flags and arguments: how text becomes one, and which are possible."""
+"""Values of flags and arguments: conversion from text, and range checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def number(text: str | float) -> float:
     """Return the value of "0.031" or "8/255".
 
     Raises:
-        ValueError: it is no finite number.
+        ValueError: it is not a finite number.
     """
     try:
         top, slash, bottom = str(text).partition("/")
@@ -28,7 +28,7 @@ def one_of(flag: str, value: str, known: Iterable[str]) -> str:
     """Return value if it is one of the known names.
 
     Raises:
-        UsageError: it is not; the message has the nearest one.
+        UsageError: it is not; the message suggests the nearest one.
     """
     if value not in (names := list(known)):
         raise UsageError(f"--{flag} {value}: no such {flag}; {nearest(value, names)}")
@@ -36,7 +36,7 @@ def one_of(flag: str, value: str, known: Iterable[str]) -> str:
 
 
 def above_zero(or_zero: bool = False, **values: float) -> None:
-    """Raise a usage error for the first value that is below zero, infinite, or zero unless that is allowed."""
+    """Raise a UsageError for the first value that is negative or not finite, or zero unless `or_zero`."""
     for flag, value in values.items():
         if not (0 <= value < math.inf) or (value == 0 and not or_zero):
             least = "at least" if or_zero else "above"
@@ -44,10 +44,10 @@ def above_zero(or_zero: bool = False, **values: float) -> None:
 
 
 def checked_eps(eps: float, zero: bool = False, norm: str = "linf") -> float:
-    """Return eps if it is a radius: above 0 (or 0 where that means something) and, by Linf, at most 1.
+    """Return eps if it is a valid radius: above 0 (or 0 if `zero`) and, for Linf, at most 1.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not.
     """
     most = 1 if norm == "linf" else math.inf
     if not (0 <= eps <= most if zero else 0 < eps <= most):

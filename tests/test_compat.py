@@ -49,14 +49,14 @@ def test_nothing_else_in_bsk_names_what_is_private_to_others() -> None:
 def test_what_came_of_a_block_is_left_alone_and_the_collector_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         before = gc.get_freeze_count()
-        with compat.objects_that_stay():
+        with compat.without_garbage_collection():
             assert not gc.isenabled()
         assert gc.isenabled() and gc.get_freeze_count() > before
     finally:
         gc.unfreeze()
     monkeypatch.delattr(gc, "freeze")
     gc.disable()
-    with compat.objects_that_stay():
+    with compat.without_garbage_collection():
         pass
     assert not gc.isenabled() and gc.get_freeze_count() == 0
     gc.enable()
@@ -179,16 +179,16 @@ def test_where_hooks_are_kept_elsewhere_a_layer_stays_as_it_is(monkeypatch: pyte
 
 def test_a_write_into_a_tensor_changes_its_state() -> None:
     tensor = torch.zeros(2)
-    before = compat.state_of(tensor)
-    assert compat.state_of(tensor) == before
+    before = compat.version_of(tensor)
+    assert compat.version_of(tensor) == before
     tensor.add_(1)
-    assert compat.state_of(tensor) != before
+    assert compat.version_of(tensor) != before
 
 
 def test_a_tensor_that_counts_no_writes_is_never_in_the_state_of_before() -> None:
     with torch.inference_mode():
         layer, x = nn.Linear(5, 3).requires_grad_(False), torch.ones(4, 5)
-        assert compat.state_of(layer.weight) != compat.state_of(layer.weight)
+        assert compat.version_of(layer.weight) != compat.version_of(layer.weight)
         with steady_products(layer):
             before = layer(x)
             layer.weight.mul_(2)

@@ -1,1 +1,1 @@
-"""Attacks on a callable model: tensors in, tensors out."""
+"""Attacks on a callable model: functions from tensors to tensors."""

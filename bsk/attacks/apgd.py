@@ -1,4 +1,4 @@
-"""APGD: projected gradient ascent with momentum that halves its own step; untargeted, and towards each likely class."""
+"""APGD: projected gradient ascent with momentum and an adaptive step size, untargeted and targeted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.gradients import gradient_of
 from bsk.perturb.losses import cross_entropy, dlr, dlr_to, margin, margin_to
 
-RHO = 0.75  # share of rising steps below which a step size is halved, and weight of the momentum step
+RHO = 0.75  # fraction of increasing steps below which the step size is halved, and weight of the momentum step
 
-Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, labels, targets
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # from logits, labels and targets
 
 UNTARGETED: dict[str, Objective] = {
     "cross_entropy": lambda logits, y, target: cross_entropy(logits, y),
@@ -42,9 +42,9 @@ def apgd(
 ) -> Outcome:
     """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps of `norm`.
 
-    With `targets` K > 0 each example climbs towards its K likeliest wrong classes at once, each from a random
-    point, and leaves when one of them fools the model: the verdict of one after another. `eot` averages so many
-    gradients, for models that are random.
+    With `targets` = K > 0 each example is attacked towards its K most likely wrong classes in parallel, each from its
+    own random point. It leaves the batch once one of them fools the model; the verdict is the same as for one target
+    after another. `eot` averages that many gradients per step, for randomised models.
 
     Source: Croce & Hein (2020), algorithm 1; the constants of their code's standard version.
     Differs from the reference: an example leaves at its first misclassified iterate. The verdict is the same.
@@ -77,22 +77,25 @@ def apgd(
 
 
 class Climb(Rows):
-    """Rows that climb: an example each, or an example and a target class each.
+    """The state of the ascent, one row per example, or per example and target class.
 
-    owner (R,): the example of each row, ascending; y, target (R,); images (R, C, H, W); the rest (R,).
+    owner (R,): the example of each row, ascending; y, target (R,); images (R, C, H, W); all others (R,).
     """
 
     def __init__(self, x: Tensor, within: Region, owner: Tensor, y: Tensor, target: Tensor, eps: float) -> None:
-        """Begin at images x of the region `within`, with steps of 2 eps."""
+        """Start at images x of the region `within`, with step size 2 eps."""
         zero = x.new_zeros(len(owner))
         self.owner, self.y, self.target, self.within = owner, y, target, within
         self.x = self.x_before = self.x_best = self.gradient = self.gradient_best = x
         self.step = torch.full_like(zero, 2 * eps)
-        self.loss_before = self.loss_best = self.loss_best_at_check = zero  # the reference compares the first with 0
+        self.loss_before = self.loss_best = self.loss_best_at_check = zero  # the reference starts from 0 too
         self.rises, self.halved = zero, torch.ones_like(owner, dtype=torch.bool)
 
     def evaluate(self, model: Model, objective: Objective, eot: int, leave: Leaving, judged: bool = True) -> Tensor:
-        """Run the model at the rows' points; keep the rows that are not fooled, if judged, and return their losses."""
+        """Evaluate loss and gradient at the current points, and return the losses of the rows that remain.
+
+        If `judged`, rows of fooled examples are removed.
+        """
         self.gradient = torch.zeros_like(self.x)
         for _ in range(eot):
             leaf = self.x.detach().requires_grad_()
@@ -108,7 +111,7 @@ class Climb(Rows):
         return losses[stays]
 
     def remember(self, losses: Tensor, first: bool) -> None:
-        """Keep the point of the highest loss, and count the steps on which the loss rose."""
+        """Keep the point with the highest loss, and count the steps that increased the loss."""
         if first:
             self.x_best, self.gradient_best = self.x, self.gradient
             self.loss_best = self.loss_best_at_check = losses
@@ -119,7 +122,7 @@ class Climb(Rows):
         self.loss_before = losses
 
     def move(self, weight: float) -> None:
-        """Step to z = P(x + eta d), then on with momentum to P(x + a (z - x) + (1 - a) (x - x_before)).
+        """Step to z = P(x + eta d), then with momentum to P(x + a (z - x) + (1 - a) (x - x_before)), a = `weight`.
 
         Source: section 3.1, eq. (1) and (2).
         """
@@ -130,7 +133,7 @@ class Climb(Rows):
         self.x, self.x_before = z, x
 
     def check(self, window: int) -> None:
-        """Halve the step of rows that rise too seldom or are stuck, and send them back to their best point.
+        """Halve the step size of rows that rarely improve or are stuck, and restart them from their best point.
 
         Source: section 3.2, conditions 1 and 2.
         """
@@ -140,16 +143,16 @@ class Climb(Rows):
         self.rises, self.halved = torch.zeros_like(self.rises), stuck
 
     def choose(self, rows: Tensor, **others: Tensor) -> None:
-        """Put other values in the place of some rows, (R,)."""
+        """Replace the given attributes in the selected rows, a mask (R,)."""
         for name, other in others.items():
             mask = rows if other.ndim == 1 else per_image(rows, other)
             setattr(self, name, torch.where(mask, other, getattr(self, name)))
 
 
 def _windows(steps: int) -> Iterator[int]:
-    """Yield for each step 0, or, where a check is due, how many steps it looks back on.
+    """Yield 0 for each step, or, where a checkpoint is due, the number of steps since the previous one.
 
-    Source: section 3.2: 0.22 of the steps, then each 0.03 of them shorter, at least 0.06.
+    Source: section 3.2: the first window is 0.22 of the steps, each next one 0.03 shorter, down to 0.06.
     """
     window, shrink, least = (max(int(part * steps), 1) for part in (0.22, 0.03, 0.06))
     since = 0

@@ -1,4 +1,4 @@
-"""FAB-T: towards each likely class, to the nearest image of that class, by steps onto the linearised boundary."""
+"""FAB-T: find the nearest image of each likely wrong class by steps onto the linearised decision boundary."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from bsk.perturb.gradients import gradient_of
 from bsk.perturb.losses import margin_to
 from bsk.perturb.pixels import to_images, to_rows
 
-ALPHA_MAX, ETA, BETA = 0.1, 1.05, 0.9  # bias to the image, overshoot, way back after success
-SHORTEST = 1e-8  # of a step, so that the bias is defined
-NEWTON_STEPS = 64  # at most; each passes a kink, and a handful is enough in practice
-PRECISION = 1e-6  # relative, of the radius: below it sums in fp32 are noise
-LIGHTEST = 1e-30  # of a weight that is divided by; one of 0 has sign 0
+ALPHA_MAX, ETA, BETA = 0.1, 1.05, 0.9  # bias towards the image, overshoot, backward step after success
+SHORTEST = 1e-8  # minimum step length, so that the bias is defined
+NEWTON_STEPS = 64  # maximum; each step passes a kink, and a handful are enough in practice
+PRECISION = 1e-6  # relative tolerance of the radius; smaller differences are fp32 rounding noise
+LIGHTEST = 1e-30  # minimum divisor; a weight of 0 has sign 0 anyway
 FAR = 1e30  # a radius that no coordinate reaches; infinity times a speed of 0 would be NaN
 
 
 @dataclass
 class _Search(Rows):
-    """Rows that search: owner (R,), ascending; y, target (R,); where each began and where it is, (R, C, H, W)."""
+    """The state of the search in rows: owner (R,), ascending; y, target (R,); clean and current images (R, C, H, W)."""
 
     owner: Tensor
     y: Tensor
@@ -48,11 +48,12 @@ def fab_t(
 ) -> Outcome:
     """Attack images x (N, C, H, W) in [0, 1] with labels y (N,): fooled if the nearest image found is within eps.
 
-    Each example goes towards its `targets` likeliest wrong classes at once, and leaves as soon as one of them gives
-    a misclassified image within eps. Nothing is drawn: the one search of each target starts at the image.
+    Each example is attacked towards its `targets` most likely wrong classes in parallel, and leaves as soon as one of
+    them gives a misclassified image within eps. The attack is deterministic: the one search per target starts at the
+    image.
 
     Source: Croce & Hein (2020), FAB, algorithm 1; the constants of AutoAttack's standard version.
-    Differs from the reference: all targets at once. The verdict is the same.
+    Differs from the reference: all targets run in parallel. The verdict is the same.
     """
     tally = Outcome.begin(x)
     with torch.no_grad():
@@ -60,7 +61,7 @@ def fab_t(
     owner = torch.arange(len(x), device=x.device)
     tally.count(owner)
     wrong = misclassified(model, tally, owner, x, logits, y)
-    stays = tally.leave(owner, x, wrong)  # the nearest image of some is the image itself
+    stays = tally.leave(owner, x, wrong)  # some are misclassified without any perturbation
     owner = owner if stays is None else owner[stays]
     target = ranked_targets(logits[owner], y[owner], targets)
     owner = owner.repeat_interleave(target.shape[1])
@@ -73,24 +74,25 @@ def fab_t(
         with torch.no_grad():
             logits = model(search.x)
         tally.count(search.owner, 2, 1)
-        _go_on(model, search, logits, tally, eps, norm)
+        _finish_step(model, search, logits, tally, eps, norm)
     return tally
 
 
 def _linearise(model: Model, search: _Search) -> tuple[Tensor, Tensor]:
-    """Return g = z_t - z_y at the rows' points and its gradient there: (R,) and (R, C, H, W)."""
+    """Return g = z_t - z_y at the current points (R,), and its gradient (R, C, H, W)."""
     leaf = search.x.detach().requires_grad_()
     gap = margin_to(model(leaf), search.y, search.target)
     return gap.detach(), gradient_of(gap, leaf)
 
 
 def _step(search: _Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
-    """Return the next point: overshoot the plane g = 0 from x and, with the weight alpha, from the clean image.
+    """Return the next point: a step beyond the plane g = 0 from x, averaged with one from the clean image.
 
+    The weight of the latter is alpha.
     Source: eq. (8) to (10).
     """
     x, x_clean, w = (to_rows(each) for each in (search.x, search.x_clean, normal))
-    gap_clean = gap + torch.linalg.vecdot(x_clean - x, w)  # of the linearised g at the clean image
+    gap_clean = gap + torch.linalg.vecdot(x_clean - x, w)  # the linearised g at the clean image
     d, far = onto_plane(x, w, gap, norm)
     d_clean, far_clean = onto_plane(x_clean, w, gap_clean, norm)
     far, far_clean = far.clamp(min=SHORTEST), far_clean.clamp(min=SHORTEST)
@@ -99,8 +101,8 @@ def _step(search: _Search, gap: Tensor, normal: Tensor, norm: str) -> Tensor:
     return to_images(moved, search.x.shape)
 
 
-def _go_on(model: Model, search: _Search, logits: Tensor, tally: Outcome, eps: float, norm: str) -> None:
-    """Let the examples leave that are fooled within eps, and draw the other rows beyond the boundary back.
+def _finish_step(model: Model, search: _Search, logits: Tensor, tally: Outcome, eps: float, norm: str) -> None:
+    """Remove the examples that are fooled within eps, and move the other rows beyond the boundary back.
 
     Source: algorithm 1, the last step: x + beta (x' - x).
     """
@@ -120,18 +122,19 @@ def _go_on(model: Model, search: _Search, logits: Tensor, tally: Outcome, eps: f
 def onto_plane(t: Tensor, w: Tensor, c: Tensor, norm: str) -> tuple[Tensor, Tensor]:
     """Return the shortest d with w.(t + d) = b and 0 <= t + d <= 1, and its length, for rows (R, D) and c = w.t - b.
 
-    c is (R,). Where the plane does not meet the box, d goes to the box's corner nearest to the plane.
+    c is (R,). Where the plane does not meet the box, d leads to the corner of the box nearest to the plane.
 
-    Every coordinate moves in its own useful direction, d_i = s_i min(r u_i, room_i), until the box stops it, at
-    speed u_i = 1 for Linf and |w_i| for L2. What it gains, f(r) = sum |w_i| min(r u_i, room_i), is concave, rising
-    and piecewise linear in r: Newton's iteration from the left ends, exactly, at f(r) = |c|. No sorting.
+    Every coordinate moves in its own useful direction, d_i = s_i min(r u_i, room_i), until the box stops it, with speed
+    u_i = 1 for Linf and u_i = |w_i| for L2. The gain f(r) = sum |w_i| min(r u_i, room_i) is concave, increasing and
+    piecewise linear in r, so Newton's method started from the left solves f(r) = |c| exactly in finitely many steps,
+    without sorting.
 
-    In L1 the coordinates of the largest |w_i| go first, each until the box stops it: that does need sorting.
+    In L1 the coordinates with the largest |w_i| move first, each until the box stops it; this does require sorting.
 
     Source: Hein & Andriushchenko (2017) for the problem; Croce & Hein (2020), FAB, solve it by sorting.
     """
     sign = w.sign().mul_(-c.sign()[:, None])
-    room = (sign.clamp(min=0.0) - t).abs_()  # to 1 or to 0; a CPU is ten times as slow to choose by a mask
+    room = (sign.clamp(min=0.0) - t).abs_()  # distance to 1 or to 0; torch.where is ten times slower on a CPU
     weight = w.abs()
     if norm == "l1":
         d = _by_weight(weight, room, c.abs()).mul_(sign)
@@ -143,7 +146,7 @@ def onto_plane(t: Tensor, w: Tensor, c: Tensor, norm: str) -> tuple[Tensor, Tens
 
 
 def _by_weight(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:
-    """Return how far each coordinate goes (R, D), those of the largest weight first, until need (R,) is gained."""
+    """Return the displacement of each coordinate (R, D), largest weights first, so that `need` (R,) is gained."""
     heaviest = weight.argsort(dim=1, descending=True, stable=True)
     weight, room = weight.gather(1, heaviest), room.gather(1, heaviest)
     gain = weight * room
@@ -153,7 +156,7 @@ def _by_weight(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:
 
 
 def _radius(weight: Tensor, room: Tensor, speed: Tensor | None, need: Tensor) -> Tensor:
-    """Return r (R,) with f(r) = need, FAR where the box is too small for that."""
+    """Return r (R,) with f(r) = need, or FAR if the box is too small for that."""
     slope = weight if speed is None else weight * speed
     gain = weight * room
     steepest = slope.sum(dim=1)
@@ -170,7 +173,7 @@ def _radius(weight: Tensor, room: Tensor, speed: Tensor | None, need: Tensor) ->
         left = rises.nonzero().squeeze(1)
         if len(left) == 0:
             break
-        if 2 * len(left) < len(rows):  # most rows are done after two steps
+        if 2 * len(left) < len(rows):  # most rows finish after two steps
             rows, room, slope, gain, need = (each.index_select(0, left) for each in (rows, room, slope, gain, need))
             speed = None if speed is None else speed.index_select(0, left)
     return r

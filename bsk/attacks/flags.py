@@ -1,4 +1,4 @@
-"""What flags decide of an attack."""
+"""The settings of an attack that come from flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STARTS = ("zero", "uniform")
 ENGINES = ("bsk", "reference")
 SEARCHES = ("fp32", "bf16", "fp16", "auto")
 AUDIT = "autoattack-audit"  # what a record calls `autoattack` with --audit or --within
-TAKERS = {  # flags that only some attacks have, by the first word of their names
+TAKERS = {  # flags that only some attacks take, by the first word of their names
     "queries": ("square", "rays"),
     "stop_at_eps": ("rays",),
     "step": ("fgsm", "pgd", "cw"),
@@ -28,22 +28,23 @@ TAKERS = {  # flags that only some attacks have, by the first word of their name
 
 @dataclass(frozen=True)
 class AttackFlags:
-    """What flags decide of an attack; None leaves it to the attack.
+    """The settings of an attack; None leaves a setting to the attack.
 
     Attributes:
-        step, start, last_iterate: of FGSM, PGD and CW; step in pixel units.
-        early_stop: whether PGD and CW leave out the steps after an iterate that was there before.
-        target: of FGSM, PGD and CW: the class to be taken for, by name or number, or random or least-likely.
+        step, start, last_iterate: for FGSM, PGD and CW; the step is in pixel units.
+        early_stop: whether PGD and CW skip the remaining steps once an iterate repeats an earlier one.
+        target: for FGSM, PGD and CW: the target class, by name or number, or random or least-likely.
         norm: "linf", "l2" or "l1".
-        search: the precision they search in; fp32 judges what they find. auto is `fast` for APGD, else fp32.
-        queries: of Square and RayS.
-        stop_at_eps: of RayS.
-        audit: of AutoAttack: only so many of the survivors of its first half meet FAB-T and Square.
-        within: of AutoAttack: the same, as many as tell its accuracy to so many percentage points.
+        search: the precision of the search; fp32 verifies what it finds. auto is `fast` for APGD, and fp32 otherwise.
+        queries: for Square and RayS.
+        stop_at_eps: for RayS.
+        audit: for AutoAttack: only this many survivors of its first half are attacked by FAB-T and Square.
+        within: for AutoAttack: the same, with as many survivors as give its accuracy to within this many percentage
+            points.
         engine: "bsk", or "reference" for the authors' code of AutoAttack.
-        settings: of attacks from outside: their own arguments by name, as values or as text.
-        classes: of the model, no flag; decides how many targets there are.
-        fast: of the device, no flag: the precision that it computes fast in.
+        settings: for attack plugins: their own arguments by name, as values or text.
+        classes: the number of classes of the model, not a flag; limits the number of targets.
+        fast: the fast precision of the device, not a flag.
     """
 
     norm: str = "linf"
@@ -64,11 +65,11 @@ class AttackFlags:
 
     @property
     def sampling(self) -> str:
-        """The flag that has only a sample attacked to the end; empty where there is none."""
+        """The flag that asks for a sample (--audit or --within); empty if there is none."""
         return "--audit" if self.audit is not None else "--within" if self.within is not None else ""
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise a UsageError if a value cannot be, or no attack has it: nobody should report what never ran."""
+        """Raise a UsageError if a value is invalid, or if no attack takes it: nobody should report what never ran."""
         one_of("start", self.start, STARTS)
         one_of("norm", self.norm, NORMS)
         one_of("engine", self.engine, ENGINES)
@@ -79,28 +80,31 @@ class AttackFlags:
             if getattr(self, flag) != getattr(AttackFlags, flag) and not any(
                 name.split("-")[0] in takers for name in names
             ):
-                raise UsageError(f"--{flag.replace('_', '-')}: no attack here has it; it is for {', '.join(takers)}")
+                raise UsageError(f"--{flag.replace('_', '-')}: no attack here takes it; it is for {', '.join(takers)}")
         if self.sampling:
             self._check_audit(names)
         if self.settings and not any(map(is_plugin, names)):
-            raise UsageError(f"--set {next(iter(self.settings))}: no attack here has it; it is for module:function")
+            raise UsageError(f"--set {next(iter(self.settings))}: no attack here takes it; it is for module:function")
 
     def _check_audit(self, names: Sequence[str]) -> None:
         if "autoattack" not in names or self.engine != "bsk":
-            raise UsageError(f"{self.sampling}: no attack here has it; it is for autoattack, by bsk's own engine")
+            raise UsageError(f"{self.sampling}: no attack here takes it; it is for autoattack with --engine bsk")
         if self.audit is not None and self.within is not None:
-            raise UsageError("--audit and --within: give how many are audited, or how narrow the interval is, not both")
+            raise UsageError("--audit and --within: give the size of the sample or the width of the interval, not both")
         if self.audit is not None and (type(self.audit) is not int or self.audit < 1):
             raise UsageError(f"--audit {self.audit}: must be a whole number, at least 1")
         if self.within is not None:
             above_zero(within=self.within)
 
     def check_untargeted(self) -> None:
-        """Raise a UsageError if there is a target, where accuracies are told: it is not what they are of."""
+        """Raise a UsageError if a target is set where robust accuracy is reported.
+
+        A targeted attack does not measure robust accuracy.
+        """
         if self.target is not None:
-            raise UsageError(f"--target {self.target}: tells no accuracy to compare; it is for bsk attack")
+            raise UsageError(f"--target {self.target}: gives no accuracy to compare; use it with bsk attack")
 
     def check_whole(self) -> None:
-        """Raise a UsageError if examples are only sampled, where the images of all of them are asked for."""
+        """Raise a UsageError if only a sample is attacked, but the adversarial images of all examples are requested."""
         if self.sampling:
-            raise UsageError(f"{self.sampling}: leaves most images without the whole attack; it is for bsk evaluate")
+            raise UsageError(f"{self.sampling}: skips part of the attack on most images; use it with bsk evaluate")

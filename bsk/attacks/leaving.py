@@ -1,4 +1,4 @@
-"""How examples leave an attack that goes step by step: at once on a CPU, every few steps where asking means waiting."""
+"""How fooled examples leave a step-by-step attack: at once on a CPU, every few steps on a GPU."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from bsk.perturb.ball import per_image
 
 
 class Leaving:
-    """Takes examples out that are misclassified, and counts the passes of those that are not.
+    """Removes misclassified examples from an attack, and counts the passes of the others.
 
-    To ask a GPU if some example has fallen is to wait until it has computed all that it was told to. So there the first
-    misclassified image of each is kept on the device, and asked for every few steps; rows of an example that has fallen
-    go on until then, and count no more. Verdicts, images and passes are those of asking in every step. The claims of a
-    `Search` are judged at once: of one that is denied, the next may hold.
+    Reading a result from a GPU waits for all queued work. So on a GPU the first misclassified image of each example is
+    kept on the device and read only every few steps; until then the rows of a fooled example continue, but their passes
+    are not counted. Verdicts, images and passes are the same as when reading at every step. The claims of a `Search`
+    are verified at once, because a later claim may hold where an earlier one was rejected.
     """
 
     def __init__(self, model: Model, tally: Outcome, y: Tensor, target: Tensor | None = None) -> None:
-        """Begin with all examples of `tally`, of labels y (N,); with a target (N,) they leave where they reach that."""
+        """Start with all examples of `tally` with labels y (N,); with a target (N,) they leave once they reach it."""
         self._model, self._tally, self._y, self._target = model, tally, y, target
         self.every, self._asked = 1 if isinstance(model, Search) else steps_between_answers(y.device), 0
         self._fallen, self._images = torch.zeros_like(tally.fooled), tally.x_adv
 
     def count(self, owner: Tensor, forward: int = 1, backward: int = 0, live: Tensor | None = None) -> None:
-        """Add passes to the examples `owner` (R,), once for each of their rows, or of those that are `live` (R,)."""
+        """Add passes to the examples `owner` (R,), once for each of their rows, or only for the `live` (R,) ones."""
         if self.every == 1:
             self._tally.count(owner, forward, backward)
             return
@@ -39,9 +39,9 @@ class Leaving:
         self._tally.backward.index_add_(0, owner, backward * rows)
 
     def __call__(self, owner: Tensor, x: Tensor, logits: Tensor, y: Tensor, now: bool = False) -> Tensor | None:
-        """Return a mask (R,) of the rows that stay, None if all do for now; `now` asks in any case.
+        """Return a mask (R,) of the rows that stay, or None if all stay for now; `now` forces a reading.
 
-        owner (R,) is in ascending order, x (R, C, H, W) are images of labels y (R,), with logits (R, classes).
+        owner (R,) is ascending; x (R, C, H, W) are images with labels y (R,) and logits (R, classes).
         """
         target = None if self._target is None else self._target[owner]
         if self.every == 1:
@@ -51,7 +51,7 @@ class Leaving:
         return self.settle(owner) if now or self._asked % self.every == 0 else None
 
     def _note(self, owner: Tensor, x: Tensor, wrong: Tensor) -> None:
-        """Keep the first wrong row of each example that has none yet; nothing is read from the device."""
+        """Keep the first misclassified row of each example that has none yet, without reading from the device."""
         rows, none = torch.arange(len(owner), device=owner.device), len(owner)
         first = torch.full_like(self._y, none).scatter_reduce(0, owner, torch.where(wrong, rows, none), "amin")
         new = (first < none) & ~self._fallen
@@ -60,7 +60,7 @@ class Leaving:
         self._fallen = self._fallen | new
 
     def settle(self, owner: Tensor) -> Tensor | None:
-        """Take out the examples that have fallen; return a mask (R,) of the rows that stay, None if all do."""
+        """Remove the fooled examples; return a mask (R,) of the rows that stay, or None if all do."""
         if self.every == 1 or not bool(self._fallen.any()):
             return None
         self._tally.fooled.logical_or_(self._fallen)

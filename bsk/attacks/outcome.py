@@ -1,4 +1,4 @@
-"""What every attack hands back, and how examples leave it."""
+"""What every attack returns, and how examples leave it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from bsk.errors import InputError
 
-EDGE = 1e-3  # a quarter of a grey level, beyond which an image is out of [0, 1]
+EDGE = 1e-3  # tolerance of [0, 1]: a quarter of a grey level
 
 
 class NotFiniteError(Exception):
-    """The model returned NaN or infinity for some image of a batch."""
+    """The model returned NaN or infinity for at least one image of a batch."""
 
 
 def check_unit(x: Tensor, edge: float = EDGE) -> None:
-    """Raise an InputError if some image is beyond [0, 1] by more than `edge`."""
+    """Raise an InputError if any image is outside [0, 1] by more than `edge`."""
     if not x.numel():
         return
     least, most = (float(each) for each in torch.aminmax(x.detach()))
@@ -31,10 +31,10 @@ class Outcome:
 
     Attributes:
         x_adv: (N, C, H, W) images in the ball.
-        fooled: (N,) which of them are misclassified, or classified as the target where there is one.
-        forward, backward: (N,) int64, how often each example went through the model.
-        distance: (N,) to the nearest misclassified image, where the attack looks for it beyond the ball too.
-        target: (N,) the class that each is to be taken for, where the attack is targeted.
+        fooled: (N,) whether each is misclassified or, if there is a target, classified as the target.
+        forward, backward: (N,) int64, the number of passes of each example.
+        distance: (N,) the distance of the nearest misclassified image, if the attack searches beyond the ball too.
+        target: (N,) the target class of each example, if the attack is targeted.
     """
 
     x_adv: Tensor
@@ -46,7 +46,7 @@ class Outcome:
 
     @classmethod
     def begin(cls, x: Tensor) -> Outcome:
-        """Return the outcome before any pass for images x (N, C, H, W): it grows, as examples leave that are fooled.
+        """Return the outcome before any pass for images x (N, C, H, W); it is filled in as fooled examples leave.
 
         Raises:
             InputError: the images are not in [0, 1].
@@ -61,9 +61,9 @@ class Outcome:
         self.backward.index_add_(0, owner, torch.full_like(owner, backward))
 
     def leave(self, owner: Tensor, x_adv: Tensor, wrong: Tensor) -> Tensor | None:
-        """Take out the examples with a wrong row; return a mask (R,) of the rows that stay, None if all do.
+        """Record the examples with a misclassified row; return a mask (R,) of the rows that stay, or None if all do.
 
-        owner (R,) is in ascending order: rows of one example stand together, and its first wrong one is kept.
+        owner (R,) is ascending, so the rows of an example are adjacent; its first misclassified one is kept.
         """
         if not bool(wrong.any()):
             return None
@@ -76,29 +76,29 @@ class Outcome:
 
 
 class Rows:
-    """Rows that search for a misclassified image, an example or an example and a target class each, as attributes."""
+    """The state of a search as attributes, with one row per example, or per example and target class."""
 
     def keep(self, rows: Tensor) -> None:
-        """Keep some of the rows, of the tensors and of all that has such a `keep`."""
+        """Keep only the selected rows, of tensors and of all values that have a `keep` method."""
         for name, value in vars(self).items():
             setattr(self, name, value[rows] if isinstance(value, Tensor) else value.keep(rows))
 
 
 def first_rows(owner: Tensor) -> Tensor:
-    """Return a mask (R,) of the first row of each example, for owner (R,) in ascending order."""
+    """Return a mask (R,) of the first row of each example, for an ascending owner (R,)."""
     first = torch.ones_like(owner, dtype=torch.bool)
     first[1:] = owner[1:] != owner[:-1]
     return first
 
 
 def spread(count: int, y: Tensor) -> Tensor:
-    """Return passes that were counted for a whole batch as evenly as can be over its examples: (N,) int64."""
+    """Distribute the passes of a whole batch as evenly as possible over its examples: (N,) int64."""
     each, rest = divmod(count, len(y))
     return torch.full_like(y, each) + (torch.arange(len(y), device=y.device) < rest)
 
 
 def ranked_targets(logits: Tensor, y: Tensor, targets: int) -> Tensor:
-    """Return the classes other than y with the largest logits (N, C), largest first: (N, targets), C - 1 at most."""
+    """Return the classes other than y with the largest logits (N, C), largest first: (N, targets), at most C - 1."""
     targets = min(targets, logits.shape[1] - 1)
     label = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
     return logits.masked_fill(label, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :targets]

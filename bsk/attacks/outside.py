@@ -1,14 +1,14 @@
-"""Attacks from outside: the contract of `--attack module:function`.
+"""Attack plugins: the contract of `--attack module:function`.
 
     def my_attack(model, x, y, *, eps, draws, steps=10) -> Tensor:
 
 `model` is a `torch.nn.Module` in eval mode from images (N, C, H, W) in [0, 1] to logits (N, classes), `x` and `y` (N,)
 are images and labels, `eps` is the radius in the norm of `--norm`, and `draws` has a stream of random numbers for each
-example (`bsk.perturb.draws.ExampleDraws`). `norm` is given to a function that has an argument of that name. All other
-arguments are hyper-parameters: set by `--set steps=20` and written to the record.
+example (`bsk.perturb.draws.ExampleDraws`). A function that has an argument `norm` is given the norm. All other
+arguments are hyper-parameters: they are set by `--set steps=20` and written to the record.
 
-It returns images (N, C, H, W) in [0, 1] within eps of x, or a `bsk.attacks.outcome.Outcome` with such. bsk itself
-judges them, so what the function thinks of its success does not count, and counts the passes through `model`.
+The function returns images (N, C, H, W) in [0, 1] within eps of x, or a `bsk.attacks.outcome.Outcome` with such images.
+bsk judges the images itself, whatever the function says about its success, and counts the passes through `model`.
 torch's global random numbers depend on the seed and the first example of a batch, so verdicts may depend on
 `--batch-size`.
 """
@@ -33,20 +33,20 @@ from bsk.plugins import Plugin, outside
 from bsk.signature import defaults_of, keywords_of
 
 GIVEN = ("eps", "draws", "norm")
-ROUNDING = 1e-6  # of an image at the edge of its ball, in fp32; a grey level is 4000 times as much
+ROUNDING = 1e-6  # tolerance for fp32 rounding at the edge of the ball; a grey level is 4000 times larger
 
 
 @dataclass(frozen=True)
 class Outside:
-    """A stage's `run` that calls a function from outside and judges what it returns."""
+    """The `run` of a stage that calls a plugin function and judges the images it returns."""
 
     plugin: Plugin
 
     def defaults(self) -> dict[str, Any]:
-        """Return the hyper-parameters of the function.
+        """Return the hyper-parameters of the function with their defaults.
 
         Raises:
-            UsageError: it takes no eps or draws, or a hyper-parameter has no default.
+            UsageError: it does not take eps or draws, or a hyper-parameter has no default.
         """
         start = f"--attack {self.plugin.spec}"
         keywords = keywords_of(self.plugin.function)
@@ -62,13 +62,13 @@ class Outside:
         """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps.
 
         Raises:
-            InputError: the function fails, or returns other than images in the ball.
+            InputError: the function fails, or does not return images in the ball.
         """
         passes = PassCounter()
         counted = counting(model, passes)
         more = {"norm": norm} if "norm" in keywords_of(self.plugin.function) else {}
         with outside(f"--attack {self.plugin.spec}", f"check {self.place}", InputError, passing=NotFiniteError):
-            # what it is given are copies: an attack that writes into x would move the middle of its own ball
+            # pass copies: an attack that writes into x would move the centre of its own ball
             found = self.plugin.function(
                 Called(counted).eval(), x.clone(), y.clone(), eps=eps, draws=draws, **more, **hyper
             )
@@ -79,14 +79,14 @@ class Outside:
 
     @property
     def place(self) -> str:
-        """The function and the name of its file, for messages."""
+        """The name of the function and of its file, for messages."""
         function = inspect.unwrap(self.plugin.function)
         code = getattr(function, "__code__", None)
         name = self.plugin.spec.partition(":")[2]
         return f"{name} in {Path(code.co_filename).name}" if code else name
 
     def _checked(self, x_adv: object, x: Tensor, eps: float, norm: str) -> Tensor:
-        """Return images as a tensor like x, if they are what an attack may return."""
+        """Return the images as a tensor like x, if an attack may return them."""
         if not isinstance(x_adv, Tensor):
             raise self._wrong(f"images {tuple(x.shape)}", f"a {type(x_adv).__name__}")
         if x_adv.shape != x.shape:
@@ -107,7 +107,7 @@ class Outside:
 
 
 class Called(nn.Module):
-    """A function as a module without weights, as attacks of other libraries want it."""
+    """A function as a module without parameters, as attacks of other libraries expect."""
 
     def __init__(self, function: Model) -> None:
         """Take a function from images to logits."""
@@ -115,5 +115,5 @@ class Called(nn.Module):
         self._function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        """Call it."""
+        """Return function(x)."""
         return self._function(x)

@@ -1,9 +1,9 @@
-"""What Square paints: squares of a bound's colour for Linf, pyramids moved about for L2 and L1.
+"""The proposals of Square: coloured squares for Linf, moving pyramids for L2 and L1.
 
-A painter paints canvases, an image each in a layout of its own, those of one example by its own random numbers: `start`
-gives the first of each example, `images` shows them as images, and `paint` changes some, which are given up, as they
-are proposed in the query-th step, (R,), of their `owner`. That depends on the canvas, the example and the query alone,
-so that steps can be tried out of their order.
+A painter works on canvases, one per example, in a layout of its own and with the random numbers of that example.
+`start` returns the initial canvases, `images` converts canvases to images, and `paint` returns the canvases proposed in
+step `query` (R,) for the examples `owner` (R,), overwriting its input. A proposal depends only on the canvas, the
+example and the step, so steps can be evaluated out of order.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from bsk.perturb.ball import L1, ball_around, length, per_image
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.pixels import to_images, to_rows
 
-P_INIT = 0.8  # share of the pixels that the first squares cover
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which that share is halved
+P_INIT = 0.8  # fraction of the pixels that the first squares cover
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which this fraction is halved
 TINY = 1e-12
 
 
 def side(query: int, height: int, width: int) -> int:
-    """Return the side in pixels of the square of the query-th step, counted from 0.
+    """Return the side in pixels of the square in step `query`, counted from 0.
 
-    Source: Andriushchenko et al. (2020), section 5.1, in the reference's form: not rescaled to the budget.
+    Source: Andriushchenko et al. (2020), section 5.1, as in the reference: not rescaled to the query budget.
     """
     share = P_INIT / 2 ** sum(query > each for each in HALVINGS)
     return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
 
 class Sides:
-    """The sides of the squares of many steps, by how often the share of the pixels was halved before."""
+    """A table of the sides of the squares, indexed by how often the fraction of the pixels has been halved."""
 
     def __init__(self, x: Tensor, odd: bool = False) -> None:
-        """Take images (N, C, H, W); L2's sides are odd, and 3 at least, where the image is large enough."""
+        """Take images (N, C, H, W); if `odd`, as for L2, sides are odd and at least 3 if the image is large enough."""
         height, width = x.shape[2:]
         sides = [side(query, height, width) for query in (0, *(each + 1 for each in HALVINGS))]
         if odd:
@@ -49,34 +49,34 @@ class Sides:
         return torch.bucketize(query, self.after)
 
     def __call__(self, query: Tensor) -> Tensor:
-        """Return the sides in pixels, (R,)."""
+        """Return the sides in pixels of the steps `query`: (R,)."""
         return self.table[self.halvings(query)]
 
 
 class Stripes:
-    """Linf: images are at a bound of the ball everywhere; first vertical stripes, then squares of either bound.
+    """Linf: every pixel is at a bound of the ball; first vertical stripes, then squares in the colour of either bound.
 
-    Canvases are rows of pixels, (R, H * W * C), so that a square is an index into a row; bounds (N, 2, D) has the
-    ball's lower and upper bound. To paint a bound is what adding +-2 eps and projecting gives.
+    Canvases are rows of pixels (R, H * W * C), so that a square is a set of indices into a row; bounds (N, 2, D) are
+    the lower and upper bounds of the ball. Setting a pixel to a bound equals adding +-2 eps and projecting.
     """
 
     def __init__(self, x: Tensor, draws: ExampleDraws, eps: float) -> None:
-        """Take the images, and what decides all squares and colours."""
+        """Take the images, and the random streams that determine all squares and colours."""
         self.shape, self.draws, self.sides = x.shape[1:], draws, Sides(x)
         self.bounds = torch.stack([to_rows(each) for each in ball_around(x, eps)], dim=1)
 
     def start(self) -> Tensor:
-        """Return stripes."""
+        """Return canvases with vertical stripes."""
         channels, height, width = self.shape
         upper = self.draws.unit(width * channels).repeat(1, height) >= 0.5
         return torch.where(upper, self.bounds[:, 1], self.bounds[:, 0])
 
     def images(self, canvas: Tensor) -> Tensor:
-        """Return the rows of pixels as images."""
+        """Return the canvases as images."""
         return to_images(canvas, self.shape)
 
     def paint(self, canvas: Tensor, owner: Tensor, query: Tensor) -> Tensor:
-        """Paint a square, its colour one of the two bounds a channel."""
+        """Paint one square per canvas; each channel is set to one of the two bounds."""
         channels, height, width = self.shape
         s = self.sides(query)
         top, left, *colours = _numbers(self.draws, owner, query, 2 + channels)
@@ -88,24 +88,27 @@ class Stripes:
         return canvas.scatter_(1, index.flatten(1), painted.flatten(1))
 
     def _square(self, s: Tensor) -> Tensor:
-        """Return the places of a square's pixels, from its corner's on, (R, S, 1); a small one has its last twice."""
+        """Return the offsets of a square's pixels from its corner: (R, S, 1).
+
+        Squares smaller than the largest repeat their last row and column.
+        """
         line = torch.minimum(torch.arange(int(s.max()), device=s.device), s[:, None] - 1)
         return (line[:, :, None] * self.shape[2] + line[:, None]).flatten(1)[..., None]
 
 
 class Pyramids:
-    """L2: the perturbation always has the length eps; a step moves what two squares hold into one of them.
+    """L2: the perturbation always has length eps; a step moves the mass of two windows into one of them.
 
     Canvases are images. Source: algorithm 3 and section 3.4 of the paper.
 
     Attributes:
-        norm, order, fall: the norm, its order, and the power that pyramids fall with.
+        norm, order, fall: the norm, its order, and the power with which pyramids decay.
     """
 
     norm, order, fall = "l2", 2, 2
 
     def __init__(self, x: Tensor, draws: ExampleDraws, eps: float) -> None:
-        """Take the images, and what decides all squares and signs."""
+        """Take the images, and the random streams that determine all squares and signs."""
         self.x, self.eps, self.draws, self.sides = x, eps, draws, Sides(x, odd=True)
         most = max(self.sides.all)
         self.shapes = torch.stack([F.pad(self._square(s), (0, most - s, 0, most - s)) for s in self.sides.all])
@@ -114,7 +117,7 @@ class Pyramids:
         return pyramids(s, self.x, self.order, self.fall)
 
     def start(self) -> Tensor:
-        """Return images under a grid of 5 x 5 pyramids of random sign."""
+        """Return images perturbed by a grid of 5 x 5 pyramids with random signs."""
         channels, height, width = self.x.shape[1:]
         s = max(height // 5, 1)
         first, rows, columns = max((height - 5 * s) // 2, 0), height // s, width // s
@@ -133,11 +136,11 @@ class Pyramids:
         return torch.addcmul(x, delta, per_image(self.eps / (length(delta, "l2") + TINY), delta)).clamp_(0, 1)
 
     def images(self, canvas: Tensor) -> Tensor:
-        """Return the images."""
+        """Return the canvases, which are images already."""
         return canvas
 
     def paint(self, canvas: Tensor, owner: Tensor, query: Tensor) -> Tensor:
-        """Move the perturbation of two squares into the first, in its direction plus a pyramid's."""
+        """Move the perturbation of two windows into the first one, in its own direction plus that of a pyramid."""
         x, (channels, height, width), s = self.x[owner], self.x.shape[1:], self.sides(query)
         top, left, top2, left2, turn, *colours = _numbers(self.draws, owner, query, 5 + channels)
         place = _lines(_place(top, height - s), height), _lines(_place(left, width - s), width)
@@ -149,49 +152,52 @@ class Pyramids:
         inside = delta * first
         bump = self._pyramid(query, *place, turn) * first * _sign(torch.stack(colours, dim=1))[..., None, None]
         aim = bump + inside / (self._norm(inside) + TINY)
-        moved = aim / (self._norm(aim) + TINY) * self._worth(per_image(free, delta) / channels + held, channels)
+        moved = aim / (self._norm(aim) + TINY) * self._window_norm(per_image(free, delta) / channels + held, channels)
         return self._scaled(x, torch.where(first, moved, torch.where(second, 0.0, delta)))
 
     def _pyramid(self, query: Tensor, down: Tensor, across: Tensor, turn: Tensor) -> Tensor:
-        """Return the step's pyramids, (R, 1, H, W), turned where the number is above one half; void outside."""
+        """Return the pyramids of the step, (R, 1, H, W), transposed where `turn` > 0.5.
+
+        They are valid inside the window only.
+        """
         most = self.shapes.shape[1] - 1
         i, j = torch.broadcast_tensors(down[:, :, None].clamp(0, most), across[:, None].clamp(0, most))
         turned, which = (turn > 0.5)[:, None, None], self.sides.halvings(query)[:, None, None]
         return self.shapes[which, torch.where(turned, j, i), torch.where(turned, i, j)][:, None]
 
     def _norm(self, delta: Tensor) -> Tensor:
-        """Return the length of each channel."""
+        """Return the norm of each channel."""
         return (delta.abs() ** self.order).sum(dim=(2, 3), keepdim=True) ** (1 / self.order)
 
-    def _worth(self, squared: Tensor, channels: int) -> Tensor:
-        """Return the length that a channel's window is given."""
+    def _window_norm(self, squared: Tensor, channels: int) -> Tensor:
+        """Return the norm that a channel's window is given."""
         return squared.sqrt()
 
 
 class Spikes(Pyramids):
-    """L1: steeper pyramids, and what is beyond the ball is projected on it, which leaves few pixels changed.
+    """L1: steeper pyramids, followed by projection onto the ball, so that only few pixels change.
 
-    Source: the reference of AutoAttack, where a window is given as many times its length as there are channels.
+    Source: the reference of AutoAttack, in which a window's norm is multiplied by the number of channels.
     """
 
     norm, order, fall = "l1", 1, 4
 
     def _scaled(self, x: Tensor, delta: Tensor) -> Tensor:
-        """Return the nearest image to x + delta within the ball."""
+        """Return the image in the ball nearest to x + delta."""
         return L1(x, self.eps).project(x + delta)
 
-    def _worth(self, squared: Tensor, channels: int) -> Tensor:
+    def _window_norm(self, squared: Tensor, channels: int) -> Tensor:
         return squared * channels
 
 
-PAINTERS: dict[str, type[Stripes | Pyramids]] = {"linf": Stripes, "l2": Pyramids, "l1": Spikes}  # by the norm
+PAINTERS: dict[str, type[Stripes | Pyramids]] = {"linf": Stripes, "l2": Pyramids, "l1": Spikes}  # by norm
 
 
 def pyramids(s: int, like: Tensor, order: int = 2, fall: int = 2) -> Tensor:
-    """Return two flat pyramids, one up and one down, that fill an s x s square, of length 1 together: (s, s).
+    """Return an s x s square of two flat pyramids, one up and one down, with total norm 1: (s, s).
 
-    A pyramid is highest in its middle and falls with the larger of the two distances from it: at the distance k
-    it is 1 / (k + 1)^fall and what the steps beyond k add. The length is that of the norm's `order`.
+    A pyramid is highest at its centre and decays with the larger of the horizontal and vertical distances from it: at
+    distance k its height is the sum of 1 / (j + 1)^fall over all j >= k. The norm is that of the given `order`.
     Source: section 3.4, eq. (4), of the paper.
     """
 
@@ -214,12 +220,12 @@ def _unit(square: Tensor, order: int) -> Tensor:
 
 
 def _lines(first: Tensor, size: int) -> Tensor:
-    """Return how far each line of an image is from the first of a square, (R, size), for first (R,)."""
+    """Return the offset of each line of an image from the first line of a square: (R, size), for `first` (R,)."""
     return torch.arange(size, device=first.device) - first[:, None]
 
 
 def _window(down: Tensor, across: Tensor, s: Tensor) -> Tensor:
-    """Return where squares of sides s (R,) are, (R, 1, H, W), by how far the lines are from their first."""
+    """Return masks (R, 1, H, W) of squares with sides s (R,), from the offsets of the lines from the first."""
     rows, columns = ((lines >= 0) & (lines < s[:, None]) for lines in (down, across))
     return (rows[:, :, None] & columns[:, None])[:, None]
 
@@ -229,10 +235,10 @@ def _sign(numbers: Tensor) -> Tensor:
 
 
 def _place(number: Tensor, room: Tensor) -> Tensor:
-    """Return a row or column from U[0, 1): as in the reference never the last one there is room for."""
+    """Return a row or column from U[0, 1); as in the reference, the last possible position is never chosen."""
     return (number * room).long()
 
 
 def _numbers(draws: ExampleDraws, owner: Tensor, query: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Return the `count` numbers of each step, each (R,) in [0, 1); the steps' numbers follow those of the start."""
+    """Return `count` numbers in [0, 1) for each step, each (R,); they follow those used by the start."""
     return draws.unit_at(owner, draws.position + query * count, count).unbind(dim=1)

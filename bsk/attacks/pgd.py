@@ -21,7 +21,7 @@ from bsk.perturb.losses import cross_entropy, margin
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
-DESCENDED: dict[str, Loss] = {  # towards a target
+DESCENDED: dict[str, Loss] = {  # for a target class
     "cross_entropy": lambda logits, target: -cross_entropy(logits, target),
     "margin": lambda logits, target: -margin(logits, target),
 }
@@ -47,18 +47,18 @@ def pgd(
 ) -> Outcome:
     """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) by projected gradient ascent under Linf.
 
-    An example counts as fooled at any iterate, the image itself and the last one included, and leaves the
-    batch there; what remains tries the next restart. The first restart begins at the image (the paper's) or,
-    with start="uniform", like the later ones at a uniform point of the ball.
+    An example counts as fooled at any iterate, including the image itself and the last one, and leaves the batch there;
+    the remaining examples are tried by the next restart. The first restart begins at the image (as in the paper) or,
+    with start="uniform", at a uniform point of the ball, as all later ones do.
 
-    The model, from images to logits (N, classes), is in eval mode, and its parameters are left alone; `eps`
-    and `step` are in pixel units; `loss` is "cross_entropy", or "margin" for CW. `last_iterate` judges only
-    the last iterate of each restart, as the paper does: weaker or equal. An example whose iterates repeat takes no more
-    steps (`early_stop`, but for `last_iterate`): its verdict and its last iterate are what they would be, where the
-    model gives the same bits for the same image. A model call has `rows` rows at most (N unless given).
+    The model, from images to logits (N, classes), must be in eval mode; its parameters are not changed. `eps` and
+    `step` are in pixel units; `loss` is "cross_entropy", or "margin" for CW. `last_iterate` judges only the last
+    iterate of each restart, as the paper does, which is weaker or equal. With `early_stop` (ignored with
+    `last_iterate`) an example whose iterates repeat takes no more steps; its verdict and its last iterate are unchanged
+    if the model is deterministic. A model call has at most `rows` rows (N by default).
 
-    With a `target` among so many `classes` the loss of that class is descended, and an example counts where it is
-    classified as that (`targets_of`).
+    With a `target` among `classes` classes the loss of that class is minimised instead, and an example counts as fooled
+    if it is classified as the target (`targets_of`).
 
     Source: Madry et al. (2018); section 5.1 (100 steps of 2/255, no random start in the authors' code).
     """
@@ -73,7 +73,7 @@ def pgd(
         if start == "uniform" or restart > 0:
             at = ball.project(at + eps * draws.uniform(at))
         repeats = Repeats(at, steps, leave.every) if early_stop and not last_iterate else None
-        for i in range(steps + 1):  # the prediction at an iterate comes free with the gradient there
+        for i in range(steps + 1):  # the gradient at an iterate gives its prediction for free
             last = i == steps
             if repeats is not None and not last and (ended := repeats.ended(at, i)) is not None:
                 tally.x_adv[owner[ended]] = repeats.last(at)[ended]
@@ -97,7 +97,7 @@ def pgd(
                 repeats = repeats and repeats.keep(stays)
             if len(owner) == 0:
                 break
-        leave.settle(owner)  # those that ended as they repeated
+        leave.settle(owner)  # those that ended early
         if restart + 1 == restarts or bool(tally.fooled.all()):
             break
         stays = ~tally.fooled[active]
@@ -106,7 +106,7 @@ def pgd(
 
 
 def _passes(model: Model, x: Tensor, y: Tensor, loss: Loss, rows: int) -> tuple[Tensor, Tensor]:
-    """Return the logits of images x (R, C, H, W) and their losses' gradients, by calls of at most so many rows."""
+    """Return the logits of images x (R, C, H, W) and the gradients of their losses, in calls of at most `rows` rows."""
     parts = []
     for at, label in zip(x.split(rows), y.split(rows), strict=True):
         leaf = at.detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""RayS: the distance to the boundary along rays to corners of the Linf ball; it sees decisions only."""
+"""RayS: the distance to the decision boundary along rays to corners of the Linf ball, from predicted classes only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length, per_image
 from bsk.perturb.draws import ExampleDraws
 
-TOLERANCE = 1e-3  # of the search along a ray, in L2: divided by the square root of the dimension it is one of Linf
+TOLERANCE = 1e-3  # of the binary search, in L2; divided by the square root of the dimension it holds in Linf
 
 
 def rays(
@@ -27,11 +27,11 @@ def rays(
 ) -> Outcome:
     """Find the nearest misclassified image of x (N, C, H, W) along rays x + r * sign, sign in {-1, 1}^(C H W).
 
-    Signs start at +1 and are flipped in ever smaller blocks; a flip stays where the boundary comes nearer. An
-    example stops when it has asked `queries` times (the last search along a ray is ended), or, with `stop_at_eps`, as
-    soon as its distance is at most eps. `distance` is the Linf distance of the nearest misclassified image, infinite
-    where none was found (the reference then takes that of the white image). Nothing is drawn. A model call asks the
-    next question of every example, wherever in its search each is.
+    The signs start at +1 and are flipped in ever smaller blocks; a flip is kept if it brings the boundary nearer. An
+    example stops after `queries` queries (once its current binary search is finished) or, with `stop_at_eps`, as soon
+    as its distance is at most eps. `distance` is the Linf distance of the nearest misclassified image, or infinity if
+    none was found (where the reference takes that of the white image). The attack is deterministic. A model call
+    contains the next query of every example, whatever state its search is in.
 
     Source: Chen & Gu (2020), algorithms 1 to 3, in the form of their code.
     """
@@ -45,11 +45,13 @@ def rays(
 
 
 class _Search:
-    """The examples still searching, as rows of values (N, C * H * W); `nearest`, `distance`, `asked` are of all.
+    """The examples still being searched, as rows of values (N, C * H * W).
 
-    Of each example: the best `sign`, and `radius` where its ray is fooled; `flips` tried and ended. The next question,
-    of which each has had `count`, is about the next flip `at` some radius: today's, or, if it was fooled there, one
-    amid the way from `low`, where it is not, to `high`, where it is; then it is `halving`.
+    `nearest`, `distance` and `asked` (queries made) cover all examples. Each remaining example has its best `sign`, the
+    `radius` at which its ray crosses the boundary, and the number of `flips` tried. `count` is the number of queries
+    each remaining example has made. The next query tests the next flip at radius `at`: first at the current radius; if
+    the image is misclassified there, a binary search follows (`halving`) between `low`, which is classified correctly,
+    and `high`, which is misclassified.
     """
 
     def __init__(self, model: Model, x: Tensor, y: Tensor, queries: int) -> None:
@@ -67,7 +69,7 @@ class _Search:
         self.flips, self.count = torch.zeros_like(self.owner), 0
 
     def ask(self) -> Tensor:
-        """Ask if each ray is fooled where it is to be asked, and decide what next; say which rows came nearer, (N,)."""
+        """Query every example once, update its search, and return a mask (N,) of the rows that came nearer."""
         block = self._block()
         sign, at = self.sign.gather(1, block), self.at[:, None]
         points = torch.addcmul(self.x, self.sign, at)
@@ -88,13 +90,13 @@ class _Search:
         return nearer
 
     def _block(self) -> Tensor:
-        """Return the places of the values that the next flips are of, (N, W); a short block has its last twice."""
+        """Return the indices of the values to flip next, (N, W); a short block repeats its last index."""
         first, last = self.blocks[self.flips].unbind(dim=1)
         place = torch.arange(int((last - first).max()), device=first.device)
         return torch.minimum(first[:, None] + place, last[:, None] - 1)
 
     def leave(self, nearer: Tensor, eps: float | None) -> None:
-        """Take out the examples that have used up their queries, none amid a ray, or are near enough."""
+        """Remove the examples that have used up their queries (outside a binary search) or are near enough."""
         if self.count < self.queries and eps is None:
             return
         gone = ~self.halving if self.count >= self.queries else torch.zeros_like(self.halving)
@@ -108,7 +110,7 @@ class _Search:
                 setattr(self, name, getattr(self, name)[~gone])
 
     def _settle(self, rows: Tensor) -> None:
-        """Note the images where the rays of some rows, (N,), become fooled, from above, and how far they are."""
+        """Record, for the selected rows (N,), the image at which the ray becomes misclassified, and its distance."""
         x = self.x[rows]
         points = torch.addcmul(x, self.sign[rows], self.radius[rows, None]).clamp_(0.0, 1.0)
         self.nearest[self.owner[rows]] = points.view(-1, *self.shape)
@@ -116,15 +118,15 @@ class _Search:
 
 
 def _blocks(dimension: int, count: int) -> list[tuple[int, int]]:
-    """Return the first and one past the last place of the first `count` blocks: halves, quarters, and so on.
+    """Return the ranges (first, one past the last) of the first `count` blocks: the whole, halves, quarters, and so on.
 
-    Where every value is a block of its own, that level comes again and again, as in the authors' code: a flip that
-    brought nothing may bring something after the others.
+    Once every value is its own block, that level is repeated, as in the authors' code: a flip that did not help before
+    may help after other flips.
     """
     blocks: list[tuple[int, int]] = []
     level = 0
     while len(blocks) < count:
-        parts = 1 << min(level, dimension.bit_length())  # more are no smaller, and a float of 2^1024 is none
+        parts = 1 << min(level, dimension.bit_length())  # more parts would not be smaller
         size = -(-dimension // parts)
         starts = range(0, dimension, size)[:parts]
         blocks += [(start, min(start + size, dimension)) for start in starts]

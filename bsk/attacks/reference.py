@@ -1,4 +1,4 @@
-"""The authors' code of AutoAttack, for whoever must report its number: slower, and it is run as it is."""
+"""The authors' code of AutoAttack, run unchanged, for users who must report its exact number; it is slower."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bsk.perturb.passes import PassCounter, counting
 
 PACKAGE = "pyautoattack"
 KNOWN = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "autoattack", "autoattack-rand")
-VERSIONS = {"autoattack-rand": "rand"}  # all others are attacks of its standard version
+VERSIONS = {"autoattack-rand": "rand"}  # all others belong to its standard version
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 def installed() -> str:
-    """Return the name and version of the reference; raise a UsageError if it is not installed."""
+    """Return the name and version of the reference package; raise a UsageError if it is not installed."""
     try:
         return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
     except importlib.metadata.PackageNotFoundError as error:
@@ -42,19 +42,19 @@ def reference(
     package: str,
     targets: int,
 ) -> Outcome:
-    """Run the reference's standard version, or one attack of it, on images x (N, C, H, W) with labels y (N,).
+    """Run the reference's standard version, or a single attack of it, on images x (N, C, H, W) with labels y (N,).
 
-    It draws for a whole batch at once, so its verdicts depend on the batch. Passes are counted for the batch and
-    spread evenly over its examples.
+    It draws random numbers for a whole batch at once, so its verdicts depend on the batch. Passes are counted per batch
+    and distributed evenly over its examples.
 
-    Source: Croce & Hein (2020), as packaged by others under that name.
+    Source: Croce & Hein (2020), in the package of that name by other authors.
     """
     import pyautoattack
 
     passes = PassCounter()
     seed = int(draws.bits(1)[0, 0]) if len(x) else 0
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as end:
-        end.callback(sys.settrace, sys.gettrace())  # its own checks end all tracing, which a debugger lives by
+        end.callback(sys.settrace, sys.gettrace())  # its checks disable tracing, which debuggers need
         engine = pyautoattack.AutoAttack(
             counting(model, passes),
             norm=NORMS[norm],

@@ -1,4 +1,4 @@
-"""Attacks by name: each a row of stages, and each stage meets the examples that the stages before left standing."""
+"""Attacks by name: an attack is a sequence of stages, each of which attacks the survivors of those before."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from bsk.plugins import is_plugin, load
 from bsk.signature import chosen
 
 PAPER_STEP = 2 / 255  # section 5.1, at the paper's radius
-MANY = 10_000  # passes of an attack of which nobody knows; only the time left is guessed by them
-PACKED = 4  # calls: PGD's examples leave one by one, where they fall and where their iterates repeat
+ASSUMED_PASSES = 10_000  # assumed passes of an unknown attack; used only to estimate the remaining time
+CALLS_PER_BLOCK = 4  # of PGD, whose examples leave one by one, as they are fooled or their iterates repeat
 MOST_TARGETS = 9  # Source: AutoAttack's standard version
 TARGETS_L1, RESTARTS_L1 = 5, 5  # of apgd-t and apgd-ce in L1. Source: the same
-DLR_CLASSES = 4  # below it the ratio has not the logits it needs
-SAMPLED = 2  # stages of an audit of autoattack, the last ones, meet a sample
+DLR_CLASSES = 4  # with fewer classes the DLR loss is not defined
+SAMPLED = 2  # the last two stages of an audit of autoattack run on a sample
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One attack on the examples that still stand.
+    """One attack on the examples that have survived so far.
 
     Attributes:
         run: (model, x, y, draws, eps=, **parameters) -> Outcome, as `pgd` or `apgd`.
-        rows: how many rows of a batch an example takes.
-        passes: about how many passes an example takes that is never fooled; for the time left.
-        fills: if `run` takes `rows`, the rows of a model call, and fills them by itself.
-        calls: how many full calls the examples of a block make, so that calls stay full while examples leave.
-        batchwise: whether the verdict on an example may depend on the others of its batch.
-        by_index: if `run` takes `index`, the places of its examples in the data's source.
-        search: the precision it searches in; below fp32 its model is a `Search`, whose exact half judges.
+        rows: rows of a batch per example.
+        passes: approximate passes of an example that is never fooled; for estimating the remaining time.
+        fills: whether `run` takes `rows`, the rows of a model call, and fills the calls itself.
+        calls: how many full calls a block of examples makes, so that calls stay full while examples leave.
+        batchwise: whether the verdict on an example may depend on the rest of its batch.
+        by_index: whether `run` takes `index`, the indices of its examples in the data's source.
+        search: the precision of the search; below fp32 the model is a `Search`, whose exact half judges.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Stage:
         rows: int | None = None,
         index: Sequence[int] = (),
     ) -> Outcome:
-        """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps, `rows` rows a model call."""
+        """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within radius eps, `rows` rows per model call."""
         more: dict[str, Any] = {"rows": rows} if self.fills else {}
         more |= {"index": index} if self.by_index else {}
         outcome = self.run(model, x, y, draws, eps=eps, **more, **self.parameters)
@@ -81,21 +81,22 @@ class Stage:
 
     @property
     def searches(self) -> bool:
-        """Whether it asks another model than the one that judges its claims, if there is one."""
+        """Whether it can search with another model than the one that judges its claims."""
         return self.run in SEARCHING
 
     @property
     def described(self) -> dict[str, Any]:
-        """The parameters as they go into keys and records: with the search, unless it is fp32."""
+        """The parameters as written to keys and records; they include the search precision unless it is fp32."""
         return self.parameters if self.search == "fp32" else {**self.parameters, "search": self.search}
 
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack with all its parameters; `name` is what the user wrote, or AUDIT, `notices` what the user should hear.
+    """An attack with all its parameters.
 
-    Of an audit the last stages meet `audit` of those that stand, or so many that AutoAttack's accuracy is known to
-    `within` so many percentage points (`bsk.evaluation.audit`).
+    `name` is what the user wrote, or AUDIT; `notices` are messages for the user. In an audit the last stages attack
+    `audit` of the survivors, or as many as are needed to know AutoAttack's accuracy to `within` percentage points
+    (`bsk.evaluation.audit`).
     """
 
     name: str
@@ -106,36 +107,36 @@ class Attack:
 
     @property
     def sampling(self) -> dict[str, float]:
-        """How large the sample of an audit is, as it goes into record and key; nothing for other attacks."""
+        """The sample size of an audit, for record and key; empty for other attacks."""
         return {key: value for key, value in (("audit", self.audit), ("within", self.within)) if value is not None}
 
     @property
     def nests(self) -> bool:
-        """Whether an example that falls has fallen at larger radii too: some image in the ball was misclassified.
+        """Whether an example fooled at one radius is fooled at all larger radii too, by the same image.
 
-        Not where the last iterate alone is judged or a sample is attacked, nor by RayS, which tells distances, nor by
-        FGSM, whose one point says of a radius what no smaller one does. The images as they are have no radius, and
-        their record is the same in any run.
+        This does not hold if only the last iterate is judged, if a sample is attacked, for RayS, which measures
+        distances, nor for FGSM, whose single point says nothing about other radii. Clean images have no radius, and
+        their record is the same in every run.
         """
-        alone = any(_judges_alone(stage) for stage in self.stages)
+        alone = any(_single_radius(stage) for stage in self.stages)
         return self.name != "natural" and not alone and not self.sampling
 
     @property
     def whole(self) -> int:
-        """How many stages, the first ones, meet all that stand."""
+        """The number of first stages that attack all survivors."""
         return len(self.stages) - (SAMPLED if self.sampling else 0)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Everything but the name, as it goes into a record: of one stage its own, of several by stage."""
+        """All parameters as written to a record: those of a single stage directly, those of several by stage."""
         real = [stage for stage in self.stages if stage.parameters]
         if len(real) == 1:
             return dict(real[0].described)
         return {**{stage.name: dict(stage.described) for stage in real}, **self.sampling}
 
 
-def _judges_alone(stage: Stage) -> bool:
-    """Return whether a stage says something of its own radius alone."""
+def _single_radius(stage: Stage) -> bool:
+    """Return whether a stage's result holds for its own radius only."""
     return stage.run is rays or stage.name == "fgsm" or bool(stage.parameters.get("last_iterate"))
 
 
@@ -148,7 +149,7 @@ def natural(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: flo
 
 
 NATURAL = Stage("natural", natural)
-SEARCHING = (pgd, apgd, apgd_l1, fab_t, square)  # ask `misclassified`, so that they may search in any precision
+SEARCHING = (pgd, apgd, apgd_l1, fab_t, square)  # they use `misclassified`, so they can search in any precision
 
 
 def _apgd(name: str, flags: AttackFlags, loss: str, targeted: bool = False, eot: int = 1) -> Stage:
@@ -190,12 +191,12 @@ ENSEMBLES: dict[str, Stages] = {
         _fab(f),
         _square(f, 5000),
     ],
-    # their version for models that are random: gradients averaged over 20 passes
+    # their version for randomised models: gradients averaged over 20 passes
     "autoattack-rand": lambda f: [_apgd("apgd-ce", f, "cross_entropy", eot=20), _apgd("apgd-dlr", f, "dlr", eot=20)],
-    # the first half of `autoattack`, so always an upper bound; in nine published logs of AWP within 0.02 points of it
+    # the first half of `autoattack`, so always an upper bound; within 0.02 points of it in nine published logs of AWP
     "screen": lambda f: [_apgd("apgd-ce", f, "cross_entropy"), _apgd("apgd-t", f, "dlr", targeted=True)],
 }
-LINF_ONLY = ("fgsm", "pgd", "cw", "rays")  # by the name of a stage, up to a dash
+LINF_ONLY = ("fgsm", "pgd", "cw", "rays")  # names of stages, up to the first dash
 IN_L1 = ("natural", "apgd-ce", "apgd-t", "fab-t", "square")  # Source: AutoAttack's standard version
 ATTACKS = ["natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100", *ENSEMBLES]
 
@@ -203,12 +204,12 @@ ATTACKS = ["natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100", *ENSEM
 def attack_named(name: str, eps: float, flags: AttackFlags | None = None) -> Attack:
     """Return the attack of that name at the radius eps.
 
-    `pgd-K` takes K steps, `pgd-KxR` restarts R times, `cw-K` climbs the margin, `fgsm` takes one step of eps; their
-    step is 2/255 at the paper's radius and keeps its ratio to it elsewhere, unless a flag says otherwise. The
-    others are in ENSEMBLES, or a function from outside, `module:function` (`bsk.attacks.outside`).
+    `pgd-K` takes K steps, `pgd-KxR` restarts R times, `cw-K` maximises the margin, and `fgsm` takes one step of eps.
+    The step size of PGD and CW is 2/255 at the paper's radius and scales with the radius, unless a flag sets it. All
+    other attacks are in ENSEMBLES, or plugins, `module:function` (`bsk.attacks.outside`).
 
     Raises:
-        UsageError: there is no such attack, or not for this norm or number of classes.
+        UsageError: there is no such attack, or none for this norm or number of classes.
     """
     flags = flags or AttackFlags()
     if name == "natural":
@@ -219,28 +220,29 @@ def attack_named(name: str, eps: float, flags: AttackFlags | None = None) -> Att
         return Attack(name, (NATURAL, _reference(name, flags)))
     if name in ENSEMBLES:
         stages, said = [NATURAL, *ENSEMBLES[name](flags)], _notices(name, flags)
-    else:  # by its last iterate alone, or towards a target, one that is misclassified as it is has not fallen
+    else:  # an image misclassified without perturbation is not yet a success if the last iterate or a target counts
         alone = flags.last_iterate or flags.target is not None
         stages, said = [*([] if alone else [NATURAL]), _gradient_attack(name, eps, flags)], ()
     if flags.norm != "linf" and any(stage.name.split("-")[0] in LINF_ONLY for stage in stages):
-        raise UsageError(f"--norm {flags.norm}: {name} has Linf only; use apgd-ce, apgd-t, fab-t, square or autoattack")
+        raise UsageError(f"--norm {flags.norm}: {name} is Linf-only; use apgd-ce, apgd-t, fab-t, square or autoattack")
     if flags.norm == "l1" and any(stage.name not in IN_L1 for stage in stages):
-        raise UsageError(f"--norm l1: {name} has none; use apgd-ce, apgd-t, fab-t, square, screen or autoattack")
+        raise UsageError(f"--norm l1: {name} has no L1 form; use apgd-ce, apgd-t, fab-t, square, screen or autoattack")
     if flags.classes < 2:
-        raise UsageError(f"--attack {name}: one class cannot be attacked; prepare data of two classes or more")
+        raise UsageError(f"--attack {name}: data with one class cannot be attacked; prepare data with at least two")
     stages = [_searching(stage, flags) for stage in stages]
     if name == "autoattack" and flags.sampling:
-        said = (*said, f"{AUDIT} is an estimate, not AutoAttack's number; without {flags.sampling} it goes on to that")
+        said = (*said, f"{AUDIT} is an estimate, not AutoAttack's number; leave out {flags.sampling} to get that")
         within = None if flags.within is None else float(flags.within)
         return Attack(AUDIT, tuple(stages), said, flags.audit, within)
     return Attack(name, tuple(stages), said)
 
 
 def _searching(stage: Stage, flags: AttackFlags) -> Stage:
-    """Return the stage with the precision it searches in; by `auto` that of APGD alone is low.
+    """Return the stage with its search precision; `auto` is a low one for APGD only.
 
-    PGD's iterates repeat in fp32 alone, which saves more. Square compares margins of images that differ little: rounded
-    ones cost it 1 and 4 points at 2/255 on two networks, and FAB-T 0.7 on one of them (`results/search/`).
+    PGD's iterates repeat only in fp32, and stopping there saves more time. Square compares the margins of nearly equal
+    images: rounding cost it 1 and 4 points at 2/255 on two networks, and cost FAB-T 0.7 on one of them
+    (`results/search/`).
     """
     if not stage.searches:
         return stage
@@ -253,12 +255,12 @@ def _reference(name: str, flags: AttackFlags) -> Stage:
     if name not in KNOWN:
         raise UsageError(f"--engine reference: it has no {name}; it has {', '.join(KNOWN)}")
     if flags.search != "fp32":
-        raise UsageError(f"--engine reference: it searches in fp32; leave --search {flags.search} out")
+        raise UsageError(f"--engine reference: it searches in fp32 only; leave out --search {flags.search}")
     if flags.classes < DLR_CLASSES and name not in ("apgd-ce", "fab-t", "square"):
-        raise UsageError(f"--engine reference: its DLR loss needs {DLR_CLASSES} classes, these are {flags.classes}")
+        raise UsageError(f"--engine reference: its DLR loss needs {DLR_CLASSES} classes, the model has {flags.classes}")
     targets = min(MOST_TARGETS, flags.classes - 1)
     parameters = {"norm": flags.norm, "attack": name, "package": installed(), "targets": targets}
-    return Stage(name, reference, parameters, passes=MANY, batchwise=True)
+    return Stage(name, reference, parameters, passes=ASSUMED_PASSES, batchwise=True)
 
 
 def _from_outside(name: str, flags: AttackFlags) -> Stage:
@@ -267,11 +269,11 @@ def _from_outside(name: str, flags: AttackFlags) -> Stage:
     hyper = run.defaults()
     mine = {key: value for key, value in flags.settings.items() if key in hyper}
     parameters = {"norm": flags.norm, **chosen(hyper, mine), "code": plugin.sha256}
-    return Stage(name, run, parameters, passes=MANY, batchwise=True)
+    return Stage(name, run, parameters, passes=ASSUMED_PASSES, batchwise=True)
 
 
 def attacks_named(names: Sequence[str], eps: float, flags: AttackFlags) -> list[Attack]:
-    """Return attacks by name at the radius eps, each flag of use to one of them at least.
+    """Return attacks by name at the radius eps; every flag must apply to at least one of them.
 
     Raises:
         UsageError: see `attack_named` and `AttackFlags.check`.
@@ -280,7 +282,7 @@ def attacks_named(names: Sequence[str], eps: float, flags: AttackFlags) -> list[
     attacks = [attack_named(name, eps, flags) for name in names]
     runs = [stage.run for attack in attacks for stage in attack.stages if isinstance(stage.run, Outside)]
     known = {name: default for run in runs for name, default in run.defaults().items()}
-    chosen(known, flags.settings)  # each is of one attack here at least
+    chosen(known, flags.settings)  # each applies to at least one attack here
     return attacks
 
 
@@ -298,9 +300,9 @@ def _gradient_attack(name: str, eps: float, flags: AttackFlags) -> Stage:
         "start": flags.start,
         "last_iterate": flags.last_iterate,
         **({} if flags.target is None else {"target": flags.target, "classes": flags.classes}),
-        **({} if flags.early_stop else {"early_stop": False}),  # no verdict depends on it, so no key of the usual way
+        **({} if flags.early_stop else {"early_stop": False}),  # changes no verdict; keys leave out the default
     }
-    return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts, fills=True, calls=PACKED)
+    return Stage(name, pgd, parameters, passes=(2 * steps + 1) * restarts, fills=True, calls=CALLS_PER_BLOCK)
 
 
 def _notices(name: str, flags: AttackFlags) -> tuple[str, ...]:

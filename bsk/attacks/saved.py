@@ -1,4 +1,4 @@
-"""Adversarial images out of a file of `bsk attack`, shown to another network than the one they were made for."""
+"""Adversarial images from a file of `bsk attack`, evaluated on another network than the one they were made for."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from bsk.records import jsonl as records
 from bsk.records.fields import FieldError, convert
 from bsk.records.schema import AttackRecord
 
-KIND = "attack"  # of a file of bsk attack
-_AGAIN = "write it anew by bsk attack"
+KIND = "attack"  # the kind in the header of a file of bsk attack
+_AGAIN = "write it again with bsk attack"
 
 
 @dataclass(frozen=True)
 class Saved:
-    """The images of a file, and what its header says of them.
+    """The images of a file, and its header.
 
     Attributes:
         path: F.safetensors.
@@ -47,13 +47,13 @@ class Saved:
 
     @property
     def norm(self) -> str:
-        """The norm of their ball."""
+        """The norm of the ball."""
         parameters = self.header.get("attack_parameters") or {}
         nested = (each.get("norm") for each in parameters.values() if isinstance(each, dict))
         return str(parameters.get("norm") or next(filter(None, nested), "linf"))
 
     def attack(self) -> Attack:
-        """Return the attack that shows each image instead of searching for one; "pgd-100@bs_seed-1"."""
+        """Return an attack that uses the saved images instead of searching; its name is like "pgd-100@bs_seed-1"."""
         said = self.header
         source = {"attack": said["attack"], "attack_parameters": said.get("attack_parameters"), "eps": said["eps"]}
         source |= {name: said.get(name) for name in ("checkpoint", "checkpoint_sha256", "method")}
@@ -73,30 +73,30 @@ class Saved:
         index: list[int],
         **said: Any,
     ) -> Outcome:
-        """Judge the saved image of each of the images x (N, C, H, W), whose places in the source are `index`.
+        """Judge the saved image of each image x (N, C, H, W); `index` are their indices in the data's source.
 
         Raises:
-            InputError: one is not there, has another label, or is not in the ball.
+            InputError: an image is missing, has another label, or is not in the ball.
         """
         for each, label in zip(index, y.tolist(), strict=True):
             if each not in self.place or int(self.labels[self.place[each]]) != label:
-                found = f"image {each} of the data" + (" has another label there" if each in self.place else "")
-                raise InputError(f"{self.path}: no {found}; give the data, --split and --limit that it was made with")
+                found = f"image {each} of the data" + (" with this label" if each in self.place else "")
+                raise InputError(f"{self.path}: no {found}; use the data, --split and --limit it was made with")
         if self.images.shape[1:] != x.shape[1:]:
             found = f"images {tuple(self.images.shape[1:])}, the data has {tuple(x.shape[1:])}"
-            raise InputError(f"{self.path}: {found}; give the data that it was made with")
+            raise InputError(f"{self.path}: {found}; use the data it was made with")
         x_adv = self.images[[self.place[each] for each in index]].to(x)
         away = float(length(x_adv - x, norm).max())
         if away > eps * (1 + ROUNDING) + ROUNDING:
-            raise InputError(f"{self.path}: an image is {away:.6g} from its clean one, beyond eps {eps:.6g} ({norm})")
+            raise InputError(f"{self.path}: an image is {away:.6g} from the clean one, beyond eps {eps:.6g} ({norm})")
         return natural(model, x_adv, y, draws, eps=eps)
 
 
 def saved_images(path: Path) -> Saved:
-    """Return the images of a file that `bsk attack` wrote, F.safetensors or F.npz.
+    """Return the images of a file written by `bsk attack`, F.safetensors or F.npz.
 
     Raises:
-        InputError: the file is missing, torn or another one, or its images are not in [0, 1].
+        InputError: the file is missing, corrupt or of another kind, or its images are not in [0, 1].
     """
     tensors, header = _arrays(path) if path.suffix == ".npz" else checkpoints.load(path, KIND)
     try:
@@ -108,15 +108,15 @@ def saved_images(path: Path) -> Saved:
         raise InputError(f"{path}: its header lacks eps; {_AGAIN}")
     images, labels, index = (tensors.get(name, torch.empty(0)) for name in ("images", "labels", "index"))
     if images.dim() != 4 or images.dtype != torch.float32 or not bool(((images >= 0) & (images <= 1)).all()):
-        raise InputError(f"{path}: expected images (N, C, H, W) of fp32 in [0, 1]; {_AGAIN}")
+        raise InputError(f"{path}: expected fp32 images (N, C, H, W) in [0, 1]; {_AGAIN}")
     for name, each in (("labels", labels), ("index", index)):
         if each.dtype != torch.int64 or each.shape != images.shape[:1] or not len(each):
-            raise InputError(f"{path}: expected {name} ({len(images)},), whole numbers, at least one; {_AGAIN}")
+            raise InputError(f"{path}: expected {name} ({len(images)},), at least one integer; {_AGAIN}")
     return Saved(path, images, labels, {each: row for row, each in enumerate(index.tolist())}, header)
 
 
 def _arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the record of F.npz; its 8-bit images as fp32 in [0, 1]."""
+    """Return the tensors and the record of F.npz, with 8-bit images converted to fp32 in [0, 1]."""
     try:
         with np.load(path, allow_pickle=False) as file:
             held = {name: file[name] for name in ("images", "labels", "index", "record")}

@@ -1,4 +1,4 @@
-"""Searching in low precision, judging in fp32: no image counts as misclassified but by the exact model."""
+"""Search in low precision, judge in fp32: an image counts as misclassified only if the exact model says so."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bsk.perturb.ascent import Model
 
 @dataclass(frozen=True)
 class Search:
-    """A model for attacks: `rough` answers them, in low precision; `exact` judges each claim of a misclassification.
+    """A model for attacks: `rough` answers them in low precision, and `exact` verifies each claimed misclassification.
 
-    Both are from images (N, C, H, W) to logits (N, classes) in fp32; those of `rough` need not be finite.
+    Both map images (N, C, H, W) to logits (N, classes) in fp32; those of `rough` need not be finite.
     """
 
     rough: Model
@@ -30,10 +30,10 @@ class Search:
 def misclassified(
     model: Model, tally: Outcome, owner: Tensor, x: Tensor, logits: Tensor, y: Tensor, target: Tensor | None = None
 ) -> Tensor:
-    """Return which images x (R, C, H, W) are misclassified (R,), by the logits (R, classes) that the model gave.
+    """Return which images x (R, C, H, W) are misclassified (R,), given their logits (R, classes).
 
-    With a target (R,) it is those classified as that. Of a `Search` these are claims. Each is judged by the exact
-    model, one more forward pass of its example in `owner`.
+    With a target (R,) these are the images classified as the target. For a `Search` the logits are only claims; each
+    claim is verified by the exact model with one more forward pass, counted for its example in `owner`.
     """
     wrong = reached(logits, y, target)
     if not isinstance(model, Search):
@@ -48,9 +48,9 @@ def misclassified(
 
 
 def ended(model: Search, x: Tensor, y: Tensor, outcome: Outcome) -> Outcome:
-    """Judge the images that a search ended at: what the rough model missed there is found for one pass.
+    """Judge the final images of a search with the exact model, which may find misclassifications the rough one missed.
 
-    x (N, C, H, W) are the images as they were; an example that ended at its own is not judged again.
+    x (N, C, H, W) are the clean images; examples whose image did not change are not judged again.
     """
     moved = (outcome.x_adv != x).flatten(1).any(dim=1)
     rows = (moved & ~outcome.fooled).nonzero().squeeze(1)

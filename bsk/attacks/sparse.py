@@ -1,4 +1,4 @@
-"""APGD in L1: steps along few coordinates, as many as the best point so far has changed, from larger balls inwards."""
+"""APGD in L1: sparse steps, adapted to the sparsity of the best point, in balls that shrink towards eps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bsk.perturb.ascent import Model
 from bsk.perturb.ball import L1, per_image
 from bsk.perturb.draws import ExampleDraws
 
-RADII = (3.0, 2.0, 1.0)  # of eps, one after another
-SHARES = (0.3, 0.3)  # of the steps, for all radii but the last
-WINDOW = 0.04  # of the steps, from one check to the next
-SHRINK, LEAST = 1.5, 10.0  # of a step size: what a check divides it by, and the most that it is divided by in all
-SPARSER = 1.5  # a step changes so much fewer coordinates than the best point has changed
-FEWER = 0.95  # where the best point has changed at most so much as at the last check, the step size starts over
+RADII = (3.0, 2.0, 1.0)  # successive radii, in units of eps
+SHARES = (0.3, 0.3)  # fraction of the steps for each radius but the last
+WINDOW = 0.04  # fraction of the steps between two checks
+SHRINK, LEAST = 1.5, 10.0  # a check divides the step size by SHRINK, in total by at most LEAST
+SPARSITY_FACTOR = 1.5  # a step changes this many times fewer coordinates than the best point
+SPARSER_BELOW = 0.95  # the step size is reset if the best point changes fewer coordinates than this times those before
 
 
 def apgd_l1(
@@ -38,8 +38,9 @@ def apgd_l1(
 ) -> Outcome:
     """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) within the L1 radius eps.
 
-    Each run climbs in the balls of 3 eps and 2 eps first, from a random point, where nobody is fooled yet, and then in
-    that of eps. `targets`, `eot` and how examples leave are those of `apgd`; restarts follow one another.
+    Each run starts at a random point and first ascends in the balls of radius 3 eps and 2 eps, where no example counts
+    as fooled, and then in that of radius eps. `targets`, `eot` and the way examples leave are as in `apgd`; restarts
+    run one after another.
 
     Source: Croce & Hein (2021), "Mind the box"; the constants of their code's standard version.
     """
@@ -64,7 +65,7 @@ def apgd_l1(
 def _begin(
     model: Model, tally: Outcome, x: Tensor, y: Tensor, draws: ExampleDraws, active: Tensor, eps: float, targets: int
 ) -> _SparseClimb:
-    """Return the rows of the examples `active` at random points of the ball of radius eps, one a target if any."""
+    """Return rows for the `active` examples at random points of the ball of radius eps, one row per target if any."""
     within, owner, target = L1(x[active], eps), active, y[active]
     starts = [within.sample(draws)]
     if targets:
@@ -79,7 +80,7 @@ def _begin(
 def _ascend(
     climb: _SparseClimb, model: Model, objective: Objective, eot: int, leave: Leaving, steps: int, judged: bool
 ) -> None:
-    """Climb so many steps in one ball; examples leave where it is that of eps."""
+    """Take the given number of steps in one ball; examples can leave only if `judged`."""
     window = max(int(WINDOW * steps), 1)
     for i in range(steps + 1):
         if i > 0:
@@ -93,7 +94,11 @@ def _ascend(
 
 
 class _SparseClimb(Climb):
-    """Rows that climb in L1; beside those of `Climb` how many values of each are `changed`, (R,), and to change."""
+    """The state of the ascent in L1.
+
+    It adds to `Climb`, for each row (R,): the number of `changed` values of the best point, the `share` of values that
+    a step changes, and the `longest` step size.
+    """
 
     def __init__(self, x: Tensor, within: L1, owner: Tensor, y: Tensor, target: Tensor, eps: float) -> None:
         super().__init__(x, within, owner, y, target, eps)
@@ -101,7 +106,7 @@ class _SparseClimb(Climb):
         self.changed = self.share = self.longest = self.step
 
     def enter(self, eps: float) -> None:
-        """Go on from the best point in the ball of another radius; what was learnt of step sizes is forgotten."""
+        """Continue from the best point in the ball of radius eps; the adapted step sizes are reset."""
         self.within = L1(self.within.x, eps)
         self.x = self.x_best = self.within.project(self.x_best)
         self.step = self.longest = torch.full_like(self.step, eps)
@@ -109,24 +114,24 @@ class _SparseClimb(Climb):
 
     def _look(self) -> None:
         self.changed = (self.x_best != self.within.x).flatten(1).sum(dim=1).to(self.step)
-        self.share = self.changed / self.x[:1].numel() / SPARSER
+        self.share = self.changed / self.x[:1].numel() / SPARSITY_FACTOR
 
     def move(self, weight: float) -> None:
-        """Step to P(x + eta d), d the signs of the largest gradients; there is no momentum."""
+        """Step to P(x + eta d), where d are the signs of the largest gradient entries; there is no momentum."""
         direction = self.within.steepest(self.gradient, self.share)
         self.x = self.within.project(torch.addcmul(self.x, direction, per_image(self.step, self.x)))
 
     def check(self, window: int) -> None:
-        """Shrink the steps; where the best point has become sparser, start over with long ones from there."""
+        """Shrink the step sizes; if the best point has become sparser, restart from it with the longest step size."""
         before = self.changed
         self._look()
-        sparser = self.changed / before < FEWER
+        sparser = self.changed / before < SPARSER_BELOW
         self.step = torch.where(sparser, self.longest, self.step / SHRINK)
         self.step = torch.maximum(self.step, self.longest / LEAST)
         self.choose(sparser, x=self.x_best, gradient=self.gradient_best)
 
 
 def _shares(steps: int) -> list[int]:
-    """Return how many of the steps are taken in the ball of each of RADII."""
+    """Return the number of steps in the ball of each of RADII."""
     wide = [math.ceil(share * steps) for share in SHARES]
     return [*wide, max(0, steps - sum(wide))]

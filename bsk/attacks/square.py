@@ -1,4 +1,4 @@
-"""Square: random squares of colour, kept when the margin falls; it sees logits and no gradient."""
+"""Square: a random search with coloured squares, accepted if the margin increases; it uses logits but no gradient."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
 from bsk.perturb.losses import margin
 
-VOID = 0.1  # share of the proposals judged ahead that may be in vain
-MEMORY = 0.9  # a call ago counts so much less for how often proposals are accepted
+WASTED = 0.1  # fraction of the proposals evaluated ahead that may be wasted
+DECAY = 0.9  # decay factor per call of the estimated acceptance rate
 
 
 def square(
@@ -27,26 +27,26 @@ def square(
     queries: int = 5000,
     rows: int | None = None,
 ) -> Outcome:
-    """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) by random search, `queries` steps at most.
+    """Attack images x (N, C, H, W) in [0, 1] with labels y (N,) by random search with at most `queries` steps.
 
-    An example leaves as soon as it is misclassified. What a step proposes depends on its number and on the best image
-    so far, and most proposals are rejected. So several steps of an example are judged in one model call of up to
-    `rows` rows (N unless given), all from today's best image; the first that is accepted counts, and those after it are
-    proposed anew from there. The images are those of one step after another; `forward` counts the steps up to
-    the last that counts, not the rows in vain.
+    An example leaves as soon as it is misclassified. The proposal of a step depends only on its number and on the best
+    image so far, and most proposals are rejected. So several steps of an example are evaluated in one model call of up
+    to `rows` rows (N by default), all from the current best image; the first accepted one counts, and those after it
+    are proposed again from there. The images are the same as for one step at a time; `forward` counts the steps up to
+    the last one that counts, not the wasted rows.
 
     Source: Andriushchenko et al. (2020), algorithms 1 to 3; the constants of AutoAttack's standard version.
-    Differs from the reference: every example has squares and colours of its own, not one for the whole batch.
+    Differs from the reference: every example has its own squares and colours, instead of one for the whole batch.
     """
     search = _Search(model, x, y, PAINTERS[norm](x, draws, eps), queries)
     pace = _Pace(rows or len(x))
     while len(search.owner):
-        pace.saw(*search.go_on(pace.steps(len(search.owner))))
+        pace.update(*search.advance(pace.steps(len(search.owner))))
     return search.tally
 
 
 class _Search:
-    """The examples still searching: `best` canvases and `margins`, and how many steps of each are `done`."""
+    """The examples still being searched: the `best` canvases, their `margins`, and the number of steps `done`."""
 
     def __init__(self, model: Model, x: Tensor, y: Tensor, painter: Stripes | Pyramids, queries: int) -> None:
         self.model, self.y, self.painter, self.queries = model, y, painter, queries
@@ -56,8 +56,8 @@ class _Search:
         self.margins, wrong = self._judge(self.best, self.owner)
         self._leave(wrong)
 
-    def go_on(self, steps: int) -> tuple[int, int]:
-        """Judge so many next steps of each example; return how many were accepted, and how many count."""
+    def advance(self, steps: int) -> tuple[int, int]:
+        """Evaluate the next `steps` steps of each example; return how many were accepted, and how many count."""
         owner, to_beat = (each.repeat_interleave(steps) for each in (self.owner, self.margins))
         query = (self.done[:, None] + torch.arange(steps, device=owner.device)).flatten()
         canvas = self.painter.paint(self.best.repeat_interleave(steps, dim=0), owner, query)
@@ -75,14 +75,14 @@ class _Search:
         return len(at), counted
 
     def _judge(self, canvas: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the margins of canvases, and which are misclassified, (R,)."""
+        """Return the margins of the canvases and whether each is misclassified: both (R,)."""
         x, y = self.painter.images(canvas), self.y[owner]
         with torch.no_grad():
             logits = self.model(x)
         return margin(logits, y), misclassified(self.model, self.tally, owner, x, logits, y)
 
     def _leave(self, fallen: Tensor) -> None:
-        """Take out the examples that have fallen, (N,), or have made all steps."""
+        """Remove the examples that have fallen, a mask (N,), or have made all steps."""
         ended = fallen | (self.done >= self.queries)
         if not bool(ended.any()):
             return
@@ -95,16 +95,16 @@ class _Search:
 
 
 class _Pace:
-    """How many steps ahead are judged: as many as a call has room for, unless too many would be in vain."""
+    """How many steps are evaluated ahead: as many as fit in a call, unless too many of them would be wasted."""
 
     def __init__(self, rows: int) -> None:
         self.rows, self.accepted, self.counted = rows, 1.0, 1.0
 
     def steps(self, n: int) -> int:
-        """Return how many of each of n examples; of K steps (K - 1) / 2 times the accepted share are in vain."""
-        return max(1, min(self.rows // n, 1 + int(2 * VOID * self.counted / self.accepted)))
+        """Return the steps per example, for n examples; of K steps (K - 1) / 2 times the acceptance rate are wasted."""
+        return max(1, min(self.rows // n, 1 + int(2 * WASTED * self.counted / self.accepted)))
 
-    def saw(self, accepted: int, counted: int) -> None:
-        """Learn from a call."""
-        self.accepted = MEMORY * self.accepted + accepted
-        self.counted = MEMORY * self.counted + counted
+    def update(self, accepted: int, counted: int) -> None:
+        """Update the estimated acceptance rate after a call."""
+        self.accepted = DECAY * self.accepted + accepted
+        self.counted = DECAY * self.counted + counted

@@ -1,4 +1,4 @@
-"""The class that a targeted attack goes towards."""
+"""The target class of a targeted attack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANDOM, LEAST_LIKELY = "random", "least-likely"
 
 
 def named_target(target: str | int, classes: Sequence[str]) -> str | int:
-    """Return RANDOM, LEAST_LIKELY or the number of a class, for a class by its name or number.
+    """Return RANDOM, LEAST_LIKELY or the number of a class given by name or number.
 
     Raises:
         UsageError: there is no such class.
@@ -34,10 +34,10 @@ def named_target(target: str | int, classes: Sequence[str]) -> str | int:
 def targets_of(
     target: str | int, classes: int, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, tally: Outcome
 ) -> Tensor:
-    """Return the class that each image x (N, C, H, W) with label y (N,) is to be taken for, (N,).
+    """Return the target class of each image x (N, C, H, W) with label y (N,): shape (N,).
 
-    RANDOM draws one of the other classes by the example's own numbers, LEAST_LIKELY is that of them with the least
-    logit for the image as it is, which takes a pass; a number is that class for all.
+    RANDOM draws one of the other classes from the example's own random numbers; LEAST_LIKELY takes the other class with
+    the smallest logit for the clean image, which costs one forward pass; a number is the same class for all.
     """
     if target == RANDOM:
         drawn = (draws.unit(1).squeeze(1) * (classes - 1)).long()
@@ -51,6 +51,9 @@ def targets_of(
 
 
 def reached(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
-    """Return which logits (R, classes) are what an attack is after: not the label y (R,), or the target (R,) if any."""
+    """Return a mask (R,) of the logits (R, classes) that meet the attack's goal.
+
+    The goal is any class but the label y (R,) or, with a target (R,), that class.
+    """
     predicted = logits.detach().argmax(dim=1)
     return predicted != y if target is None else predicted == target

@@ -1,1 +1,1 @@
-"""What training gives a method and takes from it: losses, memory, the network, and its hyper-parameters."""
+"""The interface between training and a method: losses, memory, the network, and the method's hyper-parameters."""

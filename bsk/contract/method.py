@@ -1,16 +1,17 @@
-"""What a method is given and what it returns: the contract, for bsk's own methods and for those from outside.
+"""What a method receives and what it returns: the contract, for bsk's own methods and for plugins alike.
 
     def my_method(net, x, y, *, eps, draws, alpha=0.5) -> Losses:
 
-`x` (N, C, H, W) in [0, 1] and `y` (N,) are a batch, `eps` is the radius in pixel units, and `draws` gives the random
-numbers (`bsk.perturb.draws.Draws`). `net` is a `bsk.contract.network.Network`: net(x) is a pass in train mode that
-training goes back through, and `with net.frozen() as f` gives the network in eval mode for a perturbation.
+`x` (N, C, H, W) in [0, 1] and `y` (N,) are a batch, `eps` is the radius in pixel units, and `draws` provides the random
+numbers (`bsk.perturb.draws.Draws`). `net` is a `bsk.contract.network.Network`: net(x) is a forward pass in train mode,
+whose loss is minimised, and `with net.frozen() as f` gives the network in eval mode for computing a perturbation.
 
-A method may name any of these too: `memory`, what outlives a batch (`BatchMemory`); `update`, how many updates came
-before; `epoch`, counted from 0; `progress`, the share of the training that ends with this update, above 0 to 1;
-`validate(attack, turn)`, the accuracy under an attack on the turn-th 128 val images. All other keyword arguments are
-its hyper-parameters: flags, records and `--help` read their names, defaults and types from the signature. One called
-`replays` says how many updates a batch is trained on.
+A method may also take any of these arguments: `memory`, state that persists across batches (`BatchMemory`); `update`,
+the number of updates done before; `epoch`, counted from 0; `progress`, the fraction of the training that is done after
+this update, above 0 and up to 1; `validate(attack, turn)`, the accuracy under an attack on the turn-th 128 validation
+images. All other keyword arguments are the method's hyper-parameters: flags, records and `--help` take their names,
+defaults and types from the signature. A hyper-parameter called `replays` is the number of consecutive updates on each
+batch.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ Validate = Callable[[str, int], float]
 
 @dataclass(frozen=True)
 class Losses:
-    """What training descends, and what is told of it; each (N,), one value an image.
+    """The loss to minimise and what is logged about it; each loss is (N,), one value per image.
 
     Attributes:
-        total: the loss; its mean over the batch is descended.
-        natural, robust: its parts on clean and on perturbed images, for the log; None where the method has none.
-        start, x_adv: the images (N, C, H, W) after the start of the perturbation and at its end, for
-            `--log-divergence`; None where the method has none.
+        total: the loss; training minimises its mean over the batch.
+        natural, robust: its parts on clean and on perturbed images, for the log; None if the method has no such part.
+        start, x_adv: the starting points of the perturbation and the perturbed images (N, C, H, W), for
+            `--log-divergence`; None if the method has none.
     """
 
     total: Tensor
@@ -44,15 +45,15 @@ class Losses:
 
 @dataclass
 class Memory:
-    """What outlives a batch, by name; all of it is saved with the training's state.
+    """Named state that persists across batches; it is saved with the training state.
 
     Attributes:
         shared: tensors for all batches.
-        rows: tensors with a row for each training image.
-        images: how many training images there are.
-        classes: how many classes.
+        rows: tensors with one row per training image.
+        images: the number of training images.
+        classes: the number of classes.
         numbers: plain numbers.
-        logged: numbers that each epoch's log record has too.
+        logged: numbers that are also written to each epoch's log record.
     """
 
     shared: dict[str, Tensor] = field(default_factory=dict)
@@ -63,18 +64,18 @@ class Memory:
     logged: dict[str, float] = field(default_factory=dict)
 
     def batch(self, rows: Tensor) -> BatchMemory:
-        """Return what a method sees of it, for a batch of these training images (N,)."""
+        """Return a method's view of the memory for a batch of the training images `rows` (N,)."""
         return BatchMemory(self, rows, dict(self.shared), dict(self.numbers), dict(self.logged))
 
 
 @dataclass
 class BatchMemory:
-    """The memory of one batch; what a method writes is kept only once the update is done (`commit`).
+    """The memory as seen from one batch; what a method writes takes effect only after the update (`commit`).
 
     Attributes:
-        shared: tensors by name, for all batches; write by `memory.shared[name] = tensor`.
-        numbers: plain numbers, likewise.
-        logged: numbers that each epoch's log record has too.
+        shared: tensors by name, for all batches; write with `memory.shared[name] = tensor`.
+        numbers: plain numbers by name.
+        logged: numbers that are also written to each epoch's log record.
     """
 
     _memory: Memory
@@ -86,20 +87,20 @@ class BatchMemory:
 
     @property
     def classes(self) -> int:
-        """How many classes there are, for what is kept of each."""
+        """The number of classes, for state that is kept per class."""
         return self._memory.classes
 
     def rows(self, name: str, like: Tensor) -> Tensor:
-        """Return what is kept of each image of the batch, in the shape of `like` (N, ...); 0 at first."""
+        """Return the values kept for each image of the batch, in the shape of `like` (N, ...); 0 at first."""
         table = self._memory.rows.get(name)
         return torch.zeros_like(like) if table is None else torch.empty_like(like).copy_(table[self._rows])
 
     def keep(self, name: str, values: Tensor) -> None:
-        """Keep values (N, ...), a row for each image of the batch, until the image comes again."""
+        """Keep values (N, ...), one row per image of the batch, until the image comes again."""
         self._kept[name] = values.detach()
 
     def commit(self) -> None:
-        """Write what the method wrote."""
+        """Store what the method has written."""
         self._memory.shared = {name: tensor.detach() for name, tensor in self.shared.items()}
         self._memory.numbers, self._memory.logged = self.numbers, self.logged
         for name, values in self._kept.items():

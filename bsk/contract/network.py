@@ -1,4 +1,4 @@
-"""The network as a method sees it: passes that are trained, and passes that only perturb."""
+"""The network as a method sees it: trained passes, and passes that only compute a perturbation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from bsk.models.compiled import Compiled
-from bsk.models.modes import eval_mode, in_precision, standing_still
+from bsk.models.modes import eval_mode, folded_eval_mode, in_precision
 from bsk.perturb import losses
 from bsk.perturb.ascent import Model
 from bsk.perturb.passes import PassCounter, counting
@@ -17,16 +17,16 @@ from bsk.perturb.passes import PassCounter, counting
 
 @dataclass
 class Network:
-    """A network in train mode, called with images (N, C, H, W) in [0, 1] for logits (N, classes).
+    """A network in train mode, from images (N, C, H, W) in [0, 1] to logits (N, classes).
 
     Attributes:
-        module: the network itself.
-        precision: of its passes, a name in PRECISIONS.
+        module: the underlying module.
+        precision: the precision of its passes, a name in PRECISIONS.
         counter: counts every pass.
-        smoothing: of the labels, in every cross entropy that training descends.
-        smoothed: whether the method has asked for a cross entropy of `net`, which smooths the labels.
-        through: what perturbing passes go through, for `bsk.training.awp`.
-        compiled: the network's passes through torch.compile, if they go there.
+        smoothing: the label smoothing of every cross entropy that training minimises.
+        smoothed: whether the method has called `net.cross_entropy`, which smooths the labels.
+        through: a wrapper around the passes that compute a perturbation, for `bsk.training.awp`.
+        compiled: the passes through torch.compile, if it is used.
     """
 
     module: nn.Module
@@ -38,22 +38,25 @@ class Network:
     compiled: Compiled | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return f(x), in train mode: batch norms normalise by the batch, and the weights get their gradient."""
+        """Return f(x) in train mode: batch norms use batch statistics, and the weights receive gradients."""
         return self._counted(self.compiled.trained if self.compiled else self.module, self.precision)(x)
 
     def exact(self, x: Tensor) -> Tensor:
-        """Return f(x) in fp32, whatever the precision, and never compiled: for gradients of gradients."""
+        """Return f(x) in fp32 whatever the precision, and never compiled: for second-order gradients."""
         return self._counted(self.module, "fp32")(x)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[Model]:
-        """Yield the network in eval mode, as in the authors' code, its batch norms folded: for the perturbation."""
-        with eval_mode(self.module) if self.compiled else standing_still(self.module):
+        """Yield the network for computing a perturbation: in eval mode, with folded batch norms.
+
+        Eval mode is that of the authors' code.
+        """
+        with eval_mode(self.module) if self.compiled else folded_eval_mode(self.module):
             f = self._counted(self.compiled.frozen if self.compiled else self.module, self.precision)
             yield f if self.through is None else self.through(f)
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return L(logits, y) for the loss that training descends, its labels smoothed as the settings say: (N,)."""
+        """Return the training loss L(logits, y), with the label smoothing of the settings: shape (N,)."""
         self.smoothed = True
         return losses.cross_entropy(logits, y, self.smoothing)
 

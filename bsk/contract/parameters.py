@@ -1,4 +1,4 @@
-"""The hyper-parameters of a method: the keyword arguments of its signature that training does not give."""
+"""The hyper-parameters of a method: the keyword arguments that training does not supply."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from bsk.perturb.radius import AtRadius
 from bsk.signature import defaults_of, keywords_of, typed
 from bsk.values import above_zero
 
-GIVEN = ("eps", "draws", "memory", "update", "epoch", "progress", "validate")  # what a method can be given; no flags
+GIVEN = (
+    "eps",
+    "draws",
+    "memory",
+    "update",
+    "epoch",
+    "progress",
+    "validate",
+)  # supplied by training: not flags
 
 # fmt: off
-RESERVED = {  # flags of a training
+RESERVED = {  # other flags of `bsk train`
     "method", "dataset", "data", "out", "model", "set", "hyper", "epochs", "batch_size", "schedule", "lr",
     "momentum", "weight_decay", "precision", "augment", "select", "log_divergence", "ema", "label_smoothing", "awp",
     "warmup", "on_collapse", "save_every", "limit", "seed", "device", "threads", "force", "json", "quiet", "progress",
@@ -26,12 +34,12 @@ RESERVED = {  # flags of a training
 }
 # fmt: on
 POSITIVE = ("step", "bound", "replays", "every", "rescue_every", "reset", "samples", "checks", "until")
-SHARES = ("share",)  # from 0 to 1
+SHARES = ("share",)  # hyper-parameters from 0 to 1
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyper-parameter: its name, its default, what the docstring says of it, and whether it may be None too."""
+    """A hyper-parameter: its name, its default, its help text, and whether it may also be None."""
 
     name: str
     default: Any
@@ -40,14 +48,16 @@ class Parameter:
 
     @property
     def flag(self) -> str:
-        """Its flag of `bsk train`."""
+        """Its flag in `bsk train`."""
         return f"--{self.name.replace('_', '-')}"
 
     def parsed(self, value: Any) -> Any:
-        """Return a value, or the text of a flag, in the default's type; "8/255" is a number, "none" is None.
+        """Return a value, or the text of a flag, converted to the type of the default.
+
+        "8/255" is a number, "none" is None.
 
         Raises:
-            UsageError: it is of another type, not finite or below 0, or 0 or above 1 where it cannot be.
+            UsageError: the value has another type, is not finite, or is out of range.
         """
         if self.optional and str(value).lower() == "none":
             return None
@@ -61,7 +71,10 @@ class Parameter:
 
 
 def from_source(definition: ast.FunctionDef) -> dict[str, Parameter]:
-    """Return the keyword arguments of bsk's own function; defaults are written with numbers and names of `radius`."""
+    """Return the hyper-parameters of one of bsk's own functions, read from its source.
+
+    Its defaults may use numbers and the names in `bsk.perturb.radius`.
+    """
     told = _told(ast.get_docstring(definition) or "")
     found = {}
     for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
@@ -73,7 +86,7 @@ def from_source(definition: ast.FunctionDef) -> dict[str, Parameter]:
 
 
 def from_signature(name: str, function: Callable[..., Any]) -> dict[str, Parameter]:
-    """Return the hyper-parameters of a function from outside.
+    """Return the hyper-parameters of a plugin function.
 
     Raises:
         UsageError: it breaks the contract.
@@ -90,12 +103,12 @@ def from_signature(name: str, function: Callable[..., Any]) -> dict[str, Paramet
 
 
 def _is_optional(annotation: str) -> bool:
-    """Say if an annotation is of a number or None: "float | None", "Optional[float]"."""
+    """Return whether an annotation means a number or None: "float | None", "Optional[float]"."""
     return "float" in annotation and ("None" in annotation or "Optional" in annotation)
 
 
 def _told(docstring: str) -> dict[str, str]:
-    """Return what the section Args of a docstring says of each argument."""
+    """Return the description of each argument in the Args section of a docstring."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?)+)", docstring, re.MULTILINE)
     if section is None:
         return {}

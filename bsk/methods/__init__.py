@@ -1,1 +1,1 @@
-"""The methods of training: one function each, and the registry that finds them by id or as `module:function`."""
+"""The training methods, one function each, and the registry that finds them by id or as `module:function`."""

@@ -1,4 +1,4 @@
-"""AAER: examples that the step makes easier are kept from moving the output (Lin et al. 2023)."""
+"""AAER: examples whose loss the attack step lowers are kept from moving the output (Lin et al. 2023)."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def aaer(
     beta: float = ABNORMAL_RS,
     bound: float | None = 1.0,
 ) -> Losses:
-    """L(f(x_adv), y) + beta share max(d(abnormal) - d(normal), 0), d the mean of |f(x_adv) - f(x_start)|^2.
+    """L(f(x_adv), y) + beta share max(d(abnormal) - d(normal), 0), with d the mean of |f(x_adv) - f(x_start)|^2.
 
-    Abnormal are the examples whose loss the step lowers, `share` of the batch; their f(x_adv) gets the gradient.
+    Examples are abnormal if the step lowers their loss; `share` is their fraction of the batch. Only their f(x_adv)
+    receives the gradient of the regulariser.
 
     Args:
-        noise: reach of the start, in eps.
-        step: size of the one step, in pixels.
-        beta: weight of the difference.
-        bound: how far x' may be from x, in eps; none: anywhere in [0, 1].
+        noise: amplitude of the starting noise, in units of eps.
+        step: size of the single step, in pixels.
+        beta: weight of the regulariser.
+        bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
 
     Source: Lin et al. (2023), "Eliminating catastrophic overfitting via abnormal adversarial examples regularization":
-    the authors' commands for CIFAR-10, in which beta goes with the radius. Their code also adds what the losses of the
-    abnormal fell by, but as a constant: it has no gradient, and is left out here.
+    the authors' commands for CIFAR-10, in which beta depends on the radius. Their code also adds the drop in loss of
+    the abnormal examples, but as a constant without gradient; it is omitted here.
     """
     region = ball_around(x, math.inf if bound is None else bound * eps)
     x_start = noisy(x, eps, draws, noise).requires_grad_()

@@ -1,4 +1,4 @@
-"""Adversarial training: cross entropy on perturbed images (Madry et al. 2018), also in one step (Fast AT)."""
+"""Adversarial training: cross entropy on perturbed images (Madry et al. 2018), with one step Fast AT."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def adversarial(
     step: float = paper_step(10 / 255),
     gamma: float = 1.0,
 ) -> Losses:
-    """Min-max training, eq. (1.1); with one step from a random start Fast AT, eq. (3.2).
+    """Min-max training, eq. (1.1); with one step from a random start it is Fast AT, eq. (3.2).
 
-    `at` takes 10 steps of 2/255 (section 5.1). `bs-at` begins at the backward start (4.4), as in section 5.4, of which
-    no code was published: our reading.
+    `at` takes 10 steps of 2/255 (section 5.1). `bs-at` starts from the backward start (4.4), as in section 5.4; no code
+    was published for it, so this is our reading.
 
     Args:
-        start: where the perturbation starts: zero, uniform, gaussian, backward, noise or bernoulli.
-        steps: sign-gradient steps of the perturbation.
-        step: their size in pixels.
-        gamma: size of the random point in output space, for the backward start.
+        start: starting point of the perturbation: zero, uniform, gaussian, backward, noise or bernoulli.
+        steps: number of sign-gradient steps.
+        step: step size, in pixels.
+        gamma: amplitude of the random point in output space, for the backward start.
 
     Source: Madry et al. (2018); Wong et al. (2020).
     Differs from the paper: the authors' script of Fast AT defaults to a step of 0.031; Figure 1 and Table 2 use 10/255.

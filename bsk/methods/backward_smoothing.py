@@ -1,4 +1,4 @@
-"""Backward Smoothing, the paper's Algorithm 1, and the TRADES family that it belongs to."""
+"""Backward Smoothing, the paper's Algorithm 1, and the TRADES family to which it belongs."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def backward_smoothing(
     gamma: float = 1.0,
     beta: float = 10.0,
 ) -> Losses:
-    """Algorithm 1: a random point in output space, a step towards it, a step of ascent, the TRADES loss.
+    """Algorithm 1: a random point in output space, a step towards it, an ascent step, and the TRADES loss.
 
-    `bs-alone` makes no ascent (appendix B.2, of which no code was published: our reading).
+    `bs-alone` takes no ascent step (appendix B.2); no code was published for it, so this is our reading.
 
     Args:
-        start: where the perturbation starts; another than backward makes it TRADES from there.
-        step: the size of both steps, in pixels.
-        steps: steps of ascent after the start.
-        gamma: size of the random point in output space, eq. (4.3).
+        start: starting point of the perturbation; any other than backward gives TRADES from that start.
+        step: size of both steps, in pixels.
+        steps: number of ascent steps after the start.
+        gamma: amplitude of the random point in output space, eq. (4.3).
         beta: weight of the KL term, eq. (1.2).
 
     Source: Chen et al. (2022), Algorithm 1; gamma 1, beta 10, step eps (section 5.1).
-    Differs from the paper: as in the authors' code, xi + delta together stay in the ball, and the start takes the
-    attack's step size. Their script defaults to beta 6, and runs f(x) twice in one mode; here once: equal, cheaper.
+    Differs from the paper: as in the authors' code, xi + delta stays in the ball, and the start uses the attack's step
+    size. Their script defaults to beta 6 and computes f(x) twice in the same mode; here once, equal but cheaper.
     """
     if start != "backward":
         return trades(net, x, y, eps=eps, draws=draws, start=start, step=step, steps=steps, gamma=gamma, beta=beta)
@@ -49,8 +49,8 @@ def backward_smoothing(
     with net.frozen() as f:
         leaf = x.detach().requires_grad_()
         z = f(leaf)  # f(x), once for (4.3), (4.4) and (4.5)
-        target = z.detach() + gamma * draws.uniform(z.detach())  # line 5, (4.3): psi ~ U(-1, 1)
-        x_start = sign_step(-kl(target, z), leaf, ball, step)  # line 5, (4.4): x + xi*, one step towards the target
+        target = z.detach() + gamma * draws.uniform(z.detach())  # line 5, (4.3), psi ~ U(-1, 1)
+        x_start = sign_step(-kl(target, z), leaf, ball, step)  # line 5, (4.4): x + xi*
         x_adv = ascend(lambda out: kl(z.detach(), out), f, x_start, ball, step, steps)  # line 6, (4.5)
     return trades_loss(net, x, y, x_start, x_adv, beta)  # line 7
 
@@ -68,17 +68,17 @@ def trades(
     gamma: float = 1.0,
     beta: float = 6.0,
 ) -> Losses:
-    """TRADES: ascent on the KL divergence to the clean output, eq. (4.1); from a uniform start Fast TRADES, eq. (4.2).
+    """TRADES: ascent on the KL divergence from the clean output, eq. (4.1); with a uniform start Fast TRADES, (4.2).
 
     Args:
-        start: where the perturbation starts: zero, uniform, gaussian, backward, noise or bernoulli.
-        step: size of a step in pixels.
-        steps: steps of ascent.
-        gamma: size of the random point in output space, for the backward start.
+        start: starting point of the perturbation: zero, uniform, gaussian, backward, noise or bernoulli.
+        step: step size, in pixels.
+        steps: number of ascent steps.
+        gamma: amplitude of the random point in output space, for the backward start.
         beta: weight of the KL term, eq. (1.2).
 
     Source: Zhang et al. (2019); section 5.1: 10 steps of 2/255, beta 6.
-    Differs from the paper: it states neither beta nor the step of Fast TRADES; the authors' script has 6 and eps.
+    Differs from the paper: it states neither beta nor the step size of Fast TRADES; the authors' script uses 6 and eps.
     """
     ball = ball_around(x, eps)
     with net.frozen() as f:
@@ -92,7 +92,7 @@ def trades(
 
 
 def trades_loss(net: Network, x: Tensor, y: Tensor, x_start: Tensor, x_adv: Tensor, beta: float) -> Losses:
-    """Return L(f(x), y) + beta KL(s(f(x)) || s(f(x_adv))), one clean pass for both terms.
+    """Return L(f(x), y) + beta KL(s(f(x)) || s(f(x_adv))), with one clean pass for both terms.
 
     The gradient flows through both arguments of the divergence.
     Source: eq. (1.2); Algorithm 1, line 7.

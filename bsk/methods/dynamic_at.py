@@ -1,4 +1,4 @@
-"""Dynamic adversarial training: steps until a perturbation has converged, ever further (Wang et al. 2019)."""
+"""Dynamic adversarial training: attack steps until the perturbation has converged far enough (Wang et al. 2019)."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def dynamic_at(
     most: float = 0.5,
     until: float = 5 / 6,
 ) -> Losses:
-    """PGD training in which an image stays where its FOSC is at most a limit; the limit falls to 0.
+    """PGD training in which an image stops moving once its FOSC is at most a limit; the limit decreases to 0.
 
     Args:
-        step: size of a step, in pixels.
-        steps: the most that an image makes.
+        step: step size, in pixels.
+        steps: maximum number of steps per image.
         most: the limit of FOSC at the beginning.
-        until: the share of the training after which it is 0.
+        until: fraction of the training after which the limit is 0.
 
     Source: Wang et al. (2019), "On the convergence and robustness of adversarial training", Algorithm 1 and eq. (4);
-    100 of 120 epochs.
-    Differs: FOSC is that of the ball around the image, as the paper has it; the authors' code takes the ball around the
-    random start, and weights each loss by itself, of which the paper says nothing. The limit falls with every update,
-    theirs with every epoch; [0, 1] does not count in it.
+    the limit reaches 0 after 100 of 120 epochs.
+    Differs: FOSC refers to the ball around the image, as in the paper; the authors' code uses the ball around the
+    random start, and weights each loss by itself, which the paper does not mention. Here the limit decreases with every
+    update, in their code with every epoch. FOSC ignores the bounds [0, 1].
     """
     ball, limit = ball_around(x, eps), most * max(1 - progress / until, 0.0)
     with net.frozen() as f:

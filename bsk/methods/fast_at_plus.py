@@ -1,4 +1,4 @@
-"""Fast AT+: Fast AT, rescued by PGD while it collapses (Li et al. 2020)."""
+"""Fast AT+: Fast AT that switches to PGD while it collapses (Li et al. 2020)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def fast_at_plus(
     rescue_every: int = 20,
     rescue_drop: float = 0.1,
 ) -> Losses:
-    """Fast AT; PGD takes over while robust accuracy on val images has fallen.
+    """Fast AT; PGD takes over while the robust accuracy on validation images has dropped.
 
-    Every check uses the next 128 validation images; the reference is the check before (the published text leaves both
-    open, and no code was published: our reading).
+    Each check uses the next 128 validation images and compares with the check before. The paper leaves both open and no
+    code was published, so this is our reading.
 
     Args:
-        start: where the perturbation starts, while nothing is to be rescued.
-        steps: sign-gradient steps of the perturbation.
-        step: their size in pixels.
-        gamma: size of the random point in output space, for the backward start.
-        rescue_every: updates between two checks of the accuracy under PGD-10.
-        rescue_drop: how far it must have fallen since the check before for PGD to take over until the next one.
+        start: starting point of the perturbation of Fast AT.
+        steps: number of sign-gradient steps of Fast AT.
+        step: their size, in pixels.
+        gamma: amplitude of the random point in output space, for the backward start.
+        rescue_every: number of updates between two checks of the accuracy under PGD-10.
+        rescue_drop: drop in accuracy since the previous check from which PGD takes over until the next check.
 
     Source: Li et al. (2020), FastAdv+: c = 0.10, s = 20.
     """

@@ -1,4 +1,4 @@
-"""Free AT: one backward pass for the weights and for the perturbation (Shafahi et al. 2019)."""
+"""Free AT: one backward pass updates both the weights and the perturbation (Shafahi et al. 2019)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ def free_at(
     step: float = EPS,
     replays: int = 8,
 ) -> Losses:
-    """Each update of the weights moves delta too, by the same gradient; delta goes on from batch to batch.
+    """Each update of the weights also moves delta along the same gradient; delta carries over to the next batch.
 
-    Delta belongs to the place in the batch; a shorter batch leaves the rest of it alone. An epoch is `replays` of the
-    others' in cost.
+    Each place in a batch has its own delta; a shorter batch leaves the others. An epoch costs `replays` times as much.
 
     Args:
-        step: how far an update moves delta, in pixels.
-        replays: updates on a batch, one after another.
+        step: how far one update moves delta, in pixels.
+        replays: number of consecutive updates on each batch.
 
-    Source: Shafahi et al. (2019), "Adversarial training for free!"; 8 replays as Wong et al. (2020).
+    Source: Shafahi et al. (2019), "Adversarial training for free!"; 8 replays as in Wong et al. (2020).
     """
     ball, before = ball_around(x, eps), memory.shared.get("delta", x[:0])
     delta = torch.cat([before, torch.zeros_like(x[len(before) :])])

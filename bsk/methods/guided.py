@@ -1,4 +1,4 @@
-"""GAT and NuAT: guided adversarial training, by how far the outputs move (Sriramanan et al. 2020, 2021)."""
+"""GAT and NuAT: adversarial training guided by the change of the outputs (Sriramanan et al. 2020, 2021)."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def gat(
     growth: float = 4.0,
     late: float = 0.86,
 ) -> Losses:
-    """Cross entropy and beta |s(f(x)) - s(f(x'))|^2; every second perturbation climbs that distance too.
+    """Cross entropy plus beta |s(f(x)) - s(f(x'))|^2; every second perturbation also maximises this distance.
 
     Args:
-        noise: size of the Bernoulli noise that the perturbation starts with, in eps.
-        step: size of its one step, in pixels.
+        noise: amplitude of the initial Bernoulli noise, in units of eps.
+        step: size of the single step, in pixels.
         beta: weight of the squared distance.
-        growth: by what the weight is multiplied at the end of training.
-        late: the share of the training after which it is.
+        growth: factor by which the weight is multiplied late in training.
+        late: fraction of the training after which the weight is multiplied.
 
-    Source: Sriramanan et al. (2020), "Guided adversarial attack for evaluating and enhancing adversarial defenses":
-    the authors' code for CIFAR-10. They run f(x) again for the loss, in the same mode; here once: equal, cheaper.
+    Source: Sriramanan et al. (2020), "Guided adversarial attack for evaluating and enhancing adversarial defenses": the
+    authors' code for CIFAR-10. They compute f(x) again for the loss, in the same mode; here once, equal but cheaper.
     """
     ball, weight = ball_around(x, eps), beta * (growth if progress > late else 1.0)
     z = net(x)
@@ -69,16 +69,16 @@ def nuat(
     beta: float = 4.5,
     ramp: bool = True,
 ) -> Losses:
-    """Cross entropy and beta |f(x') - f(x)|_* / N; every second perturbation climbs that norm too.
+    """Cross entropy plus beta |f(x') - f(x)|_* / N; every second perturbation also maximises this nuclear norm.
 
     Args:
-        noise: size of the Bernoulli noise that the perturbation starts with, in eps.
-        step: size of its one step, in pixels.
+        noise: amplitude of the initial Bernoulli noise, in units of eps.
+        step: size of the single step, in pixels.
         beta: weight of the nuclear norm.
-        ramp: let the weight grow from 0 to beta over the training.
+        ramp: increase the weight from 0 to beta over the training.
 
-    Source: Sriramanan et al. (2021), NuAT: the authors' code for CIFAR-10. They run f(x) again for the loss, in the
-    same mode; here once: equal, cheaper.
+    Source: Sriramanan et al. (2021), NuAT: the authors' code for CIFAR-10. They compute f(x) again for the loss, in the
+    same mode; here it is computed once, which is equal and cheaper.
     """
     ball, weight = ball_around(x, eps), beta * (progress if ramp else 1.0)
     z, guided = net(x), weight * (update % 2)

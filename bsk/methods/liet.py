@@ -1,4 +1,4 @@
-"""LIET: starts that hide the label, and outputs that stay alike over the step (Pan et al. 2025)."""
+"""LIET: starting points that hide the label, and outputs that change little over the step (Pan et al. 2025)."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def liet(
     bound: float | None = 1.0,
     every: int = 10,
 ) -> Losses:
-    """L(f(x_adv), y) + beta JS(s(f(x + xi)), s(f(x_adv))), from a start xi that the label's pattern makes.
+    """L(f(x_adv), y) + beta JS(s(f(x + xi)), s(f(x_adv))), with a start xi made from a pattern of the label.
 
     A label's pattern is the sign of the gradient of L(f(grey), label) at the image that is 0.5 everywhere. It is added
-    or taken away, with a random share of its values replaced by noise, so that the network cannot read the label off
-    the perturbation. The output at the start is passed once, for the step and for the loss.
+    or subtracted at random, with a random fraction of its values replaced by noise, so that the network cannot read the
+    label from the perturbation. The forward pass at the start serves both the step and the loss.
 
     Args:
-        step: size of the one step from the start, in pixels.
+        step: size of the single step from the start, in pixels.
         beta: weight of the Jensen-Shannon divergence.
-        ramp: let the weight grow from 0 to beta over the training.
-        noise: reach of the noise, in eps.
-        least: the smallest share of an image's values that are noise.
-        most: the greatest.
-        bound: how far x' may be from x, in eps; none: anywhere in [0, 1].
-        every: updates after which the patterns are made anew.
+        ramp: increase the weight from 0 to beta over the training.
+        noise: amplitude of the noise, in units of eps.
+        least: smallest fraction of an image's values that are noise.
+        most: largest fraction of an image's values that are noise.
+        bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
+        every: number of updates after which the patterns are computed again.
 
-    Source: Pan et al. (2025), the authors' code at 8/255; from 12/255 on they have beta 20, noise 2, shares 0 to 1, no
-    bound. They smooth the labels by 0.6, each wrong class by a share of its own: --label-smoothing has equal shares.
+    Source: Pan et al. (2025), the authors' code at 8/255; from 12/255 on they use beta 20, noise 2, fractions from 0 to
+    1, and no bound. They smooth labels by 0.6, unequally over the wrong classes, unlike --label-smoothing.
     """
     if update % every == 0 or "pattern" not in memory.shared:
         memory.shared["pattern"] = _patterns(net, x)
@@ -71,7 +71,7 @@ def liet(
 
 
 def _patterns(net: Network, x: Tensor) -> Tensor:
-    """Return the sign of the gradient at a grey image for each label, (classes, C, H, W)."""
+    """Return for each label the sign of the gradient at a grey image: (classes, C, H, W)."""
     with net.frozen() as f:
         with torch.no_grad():
             classes = f(torch.full_like(x[:1], 0.5)).shape[1]

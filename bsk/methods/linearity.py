@@ -1,4 +1,4 @@
-"""Losses that are straight around an image: by gradients alike, by three points, by the worst point."""
+"""Losses that are locally linear: by aligned gradients, by three collinear points, or at the worst point."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from bsk.perturb.starts import uniform
 def gradalign(
     net: Network, x: Tensor, y: Tensor, *, eps: float, draws: Draws, step: float = EPS, beta: float = ALIGN
 ) -> Losses:
-    """L(f(x_adv), y) + beta (1 - cos(g(x), g(x + eps xi))), g the gradient by the image, xi ~ U(-1, 1).
+    """L(f(x_adv), y) + beta (1 - cos(g(x), g(x + eps xi))), with g the gradient at the image and xi ~ U(-1, 1).
 
-    The gradient at x makes the step too and is taken as given; the other one is descended through. Both are in train
-    mode, as in the authors' code, and in fp32: a gradient of a gradient in less is mostly rounding.
+    The gradient at x also determines the step and is treated as a constant; the other gradient is differentiated. Both
+    are computed in train mode, as in the authors' code, and in fp32, because in fewer bits they are mostly rounding.
 
     Args:
-        step: size of the one step from the image, in pixels.
+        step: size of the single step from the image, in pixels.
         beta: weight of the alignment.
 
     Source: Andriushchenko & Flammarion (2020).
-    Differs: an image of which a gradient is zero adds nothing to the mean; they leave it out of it. So an image's loss
-    depends on itself alone, and processes can share a batch.
+    Differs: an image with a zero gradient adds 0 to the mean; the authors leave it out of the mean. So the loss of an
+    image depends on that image alone, and several processes can share a batch.
     """
     near = x + eps * draws.uniform(x)
     g = input_gradient(net.exact, x, y)
@@ -47,18 +47,18 @@ def gradalign(
 def elle(
     net: Network, x: Tensor, y: Tensor, *, eps: float, draws: Draws, step: float = EPS, beta: float = STRAIGHT
 ) -> Losses:
-    """L(f(x_adv), y) + beta (L(c) - (1 - t) L(a) - t L(b))^2, L at points a, b around x and c between them.
+    """L(f(x_adv), y) + beta (L(c) - (1 - t) L(a) - t L(b))^2, with random points a, b around x and c between them.
 
-    a and b are x + eps * U(-1, 1), and c = (1 - t) a + t b with t ~ U(0, 1), an image's own. Their pass is in fp32: the
-    error is small beside the losses, and in less it is mostly rounding.
+    a and b are x + eps * U(-1, 1), and c = (1 - t) a + t b with t ~ U(0, 1) for each image. Their pass is in fp32: the
+    error is small compared with the losses, and in lower precision it would be mostly rounding error.
 
     Args:
-        step: size of the one step from the image, in pixels.
+        step: size of the single step from the image, in pixels.
         beta: weight of the squared error.
 
     Source: Abad Rocamora et al. (2024), "Efficient local linearity regularization", ELLE without adaptation: the
-    authors' scripts for CIFAR-10. Their loop takes two steps of SGD with every gradient; here one, as everywhere.
-    Differs: the authors perturb in train mode, here in eval mode, and x' goes back to [0, 1]; see `n-fgsm`.
+    authors' scripts for CIFAR-10. Their loop takes two SGD steps with every gradient; here it is one.
+    Differs: the authors perturb in train mode, here in eval mode, and x' is clipped to [0, 1]; see `n-fgsm`.
     """
     with net.frozen() as f:
         x_adv = ascend(lambda z: cross_entropy(z, y), f, x, ball_around(x, eps), step, steps=1)
@@ -85,21 +85,21 @@ def llr(
     slope: float = 0.3,
     growing: float = 0.005,
 ) -> Losses:
-    """Cross entropy L(x), and beta (|L(x + d) - L(x) - <d, g>| + slope |<d, g>|) with g = grad L(x) and the worst d.
+    """Cross entropy L(x) plus beta (|L(x + d) - L(x) - <d, g>| + slope |<d, g>|), with g = grad L(x) and the worst d.
 
     Args:
-        step: size of a step of the search for d, in pixels.
-        steps: how many.
+        step: step size of the search for d, in pixels.
+        steps: number of steps of the search.
         nominal: weight of the cross entropy.
         beta: weight of the two other terms.
-        slope: weight of the slope along d among them.
-        growing: the share of the training over which the radius grows from 0 to eps.
+        slope: weight of |<d, g>| within them.
+        growing: fraction of the training over which the radius grows from 0 to eps.
 
     Source: Qin et al. (2019), "Adversarial robustness through local linearization": the authors' code for CIFAR-10,
     whose radius grows over 500 of about 100,000 updates.
-    Differs: steps of Adam with rate 0.1, three radii, are sign steps of one here; batch norms in these passes stand as
-    in every attack. Passes that a gradient of a gradient goes through are in fp32. As in their code, the search climbs
-    as if the tangent were level.
+    Differs: the search takes sign steps of size eps instead of steps of Adam with learning rate 0.1, about three
+    radii; batch norms are in eval mode in these passes, as in every attack. Passes with second-order gradients are in
+    fp32. As in their code, the search treats the gradient of the linear term as zero.
     """
     ball = ball_around(x, eps * min(progress / growing, 1.0) if growing else eps)
     leaf = x.detach().requires_grad_()

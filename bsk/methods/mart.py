@@ -1,4 +1,4 @@
-"""MART: misclassified images weigh more (Wang et al. 2020)."""
+"""MART: misclassified images get more weight (Wang et al. 2020)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def mart(
     """L(f(x'), y) - log(1.0001 - max_{j != y} p'_j) + beta KL(p || p') (1.0000001 - p_y), with p = s(f(x)).
 
     Args:
-        start: where the perturbation starts.
-        steps: sign-gradient steps of the perturbation.
-        step: their size in pixels.
-        gamma: size of the random point in output space, for the backward start.
+        start: starting point of the perturbation.
+        steps: number of sign-gradient steps.
+        step: step size, in pixels.
+        gamma: amplitude of the random point in output space, for the backward start.
         beta: weight of the KL term.
 
     Source: Wang et al. (2020), MART, with the constants of their code.
-    Differs: their step is 0.007; here it is that of `at` and `trades`, so that the losses alone tell them apart.
+    Differs: their step is 0.007; here it is that of `at` and `trades`, so that only the losses differ.
     """
     ball, label = ball_around(x, eps), y[:, None]
     with net.frozen() as f:

@@ -1,4 +1,4 @@
-"""N-FGSM: twice the noise, one step, and no way back to the ball (de Jorge et al. 2022)."""
+"""N-FGSM: twice the noise, one step, and no projection onto the ball (de Jorge et al. 2022)."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def n_fgsm(
     step: float = EPS,
     bound: float | None = None,
 ) -> Losses:
-    """FGSM after strong noise; x' goes back to [0, 1] only.
+    """FGSM after strong noise; x' is clipped to [0, 1] only.
 
     Args:
-        noise: reach of the noise, in eps.
-        steps: sign-gradient steps of the perturbation.
-        step: their size in pixels.
-        bound: how far x' may be from x, in eps; none: anywhere in [0, 1].
+        noise: amplitude of the noise, in units of eps.
+        steps: number of sign-gradient steps.
+        step: step size, in pixels.
+        bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
 
     Source: de Jorge et al. (2022), "Make some noise".
-    Differs: the authors perturb in train mode, here in eval mode, so that starts and losses alone tell methods apart.
+    Differs: the authors perturb in train mode, here in eval mode, so that only starts and losses differ.
     """
     region = ball_around(x, math.inf if bound is None else bound * eps)
     with net.frozen() as f:

@@ -1,4 +1,4 @@
-"""Perturbations that go on from earlier ones: of the image itself, of all images, or of its class."""
+"""Perturbations that continue from earlier ones: of the same image, of all images, or of the class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bsk.perturb.losses import input_gradient, softmax, squared_distance
 from bsk.perturb.radius import EPS, paper_step
 from bsk.perturb.starts import coins
 
-TINY = 1e-30  # where a batch has no gradient at all
+TINY = 1e-30  # avoids 0 / 0 if a batch has no gradient at all
 
 
 def fgsm_pgi(
@@ -32,19 +32,19 @@ def fgsm_pgi(
     beta: float = 10.0,
     reset: int = 40,
 ) -> Losses:
-    """L(f(x_adv), y) + beta |f(x_adv) - f(x + prior)|^2 / classes, one step from the image's own prior.
+    """L(f(x_adv), y) + beta |f(x_adv) - f(x + prior)|^2 / classes, one step from a prior kept for each image.
 
-    The prior is the perturbation of the epoch before, moved along the momentum of the image's gradients. It stays as it
-    is where crops and flips move the image, as in the authors' code.
+    The prior is the perturbation of the previous epoch, moved along the momentum of the image's gradients. As in the
+    authors' code, it does not follow the image's crops and flips.
 
     Args:
-        step: size of the step from the prior, in pixels; also of the prior's own step.
-        decay: of the momentum.
+        step: size of the step from the prior, and of the prior's own step, in pixels.
+        decay: decay factor of the momentum.
         beta: weight of the squared distance of the logits.
-        reset: epochs after which priors begin anew, at -+ eps.
+        reset: number of epochs after which the priors start again from random signs times eps.
 
-    Source: Jia et al. (2022), "Prior-guided adversarial initialization", FGSM-MEP: the authors' code for CIFAR-10.
-    They smooth the labels: the right one has 0.6 of the weight, as --label-smoothing 0.444 gives it with 10 classes.
+    Source: Jia et al. (2022), "Prior-guided adversarial initialization", FGSM-MEP: the authors' code for CIFAR-10. They
+    smooth the labels so that the true class gets 0.6 of the weight; with 10 classes that is --label-smoothing 0.444.
     """
     ball, fresh = ball_around(x, eps), epoch % reset == 0
     prior = eps * draws.uniform(x).sign() if fresh else memory.rows("prior", x)
@@ -76,12 +76,12 @@ def pco(
 ) -> Losses:
     """L(f(x_mid), y) + beta | |f(x_adv) - f(x_start)|^2 - |f(x_adv) - f(x_mid)|^2 | / classes, means over the batch.
 
-    x_start has the image's perturbation of the epoch before, x_adv is a step from there, and
-    x_mid = (1 - p) x_start + p (x + stretch (x_adv - x)) with p = s(f(x_start))_y, through which the gradient flows.
+    x_start has the image's perturbation of the previous epoch, x_adv is one step from there, and x_mid = (1 - p)
+    x_start + p (x + stretch (x_adv - x)) with p = s(f(x_start))_y, through which the gradient flows.
 
     Args:
         step: size of the step from the prior, in pixels.
-        stretch: by what the perturbation is multiplied in x_mid, which may leave the ball and [0, 1].
+        stretch: factor of the perturbation in x_mid, which may leave the ball and [0, 1].
         beta: weight of the difference of the squared distances.
 
     Source: Wang et al. (2024), "Preventing catastrophic overfitting in fast adversarial training: a bi-level
@@ -118,18 +118,18 @@ def atas(
     warmup_epochs: int = 5,
     reset: int = 10,
 ) -> Losses:
-    """L(f(x_adv), y) after a step of 2 eps c / (c + sqrt(v)), v the moving mean of the image's squared gradient norm.
+    """L(f(x_adv), y) after a step of 2 eps c / (c + sqrt(v)), with v the moving mean of the squared gradient norm.
 
     Args:
-        c: the norm of an image's gradient at which its step is of eps: 0.01 of the mean loss of 128 images.
-        decay: of the moving mean.
-        least: the smallest step, in eps.
-        most: the largest.
-        warmup_epochs: epochs with steps of eps.
-        reset: every so many epochs, counted from 1, perturbations begin anew, uniform in the ball.
+        c: gradient norm of an image for which its step is eps; the authors' 0.01 for the mean loss of 128 images.
+        decay: decay factor of the moving mean.
+        least: smallest step, in units of eps.
+        most: largest step, in units of eps.
+        warmup_epochs: number of first epochs, in which all steps are eps.
+        reset: every so many epochs, counted from 1, the perturbations start again, uniform in the ball.
 
     Source: Huang et al. (2022), "Fast adversarial training with adaptive step size": the authors' code for CIFAR-10.
-    Differs: they carry the perturbation along with the image's crop and flip, and begin anew in no last epoch.
+    Differs: in their code the perturbation follows the image's crop and flip, and does not restart in the last epoch.
     """
     ball, fresh = ball_around(x, eps), epoch == 0 or (epoch + 1) % reset == 0
     x_start = (x + (eps * draws.uniform(x) if fresh else memory.rows("delta", x))).clamp(0.0, 1.0)
@@ -161,17 +161,17 @@ def uap(
 ) -> Losses:
     """L(f(x_adv), y) + beta |f(x_adv) - f(x + u)|^2 / classes, one step from a universal perturbation u.
 
-    Every batch moves u by its reach along the sign of the momentum of the mean gradient.
+    Every batch moves u by `reach` along the sign of the momentum of the mean gradient.
 
     Args:
         step: size of the step from u, in pixels.
-        reach: largest value of u, and its own step, in pixels; x + u goes back to the ball.
-        decay: of the momentum.
+        reach: largest absolute value of u, and the size of its own step, in pixels; x + u is projected onto the ball.
+        decay: decay factor of the momentum.
         beta: weight of the squared distance of the logits.
-        classwise: one u for each class, of its own images.
+        classwise: one u per class, updated by its own images.
 
     Source: Pan et al. (2024), "Adversarial initialization with universal adversarial perturbation": the authors' code
-    for CIFAR-10. They smooth the labels by 0.4, and average the weights, as --label-smoothing and --ema do.
+    for CIFAR-10. They smooth the labels by 0.4 and average the weights, as --label-smoothing and --ema do.
     """
     ball, kept = ball_around(x, eps), memory.shared
     if "u" not in kept:
@@ -184,7 +184,7 @@ def uap(
     g = raw_gradient(net.cross_entropy(z, y), x_start, keep=True)
     x_adv = ball.project(x_start.detach() + step * g.sign())
     z_adv = net(x_adv)
-    of = F.one_hot(group, len(kept["u"])).to(g)  # (N, groups); a sum by a product is the same on every run
+    of = F.one_hot(group, len(kept["u"])).to(g)  # (N, groups); a matrix product is deterministic on a GPU too
     sums = (of.T @ (g / g.abs().sum().clamp(min=TINY)).flatten(1)).view_as(kept["u"])
     counts = of.sum(dim=0)
     momentum = sums / per_image(counts.clamp(min=1), sums) + decay * kept["momentum"]

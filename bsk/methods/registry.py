@@ -1,4 +1,4 @@
-"""The methods by id, and their hyper-parameters, read from the signatures; torch is loaded only to run one."""
+"""The methods by id, and their hyper-parameters as read from the signatures; torch is imported only to run a method."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bsk.plugins import Plugin, is_plugin, load
 
 @dataclass(frozen=True)
 class Row:
-    """Where a method is: its file's function, the defaults that its id changes, whose it is, if it is for `--extra`."""
+    """Where a method is defined, the defaults that its id changes, its authors, and whether it needs `--extra`."""
 
     file: str
     function: str
@@ -45,7 +45,7 @@ METHODS: dict[str, Row] = {
     "bs": _row("backward_smoothing"),
     "bs-alone": _row("backward_smoothing", steps=0),
     "bs-at": _row("adversarial", source=_THIS, start="backward", step=EPS),
-    # what the paper does not have
+    # not in the paper
     "n-fgsm": _row("n_fgsm"),
     "liet": _row("liet"),
     "gradalign": _row("linearity", "gradalign"),
@@ -78,7 +78,7 @@ def names() -> list[str]:
 
 
 def checked(name: str) -> str:
-    """Return an id, or `module:function`.
+    """Return `name` if it is an id or `module:function`.
 
     Raises:
         UsageError: there is no such method.
@@ -90,15 +90,15 @@ def checked(name: str) -> str:
 
 @cache
 def plugin(name: str) -> Plugin:
-    """Return a method from outside; it is imported once."""
+    """Return a method from a plugin, which is imported only once."""
     return load(name, "--method")
 
 
 @cache
 def parameters(name: str) -> dict[str, Parameter]:
-    """Return the hyper-parameters of a method by name, in the order of its signature.
+    """Return the hyper-parameters of a method, by name, in the order of its signature.
 
-    Those of bsk's own are read from the source, so that `--help` need not load torch.
+    Those of bsk's own methods are read from the source, so that `--help` need not import torch.
 
     Raises:
         UsageError: there is no such method, or it breaks the contract (`bsk.contract.method`).
@@ -113,13 +113,13 @@ def parameters(name: str) -> dict[str, Parameter]:
 
 
 def summary(name: str) -> str:
-    """Return the first sentence that a method says of itself."""
+    """Return the first line of a method's docstring."""
     text = plugin(name).function.__doc__ if is_plugin(name) else ast.get_docstring(_definition(METHODS[checked(name)]))
     return (text or "").strip().partition("\n")[0]
 
 
 def source(name: str) -> tuple[str, int | None]:
-    """Return whose a method of bsk's own is: the authors, and the year of their paper."""
+    """Return the authors and the year of the paper behind one of bsk's own methods."""
     row = METHODS[checked(name)]
     text = row.source or (ast.get_docstring(_definition(row)) or "").partition("Source: ")[2]
     found = re.match(r"(.+?) \((\d{4})\)", text)
@@ -127,7 +127,7 @@ def source(name: str) -> tuple[str, int | None]:
 
 
 def needs_extra(name: str) -> bool:
-    """Return whether a method is for more images than those of the data."""
+    """Return whether a method needs extra training images."""
     return name in METHODS and METHODS[name].extra
 
 
@@ -141,10 +141,10 @@ def function(name: str) -> Callable[..., Any]:
 
 
 def resolve(name: str, eps: float, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of each hyper-parameter at the radius eps: what is given, texts parsed, else its default.
+    """Return the value of each hyper-parameter at the radius eps: the given one, parsed if it is text, or the default.
 
     Raises:
-        UsageError: a name that the method has not, or a value that does not fit.
+        UsageError: the method has no hyper-parameter of that name, or a value is invalid.
     """
     known = parameters(name)
     for key in given:
@@ -155,7 +155,7 @@ def resolve(name: str, eps: float, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown(name: str, key: str) -> UsageError:
-    """Return the error for a hyper-parameter that a method has not."""
+    """Return the error for a hyper-parameter that a method does not have."""
     own = ", ".join(parameters(name)) or "no hyper-parameters"
     return UsageError(f"--{key.replace('_', '-')}: {name} has no {key}; it has {own}")
 

@@ -1,4 +1,4 @@
-"""RS-CS: Fast AT whose loss at the start must not jump from epoch to epoch (Zhao et al. 2023)."""
+"""RS-CS: Fast AT whose loss at the start must not jump from one epoch to the next (Zhao et al. 2023)."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ def rs_cs(
     wait: int = 2,
     bound: float | None = None,
 ) -> Losses:
-    """L(f(x_adv), y) +- weight L(f(x_start), y), where that mean is gamma or more from the epoch before's.
+    """L(f(x_adv), y) +- weight L(f(x_start), y), if the latter's mean is gamma or more from that of the last epoch.
 
-    The sign is + where it lies above, and - below: then the network has fitted the starts too fast.
+    The sign is + if the mean is higher than in the last epoch, and - if it is lower: then the network has fitted the
+    starting points too fast.
 
     Args:
-        step: size of the one step, in pixels.
-        gamma: how far the loss at the start may be from its mean in the epoch before.
-        weight: of the loss at the start.
-        wait: epochs without that term.
-        bound: how far x' may be from x, in eps; none: anywhere in [0, 1].
+        step: size of the single step, in pixels.
+        gamma: allowed difference between the loss at the start and its mean in the last epoch.
+        weight: weight of the loss at the start.
+        wait: number of first epochs without this term.
+        bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
 
     Source: Zhao et al. (2023), "Fast adversarial training with smooth convergence", FGSM-RS: the authors' code. They
-    smooth the labels as in `fgsm-pgi`, and leave the term out in epochs beside a drop of the learning rate.
-    They run f at the start again for its loss, in the same mode; here once: equal, cheaper.
+    smooth the labels as in `fgsm-pgi`, and leave the term out in the epochs next to a drop of the learning rate. They
+    compute f at the start again for its loss, in the same mode; here it is computed once, which is equal and cheaper.
     """
-    kept = memory.shared.get("start", x.new_full((4,), -9.0))  # the epoch, the mean of the one before, sum, number
-    mean = torch.where(kept[0] == epoch - 1, kept[2] / kept[3].clamp(min=1), -1.0)  # -1 where it was not seen
+    kept = memory.shared.get("start", x.new_full((4,), -9.0))  # this epoch, last epoch's mean, sum, count
+    mean = torch.where(kept[0] == epoch - 1, kept[2] / kept[3].clamp(min=1), -1.0)  # -1: no mean
     before, sums = (torch.where(kept[0] == epoch, *each) for each in ((kept[1], mean), (kept[2:], kept.new_zeros(2))))
     x_start = noisy(x, eps, draws, 1.0).requires_grad_()
     z = net(x_start)

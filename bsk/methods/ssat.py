@@ -1,4 +1,4 @@
-"""Checks along the step: train on the first point at which the network errs (Kim et al. 2021)."""
+"""SSAT: train on the first point along the step at which the network errs (Kim et al. 2021)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from bsk.perturb.starts import noisy
 def ssat(
     net: Network, x: Tensor, y: Tensor, *, eps: float, draws: Draws, step: float = paper_step(10 / 255), checks: int = 3
 ) -> Losses:
-    """Fast AT with a perturbation that is only as long as it has to be.
+    """Fast AT with a perturbation that is only as long as needed.
 
-    An image that is misclassified at the random start is trained on as it is; any other at the first of the points
-    x + k / checks * delta, k = 1, 2, ..., at which it is misclassified, else at x + delta.
+    An image that is misclassified at the random start is trained on unperturbed. Any other image is trained on at the
+    first of the points x + k / checks * delta, k = 1, 2, ..., at which it is misclassified, or else at x + delta.
 
     Args:
-        step: size of the one step, in pixels.
-        checks: into how many parts the perturbation is cut.
+        step: size of the single step, in pixels.
+        checks: number of parts into which the perturbation is divided.
 
     Source: Kim et al. (2021), "Understanding catastrophic overfitting in single-step adversarial training": the
-    authors' code. They look at fewer images at each point, with the same result.
+    authors' code. They evaluate fewer images at each point, with the same result.
     """
     with net.frozen() as f:
         x_start = noisy(x, eps, draws, 1.0).requires_grad_()

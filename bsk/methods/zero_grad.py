@@ -1,4 +1,4 @@
-"""ZeroGrad and MultiGrad: a step without the values whose gradient is doubtful (Golgooni et al. 2021)."""
+"""ZeroGrad and MultiGrad: a step that skips values with unreliable gradients (Golgooni et al. 2021)."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def zero_grad(
     share: float = 0.4,
     step: float = paper_step(16 / 255),
 ) -> Losses:
-    """FGSM from a uniform start; the values with the smallest gradients stay where they are.
+    """FGSM from a uniform start; the values with the smallest gradients do not move.
 
     Args:
-        share: of an image's values, those that stay.
-        step: size of the one step, in pixels.
+        share: fraction of an image's values that do not move.
+        step: size of the single step, in pixels.
 
-    Source: Golgooni et al. (2021), "ZeroGrad": the authors' code for CIFAR-10; FastAT_Benchmark has a share of 0.35.
+    Source: Golgooni et al. (2021), "ZeroGrad": the authors' code for CIFAR-10; FastAT_Benchmark uses 0.35.
     Differs: the authors perturb in train mode, here in eval mode; see `n-fgsm`.
     """
     with net.frozen() as f:
         x_start = noisy(x, eps, draws, 1.0)
         g = input_gradient(f, x_start, y)
         sizes = g.abs().flatten(1)
-        least = sizes.kthvalue(1 + math.ceil(share * (sizes.shape[1] - 1)), dim=1).values  # the quantile's upper end
+        least = sizes.kthvalue(1 + math.ceil(share * (sizes.shape[1] - 1)), dim=1).values  # rounded up
         x_adv = ball_around(x, eps).project(x_start + step * torch.where(g.abs() < per_image(least, g), 0.0, g.sign()))
     robust = net.cross_entropy(net(x_adv), y)
     return Losses(robust, None, robust, x_start, x_adv)
@@ -55,11 +55,11 @@ def multi_grad(
     samples: int = 3,
     step: float = paper_step(16 / 255),
 ) -> Losses:
-    """FGSM from the image; a value moves where the gradients at all of several random points have one sign.
+    """FGSM from the image; a value moves only if its gradients at several random points all have the same sign.
 
     Args:
-        samples: how many points.
-        step: size of the one step, in pixels.
+        samples: number of random points.
+        step: size of the single step, in pixels.
 
     Source: Golgooni et al. (2021), "ZeroGrad", MultiGrad: the authors' code for CIFAR-10.
     Differs: the authors perturb in train mode, here in eval mode; see `n-fgsm`.

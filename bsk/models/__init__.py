@@ -1,1 +1,1 @@
-"""The architectures, by name."""
+"""The architectures by name, and weights from files."""

@@ -1,4 +1,4 @@
-"""Networks that others published with their CIFAR-10 weights, under the names of their own parts.
+"""Networks published by others with CIFAR-10 weights; their parts keep the published names.
 
 Source: the code of alpha-beta-CROWN (`cnn-a`, `resnet2b`) and of akamaster/pytorch_resnet_cifar10 (`resnet20`).
 """
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SHAPE = (3, 32, 32)  # the images that all of them take
+SHAPE = (3, 32, 32)  # the image shape of all of them
 
 
 @dataclass(frozen=True)
 class Published:
-    """A network for 3x32x32 images, made for a number of classes, and the normalisation it was trained with."""
+    """A constructor that takes the number of classes, and the normalisation the network was trained with."""
 
     build: Callable[[int], nn.Module]
     mean: tuple[float, float, float]
@@ -24,7 +24,7 @@ class Published:
 
 
 class PlainBlock(nn.Module):
-    """Two 3x3 convolutions with biases and no batch norm, added to x or to its 1x1 convolution."""
+    """Two 3x3 convolutions with biases and without batch norm, added to x or to a 1x1 convolution of x."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         """The first convolution has the stride."""
@@ -43,7 +43,7 @@ class ResNet2b(nn.Module):
     """One convolution, two residual blocks of 16 channels, two linear layers."""
 
     def __init__(self, classes: int) -> None:
-        """Make it for so many classes."""
+        """Build the network for the given number of classes."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, 2, 1)
         self.layer1 = nn.Sequential(PlainBlock(8, 16, 2), PlainBlock(16, 16, 1))
@@ -58,10 +58,10 @@ class ResNet2b(nn.Module):
 
 
 class PaddedBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm; where shapes change x is thinned out and padded with zero channels."""
+    """Two 3x3 convolutions with batch norm; where the shape changes, x is subsampled and padded with zero channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        """Wider outputs come with stride 2 (option A of He et al.)."""
+        """Use stride 2 if the number of channels grows (option A of He et al.)."""
         super().__init__()
         self.stride = 1 if inputs == outputs else 2
         self.padding = (outputs - inputs) // 2
@@ -81,7 +81,7 @@ class ResNet20(nn.Module):
     """The ResNet-20 of He et al. (2016) for CIFAR: three stages of three blocks, 16, 32 and 64 channels."""
 
     def __init__(self, classes: int) -> None:
-        """Make it for so many classes."""
+        """Build the network for the given number of classes."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
@@ -98,7 +98,7 @@ class ResNet20(nn.Module):
 
 
 def cnn_a(classes: int) -> nn.Module:
-    """Return two 4x4 convolutions of stride 2, with 16 and 32 channels, and two linear layers."""
+    """Return a network of two 4x4 convolutions with stride 2 and 16 and 32 channels, and two linear layers."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 4, 2, 1),
         nn.ReLU(),
@@ -115,7 +115,7 @@ def _stage(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(PaddedBlock(inputs, outputs), PaddedBlock(outputs, outputs), PaddedBlock(outputs, outputs))
 
 
-# The means differ in the fourth digit, as they did in their authors' code.
+# The means differ in the fourth digit, as they do in the authors' code.
 PUBLISHED = {
     "cnn-a": Published(cnn_a, (0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616)),
     "resnet2b": Published(ResNet2b, (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),

@@ -1,4 +1,4 @@
-"""What kind of file somebody's weights are in, and what it holds; only tensors and numbers are unpickled."""
+"""Recognising and reading files of weights; only tensors and numbers are unpickled."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from bsk.records.headers import check_head
 
 SAFETENSORS, TORCH = "a safetensors file", "a file of torch.save"
 SCRIPT, EXPORTED, OTHER_ZIP = "a file of TorchScript", "a file of torch.export", "a zip archive, not of torch.save"
-# a file that holds code beside its weights -> how torch itself gets them out, without running pickles
+# files that hold code beside their weights -> how to extract the weights with torch, without running pickles
 _WITH_CODE = {SCRIPT: "torch.jit.load({0}).state_dict()", EXPORTED: "torch.export.load({0}).state_dict"}
-# other kinds, by how they begin -> what they are, and the next step
+# other kinds, by their first bytes -> what they are, and the next step
 _OTHERS = {
-    b"version https://git-lfs": "a pointer of git lfs, not the file itself; fetch it by git lfs pull",
+    b"version https://git-lfs": "a pointer of git lfs, not the file itself; fetch it with git lfs pull",
     b"<": "a web page or other markup; download the file itself",
     b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"\x89HDF": "an HDF5 file, as Keras writes it; give a state dict of torch",
-    b"\x93NUMPY": "an array of numpy; give a state dict of torch",
+    b"\x89HDF": "an HDF5 file, as written by Keras; give a state dict of torch",
+    b"\x93NUMPY": "a numpy array; give a state dict of torch",
 }
 
 
 def kind(path: Path) -> str | None:
-    """Return what a file is by its content: one of the constants here, or None.
+    """Return the kind of a file by its content: one of the constants of this module, or None.
 
     Raises:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
         start = file.read(16)
-    if start[8:9] == b"{":  # after the length of the JSON that follows
+    if start[8:9] == b"{":  # after the length of the JSON header
         return SAFETENSORS
     if not zipfile.is_zipfile(path):
         return TORCH if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5") else None
     with zipfile.ZipFile(path) as archive:
         every = archive.namelist()
-    names = {*every, *(name.partition("/")[2] for name in every)}  # most begin with the archive's own
-    if names & {"models/model.json", "serialized_exported_program.json"}:  # since torch 2.7, and before
+    names = {*every, *(name.partition("/")[2] for name in every)}  # most begin with the archive's name
+    if names & {"models/model.json", "serialized_exported_program.json"}:  # since torch 2.7, and before it
         return EXPORTED
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         return SCRIPT
@@ -50,10 +50,10 @@ def kind(path: Path) -> str | None:
 
 
 def contents(path: Path) -> object:
-    """Return what a file of weights holds: tensors by name, perhaps in dicts in dicts, all on the CPU.
+    """Return the contents of a file of weights on the CPU: tensors by name, possibly in nested dicts.
 
     Raises:
-        InputError: the file is missing, torn, or of another kind, or holds more than tensors and plain numbers.
+        InputError: the file is missing, corrupt or of another kind, or holds more than tensors and plain numbers.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a file of weights; {AGAIN}")
@@ -74,7 +74,7 @@ def contents(path: Path) -> object:
     except zipfile.BadZipFile as error:
         raise InputError(f"{path}: not a whole zip archive ({_line(error)}); {AGAIN}") from error
     if found in _WITH_CODE:
-        raise InputError(f"{path}: is {found}, a network with its code; {_taken_out(path, _WITH_CODE[found])}")
+        raise InputError(f"{path}: is {found}, which includes code; {_taken_out(path, _WITH_CODE[found])}")
     if found == OTHER_ZIP:
         raise InputError(f"{path}: is {found}; {AGAIN}")
     return torch_load(path)
@@ -89,9 +89,9 @@ def _refuse_others(path: Path) -> None:
 
 
 def _taken_out(path: Path, weights: str) -> str:
-    """Return the command that writes the weights of a file as a state dict."""
+    """Return a command that saves the weights of a file as a state dict."""
     out = path.with_name(f"{path.stem}-weights.pt")
-    return f"take its weights out by: {saving(weights.format(quoted(path)), out)}"
+    return f"extract its weights with: {saving(weights.format(quoted(path)), out)}"
 
 
 def _line(error: Exception) -> str:

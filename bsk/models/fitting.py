@@ -1,4 +1,4 @@
-"""How somebody's tensors fit a network: which of them go where, what is missing, and what is left."""
+"""Matching the tensors of a file to a network: which go where, which are missing, and which are left over."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from torch import Tensor
 
 from bsk.models.layouts import DEAD, Rules, bare, common, old_weight_norm, original_names, prefixes, shared
 
-# What wrapping modules call the network, and what stands beside it in a training module and is no part of it.
+# Names that wrapping modules give the network, and names of parts of a training module beside it.
 _WRAPPED = ("module", "_orig_mod", "model", "net", "network", "state_dict")
 _BESIDE = re.compile(r"(.*\.)?(n_averaged|criterion|loss\w*|attack|attacker)(\..*)?")
-_PAIRS = (("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std"))  # what normalisation is called within weights
-_COUNTER = "num_batches_tracked"  # of batch norm, which old files lack
-_STATISTICS = ("running_mean", "running_var", _COUNTER)  # of batch norm, no parameters
-SPREAD = 2  # no standard deviation of pixels in [0, 1] is above a half; some people scale once more
-SET = 0.5  # of a network's names, that make a set of weights
-_SHOWN = 3  # names in a message
+_PAIRS = (("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std"))  # names of normalisation buffers
+_COUNTER = "num_batches_tracked"  # of batch norm; missing in old files
+_STATISTICS = ("running_mean", "running_var", _COUNTER)  # buffers of batch norm
+SPREAD = 2  # largest plausible std: that of pixels in [0, 1] is at most 0.5, but some networks scale further
+SET = 0.5  # fraction of a network's names that makes a set of weights
+_SHOWN = 3  # maximum number of names in a message
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What of a file's tensors goes into a network, behind one prefix of their names.
+    """How the tensors of a file behind one name prefix fit a network.
 
     Attributes:
-        given: what the file holds there.
-        prefix: of the names that are taken.
-        tensors: by the network's names.
-        pair: mean and std that stand beside the network, under their names and in this order; or {}.
-        left: the file's names that are not used, those of a part as `part.*`.
-        problems: which of the file's names are missing, unexpected or of another shape; "" if none.
-        share: of the network's names, how many are there.
+        given: all tensors of the dict in the file.
+        prefix: the name prefix.
+        tensors: the matching tensors by the network's own names.
+        pair: mean and std stored beside the network, under their names and in this order; or {}.
+        left: names in the file that are not used; those of one part are summarised as `part.*`.
+        problems: a description of missing and unexpected names and of wrong shapes; "" if there are none.
+        share: fraction of the network's names that are present.
     """
 
     given: Mapping[str, Tensor]
@@ -46,13 +46,13 @@ class Fit:
 
 
 class Target:
-    """A network that weights are for: its state dict, and what its parts may be called in a file."""
+    """The network that weights are loaded into: its state dict, and the names of its parts in files."""
 
     def __init__(self, model: str, own: Mapping[str, Tensor], channels: int) -> None:
-        """Take the network's name, its state dict, and the channels of its images.
+        """Take the network's name, its state dict, and the number of channels of its images.
 
-        The layouts are its own names, without and with the parts that all begin with; those of weight norm before
-        parametrisations; and those of other repositories for bsk's networks.
+        The possible layouts are its own names, with and without the prefix that all of them share; the names of weight
+        norm before parametrisations; and, for bsk's networks, those of other repositories.
         """
         self.own, self.channels = own, channels
         self.inside = list(normalisation(own, channels))
@@ -65,12 +65,12 @@ class Target:
 
     @property
     def parameters(self) -> list[str]:
-        """The names of the parameters in the network's own order, without what batch norm counts and normalises by."""
+        """The parameters' names in the network's own order, without statistics of batch norm and normalisation."""
         beside = (*self.inside, *(name for name in self.own if name.endswith(_STATISTICS)))
         return [name for name in self.own if name not in beside]
 
     def fits(self, tensors: Mapping[str, Tensor]) -> list[Fit]:
-        """Return how the tensors of one dict of a file fit, the best prefix first, then those of other sets in it."""
+        """Return how the tensors of one dict of a file fit: the best prefix first, then other sets of weights in it."""
         counted = [
             (count, prefix, names)
             for names in self.layouts
@@ -86,7 +86,7 @@ class Target:
         return [self._fit(tensors, prefix, names, set().union(*sets.values())) for prefix in sets]
 
     def _may_begin(self, prefix: str, tensors: Iterable[str]) -> bool:
-        """Say if a prefix may stand before the network's names: those of a single layer would be found anywhere."""
+        """Return whether a prefix may precede the network's names; the names of a single layer would match anywhere."""
         known = all(part in _WRAPPED for part in prefix.split(".")[:-1])
         return known or self.parts > 1 or all(name.startswith(prefix) for name in tensors)
 
@@ -96,7 +96,7 @@ class Target:
         rest = [name for name in tensors if name not in used]
         pairs = _pairs({name: tensors[name] for name in rest}, self.channels, prefix)
         dead = [name for name in rest if names is self.original and name.startswith(prefix + DEAD)]
-        twice = pairs if self.inside else {}  # a second normalisation
+        twice = pairs if self.inside else {}  # a second normalisation beside the network's own
         pairs = {} if self.inside else pairs
         beside = {*sets, *pairs, *dead, *filter(_BESIDE.fullmatch, rest)}
         unexpected = [name for name in rest if name in twice or (name.startswith(prefix) and name not in beside)]
@@ -109,14 +109,14 @@ class Target:
             present,
             {name.removeprefix(prefix): numbers for name, numbers in pair.items()},
             left,
-            ", ".join(_said(what, found) for what, found in problems.items() if found),
+            ", ".join(_listed(what, found) for what, found in problems.items() if found),
             len(present) / max(1, len(self.own)),
         )
 
     def _problems(self, present: Mapping[str, Tensor], names: Rules) -> dict[str, list[str]]:
-        """Return which names are missing, and which tensors have another shape.
+        """Return the names that are missing, and the tensors with a wrong shape.
 
-        Of two names for one tensor, a file may hold either, as those of safetensors' `save_model` do.
+        If one tensor has two names, a file may hold either one, as files of safetensors' `save_model` do.
         """
         there = {_storage(self.own[key]) for key in present}
         optional = {key for key in self.own if key in self.inside or key.endswith(_COUNTER)}
@@ -136,13 +136,13 @@ class Target:
 
 
 def plain(tensor: Tensor) -> bool:
-    """Say if a tensor is a dense one of real numbers, on the CPU."""
+    """Return whether a tensor is a dense tensor of real numbers on the CPU."""
     usual = tensor.layout == torch.strided and tensor.device.type == "cpu"
     return usual and not tensor.is_complex() and not tensor.is_quantized
 
 
 def normalisation(tensors: Mapping[str, Tensor], channels: int) -> dict[str, list[float]]:
-    """Return each mean and std, a number a channel, under their names among the tensors and in this order."""
+    """Return each mean and std among the tensors, one number per channel, by name and in this order."""
     found: dict[str, list[float]] = {}
     for name, tensor in tensors.items():
         part, dot, leaf = name.rpartition(".")
@@ -157,7 +157,7 @@ def normalisation(tensors: Mapping[str, Tensor], channels: int) -> dict[str, lis
 
 
 def _pairs(tensors: Mapping[str, Tensor], channels: int, prefix: str) -> dict[str, list[float]]:
-    """Return mean and std of each part, that which is nearest to a prefix first; those of an attacker last."""
+    """Return mean and std of each part, nearest to the prefix first and those of an attacker last."""
     found = list(normalisation(tensors, channels).items())
     pairs = list(zip(found[::2], found[1::2], strict=True))
     pairs.sort(key=lambda pair: (-len(shared(pair[0][0], prefix)), bool(_BESIDE.fullmatch(pair[0][0]))))
@@ -165,17 +165,17 @@ def _pairs(tensors: Mapping[str, Tensor], channels: int, prefix: str) -> dict[st
 
 
 def _storage(tensor: Tensor) -> object:
-    """Return what two tensors have in common if they are one."""
+    """Return a value that is equal for two tensors if they are the same memory."""
     return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.data_ptr() else id(tensor)
 
 
 def _found(tensors: Mapping[str, Tensor], prefix: str, names: Rules) -> set[str]:
-    """Return which of a file's names are those of a layout behind a prefix."""
+    """Return the names in the file that belong to a layout behind a prefix."""
     return {prefix + name for name in names.values()} & tensors.keys()
 
 
 def _grouped(names: Iterable[str], prefix: str) -> list[str]:
-    """Return names as they are, but those of one part beside the prefix as `part.*`."""
+    """Return the names, with those of one part beside the prefix summarised as `part.*`."""
     parts: dict[str, list[str]] = {}
     for name in names:
         start = shared(name, prefix)
@@ -184,5 +184,5 @@ def _grouped(names: Iterable[str], prefix: str) -> list[str]:
     return [name.removeprefix(prefix) for name in said]
 
 
-def _said(what: str, found: Sequence[str]) -> str:
+def _listed(what: str, found: Sequence[str]) -> str:
     return f"{len(found)} {what} ({'; '.join(found[:_SHOWN])}{'; ...' * (len(found) > _SHOWN)})"

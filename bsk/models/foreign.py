@@ -1,4 +1,4 @@
-"""Other people's models: a network by name, their weights in it, and the normalisation in front."""
+"""Models trained by others: a network by name, weights from a file, and the normalisation in front."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
 from bsk.models.fitting import SPREAD, Target
-from bsk.models.kin import kin
+from bsk.models.recognition import matching_networks
 from bsk.models.registry import Normalised, check_logits, named, network
 from bsk.models.small import Size, sides
 from bsk.models.weights import Weights, load_weights
@@ -26,12 +26,12 @@ class Foreign:
 
     Attributes:
         model: in eval mode on its device, for images in [0, 1].
-        mean, std: a number a channel, what `model` normalises by.
-        normalisation: where they come from: "flags", "weights", "known" (by the model's name), "network" (it
-            normalises by buffers of its own, mean and std are 0 and 1), or "none" (0 and 1 too).
-        dropped: names in the file that are not used: dead parts, what stands beside the network, or mean and std
-            where flags say others.
-        weights: which set of the file's weights they are; None without a file.
+        mean, std: the normalisation of `model`, one number per channel.
+        normalisation: where it comes from: "flags", "weights", "known" (from the model's name), "network" (the network
+            normalises with its own buffers; mean and std are 0 and 1), or "none" (also 0 and 1).
+        dropped: names in the file that are not used: dead parts, parts beside the network, or mean and std if flags
+            override them.
+        weights: which set of the file's weights was loaded; None without a file.
     """
 
     model: Normalised
@@ -55,27 +55,27 @@ def foreign_model(
     key: str | None = None,
     order: Sequence[int] | None = None,
 ) -> Foreign:
-    """Return the network `model` with a set of weights of a file, all of them and no others.
+    """Return the network `model` with a complete set of weights from a file.
 
-    Weights in the layouts of TRADES, of DeepMind (wide ResNets with SiLU) and of kuangliu (ResNets), as RobustBench has
-    them, fit bsk's own networks. Normalisation is what the flags say, else what the weights hold (`mean` and `std`,
-    `mu` and `sigma`, or `new_mean` and `new_std`, of any part), else what is known of `model`, else none.
+    Weights in the layouts of TRADES, of DeepMind (wide ResNets with SiLU) and of kuangliu (ResNets), as in RobustBench,
+    fit bsk's own networks. The normalisation comes from the flags, else from the weights (`mean` and `std`, `mu` and
+    `sigma`, or `new_mean` and `new_std`, in any part), else from what is known about `model`; otherwise there is none.
 
     Args:
-        model: a name of bsk, cnn-a, resnet2b, resnet20, or `module:function`.
-        weights: see `load_weights`; None where the network comes with its own.
+        model: a name in bsk, cnn-a, resnet2b, resnet20, or `module:function`.
+        weights: see `load_weights`; None if the network comes with its own.
         classes: the number of logits.
-        channels: of the images.
+        channels: the number of channels of the images.
         size: the side of the images in pixels, or their height and width.
-        mean: a number a channel, or None to find it.
-        std: a number a channel above 0, or None to find it.
+        mean: one number per channel, or None to find it.
+        std: one positive number per channel, or None to find it.
         device: where the model goes; None leaves it on the CPU.
-        key: which set of weights, as `--weights-key` says it; None for the first that fits.
-        order: the output of each class, where the network has them in another order.
+        key: which set of weights, as in `--weights-key`; None for the first that fits.
+        order: the network's output index of each class, if the network orders the classes differently.
 
     Raises:
         UsageError: there is no such model or set of weights, or mean and std do not fit.
-        InputError: the file is missing, refused, or does not fit the model; the line names a network that it fits.
+        InputError: the file is missing, refused, or does not fit the model; the message names a network that it fits.
     """
     flags = _checked_flags(mean, std, channels)
     with torch.random.fork_rng(devices=[]):
@@ -84,16 +84,17 @@ def foreign_model(
     target = Target(model, own, channels)
     if target.inside and flags:
         inside = " and ".join(target.inside[:2])
-        raise UsageError(f"--mean: {model} normalises by its own {inside}; leave --mean and --std out")
+        raise UsageError(f"--mean: {model} normalises by its own {inside}; leave out --mean and --std")
     found = None if weights is None else load_weights(weights, target, key)
     pair: dict[str, list[float]] = {}
     left: list[str] = []
     if found is not None:
         if found.fit.problems:
-            others = " or ".join(f"--model {name}" for name in kin(found.fit.given, classes, channels, size))
+            names = matching_networks(found.fit.given, classes, channels, size)
+            others = " or ".join(f"--model {name}" for name in names)
             step = f"it fits {others}" if others else "check --model and --data"
             raise InputError(f"{weights}: does not fit {model}: {found.fit.problems}; {step}")
-        bare.load_state_dict(found.fit.tensors, strict=False)  # the fit is strict, and knows what may be missing
+        bare.load_state_dict(found.fit.tensors, strict=False)  # Target.fits has already checked what is missing
         pair, left = found.fit.pair, found.fit.left
     chosen_mean, chosen_std, source = _chosen(flags, pair, bool(target.inside), model, channels)
     whole = Normalised(bare, chosen_mean, chosen_std, named(model), order).to(device).eval()
@@ -104,7 +105,7 @@ def foreign_model(
 
 
 def takes_pixels(model: Normalised, shape: tuple[int, ...]) -> bool:
-    """Return whether the first layer with weights gets images (C, H, W) as they are, so that nothing normalises."""
+    """Return whether the first layer with weights gets the images (C, H, W) unchanged, so nothing normalises them."""
     first: list[object] = []
 
     def see(module: nn.Module, inputs: tuple[object, ...]) -> None:
@@ -116,7 +117,7 @@ def takes_pixels(model: Normalised, shape: tuple[int, ...]) -> bool:
     try:
         with torch.no_grad():
             model(x)
-    except InputError:  # it has its own idea of images
+    except InputError:  # it does not accept such images
         return False
     finally:
         for handle in handles:
@@ -133,11 +134,13 @@ def _checked_flags(
         raise UsageError(f"--{'mean' if mean is None else 'std'}: missing; give --mean and --std together")
     for flag, numbers in (("--mean", mean), ("--std", std)):
         if len(numbers) != channels:
-            raise UsageError(f"{flag}: {len(numbers)} numbers, the images have {channels} channels; give one a channel")
+            raise UsageError(
+                f"{flag}: {len(numbers)} numbers for images with {channels} channels; give one per channel"
+            )
         if not all(math.isfinite(number) for number in numbers):
             raise UsageError(f"{flag}: {', '.join(map(str, numbers))}; give finite numbers")
     if max(mean) > 1 or max(std) > SPREAD:
-        raise UsageError(f"--mean {mean[0]:g}, --std {std[0]:g}: in pixels of [0, 1]; divide them by 255")
+        raise UsageError(f"--mean {mean[0]:g}, --std {std[0]:g}: expected values for pixels in [0, 1]; divide by 255")
     if min(std) <= 0:
         raise UsageError(f"--std: {min(std)}; give numbers above 0")
     return list(mean), list(std)

@@ -1,4 +1,4 @@
-"""What others call the parts of bsk's networks, and what they put before the names."""
+"""The names that other repositories give the parts of bsk's networks, and prefixes of names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bsk.models.resnet import DEPTHS
 
 Rules = Mapping[str, str]
 
-# bsk's names to those of TRADES, of the paper's code and of RobustBench; {0} is a stage from 1, {1} a block from 0
+# bsk's names -> those of TRADES, of the paper's code and of RobustBench; {0} is the stage from 1, {1} the block from 0
 _WIDE: Rules = {
     r"stem": "conv1",
     r"blocks\.\d+\.norm1": "block{0}.layer.{1}.bn1",
@@ -22,7 +22,7 @@ _WIDE: Rules = {
     r"norm": "bn1",
     r"linear": "fc",
 }
-# to those of DeepMind's wide and pre-activation ResNets, and of RobustBench; {2} is a stage from 0
+# -> those of DeepMind's wide and pre-activation ResNets, and of RobustBench; {2} is the stage from 0
 _WIDE_SILU: Rules = {
     r"stem": "init_conv",
     r"blocks\.\d+\.norm1": "layer.{2}.block.{1}.batchnorm_0",
@@ -43,7 +43,7 @@ _PREACT_SILU: Rules = {
     r"norm": "batchnorm",
     r"linear": "logits",
 }
-# to those of kuangliu/pytorch-cifar, which the paper's code and most CIFAR repositories took over
+# -> those of kuangliu/pytorch-cifar, which the paper's code and most CIFAR repositories use too
 _RESNET: Rules = {
     r"stem\.0": "conv1",
     r"stem\.1": "bn1",
@@ -69,7 +69,7 @@ _PREACT: Rules = {
     r"norm": "bn",
     r"linear": "linear",
 }
-_LAYOUTS = {  # by name without depth and width of a wide one, and without the width of others
+_LAYOUTS = {  # by name without depth (of wide ResNets) and width
     "wrn": _WIDE,
     "wrn-silu": _WIDE_SILU,
     "resnet18": _RESNET,
@@ -81,18 +81,18 @@ _LAYOUTS = {  # by name without depth and width of a wide one, and without the w
     "preact-resnet50": _PREACT,
     "preact-resnet50-kuangliu": _PREACT,
 }
-DEAD = "sub_block1."  # in the wide ResNets of TRADES: a second first stage, which no image ever meets
+DEAD = "sub_block1."  # in the wide ResNets of TRADES: a second first stage, which is never used
 
 
 def original_names(model: str, names: Collection[str]) -> dict[str, str]:
-    """Return what each of the parameters and buffers of bsk's model is called elsewhere, or {}.
+    """Return the name of each parameter and buffer of bsk's model in other repositories, or {}.
 
-    `resnet50` has no entry: the same names and shapes stand for networks of other strides (1, 2, 2, 2 at kuangliu's,
-    2, 2, 2, 2 in the paper's code), and the wrong ones would load without a sound; `resnet50-kuangliu` says which.
+    `resnet50` has no entry: networks with different strides (1, 2, 2, 2 in kuangliu's, 2, 2, 2, 2 in the paper's code)
+    have the same names and shapes, and the wrong one would load silently; `resnet50-kuangliu` is unambiguous.
 
     Args:
         model: for example wrn-34-10 or resnet18-16.
-        names: those of the network's state dict.
+        names: the names in the network's state dict.
     """
     family = re.sub(r"-\d+", "", model)
     if family not in _LAYOUTS:
@@ -104,7 +104,7 @@ def original_names(model: str, names: Collection[str]) -> dict[str, str]:
 
 
 def _renamed(name: str, rules: Rules, places: Sequence[tuple[int, int]]) -> str:
-    """Return the name with its part renamed, e.g. blocks.3.norm1.weight; `places` has each block's stage and number."""
+    """Return a name such as blocks.3.norm1.weight with its part renamed; `places` has each block's stage and number."""
     part, dot, leaf = name.rpartition(".")
     stage, block = places[int(part.split(".")[1])] if part.startswith("blocks.") else (0, 0)
     new = next(new for pattern, new in rules.items() if re.fullmatch(pattern, part))
@@ -112,14 +112,14 @@ def _renamed(name: str, rules: Rules, places: Sequence[tuple[int, int]]) -> str:
 
 
 def bare(names: Iterable[str]) -> list[str]:
-    """Return the names without the parts that all begin with, as in Sequential(normalise, network)."""
+    """Return the names without the prefix that all of them share, as in Sequential(normalise, network)."""
     known = list(names)
     start = common(known)
     return [name.removeprefix(start) for name in known]
 
 
 def common(names: Iterable[str]) -> str:
-    """Return the parts that all names begin with, e.g. `module.model.`."""
+    """Return the parts with which all names begin, e.g. `module.model.`."""
     known = list(names)
     start = known[0].rpartition(".")[0] + "." if known and "." in known[0] else ""
     for name in known:
@@ -128,13 +128,13 @@ def common(names: Iterable[str]) -> str:
 
 
 def shared(first: str, second: str) -> str:
-    """Return the whole parts with which both names begin."""
+    """Return the complete parts with which both names begin."""
     start = os.path.commonprefix([first, second])
     return start[: start.rfind(".") + 1]
 
 
 def prefixes(names: Iterable[str], wanted: Collection[str]) -> Counter[str]:
-    """Return before how many of the wanted names each prefix stands."""
+    """Return for each prefix the number of wanted names that it precedes."""
     found: Counter[str] = Counter()
     for name in names:
         starts = [0, *(each.end() for each in re.finditer(r"\.", name))]
@@ -143,9 +143,9 @@ def prefixes(names: Iterable[str], wanted: Collection[str]) -> Counter[str]:
 
 
 def old_weight_norm(name: str) -> str:
-    """Return what `torch.nn.utils.weight_norm` called a tensor of `torch.nn.utils.parametrizations.weight_norm`.
+    """Return the name in `torch.nn.utils.weight_norm` of a tensor of `torch.nn.utils.parametrizations.weight_norm`.
 
-    That one's own hook takes the old names for the new ones too.
+    The latter's own hook accepts the old names too.
     """
     found = re.fullmatch(r"(.*)parametrizations\.(\w+)\.original([01])", name)
     return f"{found[1]}{found[2]}_{'gv'[int(found[3])]}" if found else name

@@ -1,4 +1,4 @@
-"""How a network computes within a block: in eval mode, with its batch norms folded, in a precision."""
+"""Context managers and wrappers for eval mode, folded batch norms and precision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode within the block; each module gets back the mode it had."""
+    """Put the model in eval mode within the block; afterwards each module gets its mode back."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -32,11 +32,11 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folded(model: nn.Module) -> Iterator[None]:
-    """Fold the batch norms of bsk's ResNets within the model, in eval mode, for the time of the block.
+    """Fold the batch norms of bsk's ResNets in a model that is in eval mode, within the block.
 
-    Of these networks it is known that nothing comes between the two layers and that nobody else looks at them; other
-    people's networks stay as they are, and so do layers that have hooks. Logits differ in their last bits. In the end
-    the layers are back, with their parameters and statistics.
+    In these networks nothing comes between the two layers and nobody else uses them; networks of others stay unchanged,
+    and so do layers with hooks. The logits differ in the last bits. Afterwards the original layers, with their
+    parameters and statistics, are restored.
     """
     before: list[tuple[nn.Sequential, int, nn.Module]] = []
     try:
@@ -50,17 +50,17 @@ def folded(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def standing_still(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in eval mode, its batch norms folded: for perturbations, and to look at it.
+def folded_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode with folded batch norms within the block: for perturbations and evaluation.
 
-    It saves passes over memory, for a copy of the weights each time.
+    Folding saves memory traffic in every pass, at the cost of one copy of the weights.
     """
     with eval_mode(model), folded(model):
         yield
 
 
 def foldable(model: nn.Module) -> list[tuple[nn.Sequential, int, nn.Conv2d, nn.BatchNorm2d]]:
-    """Return each convolution of bsk's ResNets that a batch norm comes after: both, and where they are."""
+    """Return each convolution of bsk's ResNets that is followed by a batch norm: both layers and their position."""
     parts = [each for each in model.modules() if type(each) in (ResNet, PreActResNet)]
     places = [each for part in parts for each in part.modules() if type(each) is nn.Sequential]
     return [
@@ -72,12 +72,12 @@ def foldable(model: nn.Module) -> list[tuple[nn.Sequential, int, nn.Conv2d, nn.B
 
 
 def _plain(*layers: nn.Module) -> bool:
-    """Say if layers are torch's own, without hooks."""
+    """Return whether the layers are torch's own and have no hooks."""
     return all(type(each) in (nn.Conv2d, nn.BatchNorm2d) and not has_hooks(each) for each in layers)
 
 
 def in_precision(model: Model, precision: str) -> Model:
-    """Return the model with its passes in a precision of PRECISIONS; logits come back as they are."""
+    """Return the model with its passes in a precision of PRECISIONS; the dtype of the logits is not converted."""
     if precision == "fp32":
         return model
 

@@ -1,8 +1,8 @@
 """Numbers of numpy in the pickles of torch.save, read without numpy's own unpickling.
 
-Training scripts keep `best_acc` as a numpy.float64, or a confusion matrix, beside the weights. torch's reader of
-weights makes them by the functions here, which know numbers alone; `rehearse` sees beforehand that nothing else is
-asked for.
+Training scripts store `best_acc` as a numpy.float64, or a confusion matrix, beside the weights. torch's safe reader
+builds them with the functions of this module, which accept only numbers; `rehearse` checks beforehand that nothing else
+is requested.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ NUMBERS = re.compile(r"[biuf][1248]")  # dtypes, as b1 and f8
 NUMPY = re.compile(
     r"numpy (dtype|ndarray)|numpy\._?core\.multiarray (scalar|_reconstruct)|_codecs encode|(builtins|__builtin__) bytes"
 )
-CALLS = "torch._tensor _rebuild_from_type_v2"  # it calls what it is given
-ENCODE = ("_codecs", "encode")  # the bytes of a number, as text: torch takes Python's own, by whatever name of a codec
-BYTES = 1 << 20  # of all numbers in a pickle: a text in it can be encoded again and again
+CALLS = "torch._tensor _rebuild_from_type_v2"  # calls its argument
+ENCODE = ("_codecs", "encode")  # the bytes of a number as text; torch calls Python's own function, with any codec
+BYTES = 1 << 20  # maximum of all numbers in a pickle, since one text in it can be encoded again and again
 
 
 class Dtype:
-    """Stands in for numpy.dtype: a kind of numbers."""
+    """Stands in for numpy.dtype, restricted to numbers."""
 
     def __init__(self, code: object, *_: object) -> None:
         """Take a code such as f8.
 
         Raises:
-            pickle.UnpicklingError: it is not that of a number.
+            pickle.UnpicklingError: it is not the code of a number.
         """
         if not isinstance(code, str) or not NUMBERS.fullmatch(code):
-            raise pickle.UnpicklingError(f"numpy's {code!r:.20}, which is no kind of numbers")
+            raise pickle.UnpicklingError(f"numpy's {code!r:.20}, which is not a numeric dtype")
         self.code, self.order = code, "="
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Take the order of the bytes out of numpy's state of a dtype."""
+        """Take the byte order from numpy's state of a dtype."""
         if state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError("numbers of an unknown order of bytes")
+            raise pickle.UnpicklingError("numbers with an unknown byte order")
         self.order = state[1]
 
     def read(self, raw: object) -> np.ndarray[Any, Any]:
-        """Return the numbers of some bytes, which are not copied."""
+        """Return the numbers stored in some bytes, without copying."""
         if not isinstance(raw, bytes):
-            raise pickle.UnpicklingError("numbers that are no bytes")
+            raise pickle.UnpicklingError("numbers that are not stored as bytes")
         return np.frombuffer(raw, np.dtype(self.order + self.code))
 
 
@@ -65,23 +65,23 @@ class Array:
         """Take numpy's state of an array of numbers."""
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, Dtype):
-            raise pickle.UnpicklingError("an array without a kind of numbers")
+            raise pickle.UnpicklingError("an array without a dtype")
         self.numbers = dtype.read(raw).reshape(shape, order="F" if fortran else "C")
 
 
 def scalar(dtype: Dtype, raw: object) -> bool | int | float:
-    """Return the number that numpy's scalar of these bytes is."""
+    """Return the Python number of a numpy scalar with these bytes."""
     number: bool | int | float = dtype.read(raw).reshape(()).item()
     return number
 
 
 def reconstruct(*_: object) -> Array:
-    """Return an array to come: its state follows in the pickle."""
+    """Return an empty array, whose state follows in the pickle."""
     return Array()
 
 
 def no_bytes() -> bytes:
-    """Return the bytes of an array without numbers, which the second protocol writes as a call of `bytes`."""
+    """Return the bytes of an empty array, which pickle protocol 2 writes as a call of `bytes`."""
     return b""
 
 
@@ -97,7 +97,7 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
 
 
 class _Anything:
-    """Stands for whatever torch makes."""
+    """Stands in for any object that torch creates."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -107,30 +107,30 @@ class _Anything:
 
 
 class _Dict(_Anything, dict[Any, Any]):
-    """Stands for an OrderedDict or a Counter."""
+    """Stands in for an OrderedDict or a Counter."""
 
 
-class _Rehearsal(python_unpickler()):  # type: ignore[misc] # its type is not public
-    """Reads a pickle as torch will, with stand-ins for everything but numbers."""
+class _Rehearsal(python_unpickler()):  # type: ignore[misc] # the type is private
+    """Reads a pickle as torch will, with stand-ins for everything except numbers."""
 
     def __init__(self, text: bytes) -> None:
         super().__init__(BytesIO(text), encoding="bytes")
         self.left = BYTES
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a stand-in, whatever the name; which names there may be is known by now."""
+        """Return a stand-in for any name; the names have been checked before."""
         if (module, name) == ENCODE:
             return self._encode
         return STAND_INS.get((module, name), _Dict if module == "collections" else _Anything)
 
     def persistent_load(self, pid: object) -> _Anything:
-        """Return what stands for a storage."""
+        """Return a stand-in for a storage."""
         return _Anything()
 
     def _encode(self, text: object, codec: object) -> bytes:
-        """Return bytes that are written as text, as the second protocol has them, and no more than there may be."""
+        """Return bytes that pickle protocol 2 stores as text, up to the size limit."""
         if type(text) is not str or codec not in ("latin1", "latin-1"):
-            raise pickle.UnpicklingError("bytes that are not written as Latin-1")
+            raise pickle.UnpicklingError("bytes that are not encoded as Latin-1")
         self.left -= len(text)
         if self.left < 0:
             raise pickle.UnpicklingError(f"numbers of more than {BYTES} bytes")
@@ -138,7 +138,7 @@ class _Rehearsal(python_unpickler()):  # type: ignore[misc] # its type is not pu
 
 
 def refused(names: Collection[str]) -> str | None:
-    """Return which of the names in a pickle, as `module name`, cannot be with the others: bytes are numbers alone."""
+    """Return which of a pickle's names, as `module name`, is not allowed with the others: bytes only with numpy."""
     of_bytes = [name for name in names if NUMPY.fullmatch(name) and not name.startswith("numpy")]
     if not any(name.startswith("numpy") for name in names):
         return min(of_bytes, default=None)
@@ -146,9 +146,9 @@ def refused(names: Collection[str]) -> str | None:
 
 
 def rehearse(text: bytes) -> None:
-    """Read one pickle, all of whose names are admitted, without torch, numpy's functions or anything that could run.
+    """Read one pickle, whose names are all allowed, without torch, numpy's functions or anything that could run code.
 
     Raises:
-        pickle.UnpicklingError: it makes other than numbers by what is numpy's; a torn one can raise anything.
+        pickle.UnpicklingError: it uses numpy's names for anything but numbers; a corrupt pickle can raise any error.
     """
     _Rehearsal(text).load()

@@ -1,9 +1,9 @@
-"""Pre-activation ResNets for small images, in the forms that adversarial training is published with.
+"""Pre-activation ResNets for small images, in the variants used in the literature on adversarial training.
 
-Batch norm and activation come before each convolution, and nothing after the sum (He et al. 2016, "Identity mappings").
-The forms have the same parameters, and are other functions. Sources: the code of Rice et al. (2020), `PreActBlockV2`
-with `bn_before_fc` in RobustBench; of kuangliu/pytorch-cifar; of Wong et al. (2020) and Andriushchenko & Flammarion
-(2020), `PreActBlock` in RobustBench; of DeepMind, `DMPreActResNet` in RobustBench.
+Batch norm and activation precede each convolution, and nothing follows the sum (He et al. 2016, "Identity mappings").
+The variants have the same parameters but compute different functions. Sources: the code of Rice et al. (2020),
+`PreActBlockV2` with `bn_before_fc` in RobustBench; of kuangliu/pytorch-cifar; of Wong et al. (2020) and Andriushchenko
+& Flammarion (2020), `PreActBlock` in RobustBench; of DeepMind, `DMPreActResNet` in RobustBench.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bsk.models.wide import activation, convolution
 
 @dataclass(frozen=True)
 class Form:
-    """In what they differ.
+    """How a variant differs.
 
     Attributes:
-        raw: a shortcut's convolution sees the block's input as it is, not after batch norm and activation.
-        last_norm: batch norm and activation come before the mean over the image.
-        deepmind: SiLU for ReLU, 3x3 shortcuts for 1x1, and strides padded at the end alone.
+        raw: the shortcut's convolution takes the block's input directly, not after batch norm and activation.
+        last_norm: batch norm and activation precede the global average pooling.
+        deepmind: SiLU instead of ReLU, 3x3 shortcuts instead of 1x1, and padding at the end only for stride 2.
     """
 
     raw: bool = False
@@ -42,17 +42,17 @@ FORMS = {
 
 
 class PreActBlock(nn.Module):
-    """A branch of convolutions, each after batch norm and activation, added to x or to its convolution.
+    """A branch of convolutions, each after batch norm and activation, added to x or to a convolution of x.
 
-    `kernels` are those of the branch, of which the 3x3 that comes first has the stride; all convolutions have `width`
-    outputs, the last one `expansion` times as many.
+    `kernels` are the kernel sizes of the branch; the first 3x3 convolution has the stride. All convolutions have
+    `width` output channels, the last one `expansion` times as many.
     """
 
     kernels: tuple[int, ...] = (3, 3)
     expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int, form: Form) -> None:
-        """Make it in a form."""
+        """Build the block in one of the FORMS."""
         super().__init__()
         self.raw, silu = form.raw, form.deepmind
         self.start = nn.Sequential(nn.BatchNorm2d(inputs), activation(silu))
@@ -77,19 +77,19 @@ class PreActBlock(nn.Module):
 
 
 class PreActBottleneck(PreActBlock):
-    """The same with convolutions of 1x1, 3x3 and 1x1, four times as wide at its end."""
+    """The same with 1x1, 3x3 and 1x1 convolutions, the last one four times as wide."""
 
     kernels = (1, 3, 1)
     expansion = 4
 
 
 class PreActResNet(nn.Module):
-    """A 3x3 convolution, four stages of blocks with strides 1, 2, 2, 2, a mean over the image, a linear layer."""
+    """A 3x3 convolution, four stages of blocks with strides 1, 2, 2, 2, global average pooling, and a linear layer."""
 
     def __init__(
         self, block: type[PreActBlock], depths: Sequence[int], classes: int, channels: int, width: int, form: Form
     ) -> None:
-        """Stages have `width` times 1, 2, 4, 8 channels."""
+        """Build stages with `width` times 1, 2, 4, 8 channels."""
         super().__init__()
         self.stem = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         blocks: list[nn.Module] = []
@@ -122,7 +122,7 @@ def preact_resnet50(classes: int, channels: int, width: int = 64, form: str = ""
     return PreActResNet(PreActBottleneck, DEPTHS[50], classes, channels, width, FORMS[form])
 
 
-# By name without a width; ResNet-50s of the two other forms are not published.
+# By name without width; the other two variants of ResNet-50 have not been published.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "preact-resnet18": preact_resnet18,
     "preact-resnet18-kuangliu": partial(preact_resnet18, form="kuangliu"),

@@ -1,9 +1,9 @@
-"""Linear layers whose every output is the same to the last bit, whoever else is in the batch.
+"""Linear layers whose outputs are bitwise independent of the rest of the batch.
 
-torch multiplies matrices by MKL, which sums in an order that depends on the number of rows, on a row's place among
-them, on the threads and on the processor: on Intel with AVX-512 up to 12 rows in one way and 16 in another, with two
-threads again otherwise. oneDNN, by which torch convolves, sums a row of two or more always in the same order: seen with
-AVX-512, AVX2 and SSE4.1, by one thread to three, and tested.
+torch multiplies matrices with MKL, whose order of summation depends on the number of rows, the position of a row, the
+threads and the processor: on Intel CPUs with AVX-512, for example, it differs between 12 and 16 rows, and again with
+two threads. oneDNN, which torch uses for convolutions, always sums a row in the same order if there are at least two;
+this was observed, and is tested, with AVX-512, AVX2 and SSE4.1 and with one to three threads.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F  # noqa: N812 - its name everywhere
+from torch.nn import functional as F  # noqa: N812 - the customary name
 
-from bsk.compat import onednn_linear, state_of
+from bsk.compat import onednn_linear, version_of
 
 
 @contextlib.contextmanager
 def steady_products(model: nn.Module) -> Iterator[None]:
-    """Multiply by oneDNN in the model's linear layers within the block, where they compute in fp32 on the CPU.
+    """Use oneDNN in the model's linear layers within the block, where they compute in fp32 on the CPU.
 
-    Forward, and backward to the input; the weights get no gradient. A batch of one row is summed in an order of its
-    own. Layers with a `forward` of their own stay as they are. The last one computes in fp32 within `autocast` too:
-    logits of 8 bits would be equal where attacks compare them.
+    This covers the forward pass and the backward pass to the input; the weights get no gradient. A batch of one row is
+    summed in a different order. Layers with their own `forward` stay unchanged. The last layer computes in fp32 even
+    within `autocast`: logits with 8 bits would often be equal where attacks compare them.
     """
     layers: list[Any] = [
         each for each in model.modules() if isinstance(each, nn.Linear) and "forward" not in vars(each)
@@ -44,14 +44,14 @@ def steady_products(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Weight:
-    """A weight (out, in), in which state, and its transpose (in, out), which the way back takes."""
+    """A weight (out, in) with its version, and its transpose (in, out) for the backward pass."""
 
     whole: Tensor
     state: object
     transpose: Tensor
 
     def still(self, weight: Tensor) -> bool:
-        return weight is self.whole and state_of(weight) == self.state
+        return weight is self.whole and version_of(weight) == self.state
 
 
 def _forward_of(layer: nn.Module, last: bool) -> Callable[[Tensor], Tensor]:
@@ -67,7 +67,7 @@ def _forward_of(layer: nn.Module, last: bool) -> Callable[[Tensor], Tensor]:
         if not (_fp32_on_cpu(x, weight) and x.numel()):
             return F.linear(x, weight, bias)
         if kept is None or not kept.still(weight):
-            kept = _Weight(weight, state_of(weight), weight.detach().t().contiguous())
+            kept = _Weight(weight, version_of(weight), weight.detach().t().contiguous())
         y: Tensor = _Product.apply(x, weight.detach(), kept.transpose, bias)
         return y
 

@@ -1,7 +1,7 @@
-"""Networks by name: bsk's own, published ones, and anybody's `module:function`.
+"""Networks by name: bsk's own, published ones, and plugins (`module:function`).
 
 The contract of `--model module:function`: the function returns a `torch.nn.Module` from images (N, C, H, W) to logits
-(N, classes). It gets `num_classes=` if it takes that, else nothing.
+(N, classes). It is called with `num_classes=` if it accepts that, else without arguments.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ MODELS = [
     "resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16", "preact-resnet18", "preact-resnet50", "wrn-28-10",
     "wrn-28-10-silu",
 ]  # fmt: skip
-RESNETS: dict[str, Callable[..., nn.Module]] = {  # by name without a width
+RESNETS: dict[str, Callable[..., nn.Module]] = {  # by name without width
     "resnet18": resnet18,
     "resnet50": resnet50,
     "resnet50-kuangliu": resnet50_kuangliu,
     **NETWORKS,
 }
-_DEPTH = 130  # of a wide ResNet, at most: a name out of a file is not to make modules without end
+_DEPTH = 130  # maximum depth of a wide ResNet, since a name from a file must not build endless modules
 
 
 class Normalised(nn.Module):
     """The network applied to (x - mean) / std, for images x (N, C, H, W) in [0, 1].
 
-    mean and std, a number a channel, travel with the weights. `order`, where the network has the classes in another
-    order, is the output of each class.
+    mean and std, one number per channel, are saved with the weights. `order` is the network's output index of each
+    class, if the network orders the classes differently.
     """
 
     mean: Tensor
@@ -56,7 +56,7 @@ class Normalised(nn.Module):
         outside: str = "",
         order: Sequence[int] | Tensor | None = None,
     ) -> None:
-        """Wrap `network`; `outside` is what messages call a network from outside, "" for one of bsk's own."""
+        """Wrap `network`; `outside` is how messages refer to a plugin network, "" for one of bsk's own."""
         super().__init__()
         self.network, self.outside = network, outside
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
@@ -75,7 +75,7 @@ class Normalised(nn.Module):
             logits: Tensor = self.network(images)
             return logits
         with outside(self.outside, "check its forward", InputError):
-            # bsk's batches are channels last, on which `x.view(len(x), -1)` fails, as many networks have it
+            # bsk's batches are channels last, for which `x.view(len(x), -1)`, used in many networks, fails
             return checked_logits(self.network(images.contiguous()), len(x), self.outside)
 
 
@@ -90,9 +90,10 @@ def build(
     seed: int = 0,
     device: torch.device | None = None,
 ) -> Normalised:
-    """Return a new model with its normalisation, on the device; bsk's own are channels last.
+    """Return a new model with its normalisation on the device; bsk's own are in channels-last format.
 
-    Its weights are drawn from `seed` on the CPU, the same for every device; the global random state is kept.
+    The weights are drawn from `seed` on the CPU, so they are the same on every device; the global random state is
+    preserved.
 
     Raises:
         UsageError: there is no such model, or its code fails or breaks the contract.
@@ -107,16 +108,16 @@ def build(
 
 
 def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
-    """Return a new network by its name, with torch's global random state deciding its weights.
+    """Return a new network by name; torch's global random state determines its weights.
 
-    `resnet18-W`, `preact-resnet18-W` and their like, and `cnn-W`, have width W instead of 64, and 16; `wrn-D-W` is of
-    any depth and width. What comes after the width is the form of one repository: `preact-resnet18-W-wong`,
-    `wrn-D-W-silu`. cnn-a, resnet2b and resnet20 are published networks for images (3, 32, 32).
+    `resnet18-W`, `preact-resnet18-W` etc. and `cnn-W` have width W instead of 64 and 16; `wrn-D-W` has any depth and
+    width. A suffix after the width selects the variant of one repository: `preact-resnet18-W-wong`, `wrn-D-W-silu`.
+    cnn-a, resnet2b and resnet20 are published networks for images (3, 32, 32).
 
     Args:
         name: for example resnet18, preact-resnet18-16, wrn-34-10, or `module:function`.
         classes: the number of logits.
-        channels: of the images.
+        channels: the number of channels of the images.
         size: the side of the images in pixels, or their height and width.
 
     Raises:
@@ -132,8 +133,8 @@ def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
         depth, width = int(match[1]), int(match[2])
         if 10 <= depth <= _DEPTH and (depth - 4) % 6 == 0 and width >= 1:
             return wide_resnet(classes, channels, depth, width, silu=bool(match[3]))
-        expected = f"depth 6n + 4 up to {_DEPTH} and width >= 1, as wrn-34-10 has"
-        raise UsageError(f"--model {name}: a wide ResNet has {expected}")
+        expected = f"a depth 6n + 4 up to {_DEPTH} and a width of at least 1, as in wrn-34-10"
+        raise UsageError(f"--model {name}: expected {expected}")
     match = re.fullmatch(r"((?:preact-)?[a-z]+\d*)(?:-([1-9]\d{0,3}))?(-[a-z]+)?", name)
     base = match[1] + (match[3] or "") if match else ""
     if not match or base not in (*RESNETS, "cnn"):
@@ -145,7 +146,7 @@ def network(name: str, classes: int, channels: int, size: Size) -> nn.Module:
 
 
 def named(model: str) -> str:
-    """Return what messages call a network from outside, "" for one of bsk's own."""
+    """Return how messages refer to a plugin network, "" for one of bsk's own."""
     return f"--model {model}" if is_plugin(model) else ""
 
 
@@ -153,32 +154,32 @@ def _called(name: str, classes: int, shape: tuple[int, ...]) -> nn.Module:
     function = load(name, "--model").function
     with outside(named(name), "check the module and function"):
         made = function(num_classes=classes) if _takes(function, "num_classes") else function()
-        made = getattr(made, "_orig_mod", made)  # of torch.compile: the same network, which can be looked into
+        made = getattr(made, "_orig_mod", made)  # unwrap torch.compile
         if not isinstance(made, nn.Module):
             raise UsageError(f"{named(name)}: expected a torch.nn.Module, found {type(made).__name__}; check it")
         made.float()
-        if any(map(is_lazy, [*made.parameters(), *made.buffers()])):  # its sizes come with the first images
+        if any(map(is_lazy, [*made.parameters(), *made.buffers()])):  # its sizes are determined by the first images
             with eval_mode(made), torch.no_grad():
                 made(torch.zeros(shape))
     return made
 
 
 def checked_logits(logits: object, n: int, start: str = "model") -> Tensor:
-    """Return what a network gave for n images, if it is logits (n, classes).
+    """Return the output of a network for n images if it is a tensor of logits (n, classes).
 
     Raises:
         InputError: it is something else.
     """
     found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != n:
-        raise InputError(f"{start}: expected logits ({n}, classes) of {n} images, found {found}; check its forward")
+        raise InputError(f"{start}: expected logits ({n}, classes) for {n} images, found {found}; check its forward")
     return logits
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
     try:
         parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some functions written in C do not say
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return False
     return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
@@ -192,41 +193,42 @@ def check_logits(
     device: torch.device | None = None,
     kind: type[BskError] = InputError,
 ) -> int:
-    """Return the number of logits of a model; raise if it does not turn images of this shape into one a class.
+    """Return the number of logits of a model; raise if it does not return one logit per class for such images.
 
     Args:
-        model: it is left as it was, its mode and statistics too; it is asked for one image, or if need be for two.
+        model: it is left unchanged, including its mode and statistics; it is called on one image, and on two if that
+            fails.
         shape: (C, H, W).
-        classes: how many there must be, or None for any number.
-        start: what a message begins with.
-        device: where the images go; None means where the model's first parameter or buffer is.
+        classes: the required number of classes, or None for any number.
+        start: how messages begin.
+        device: where the images go; None means the device of the model's first parameter or buffer.
         kind: the error to raise.
     """
     place = device or device_of(model)
     found: tuple[int, ...] | str = ()
-    for n in (1, 2):  # some squeeze a single row away, which no evaluation in batches would see
+    for n in (1, 2):  # some networks squeeze a single row, which does not matter in batches
         try:
             with eval_mode(model), torch.no_grad():
                 logits = model(torch.zeros((n, *shape), device=place))
             found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        except Exception as error:  # the forward pass may be anybody's
+        except Exception as error:  # the forward pass may be foreign code
             found = (str(error) or type(error).__name__).splitlines()[0][:120]
         count = found[1] if isinstance(found, tuple) and len(found) == 2 else 0
         if found == (n, count) and count == (classes or count):
             return count
-    expected = f"logits (2, {classes or 'classes'}) of images {(2, *shape)}"
+    expected = f"logits (2, {classes or 'classes'}) for images {(2, *shape)}"
     raise kind(f"{start}: expected {expected}, found {found}; check --model and --data")
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """Return where the first parameter or buffer of a model is, or None if it has none."""
+    """Return the device of the first parameter or buffer of a model, or None if it has none."""
     return next((tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
 
 
 def _plane(values: Tensor, x: Tensor) -> Tensor:
-    """Return a number a channel, (1, C, 1, 1), as an image in the memory format of images x.
+    """Return one number per channel, (1, C, 1, 1), as an image in the memory format of the images x.
 
-    With three numbers spread over channels-last images, torch subtracts and divides value by value, which is
-    slow enough to be seen in a small network's pass. The result is the same to the bit.
+    torch broadcasts three numbers over channels-last images element by element, which is noticeably slow in a small
+    network. The result is bitwise the same.
     """
     return torch.empty_like(x.detach()[:1], dtype=values.dtype).copy_(values)

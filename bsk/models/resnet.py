@@ -1,4 +1,4 @@
-"""ResNets for small images: no max-pooling, a 3x3 first convolution of stride 1, activations after the sums.
+"""ResNets for small images: no max-pooling, a 3x3 first convolution with stride 1, activations after the sums.
 
 Sources: He et al. (2016) in the CIFAR form of the paper's code, with torch's default initialisation; the strides of
 `resnet50_kuangliu` are those of kuangliu/pytorch-cifar and of RobustBench's `Engstrom2019Robustness`.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}  # blocks of the four stages
+DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}  # number of blocks in the four stages
 
 
 class Block(nn.Module):
@@ -20,7 +20,7 @@ class Block(nn.Module):
     expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
-        """Two 3x3 convolutions; the first has the stride."""
+        """Build two 3x3 convolutions; the first has the stride."""
         super().__init__()
         self.branch = nn.Sequential(
             *_convolution(inputs, width, 3, stride), nn.ReLU(inplace=True), *_convolution(width, width, 3, 1)
@@ -33,12 +33,12 @@ class Block(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A residual block of 1x1, 3x3 and 1x1 convolutions, four times as wide at its end."""
+    """A residual block of 1x1, 3x3 and 1x1 convolutions, the last one four times as wide."""
 
     expansion = 4
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
-        """The 3x3 convolution has the stride."""
+        """Build the block; the 3x3 convolution has the stride."""
         super().__init__()
         outputs = self.expansion * width
         self.branch = nn.Sequential(
@@ -56,7 +56,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Four stages of residual blocks, a mean over the image, a linear layer."""
+    """Four stages of residual blocks, global average pooling, and a linear layer."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class ResNet(nn.Module):
         channels: int = 3,
         width: int = 64,
     ) -> None:
-        """Stages have `width` times 1, 2, 4, 8 channels; `strides` are those of their first blocks."""
+        """Build stages with `width` times 1, 2, 4, 8 channels; `strides` are those of their first blocks."""
         super().__init__()
         self.stem = nn.Sequential(*_convolution(channels, width, 3, 1), nn.ReLU(inplace=True))
         blocks: list[nn.Module] = []
@@ -87,7 +87,7 @@ class ResNet(nn.Module):
 
 
 def resnet18(classes: int, channels: int, width: int = 64) -> nn.Module:
-    """Return the ResNet-18 for 32x32 images: stages of 1, 2, 4, 8 times `width`, strides 1, 2, 2, 2."""
+    """Return the ResNet-18 for 32x32 images: stages with 1, 2, 4, 8 times `width` channels, strides 1, 2, 2, 2."""
     return ResNet(Block, DEPTHS[18], (1, 2, 2, 2), classes, channels, width)
 
 

@@ -1,4 +1,4 @@
-"""A small network for 8x8 digits, which a CPU trains in seconds."""
+"""A small network for 8x8 digits, which trains in seconds on a CPU."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ Size = int | tuple[int, int]  # the side of square images in pixels, or height a
 
 
 def sides(size: Size) -> tuple[int, int]:
-    """Return height and width in pixels."""
+    """Return the height and width in pixels."""
     return (size, size) if isinstance(size, int) else size
 
 
 def cnn(classes: int, channels: int, size: Size, width: int = 16) -> nn.Module:
-    """Return three 3x3 convolutions of width, 2 width and 4 width with strides 1, 2, 2, and a linear layer.
+    """Return a network of three 3x3 convolutions with width, 2 width and 4 width channels, and a linear layer.
+
+    The strides are 1, 2, 2.
 
     Args:
         classes: the number of logits.
-        channels: of the images.
+        channels: the number of channels of the images.
         size: the side of the images in pixels, or their height and width.
-        width: channels after the first convolution.
+        width: the number of channels after the first convolution.
     """
     places = math.prod(-(-side // 4) for side in sides(size))
     return nn.Sequential(

@@ -1,4 +1,4 @@
-"""The guard before `torch.load`: files of torch.save that hold tensors and numbers, and nothing that could run."""
+"""The guard in front of `torch.load`: it admits files of torch.save with tensors and numbers only, and no code."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ import torch
 from bsk.errors import InputError
 from bsk.models.numpy_numbers import NUMPY, STAND_INS, refused, rehearse
 
-# What state dicts are made of. Of what torch admits beside it, some makes bytes of a number, some no plain tensors.
+# What state dicts consist of. The other names that torch allows create bytes from numbers, or unusual tensors.
 NEEDED = re.compile(
     r"collections (OrderedDict|Counter)|torch (\w+Storage|Size|Tensor|device|[a-z]+\d+\w*|bool)"
     r"|torch\.cuda \w+Storage|torch\.storage (Typed|Untyped)Storage|torch\.nn\.parameter Parameter"
     r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
     r"|torch\._tensor _rebuild_from_type_v2|(builtins|__builtin__) set"
 )
-PICKLE = 1 << 20  # bytes of a pickle that are still believed; as objects they can be 80 times as much
-PICKLES = 5  # in a file of the form before zip: what it is, its version, the machine, the content, its storages
-AGAIN = "give a state dict, as torch.save(model.state_dict(), path) writes it"
+PICKLE = 1 << 20  # maximum bytes of a pickle; as objects they can take 80 times as much memory
+PICKLES = 5  # in a file of the format before zip: magic number, version, system information, content, storage keys
+AGAIN = "give a state dict, as written by torch.save(model.state_dict(), path)"
 
 
 def torch_load(path: Path) -> object:
-    """Return what a file of torch.save holds, on the CPU, by `torch.load` with `weights_only=True`.
+    """Return the contents of a file of torch.save on the CPU, read by `torch.load` with `weights_only=True`.
 
-    A hostile or torn pickle can fail in any way, so every failure is the file's, and warnings add nothing.
+    A malicious or corrupt pickle can fail in any way, so every failure is blamed on the file, and warnings are ignored.
 
     Raises:
-        InputError: the file is torn, or holds more than tensors and plain numbers.
+        InputError: the file is corrupt, or holds more than tensors and plain numbers.
         OSError: it cannot be read.
     """
     try:
@@ -57,19 +57,19 @@ def torch_load(path: Path) -> object:
 
 
 def _check_expansion(path: Path) -> None:
-    """Refuse a zip archive whose members are larger than itself: torch.save compresses nothing."""
+    """Refuse a zip archive whose members are larger than itself, since torch.save does not compress."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             inside = sum(member.file_size for member in archive.infolist())
         if inside > path.stat().st_size:
-            raise InputError(f"{path}: expands to {inside} bytes, as no file of torch.save does; {AGAIN}")
+            raise InputError(f"{path}: expands to {inside} bytes, unlike any file of torch.save; {AGAIN}")
 
 
 def _pickles(path: Path) -> Iterator[IO[bytes]]:
-    """Yield the pickles of a file of torch.save, each open at its start, whichever its form."""
+    """Yield the pickles of a file of torch.save in either format, as a file positioned at each of them."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():  # torch finds them in any case, and one of those that stand twice
+            for member in archive.infolist():  # torch ignores case, and reads one of two members with the same name
                 if member.filename.lower().endswith(".pkl"):
                     with archive.open(member) as file:
                         yield file
@@ -80,11 +80,11 @@ def _pickles(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _check_pickle(path: Path, file: IO[bytes]) -> None:
-    """Read one pickle to its end, without running it, and rehearse it if it holds numbers of numpy.
+    """Read one pickle to its end without running it, and rehearse it if it contains numbers of numpy.
 
     Raises:
-        InputError: it is too long, of a protocol that torch does not read, or names what no state dict needs.
-        ValueError: it is torn.
+        InputError: it is too long, has a protocol that torch does not read, or names something no state dict needs.
+        ValueError: it is corrupt.
     """
     start = file.tell()
     names: set[str] = set()
@@ -96,7 +96,7 @@ def _check_pickle(path: Path, file: IO[bytes]) -> None:
             if not (NEEDED.fullmatch(str(argument)) or NUMPY.fullmatch(str(argument))):
                 raise _too_much(path, str(argument).replace(" ", "."))
         if (place or 0) - start >= PICKLE:
-            raise InputError(f"{path}: a pickle of more than {PICKLE} bytes, as no state dict has; {AGAIN}")
+            raise InputError(f"{path}: a pickle of more than {PICKLE} bytes, unlike any state dict; {AGAIN}")
     if strange := refused(names):
         raise _too_much(path, strange.replace(" ", "."))
     if any(map(NUMPY.fullmatch, names)):
@@ -106,7 +106,7 @@ def _check_pickle(path: Path, file: IO[bytes]) -> None:
 
 
 def _protocol(opcode: str, argument: object) -> int | None:
-    """Return the protocol of an opcode that torch's reader does not know for its protocol alone."""
+    """Return the protocol of an opcode if torch's safe reader does not support that protocol, else None."""
     if opcode == "PROTO" and isinstance(argument, int) and argument > 3:
         return argument
     return 3 if opcode.endswith("BINBYTES") else None
@@ -122,16 +122,16 @@ def _rehearse(path: Path, text: bytes) -> None:
 def _unread_protocol(path: Path, protocol: int) -> InputError:
     known = f"pickle protocol {protocol}; torch's safe reader knows 2, and 3 without bytes"
     command = saving(f"torch.load({quoted(path)}, weights_only=False)", path.with_name(f"{path.stem}-2.pt"))
-    return InputError(f"{path}: is written with {known}; if you trust what it runs, convert it by: {command}")
+    return InputError(f"{path}: is written with {known}; if you trust the code in it, convert it with: {command}")
 
 
 def saving(what: str, path: Path) -> str:
-    """Return the command that saves what a line of Python with torch says, at `path`."""
+    """Return a shell command that saves the value of a Python expression with torch at `path`."""
     return f"python -c {shlex.quote(f'import torch; torch.save({what}, {quoted(path)})')}"
 
 
 def quoted(path: Path) -> str:
-    """Return a path as Python's text, without the quotes that a shell's would need to escape."""
+    """Return a path as a Python string literal in double quotes, which a single-quoted shell argument can contain."""
     return json.dumps(str(path))
 
 
@@ -140,5 +140,5 @@ def _too_much(path: Path, name: str) -> InputError:
 
 
 def printable(name: str) -> str:
-    """Return a name out of a file as a message can have it."""
+    """Return a name from a file in a form that a message can contain."""
     return (name if name.isprintable() else ascii(name))[:80]

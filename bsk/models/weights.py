@@ -1,4 +1,4 @@
-"""The sets of weights in somebody's file: which there are, which is taken, and what is left."""
+"""The sets of weights in a file: which there are, and which one is loaded."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from bsk.models.files import contents
 from bsk.models.fitting import SET, SPREAD, Fit, Target, normalisation, plain
 from bsk.models.unpickling import AGAIN, printable
 
-# Keys under which training scripts keep the state dict, the usual ones first.
+# Keys under which training scripts store the state dict, the most common first.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
-LEVELS = 8  # of dicts in dicts, in which tensors are looked for
-# Of keys and prefixes: averages and copies, which are taken where nothing else fits, or by --weights-key.
+LEVELS = 8  # maximum depth of nested dicts in which tensors are searched for
+# Keys and prefixes of averages and copies, which are loaded only if nothing else fits, or by --weights-key.
 _SECOND = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow|teacher|attacker|optim\w*|momentum\w*)([._]|$)", re.I)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A set of weights out of a file, as it fits a network.
+    """A set of weights from a file, matched to a network.
 
     Attributes:
         fit: what goes where in the network, and what does not fit.
-        key: what `--weights-key` calls it.
-        first: whether it is taken where no key says otherwise.
-        others: keys of the file's other sets.
+        key: its name for `--weights-key`.
+        first: whether it is the default.
+        others: keys of the other sets in the file.
     """
 
     fit: Fit
@@ -40,10 +40,10 @@ class Weights:
 
 
 def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
-    """Return the weights of a network out of a file, in this order: the kind of file, its sets, their prefixes.
+    """Return the weights of a network from a file.
 
-    A set is the tensors of a dict in the file whose names go with the network's behind one prefix, or a list of tensors
-    like all of its parameters.
+    A set of weights consists of the tensors in one dict of the file whose names match the network's behind one prefix,
+    or of a list of tensors with the shapes of all its parameters.
 
     Args:
         path: a safetensors file, or one of torch.save.
@@ -51,9 +51,9 @@ def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
         key: which set; None for the first that fits.
 
     Raises:
-        UsageError: there is no set of that key.
-        InputError: the file is missing, torn, holds more than tensors and plain numbers, no tensors, or other
-            ones than dense real ones.
+        UsageError: there is no set with that key.
+        InputError: the file is missing or corrupt, holds no tensors or more than tensors and plain numbers, or tensors
+            that are not dense and real.
     """
     found = contents(path)
     every = [
@@ -72,16 +72,16 @@ def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
     others = [each for each in sets if each is not chosen and not _same(each.fit.tensors, chosen.fit.tensors)]
     fit = chosen.fit
     if not fit.pair and not target.inside:
-        fit = replace(fit, pair=_beside(found, target.channels))
+        fit = replace(fit, pair=_stored_normalisation(found, target.channels))
     return replace(chosen, fit=fit, first=chosen is first, others=tuple(shown(each.key) for each in others))
 
 
 def places(
     found: object, place: str = "", seen: set[int] | None = None, levels: int = LEVELS
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield where in dicts in dicts there are tensors by name, the usual places first, and the tensors.
+    """Yield the location and the contents of each dict of tensors in nested dicts, the usual locations first.
 
-    Each dict is looked at once: a pickle can have one in itself, and in a thousand places.
+    Each dict is visited once, since a pickle can contain a dict in itself or in a thousand places.
     """
     seen = set() if seen is None else seen
     if not isinstance(found, Mapping) or id(found) in seen or not levels:
@@ -98,9 +98,9 @@ def places(
 
 
 def _without_names(found: object, target: Target, named: Sequence[Weights]) -> list[Weights]:
-    """Return the sets of weights that are a list in the order of the network's parameters, as averages are kept.
+    """Return the sets of weights that are lists in the order of the network's parameters, as averages are often stored.
 
-    Their buffers are those of the first named set that fits.
+    Their buffers are taken from the first named set that fits.
     """
     first = next((each.fit.tensors for each in named if not each.fit.problems), {})
     sets = []
@@ -114,7 +114,7 @@ def _without_names(found: object, target: Target, named: Sequence[Weights]) -> l
 def _lists(
     found: object, place: str = "", seen: set[int] | None = None, levels: int = LEVELS
 ) -> Iterator[tuple[str, list[Tensor]]]:
-    """Yield where in dicts in dicts there are lists of tensors, and the tensors; each dict is looked at once."""
+    """Yield the location and the contents of each list of tensors in nested dicts; each dict is visited once."""
     seen = set() if seen is None else seen
     if isinstance(found, (list, tuple)) and found and all(isinstance(each, Tensor) for each in found):
         yield place, list(found)
@@ -124,8 +124,8 @@ def _lists(
             yield from _lists(each, _joined(place, key), seen, levels - 1)
 
 
-def _beside(found: object, channels: int, levels: int = LEVELS) -> dict[str, list[float]]:
-    """Return mean and std of pixels, tensors or lists of a number a channel, out of a dict that is not the weights'."""
+def _stored_normalisation(found: object, channels: int, levels: int = LEVELS) -> dict[str, list[float]]:
+    """Return mean and std of pixels, one number per channel, from a dict that does not hold the weights."""
     if not isinstance(found, Mapping) or not levels:
         return {}
     given = {str(name): _numbers(each, channels) for name, each in found.items()}
@@ -133,12 +133,12 @@ def _beside(found: object, channels: int, levels: int = LEVELS) -> dict[str, lis
     mean, std = [*pair.values(), [], []][:2]
     if pair and max(mean) <= 1 and 0 < min(std) <= max(std) <= SPREAD:
         return dict(list(pair.items())[:2])
-    inner = (_beside(each, channels, levels - 1) for each in found.values())
+    inner = (_stored_normalisation(each, channels, levels - 1) for each in found.values())
     return next(filter(None, inner), {})
 
 
 def _numbers(found: object, channels: int) -> Tensor | None:
-    """Return a number a channel as a tensor, None for anything else, such as the mean of some losses."""
+    """Return one number per channel as a tensor, or None for anything else, such as the mean of some losses."""
     if isinstance(found, (list, tuple)) and all(isinstance(each, (int, float)) for each in found):
         found = torch.tensor(found)
     usual = isinstance(found, Tensor) and plain(found) and found.dim() > 0 and found.numel() == channels
@@ -146,7 +146,7 @@ def _numbers(found: object, channels: int) -> Tensor | None:
 
 
 def shown(key: str) -> str:
-    """Return what a set of weights is called in a message: one at the top of a file has no name."""
+    """Return the name of a set of weights for messages; a set at the top of a file has no name."""
     return printable(key) or "."
 
 
@@ -159,7 +159,7 @@ def _rank(weights: Weights) -> int:
 
 
 def _named(path: Path, key: str, every: Sequence[Weights], sets: Sequence[Weights]) -> Weights:
-    """Return the set that a key names whole, else one that begins with it, else one that has it as a part or a word."""
+    """Return the set whose key equals `key`, else begins with it, else has it as a part or a word."""
     wanted = "" if key == "." else key
     ways = (
         [each for each in every if each.key == wanted],
@@ -180,11 +180,11 @@ def _check_plain(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not plain(tensor):
             kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}".replace("torch.", "")
-            raise InputError(f"{path}: {printable(name)} is no plain tensor of real numbers ({kind}); {AGAIN}")
+            raise InputError(f"{path}: {printable(name)} is not a dense tensor of real numbers ({kind}); {AGAIN}")
 
 
 def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Say if two sets are copies of each other."""
+    """Return whether two sets of weights are equal."""
     return a.keys() == b.keys() and all(
         plain(a[name])
         and (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape)

@@ -1,1 +1,1 @@
-"""The eps-ball: losses climbed, starts, and the one sign-gradient loop."""
+"""Perturbations: the eps-ball, the losses that are maximised, the starting points, and the sign-gradient loop."""

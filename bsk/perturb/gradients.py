@@ -1,4 +1,4 @@
-"""The gradient by the images: of each example its own, with NaN as 0, or an error that says there is none."""
+"""The gradient with respect to the images, one per example."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from torch import Tensor
 
 from bsk.errors import InputError
 
-HUGE = 1e15  # in place of infinity: the squares of a million such values still sum in fp32
+HUGE = 1e15  # replaces infinity; the sum of squares of a million such values still fits in fp32
 
 
 class NoGradientError(InputError):
-    """The model's output does not lead back to its input."""
+    """The model's output has no gradient with respect to its input."""
 
     def __init__(self) -> None:
-        """Say what there is to do."""
+        """Name attacks that need no gradient."""
         super().__init__(
-            "the model gives no gradient by its input, which is followed here; --attack square and rays need none"
+            "the model has no gradient with respect to its input, as this attack needs; use --attack square or rays"
         )
 
 
 def raw_gradient(losses: Tensor, x: Tensor, *, keep: bool = False, create: bool = False) -> Tensor:
-    """Return d sum(losses) / dx as it is: losses (N,) that were computed from x (N, C, H, W).
+    """Return d sum(losses) / dx unchanged, for losses (N,) computed from x (N, C, H, W).
 
-    With `keep` the passes that led to the losses can be gone back through once more; with `create` the gradient can be
-    differentiated itself.
+    With `keep` the graph is retained, so that a second backward pass is possible. With `create` the gradient itself can
+    be differentiated.
 
     Raises:
-        NoGradientError: there is none.
+        NoGradientError: the losses do not depend differentiably on x.
     """
     if not losses.requires_grad:
         raise NoGradientError
@@ -40,9 +40,9 @@ def raw_gradient(losses: Tensor, x: Tensor, *, keep: bool = False, create: bool 
 
 
 def gradient_of(losses: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient with NaN as 0 and infinity as 1e15, so that one such entry does not stop the others.
+    """Return the gradient with NaN replaced by 0 and infinity by 1e15, so that one bad entry does not spoil the others.
 
     Raises:
-        NoGradientError: there is none.
+        NoGradientError: the losses do not depend differentiably on x.
     """
     return torch.nan_to_num(raw_gradient(losses, x), nan=0.0, posinf=HUGE, neginf=-HUGE)

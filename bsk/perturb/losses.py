@@ -1,4 +1,4 @@
-"""The losses that attacks climb and training descends, one value an example, always in fp32 or better."""
+"""The losses that attacks maximise and training minimises: one value per example, always in fp32 or fp64."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from bsk.perturb.gradients import raw_gradient
 
 Model = Callable[[Tensor], Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]  # of logits and labels
+Loss = Callable[[Tensor, Tensor], Tensor]  # from logits and labels
 
 
 def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return L(f(x), y) = -log s(f(x))_y for logits (N, C) and labels (N,): shape (N,).
 
-    With label smoothing the label has 1 - smoothing of the weight, and all classes share the rest equally.
+    With label smoothing the target distribution is (1 - smoothing) * onehot(y) + smoothing / C.
     Source: eq. (1.1); Szegedy et al. (2016).
     """
     return F.cross_entropy(_full(logits), y, reduction="none", label_smoothing=smoothing)
@@ -27,7 +27,7 @@ def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
 def kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
     """Return KL(s(p) || s(q)) = sum_c s(p)_c (log s(p)_c - log s(q)_c) for logits (N, C): shape (N,).
 
-    Differentiable in both arguments: the TRADES loss sends its gradient through both.
+    It is differentiable in both arguments, as the TRADES loss requires.
     Source: eq. (1.2).
     """
     log_p, log_q = F.log_softmax(_full(logits_p), dim=1), F.log_softmax(_full(logits_q), dim=1)
@@ -46,7 +46,7 @@ def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
 
 
 def nuclear(differences: Tensor) -> Tensor:
-    """Return the nuclear norm, the sum of the singular values, of (N, C) differences, divided by N.
+    """Return the nuclear norm (sum of singular values) of differences (N, C), divided by N.
 
     Source: Sriramanan et al. (2021), NuAT.
     """
@@ -55,7 +55,7 @@ def nuclear(differences: Tensor) -> Tensor:
 
 
 def squared_distance(p: Tensor, q: Tensor) -> Tensor:
-    """Return sum_c (p_c - q_c)^2 of two tensors (N, C): shape (N,)."""
+    """Return sum_c (p_c - q_c)^2 for two tensors (N, C): shape (N,)."""
     return (_full(p) - _full(q)).square().sum(dim=1)
 
 
@@ -65,9 +65,9 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return max_{j != y} z_j - z_y, positive exactly where an example is misclassified: shape (N,).
+    """Return max_{j != y} z_j - z_y, which is positive exactly if the example is misclassified: shape (N,).
 
-    The label is masked by -infinity, not by 0, so that it is right for logits of any sign.
+    The label's logit is masked by -infinity rather than 0, so that logits of any sign are handled correctly.
     Source: Carlini & Wagner (2017), without the clamp at zero: fooled examples leave the batch instead.
     """
     logits = _full(logits)
@@ -76,7 +76,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Return z_t - z_y for logits (N, C), labels y and targets t, (N,): shape (N,)."""
+    """Return z_t - z_y for logits (N, C), labels y (N,) and targets t (N,): shape (N,)."""
     logits = _full(logits)
     return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
 
@@ -84,7 +84,7 @@ def margin_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Return the difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3) + 1e-12): shape (N,).
 
-    z_(k) is the k-th largest logit; at least 3 classes.
+    z_(k) is the k-th largest logit; at least 3 classes are required.
     Source: Croce & Hein (2020), eq. (5), with the constant of their code.
     """
     first, _, third = _full(logits).topk(3, dim=1).values.unbind(1)
@@ -94,7 +94,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """Return the targeted ratio -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12): shape (N,).
 
-    At least 4 classes.
+    At least 4 classes are required.
     Source: Croce & Hein (2020), eq. (6), with the constant of their code.
     """
     first, _, third, fourth = _full(logits).topk(4, dim=1).values.unbind(1)
@@ -102,10 +102,10 @@ def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def fosc(d: Tensor, g: Tensor, eps: float) -> Tensor:
-    """Return the first-order stationary condition eps |g|_1 - <d, g> of perturbations d, |d| <= eps: (N,).
+    """Return the first-order stationary condition eps |g|_1 - <d, g> of perturbations d, |d|_inf <= eps: shape (N,).
 
-    It is at least 0: how far the linear loss with the gradient g (N, C, H, W) can still rise from d within the ball, of
-    which [0, 1] is no part.
+    It is at least 0. It measures how much the linearised loss with gradient g (N, C, H, W) can still increase within
+    the ball; the bounds [0, 1] are ignored.
     Source: Wang et al. (2019), eq. (4).
     """
     return (eps * g.abs() - d * g).flatten(1).sum(dim=1)
@@ -114,11 +114,11 @@ def fosc(d: Tensor, g: Tensor, eps: float) -> Tensor:
 def input_gradient(
     model: Model, x: Tensor, y: Tensor, *, loss: Loss = cross_entropy, create_graph: bool = False
 ) -> Tensor:
-    """Return the gradient of loss(f(x), y) by the images x (N, C, H, W), each example's its own."""
+    """Return the gradient of loss(f(x), y) with respect to the images x (N, C, H, W), one per example."""
     leaf = x.detach().requires_grad_()
     return raw_gradient(loss(model(leaf), y), leaf, create=create_graph)
 
 
 def _full(logits: Tensor) -> Tensor:
-    """Half precision is lifted to fp32 (softmax and KL lose their small terms below it), fp64 is kept."""
+    """Return the logits in fp32 or, unchanged, in fp64: in half precision softmax and KL lose their small terms."""
     return logits if logits.dtype == torch.float64 else logits.float()

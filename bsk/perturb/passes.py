@@ -1,4 +1,4 @@
-"""Counting what a method or an attack costs: images passed forward and backward through the network."""
+"""Counting the cost of a method or an attack: images passed forward and backward through the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bsk.perturb.ascent import Model
 
 @dataclass
 class PassCounter:
-    """Images that went forward, and images whose gradient came backward, through the whole network."""
+    """How many images passed forward through the whole network, and how many had a gradient passed backward."""
 
     forward: int = 0
     backward: int = 0
@@ -20,7 +20,10 @@ class PassCounter:
 
 @dataclass(frozen=True)
 class Passes:
-    """Images passed forward, back to the image alone, and back to all weights: numbers, or seconds for one image."""
+    """Forward passes, backward passes to the input only, and backward passes to all weights.
+
+    They are counts of images, or seconds per image.
+    """
 
     forward: float = 0.0
     to_input: float = 0.0
@@ -31,20 +34,20 @@ class Passes:
         yield from (self.forward, self.to_input, self.full)
 
     def __add__(self, other: Passes) -> Passes:
-        """Return the sum, kind by kind."""
+        """Return the sum of each kind."""
         return Passes(self.forward + other.forward, self.to_input + other.to_input, self.full + other.full)
 
     def __mul__(self, times: float) -> Passes:
-        """Return so many times each kind."""
+        """Return each kind multiplied by `times`."""
         return Passes(self.forward * times, self.to_input * times, self.full * times)
 
     def seconds(self, each: Passes) -> float:
-        """Return how long they take if one of each kind takes so long."""
+        """Return the total time if one pass of each kind takes the seconds in `each`."""
         return self.forward * each.forward + self.to_input * each.to_input + self.full * each.full
 
 
 def counting(model: Model, counter: PassCounter) -> Model:
-    """Return the model with every pass through it added to `counter`; backward passes as they happen."""
+    """Return the model with every pass added to `counter`; backward passes are counted when they happen."""
 
     def forward(x: Tensor) -> Tensor:
         logits = model(x)

@@ -1,4 +1,4 @@
-"""Images as rows of pixels: what a channels-last image is in memory, so that nothing is copied."""
+"""Images as rows of pixels: the memory layout of a channels-last image, so that conversion needs no copy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def to_rows(images: Tensor) -> Tensor:
-    """Return images (N, C, H, W) as rows (N, H * W * C), pixel by pixel."""
+    """Return images (N, C, H, W) as rows (N, H * W * C) in channels-last order."""
     return images.permute(0, 2, 3, 1).flatten(1)
 
 
 def to_images(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return rows (N, H * W * C) as images (N, C, H, W), for shape (..., C, H, W)."""
+    """Return rows (N, H * W * C) as images (N, C, H, W), where `shape` is (..., C, H, W)."""
     channels, height, width = shape[-3:]
     return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)

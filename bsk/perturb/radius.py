@@ -1,4 +1,4 @@
-"""The paper's radius, and numbers that follow the radius."""
+"""The paper's radius, and defaults that depend on the radius."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ORDINARY = (PAPER_EPS, 8 / 255)
 
 
 def step_at(step: float, eps: float) -> float:
-    """Return a step size that the paper states for its radius, carried over to the radius eps.
+    """Return a step size that the paper states for its own radius, scaled to the radius eps.
 
     At 0.031 and at 8/255 the step is as written, for example 2/255; elsewhere it keeps its ratio to 8/255.
     """
@@ -21,16 +21,16 @@ def step_at(step: float, eps: float) -> float:
 
 @dataclass(frozen=True)
 class AtRadius:
-    """A default that depends on the radius: `words` for people, and its value at the radius eps.
+    """A default that depends on the radius: `words` describes it, and `at(eps)` is its value.
 
-    It is no number itself, so that a method that is called without it ever being resolved fails at once.
+    It is deliberately not a number, so that calling a method with an unresolved default fails at once.
     """
 
     words: str
     at: Callable[[float], float]
 
     def __repr__(self) -> str:
-        """Return the words."""
+        """Return the description."""
         return self.words
 
 
@@ -38,7 +38,7 @@ EPS: Any = AtRadius("eps", lambda eps: eps)
 
 
 def paper_step(step: float) -> Any:
-    """Return the step size that the paper states for its radius 8/255, as a default for any radius; see `step_at`."""
+    """Return a default for any radius from the step size that the paper states for 8/255; see `step_at`."""
     return AtRadius(f"{step * 255:g}/255 at 8/255", lambda eps: step_at(step, eps))
 
 
@@ -46,8 +46,8 @@ def _align(eps: float) -> float:
     return 0.02 * math.exp(min(255 * eps, 16) * math.log(10) / 8)
 
 
-# GradAlign's weight 0.02 exp(255 eps ln(10) / 8): 0.2 at 8/255, 2 at 16/255, and 2 beyond.
-# Source: Andriushchenko & Flammarion (2020), the authors' experiments, which end at 16/255.
+# GradAlign's weight, 0.02 exp(255 eps ln(10) / 8), is 0.2 at 8/255, and 2 at 16/255 and beyond.
+# Source: Andriushchenko & Flammarion (2020); the authors' experiments end at 16/255.
 ALIGN: Any = AtRadius("0.2 at 8/255, 2 from 16/255", _align)
 
 
@@ -56,13 +56,16 @@ def _straight(eps: float) -> float:
     return 1000.0 if levels < 9 else 5000.0 if levels < 21 else 10000.0 if levels < 27 else 100.0
 
 
-# ELLE's weight. Source: Abad Rocamora et al. (2024), the authors' scripts for CIFAR-10, at 2, 4, ..., 26 of 255. Beyond
-# it is ours: at 0.2 on the digits 10000 diverges, and 100 is as robust as 10.
+# ELLE's weight. Source: Abad Rocamora et al. (2024), the authors' scripts for CIFAR-10 at 2/255, 4/255, ..., 26/255.
+# Beyond, the value is our choice: at eps 0.2 on the digits 10000 diverges, and 100 is as robust as 10.
 STRAIGHT: Any = AtRadius("1000 at 8/255, 5000 from 10/255, 10000 from 22/255, 100 beyond 26/255", _straight)
 
 
 def _from(values: dict[int, float]) -> Any:
-    """Return a default that is, at a radius of so many 255ths and more, so much; below the first as there."""
+    """Return a step function of eps: `values` maps a radius in 255ths to the value from there on.
+
+    Below the smallest radius the value is that of the smallest.
+    """
     words = ", ".join(f"{value:g} from {levels}/255" for levels, value in values.items())
     return AtRadius(words, lambda eps: [values[k] for k in values if k <= 255 * eps + 0.2 or k == min(values)][-1])
 

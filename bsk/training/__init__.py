@@ -1,1 +1,1 @@
-"""The table of methods and the one training loop."""
+"""The training loop, and what surrounds it: settings, state, files, validation and monitoring."""

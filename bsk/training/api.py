@@ -29,10 +29,11 @@ class Run:
     """A finished training.
 
     Attributes:
-        model: the network of the selected epoch, in eval mode: images (N, C, H, W) in [0, 1] to logits (N, classes).
+        model: the network of the selected epoch in eval mode, from images (N, C, H, W) in [0, 1] to logits (N,
+            classes).
         record: what `bsk train` prints: flags, accuracies on val, seconds, passes.
         log: the records of the log: start, epochs, alarms, end.
-        checkpoint: F.safetensors, or None where no file was asked for.
+        checkpoint: F.safetensors, or None if no file was requested.
     """
 
     model: nn.Module
@@ -41,7 +42,7 @@ class Run:
     checkpoint: Path | None
 
     def __repr__(self) -> str:
-        """Return the run in a line."""
+        """Return a one-line summary."""
         told = ", ".join(f"{name} {self.record[f'val_{name}']:.1%}" for name in ("natural", "robust"))
         return f"Run({self.record['method']}, epoch {self.record['epoch']}, val {told})"
 
@@ -63,29 +64,29 @@ def train(
     progress: bool = True,
     **more: Any,
 ) -> Run:
-    """Train a network, as `bsk train` does, to the bit.
+    """Train a network exactly as `bsk train` does.
 
         run = bsk.train(bsk.prepare("digits"), "bs", gamma=2, epochs=30, schedule="cyclic")
 
     Args:
-        data: prepared data: by name, by the path of their file, or what `bsk.prepare` or `bsk.from_arrays` returned.
+        data: prepared data: a name, the path of a file, or the result of `bsk.prepare` or `bsk.from_arrays`.
         method: an id, or `module:function`.
-        model: a network's name, or `module:function`; by default the data's customary one.
-        eps: the radius in pixels of [0, 1]; by default the data's customary one.
+        model: a network's name, or `module:function`; the default depends on the data.
+        eps: the radius in pixels of [0, 1]; the default depends on the data.
         epochs: passes over the training images.
-        batch_size: images of an update.
-        seed: of every random number.
-        out: F.safetensors, for files that the same call goes on from; None writes none.
-        limit: train on the first so many images of the class-balanced order.
+        batch_size: images per update.
+        seed: the seed of all random numbers.
+        out: F.safetensors; the same call resumes from its files. None writes no files.
+        limit: train on the first `limit` images of the class-balanced order.
         device: auto, cpu, cuda, cuda:1 or mps.
-        threads: of the CPU; None leaves them as they are.
-        force: start over even if files of another training are at `out`.
-        progress: show a bar on a terminal, and a line an epoch on stderr.
+        threads: the number of CPU threads; None leaves it unchanged.
+        force: start over even if there are files of another training at `out`.
+        progress: show a bar on a terminal, and print one line per epoch on stderr.
         **more: the other fields of `bsk.training.flags.TrainingFlags`, and the method's hyper-parameters by name.
 
     Raises:
-        UsageError: an unknown name, or a number out of range.
-        InputError: the data or the files at `out` are not what they should be.
+        UsageError: a name is unknown, or a number is out of range.
+        InputError: the data or the files at `out` are invalid.
         DivergedError, CollapsedError: see `bsk.training.loop.train`.
     """
     where = chosen_device(device, threads)
@@ -102,11 +103,11 @@ def train(
         hyper={name: value for name, value in more.items() if name not in known},
     )
     if force and out is None:
-        raise UsageError("force: there is no out whose files could be replaced")
+        raise UsageError("force: has no effect without out; give out too")
     with contextlib.ExitStack() as stack:
         watcher = stack.enter_context(TrainingProgress(progress))
         folder = stack.enter_context(tempfile.TemporaryDirectory()) if out is None else ""
-        path = Path(out) if out is not None else Path(folder) / "run.safetensors"  # what is not asked for is not kept
+        path = Path(out) if out is not None else Path(folder) / "run.safetensors"
         record = run(flags, found, path, device=where, watcher=watcher, force=force, limit=limit)
         outside = model if model is not None and is_plugin(model) else None
         trained, log = load_subject(path, where, outside).model, jsonl.read(log_path(path))

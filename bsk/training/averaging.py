@@ -1,4 +1,4 @@
-"""The moving average of the weights: a second network that follows the trained one, evaluated and saved beside it."""
+"""The moving average of the weights: a second network, evaluated and saved beside the trained one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def average_of(model: nn.Module, decay: float) -> AveragedModel | None:
-    """Return the moving average of a model's weights and batch-norm statistics; None for a decay of 0.
+    """Return the moving average of a model's weights and batch-norm statistics, or None if the decay is 0.
 
-    The first update is copied. After t of them: average <- tau average + (1 - tau) weights with
-    tau = min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
+    The first update copies the weights. After t updates average <- tau average + (1 - tau) weights with tau =
+    min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
 
-    Source: Polyak & Juditsky (1992); the warm-up as in Gowal et al. (2020), whose models RobustBench lists.
+    Source: Polyak & Juditsky (1992); the warm-up as in Gowal et al. (2020), whose models are listed by RobustBench.
     """
     if decay == 0:
         return None
@@ -29,7 +29,7 @@ def average_of(model: nn.Module, decay: float) -> AveragedModel | None:
 
 
 def follow(average: AveragedModel | None, model: nn.Module) -> None:
-    """Let the average follow the model after an update."""
+    """Update the average with the current weights."""
     if average is not None:
         with torch.no_grad():
             average.update_parameters(model)

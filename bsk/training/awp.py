@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: the loss is descended at weights where it is higher."""
+"""Adversarial weight perturbation: the gradient is taken at perturbed weights with a higher loss."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ _TINY = 1e-20  # keeps 0 / 0 from being NaN. Source: the authors' code
 def worst_weights(
     net: Network, loss: Callable[[], Tensor], draws: BatchDraws, gamma: float, share: Share
 ) -> Iterator[None]:
-    """Within the block each weight tensor w of two dimensions or more is w + gamma |w| g / |g|, g the loss's gradient.
+    """Replace each weight tensor w with at least two dimensions by w + gamma |w| g / |g| within the block.
 
-    Afterwards the weights are the same again, to the bit; the gradient that was taken in the block is left. `loss()` is
-    run once, with batch norm as in training, whose running statistics it leaves alone. Run again in the block, it draws
-    the same numbers and meets the same perturbation: what the network said then in eval mode, it says again, without a
-    pass. gamma 0 does nothing.
+    g is the gradient of the loss. Afterwards the weights are restored exactly; gradients computed in the block remain.
+    `loss()` is called once, with batch norm as in training but without updating its running statistics. When it is
+    called again in the block, it draws the same random numbers and obtains the same perturbation: the passes in eval
+    mode are replayed instead of computed. With gamma 0 nothing is changed.
 
     Source: Wu, Xia & Wang (2020), "Adversarial weight perturbation helps robust generalization", gamma 0.005. In their
-    code the weights go back after the optimiser's step, here before, so that weight decay sees the real ones.
+    code the weights are restored after the optimiser's step, here before it, so that weight decay applies to the real
+    weights.
     """
     if gamma == 0:
         yield
@@ -60,7 +61,7 @@ def worst_weights(
 
 @dataclass
 class _Pass:
-    """A pass to perturb: the logits (N, classes), and the gradient (N, C, H, W) that came back to the images."""
+    """A pass in eval mode: the logits (N, classes), and the gradient (N, C, H, W) with respect to the images."""
 
     logits: Tensor | None = None
     gradient: Tensor | None = None
@@ -68,7 +69,7 @@ class _Pass:
 
 @dataclass
 class _Tape:
-    """The passes to perturb of one run of a method, in their order."""
+    """The passes in eval mode of one call of a method, in order."""
 
     passes: list[_Pass] = field(default_factory=list)
 
@@ -84,7 +85,7 @@ class _Tape:
         return forward
 
     def playing(self, model: Model) -> Model:
-        """Return a model that says what was recorded."""
+        """Return a model that replays the recorded passes."""
         return lambda x: _Play.apply(x, self.passes.pop(0))
 
 
@@ -114,7 +115,7 @@ class _Play(torch.autograd.Function):
 
 @contextlib.contextmanager
 def still_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch norms normalise by the batch within the block, and leave their running statistics as they are."""
+    """Normalise by batch statistics within the block without updating the running statistics of batch norm."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     tracking = [each for each in model.modules() if isinstance(each, kinds) and each.track_running_stats]
     for each in tracking:

@@ -1,4 +1,4 @@
-"""A method with the values of its hyper-parameters, ready to be called on a batch."""
+"""A method together with the values of its hyper-parameters, ready to be called on a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bsk.plugins import is_plugin, outside
 
 @dataclass(frozen=True)
 class UpdateContext:
-    """What a method may be given beside the batch; see `bsk.contract.method`."""
+    """What a method may receive besides the batch; see `bsk.contract.method`."""
 
     memory: BatchMemory
     update: int
@@ -33,7 +33,7 @@ class UpdateContext:
 
 @dataclass(frozen=True)
 class Bound:
-    """A method by its name, at the radius eps, with all its hyper-parameters."""
+    """A method by name, with the radius eps and all its hyper-parameters."""
 
     name: str
     eps: float
@@ -41,41 +41,41 @@ class Bound:
 
     @property
     def start(self) -> str:
-        """How a message about it begins."""
+        """How messages about the method begin."""
         return f"--method {self.name}"
 
     @property
     def replays(self) -> int:
-        """How many updates a batch is trained on, one after another."""
+        """The number of consecutive updates on each batch."""
         return int(self.hyper.get("replays", 1))
 
     @property
     def validates(self) -> bool:
-        """Whether it asks for the accuracy on val images."""
+        """Whether it uses the accuracy on validation images."""
         return "validate" in self._taken
 
     @property
     def paced(self) -> bool:
-        """Whether it asks how much of the training is done."""
+        """Whether it uses the progress of the training."""
         return "progress" in self._taken
 
     @cached_property
     def function(self) -> Callable[..., Any]:
-        """The function itself."""
+        """The function of the method."""
         return registry.function(self.name)
 
     @cached_property
     def _taken(self) -> set[str]:
-        """The names of `UpdateContext`, eps and draws among its arguments."""
+        """Which of eps, draws and the fields of `UpdateContext` are among its arguments."""
         arguments = inspect.signature(self.function).parameters
         every = any(each.kind is each.VAR_KEYWORD for each in arguments.values())
         return {name for name in GIVEN if every or name in arguments}
 
     def __call__(self, net: Network, x: Tensor, y: Tensor, draws: Draws, context: UpdateContext) -> Losses:
-        """Return the losses of a batch x (N, C, H, W), y (N,); each (N,).
+        """Return the losses of a batch x (N, C, H, W), y (N,); each is (N,).
 
         Raises:
-            UsageError: a method from outside fails, or returns something else.
+            UsageError: a plugin method fails, or returns something else.
         """
         offered = {"eps": self.eps, "draws": draws, **vars(context)}
         arguments = {**{name: offered[name] for name in self._taken}, **self.hyper}
@@ -83,7 +83,7 @@ class Bound:
             return self._checked(self.function(net, x, y, **arguments), len(y))
 
     def guard(self) -> contextlib.AbstractContextManager[None]:
-        """Turn what fails in a method from outside into one line, within the block."""
+        """Turn any failure of a plugin method within the block into a one-line error."""
         return outside(self.start, "check the method") if is_plugin(self.name) else contextlib.nullcontext()
 
     def _checked(self, found: Any, n: int) -> Losses:
@@ -94,16 +94,16 @@ class Bound:
             if part in ("total", "natural", "robust") and not (part != "total" and values is None):
                 shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
                 if shape != (n,):
-                    raise UsageError(f"{self.start}: expected {part} ({n},), one value an image, found {shape}")
+                    raise UsageError(f"{self.start}: expected {part} ({n},), one value per image, found {shape}")
         if not losses.total.requires_grad:
-            raise UsageError(f"{self.start}: its loss has no gradient by the network's weights")
+            raise UsageError(f"{self.start}: its loss has no gradient with respect to the weights")
         return losses
 
 
 def bind(name: str, eps: float, given: Mapping[str, Any] | None = None) -> Bound:
-    """Return a method at the radius eps, with hyper-parameters as given, else its defaults.
+    """Return a method with the radius eps and its hyper-parameters: the given values, else the defaults.
 
     Raises:
-        UsageError: there is no such method or hyper-parameter, or a value does not fit.
+        UsageError: there is no such method or hyper-parameter, or a value is invalid.
     """
     return Bound(registry.checked(name), eps, registry.resolve(name, eps, given or {}))

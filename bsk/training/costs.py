@@ -1,4 +1,4 @@
-"""What a training or an evaluation will cost: its passes counted beforehand, and a few of each kind timed here."""
+"""Estimating the cost of a training or an evaluation: its passes are counted, and a few of each kind are timed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import Attack, Stage, attack_named
 from bsk.compat import sgd
-from bsk.models.modes import in_precision, standing_still
+from bsk.models.modes import folded_eval_mode, in_precision
 from bsk.perturb.ascent import Model
 from bsk.perturb.losses import cross_entropy
 from bsk.perturb.passes import Passes
@@ -23,38 +23,38 @@ from bsk.training.profile import Profile
 from bsk.training.settings import Settings
 from bsk.training.validation import BATCH, NO_DRAWS, SELECTION_ATTACK, TEST_IMAGES, VALIDATED
 
-STANDING = 0.5  # of the examples an attack meets, about; not known before
+STANDING = 0.5  # assumed fraction of the examples that survive the earlier stages
 BLACK_BOX = ("square", "rays")
-CHECKED, CHECKED_IMAGES = 300, 64  # passes of the examination that comes with every attack, about, and of how many
-ENOUGH = 0.5  # seconds that a pass may take before fewer images are timed
-FEW_AUDITED = 100  # examples of an audit that chooses their number itself, about
-FEW = 8  # images of a batch, to tell its own time from theirs
+CHECKED, CHECKED_IMAGES = 300, 64  # approximate passes of the checks that accompany every attack, and their images
+ENOUGH = 0.5  # seconds; if a pass takes longer, only a few images are timed
+FEW_AUDITED = 100  # approximate sample size of an audit that chooses it itself
+FEW = 8  # images in a small batch, timed to separate the cost per batch from the cost per image
 REPEATS = 3
 
 
 @dataclass(frozen=True)
 class Work:
-    """Passes of images, and of the batches that they come in; a small network takes as long for few as for many."""
+    """Passes of images, and passes of batches; a small network takes as long for a small batch as for a large one."""
 
     images: Passes = Passes()
     batches: Passes = Passes()
 
     def __add__(self, other: Work) -> Work:
-        """Return both together."""
+        """Return the sum."""
         return Work(self.images + other.images, self.batches + other.batches)
 
     def __mul__(self, times: float) -> Work:
-        """Return so many times the same."""
+        """Return the work multiplied by `times`."""
         return Work(self.images * times, self.batches * times)
 
     def seconds(self, image: Passes, batch: Passes) -> float:
-        """Return how long it takes if an image and a batch of each kind take so long."""
+        """Return the total time, given the seconds of each kind of pass per image and per batch."""
         return self.images.seconds(image) + self.batches.seconds(batch)
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a training will do: work of its updates, and beside them in its own precision and in fp32; updates."""
+    """The work of a training (`own` of updates, `beside` of validation, `exact` in fp32) and its number of updates."""
 
     own: Work
     beside: Work
@@ -63,9 +63,9 @@ class TrainingCost:
 
 
 def training_cost(settings: Settings, profile: Profile, images: int, val: int, test: int) -> TrainingCost:
-    """Return the cost of a training on so many images of each split.
+    """Return the cost of a training with the given number of images in each split.
 
-    Which updates a rescue takes over is not known before: they count as the others.
+    Updates that PGD would take over after a collapse cannot be predicted; they count like the others.
     """
     updates, replays = -(-images // settings.batch_size) * settings.epochs, settings.bound.replays
     selects = attack_named(SELECTION_ATTACK, settings.eps)
@@ -85,33 +85,33 @@ def training_cost(settings: Settings, profile: Profile, images: int, val: int, t
 
 
 def attack_work(attack: Attack, images: int, batch: int) -> Work:
-    """Return the work of an attack on so many images, about: how many fall early is not known before."""
+    """Return the approximate work of an attack on so many images; how many are fooled early is not known in advance."""
     total = Work()
     if attack.name != "natural":
         checks = Passes(CHECKED / 2, CHECKED / 2)
         total += Work(checks * CHECKED_IMAGES, checks)
     for stage in attack.stages[: attack.whole]:
         total += _stage_work(stage, images, batch)
-    for stage in attack.stages[attack.whole :]:  # of an audit: so many of those that stand
+    for stage in attack.stages[attack.whole :]:  # of an audit: on a sample of the survivors
         total += _stage_work(stage, min(images, round((attack.audit or FEW_AUDITED) / STANDING)), batch)
     return total
 
 
 def landings_work(starts: Sequence[str], images: int, batch: int) -> Work:
-    """Return the work of telling where starts land: clean and landed, and for backward its step between."""
+    """Return the work of evaluating starts: a clean pass, a pass at the start, and for backward the step in between."""
     passes = Passes(forward=2 * len(starts), to_input=starts.count("backward"))
     return Work(passes * images, passes * -(-images // batch))
 
 
 def validation_work(attack: Attack, images: int) -> Work:
-    """Return the work of one validation: natural, and the attack that selects."""
+    """Return the work of one validation: natural accuracy, and the attack that selects the epoch."""
     assert attack.name == SELECTION_ATTACK
     natural = Passes(forward=1)
     return Work(natural * images, natural * -(-images // BATCH)) + _stage_work(attack.stages[-1], images, BATCH)
 
 
 def _stage_work(stage: Stage, images: int, batch: int) -> Work:
-    """Return a stage's work on what meets it: the first meets all images, the others what stands."""
+    """Return the work of a stage: a first stage attacks all images, the others only the survivors."""
     if stage.passes == 1:
         return Work(Passes(forward=images), Passes(forward=-(-images // batch)))
     met = images * STANDING
@@ -122,7 +122,7 @@ def _stage_work(stage: Stage, images: int, batch: int) -> Work:
 
 
 def time_step(model: nn.Module, device: torch.device) -> float:
-    """Return the seconds of one step of SGD with momentum on all weights: a median of a few."""
+    """Return the seconds of one step of SGD with momentum on all weights: the median of a few."""
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimiser = sgd(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
@@ -134,21 +134,21 @@ def time_step(model: nn.Module, device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each kind of pass, of an image and of a batch: n images at once take batch + n * image."""
+    """Seconds of each kind of pass per image and per batch: a batch of n images takes batch + n * image."""
 
     image: Passes
     batch: Passes
 
 
 def time_passes(model: nn.Module, shape: tuple[int, ...], precision: str, batch: int, device: torch.device) -> Times:
-    """Return what passes take with the losses, steps and projections of a training around them: medians of a few.
+    """Return the times of passes including the losses, steps and projections of a training: medians of a few.
 
-    Where a whole batch would take long, fewer images are timed, and all the time is theirs.
+    If a whole batch would take long, only a few images are timed, and all the time is attributed to images.
     """
     run = in_precision(model, precision)
     few = min(batch, FEW)
     x = torch.rand(few, *shape, device=device).contiguous(memory_format=torch.channels_last)
-    with standing_still(model), torch.no_grad():
+    with folded_eval_mode(model), torch.no_grad():
         run(x)
         once = _clock(lambda: run(x), device)
     some = _time(model, run, x, device)
@@ -161,18 +161,18 @@ def time_passes(model: nn.Module, shape: tuple[int, ...], precision: str, batch:
 
 
 def _time(model: nn.Module, run: Model, x: Tensor, device: torch.device) -> Passes:
-    """Return the seconds of each kind of pass of one batch, with what is around it.
+    """Return the seconds of each kind of pass for one batch, including the work around it.
 
-    To the image it is a step of PGD that cannot move and so fools nobody. The kinds take turns, since a machine's
-    speed changes; no way back is taken to be shorter than the way there.
+    A backward pass to the input is timed as a step of PGD with eps 0, which fools no image. The kinds are measured in
+    turn, since the speed of a machine varies; a backward pass is assumed to take at least as long as a forward pass.
     """
 
     def look() -> Tensor:
-        with standing_still(model), torch.no_grad():
+        with folded_eval_mode(model), torch.no_grad():
             return run(x)
 
     def attack() -> object:
-        with standing_still(model):
+        with folded_eval_mode(model):
             return pgd(run, x, y, NO_DRAWS, eps=0.0, step=0.0, steps=1)
 
     def learn() -> object:

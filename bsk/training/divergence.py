@@ -1,6 +1,6 @@
-"""How far a method's start and perturbation move the network's output, and how far it is from the best one's.
+"""How far a method's start and perturbation move the network's output, and how close the perturbation is to optimal.
 
-The first is what Figure 3 shows, the second the first-order stationary condition (FOSC) of Wang et al. (2019).
+The first is shown in Figure 3; the second is the first-order stationary condition (FOSC) of Wang et al. (2019).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.errors import UsageError
-from bsk.models.modes import standing_still
+from bsk.models.modes import folded_eval_mode
 from bsk.perturb.ball import ball_around
 from bsk.perturb.draws import Draws, example_draws
 from bsk.perturb.losses import fosc, input_gradient, kl
@@ -26,28 +26,28 @@ from bsk.training.bound import Bound, UpdateContext
 from bsk.training.settings import Settings
 from bsk.training.state import State
 
-IMAGES = 256  # the first of the val split, the same every epoch
+IMAGES = 256  # the first images of the val split, the same every epoch
 BATCH = 128
 
 
 def divergences(
     state: State, settings: Settings, split: Split, share: Share, epoch: int, pause: Callable[[], None]
 ) -> dict[str, float]:
-    """Return `kl_start`, `kl_ascent`, `fosc` and how many images they are means over, if the settings ask for them.
+    """Return `kl_start`, `kl_ascent`, `fosc` and the number of images `kl_n`, if the settings ask for them.
 
-    Whatever the training's precision, in fp32, in which a divergence near zero can still be seen. The draws depend on
-    (seed, epoch, image) alone, so that the training's own are what they would be without. The row is the method's
-    own, also where another one rescues it; a method that remembers each image has no memory of these. `pause` is called
-    first and may raise to stop.
+    They are means over the images, computed in fp32 whatever the training's precision, so that a divergence near zero
+    is still visible. The draws depend only on seed, epoch and image, so the training itself is not affected. The values
+    are the method's own, also while another method rescues it; the method has no memory of these images. `pause` is
+    called first and may raise to stop.
 
-    Source: Figure 3, for the method that is trained, whichever it is.
+    Source: Figure 3, for the method being trained.
     """
     if not settings.log_divergence:
         return {}
     rows = share.of(torch.arange(min(IMAGES, len(split.labels))))
     sums, device = torch.zeros(4, dtype=torch.float64), state.sums.device
     pause()
-    with standing_still(state.model), without_tf32():
+    with folded_eval_mode(state.model), without_tf32():
         for some in rows.split(BATCH):
             x, y = to_unit(split.images[some].to(device)), split.labels[some].to(device)
             draws = example_draws(settings.seed, f"divergence {epoch}", split.index[some].tolist(), device)
@@ -68,13 +68,13 @@ def divergence(
     epoch: int = 0,
     progress: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return KL(s(f(x)) || s(f(x'))) in nats for x' after the start and after the ascent, and FOSC of the latter.
+    """Return KL(s(f(x)) || s(f(x'))) in nats for x' after the start and after the ascent, and the FOSC of the latter.
 
     Each is (N,) in fp64 on the CPU. FOSC is eps |g|_1 - <x' - x, g> with g the gradient of the cross entropy at x': how
-    much the loss could still rise within the ball were it linear; x' is brought back to the ball first.
+    much the loss could still increase within the ball if it were linear. x' is projected onto the ball first.
 
-    The model is in eval mode, so that nothing of it changes; what the method writes into its memory is dropped. These
-    images have no rows in it, and where PGD rescues the method it is looked at without.
+    The model is in eval mode, so it does not change; what the method writes into its memory is discarded. The method
+    has no memory of these images, and the result is that of the method itself while PGD rescues it.
     """
     kept = replace(memory or Memory(), images=len(x), rows={}, numbers={}, logged={})
     context = UpdateContext(kept.batch(torch.arange(len(x))), 1, epoch, progress, lambda attack, turn: 1.0)
@@ -85,4 +85,4 @@ def divergence(
         z, started, ascended = (model(each).cpu().double() for each in (x, losses.start, losses.x_adv))
     x_adv = ball_around(x, method.eps).project(losses.x_adv)
     left = fosc(x_adv - x, input_gradient(model, x_adv, y), method.eps).cpu().double()
-    return kl(z, started).clamp(min=0), kl(z, ascended).clamp(min=0), left.clamp(min=0)  # rounding may leave -1e-17
+    return kl(z, started).clamp(min=0), kl(z, ascended).clamp(min=0), left.clamp(min=0)  # rounding may give -1e-17

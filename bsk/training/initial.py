@@ -1,4 +1,4 @@
-"""Where a training begins: with weights that the seed draws, or with those of a network trained before (`--init`)."""
+"""The initial weights of a training: drawn from the seed, or from a trained network (`--init`)."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from bsk.training.averaging import average_of
 from bsk.training.settings import Settings
 from bsk.training.state import State
 
-LOOKED_AT = 256  # val images that tell which normalisation weights were trained with
+NORMALISATION_IMAGES = 256  # val images that decide which normalisation the weights were trained with
 
 
 @dataclass(frozen=True)
 class Initial:
-    """A network to begin with; `new` are the names of its tensors that stay as the seed draws them."""
+    """A network to start from; `new` are the names of its tensors that are still drawn from the seed."""
 
     model: Normalised
     new: frozenset[str]
@@ -45,62 +45,62 @@ class Initial:
 
     @property
     def mean(self) -> list[float]:
-        """What the network normalises by, a number a channel."""
+        """The mean that the network normalises by, one number per channel."""
         return _numbers(self.model.mean)
 
     @property
     def std(self) -> list[float]:
-        """The same."""
+        """The std that the network normalises by, one number per channel."""
         return _numbers(self.model.std)
 
     def put_into(self, fresh: Normalised) -> None:
-        """Give a fresh network of the same kind all tensors but the new ones."""
+        """Copy all tensors but the new ones into a newly built network of the same kind."""
         own, found = fresh.network.state_dict(), self.model.network.state_dict()
         with torch.no_grad():
             for name in own.keys() - self.new:
                 own[name].copy_(found[name])
 
-    def told(self) -> str:
-        """Return in a line what was loaded and what is new."""
+    def summary(self) -> str:
+        """Return a message about what was loaded and what is new."""
         said, path = self.record, self.record["path"]
         text = f"--init {path}: {said['loaded']} tensors loaded, normalisation: {said['normalisation']}"
-        return f"{text}; new: {', '.join(said['new'])} ({said['classes']} classes there)" if self.new else text
+        return f"{text}; new: {', '.join(said['new'])} (the file has {said['classes']} classes)" if self.new else text
 
 
 def _numbers(tensor: Tensor) -> list[float]:
-    return [float(str(each)) for each in tensor.reshape(-1).cpu().numpy()]  # 0.4914, as a file has it, not its fp32
+    return [float(str(each)) for each in tensor.reshape(-1).cpu().numpy()]  # 0.4914, as written in files
 
 
 def model_of(path: Path) -> str | None:
-    """Return the network of a checkpoint of bsk, None of another file.
+    """Return the name of the network in a checkpoint of bsk, or None for any other file.
 
     Raises:
-        UsageError: it is code from outside, which is imported only where a person names it.
+        UsageError: it is a plugin, which is imported only if the user names it.
     """
     header = _own_header(path)
     model = None if header is None else str(header["model"])
     if model is not None and is_plugin(model):
-        raise UsageError(f"{path}: its network is code from outside; add --model {model} if you trust that code")
+        raise UsageError(f"{path}: its network is a plugin; add --model {model} if you trust that code")
     return model
 
 
 def initial(path: Path, model: str, data: DataFile, val: Split, device: torch.device) -> Initial:
-    """Return the weights of a file for the network `model`, to train on the data with.
+    """Return the weights of a file for the network `model`, to continue training on the data.
 
-    The layer of the classes stays new where the file has other classes than the data. Normalisation is what the weights
-    were trained with: a checkpoint says it, or the weights hold it, or it is known of the network; else the data's is
-    taken where with it more val images are classified right than without.
+    The layer for the classes stays new if the file has other classes than the data. The normalisation is the one the
+    weights were trained with: it is in the checkpoint or the weights, or known for the network. Otherwise the data's
+    normalisation is used if more val images are classified correctly with it than without.
 
     Args:
-        path: a checkpoint of bsk, or somebody's weights (see `bsk.models.weights.load_weights`).
+        path: a checkpoint of bsk, or a file of weights (see `bsk.models.weights.load_weights`).
         model: a name, or `module:function`.
-        data: what to train on.
-        val: its val images.
-        device: where.
+        data: the data to train on.
+        val: its val split.
+        device: where the network goes.
 
     Raises:
         InputError: the file is missing or refused, or does not fit the network or the images.
-        UsageError: there is no such network, or the file is of another.
+        UsageError: there is no such network, or the file is of another network.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; check --init")
@@ -116,14 +116,14 @@ def initial(path: Path, model: str, data: DataFile, val: Split, device: torch.de
         whole = _own(path, header, fresh, frozenset() if same else fresh.heads, device)
     new = frozenset[str]() if same else fresh.heads
     record: dict[str, Any] = {"path": str(path), "sha256": records.sha256(path)}
-    told = ("method", "epoch", "dataset", "data_sha256")
-    record |= {name: each for name, each in (header or {}).items() if name in told}
+    kept = ("method", "epoch", "dataset", "data_sha256")
+    record |= {name: each for name, each in (header or {}).items() if name in kept}
     record |= {"classes": classes, "loaded": len(fresh.tensors) - len(new), "new": sorted(new)}
     return Initial(whole, new, {**record, "normalisation": source})
 
 
 class _Fresh:
-    """The network that is to be trained, as it is before: its tensors, and which of them are there for the classes."""
+    """The network to be trained as newly built: its tensors, and which of them depend on the classes."""
 
     def __init__(self, model: str, classes: int, shape: tuple[int, ...]) -> None:
         self.model, self.classes, self.shape = model, classes, shape
@@ -136,12 +136,12 @@ class _Fresh:
         return {name: each for name, each in found.items() if isinstance(each, Tensor)}
 
     def others(self, tensors: Mapping[str, Tensor]) -> set[str]:
-        """Return which of some tensors have another shape here, or are not here."""
+        """Return the names of tensors that are missing here or have another shape here."""
         own = self.tensors
         return {name for name, each in tensors.items() if name not in own or each.shape != own[name].shape}
 
     def classes_of(self, path: Path) -> int:
-        """Return how many classes the weights in a file are for, if all but those of the classes fit."""
+        """Return the number of classes of the weights in a file, if all tensors but those of the classes fit."""
         found = load_weights(path, Target(self.model, self.tensors, self.shape[0])).fit.tensors
         other = self.others(found)
         sizes = {len(found[name]) for name in other if found[name].dim()}
@@ -149,23 +149,23 @@ class _Fresh:
 
 
 def _own(path: Path, header: dict[str, Any], fresh: _Fresh, new: frozenset[str], device: torch.device) -> Normalised:
-    """Return the network of a checkpoint, whose tensors fit but for the new ones."""
+    """Return the network of a checkpoint, whose tensors must fit except for the new ones."""
     model = str(header["model"])
     if model != fresh.model and not is_plugin(fresh.model):
-        advice = "leave --model out, or begin with another file"
-        raise UsageError(f"--model {fresh.model}: --init {path} is of {model}; {advice}")
+        advice = "leave out --model, or give another file"
+        raise UsageError(f"--model {fresh.model}: --init {path} holds the network {model}; {advice}")
     found = load_subject(path, device, fresh.model if is_plugin(fresh.model) else None).model
     assert isinstance(found, Normalised)
     if other := sorted(fresh.others(found.network.state_dict()) - new):
-        said = f"{other[0]} of images {tuple(header['shape'])} does not fit images {fresh.shape}"
-        raise InputError(f"--init {path}: {said}; begin with a network for such images")
+        said = f"{other[0]} for images {tuple(header['shape'])} does not fit images {fresh.shape}"
+        raise InputError(f"--init {path}: {said}; give a network for such images")
     return found
 
 
 def _foreign(
     path: Path, fresh: _Fresh, classes: int, data: DataFile, val: Split, device: torch.device
 ) -> tuple[Normalised, str]:
-    """Return somebody's network, and where its normalisation comes from."""
+    """Return a network with the weights of others, and where its normalisation comes from."""
     channels, *size = fresh.shape
     height, width = size
     found = foreign_model(fresh.model, path, classes=classes, channels=channels, size=(height, width), device=device)
@@ -173,7 +173,7 @@ def _foreign(
     if found.normalisation != "none" or classes != fresh.classes or not takes_pixels(whole, fresh.shape):
         return whole, found.normalisation
     other = Normalised(whole.network, data.mean, data.std, whole.outside).to(device)
-    x, y = to_unit(val.images[:LOOKED_AT].to(device)), val.labels[:LOOKED_AT].to(device)
+    x, y = to_unit(val.images[:NORMALISATION_IMAGES].to(device)), val.labels[:NORMALISATION_IMAGES].to(device)
     right = []
     for each in (whole, other):
         with eval_mode(each), torch.no_grad():
@@ -182,7 +182,7 @@ def _foreign(
 
 
 def _own_header(path: Path) -> dict[str, Any] | None:
-    """Return the header of a checkpoint of bsk, None of another file."""
+    """Return the header of a checkpoint of bsk, or None for any other file."""
     with contextlib.suppress(InputError):
         return load_header(path, (MODEL, STATE))
     return None
@@ -196,7 +196,7 @@ def new_state(
     device: torch.device,
     begin: Initial | None = None,
 ) -> State:
-    """Return a state before the first update; the weights are drawn from the seed, on the CPU, or those to begin with.
+    """Return the state before the first update, with weights drawn from the seed on the CPU, or those of `begin`.
 
     Raises:
         UsageError: the network has no parameters.

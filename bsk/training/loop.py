@@ -1,4 +1,4 @@
-"""The only training loop: epochs of updates, validation, selection, checkpoints, a log; resumable anywhere."""
+"""The training loop: epochs of updates, validation, selection, checkpoints and a log; resumable at any update."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from bsk.training.outputs import Outputs
 from bsk.training.profile import Profile
 from bsk.training.schedules import SCHEDULES, Rates, warmed
 from bsk.training.settings import Settings
-from bsk.training.state import Scored, State, learned, named, put_back
+from bsk.training.state import Scored, State, learned, named, restore_learned
 from bsk.training.step import update
 from bsk.training.validation import accuracy_for_method, validate
 
-SAVE_SECONDS = 600.0  # a long epoch is saved this often
-SAVE = 1  # what a process wishes then; to stop is an exit code of a signal, above it
-CHECK_STEPS = 25  # looking at a loss on a GPU waits for it
+SAVE_SECONDS = 600.0  # interval of saves within a long epoch
+SAVE = 1  # a process's request to save; a request to stop is the exit code of a signal, which is larger
+CHECK_STEPS = 25  # reading a loss from a GPU waits for it
 
 
 class Watcher(Protocol):
-    """Somebody who is told how far the training is."""
+    """An observer of the training's progress."""
 
     def step(self, done: int, total: int, epoch: int, loss: Callable[[], float]) -> None:
-        """After each update; `loss()` is the epoch's mean so far and may be asked now and then."""
+        """Called after each update; `loss()` returns the epoch's mean so far and should be called only occasionally."""
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """After each epoch, with its log record."""
+        """Called after each epoch with its log record."""
 
     def alarm(self, record: dict[str, Any]) -> None:
-        """When the network has collapsed, with its log record."""
+        """Called with the log record when the network has collapsed."""
 
     def notice(self, text: str) -> None:
-        """Before the training goes on, with a line that its user should know."""
+        """Called with a message that the user should see."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What stays the same during a training; `test` is there only to select the epoch."""
+    """What stays constant during a training; `test` is used only to select the epoch."""
 
     settings: Settings
     profile: Profile
@@ -64,17 +64,17 @@ class Setup:
 
     @property
     def total_steps(self) -> int:
-        """Updates in all epochs."""
+        """The number of updates in all epochs."""
         return self.settings.epochs * len(self.loader)
 
 
 def train(setup: Setup, state: State, watcher: Watcher) -> None:
-    """Train from wherever the state is to the end, leaving the files of `setup.outputs`.
+    """Train from the given state to the end, writing the files of `setup.outputs`.
 
     Raises:
-        DivergedError: a loss is not finite; the checkpoints stay as they were at the last good epoch.
-        CollapsedError: the network has overfitted to its own attack, and `on_collapse` is "stop".
-        StoppedError: `setup.stopping` asked for it; the state is saved.
+        DivergedError: a loss is not finite; the checkpoints are those of the last good epoch.
+        CollapsedError: the network shows catastrophic overfitting, and `on_collapse` is "stop".
+        StoppedError: `setup.stopping` requested it; the state is saved.
     """
     epoch = state.step // len(setup.loader)
     skip = state.step % len(setup.loader)
@@ -91,7 +91,7 @@ def _run_epoch(setup: Setup, state: State, epoch: int, skip: int, watcher: Watch
     clock = saved = time.perf_counter()
     state.model.train()
     for batch in setup.loader.epoch(epoch, skip):
-        if looks and state.step % looks == 0 and state.step:  # first, as going on after `stop` begins here
+        if looks and state.step % looks == 0 and state.step:  # first, since resuming after `stop` starts here
             _check_finite(state, setup)
             _look_for_collapse(setup, state, epoch, watcher)
         rates = rates_at(setup, state.step)
@@ -109,27 +109,27 @@ def _run_epoch(setup: Setup, state: State, epoch: int, skip: int, watcher: Watch
             _save(setup, state)
             clock = saved = time.perf_counter()
         if wish > SAVE:
-            raise StoppedError(f"stopped at epoch {epoch + 1}; the same command goes on from there", wish)
+            raise StoppedError(f"stopped in epoch {epoch + 1}; the same command resumes from there", wish)
     _check_finite(state, setup)
     state.spend(time.perf_counter() - clock)
 
 
 def _look_for_collapse(setup: Setup, state: State, epoch: int, watcher: Watcher) -> None:
-    """Look if the network has overfitted to its own attack; say so once, and do what `on_collapse` says.
+    """Check for catastrophic overfitting; report it once, and act according to `on_collapse`.
 
     Raises:
-        CollapsedError: it has, and the training is to stop.
+        CollapsedError: it has occurred, and the training is to stop.
     """
     settings = setup.settings
-    if state.seen.get("step") == state.step:  # stopped after this look
+    if state.seen.get("step") == state.step:  # resumed after this check
         return
     seen = monitor.look(state, settings, setup.val, setup.share)
     fresh = seen.collapsed and not state.collapses.now
     if fresh and settings.on_collapse == "stop":
-        _save(setup, state)  # as it was before this look: whoever goes on looks again, and acts by a flag of then
+        _save(setup, state)  # the state before this check: resuming repeats it with the flags of that time
     state.seen, state.collapses.now = {"step": state.step, **asdict(seen)}, seen.collapsed
     state.collapses.best = max(state.collapses.best, seen.pgd)
-    if not seen.fallen and settings.on_collapse != "warn":  # after `stop` it may go on with `rollback`
+    if not seen.fallen and settings.on_collapse != "warn":  # after `stop` the user may resume with `rollback`
         state.healthy = {name: tensor.clone() for name, tensor in learned(state).items()}
     if not fresh:
         return
@@ -140,18 +140,18 @@ def _look_for_collapse(setup: Setup, state: State, epoch: int, watcher: Watcher)
     watcher.alarm(alarm)
     if settings.on_collapse == "stop":
         found = f"catastrophic overfitting after {state.step} updates (FGSM {seen.fgsm:.0%}, PGD-10 {seen.pgd:.0%})"
-        kept = "the best epoch is kept" if state.best.epoch else "no epoch had ended"
-        advice = "try --method n-fgsm or bs, or go on from here with --on-collapse rollback or warn"
+        kept = "the best epoch is kept" if state.best.epoch else "no epoch was completed"
+        advice = "try --method n-fgsm or bs, or resume from here with --on-collapse rollback or warn"
         raise CollapsedError(f"{setup.outputs.checkpoint}: {found}; {kept}; {advice}")
     if back:
         assert state.healthy is not None
-        put_back(state, state.healthy)
+        restore_learned(state, state.healthy)
         state.collapses.now = False
         state.collapses.rescued_until = state.step + monitor.every(settings, setup.profile)
 
 
 def rates_at(setup: Setup, step: int, total: int | None = None) -> Rates:
-    """Return what the optimiser uses in an update, of so many in all."""
+    """Return the learning rate and momentum of update `step` out of `total`."""
     settings = setup.settings
     rates = SCHEDULES[settings.schedule](step, total or setup.total_steps, settings.lr, settings.momentum)
     return warmed(step, settings.warmup * len(setup.loader), rates)
@@ -160,13 +160,13 @@ def rates_at(setup: Setup, step: int, total: int | None = None) -> Rates:
 def _finish_epoch(setup: Setup, state: State, watcher: Watcher) -> None:
     """Validate, select, log and save: the log before the state, so that a crash repeats the epoch.
 
-    The selected model comes last: `keep_best` writes it again where a crash came between.
+    The selected model comes last; `keep_best` writes it again after a crash in between.
     """
 
     def pause() -> None:
         if code := agree(setup.stopping(), setup.share, setup.device):
             _save(setup, state)
-            raise StoppedError("stopped while validating; the same command goes on from there", code)
+            raise StoppedError("stopped during validation; the same command resumes from there", code)
 
     start = time.perf_counter()
     epoch = state.step // len(setup.loader)
@@ -201,7 +201,7 @@ def _validated(setup: Setup, epoch: int, pause: Callable[[], None], model: nn.Mo
 
 
 def is_better(new: Scored, best: Scored, setup: Setup) -> bool:
-    """Say if an epoch beats the best so far: by PGD-20 accuracy, or, trained without attacks, by natural."""
+    """Return whether an epoch beats the best so far: by PGD-20 accuracy, or by natural accuracy in natural training."""
     score = f"{setup.settings.select}_{'robust' if setup.profile.attacks else 'natural'}"
     return bool(getattr(new, score) > getattr(best, score))
 
@@ -231,7 +231,7 @@ def _epoch_record(setup: Setup, state: State, validation_seconds: float) -> dict
 
 
 def _mean_losses(setup: Setup, state: State, sums: Tensor) -> list[float]:
-    """Return the epoch's losses so far, each a mean over the images that all processes have seen."""
+    """Return the epoch's losses so far, as means over the images seen by all processes."""
     batches = state.step % len(setup.loader) or len(setup.loader)
     seen = min(batches * setup.settings.batch_size, setup.loader.images_per_epoch)
     means: list[float] = (sums / seen).tolist()
@@ -239,12 +239,12 @@ def _mean_losses(setup: Setup, state: State, sums: Tensor) -> list[float]:
 
 
 def _own_loss(setup: Setup, state: State) -> float:
-    """Return what the epoch's loss so far is if all have this process's: to sum over them, all would have to ask."""
+    """Return the epoch's mean loss so far, assuming that of this process for all, which needs no communication."""
     return _mean_losses(setup, state, state.sums * setup.share.world)[0]
 
 
 def _save(setup: Setup, state: State) -> None:
-    """Save within an epoch, with the losses of all processes; all must call it.
+    """Save within an epoch, including the losses of all processes, each of which must call it.
 
     Raises:
         DivergedError: a loss is not finite, and nothing is saved.
@@ -253,15 +253,15 @@ def _save(setup: Setup, state: State) -> None:
 
 
 def _check_finite(state: State, setup: Setup) -> Tensor:
-    """Return the epoch's summed losses of all processes.
+    """Return the epoch's losses, summed over all processes.
 
     Raises:
-        DivergedError: one of them, or a weight, is not finite.
+        DivergedError: a loss or a weight is not finite.
     """
     sums = sum_over_processes(state.sums, setup.share)
     weights = torch.stack([each.detach().float().sum() for each in state.model.parameters()])
     if not math.isfinite(float(sums.sum())) or not bool(weights.isfinite().all()):
-        kept = "the last good checkpoint is kept" if state.best.epoch else "no epoch had ended"
+        kept = "the last good checkpoint is kept" if state.best.epoch else "no epoch was completed"
         advice = "" if setup.settings.precision == "fp32" else " or use --precision fp32"
         raise DivergedError(
             f"{setup.outputs.checkpoint}: the loss or a weight is not finite after {state.step} updates; {kept}; "

@@ -1,6 +1,6 @@
-"""The files of a training: F.safetensors (selected), F.last.safetensors (resume), F.jsonl (log and lock).
+"""The files of a training: F.safetensors (selected model), F.last.safetensors (for resuming), F.jsonl (log and lock).
 
-With a moving average also F.ema.safetensors (selected) and, in the end, F.ema-last.safetensors.
+With a moving average also F.ema.safetensors (selected) and, at the end, F.ema-last.safetensors.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ class Outputs:
     """Writes the files of one training; of several processes only the first writes."""
 
     def __init__(self, checkpoint: Path, header: dict[str, Any], log: IO[bytes] | None) -> None:
-        """Take the selected model's path, what describes the training, and the locked log."""
+        """Take the path of the selected model, the header that describes the training, and the locked log."""
         self.checkpoint, self.header, self._log = checkpoint, header, log
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process writes files."""
         return self._log is not None
 
-    def _held(self) -> IO[bytes] | None:
-        """Return the log before each write, or None in a process that does not write.
+    def _open_log(self) -> IO[bytes] | None:
+        """Return the log, or None in a process that does not write; called before each write.
 
         Raises:
-            InputError: it was removed or replaced, and its lock with it: another may be writing the same files.
+            InputError: the log was removed or replaced, and its lock with it; another process may write the same files.
         """
         path = log_path(self.checkpoint)
         if self._log is not None and not still_named(self._log.fileno(), path):
-            raise InputError(f"{path}: was removed or replaced meanwhile; the same command goes on from the last save")
+            raise InputError(f"{path}: was removed or replaced meanwhile; the same command resumes from the last save")
         return self._log
 
     def keep_best(self, state: State) -> None:
-        """Write the selected model and its average's, where the epoch just ended is the best and they are not of it."""
-        if not self._held():
+        """Write the selected model and the selected average if the last epoch is the best and they are older."""
+        if not self._open_log():
             return
         if state.best.epoch == state.last.epoch != _epoch_of(self.checkpoint, self.header):
             header = {**self.header, "kind": MODEL, "complete": False, "selected": selected(self.header)}
@@ -60,8 +60,8 @@ class Outputs:
             self._save_average(state, average, selected(self.header), state.best_average)
 
     def keep_epoch(self, state: State) -> None:
-        """Write the model of the epoch just ended to a file of its own."""
-        if self._held():
+        """Write the model of the last epoch to a file of its own."""
+        if self._open_log():
             epoch = state.last.epoch
             header = {**self.header, "kind": MODEL, "selected": f"epoch {epoch}", **totals(state)}
             path = epoch_path(self.checkpoint, epoch)
@@ -72,63 +72,64 @@ class Outputs:
         self._save_average(state, average_path(self.checkpoint, "-last"), "last", state.last_average)
 
     def _save_average(self, state: State, path: Path, epoch: str, scored: Scored) -> None:
-        if self._held() and state.average is not None:
+        if self._open_log() and state.average is not None:
             chosen = f"{epoch} ema {self.header['flags']['ema']:g}"
             header = {**self.header, "kind": MODEL, "complete": False, "selected": chosen}
             checkpoints.save(path, state.average.module.state_dict(), {**header, **scored.record()})
 
     def save_state(self, state: State) -> None:
-        """Write all that a resume needs; it is a checkpoint of the last epoch at the same time."""
-        if self._held():
+        """Write the state for resuming; the file is also a checkpoint of the last epoch."""
+        if self._open_log():
             header = {**self.header, "selected": "last", **state.last.record(), **totals(state)}
             states.save(last_path(self.checkpoint), state, header)
 
     def complete(self, state: State) -> dict[str, Any]:
-        """Stamp the totals of the whole training on the selected model, and on its averages, once."""
+        """Add the totals of the whole training to the selected model and its averages, once."""
         if self.writes and not self._complete():
             self._stamp(state)
         sha256 = records.sha256(self.checkpoint) if self.writes else None
         return {"checkpoint": str(self.checkpoint), "checkpoint_sha256": sha256}
 
     def _complete(self) -> bool:
-        """Say if the selected model has the totals of so many epochs; it may have those of fewer."""
+        """Return whether the selected model already has the totals for this number of epochs."""
         found = load_header(self.checkpoint, MODEL)
         planned = found.get("flags", {}).get("epochs")
         return bool(found.get("complete")) and planned == self.header["flags"]["epochs"]
 
     def _stamp(self, state: State) -> None:
-        if not self._held():
+        if not self._open_log():
             return
         self.save_last_average(state)
         averages = [average_path(self.checkpoint, which) for which in ("", "-last")] if state.average else []
-        for path in [*averages, self.checkpoint]:  # in this order: with the last one the training is done
+        for path in [*averages, self.checkpoint]:  # the checkpoint last: it marks the training as done
             tensors, header = checkpoints.load(path, MODEL)
             own = {"flags": self.header["flags"], "complete": True, **totals(state)}
             checkpoints.save(path, tensors, {**header, **own})
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a record to the log."""
-        if log := self._held():
+        if log := self._open_log():
             with naming_the_file(log_path(self.checkpoint)):
                 records.write_line(log, record)
 
     def remove(self) -> None:
-        """Remove all but the log, first what a resume would go on from."""
-        if self._held():
+        """Remove all files but the log, starting with the one that a resumed training would use."""
+        if self._open_log():
             for path in every_path(self.checkpoint):
                 with naming_the_file(path):
                     path.unlink(missing_ok=True)
 
     def begin_log(self, epochs: int, looked: int = -1) -> None:
-        """Keep the start, the first `epochs` and alarms up to the update `looked`; all after them is run again.
+        """Truncate the log to its start, the first `epochs` epochs, and alarms up to update `looked`.
 
-        A log that has no start, as a new one, gets it, and so does one of another number of epochs.
+        Everything after them is repeated. A log without a start record, such as a new one, or one of another number of
+        epochs gets a start record.
         """
-        if not (log := self._held()):
+        if not (log := self._open_log()):
             return
         log.seek(0)
         length, planned = 0, None
-        for line in BytesIO(log.read() if epochs >= 0 else b""):  # the log itself has no buffer
+        for line in BytesIO(log.read() if epochs >= 0 else b""):  # the log itself is unbuffered
             record = next(records.parse([line], str(log_path(self.checkpoint))), {})
             told = record.get("kind") == "alarm" and record["step"] <= looked
             ahead = record.get("epoch", 0) > epochs and not told
@@ -145,12 +146,12 @@ class Outputs:
 
 
 def selected(header: dict[str, Any]) -> str:
-    """Return which epoch the selected model is of: "best" is that on val."""
+    """Return which epoch the selected model has: "best" means the best on val."""
     return BEST_ON_TEST if header["flags"]["select"] == "test" else "best"
 
 
 def _epoch_of(path: Path, header: dict[str, Any]) -> int | None:
-    """Return the epoch that a model of the training with this header is of, None where there is none."""
+    """Return the epoch of a model of the training with this header, or None if there is none."""
     if not path.exists():
         return None
     found = load_header(path, MODEL)
@@ -158,8 +159,8 @@ def _epoch_of(path: Path, header: dict[str, Any]) -> int | None:
     return epoch if isinstance(epoch, int) and not differences(found, header) else None
 
 
-def lost(checkpoint: Path, found: dict[str, Any]) -> Path | None:
-    """Return the selected model that should be there, is not or is another's, and is not in `.last` either.
+def missing_model(checkpoint: Path, found: dict[str, Any]) -> Path | None:
+    """Return the path of a selected model that is missing or belongs to another training, and is not in `.last` either.
 
     `found` is the header of `.last`.
     """
@@ -183,7 +184,7 @@ def _number(values: object, name: str) -> int:
 
 
 def totals(state: State) -> dict[str, Any]:
-    """Return the cost of the training so far, evaluation apart; passes count images."""
+    """Return the cost of the training so far without evaluation; passes are counted per image."""
     return {
         "train_seconds": state.seconds,
         "train_forward_passes": state.passes.forward,
@@ -203,7 +204,7 @@ def average_path(checkpoint: Path, which: str = "") -> Path:
 
 
 def every_path(checkpoint: Path) -> list[Path]:
-    """Return the files of networks that a training writes, first what a resume would go on from."""
+    """Return all model files that a training writes, starting with the one used for resuming."""
     averages = [average_path(checkpoint), average_path(checkpoint, "-last")]
     epochs = checkpoint.parent.glob(f"{glob.escape(checkpoint.stem)}.epoch-*.safetensors")
     return [last_path(checkpoint), checkpoint, *averages, *epochs]
@@ -221,10 +222,10 @@ def log_path(checkpoint: Path) -> Path:
 
 @contextlib.contextmanager
 def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
-    """Open the log for this process alone; the lock falls with the process, however it dies.
+    """Open the log for this process only; the lock is released when the process ends, in whatever way.
 
     Raises:
-        InputError: another training writes it, it has records of others, or it cannot be written.
+        InputError: another training is writing it, it contains records of other commands, or it cannot be written.
     """
     path = log_path(checkpoint)
     refusal = f"{checkpoint}: another bsk train is writing it; wait for it or choose another --out"
@@ -234,28 +235,28 @@ def locked_log(checkpoint: Path) -> Iterator[IO[bytes]]:
 
 
 def _check_own(log: Path) -> None:
-    """Refuse a log with records that no training wrote: cutting it would destroy them, and no flag makes that right.
+    """Refuse a log with records that no training wrote: truncating it would destroy them, so no flag allows it.
 
     Raises:
-        InputError: it has some, or is no JSONL, or has no number where it says of which epoch or update a record is.
+        InputError: it has such records, is not JSONL, or lacks the number of an epoch or update.
     """
     for item in located.read(log):
         kind = item.record.get("kind")
         if not isinstance(kind, str) or kind not in LOG_KINDS:
             raise InputError(
-                f"{log}: has records of kind {kind!s:.40}, so it is no training's log; choose another --out"
+                f"{log}: has records of kind {kind!s:.40}, so it is not a training log; choose another --out"
             )
         located.checked(item, LOG_KINDS[kind])
 
 
-# what is only done from here on, and changes nothing that was; of epochs `bsk.training.run` says when that is so
+# flags that may change when resuming, since they do not affect past updates; for epochs see `bsk.training.resume`
 MAY_CHANGE = {"on_collapse", "compile", "save_every", "epochs"}
-FILES = {"init", "extra"}  # which are the same under any path
-BITS = ("device", "threads", "torch", "compiled")  # in a header: what sums are rounded by
+FILES = {"init", "extra"}  # compared by content, not by path
+BITS = ("device", "threads", "torch", "compiled")  # header fields that affect rounding
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return "gamma 1.0, now 2.0" for every flag, and the data, in which two headers are of different trainings."""
+    """Return e.g. "gamma 1.0, now 2.0" for every flag, and for data or code, in which two headers differ."""
     before = {**LATER_FLAGS, **old.get("flags", {})}
     flags = {name: value for name, value in new["flags"].items() if name not in MAY_CHANGE | FILES}
     changed = [f"{name} {before.get(name)}, now {value}" for name, value in flags.items() if before.get(name) != value]
@@ -270,7 +271,7 @@ def _file(header: dict[str, Any], what: str) -> Any:
 
 
 def other_bits(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return "threads 1, now 2" for all that may round otherwise than what wrote the old header."""
-    no = {"compiled": False}  # where it is not said
+    """Return e.g. "threads 1, now 2" for everything that may round differently from what wrote the old header."""
+    no = {"compiled": False}  # the default
     old, new = {**no, **old}, {**no, **new}
     return [f"{name} {old.get(name)}, now {new[name]}" for name in BITS if old.get(name) != new[name]]

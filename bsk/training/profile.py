@@ -1,4 +1,4 @@
-"""What a method costs and needs, found by running it on a toy network; and whether it keeps to the contract."""
+"""The cost and the needs of a method, found by running it on a toy network, which also checks the contract."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bsk.perturb.passes import Passes
 from bsk.training.bound import Bound, UpdateContext
 
 IMAGES = 4
-ROUGH_UPDATES = 8  # of the rough network: what is rare is met in one of them
-SHARED = 32  # images of a batch that processes share
-ROUGH = 50  # radians for a change of the rough network's hidden values by 1
-UPDATES = 20  # that are run of a method that validates; of others two
+ROUGH_UPDATES = 8  # updates on the rough network, enough for rare cases to occur
+SHARED = 32  # images of a batch shared by processes
+ROUGH = 50  # angular frequency in the rough network's hidden values
+UPDATES = 20  # updates of a method that validates; other methods run two
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Profile:
     """What one update of a method does.
 
     Attributes:
-        frozen: passes of one image in the perturbation.
-        trained: passes of one image beside it.
+        frozen: passes per image in eval mode, for the perturbation.
+        trained: passes per image in train mode.
         natural, robust: whether its losses have these parts.
-        moves: whether it says where its perturbation starts and ends.
-        smooths: whether it smooths the labels where the settings say so.
-        validations: how often an update asks for the accuracy on val images, in the mean.
+        moves: whether it returns the start and the end of its perturbation.
+        smooths: whether it applies label smoothing.
+        validations: the mean number of validations per update.
         memory: what it has written into the memory.
-        second_order: whether it goes through a gradient of a gradient.
+        second_order: whether it differentiates a gradient.
     """
 
     frozen: Passes
@@ -49,19 +49,19 @@ class Profile:
 
     @property
     def passes(self) -> Passes:
-        """Passes of one image in one update."""
+        """Passes per image and update."""
         return self.frozen + self.trained
 
     @property
     def attacks(self) -> bool:
-        """Whether it trains against perturbations: epochs are then selected by robust accuracy."""
+        """Whether it trains on perturbed images, so that epochs are selected by robust accuracy."""
         return self.robust or not self.natural
 
 
 class _Toy(nn.Module):
-    """A small network that counts the passes through it: in eval mode, in train mode, and on the way down.
+    """A small network that counts its passes: in eval mode, in train mode, and in the final backward pass.
 
-    It is smooth, or so rough that a step often lowers the loss that it should raise.
+    It is smooth, or so rough that a step often lowers the loss it should raise.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, rough: bool) -> None:
@@ -80,7 +80,7 @@ class _Toy(nn.Module):
 
             def count(_: Tensor) -> None:
                 self._count("full" if self.descending else f"{where} to_input", len(x))
-                self.second_order |= torch.is_grad_enabled()  # so it is on the way back where that can be gone through
+                self.second_order |= torch.is_grad_enabled()  # enabled in a backward pass with create_graph
 
             logits.register_hook(count)
         return logits
@@ -91,7 +91,7 @@ class _Toy(nn.Module):
 
 @dataclass
 class _Trial:
-    """A method's updates on the toy network, or those of one of several processes."""
+    """Updates of a method on the toy network, possibly those of one of several processes."""
 
     toy: _Toy
     memory: Memory
@@ -112,7 +112,10 @@ def _try(
     mine: slice = slice(None),
     rough: bool = False,
 ) -> _Trial:
-    """Run a few updates, for these of the images of a batch, of more than IMAGES in fp64; the weights stay."""
+    """Run a few updates on the images `mine` of a batch, without changing the weights.
+
+    If there are more than IMAGES images, in fp64.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         toy, rows = _Toy(shape, classes, rough), torch.arange(images)
@@ -120,7 +123,7 @@ def _try(
     if images > IMAGES:
         toy, x = toy.double(), x.double()
     trial = _Trial(toy, Memory(images=images, classes=classes), Network(toy))
-    updates = UPDATES if method.validates else ROUGH_UPDATES if rough else 2  # the first may fill a memory
+    updates = UPDATES if method.validates else ROUGH_UPDATES if rough else 2  # the first may initialise a memory
     for update in range(updates):
         toy.counts, toy.descending = {}, False
         seen = trial.memory.batch(rows[mine])
@@ -135,14 +138,14 @@ def _try(
 
 
 def profile(method: Bound, shape: tuple[int, ...], classes: int) -> Profile:
-    """Return what a method does to images of a shape (C, H, W) and so many classes.
+    """Return what a method does for images of a shape (C, H, W) and a number of classes.
 
     Raises:
-        UsageError: it does not keep to the contract, or fails.
+        UsageError: it breaks the contract, or fails.
     """
     trial = _try(method, shape, classes)
     if not any(weight.grad is not None and bool(weight.grad.any()) for weight in trial.toy.parameters()):
-        raise UsageError(f"{method.start}: its loss has no gradient by the network's weights")
+        raise UsageError(f"{method.start}: its loss has no gradient with respect to the weights")
     each = {name: count / IMAGES for name, count in trial.toy.counts.items()}
     last = trial.losses[-1]
     return Profile(
@@ -165,13 +168,13 @@ def check_shared(method: Bound, shape: tuple[int, ...], classes: int) -> None:
         UsageError: they cannot.
     """
     if what := whole_batch(method, shape, classes):
-        raise UsageError(f"{method.start}: {what}, which processes would share; run it without torchrun")
+        raise UsageError(f"{method.start}: {what}, so processes cannot share it; run it without torchrun")
 
 
 def whole_batch(method: Bound, shape: tuple[int, ...], classes: int) -> str:
-    """Return why a method needs a whole batch in one process, "" if it does not.
+    """Return why a method needs a whole batch in one process, or "" if it does not.
 
-    It does not where each image's losses, and what is remembered, are the same however a batch is shared.
+    It does not if the losses of each image and the memory are the same however a batch is shared.
     """
     return _whole_batch(method, shape, classes, rough=False) or _whole_batch(method, shape, classes, rough=True)
 

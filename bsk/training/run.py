@@ -1,4 +1,4 @@
-"""From settings and data to a trained checkpoint: fresh, resumed, or already there."""
+"""From settings and data to a trained checkpoint: newly trained, resumed, or already complete."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from bsk.training.outputs import (
     totals,
 )
 from bsk.training.profile import Profile, check_shared, profile
-from bsk.training.resume import begun_training, go_on
+from bsk.training.resume import header_to_resume, restore_training
 from bsk.training.settings import Settings, resolve
 from bsk.training.state import State, named
-from bsk.training.threads import enough_threads, waits_for_others
+from bsk.training.threads import enough_threads, shared_machine_notice
 from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
@@ -56,22 +56,22 @@ def run(
     limit: int | None = None,
     stopping: Callable[[], int] = lambda: 0,
 ) -> dict[str, Any]:
-    """Train, or go on training, or find it done; return the `end` record of the log.
+    """Train, resume a training, or find it complete; return the `end` record of the log.
 
     Args:
-        flags: every flag, resolved or not.
-        data: with its train and val splits; test images are only read if they are to select the epoch.
-        checkpoint: F.safetensors; F.last.safetensors and F.jsonl stand beside it.
-        device: where.
-        watcher: is told of progress.
+        flags: all flags, resolved or not.
+        data: the data with train and val splits; test images are only read if they select the epoch.
+        checkpoint: F.safetensors; F.last.safetensors and F.jsonl are written beside it.
+        device: where to train.
+        watcher: is told about the progress.
         share: this process's part of every batch.
-        force: start over even if files of another training are there.
-        limit: train on the first so many images of the class-balanced order.
-        stopping: asked after every update; a code other than 0 saves and stops with it.
+        force: start over even if there are files of another training.
+        limit: train on the first `limit` images of the class-balanced order.
+        stopping: called after every update; a non-zero exit code saves the state and stops with it.
 
     Raises:
-        InputError: files of another training are in the way, or cannot be written.
-        UsageError: the method breaks its contract, or several processes cannot do it.
+        InputError: there are files of another training, or files cannot be written.
+        UsageError: the method breaks the contract, or several processes cannot share its batches.
         DivergedError, CollapsedError, StoppedError: see `bsk.training.loop.train`.
     """
     settings = _resolved(flags, data, device, checkpoint, watcher, force)
@@ -79,60 +79,77 @@ def run(
     test = data.split("test", TEST_IMAGES) if settings.select == "test" else None
     shape, classes = tuple(split.images.shape[1:]), len(data.classes)
     found = _profile(settings, shape, classes, share)
-    begin = _initial(settings, data, val, device, checkpoint, force)
-    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device, begin)
+    weights = _initial(settings, data, val, device, checkpoint, force)
+    state = new_state(settings, data, shape[0], (shape[1], shape[2]), device, weights)
     extra = _extra(settings, data, watcher)
     state.memory.images = len(split.labels) + (len(extra.labels) if extra else 0)
     threads = enough_threads(state.model, shape, settings.batch_size, device)
     with threads, _log(checkpoint, share) as log:
-        if said := waits_for_others(device):
+        if said := shared_machine_notice(device):
             watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
         header |= {"extra": extra.record} if extra else {}
-        header |= _begun_with(settings, begin, checkpoint)
+        header |= _initial_fields(settings, weights, checkpoint)
         if _compiles(settings, found, state, shape, len(split.labels), share, device):
             _compile(state, settings, share, device, header, watcher)
-        begun = None if force else begun_training(checkpoint, header)
+        saved = None if force else header_to_resume(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
-        loader = Loader(
-            split.images,
-            split.labels,
-            batch_size=settings.batch_size,
-            augment=settings.augment,
-            seed=settings.seed,
-            device=device,
-            share=share,
-            extra=extra,
-        )
+        loader = _loader(split, settings, device, share, extra)
         _check_smallest_batch(state, loader, share)
         setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
-        if begun is not None:
-            go_on(setup, state, begun, header, watcher)
-        else:
-            if force:
-                outputs.remove()
-            outputs.begin_log(-1)
-            if begin is not None:
-                watcher.notice(begin.told())
+        _begin(setup, state, saved, header, weights, watcher, force)
         with compiling() if state.compiled else contextlib.nullcontext():
             train(setup, state, watcher)
         return _end(outputs, state)
 
 
+def _loader(split: Split, settings: Settings, device: torch.device, share: Share, extra: Extra | None) -> Loader:
+    return Loader(
+        split.images,
+        split.labels,
+        batch_size=settings.batch_size,
+        augment=settings.augment,
+        seed=settings.seed,
+        device=device,
+        share=share,
+        extra=extra,
+    )
+
+
+def _begin(
+    setup: Setup,
+    state: State,
+    saved: dict[str, Any] | None,
+    header: dict[str, Any],
+    weights: Initial | None,
+    watcher: Watcher,
+    force: bool,
+) -> None:
+    """Restore the training whose state has the header `saved`, or start a new log if that is None."""
+    if saved is not None:
+        restore_training(setup, state, saved, header, watcher)
+        return
+    if force:
+        setup.outputs.remove()
+    setup.outputs.begin_log(-1)
+    if weights is not None:
+        watcher.notice(weights.summary())
+
+
 def _resolved(
     flags: TrainingFlags, data: DataFile, device: torch.device, checkpoint: Path, watcher: Watcher, force: bool
 ) -> Settings:
-    """Return the settings; a training that was begun elsewhere goes on in its own precision, unless a flag says one."""
+    """Return the settings; a resumed training keeps its own precision unless a flag sets one."""
     last = last_path(checkpoint)
     if flags.init is not None and flags.model is None:
-        begun = last.exists() and not force and not Path(flags.init).exists()  # then it goes on without
-        flags = replace(flags, model=model_of(last if begun else Path(flags.init)))
+        saved = last.exists() and not force and not Path(flags.init).exists()  # resuming does not need it
+        flags = replace(flags, model=model_of(last if saved else Path(flags.init)))
     settings = resolve(flags, data, device)
     if flags.precision != "auto" or force or not last.exists():
         return settings
     own = load_header(last, STATE).get("flags", {}).get("precision")
     if own in PRECISIONS and own != settings.precision:
-        watcher.notice(f"{checkpoint}: goes on in {own}, as it was begun; this device would take {settings.precision}")
+        watcher.notice(f"{checkpoint}: resumes in {own}, its own precision; the default here is {settings.precision}")
         return replace(settings, precision=own)
     return settings
 
@@ -140,12 +157,10 @@ def _resolved(
 def _initial(
     settings: Settings, data: DataFile, val: Split, device: torch.device, checkpoint: Path, force: bool
 ) -> Initial | None:
-    """Return the weights to begin with, if a file of them is given, and is there or needed.
-
-    What was begun goes on without it.
+    """Return the initial weights if a file is given, and exists or is needed; a resumed training does not need it.
 
     Raises:
-        UsageError: the training would write over it.
+        UsageError: the training would overwrite the file.
     """
     if settings.init is None:
         return None
@@ -157,10 +172,10 @@ def _initial(
     return initial(path, settings.model, data, val, device)
 
 
-def _begun_with(settings: Settings, begin: Initial | None, checkpoint: Path) -> dict[str, Any]:
-    """Return what a header says of the weights that a training began with: what was loaded, or what its state says."""
-    if begin is not None:
-        return {"init": begin.record, "mean": begin.mean, "std": begin.std}
+def _initial_fields(settings: Settings, weights: Initial | None, checkpoint: Path) -> dict[str, Any]:
+    """Return the header fields about the initial weights, from what was loaded or from the saved state."""
+    if weights is not None:
+        return {"init": weights.record, "mean": weights.mean, "std": weights.std}
     if settings.init is None:
         return {}
     known = load_header(last_path(checkpoint), STATE)
@@ -183,11 +198,11 @@ def _compiles(
     share: Share,
     device: torch.device,
 ) -> bool:
-    """Say if updates go through torch.compile: where the settings say so, or it pays.
+    """Return whether updates use torch.compile: as the settings say, or, for `auto`, if it pays.
 
-    By `auto` only bsk's own methods and networks go there, by one process: others may take gradients of gradients,
-    which torch.compile does not know, or do what it cannot follow. Nor do methods that go back twice by one output:
-    nobody has tried it with CUDA graphs.
+    With `auto` only bsk's own methods and networks are compiled, and only in a single process: others may use
+    second-order gradients, which torch.compile does not support, or code that it cannot trace. Methods with two
+    backward passes through one output are excluded too, since this has not been tested with CUDA graphs.
     """
     outside = is_plugin(settings.method) or is_plugin(settings.model) or found.trained.to_input > 0
     if settings.compile == "auto" and (outside or share.world > 1):
@@ -199,7 +214,7 @@ def _compiles(
 def _compile(
     state: State, settings: Settings, share: Share, device: torch.device, header: dict[str, Any], watcher: Watcher
 ) -> None:
-    """Send the state's passes through torch.compile; the header says so, unless that fails."""
+    """Use torch.compile for the passes of the state; the header says so unless that fails."""
 
     def tell(text: str) -> None:
         if "failed" in text:
@@ -215,7 +230,7 @@ def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
     """Raise if an epoch has a batch of one image that the network cannot normalise.
 
     Raises:
-        UsageError: that is so.
+        UsageError: that is the case.
     """
     n = loader.images_per_epoch
     last = n % loader.batch_size if n > loader.batch_size else n
@@ -224,20 +239,20 @@ def _check_smallest_batch(state: State, loader: Loader, share: Share) -> None:
     try:
         with torch.no_grad(), still_statistics(state.model.train()):
             state.model(next(loader.epoch(0)).x[:1])
-    except ValueError as error:  # of torch's batch norm
+    except ValueError as error:  # raised by torch's batch norm
         found = f"--batch-size {loader.batch_size}: {n} images leave a batch of one, which batch norm cannot normalise"
-        raise UsageError(f"{found}; choose another") from error
+        raise UsageError(f"{found}; choose another batch size") from error
 
 
 def _profile(settings: Settings, shape: tuple[int, ...], classes: int, share: Share) -> Profile:
-    """Return what the method does, if it can do what the settings ask for."""
+    """Return the profile of the method, if it supports what the settings ask for."""
     found = profile(settings.bound, shape, classes)
     if share.world > 1:
         check_shared(settings.bound, shape, classes)
     if settings.log_divergence and not found.moves:
         raise UsageError(f"--log-divergence: {settings.method} does not say where its perturbation starts and ends")
     if settings.label_smoothing and not found.smooths:
-        raise UsageError(f"--label-smoothing: {settings.method} does not smooth labels; it may by net.cross_entropy")
+        raise UsageError(f"--label-smoothing: {settings.method} does not smooth labels; use net.cross_entropy in it")
     return found
 
 

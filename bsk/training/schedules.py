@@ -1,4 +1,4 @@
-"""Learning rates and momentum by iteration."""
+"""Schedules of the learning rate and momentum per iteration."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import NamedTuple
 
 
 class Rates(NamedTuple):
-    """What the optimiser uses in one iteration."""
+    """The learning rate and momentum of one iteration."""
 
     lr: float
     momentum: float
 
 
 def piecewise(step: int, total: int, lr: float, momentum: float) -> Rates:
-    """Return lr, a tenth of it from the middle on, a hundredth from three quarters on.
+    """Return lr, a tenth of it from half of the iterations on, and a hundredth from three quarters on.
 
-    The milestones are whole iterations, rounded down.
+    The milestones are rounded down to whole iterations.
     Source: section 5.1, "decaying point at 50-th and 75-th epochs" of 100.
-    Differs from the paper: in the authors' code a milestone that is no whole number never comes.
+    Differs from the paper: in the authors' code a milestone that is not a whole number is never reached.
     """
     return Rates(lr * 0.1 ** ((step >= total // 2) + (step >= total * 3 // 4)), momentum)
 
 
 def cyclic(step: int, total: int, lr: float, momentum: float) -> Rates:
-    """Return one triangle: 0 up to the peak lr in the middle and down to 0; momentum falls by 0.1 meanwhile.
+    """Return one triangle: lr rises from 0 to its peak in the middle and falls to 0; momentum falls and rises by 0.1.
 
     Source: Smith (2017); Wong et al. (2020), whose scheduler cycles momentum inversely, as the authors' does.
-    Differs from the paper: the authors' TRADES scripts rise within one iteration; here all methods share
-    this shape, so that they can be compared.
+    Differs from the paper: the authors' TRADES scripts reach the peak within one iteration; here all methods share this
+    shape, so that they can be compared.
     """
     height = 1.0 - abs(2.0 * (step + 0.5) / total - 1.0)
     return Rates(lr * height, momentum - 0.1 * height)
 
 
 def cosine(step: int, total: int, lr: float, momentum: float) -> Rates:
-    """Return lr (1 + cos(pi step / total)) / 2. Source: Loshchilov & Hutter (2017), no restarts."""
+    """Return lr (1 + cos(pi step / total)) / 2. Source: Loshchilov & Hutter (2017), without restarts."""
     return Rates(lr * 0.5 * (1.0 + math.cos(math.pi * step / total)), momentum)
 
 
 def constant(step: int, total: int, lr: float, momentum: float) -> Rates:
-    """Return lr itself, however many updates there will be."""
+    """Return lr unchanged."""
     return Rates(lr, momentum)
 
 
 def warmed(step: int, updates: float, rates: Rates) -> Rates:
-    """Return the rates, lr in proportion to the updates until there were so many. Source: Goyal et al. (2017)."""
+    """Return the rates with lr * min(1, (step + 1) / updates): a linear warm-up. Source: Goyal et al. (2017)."""
     return Rates(rates.lr * min(1.0, (step + 1) / updates), rates.momentum) if updates > 0 else rates
 
 

@@ -1,4 +1,4 @@
-"""All flags of a training, as resolved: what is written into every checkpoint and log."""
+"""The resolved settings of a training, as written to every checkpoint and log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bsk.values import above_zero, checked_eps, one_of
 
 @dataclass(frozen=True)
 class Settings(TrainingFlags):
-    """The flags with nothing left open: all hyper-parameters of the method, its step in pixel units; see there."""
+    """The flags with all defaults resolved, including all hyper-parameters of the method."""
 
     model: str = ""
     eps: float = 0.0
@@ -37,16 +37,16 @@ class Settings(TrainingFlags):
         return Bound(self.method, self.eps, self.hyper)
 
     def flags(self) -> dict[str, Any]:
-        """Return every flag by its one name, flat: {"gamma": 1.0, "eps": 0.031, ...}."""
+        """Return all flags and hyper-parameters as one flat dict: {"gamma": 1.0, "eps": 0.031, ...}."""
         flags = asdict(self)
         return {**flags.pop("hyper"), **flags}
 
 
 def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Settings:
-    """Return the settings of a training: what the flags say, else the method's defaults and the data's customs.
+    """Return the settings of a training: the flags, else the defaults of the method and the data.
 
     Raises:
-        UsageError: an unknown name, or a number out of range.
+        UsageError: a name is unknown, or a number is out of range.
     """
     augment, eps = flags.augment or data.augment, checked_eps(data.eps if flags.eps is None else flags.eps)
     for flag, value, names in (
@@ -71,13 +71,13 @@ def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Setti
         if not 0 <= getattr(flags, flag) <= 1:
             raise UsageError(f"--{flag.replace('_', '-')} {getattr(flags, flag):g}: must be from 0 to 1")
     if needs_extra(flags.method) and flags.extra is None:
-        raise UsageError(f"--method {flags.method}: trains on more images too; give them by --extra")
+        raise UsageError(f"--method {flags.method}: needs extra images; give them with --extra")
     if flags.extra is None and flags.extra_fraction is not None:
-        raise UsageError(f"--extra-fraction {flags.extra_fraction:g}: of what? give --extra")
+        raise UsageError(f"--extra-fraction {flags.extra_fraction:g}: has no meaning without --extra; give both")
     fraction = FRACTION if flags.extra_fraction is None else flags.extra_fraction
     if flags.extra is not None and not 0 < round(fraction * flags.batch_size) < flags.batch_size:
-        found = f"--extra-fraction {fraction:g}: leaves batches of {flags.batch_size} without one kind of images"
-        raise UsageError(f"{found}; choose one from 0 to 1")
+        found = f"--extra-fraction {fraction:g}: leaves batches of {flags.batch_size} with only one kind of images"
+        raise UsageError(f"{found}; choose a value between 0 and 1")
     own = {
         "hyper": bind(flags.method, eps, flags.hyper).hyper,
         "model": flags.model or data.model,

@@ -1,4 +1,4 @@
-"""Everything that a training needs to go on exactly where it was, and its file `F.last.safetensors`."""
+"""The complete state of a training, from which it can be resumed exactly, and its file `F.last.safetensors`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MEMORY = "memory."
 _SHARED, _ROWS = _MEMORY + "shared.", _MEMORY + "rows."
 _AVERAGE = "average."
 _HEALTHY = "healthy."
-_PLAIN = ("step", "seconds", "validation_seconds", "epoch_seconds", "compile_seconds", "seen")  # saved as they are
+_PLAIN = ("step", "seconds", "validation_seconds", "epoch_seconds", "compile_seconds", "seen")  # saved unchanged
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An epoch and its accuracies on val and, if it selects, on test; -1 before the first, and where not measured."""
+    """An epoch and its accuracies on val and, if it selects, on test; -1 if not measured."""
 
     epoch: int = 0
     val_natural: float = -1.0
@@ -37,13 +37,13 @@ class Scored:
     test_robust: float = -1.0
 
     def record(self) -> dict[str, Any]:
-        """Return its fields, those of test only where they were measured."""
+        """Return the fields, those of test only if they were measured."""
         fields = asdict(self)
         return fields if self.test_robust >= 0 else {k: v for k, v in fields.items() if not k.startswith("test_")}
 
 
 def named(prefix: str, scored: Scored | None) -> dict[str, Any]:
-    """Return the fields of a record with a prefix, "ema_val_robust"; none without an epoch."""
+    """Return the fields of a record with a prefix, such as "ema_val_robust"; {} for None."""
     return {} if scored is None else {f"{prefix}_{name}": value for name, value in scored.record().items()}
 
 
@@ -52,10 +52,10 @@ class Collapses:
     """What the monitor has seen.
 
     Attributes:
-        now: the last look was a collapse.
-        count: so many began.
-        rescued_until: the update until which PGD rescues.
-        best: accuracy under PGD-10 in the best look.
+        now: whether the last check found a collapse.
+        count: the number of collapses.
+        rescued_until: the update until which PGD takes over.
+        best: the best accuracy under PGD-10 in all checks.
     """
 
     now: bool = False
@@ -66,18 +66,18 @@ class Collapses:
 
 @dataclass
 class State:
-    """A training under way.
+    """A training in progress.
 
     Attributes:
-        step: updates done.
-        best, last: the selected epoch and the last one; `best_average` and `last_average` of the moving average.
-        sums: (3,) fp64, the epoch's summed loss, natural loss and robust loss so far, on the device.
-        seconds, validation_seconds, compile_seconds: spent so far, apart from each other.
-        epoch_seconds: of training within the epoch so far.
-        seen: the epoch's last look of the monitor.
-        healthy: what `learned` was at the last look that saw nothing fallen, to go back to.
-        compiled: the network's passes through torch.compile, if updates go there.
-        noise: the generator of the last update, which the next one starts anew.
+        step: the number of updates done.
+        best, last: the selected and the last epoch; `best_average` and `last_average` are those of the moving average.
+        sums: (3,) fp64 on the device, the epoch's summed total, natural and robust loss so far.
+        seconds, validation_seconds, compile_seconds: time spent so far on updates, validation and compilation.
+        epoch_seconds: time spent on updates in this epoch so far.
+        seen: the last check of the monitor in this epoch.
+        healthy: the value of `learned` at the last check without a collapse, to roll back to.
+        compiled: the network's passes through torch.compile, if it is used.
+        noise: the generator of the last update, reseeded by the next one.
     """
 
     model: Normalised
@@ -104,7 +104,7 @@ class State:
     noise: torch.Generator | None = None
 
     def spend(self, seconds: float) -> None:
-        """Count what updates took, and apart from it what compiling took within that."""
+        """Add the time of updates, and separately the time of compiling within it."""
         compiling = self.compiled.spent() if self.compiled else 0.0
         self.compile_seconds += compiling
         self.seconds, self.epoch_seconds = self.seconds + seconds - compiling, self.epoch_seconds + seconds - compiling
@@ -138,7 +138,7 @@ def save(path: Path, state: State, header: dict[str, Any]) -> None:
 
 
 def learned(state: State) -> dict[str, Tensor]:
-    """Return all that updates change: weights, momentum, the moving average, what outlives a batch."""
+    """Return everything that updates change: weights, momentum, the moving average, and the method's memory."""
     tensors = {MODEL_PART + name: tensor for name, tensor in state.model.state_dict().items()}
     for name, parameter in state.model.named_parameters():
         momentum = state.optimiser.state.get(parameter, {}).get("momentum_buffer")
@@ -150,8 +150,8 @@ def learned(state: State) -> dict[str, Tensor]:
     return tensors | {_ROWS + name: tensor for name, tensor in state.memory.rows.items()}
 
 
-def put_back(state: State, tensors: dict[str, Tensor]) -> None:
-    """Put what `learned` returned back into the state, as copies."""
+def restore_learned(state: State, tensors: dict[str, Tensor]) -> None:
+    """Restore copies of what `learned` returned."""
     state.model.load_state_dict(model_tensors(tensors))
     state.optimiser.load_state_dict(_optimiser_state(state, tensors))
     for kind, prefix in (("shared", _SHARED), ("rows", _ROWS)):
@@ -162,12 +162,12 @@ def put_back(state: State, tensors: dict[str, Tensor]) -> None:
 
 
 def restore(path: Path, state: State, written: Memory) -> None:
-    """Put what `save` wrote back into a fresh state of the same training.
+    """Restore what `save` wrote into a new state of the same training.
 
     Args:
         path: F.last.safetensors.
-        state: fresh.
-        written: what the method writes into a memory of few images, for the names and shapes.
+        state: a new state.
+        written: what the method writes into a memory of a few images, for names and shapes.
 
     Raises:
         InputError: the file is missing, corrupt or of another network.
@@ -175,8 +175,8 @@ def restore(path: Path, state: State, written: Memory) -> None:
     tensors, header = checkpoints.load(path, STATE)
     try:
         _check(tensors, state, written)
-        progress = _modern(dict(header["progress"]))
-        put_back(state, {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEALTHY)})
+        progress = _upgraded(dict(header["progress"]))
+        restore_learned(state, {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEALTHY)})
         healthy = {name: tensor.to(state.sums.device) for name, tensor in _part(tensors, _HEALTHY).items()}
         state.healthy = healthy or None
         state.scaler.load_state_dict(progress.pop("scaler"))
@@ -194,14 +194,14 @@ def restore(path: Path, state: State, written: Memory) -> None:
         for name in _PLAIN:
             setattr(state, name, progress.pop(name))
         if progress:
-            raise ValueError(f"its progress has {next(iter(progress))!r:.40}")
+            raise ValueError(f"unexpected progress {next(iter(progress))!r:.40}")
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:80]
         raise InputError(f"{path}: does not fit this training ({reason}); pass --force to start over") from error
 
 
-def _modern(progress: dict[str, Any]) -> dict[str, Any]:
-    """Return progress as it is saved now; before methods had a memory, only Fast AT+ kept numbers."""
+def _upgraded(progress: dict[str, Any]) -> dict[str, Any]:
+    """Return progress in the current format; before methods had a memory, only Fast AT+ stored numbers."""
     progress.setdefault("compile_seconds", 0.0)
     if "rescue" in progress:
         rescue, updates = progress.pop("rescue"), progress.pop("rescued_updates")
@@ -211,10 +211,10 @@ def _modern(progress: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(tensors: dict[str, Tensor], state: State, written: Memory) -> None:
-    """Refuse tensors that torch would take, and fall over later: it looks at the shapes of weights alone.
+    """Refuse tensors that torch would accept here but fail on later, since it checks only the shapes of weights.
 
     Raises:
-        ValueError: the momentum or the memory has another shape than it can have, or a number is not finite.
+        ValueError: the momentum or the memory has an impossible shape, or a number is not finite.
     """
     shapes: dict[str, tuple[int, ...]] = {
         _MOMENTUM + name: tuple(parameter.shape) for name, parameter in state.model.named_parameters()
@@ -228,9 +228,9 @@ def _check(tensors: dict[str, Tensor], state: State, written: Memory) -> None:
     for name, tensor in tensors.items():
         kept = name.startswith((_MOMENTUM, _MEMORY))
         if kept and name not in shapes:
-            raise ValueError(f"it has {name!r:.60}")
+            raise ValueError(f"unexpected tensor {name!r:.60}")
         if name in shapes and tuple(tensor.shape) != shapes[name]:
-            raise ValueError(f"{name} is of shape {tuple(tensor.shape)}, expected {shapes[name]}")
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shapes[name]}")
         if name.startswith(("sums", _MEMORY)) and not bool(tensor.isfinite().all()):  # weights may have diverged
             raise ValueError(f"{name} has a number that is not finite")
 

@@ -1,4 +1,4 @@
-"""One update of the weights: the method's losses on a batch, their gradient, a step of SGD."""
+"""One update of the weights: the method's losses on a batch, their gradient, and a step of SGD."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def update(
     epoch: int = 0,
     validate: Validate = lambda attack, turn: 1.0,
 ) -> None:
-    """Train on one batch and add its losses to `state.sums`; `total` is of all updates that there will be.
+    """Train on one batch and add its losses to `state.sums`; `total` is the number of updates of the whole training.
 
-    The random numbers are those of (seed, update), the same however the batch is shared.
+    The random numbers depend only on the seed and the update, however the batch is shared.
     Source: Algorithm 1, lines 4 to 7.
     """
     method = method_in_force(state, settings)
@@ -78,7 +78,7 @@ def _descend(
     with worst_weights(net, lambda: run()[2], draws, settings.awp, share):
         losses, memory, loss = run()
         state.optimiser.zero_grad(set_to_none=True)
-        with settings.bound.guard():  # hooks of a method from outside run here
+        with settings.bound.guard():  # hooks of a plugin method run here
             loss.backward()
     memory.commit()
     sum_gradients(state.model, share)
@@ -89,7 +89,7 @@ def _descend(
 
 
 def method_in_force(state: State, settings: Settings) -> Bound:
-    """Return the method, or the one that rescues it after a collapse."""
+    """Return the method, or the one that takes over after a collapse."""
     if state.step >= state.collapses.rescued_until:
         return settings.bound
     logged = state.memory.logged

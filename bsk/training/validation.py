@@ -1,4 +1,4 @@
-"""Accuracy on held-out images: what selects the model, and what a method may ask for."""
+"""Accuracy on held-out images, which selects the model and is available to methods."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bsk.attacks.registry import attack_named
 from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
-from bsk.models.modes import in_precision, standing_still
+from bsk.models.modes import folded_eval_mode, in_precision
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import example_draws
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State
 
 SELECTION_ATTACK = "pgd-20"
-NO_DRAWS = example_draws(0, "", [])  # these attacks draw nothing
-TEST_IMAGES = 2560  # that select under --select test. Source: the authors' scripts, 20 batches of 128
+NO_DRAWS = example_draws(0, "", [])  # these attacks use no random numbers
+TEST_IMAGES = 2560  # test images used by --select test. Source: the authors' scripts, 20 batches of 128
 BATCH = 250
 
 
@@ -33,10 +33,10 @@ def validate(
     epoch: int,
     pause: Callable[[], None],
 ) -> Scored:
-    """Return natural accuracy and accuracy under PGD-20 on val and, if it is to select, on test.
+    """Return natural accuracy and accuracy under PGD-20 on val and, if it selects, on test.
 
-    They only rank the epochs of one run; what is reported of a model is measured by `bsk evaluate`, in fp32.
-    `pause` is called between batches, and, of one process alone, each second within them; it may raise to stop.
+    They only rank the epochs of one run; reported accuracies are measured by `bsk evaluate`, in fp32. `pause` is called
+    between batches and, in a single process, every second within them; it may raise to stop.
     """
     natural, robust = _accuracies(model, settings, val, share, pause)
     if test is None:
@@ -50,7 +50,7 @@ def _accuracies(
     """Return natural accuracy and accuracy under PGD-20, in the precision of training."""
     attack = attack_named(SELECTION_ATTACK, settings.eps).stages[-1]  # it starts at the image itself
     counts = torch.zeros(3, device=next(model.parameters()).device, dtype=torch.int64)
-    with standing_still(model):
+    with folded_eval_mode(model):
         forward = in_precision(model, settings.precision)
         if share.world == 1:
             forward = _interruptible(forward, pause)
@@ -66,7 +66,7 @@ def _accuracies(
 
 
 def _interruptible(model: Model, pause: Callable[[], None]) -> Model:
-    """Return the model asking each second, before a pass, if it is to stop: PGD on one batch may take a minute."""
+    """Return the model with a call of `pause` every second, since PGD on one batch may take a minute."""
     asked = time.monotonic()
 
     def forward(x: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _interruptible(model: Model, pause: Callable[[], None]) -> Model:
 
 
 def batches(n: int, share: Share) -> tuple[Tensor, ...]:
-    """Return this process's rows in batches of at most 250; every process has as many, since they meet at each."""
+    """Return this process's rows in batches of at most 250; all processes have equally many, since they synchronise."""
     count = -(-max(1, -(-n // share.world)) // BATCH)
     return share.of(torch.arange(n)).tensor_split(count)
 
@@ -90,15 +90,15 @@ def _right(forward: Model, x: Tensor, y: Tensor) -> Tensor:
         return (forward(x).argmax(dim=1) == y).sum()
 
 
-VALIDATED = 128  # images of a method's own look at val
+VALIDATED = 128  # images of a validation requested by a method
 
 
 def accuracy_for_method(state: State, settings: Settings, split: Split, attack: str, turn: int) -> float:
-    """Return the accuracy under an attack on the turn-th 128 images of a split, which go round and round."""
+    """Return the accuracy under an attack on the turn-th 128 images of a split, wrapping around at its end."""
     n = len(split.labels)
     rows = (turn * VALIDATED + torch.arange(min(VALIDATED, n))) % n
     x, y = to_unit(split.images[rows].to(state.sums.device)), split.labels[rows].to(state.sums.device)
-    with standing_still(state.model):
+    with folded_eval_mode(state.model):
         forward = in_precision(state.model, settings.precision)
         fooled = attack_named(attack, settings.eps).stages[-1](forward, x, y, NO_DRAWS, settings.eps).fooled
     return 1.0 - float(fooled.float().mean())

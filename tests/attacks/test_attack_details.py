@@ -11,7 +11,7 @@ from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import NotFiniteError, Outcome, check_unit, first_rows, ranked_targets, spread
 from bsk.attacks.pgd import pgd
 from bsk.attacks.rays import rays
-from bsk.attacks.registry import MANY, NATURAL, attack_named, attacks_named
+from bsk.attacks.registry import ASSUMED_PASSES, NATURAL, attack_named, attacks_named
 from bsk.errors import InputError, UsageError
 from bsk.perturb.ball import length
 from bsk.perturb.draws import example_draws
@@ -168,22 +168,22 @@ def test_parameters_of_one_stage_and_of_several() -> None:
         ({"norm": "l3"}, ["apgd-ce"], "--norm l3: no such norm; did you mean l2?"),
         ({"engine": "bks"}, ["apgd-ce"], "--engine bks: no such engine; did you mean bsk?"),
         ({"step": -1.0}, ["pgd-5"], "--step -1: must be finite and above 0"),
-        ({"queries": 5}, ["pgd-5"], "--queries: no attack here has it; it is for square, rays"),
-        ({"stop_at_eps": True}, ["square"], "--stop-at-eps: no attack here has it; it is for rays"),
-        ({"step": 0.1}, ["apgd-ce", "square"], "--step: no attack here has it; it is for fgsm, pgd, cw"),
-        ({"last_iterate": True}, ["rays"], "--last-iterate: no attack here has it; it is for fgsm, pgd, cw"),
-        ({"norm": "l2"}, ["pgd-5"], "--norm l2: pgd-5 has Linf only; use apgd-ce, apgd-t, fab-t, square or autoattack"),
-        ({"norm": "l2"}, ["rays"], "--norm l2: rays has Linf only; use apgd-ce, apgd-t, fab-t, square or autoattack"),
+        ({"queries": 5}, ["pgd-5"], "--queries: no attack here takes it; it is for square, rays"),
+        ({"stop_at_eps": True}, ["square"], "--stop-at-eps: no attack here takes it; it is for rays"),
+        ({"step": 0.1}, ["apgd-ce", "square"], "--step: no attack here takes it; it is for fgsm, pgd, cw"),
+        ({"last_iterate": True}, ["rays"], "--last-iterate: no attack here takes it; it is for fgsm, pgd, cw"),
+        ({"norm": "l2"}, ["pgd-5"], "--norm l2: pgd-5 is Linf-only; use apgd-ce, apgd-t, fab-t, square or autoattack"),
+        ({"norm": "l2"}, ["rays"], "--norm l2: rays is Linf-only; use apgd-ce, apgd-t, fab-t, square or autoattack"),
         (
             {"classes": 1},
             ["pgd-5"],
-            "--attack pgd-5: one class cannot be attacked; prepare data of two classes or more",
+            "--attack pgd-5: data with one class cannot be attacked; prepare data with at least two",
         ),
         ({"engine": "reference"}, ["pgd-5"], "--engine reference: it has no pgd-5; it has apgd-ce, apgd-dlr, apgd-t, "),
         (
             {"engine": "reference", "classes": 3},
             ["apgd-t"],
-            "--engine reference: its DLR loss needs 4 classes, these are 3",
+            "--engine reference: its DLR loss needs 4 classes, the model has 3",
         ),
     ],
 )
@@ -213,7 +213,7 @@ def test_the_reference_runs_as_a_stage() -> None:
     traced, state = sys.gettrace(), torch.get_rng_state()
     for name, eps, flags in (("apgd-ce", EPS, {}), ("fab-t", 0.4, {"norm": "l2"})):
         natural, stage = attack_named(name, eps, AttackFlags(engine="reference", classes=5, **flags)).stages
-        assert (natural, stage.name, stage.passes, stage.batchwise) == (NATURAL, name, MANY, True)
+        assert (natural, stage.name, stage.passes, stage.batchwise) == (NATURAL, name, ASSUMED_PASSES, True)
         package = stage.parameters["package"]
         assert stage.parameters == {"norm": "linf", "attack": name, "package": package, "targets": 4, **flags}
         assert package.startswith("pyautoattack ")
@@ -306,7 +306,7 @@ def outside(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, eps: float
     monkeypatch.chdir(folder)
     (attack,) = attacks_named([f"thirds:{name}"], eps, AttackFlags(settings=settings))
     stage = attack.stages[1]
-    assert (stage.name, stage.passes, stage.batchwise) == (f"thirds:{name}", MANY, True)
+    assert (stage.name, stage.passes, stage.batchwise) == (f"thirds:{name}", ASSUMED_PASSES, True)
     return stage(model or Seen(), torch.full((2, 1, 2, 2), 0.5), labels(2), draws(2), eps)
 
 

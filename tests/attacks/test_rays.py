@@ -214,5 +214,5 @@ def test_order_and_company_change_nothing() -> None:
 def test_its_flags() -> None:
     assert attack_named("rays", 0.03).parameters == {"queries": 10_000, "stop_at_eps": False}
     assert attack_named("rays", 0.03, AttackFlags(queries=40_000, stop_at_eps=True)).parameters["queries"] == 40_000
-    with pytest.raises(UsageError, match="Linf only"):
+    with pytest.raises(UsageError, match="Linf-only"):
         attack_named("rays", 0.03, AttackFlags(norm="l2"))

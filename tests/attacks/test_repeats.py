@@ -131,7 +131,7 @@ def test_the_record_says_how_many_stopped_and_the_key_is_that_of_all_steps(call,
 
 def test_only_pgd_and_cw_have_the_flag(call) -> None:
     line = call("evaluate", "m.safetensors", "--attack", "apgd-ce", "--no-early-stop", check=2).line
-    assert "--early-stop: no attack here has it; it is for pgd, cw" in line
+    assert "--early-stop: no attack here takes it; it is for pgd, cw" in line
 
 
 @pytest.mark.parametrize("rows", [8, 16])

@@ -170,7 +170,7 @@ def test_auto_is_what_is_fast_here_for_apgd_alone(call, toy, trained, monkeypatc
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--attack", "rays"], "--search: no attack here has it; it is for fgsm, pgd, cw, apgd, fab, square"),
+        (["--attack", "rays"], "--search: no attack here takes it; it is for fgsm, pgd, cw, apgd, fab, square"),
         (["--attack", "apgd-ce", "--engine", "reference"], "--engine reference: it searches in fp32"),
         (["--attack", "pgd-20", "--search", "int8"], "int8"),
     ],

@@ -125,9 +125,9 @@ def test_asking_seldom_and_searching_roughly_are_after_the_target_too(monkeypatc
 
 
 def test_a_target_is_for_those_that_take_it() -> None:
-    with pytest.raises(UsageError, match="--target: no attack here has it; it is for fgsm, pgd, cw"):
+    with pytest.raises(UsageError, match="--target: no attack here takes it; it is for fgsm, pgd, cw"):
         attacks_named(["apgd-ce"], 0.1, AttackFlags(target="random"))
-    with pytest.raises(UsageError, match="--target random: tells no accuracy to compare; it is for bsk attack"):
+    with pytest.raises(UsageError, match="--target random: gives no accuracy to compare; use it with bsk attack"):
         AttackFlags(target="random").check_untargeted()
     assert "target" not in attack_named("pgd-5", 0.1).parameters
 

@@ -47,8 +47,8 @@ def test_help_has_every_method_and_of_the_chosen_one_its_flags(call) -> None:
         assert ("bskmethodshaswhatitcosts" in own) == (name != "natural")
         assert own.endswith("(none)") == (not expected)
     liet = told("--method=liet").partition("Optionsofliet:")[2]
-    assert "--ramp/--no-ramplet" in liet and "--boundXhowfarx'maybefromx,ineps;none:" in liet
-    assert "--stepXsizeoftheonestepfromthestart,inpixels.[default:eps]" in liet and "--gamma" not in liet
+    assert "--ramp/--no-rampincrease" in liet and "--boundXmaximumdistanceofx'fromx,inunitsofeps;none:" in liet
+    assert "--stepXsizeofthesinglestepfromthestart,inpixels.[default:eps]" in liet and "--gamma" not in liet
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path
         ("train --set gama=1", 2, "--gama: bs has no gama; it has start"),
         ("train --gamma", 2, "--gamma: expected a value, as --gamma 1"),
         ("train --step --quiet", 2, "--quiet"),
-        ("train --step x", 2, "--set step=x: expected a number, as its default eps"),
+        ("train --step x", 2, "--set step=x: expected a number, like its default eps"),
         ("train --steps 1.5", 2, "--set steps=1.5: expected a whole number"),
         ("train --method liet --no-ramp=3", 2, "--no-ramp"),
         ("train --method", 2, "--method"),
@@ -270,7 +270,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(toy: Path, tmp_path: Path, 
     run = functools.partial(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, check=False)
     stopped = run(env={**os.environ, "SIGNAL": str(int(number))})
     assert (stopped.returncode, stopped.stdout) == (code, "")
-    assert "epoch 2:" not in stopped.stderr and "the same command goes on from there" in stopped.stderr
+    assert "epoch 2:" not in stopped.stderr and "the same command resumes from there" in stopped.stderr
     assert not list(tmp_path.glob(".*tmp"))
     done = run(env={**os.environ, "SIGNAL": "0"})
     assert json.loads(done.stdout)["last_epoch"] == 12 and "epoch 1:" not in done.stderr

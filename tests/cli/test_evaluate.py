@@ -40,7 +40,7 @@ def test_autoattack_prints_a_record_and_a_line_a_stage(call, trained: Path, toy:
     }
     assert done.stderr.count("too few for the DLR loss") == 1
     standing = round(record["after"]["apgd-ce"] * 30)
-    assert f"m.safetensors: autoattack: {standing} of 30 stand after apgd-ce" in done.stderr
+    assert f"m.safetensors: autoattack: {standing} of 30 survive apgd-ce" in done.stderr
 
 
 def test_an_audit_prints_an_estimate_and_goes_on_to_autoattack(call, trained: Path, toy: Path, tmp_path: Path) -> None:
@@ -51,12 +51,12 @@ def test_an_audit_prints_an_estimate_and_goes_on_to_autoattack(call, trained: Pa
     standing = round(whole["after"]["apgd-t"] * 30)
     assert audit["audit"]["survivors"] == standing > 8 and audit["after"].items() < whole["after"].items()
     assert audit["audit"]["low"] <= whole["accuracy"] <= audit["audit"]["high"] - audit["audit"]["fallen"] / 30
-    assert f"autoattack-audit: {standing} of 30 stand after apgd-t\n" in done.stderr
-    assert " of 30 stand after square on a sample of 4\n" in done.stderr
+    assert f"autoattack-audit: {standing} of 30 survive apgd-t\n" in done.stderr
+    assert " of 30 survive square on a sample of 4\n" in done.stderr
     said = f"screen {standing / 30:.2%}, AutoAttack estimated {audit['accuracy']:.2%}, 95 % interval "
     said += f"{audit['audit']['low']:.2%} to {audit['audit']['high']:.2%} for these 30 images "
     assert f"{said}(4 of {standing} survivors audited, {audit['audit']['fallen']} fell)" in done.stderr
-    assert "is an estimate, not AutoAttack's number; without --audit it goes on to that" in done.stderr
+    assert "is an estimate, not AutoAttack's number; leave out --audit to get that" in done.stderr
     within = json.loads(call("evaluate", trained, *words, "--within", "1/2", "--quiet").stdout)
     assert within["accuracy"] == whole["accuracy"] == within["audit"]["low"], "half a point is less than an image"
     assert call("evaluate", trained, *words, "--audit", 4, "--quiet").stdout == done.stdout
@@ -98,7 +98,7 @@ def test_evaluations_and_the_log_of_a_training_keep_to_files_of_their_own(call, 
     train = ["train", "--data", toy, "--model", "cnn-4", "--epochs", 1]
     for more in ([], ["--force"]):
         line = call(*train, "--out", "r.safetensors", *more, check=3).line
-        assert "r.jsonl: has records of kind evaluation, so it is no training's log; choose another --out" in line
+        assert "r.jsonl: has records of kind evaluation, so it is not a training log; choose another --out" in line
     assert (tmp_path / "r.jsonl").read_bytes() == found and not (tmp_path / "r.safetensors").exists()
     (tmp_path / "m.jsonl").write_bytes(log + found)  # as an older bsk let evaluate do
     trained_words = ["train", "--data", toy, "--model", "cnn-4", "--epochs", 2, "--out", "m.safetensors"]
@@ -111,7 +111,7 @@ def test_rays_tells_distances_and_queries(call, trained: Path, toy: Path) -> Non
     done = call(*words)
     record = json.loads(done.stdout)
     assert 0 < record["adbd"] < record["adbd_correct"] < 1 and record["never_fooled"] == 0
-    assert "no attack here has it" in call(*words[:-4], "--attack", "autoattack", "--queries", 9, check=2).line
+    assert "no attack here takes it" in call(*words[:-4], "--attack", "autoattack", "--queries", 9, check=2).line
     assert 300 <= record["queries_median"] < 330 and "ADBD 0." in done.stderr
     quick = json.loads(call(*words, "--stop-at-eps").stdout)
     assert quick["accuracy"] == record["accuracy"] and quick["queries_mean"] < record["queries_mean"]
@@ -120,7 +120,7 @@ def test_rays_tells_distances_and_queries(call, trained: Path, toy: Path) -> Non
 def test_l2_needs_a_radius(call, trained: Path, toy: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--norm", "l2", "--limit", "12"]
     assert "pass --eps" in call(*words, "--attack", "apgd-ce", check=2).line
-    assert "pgd-5 has Linf only" in call(*words, "--attack", "pgd-5", "--eps", "0.5", check=2).line
+    assert "pgd-5 is Linf-only" in call(*words, "--attack", "pgd-5", "--eps", "0.5", check=2).line
     record = json.loads(call(*words, "--attack", "screen", "--eps", "2").stdout)
     assert record["accuracy"] < record["after"]["natural"] and record["attack_parameters"]["apgd-ce"]["norm"] == "l2"
 
@@ -167,7 +167,7 @@ def test_l1_is_a_norm_of_its_own(call, trained: Path, toy: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--norm", "l1", "--limit", "12"]
     assert "pass --eps, as 12 for CIFAR-10" in call(*words, "--attack", "apgd-ce", check=2).line
     said = call(*words, "--attack", "apgd-dlr", "--eps", "3", check=2).line
-    assert "--norm l1: apgd-dlr has none; use apgd-ce, apgd-t, fab-t, square" in said
+    assert "--norm l1: apgd-dlr has no L1 form; use apgd-ce, apgd-t, fab-t, square" in said
     more = ["--attack", "natural,autoattack", "--eps", "3", "--out", "r.jsonl"]
     natural, record = map(json.loads, call(*words, *more).stdout.splitlines())
     assert record["accuracy"] < natural["accuracy"]
@@ -233,15 +233,15 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("evaluate --model cnn --weights t.pt --mean x --std 1", "--mean x"),
         ("evaluate m.safetensors --norm l3", "--norm l3"),
         ("evaluate m.safetensors --attack autoatack", "did you mean autoattack?"),
-        ("evaluate m.safetensors --audit 5", "--audit: no attack here has it; it is for autoattack"),
-        ("evaluate m.safetensors --attack autoattack-rand --audit 5", "--audit: no attack here has it"),
+        ("evaluate m.safetensors --audit 5", "--audit: no attack here takes it; it is for autoattack"),
+        ("evaluate m.safetensors --attack autoattack-rand --audit 5", "--audit: no attack here takes it"),
         ("evaluate m.safetensors --attack autoattack --audit 0", "--audit 0: must be a whole number, at least 1"),
         ("evaluate m.safetensors --attack autoattack --audit x", "--audit"),
         ("evaluate m.safetensors --attack autoattack --within 0", "--within 0: must be finite and above 0"),
         ("evaluate m.safetensors --attack autoattack --within nan", "--within"),
         ("evaluate m.safetensors --attack autoattack --audit 5 --within 1", "not both"),
         ("evaluate m.safetensors --attack autoattack-audit", "no such attack"),
-        ("attack m.safetensors --attack autoattack --audit 5 --out a.safetensors", "it is for bsk evaluate"),
+        ("attack m.safetensors --attack autoattack --audit 5 --out a.safetensors", "use it with bsk evaluate"),
         ("attack m.safetensors", "no --out"),
         ("attack m.safetensors --attack fgsm,pgd-2 --out a.safetensors", "one attack a file"),
         ("attack m.safetensors --out a.safetensors --images a.gif", "--images a.gif"),

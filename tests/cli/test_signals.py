@@ -81,7 +81,7 @@ def test_a_signal_ends_an_attack_with_its_code(
         if command == "evaluate":
             assert json.loads(bsk.line(bsk.out))["attack"] == "natural"
         else:
-            bsk.line(bsk.err, "stand after apgd-ce")
+            bsk.line(bsk.err, "survive apgd-ce")
         bsk.send(number)
         out, err = bsk.out.read(), bsk.err.read()
         assert bsk.code() == code and err.splitlines()[-1] == said
@@ -104,7 +104,7 @@ def test_a_signal_that_is_sent_twice_saves_like_one(toy: Path, tmp_path: Path, n
         while moment == "to the very end" and bsk.running():
             bsk.send(number)
         out, err = bsk.out.read(), bsk.err.read()
-        assert bsk.code() == code and out == "" and "the same command goes on from there" in err
+        assert bsk.code() == code and out == "" and "the same command resumes from there" in err
     assert (tmp_path / "m.last.safetensors").exists() and not list(tmp_path.glob(".*tmp"))
     assert "Traceback" not in err
 

@@ -76,7 +76,7 @@ def test_an_evaluation_is_a_line_on_a_terminal_and_no_bar_mangles_it(terminal, t
     found = [line for line in shown(text) if " doubts" in line]
     assert [LINE.fullmatch(line.replace("at most ", ""))[1] for line in found] == ["natural", "pgd-40", "screen"]
     rest = [line for line in shown(text) if line not in found]
-    others = r"(bsk: )?(m\.safetensors: screen: \d+ of 30 stand after|screen|m\.safetensors: the checks left)"
+    others = r"(bsk: )?(m\.safetensors: screen: \d+ of 30 survive|screen|m\.safetensors: the checks skipped)"
     assert all(re.match(others, line) for line in rest), rest
     assert "{" not in text
 

@@ -112,20 +112,20 @@ def test_images_that_are_none_of_the_data_are_refused(call, images: Path, other:
     tensors = load_file(images)
     moved = tensors["images"].clone()
     moved[7, 0, 0, 0] = (moved[7, 0, 0, 0] + 0.5) % 1
-    assert "from its clean one, beyond eps 0.15 (linf)" in refused(changed(images=moved))
+    assert "from the clean one, beyond eps 0.15 (linf)" in refused(changed(images=moved))
     assert "beyond eps 0.05 (linf)" in refused(images, "--eps", 0.05)
-    assert "of the data; give the data, --split and --limit" in refused(changed(index=tensors["index"] + 999))
-    assert "has another label there" in refused(changed(labels=(tensors["labels"] + 1) % 3))
-    assert "expected images (N, C, H, W) of fp32 in [0, 1]" in refused(changed(images=tensors["images"] + 1))
-    assert "of the data; give the data, --split and --limit" in refused(images, "--limit", 90)
-    assert "expected labels (45,), whole numbers" in refused(changed(labels=tensors["labels"][:, None]))
-    assert "expected index (45,), whole numbers" in refused(changed(index=tensors["index"].float()))
+    assert "of the data; use the data, --split and --limit" in refused(changed(index=tensors["index"] + 999))
+    assert "with this label" in refused(changed(labels=(tensors["labels"] + 1) % 3))
+    assert "expected fp32 images (N, C, H, W) in [0, 1]" in refused(changed(images=tensors["images"] + 1))
+    assert "of the data; use the data, --split and --limit" in refused(images, "--limit", 90)
+    assert "expected labels (45,), at least one integer" in refused(changed(labels=tensors["labels"][:, None]))
+    assert "expected index (45,), at least one integer" in refused(changed(index=tensors["index"].float()))
     wide = tensors["images"].expand(-1, 3, -1, -1).contiguous()
     assert "images (3, 8, 8), the data has (1, 8, 8)" in refused(changed(images=wide))
     for field, value in {"eps": "x", "attack": 5, "attack_parameters": [1], "checkpoint": None}.items():
         found, header = checkpoints.load(images, "attack")
         checkpoints.save(tmp_path / "odd.safetensors", found, {**header, field: value})
-        assert "write it anew by bsk attack" in refused(tmp_path / "odd.safetensors"), field
+        assert "write it again with bsk attack" in refused(tmp_path / "odd.safetensors"), field
     assert "expected an attack file, found a model file" in refused(other)
     assert "leave one of the two out" in refused(images, "--attack", "fgsm", check=2)
     assert "leave the flags of attacks out" in refused(images, "--step", "0.1", check=2)

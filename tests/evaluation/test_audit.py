@@ -329,9 +329,9 @@ def test_progress_counts_what_is_left_of_a_sample() -> None:
 @pytest.mark.parametrize(
     ("names", "how", "said"),
     [
-        (["screen"], {"audit": 5}, "--audit: no attack here has it; it is for autoattack"),
-        (["autoattack-rand"], {"within": 1}, "--within: no attack here has it; it is for autoattack"),
-        (["autoattack"], {"audit": 5, "engine": "reference"}, "--audit: no attack here has it"),
+        (["screen"], {"audit": 5}, "--audit: no attack here takes it; it is for autoattack"),
+        (["autoattack-rand"], {"within": 1}, "--within: no attack here takes it; it is for autoattack"),
+        (["autoattack"], {"audit": 5, "engine": "reference"}, "--audit: no attack here takes it"),
         (["autoattack"], {"audit": 5, "within": 1}, "not both"),
         (["autoattack"], {"audit": 0}, "--audit 0: must be a whole number, at least 1"),
         (["autoattack"], {"audit": 2.5}, "--audit 2.5: must be a whole number"),

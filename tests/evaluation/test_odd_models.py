@@ -187,7 +187,7 @@ def test_another_wrapping_gives_the_plain_network_s_number(measured, name: str) 
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("doubles_rows", "expected logits (24, classes) of 24 images, found (48, 3)"),
+        ("doubles_rows", "expected logits (24, classes) for 24 images, found (48, 3)"),
         ("one_column", "found (24,)"),
         ("a_tuple", "found a tuple"),
         ("raises_later", "KeyError: 'lookup'"),

@@ -173,16 +173,16 @@ def test_a_value_is_read_as_its_default_says() -> None:
 @pytest.mark.parametrize(
     ("method", "name", "text", "said"),
     [
-        ("liet", "every", "1.5", "--set every=1.5: expected a whole number, as its default 10"),
+        ("liet", "every", "1.5", "--set every=1.5: expected a whole number, like its default 10"),
         ("liet", "ramp", "yes", "--set ramp=yes: expected true or false"),
-        ("liet", "beta", "ten", "--set beta=ten: expected a number, as its default 100.0"),
+        ("liet", "beta", "ten", "--set beta=ten: expected a number, like its default 100.0"),
         ("liet", "beta", "inf", "--set beta=inf: expected a number"),
         ("liet", "beta", "none", "--set beta=none: expected a number"),
         ("liet", "bound", "0", "--bound 0: must be finite and above 0"),
-        ("liet", "bound", "far", "--set bound=far: expected a number, as its default 1.0"),
-        ("n-fgsm", "bound", "far", "--set bound=far: expected a number, as its default None"),
-        ("bs", "step", "far", "--set step=far: expected a number, as its default eps"),
-        ("bs", "step", None, "--set step=None: expected a number, as its default eps"),
+        ("liet", "bound", "far", "--set bound=far: expected a number, like its default 1.0"),
+        ("n-fgsm", "bound", "far", "--set bound=far: expected a number, like its default None"),
+        ("bs", "step", "far", "--set step=far: expected a number, like its default eps"),
+        ("bs", "step", None, "--set step=None: expected a number, like its default eps"),
         ("bs", "step", "0", "--step 0: must be finite and above 0"),
         ("bs", "gamma", "-1", "--gamma -1: must be finite and at least 0"),
         ("bs", "beta", True, "--set beta=True: expected a number"),
@@ -382,7 +382,7 @@ def test_which_methods_processes_can_share(name: str) -> None:
         return
     with pytest.raises(UsageError) as refused:
         check_shared(bind(name, EPS), SHAPE, CLASSES)
-    advice = "which processes would share; run it without torchrun"
+    advice = "so processes cannot share it; run it without torchrun"
     assert str(refused.value) == f"--method {name}: {said[name]}, {advice}"
 
 

@@ -190,7 +190,7 @@ def test_a_tensor_is_enough(train, module: str, toy: Path, tmp_path: Path) -> No
     found = profile(settings.bound, (1, 8, 8), 3)
     assert found.passes == Passes(1, 0, 1) and found.attacks and not found.smooths and not found.moves
     line = train("plain", "--label-smoothing", 0.1, check=2).line
-    assert "--label-smoothing: mymethods:plain does not smooth labels; it may by net.cross_entropy" in line
+    assert "--label-smoothing: mymethods:plain does not smooth labels; use net.cross_entropy in it" in line
     line = train("plain", "--log-divergence", check=2).line
     assert "--log-divergence: mymethods:plain does not say where its perturbation starts and ends" in line
 
@@ -215,25 +215,25 @@ START = "bsk: --method mymethods:"
         ("a_flag", START + "a_flag: seed = 1 cannot be a flag; rename it"),
         ("a_list", START + "a_list: widths = [1] cannot be a flag"),
         ("two", START + "two: TypeError: two() takes 2 positional arguments but 3"),
-        ("mean", START + "mean: expected total (4,), one value an image, found ()"),
-        ("logits", START + "logits: expected total (4,), one value an image, found (4, 3)"),
+        ("mean", START + "mean: expected total (4,), one value per image, found ()"),
+        ("logits", START + "logits: expected total (4,), one value per image, found (4, 3)"),
         ("number", START + "number: expected Losses or a tensor (4,), found float"),
         ("nothing", START + "nothing: expected Losses or a tensor (4,), found NoneType"),
-        ("robust", START + "robust: expected robust (4,), one value an image, found ()"),
-        ("constant", START + "constant: its loss has no gradient by the network's weights"),
-        ("of_the_images", START + "of_the_images: its loss has no gradient by the network's weights"),
-        ("unseen", START + "unseen: its loss has no gradient by the network's weights"),
+        ("robust", START + "robust: expected robust (4,), one value per image, found ()"),
+        ("constant", START + "constant: its loss has no gradient with respect to the weights"),
+        ("of_the_images", START + "of_the_images: its loss has no gradient with respect to the weights"),
+        ("unseen", START + "unseen: its loss has no gradient with respect to the weights"),
         ("fails", START + "fails: IndexError: index 100 is out of bounds"),
         ("leaves", START + "leaves: SystemExit: I leave; check the method"),
         ("leaves_late", START + "leaves_late: SystemExit: no message; check the method"),
         ("falls_late", START + "falls_late: IndexError: index 100 is out of bounds"),
         ("on_the_way_back", START + "on_the_way_back: RuntimeError: one of the variables needed for gradient"),
         ("mine --set beta=1", "bsk: --beta: mymethods:mine has no beta; it has alpha, deep, way, far, last_one"),
-        ("mine --set alpha=x", "bsk: --set alpha=x: expected a number, as its default 0.25"),
-        ("mine --alpha x", "bsk: --set alpha=x: expected a number, as its default 0.25"),
+        ("mine --set alpha=x", "bsk: --set alpha=x: expected a number, like its default 0.25"),
+        ("mine --alpha x", "bsk: --set alpha=x: expected a number, like its default 0.25"),
         ("mine --alpha -1", "bsk: --alpha -1: must be finite and at least 0"),
-        ("mine --last-one 1.5", "bsk: --set last_one=1.5: expected a whole number, as its default 3"),
-        ("mine --set deep=perhaps", "bsk: --set deep=perhaps: expected true or false, as its default False"),
+        ("mine --last-one 1.5", "bsk: --set last_one=1.5: expected a whole number, like its default 3"),
+        ("mine --set deep=perhaps", "bsk: --set deep=perhaps: expected true or false, like its default False"),
         ("mine --alpha", "bsk: --alpha: expected a value, as --alpha 0.25"),
         ("mine --gamma 1", "bsk: --gamma: mymethods:mine has no gamma; it has alpha"),
         ("plain --set alpha=1", "bsk: --alpha: mymethods:plain has no alpha; it has no hyper-parameters"),

@@ -142,7 +142,7 @@ def one_noise(patch: pytest.MonkeyPatch, s: Settings) -> Settings:
 
 
 def train_mode(patch: pytest.MonkeyPatch, s: Settings) -> Settings:
-    patch.setattr(network, "standing_still", lambda model: torch.enable_grad())
+    patch.setattr(network, "folded_eval_mode", lambda model: torch.enable_grad())
     return s
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bsk.contract import network as module
 from bsk.contract.method import Memory
 from bsk.contract.network import Network
-from bsk.models.modes import eval_mode, folded, standing_still
+from bsk.models.modes import eval_mode, folded, folded_eval_mode
 from bsk.models.registry import build
 from bsk.models.resnet import ResNet
 from bsk.perturb.draws import BatchDraws, generator
@@ -97,7 +97,7 @@ def test_a_hooked_layer_and_other_networks_stay() -> None:
 def test_a_network_that_stands_still_goes_on_training_afterwards() -> None:
     model = network("resnet18-4").train()
     state, leaf = copy.deepcopy(model.state_dict()), torch.rand(2, 3, 16, 16, dtype=torch.float64).requires_grad_()
-    with standing_still(model):
+    with folded_eval_mode(model):
         assert norms(model) == 0 and not any(layer.training for layer in model.modules())
         torch.autograd.grad(model(leaf).sum(), leaf)
     assert norms(model) and all(layer.training for layer in model.modules())
@@ -119,7 +119,7 @@ def test_a_perturbation_is_the_same(method: str, name: str, monkeypatch: pytest.
         return losses.start, losses.x_adv
 
     found, seen = perturbed(), []
-    monkeypatch.setattr(module, "standing_still", lambda model: (seen.append(model), eval_mode(model))[1])
+    monkeypatch.setattr(module, "folded_eval_mode", lambda model: (seen.append(model), eval_mode(model))[1])
     expected = perturbed()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     assert seen and not torch.equal(found[1], x)

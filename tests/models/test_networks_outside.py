@@ -72,8 +72,8 @@ def test_its_weights_are_drawn_from_the_seed_and_images_are_normalised(module: s
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mynets:wide", r"expected logits \(2, 3\) of images \(2, 1, 8, 8\), found .*shapes"),
-        ("mynets:two", r"expected logits \(2, 3\) of images \(2, 1, 8, 8\), found \(2, 2\)"),
+        ("mynets:wide", r"expected logits \(2, 3\) for images \(2, 1, 8, 8\), found .*shapes"),
+        ("mynets:two", r"expected logits \(2, 3\) for images \(2, 1, 8, 8\), found \(2, 2\)"),
         ("mynets:number", "expected a torch.nn.Module, found int"),
         ("mynets:nett", "mynets has no nett; did you mean net"),
     ],

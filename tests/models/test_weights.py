@@ -318,8 +318,8 @@ def encode(*arguments: object) -> Calls:
         (np.array(["text"]), "'U4'"),
         (np.datetime64("2026-01-01"), "'M8'"),
         (np.frombuffer, "numpy._core.multiarray.frombuffer|numpy.frombuffer"),
-        ([np.float64(1), encode("a", "rot13")], "not written as Latin-1"),
-        ([np.float64(1), encode("a", "no_such_codec")], "not written as Latin-1"),
+        ([np.float64(1), encode("a", "rot13")], "not encoded as Latin-1"),
+        ([np.float64(1), encode("a", "no_such_codec")], "not encoded as Latin-1"),
         (
             [np.float64(1), *(encode("a" * 400_000, "latin1") for _ in range(3))],
             "more than 1048576 bytes|a pickle of more",

@@ -123,7 +123,7 @@ def test_an_output_that_does_not_use_the_images_has_no_gradient() -> None:
 
 
 def test_no_gradient_points_to_the_attacks_that_need_none() -> None:
-    assert str(NoGradientError()).endswith("followed here; --attack square and rays need none")
+    assert str(NoGradientError()).endswith("as this attack needs; use --attack square or rays")
 
 
 def test_a_stream_depends_on_its_whole_key() -> None:

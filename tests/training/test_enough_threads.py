@@ -13,7 +13,7 @@ from torch import nn
 
 from bsk.models.registry import network
 from bsk.training import threads as module
-from bsk.training.threads import enough_threads, waits_for_others
+from bsk.training.threads import enough_threads, shared_machine_notice
 
 CPU = torch.device("cpu")
 
@@ -57,28 +57,28 @@ def test_the_header_has_the_number_that_it_was_trained_with(call, toy, two) -> N
     [(0, 2, False), (1, 2, True), (2, 2, True), (1, 4, False), (3, 4, True), (30, 64, False), (63, 64, True)],
 )
 def test_who_waits_for_others_is_told_so(others: int, cores: int, said: bool, two, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_others", lambda: others)
+    monkeypatch.setattr(module, "_other_threads", lambda: others)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert ("--threads 1" in waits_for_others(CPU)) is said
-    assert waits_for_others(torch.device("cuda")) == ""
+    assert ("--threads 1" in shared_machine_notice(CPU)) is said
+    assert shared_machine_notice(torch.device("cuda")) == ""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert waits_for_others(CPU) == ""
+    assert shared_machine_notice(CPU) == ""
 
 
 def test_others_are_counted_where_the_system_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, others in (("0.52 0.58 0.59 3/1234 5", 2), ("0.52 0.58 0.59 1/9 5", 0), ("", 0)):
         monkeypatch.setattr(Path, "read_text", lambda path, text=text: text)
-        assert module._others() == others
+        assert module._other_threads() == others
 
     def missing(path: Path) -> str:
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", missing)
-    assert module._others() == 0
+    assert module._other_threads() == 0
 
 
 def test_the_line_comes_before_the_first_epoch(call, toy, two, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_others", lambda: 99)
+    monkeypatch.setattr(module, "_other_threads", lambda: 99)
     monkeypatch.setattr(module, "SMALL", 0.0)
     done = call("train", "--data", toy, "--method", "fast-at", "--epochs", 1, "--out", "two.safetensors")
     assert done.stderr.index("--threads 1") < done.stderr.index("epoch 1")

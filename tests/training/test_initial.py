@@ -100,7 +100,7 @@ def test_the_model_is_the_checkpoints_own_where_nothing_else_is_said(before: Pat
     flags = TrainingFlags(init=str(before), epochs=1, method="natural")
     record = run(flags, data, tmp_path / "m.safetensors", device=CPU, watcher=Silent())
     assert data.model == "cnn" and record["model"] == "cnn-4"
-    with pytest.raises(UsageError, match=r"--model cnn-8: --init .* is of cnn-4; leave --model out"):
+    with pytest.raises(UsageError, match=r"--model cnn-8: --init .* holds the network cnn-4; leave out --model"):
         run(replace(flags, model="cnn-8"), data, tmp_path / "n.safetensors", device=CPU, watcher=Silent())
 
 
@@ -121,7 +121,7 @@ def test_other_classes_get_a_layer_of_their_own(before: Path, data: DataFile, tm
         assert all(torch.equal(now[name], first[name]) for name in first.keys() - head if ".weight" in name)
         said = checkpoints.load(out, MODEL)[1]["init"]
         assert said["new"] == sorted(name.removeprefix("network.") for name in head) and said["classes"] == 3
-        assert f"new: {', '.join(said['new'])} (3 classes there)" in watcher.notices[0]
+        assert f"new: {', '.join(said['new'])} (the file has 3 classes)" in watcher.notices[0]
 
 
 def build_like(data: DataFile, s) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
@@ -134,7 +134,7 @@ def build_like(data: DataFile, s) -> dict[str, torch.Tensor]:  # type: ignore[no
 def test_images_of_another_kind_are_refused(before: Path, tmp_path: Path) -> None:
     images = torch.randint(0, 255, (60, 1, 12, 12), dtype=torch.uint8).numpy()
     larger = from_arrays((images, torch.arange(60).remainder(3).numpy()), classes=list("abc"), val_images=9)
-    with pytest.raises(InputError, match=r"--init .*: .* of images \(1, 8, 8\) does not fit images \(1, 12, 12\)"):
+    with pytest.raises(InputError, match=r"--init .*: .* for images \(1, 8, 8\) does not fit images \(1, 12, 12\)"):
         trained(tmp_path / "m.safetensors", larger, untouched(init=str(before), augment="none"))
 
 
@@ -181,9 +181,9 @@ def test_no_file_names_code_that_is_run(before: Path, data: DataFile, tmp_path: 
     monkeypatch.chdir(tmp_path)
     tensors, header = checkpoints.load(before, MODEL)
     checkpoints.save(before, tensors, {**header, "model": "evil:f"})
-    with pytest.raises(UsageError, match=r"its network is code from outside; add --model evil:f if you trust"):
+    with pytest.raises(UsageError, match=r"its network is a plugin; add --model evil:f if you trust"):
         run(TrainingFlags(init=str(before), epochs=1), data, tmp_path / "m.safetensors", device=CPU, watcher=Silent())
-    with pytest.raises(UsageError, match="is of evil:f"):
+    with pytest.raises(UsageError, match="holds the network evil:f"):
         run(
             TrainingFlags(init=str(before), model="cnn-4", epochs=1),
             data,

@@ -96,7 +96,7 @@ def test_what_schedulers_send_before_they_kill_saves_and_stops(name: str, toy: P
         process.send_signal(number)
         said = process.stderr.read()
         assert process.wait(60) == 128 + number
-    assert "the same command goes on from there" in said
+    assert "the same command resumes from there" in said
     assert load_header(tmp_path / "m.last.safetensors", "training-state")["progress"]["step"] > 0
 
 
@@ -123,7 +123,7 @@ def test_a_training_goes_on_in_its_own_precision(data: DataFile, tmp_path: Path)
         end = run(elsewhere, data, out, device=CPU, watcher=watcher)
     cut, whole = (checkpoints.load(path, "model")[0] for path in (out, tmp_path / "whole.safetensors"))
     assert end["flags"]["precision"] == "fp32" and all(torch.equal(cut[name], whole[name]) for name in whole)
-    assert watcher.notices == [f"{out}: goes on in fp32, as it was begun; this device would take bf16"]
+    assert watcher.notices == [f"{out}: resumes in fp32, its own precision; the default here is bf16"]
 
 
 @pytest.mark.parametrize(("limit", "refused"), [(65, True), (66, False)])
@@ -140,6 +140,6 @@ def test_a_batch_of_one_that_cannot_be_normalised_is_refused_at_the_start(
 
 @pytest.mark.parametrize("lr", [1e6, 1e30])
 def test_a_rate_that_diverges_at_once_says_what_there_is(lr: float, data: DataFile, tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match="no epoch had ended; lower --lr, with --force") as error:
+    with pytest.raises(DivergedError, match="no epoch was completed; lower --lr, with --force") as error:
         trained(tmp_path / "m.safetensors", data, replace(settings("bs"), lr=lr))
     assert "fp32" not in str(error.value)

@@ -134,7 +134,7 @@ def test_going_on_says_once_what_may_change_the_bits(data: DataFile, tmp_path: P
     trained(out, data, settings(), watcher=watcher)
     torch.set_num_threads(1)
     trained(out, data, settings(), watcher=watcher)  # it is done
-    assert watcher.notices == [f"{out}: goes on with threads 1, now 2: not the same to the bit"]
+    assert watcher.notices == [f"{out}: resumes with threads 1, now 2: results may differ in the last bits"]
 
 
 def test_a_finished_training_is_found_done(data: DataFile, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_selected_model_that_was_deleted_is_told_before_anything_is_trained(da
         trained(out, data, settings(), stopping=stop_after(12))
     out.unlink()
     state = (tmp_path / "m.last.safetensors").read_bytes()
-    with pytest.raises(InputError, match=r"is gone, and m.last.safetensors has not its weights; pass --force"):
+    with pytest.raises(InputError, match=r"is missing, and m.last.safetensors does not have its weights; pass --force"):
         trained(out, data, settings())
     assert (tmp_path / "m.last.safetensors").read_bytes() == state
     assert trained(out, data, settings(), force=True)["last_epoch"] == 3
@@ -190,7 +190,9 @@ def test_an_average_that_was_deleted_is_told_before_anything_is_trained(data: Da
     with pytest.raises(StoppedError):
         trained(out, data, settings(ema=0.9), stopping=stop_after(12))
     (tmp_path / "m.ema.safetensors").unlink()
-    with pytest.raises(InputError, match=r"m.ema.safetensors: is gone, and m.last.safetensors has not its weights"):
+    with pytest.raises(
+        InputError, match=r"m.ema.safetensors: is missing, and m.last.safetensors does not have its weights"
+    ):
         trained(out, data, settings(ema=0.9))
 
 
@@ -198,7 +200,7 @@ def test_an_average_of_another_training_is_neither_taken_nor_overwritten(data: D
     out, average = tmp_path / "m.safetensors", tmp_path / "m.ema.safetensors"
     trained(average, data, settings())  # where the average of m.safetensors would be
     before = average.read_bytes()
-    with pytest.raises(InputError, match=r"m.ema.safetensors: exists, with no m.last.safetensors to go on from"):
+    with pytest.raises(InputError, match=r"m.ema.safetensors: exists, with no m.last.safetensors to resume from"):
         trained(out, data, settings(ema=0.9))
     assert trained(out, data, settings())["last_epoch"] == 3, "it has no average"
     assert average.read_bytes() == before
@@ -212,7 +214,9 @@ def test_a_model_of_another_training_in_the_place_of_the_selected_is_told(data: 
     with pytest.raises(StoppedError):
         trained(out, data, settings(ema=0.9), stopping=stop_after(12))
     average.write_bytes((tmp_path / "other.ema.safetensors").read_bytes())
-    with pytest.raises(InputError, match=r"m.ema.safetensors: is another training's, and m.last.safetensors has not"):
+    with pytest.raises(
+        InputError, match=r"m.ema.safetensors: belongs to another training, and m.last.safetensors does"
+    ):
         trained(out, data, settings(ema=0.9))
 
 
@@ -258,7 +262,7 @@ def test_a_long_validation_can_be_stopped_within(
     """Each pass of a validation takes a second by this clock: 20 steps on one batch are stopped after a few."""
     clock = iter(range(10**9))
     monkeypatch.setattr(validation.time, "monotonic", lambda: 2 * next(clock))
-    with pytest.raises(StoppedError, match="stopped while validating"):
+    with pytest.raises(StoppedError, match="stopped during validation"):
         trained(tmp_path / "m.safetensors", data, settings(), stopping=stop_after(8 + 5))
     assert trained(tmp_path / "m.safetensors", data, settings())["last_epoch"] == 3
 
@@ -287,7 +291,7 @@ def test_a_log_removed_meanwhile_ends_the_training_before_it_meets_another_s_fil
             left.extend(path.read_bytes() for path in sorted(tmp_path.iterdir()))
         return 0
 
-    with pytest.raises(InputError, match=r"m.jsonl: was removed or replaced meanwhile; the same command goes on"):
+    with pytest.raises(InputError, match=r"m.jsonl: was removed or replaced meanwhile; the same command resumes"):
         trained(out, data, settings(), stopping=another)
     assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == left
     assert load_header(out, "model")["seed"] == records.read(log)[0]["seed"] == 5
@@ -351,21 +355,21 @@ def test_a_state_that_does_not_fit_is_refused(data: DataFile, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("method", "change", "said"),
     [
-        ("bs", {"momentum.network.0.weight": torch.zeros(2, 2)}, "momentum.network.0.weight is of shape (2, 2)"),
-        ("bs", {"momentum.other": torch.zeros(1)}, "it has 'momentum.other'"),
+        ("bs", {"momentum.network.0.weight": torch.zeros(2, 2)}, "momentum.network.0.weight has shape (2, 2)"),
+        ("bs", {"momentum.other": torch.zeros(1)}, "unexpected tensor 'momentum.other'"),
         ("bs", {"sums": torch.full((3,), torch.nan, dtype=torch.float64)}, "sums has a number that is not finite"),
-        ("bs", {"sums": torch.zeros(2, dtype=torch.float64)}, "sums is of shape (2,)"),
-        ("liet", {"memory.shared.pattern": torch.zeros(2, 1, 8, 8)}, "memory.shared.pattern is of shape (2, 1, 8, 8)"),
+        ("bs", {"sums": torch.zeros(2, dtype=torch.float64)}, "sums has shape (2,)"),
+        ("liet", {"memory.shared.pattern": torch.zeros(2, 1, 8, 8)}, "memory.shared.pattern has shape (2, 1, 8, 8)"),
         ("liet", {"memory.shared.pattern": torch.full((3, 1, 8, 8), torch.inf)}, "memory.shared.pattern has a number"),
-        ("liet", {"memory.shared.other": torch.zeros(1)}, "it has 'memory.shared.other'"),
-        ("free-at", {"memory.shared.delta": torch.zeros(5, 1, 8, 4)}, "memory.shared.delta is of shape (5, 1, 8, 4)"),
-        ("free-at", {"memory.shared.delta": torch.zeros(())}, "memory.shared.delta is of shape ()"),
-        ("free-at", {"memory.delta": torch.zeros(32, 1, 8, 8)}, "it has 'memory.delta'"),
-        ("fgsm-pgi", {"memory.rows.prior": torch.zeros(239, 1, 8, 8)}, "memory.rows.prior is of shape (239, 1, 8, 8)"),
-        ("fgsm-pgi", {"memory.rows.momentum": torch.zeros(240)}, "memory.rows.momentum is of shape (240,)"),
+        ("liet", {"memory.shared.other": torch.zeros(1)}, "unexpected tensor 'memory.shared.other'"),
+        ("free-at", {"memory.shared.delta": torch.zeros(5, 1, 8, 4)}, "memory.shared.delta has shape (5, 1, 8, 4)"),
+        ("free-at", {"memory.shared.delta": torch.zeros(())}, "memory.shared.delta has shape ()"),
+        ("free-at", {"memory.delta": torch.zeros(32, 1, 8, 8)}, "unexpected tensor 'memory.delta'"),
+        ("fgsm-pgi", {"memory.rows.prior": torch.zeros(239, 1, 8, 8)}, "memory.rows.prior has shape (239, 1, 8, 8)"),
+        ("fgsm-pgi", {"memory.rows.momentum": torch.zeros(240)}, "memory.rows.momentum has shape (240,)"),
         ("fgsm-pgi", {"memory.rows.prior": torch.full((240, 1, 8, 8), torch.nan)}, "memory.rows.prior has a number"),
-        ("fgsm-pgi", {"memory.rows.other": torch.zeros(1)}, "it has 'memory.rows.other'"),
-        ("bs", {"memory.rows.other": torch.zeros(1)}, "it has 'memory.rows.other'"),
+        ("fgsm-pgi", {"memory.rows.other": torch.zeros(1)}, "unexpected tensor 'memory.rows.other'"),
+        ("bs", {"memory.rows.other": torch.zeros(1)}, "unexpected tensor 'memory.rows.other'"),
     ],
 )
 def test_tensors_of_a_state_that_would_fall_over_later_are_refused(method, change, said, data, tmp_path: Path) -> None:
@@ -374,7 +378,7 @@ def test_tensors_of_a_state_that_would_fall_over_later_are_refused(method, chang
         trained(out, data, settings(method), stopping=stop_after(2))
     last = tmp_path / "m.last.safetensors"
     tensors, header = checkpoints.load(last, "training-state")
-    assert set(change) <= set(tensors) or said.startswith("it has ")
+    assert set(change) <= set(tensors) or said.startswith("unexpected tensor ")
     checkpoints.save(last, {**tensors, **change}, header)
     with pytest.raises(InputError) as error:
         trained(out, data, settings(method))

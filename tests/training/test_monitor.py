@@ -190,7 +190,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_never_stopped(
     then: str, method: str, at: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsing(monkeypatch, (at,))
-    with pytest.raises(CollapsedError, match="go on from here with --on-collapse rollback or warn"):
+    with pytest.raises(CollapsedError, match="resume from here with --on-collapse rollback or warn"):
         trained(tmp_path / "m.safetensors", data, settings(method, on_collapse="stop"))
     trained(tmp_path / "m.safetensors", data, settings(method, on_collapse=then))
     trained(tmp_path / "whole.safetensors", data, settings(method, on_collapse=then))
@@ -203,13 +203,15 @@ def test_rollback_goes_back_to_the_last_good_weights_and_on_with_pgd(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsing(monkeypatch, (12,))
-    kept, put_back = {}, loop.put_back
-    monkeypatch.setattr(loop, "put_back", lambda state, tensors: (kept.update(tensors), put_back(state, tensors)))
+    kept, restore_learned = {}, loop.restore_learned
+    monkeypatch.setattr(
+        loop, "restore_learned", lambda state, tensors: (kept.update(tensors), restore_learned(state, tensors))
+    )
     s = settings("fast-at", on_collapse="rollback", ema=0.9)
     end = trained(tmp_path / "m.safetensors", data, s)
     (alarm,) = alarms(tmp_path / "m.jsonl")
     assert alarm["back"] and alarm["step"] == 12
-    monkeypatch.setattr(loop, "put_back", put_back)
+    monkeypatch.setattr(loop, "restore_learned", restore_learned)
     with pytest.raises(StoppedError):  # the weights after 8 updates, when the monitor looked before
         trained(tmp_path / "eight.safetensors", data, s, stopping=stop_after(8))
     eight, _ = checkpoints.load(tmp_path / "eight.last.safetensors", "training-state")
@@ -224,7 +226,7 @@ def test_stop_in_the_first_epoch_claims_no_best(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsing(monkeypatch, (4,))
-    with pytest.raises(CollapsedError, match="; no epoch had ended; try --method n-fgsm"):
+    with pytest.raises(CollapsedError, match="; no epoch was completed; try --method n-fgsm"):
         trained(tmp_path / "m.safetensors", data, settings("fast-at", on_collapse="stop"))
 
 
@@ -247,11 +249,13 @@ def test_rollback_does_not_go_back_to_what_had_fallen(
     }
     monkeypatch.setattr(monitor, "every", lambda *_: 4)
     monkeypatch.setattr(monitor, "look", lambda state, *_: looks.get(state.step, Found(0.6, 0.6, 0.9, 128)))
-    kept, put_back = {}, loop.put_back
-    monkeypatch.setattr(loop, "put_back", lambda state, tensors: (kept.update(tensors), put_back(state, tensors)))
+    kept, restore_learned = {}, loop.restore_learned
+    monkeypatch.setattr(
+        loop, "restore_learned", lambda state, tensors: (kept.update(tensors), restore_learned(state, tensors))
+    )
     s = settings("fast-at", on_collapse="rollback")
     trained(tmp_path / "m.safetensors", data, s)
-    monkeypatch.setattr(loop, "put_back", put_back)
+    monkeypatch.setattr(loop, "restore_learned", restore_learned)
     with pytest.raises(StoppedError):
         trained(tmp_path / "four.safetensors", data, s, stopping=stop_after(4))
     four, _ = checkpoints.load(tmp_path / "four.last.safetensors", "training-state")

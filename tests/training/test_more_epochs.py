@@ -61,10 +61,10 @@ def test_a_training_grows_to_what_it_were_had_it_been_begun_so(
 @pytest.mark.parametrize(
     ("method", "flags", "why"),
     [
-        ("bs", {"schedule": "cyclic"}, "the cyclic schedule goes by their number"),
-        ("bs", {"schedule": "cosine"}, "the cosine schedule goes by their number"),
-        ("bs", {"schedule": "piecewise"}, "the piecewise schedule goes by their number"),
-        ("nuat", {"schedule": "constant"}, "nuat paces itself by their number"),
+        ("bs", {"schedule": "cyclic"}, "the cyclic schedule depends on their number"),
+        ("bs", {"schedule": "cosine"}, "the cosine schedule depends on their number"),
+        ("bs", {"schedule": "piecewise"}, "the piecewise schedule depends on their number"),
+        ("nuat", {"schedule": "constant"}, "nuat depends on their number"),
     ],
 )
 def test_one_that_would_have_been_another_does_not(method: str, flags, why: str, data: DataFile, tmp_path) -> None:
@@ -73,7 +73,7 @@ def test_one_that_would_have_been_another_does_not(method: str, flags, why: str,
     before = [path.read_bytes() for path in (out, tmp_path / "m.last.safetensors", tmp_path / "m.jsonl")]
     with pytest.raises(InputError) as refused:
         trained(out, data, settings(method, epochs=3, **flags))
-    found = f"{out}: was trained with epochs 2, now 3, and {why}; train on from its weights by --init {out} --out NEW"
+    found = f"{out}: was trained with epochs 2, now 3, and {why}; continue from its weights with --init {out} --out NEW"
     assert str(refused.value) == f"{found}, or --force to start over"
     assert before == [path.read_bytes() for path in (out, tmp_path / "m.last.safetensors", tmp_path / "m.jsonl")]
 

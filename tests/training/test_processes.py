@@ -127,7 +127,7 @@ def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_d
 )
 def test_what_is_of_a_whole_batch_is_refused_to_several_processes(method, what, toy: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=f"--method {method}: {what}, which processes would share; run it without torchrun"
+        UsageError, match=f"--method {method}: {what}, so processes cannot share it; run it without torchrun"
     ):
         trained(tmp_path / "m.safetensors", open_data(toy), settings(method), share=Share(0, 2))
     assert not list(tmp_path.iterdir())

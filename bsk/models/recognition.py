@@ -1,4 +1,4 @@
-"""Which of bsk's own networks somebody's tensors are of, told by names and shapes."""
+"""Recognising which of bsk's own networks some tensors belong to, by names and shapes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bsk.models.layouts import DEAD
 from bsk.models.registry import RESNETS, network
 from bsk.models.small import Size
 
-_DEPTHS, _WIDTHS = range(10, 131, 6), range(1, 10_000)  # that the registry knows
+_DEPTHS, _WIDTHS = range(10, 131, 6), range(1, 10_000)  # as the registry allows
 
 
-def kin(tensors: Mapping[str, Tensor], classes: int, channels: int, size: Size) -> list[str]:
-    """Return the names of bsk's networks for such images that the tensors fit, all of them, behind some prefix.
+def matching_networks(tensors: Mapping[str, Tensor], classes: int, channels: int, size: Size) -> list[str]:
+    """Return the names of those of bsk's networks, for such images, that the tensors fit completely behind some prefix.
 
-    Networks of the same names and shapes are all named, whatever they compute.
+    Networks with equal names and shapes are all returned, even if they compute different functions.
     """
     found = []
     for name in _candidates(tensors, channels):
@@ -31,7 +31,7 @@ def kin(tensors: Mapping[str, Tensor], classes: int, channels: int, size: Size) 
 
 
 def _candidates(tensors: Mapping[str, Tensor], channels: int) -> Iterator[str]:
-    """Yield each ResNet of the width of the first convolution, which alone sees an image's channels."""
+    """Yield ResNets with the width of the first convolution, the only one that sees the channels of the images."""
     kernels = [tuple(each.shape) for name, each in tensors.items() if each.dim() == 4 and DEAD not in name]
     stem = next((outputs for outputs, inputs, *sides in kernels if (inputs, sides) == (channels, [3, 3])), 0)
     if stem in _WIDTHS:
