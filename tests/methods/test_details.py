@@ -146,6 +146,12 @@ def test_a_hyper_parameter_that_a_method_has_not_is_named_as_its_flag() -> None:
         resolve("natural", EPS, {"rescue_every": 3})
 
 
+def test_ids_of_one_function_are_told_apart() -> None:
+    found = {name: registry.summary(name) for name in registry.names()}
+    assert len(set(found.values())) == len(found) and all(found.values())
+    assert "pseudo-labelled" in found["rst"] and registry.ABOUT.keys() < registry.METHODS.keys()
+
+
 def test_a_method_that_says_nothing_of_itself_has_no_summary(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "silent.py").write_text("def method(net, x, y, *, eps, draws): return net.cross_entropy(net(x), y)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
