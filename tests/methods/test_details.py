@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bsk.contract.network import Network
 from bsk.errors import UsageError
-from bsk.methods.registry import names, resolve, summary
+from bsk.methods.registry import ABOUT, METHODS, names, resolve, summary
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.losses import cross_entropy
 from bsk.perturb.passes import PassCounter
@@ -147,9 +147,9 @@ def test_a_hyper_parameter_that_a_method_has_not_is_named_as_its_flag() -> None:
 
 
 def test_ids_of_one_function_are_told_apart() -> None:
-    found = {name: registry.summary(name) for name in registry.names()}
+    found = {name: summary(name) for name in names()}
     assert len(set(found.values())) == len(found) and all(found.values())
-    assert "pseudo-labelled" in found["rst"] and registry.ABOUT.keys() < registry.METHODS.keys()
+    assert "pseudo-labelled" in found["rst"] and ABOUT.keys() < METHODS.keys()
 
 
 def test_a_method_that_says_nothing_of_itself_has_no_summary(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
