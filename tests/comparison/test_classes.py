@@ -62,10 +62,10 @@ def test_seeds_are_pooled_and_make_intervals_wider_than_one_of_their_mean(make: 
 
 
 def test_records_without_classes_are_said_or_refused(make: Make, records: Make, place: Make) -> None:
-    with pytest.raises(InputError, match=r"results.jsonl:1: tells nothing of its classes; run bsk evaluate again"):
+    with pytest.raises(InputError, match=r"results.jsonl:1: has no counts per class; run bsk evaluate again"):
         by_class(place([make("bs", 1)]))
     _, notices = by_class(place([*records, make("bs", 2)]))
-    assert notices == ["1 record(s) tell nothing of their classes (audits, earlier versions)"]
+    assert notices == ["1 record(s) without counts per class left out (audits, earlier versions)"]
     for wrong in ([7, 6], [0, 0], [1], ["1", 2]):
         with pytest.raises(InputError, match="by_class"):
             by_class(place([record(make, "pgd-20", cat=wrong)]))

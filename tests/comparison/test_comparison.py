@@ -149,7 +149,7 @@ def test_numbers_carried_from_smaller_radii_are_rows_of_their_own(make: Make, pl
     carried = make("bs", 2, carried=3, carried_from=[0.1])
     rows, _ = compare(place([make("bs", 1), carried]))
     assert [row["seeds"] for row in rows] == [1, 1]
-    assert "counts as fallen what fell at smaller radii of the same run" in str(rows[1]["note"])
+    assert "images that fell at smaller radii of the same run count as fallen" in str(rows[1]["note"])
     assert rows[0]["note"] is None
 
 
@@ -300,9 +300,9 @@ def test_each_kind_of_checkpoint_is_compared_with_the_first_of_its_own(make: Mak
     assert [row["selected"] for row in rows] == [*kinds, *kinds, "best ema 0.9"]
     assert [row["difference"] for row in rows] == pytest.approx([None] * 4 + [0.2] * 4 + [-0.2])
     assert all(row["p"] is not None and row["note"] is None for row in rows[4:]) and notices == []
-    assert "; difference to the first row of the same kind of checkpoint, p by" in render(rows, "markdown")
+    assert "; difference from the first row of the same kind of checkpoint, p from" in render(rows, "markdown")
     slower, _ = compare(place([of_kind(make("bs", 1), f"best ema 0.{nines}") for nines in ("99", "999")]))
-    assert slower[1]["difference"] == 0 and "; difference to the first row, p by" in render(slower, "markdown")
+    assert slower[1]["difference"] == 0 and "; difference from the first row, p from" in render(slower, "markdown")
 
 
 def test_networks_without_a_kind_of_checkpoint_are_compared_with_the_very_first(make: Make, place: Make) -> None:
@@ -311,7 +311,7 @@ def test_networks_without_a_kind_of_checkpoint_are_compared_with_the_very_first(
     assert [row["difference"] for row in rows] == [None, pytest.approx(0.1), None]
     rows, _ = compare(place([foreign, make("fast-at", 1), last]))
     assert [row["difference"] for row in rows] == [None, pytest.approx(-0.1), pytest.approx(0.1)]
-    assert "; difference to the first row, p by" in render(rows, "markdown")
+    assert "; difference from the first row, p from" in render(rows, "markdown")
 
 
 def test_epochs_chosen_on_test_images_are_never_mixed_with_others(make: Make, place: Make) -> None:
@@ -345,7 +345,7 @@ def test_logs_alone_give_validation_rows(make_log: Make, place: Make) -> None:
     assert (row["split"], row["attack"], row["selected"], row["n"]) == ("val", "pgd-20 (val)", "best", None)
     assert row["train_seconds"] == 7.0 and row["train_forward_passes"] == 2000
     assert row["robust_sd"] == pytest.approx(0.1 / math.sqrt(2)) and row["robust_low"] is None  # of unknown n
-    assert notices == ["pgd-20 (val) is what the checkpoints were selected by, so too high; run bsk evaluate"]
+    assert notices == ["checkpoints were selected by pgd-20 (val), so it is biased upwards; run bsk evaluate"]
 
 
 def test_validation_rows_with_a_known_n_have_wilsons_interval(make_log: Make, place: Make) -> None:
@@ -361,7 +361,8 @@ def test_an_interrupted_log_is_said_and_not_averaged(make_log: Make, place: Make
         (1, None, "interrupted at epoch 7 of 15"),
     ]
     assert (
-        "runs/bs-2.safetensors: interrupted at epoch 7 of 15; not averaged; run its bsk train again to go on" in notices
+        "runs/bs-2.safetensors: interrupted at epoch 7 of 15; left out of the means; "
+        "run its bsk train command again to resume" in notices
     )
 
 
@@ -412,7 +413,7 @@ def test_trainings_without_evaluation_and_other_records_are_counted(make: Make, 
     others = [{"kind": "attack"}, {"kind": "data"}, {"no": "kind"}]
     _, notices = compare(place([make("bs", 1), *others]) + place(make_log("bs", 3), "bs-3.jsonl"))
     assert notices == [
-        "1 finished training(s) without evaluation; run bsk evaluate runs/bs-3.safetensors",
+        "1 finished training(s) have no evaluation; run bsk evaluate runs/bs-3.safetensors",
         "3 record(s) of other kinds ignored",
     ]
 

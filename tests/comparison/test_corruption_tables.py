@@ -6,10 +6,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bsk.comparison.compare import COLUMNS, compare
 from bsk.comparison.corruptions import by_corruption, caption, cells
+from bsk.comparison.statistics import half_width
+from bsk.evaluation.intervals import wilson
 from bsk.records.jsonl import dumps
 
 Make = Any
@@ -39,12 +42,61 @@ def test_means_are_over_seeds_then_severities_then_corruptions(records: Make, pl
     assert {row["seeds"] for row in rows} == {2}
     assert cells(rows) == [
         ["corruption", "1", "2", "mean"],
-        ["fog", "90.0", "50.0", "70.0"],
-        ["snow", "50.0", "20.0", "35.0"],
-        ["mean", "70.0", "35.0", "52.5"],
+        ["fog", "90.0", "50.0", "70.0 [0.0, 100.0]"],
+        ["snow", "50.0", "20.0", "35.0 [0.0, 100.0]"],
+        ["mean", "70.0", "35.0", "52.5 [15.0, 90.0]"],
     ]
-    told = "bs, cnn, natural, 0.2, n 10, 2 seeds, accuracy in percent by corruption and severity, and means over them"
-    assert caption(rows) == told and caption(rows, "C") == f"C: {told}"
+    facts = "bs, cnn, natural, 0.2, n 10, 2 seeds"
+    text = f"{facts}, accuracy in percent by corruption and severity, and means with 95 % intervals"
+    assert caption(rows) == text and caption(rows, "C") == f"C: {text}"
+
+
+def test_one_corruption_at_one_severity_has_wilsons_interval(records: Make, place: Make) -> None:
+    rows, _ = by_corruption(place(records[::2]))  # seed 1 alone
+    fog = rows[0]
+    assert (fog["severity_2_low"], fog["severity_2_high"]) == pytest.approx(wilson(6, 10))
+    one_severity, _ = by_corruption(place([record for record in records[::2] if record["severity"] == 1]))
+    ends = [row[end] for row in one_severity[:2] for end in ("mean_low", "mean_high")]
+    assert ends == pytest.approx([*wilson(10, 10), *wilson(5, 10)])
+
+
+def test_the_interval_of_a_mean_is_over_images(place: Make, make: Make) -> None:
+    """Shares 1, 1, 1, 1/2, 1/2, 1/2, 1/2, 0 of two corruptions: mean 5/8, sd sqrt(1/8), standard error 1/8.
+
+    t(7) at 97.5 % is 2.364624. Sixteen independent outcomes would give Wilson's narrower interval.
+    """
+    pair = {"fog": "11111000", "snow": "11100110"}
+    given = [
+        make("bs", 1, "natural", bits, corruption=name, severity=3, data_sha256=name, train_data_sha256="clean")
+        for name, bits in pair.items()
+    ]
+    last = by_corruption(place(given))[0][-1]
+    half = 2.364624 / 8
+    assert (last["mean"], last["mean_low"], last["mean_high"]) == pytest.approx((0.625, 0.625 - half, 0.625 + half))
+    assert last["severity_3_low"] == last["mean_low"] < wilson(10, 16)[0]
+
+
+def test_a_mean_over_several_seeds_covers_new_seeds(records: Make, place: Make) -> None:
+    """The (2, 10) shares of each seed and image, by the two-way layout of `half_width`."""
+    bits = np.array([[[int(c) for c in seed] for seed in seeds] for seeds in CORRECT.values()])
+    half = half_width(bits.mean(axis=0))
+    last = by_corruption(place(records))[0][-1]
+    assert (last["mean_low"], last["mean_high"]) == pytest.approx((0.525 - half, 0.525 + half))
+
+
+def test_a_mean_has_no_interval_where_seeds_have_different_cells_or_no_outcomes(records: Make, place: Make) -> None:
+    rows, _ = by_corruption(place(records[:-1]))  # seed 2 lacks snow at severity 2
+    assert rows[0]["mean_low"] is not None and rows[1]["mean_low"] is None and rows[2]["mean_low"] is None
+    bare, _ = by_corruption(place([{**record, "correct": None} for record in records]))
+    assert bare[2]["mean_low"] is None and bare[0]["severity_1_low"] is not None
+
+
+def test_a_mean_of_all_or_none_still_has_a_width(place: Make, make: Make) -> None:
+    given = [
+        make("bs", 1, "natural", "1" * 10, corruption=name, severity=1, data_sha256=name) for name in ("fog", "snow")
+    ]
+    last = by_corruption(place(given))[0][-1]
+    assert (last["mean_low"], last["mean_high"]) == pytest.approx(wilson(10, 10))
 
 
 def test_numbers_of_other_images_are_rows_of_their_own(records: Make, place: Make, make: Make) -> None:

@@ -146,5 +146,5 @@ def test_more_outcomes_than_fit_into_memory_are_refused(make, place, monkeypatch
     monkeypatch.setattr(evidence, "MOST_OUTCOMES", 30)
     assert len(evidence.collect(records).evaluations) == 3
     monkeypatch.setattr(evidence, "MOST_OUTCOMES", 29)
-    with pytest.raises(InputError, match=r":3: more than 29 outcomes in all; compare fewer records at once"):
+    with pytest.raises(InputError, match=r":3: more than 29 outcomes in total; compare fewer records at once"):
         evidence.collect(records)

@@ -85,7 +85,11 @@ def test_the_numbers_of_another_benchmark_say_whose_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "whose"), [("2", "the paper's own numbers beside"), ("fastat", "published numbers beside")]
+    ("name", "whose"),
+    [
+        ("2", "columns titled paper have the paper's own numbers"),
+        ("fastat", "columns titled paper have published numbers"),
+    ],
 )
 def test_a_table_says_whose_numbers_are_beside(name: str, whose: str) -> None:
     attack = "pgd-50" if name == "fastat" else "pgd-100"
@@ -131,7 +135,7 @@ def test_each_cost_is_a_ratio_to_the_first_row() -> None:
     assert [row["paper_time_ratio"] for row in rows] == [1, 164 / 430, None]
     assert [row["paper_robust"] for row in rows] == [0.5114, 0.525, None]
     assert compare(located(lines, "r"), published("5"))[1][0] == (
-        "no row fits table 5 of the paper by method, flags and attack"
+        "no row matches table 5 of the paper in method, flags and attack"
     )
     text = render(rows, "table")
     assert text.startswith("Table 2, SCALE=smoke: test split, n 100, eps 0.2, pgd-100, 1 seed;")

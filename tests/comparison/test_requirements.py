@@ -80,7 +80,7 @@ def test_what_is_relative_to_the_first_row_stands_for_every_other_row() -> None:
 def test_rows_of_one_name_are_told_apart_by_their_attack() -> None:
     rows = [row("bs", 0.5), row("bs", 0.4, "autoattack")]
     assert failures(parse("bs@autoattack.robust < bs@pgd-20.robust"), rows) == []
-    with pytest.raises(UsageError, match="stands for 2 rows; write one of bs@pgd-20, bs@autoattack"):
+    with pytest.raises(UsageError, match="matches 2 rows; write one of bs@pgd-20, bs@autoattack"):
         failures(parse("bs.robust > 0"), rows)
 
 
@@ -89,7 +89,7 @@ def test_rows_of_one_name_are_told_apart_by_all_that_the_table_says_of_them() ->
     rows = [row("bs", 0.1 * n, selected=kind, eps=8 / 255) for n, kind in enumerate(kinds, 1)]
     assert failures(parse("bs@pgd-20@best ema 0.999.robust - bs@last@pgd-20.robust > 0.09"), rows) == []
     assert failures(parse("bs@8/255@best.robust < 0.11"), rows) == []
-    with pytest.raises(UsageError, match="stands for 3 rows; write one of bs@best, bs@last, bs@best ema 0.999$"):
+    with pytest.raises(UsageError, match="matches 3 rows; write one of bs@best, bs@last, bs@best ema 0.999$"):
         failures(parse("bs@pgd-20.robust > 0"), rows)
     with pytest.raises(UsageError, match="no such row; known: bs"):
         failures(parse("bs@pgd-50@last.robust > 0"), rows)

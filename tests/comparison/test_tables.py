@@ -69,14 +69,14 @@ TSV = (
 
 CAPTION = (
     "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals; "
-    "sd over seeds; difference to the first row, p by an exact paired test; "
-    "a true difference of 5.0 would be seen 4 times in 5"
+    "sd over seeds; difference from the first row, p from an exact paired test; "
+    "a true difference of 5.0 is detected 4 times in 5"
 )
 
 TABLE = """\
 digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals;
-sd over seeds; difference to the first row, p by an exact paired test; a true difference of 5.0
-would be seen 4 times in 5
+sd over seeds; difference from the first row, p from an exact paired test; a true difference of 5.0
+is detected 4 times in 5
 
 method      natural             robust   sd          difference        p  passes  training
 fast-at        98.0  62.5 [58.0, 67.0]  1.0                                 168k     3.0 s
@@ -149,7 +149,7 @@ def test_what_differs_has_a_column_and_what_does_not_a_caption() -> None:
     one = row(name="bs", robust=0.5, seeds=1, n=None, model=None, selected=None, difference=0.1)
     assert caption([one, {**one, "attack": "fgsm"}]) == (
         "digits, test split, eps 0.2, 1 seed; percent with 95 % intervals; "
-        "difference to the first row of the same attack"
+        "difference from the first row of the same attack"
     )
 
 
@@ -173,7 +173,7 @@ def test_the_time_of_training_gives_way_before_the_passes() -> None:
 def test_several_comparisons_are_adjusted_and_the_best_for_their_cost_have_a_star() -> None:
     rows = [{**FAST_AT, "pareto": 1}, {**BS, "pareto": 0}, {**BS, "name": "trades", "p_holm": 0.5, "detectable": 0.081}]
     text = " ".join(render(rows, "table").split("\n"))
-    assert "Holm's for 2 comparisons; a true difference of 8.1 would be" in text
+    assert "adjusted by Holm for 2 comparisons; a true difference of 8.1 is" in text
     assert "* no other row beats it in both robust accuracy and" in text
     words = [line.split() or [""] for line in render(rows, "table").splitlines()]
     stars = [line[0] for line in words if line[0] in ("fast-at", "bs", "trades") and "*" in line]

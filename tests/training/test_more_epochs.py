@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import settings, stop_after, trained
 
-from bsk.comparison.survey import seen_in
+from bsk.comparison.survey import count_collapses
 from bsk.data.store import DataFile
 from bsk.errors import InputError, StoppedError
 from bsk.evaluation.subjects import load_subject
@@ -83,10 +83,10 @@ def test_a_survey_counts_a_training_that_grew_once(tmp_path: Path) -> None:
     log = tmp_path / "m.jsonl"
     for record in (start, {"kind": "epoch", "epoch": 1, "monitor_pgd": 0.5}) * 2:
         records.append(log, record)
-    assert [(each.runs, each.collapsed) for each in seen_in(located.read(log))] == [(1, 0)]
+    assert [(each.runs, each.collapsed) for each in count_collapses(located.read(log))] == [(1, 0)]
     records.append(log, {**start, "checkpoint": "other.safetensors"})
     records.append(log, {"kind": "epoch", "epoch": 1, "monitor_pgd": 0.5})
-    assert [each.runs for each in seen_in(located.read(log))] == [2]
+    assert [each.runs for each in count_collapses(located.read(log))] == [2]
 
 
 def test_the_weights_of_every_so_many_epochs_are_kept(data: DataFile, tmp_path: Path) -> None:
