@@ -91,7 +91,7 @@ def test_what_is_alike_but_for_its_seed_is_one_box_and_nothing_else(make: Make, 
         draw_boxes(place([make("bs", 1, flags={"gamma": 1.0}), other]), "method", [tmp_path / "a.png"])
     assert str(error.value) == (
         "results.jsonl:2: has the same method (bs) as results.jsonl:1, but another gamma; "
-        "use --by gamma, or give records that are alike but for their seeds"
+        "use --by gamma, or give records that differ only in their seeds"
     )
     mixed = [make("bs", 1, flags={"step": 0.2}), make("fast-at", 2, flags={"step": 0.2})]
     with pytest.raises(InputError, match=r"same step \(51/255\) as results.jsonl:1, but another method"):
@@ -108,7 +108,7 @@ def test_boxes_that_differ_in_more_than_the_flag_are_said(make: Make, place: Mak
     records = stepped(make, (6, 8))
     records[0:3] = [{**record, "flags": {**record["flags"], "epochs": 30}} for record in records[0:3]]
     assert draw_boxes(place(records), "step", [tmp_path / "a.png"]) == [
-        "what is drawn differs in more than step: epochs"
+        "the networks drawn differ in more than step: epochs"
     ]
     methods = [make("bs", 1, flags={"beta": 10.0, "lr": 0.1}), make("fast-at", 1, flags={"beta": 6.0, "lr": 0.1})]
     assert draw_boxes(place(methods), "method", [tmp_path / "a.png"]) == [], "a method's own flags follow from it"
@@ -117,9 +117,9 @@ def test_boxes_that_differ_in_more_than_the_flag_are_said(make: Make, place: Mak
 def test_errors_are_one_line(make: Make, place: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no evaluation under attack among the records; give what bsk evaluate wrote"):
         draw_boxes(place([make("bs", 1, "natural")]), "method", [tmp_path / "a.png"])
-    with pytest.raises(InputError, match=r"results.jsonl:1: has no flag gama to draw by; did you mean gamma\?"):
+    with pytest.raises(InputError, match=r"results.jsonl:1: has no flag gama to group by; did you mean gamma\?"):
         draw_boxes(place([make("bs", 1, flags={"gamma": 1.0})]), "gama", [tmp_path / "a.png"])
-    with pytest.raises(UsageError, match="--by odd: has no plain values"):
+    with pytest.raises(UsageError, match="--by odd: its values are lists or objects"):
         draw_boxes(place([make("bs", 1, flags={"odd": [1]})]), "odd", [tmp_path / "a.png"])
 
 

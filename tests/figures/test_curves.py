@@ -78,9 +78,7 @@ def test_every_line_is_named_and_the_facts_stand_above(make_log: Make, place: Ma
     texts = said(tmp_path / "a.svg")
     for method in ("fast-at", "bs"):
         assert f"{method}, after the start" in texts and f"{method}, after the ascent" in texts
-    headline = (
-        "digits, cnn, eps 0.2, 2 seeds, KL on 128 val images; mean over seeds, band from the least to the greatest"
-    )
+    headline = "digits, cnn, eps 0.2, 2 seeds, KL on 128 val images; mean over seeds, band from minimum to maximum"
     assert headline in " ".join(texts) and "epoch" in texts
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
@@ -130,7 +128,7 @@ def test_an_interrupted_training_is_drawn_so_far_and_said(make_log: Make, place:
     cut = place(make_log("bs", 2, epochs=2, end=False), "cut.jsonl")
     items = [*place(make_log("bs", 1, epochs=4), "whole.jsonl"), *cut]
     notices = draw_curves(items, "method", ["loss"], [tmp_path / "a.png"])
-    assert notices == ["runs/bs-2.safetensors: interrupted at epoch 2 of 15; drawn so far"]
+    assert notices == ["runs/bs-2.safetensors: interrupted at epoch 2 of 15; drawn up to there"]
     (group,) = series(collect(items).trainings, "method")
     assert _line(group, 0, "loss", "method").epochs == [1, 2], "only epochs that all seeds have"
 
@@ -145,7 +143,7 @@ def test_a_log_that_goes_on_in_the_same_file_is_one_log(make_log: Make, place: M
 def test_zero_is_not_on_a_logarithmic_scale(make_log: Make, place: Make, tmp_path: Path) -> None:
     items = logs(make_log, place, ("natural",), kl_start=0.0) + logs(make_log, place, ("bs",))
     notices = draw_curves(items, "method", ["kl_start"], [tmp_path / "a.svg"], log=True)
-    assert notices == ["natural: kl_start is 0 throughout, so not on a logarithmic scale"]
+    assert notices == ["natural: kl_start is always 0, so a logarithmic scale cannot show it"]
     assert "natural" not in said(tmp_path / "a.svg")
     with pytest.raises(UsageError, match="leave out --log"):
         draw_curves(

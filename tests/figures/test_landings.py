@@ -89,7 +89,7 @@ def test_the_picture_has_its_facts_axes_and_means(place: Make, tmp_path: Path) -
     low, high = t_interval([0.1, 0.3])
     for said in ("eps 0.2, gamma 2, 2 images", "backward, and its mean", "random target", "0.010", "0.20"):
         assert said in text
-    assert f"[{low:#.2g}, {high:#.2g}]" in text and "is the part of the way towards it" in text
+    assert f"[{low:#.2g}, {high:#.2g}]" in text and "displacement along the line to the target" in text
     assert text == (tmp_path / "b.svg").read_text() and ET.fromstring(text) is not None
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
@@ -102,8 +102,8 @@ def test_the_picture_has_its_facts_axes_and_means(place: Make, tmp_path: Path) -
         ({"logits": [1.0, True, 3.0]}, "logits: expected a list of numbers"),
         ({"logits": None}, "logits: expected a value"),
         ({"kl": -1.0}, "kl: expected a number from 0"),
-        ({"target": None}, "target: expected the random output of gamma above 0"),
-        ({"target": [1.0, 2.0, 3.0]}, "target: expected the random output of gamma above 0"),
+        ({"target": None}, "target: expected the random target of the start"),
+        ({"target": [1.0, 2.0, 3.0]}, "target: expected the random target of the start"),
         ({"index": None}, "index: expected a value"),
         ({"schema": 2}, "expected schema 1, found 2"),
     ],

@@ -80,7 +80,7 @@ def test_tables_the_paper_beside_and_the_trainings(folder: Path) -> None:
     cells = re.findall(r"<td>(.*?)</td>", against)
     assert len(cells) == 11 and cells[1] == "fast-at" and cells[7] == "best 46.3"  # bs is in no row of table 10
     trainings = text[text.index('<section id="trainings">') :]
-    assert "2 trainings" in trainings and ", not ended" in trainings
+    assert "2 trainings" in trainings and ", unfinished" in trainings
 
 
 def test_only_what_all_trainings_have_is_the_same_in_all_and_other_versions_are_told(folder: Path, make_log) -> None:
@@ -90,7 +90,7 @@ def test_only_what_all_trainings_have_is_the_same_in_all_and_other_versions_are_
         records.append(folder / "runs" / "bs-3.jsonl", record)
     (folder / "runs" / "bs-3.last.safetensors").touch()
     trainings = page(folder).partition('<section id="trainings">')[2]
-    same = re.search(r"The same in all: (.*?)\.</p>", trainings)
+    same = re.search(r"Common to all: (.*?)\.</p>", trainings)
     assert same and "log_divergence" not in same[1] and "torch" not in same[1] and "epochs" in same[1]
     assert "<th>torch</th>" in trainings and "<td>9.9.9</td>" in trainings and "<th>version</th>" not in trainings
 
@@ -116,7 +116,7 @@ def test_sections_stand_as_in_the_paper_and_what_it_has_not_comes_last(folder: P
 
 
 def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no table.jsonl, picture or log below it; make table2"):
+    with pytest.raises(InputError, match="no table.jsonl, picture or log in it; run make table2"):
         page(tmp_path)
 
 

@@ -82,7 +82,7 @@ def test_rows_without_cost_or_accuracy_are_left_out_with_a_notice(make: Make, pl
     rows, _ = compare(place([make("bs", 1), foreign]))
     path = tmp_path / "a.png"
     assert accuracy_against_cost(rows, path) == [
-        f"{path}: 1 row(s) without accuracy or training cost are not in the picture"
+        f"{path}: 1 row(s) without accuracy or training cost are not in the figure"
     ]
     with pytest.raises(UsageError, match="no row has both an accuracy and a training cost; evaluate"):
         accuracy_against_cost(rows[1:], path)

@@ -77,7 +77,7 @@ def test_what_cannot_be_one_picture(make: Make, place: Make, tmp_path: Path) -> 
     with pytest.raises(InputError, match="no evaluation under attack"):
         draw_radius(place(records(make)[:1]), [tmp_path / "a.svg"])
     two = [*records(make), *records(make, attack="apgd-ce", attack_parameters={"norm": "l2"})]
-    with pytest.raises(InputError, match=r"a radius in l2, and in linf at .*; draw a picture of each norm"):
+    with pytest.raises(InputError, match=r"a radius in l2, but in linf at .*; draw one figure per norm"):
         draw_radius(place(two), [tmp_path / "a.svg"])
     again = [*records(make), *records(make, attack_parameters={"step": 0.01})]
     with pytest.raises(InputError, match=r"bs has two records at eps 0.05; give those of one attack"):
