@@ -109,13 +109,13 @@ def test_a_folder_has_a_png_an_image_that_bsk_reads_again(call, trained: Path, t
     hits = sum(line["predictions"] == line["target"] for line in others)
     assert record["rounded"]["targeted_success"] == hits / len(others)
     said = call("attack", trained, "--data", toy, "--out", "pictures", "--force", check=3).line
-    assert "pictures: exists and is no empty folder; choose another --out" in said
+    assert "pictures: exists and is not an empty folder; choose another --out" in said
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.webp"])
 def test_what_changes_pixels_is_refused(call, trained: Path, toy: Path, name: str) -> None:
     line = call("attack", trained, "--data", toy, "--out", name, check=2).line
-    assert "such files change pixels, and with them verdicts; name F.safetensors, F.npz, or a folder for PNGs" in line
+    assert "lossy formats change pixels and so verdicts; name F.safetensors, F.npz, or a folder for PNGs" in line
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.pt", "a.NPZ"])

@@ -158,7 +158,7 @@ def test_a_marker_of_another_host_is_named_and_stays(tmp_path: Path, monkeypatch
     marker.write_text(f"{os.getpid()}\nnot-{socket.gethostname()}\n")
     with pytest.raises(InputError) as waited:
         jsonl.append(log, {"a": 1})
-    said = f"{log}: another bsk has had it for 0 s; wait for it, or remove {marker} if none is running"
+    said = f"{log}: another bsk has locked it for 0 s; wait for it, or remove {marker} if none is running"
     assert str(waited.value) == said and marker.exists() and log.read_bytes() == b""
     with appending(log) as file, pytest.raises(InputError) as refused, locked(file, log, "refused"):
         pass
