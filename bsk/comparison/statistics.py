@@ -28,6 +28,16 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
+def quarter_means(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return the means over the four quarters of a sequence, (4,); values at a boundary count in part.
+
+    For per-epoch values of a training, the quarters have equal numbers of updates.
+    """
+    positions = np.linspace(0, 1, len(values) + 1)
+    integral = np.concatenate([[0.0], np.cumsum(values) / len(values)])
+    return np.asarray(4 * np.diff(np.interp(np.linspace(0, 1, 5), positions, integral)))
+
+
 def sd_interval(sd: float, k: int, confidence: float = 0.95) -> Interval:
     """Return the interval of a normal standard deviation, given the sample standard deviation of k >= 2 values.
 

@@ -22,6 +22,7 @@ from bsk.comparison.statistics import (
     half_width,
     mean_sd,
     mean_squares,
+    quarter_means,
     rough_accuracy_interval,
     seed_interval,
     t_interval,
@@ -403,3 +404,8 @@ def test_what_three_seeds_detect_is_found_four_times_in_five(comparisons: int, n
     better = (less_the_first(x)[0] for x in outcomes(random, 1000, (2, 3, n), by_seed, (0.5, 0.5 + middle)))
     found = sum(difference_interval(x)[0] > 0 for x in better)
     assert found / 1000 == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_quarters_of_six_epochs_share_the_second_and_the_fifth() -> None:
+    """A quarter is an epoch and a half: (1 + 2/2) / 1.5, (2/2 + 3) / 1.5, (4 + 5/2) / 1.5 and (5/2 + 6) / 1.5."""
+    assert quarter_means([1, 2, 3, 4, 5, 6]) == pytest.approx([4 / 3, 8 / 3, 13 / 3, 17 / 3])

@@ -133,7 +133,7 @@ def test_every_claim_has_a_verdict_and_a_place_for_its_number() -> None:
     assert "{{" not in results.page()
     for wrong in ("16/255 | no-such", "no source | bs", "16/255 | bs - no-such"):
         with pytest.raises(KeyError):
-            results.told(*wrong.split(" | "))
+            results.filled(*wrong.split(" | "))
 
 
 def run(command: list[str], folder: Path) -> str:
