@@ -28,7 +28,7 @@ _FileName = Annotated[  # a part of file names
     str,
     Meta(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}$(?!\n)",
-        description="a file name of letters, digits and ._+-",
+        description="letters, digits and ._+- (a part of file names)",
     ),
 ]
 _Classes = Annotated[list[str], Meta(min_length=1, max_length=1 << 15, description="a list of 1 to 32768 names")]

@@ -360,7 +360,7 @@ def test_a_partial_table_of_nothing_says_so(make, stub, tmp_path: Path) -> None:
     failed = make("-k", "table10", "SEEDS=7", "PARTIAL=yes", check=False, bsk=stub[0])
     place = tmp_path / "out/smoke/table10/cifar10"
     for name in ("results.jsonl", "logs.jsonl"):
-        assert f"table10/cifar10/{name}: none of its runs is there; name SEEDS= that are" in failed.stderr
+        assert f"table10/cifar10/{name}: none of its runs exists; give SEEDS= of existing runs" in failed.stderr
         assert not (place / name).exists()
 
 
