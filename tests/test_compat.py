@@ -46,7 +46,7 @@ def test_nothing_else_in_bsk_names_what_is_private_to_others() -> None:
     assert found == []
 
 
-def test_what_came_of_a_block_is_left_alone_and_the_collector_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_came_of_a_block_is_undisturbed_and_the_collector_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         before = gc.get_freeze_count()
         with compat.objects_that_stay():

@@ -73,7 +73,7 @@ def test_a_weight_that_changes_within_the_block_is_seen() -> None:
         torch.testing.assert_close(layer(x), -2 * before)
 
 
-def test_layers_are_put_back_even_after_an_error_and_own_forwards_are_left_alone() -> None:
+def test_layers_are_put_back_even_after_an_error_and_own_forwards_are_undisturbed() -> None:
     class Own(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
             return super().forward(input) + 1

@@ -61,7 +61,7 @@ def test_a_record_is_one_line_and_comes_back(record: dict) -> None:
     assert list(records.parse([line.encode() + b"\n"], "x")) == [record]
 
 
-def test_a_last_record_without_its_newline_is_kept_and_another_text_left_alone(tmp_path: Path) -> None:
+def test_a_last_record_without_its_newline_is_kept_and_another_text_undisturbed(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"a": 1}\n{"b": 2}')
     records.append(path, {"c": 3})

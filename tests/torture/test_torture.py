@@ -53,11 +53,11 @@ RECORD = '{"kind": "evaluation", "correct": "%s", "accuracy": %s}\n'
 @pytest.mark.parametrize(
     ("odd", "ended", "how", "wrong"),
     [
-        ({}, (0, RECORD % ("aa", 0.5), ""), "the number", ""),
-        ({}, (0, RECORD % ("ab", 0.5), ""), "wrong", "in silence"),
-        ({}, (0, RECORD % ("ab", 0.5), "bsk: doubtful: its output is random"), "wrong", "in silence"),
+        ({}, (0, RECORD % ("aa", 0.5), ""), "same result", ""),
+        ({}, (0, RECORD % ("ab", 0.5), ""), "wrong", "without a message"),
+        ({}, (0, RECORD % ("ab", 0.5), "bsk: doubtful: its output is random"), "wrong", "without a message"),
         ({"wrapper": "random"}, (0, RECORD % ("ab", 0.4), "bsk: doubtful: its output is random"), "explained", ""),
-        ({"wrapper": "random"}, (0, RECORD % ("ab", 0.4), "bsk: another line"), "wrong", "in silence"),
+        ({"wrapper": "random"}, (0, RECORD % ("ab", 0.4), "bsk: another line"), "wrong", "without a message"),
         ({"output": "tuple"}, (3, "", "bsk: expected logits (2, 10)"), "refused", ""),
         ({"output": "tuple"}, (3, "", "bsk: does not fit"), "refused", "nothing"),
         ({"output": "tuple"}, (1, "", "bsk: a bug: expected logits"), "exit 1", "neither"),
