@@ -99,15 +99,15 @@ def test_a_mean_of_all_or_none_still_has_a_width(place: Make, make: Make) -> Non
     assert (last["mean_low"], last["mean_high"]) == pytest.approx(wilson(10, 10))
 
 
-def test_numbers_of_other_images_are_rows_of_their_own(records: Make, place: Make, make: Make) -> None:
+def test_other_numbers_of_images_have_their_own_rows(records: Make, place: Make, make: Make) -> None:
     more = {"corruption": "fog", "severity": 1, "data_sha256": "fog1", "train_data_sha256": "clean"}
     rows, _ = by_corruption(place([*records, make("bs", 1, "natural", "11111", **more)]))
     fogs = [(row["n"], row["severity_1"]) for row in rows if row["corruption"] == "fog"]
     assert fogs == [(10, pytest.approx(0.9)), (5, 1.0)]
 
 
-def test_the_mean_is_that_of_the_fifteen_and_others_stand_after_it(records: Make, place: Make, make: Make) -> None:
-    """As Hendrycks & Dietterich (2019) have it, and RobustBench: four of the published corruptions are extra."""
+def test_the_mean_is_over_the_fifteen_and_other_corruptions_follow(records: Make, place: Make, make: Make) -> None:
+    """As in Hendrycks & Dietterich (2019) and RobustBench: four of the published corruptions are extra."""
     more = []
     for name, k in product(("gaussian_blur", "speckle_noise"), (1, 2)):
         where = {"corruption": name, "severity": k, "data_sha256": f"{name}{k}", "train_data_sha256": "clean"}
@@ -121,7 +121,7 @@ def test_the_mean_is_that_of_the_fifteen_and_others_stand_after_it(records: Make
     )
 
 
-def test_what_is_missing_is_said_and_left_out(records: Make, place: Make, make: Make) -> None:
+def test_missing_cells_are_reported_and_left_out(records: Make, place: Make, make: Make) -> None:
     more = {"corruption": "fog", "severity": 1, "data_sha256": "fog1", "attack_parameters": {}}
     rows, notices = by_corruption(place([*records, make("fast-at", 1, "pgd-20", "1111111100", **more)]))
     assert notices == ["fast-at: 3 of 4 corruptions and severities are missing; means leave them out"]
@@ -136,7 +136,7 @@ def test_what_is_missing_is_said_and_left_out(records: Make, place: Make, make: 
     assert cells(rows)[0] == ["method", "attack", "seeds", "corruption", "1", "2", "mean"]
 
 
-def test_the_usual_table_tells_them_apart(records: Make, place: Make) -> None:
+def test_the_usual_table_has_a_row_per_corruption_and_severity(records: Make, place: Make) -> None:
     rows, notices = compare(place(records))
     data = [f"digits {corruption}{severity}" for corruption, severity in CORRECT]
     assert notices == [f"rows of different data ({', '.join(data)}) are not compared with one another"]
@@ -146,7 +146,7 @@ def test_the_usual_table_tells_them_apart(records: Make, place: Make) -> None:
     ]
 
 
-def test_a_notice_names_no_more_than_a_few(place: Make, make: Make) -> None:
+def test_a_notice_lists_at_most_a_few_values(place: Make, make: Make) -> None:
     many = [make("bs", 1, corruption="fog", severity=k, data_sha256=f"d{k}") for k in range(1, 9)]
     (notice,) = compare(place(many))[1]
     assert "(digits d1, digits d2, digits d3, digits d4, digits d5, digits d6, ...)" in notice
@@ -161,7 +161,7 @@ def test_it_is_printed_in_every_format(call: Make, records: Make, tmp_path: Path
     assert "snow" in said.stdout and ("52.5" in said.stdout or "0.525" in said.stdout)
 
 
-def test_what_it_does_not_go_with(call: Make, records: Make, make: Make, tmp_path: Path) -> None:
+def test_incompatible_flags_and_records_are_refused(call: Make, records: Make, make: Make, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text("".join(dumps(record) + "\n" for record in records))
     assert (
         "--pareto: does not go with --by" in call("compare", "r.jsonl", "--by", "corruption", "--pareto", check=2).line

@@ -1,4 +1,4 @@
-"""What `bsk methods` lists: papers, passes, memory, needs, and the trainings that collapsed."""
+"""The table of `bsk methods`: papers, passes, memory, needs, and collapsed trainings."""
 
 import inspect
 import json
@@ -21,7 +21,7 @@ def log(method: object, alarms: int, looks: bool = True, eps: float = 16 / 255) 
     return [json.dumps(each).encode() for each in (start, epoch, *[alarm] * alarms, epoch)]
 
 
-def test_a_training_counts_once_if_it_was_looked_at() -> None:
+def test_a_monitored_training_counts_once() -> None:
     lines = [*log("bs", 0), *log("bs", 2), *log("bs", 0, looks=False), *log("fast-at", 1), *log(["bs"], 1)]
     lines += log("bs", 1, eps=0.031)
     found = count_collapses(located(lines, "logs.jsonl"))
@@ -33,24 +33,24 @@ def test_a_training_counts_once_if_it_was_looked_at() -> None:
     assert [each.place for each in found][:2] == ["cifar10 at 7.9/255: 1 of 1", "cifar10 at 16/255: 1 of 2"]
 
 
-def test_an_alarm_before_any_epoch_ends_is_a_look_too() -> None:
+def test_an_alarm_in_the_first_epoch_counts_as_monitored() -> None:
     lines = log("bs", 1)
     assert count_collapses(located([lines[0], lines[2]], "cut.jsonl")) == [Collapses("bs", "cifar10", 16 / 255, 1, 1)]
     assert count_collapses(located(lines[1:], "headless.jsonl")) == []
 
 
-def test_the_counts_that_come_along_are_those_of_the_records() -> None:
+def test_the_packaged_counts_equal_those_of_the_records() -> None:
     assert COUNTED.read_text() == counted(), "make them again: python -m benchmarks.collapses"
     assert sum(each.collapsed for each in recorded_collapses()) >= 6
 
 
 @pytest.fixture(scope="module")
 def listed() -> list[dict]:
-    """The rows of all methods, two of whose trainings were watched."""
+    """The rows of all methods, with monitored trainings of two settings."""
     return survey([Collapses("cuap", "digits", 0.2, 3, 1), Collapses("cuap", "toy", 0.1, 2)])
 
 
-def test_every_method_has_a_row_with_what_is_known_of_it(listed: list[dict]) -> None:
+def test_every_method_has_a_complete_row(listed: list[dict]) -> None:
     rows = {row["method"]: row for row in listed}
     assert list(rows) == registry.names() and all(list(row) == COLUMNS for row in rows.values())
     assert [name for name, row in rows.items() if not row["year"]] == ["natural"]

@@ -136,7 +136,7 @@ def test_tsv_loses_no_digit() -> None:
     assert float(cells[4]) == 1 / 3 and float(cells[18]) == 5.7e-101 and float(cells[2]) == 8 / 255
 
 
-def test_what_differs_has_a_column_and_what_does_not_a_caption() -> None:
+def test_facts_that_differ_are_columns_and_the_others_in_the_caption() -> None:
     rows = [row(name="bs", robust=0.5, eps=8 / 255), row(name="bs", robust=0.4, eps=0.031, model="resnet18", n=None)]
     text = render(rows, "table")
     assert text == (
@@ -153,7 +153,7 @@ def test_what_differs_has_a_column_and_what_does_not_a_caption() -> None:
     )
 
 
-def test_intervals_give_way_to_the_width_of_a_terminal() -> None:
+def test_intervals_are_dropped_if_a_terminal_is_too_narrow() -> None:
     wide = {**BS, "name": "a-method-of-thirty-characters!"}
     lines = render([FAST_AT, wide], "table").splitlines()
     assert max(map(len, lines)) <= 100
@@ -161,7 +161,7 @@ def test_intervals_give_way_to_the_width_of_a_terminal() -> None:
     assert "-6.2" in lines[6] and "[-10.0, +2.5]" not in lines[6] and "<0.0001" not in lines[6]  # no p on its own
 
 
-def test_the_time_of_training_gives_way_before_the_passes() -> None:
+def test_training_time_is_dropped_before_passes() -> None:
     wide = {**BS, "name": "a-method-of-24-characters"}
     lines = render([FAST_AT, wide], "table").splitlines()
     assert max(map(len, lines)) <= 100 and "passes" in lines[4] and "training" not in lines[4]
@@ -180,13 +180,13 @@ def test_several_comparisons_are_adjusted_and_the_best_for_their_cost_have_a_sta
     assert stars == ["fast-at"]
 
 
-def test_latex_and_markdown_escape_what_means_something_to_them() -> None:
+def test_latex_and_markdown_escape_special_characters() -> None:
     odd = row(name=r"a_b&50%{x}~^\|*<`", robust=0.5)
     assert r"a\_b\&50\%\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}|*$<$`" in render([odd], "latex")
     assert r"| a_b&50%{x}~^\\\|\*\<\` |" in render([odd], "markdown")
 
 
-def test_no_rows_are_a_header() -> None:
+def test_a_table_without_rows_is_a_header() -> None:
     assert render([], "tsv") == TSV.splitlines(keepends=True)[0] and render([], "jsonl") == ""
 
 

@@ -14,7 +14,7 @@ CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog",
 
 
 def old_pickle(value: Any) -> bytes:
-    """Pickle as Python 2 did with protocol 2, the form of the official files: text and pixels as 8-bit strings."""
+    """Pickle like Python 2 with protocol 2, as in the official files: text and pixels as 8-bit strings."""
     return b"\x80\x02" + b"".join(opcodes(value)) + b"."
 
 

@@ -60,7 +60,7 @@ LATER = ["zero-grad", "multi-grad", "ssat", "elle", "llr", "dynamic-at", "n-fgsm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["bs", "trades", "fast-at", "liet", "gat", *LATER])
-def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_result_of_one(method: str, toy: Path, tmp_path: Path) -> None:
     means, weights = three_updates(toy, Share(), method)
     mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, method, str(tmp_path / "out")), nprocs=2)
     found = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in (0, 1)]
@@ -70,7 +70,7 @@ def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) 
 
 
 def standing_still(*arguments: Any) -> State:
-    """Return a new state whose batch norm stays in eval mode: no share of a batch has its own statistics."""
+    """Return a new state whose batch norm stays in eval mode, so that parts of a batch have no statistics of their own."""
     state = new_state(*arguments)
     state.model.eval()
     object.__setattr__(state.model, "train", lambda mode=True: state.model)
@@ -78,7 +78,7 @@ def standing_still(*arguments: Any) -> State:
 
 
 def train_one_of_two(rank: int, meeting: str, data: Path, folder: str, updates: int) -> None:
-    """Train where the clock of the first process alone says that a save is due, after every update."""
+    """Train with a clock by which only the first process finds a save due after every update."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     loop.SAVE_SECONDS = 600.0 if rank else -1.0
@@ -89,7 +89,7 @@ def train_one_of_two(rank: int, meeting: str, data: Path, folder: str, updates: 
 
 
 def train_slowly(out: Path, data: Path, **more: Any) -> None:
-    """Train with so small a step that no sign of a gradient near zero decides."""
+    """Train with such a small step that signs of nearly zero gradients do not matter."""
     trained(out, open_data(data), settings("natural", epochs=1, lr=1e-3, batch_size=33), **more)
 
 
@@ -118,7 +118,7 @@ def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_d
         ("uap", "remembers a batch as a whole"),
     ],
 )
-def test_what_is_of_a_whole_batch_is_refused_to_several_processes(method, what, toy: Path, tmp_path: Path) -> None:
+def test_methods_that_need_a_whole_batch_refuse_several_processes(method, what, toy: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=f"--method {method}: {what}, which processes would share; run it without torchrun"
     ):
@@ -126,7 +126,7 @@ def test_what_is_of_a_whole_batch_is_refused_to_several_processes(method, what, 
     assert not list(tmp_path.iterdir())
 
 
-def test_shares_are_all_rows_once() -> None:
+def test_shares_cover_all_rows_once() -> None:
     rows = torch.arange(11)
     for world in (1, 2, 3, 12):
         parts = [Share(rank, world).of(rows) for rank in range(world)]
