@@ -1,6 +1,4 @@
-"""User-defined attacks on the command line and in Python; bsk checks their results, and violated contracts are one-line
-errors.
-"""
+"""User-defined attacks on the command line and in Python; bsk checks their results and their contract."""
 
 import json
 import sys

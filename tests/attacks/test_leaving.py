@@ -1,6 +1,4 @@
-"""If reading from the device is slow, attacks read results only every few steps, with the same verdicts, images and
-passes.
-"""
+"""Attacks that read from a slow device only every few steps give the same verdicts, images and passes."""
 
 import pytest
 import torch

@@ -1,6 +1,4 @@
-"""Progress of an evaluation: reported from the start of each stage, within blocks and in the checks, and never
-backwards.
-"""
+"""Progress of an evaluation, from the start of each stage to the end of the checks, never backwards."""
 
 import itertools
 from collections.abc import Callable

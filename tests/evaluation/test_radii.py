@@ -1,6 +1,4 @@
-"""Several radii in one run: images that fall at one are not attacked again; all other verdicts equal those of separate
-runs.
-"""
+"""Several radii in one run: fallen images are not attacked again; other verdicts equal those of separate runs."""
 
 import json
 from pathlib import Path

@@ -108,7 +108,7 @@ def test_training_continues_after_folding() -> None:
 @pytest.mark.parametrize("name", ["resnet18-4", "preact-resnet18-4"])
 @pytest.mark.parametrize("method", ["fast-at", "trades", "bs", "liet"])
 def test_a_perturbation_is_the_same(method: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In fp64, since in lower precision rounding decides the sign of a nearly zero gradient. LIET's pattern is folded."""
+    """In fp64, since otherwise rounding decides the sign of a nearly zero gradient. LIET's pattern is folded."""
     x, y = torch.rand(6, 3, 16, 16, dtype=torch.float64), torch.arange(6) % 5
 
     def perturbed() -> tuple[Tensor, Tensor]:

@@ -153,7 +153,7 @@ def test_published_methods_have_equal_passes_or_equal_epochs(make) -> None:
 
 
 def test_the_frontier_spends_equal_budgets(make) -> None:
-    """16, 48 and 160 passes per image to the nearest epoch; ten-step methods exceed 16 passes and have one epoch there."""
+    """16, 48 and 160 passes per image to the nearest epoch; ten-step methods exceed 16 and have one epoch there."""
     spent: dict[str, list[float]] = {}
     for line in make("jobs-frontier", "SCALE=paper", "SEEDS=1").stdout.splitlines():
         if line.startswith("train\t"):

@@ -70,7 +70,7 @@ def test_two_processes_give_the_result_of_one(method: str, toy: Path, tmp_path: 
 
 
 def standing_still(*arguments: Any) -> State:
-    """Return a new state whose batch norm stays in eval mode, so that parts of a batch have no statistics of their own."""
+    """Return a new state whose batch norm stays in eval mode, so that parts of a batch have the same statistics."""
     state = new_state(*arguments)
     state.model.eval()
     object.__setattr__(state.model, "train", lambda mode=True: state.model)
