@@ -31,7 +31,7 @@ ESTIMATED = (
 Value = str | int | float | None
 Row = dict[str, Value]
 
-PUBLISHED = "the paper's: "  # begins the note that names the source of published numbers the paper only quotes
+PUBLISHED = "the paper's: "  # begins the note with the source of published numbers that are not the paper's own
 COLUMNS = (  # FIXED: scripts sort by position, so new columns go at the end
     "name", "model", "eps", "natural", "robust", "robust_low", "robust_high", "robust_sd", "natural_low",
     "natural_high", "natural_sd", "seeds", "n", "attack", "train_seconds", "train_forward_passes",

@@ -34,7 +34,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Published:
-    """One row of a table of the paper, accuracies in percent as printed; `source` if the paper quotes the numbers."""
+    """One row of a table of the paper, accuracies in percent as printed; `source` unless they are its own."""
 
     method: str
     dataset: str

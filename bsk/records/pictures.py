@@ -67,13 +67,13 @@ def write_arrays(path: Path, images: NDArray[np.uint8], columns: Columns, record
 def write_folder(
     path: Path, images: NDArray[np.uint8], classes: Sequence[str], columns: Columns, record: Record
 ) -> None:
-    """Write each image (C, H, W) as CLASS/INDEX.png, and `images.jsonl`: the record, then a line an image.
+    """Write each image (C, H, W) uint8 as CLASS/INDEX.png, and `images.jsonl`: the record, then one line per image.
 
-    CLASS is the name of the true class, or its number where some name cannot be one of a folder. The folder is whole or
-    absent.
+    CLASS is the name of the true class, or its number if one of the names cannot be a folder name. The folder appears
+    atomically.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the folder cannot be written.
     """
     from PIL import Image
 

@@ -133,7 +133,7 @@ class AttackRecord(EvaluationRecord, kw_only=True, tag="attack"):
     For a targeted attack `targeted_success` is the fraction of the `targeted_n` images of other classes that are
     classified as `target`, with its 95 % interval; the accuracy is that of all images. If the images were written in 8
     bits, `rounded` has their accuracy and targeted success, the largest `distance` from a clean image, and the number
-    of values rounded `inward` because the nearest level would have been outside the ball.
+    of images with values rounded `inward`, because the nearest levels would have been outside the ball.
     """
 
     out: f.Text | None = None

@@ -45,7 +45,7 @@ def images_and_labels(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, 
 
 
 def cifar10_python(batch: int, test: int) -> dict[str, bytes]:
-    """The files of CIFAR-10's python layout with so many images a batch."""
+    """The files of CIFAR-10's python layout, with a given number of images per batch."""
     files = {}
     images, labels = images_and_labels(5 * batch, 10)
     for i in range(5):

@@ -71,7 +71,7 @@ def test_a_stage_is_named_from_its_start_and_moves_amid_a_block(clock, trained, 
 
 
 def test_progress_by_hand(clock, trained: Path, toy: Path) -> None:
-    """PGD-2 costs 5 passes an example: two calls with gradients and one without; those that fall cost no more."""
+    """PGD-2 costs 5 passes per example: two calls with gradients and one without; fallen examples cost no more."""
     told = [progress for progress, _ in watched(trained, toy, "pgd-2")]
     right = told[2].standing
     assert 0 < right < 90 and [(each.stage, each.done, each.total - each.done) for each in told] == [
