@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from bsk.comparison.differences import baseline, comparable, detectables, difference, mismatches, mixtures, outcomes
-from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, collect
+from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, TrainingLog, collect
 from bsk.comparison.groups import Group, completed, gather, interruption, latest, names, short_name, validations
 from bsk.comparison.published import Table
 from bsk.comparison.significance import holm
@@ -97,16 +97,20 @@ def compare(
     if pareto:
         _add_pareto(rows, groups)
     if not evidence.evaluations:
-        for item in (each for each in evidence.trainings if not each.finished):
-            own: Row = {"name": short_name(item.run), "seeds": 1, "note": interruption(item)}
-            own |= {column: getattr(item.run, column) for column in ("model", "eps", "dataset")}
-            rows.append({column: own.get(column) for column in COLUMNS})
+        rows += [_interrupted_row(item) for item in evidence.trainings if not item.finished]
     lost = beside is not None and not any(row["paper_robust"] or row["paper_robust_best"] for row in rows)
     missing = (
         [f"no row matches table {beside.name} of the paper in method, flags and attack"] if beside and lost else []
     )
     ignored = [f"{evidence.ignored} record(s) of other kinds ignored"] if evidence.ignored else []
     return rows, [*missing, *mixtures(groups), *repeated, *_log_notices(evidence), *ignored]
+
+
+def _interrupted_row(training: TrainingLog) -> Row:
+    """Return the row of an unfinished training, which has no accuracies but a note."""
+    found: Row = {"name": short_name(training.run), "seeds": 1, "note": interruption(training)}
+    found |= {column: getattr(training.run, column) for column in ("model", "eps", "dataset")}
+    return {column: found.get(column) for column in COLUMNS}
 
 
 def _row(name: str, group: Group, reference: Group) -> Row:
