@@ -38,7 +38,7 @@ _Deviation = Annotated[float, Meta(ge=1e-4, le=1e4)]
 _Means = Annotated[list[_Mean], Meta(min_length=1, description="numbers from -10000 to 10000")]
 _Deviations = Annotated[list[_Deviation], Meta(min_length=1, description="numbers from 0.0001 to 10000")]
 _Augmentation = Annotated[Literal["crop-flip", "flip", "none"], Meta(description="crop-flip, flip or none")]
-# The networks that a data file may name as its default: a fixed list, so that a file cannot request one of any size.
+# A file is not to have a network of any size made: these are what data sets have by custom.
 ModelOfData = Literal[
     "cnn", "resnet18", "resnet18-16", "resnet50", "wrn-34-10", "preact-resnet18", "preact-resnet50", "wrn-28-10",
     "wrn-28-10-silu",
