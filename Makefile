@@ -16,7 +16,7 @@ MUTANTS ?=
 OTHER  ?=
 JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 
-# make itself takes a leading ./ off the names of targets, by which their flags are looked up.
+# The flags of a target are looked up by its name, from which make removes a leading ./; so it is removed here too.
 odd := : ; $$ \# ' " \ % = ( ) & | < > * ? [ ] { } ! ^ ` ~
 unfit = $(if $(word 2,$(1)),no spaces in paths)$(if $(filter . / //,$(or $(1),/)),name a folder of its own)$(foreach \
   c,$(odd),$(if $(findstring $(c),$(1)),no $(c) in paths))
@@ -34,53 +34,53 @@ $(INSTALLED): pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-install: $(INSTALLED) ## Make .venv with bsk and its test tools
+install: $(INSTALLED) ## Create .venv with bsk and its test tools
 
 PYTEST = $(VENV)/bin/pytest --numprocesses $(JOBS) --dist worksteal
 
-test: $(INSTALLED) ## Check style and types and run the tests that take no more than seconds each
+test: $(INSTALLED) ## Check style and types, and run the tests that take only seconds each
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
 	$(PYTEST) -m 'not slow'
 
-test-all: test ## Run the slow tests too: whole pipelines, many processes, slow references
+test-all: test ## Run the slow tests too: whole pipelines, many processes, slow reference implementations
 	$(PYTEST) -m slow
 
-coverage: $(INSTALLED) ## Run the tests and say which lines of bsk/ none of them reaches
+coverage: $(INSTALLED) ## Run the tests and report which lines of bsk/ they do not reach
 	$(VENV)/bin/coverage erase
 	$(VENV)/bin/coverage run -m pytest --numprocesses $(JOBS) --dist worksteal
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --show-missing --skip-covered
 
-docs: $(INSTALLED) ## Write the generated pages and build the site, site/index.html
+docs: $(INSTALLED) ## Write the generated pages and build the site in site/index.html
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(VENV)/bin/python -m documentation
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 	@echo $(CURDIR)/site/index.html
 
-mutants: $(INSTALLED) ## Change methods and attacks line by line: what does no test notice? MUTANTS='bsk.perturb.*' tries those again
+mutants: $(INSTALLED) ## Mutation testing of methods and attacks: which changes does no test detect? MUTANTS='bsk.perturb.*' selects some
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
 	$(VENV)/bin/mutmut run --max-children $(JOBS) $(MUTANTS)
 	$(VENV)/bin/python -m benchmarks.mutants mutants/unnoticed.txt
 
-bench: $(INSTALLED) ## Measure speed as ratios within one run; OTHER=CHECKOUT of another build, in turns
+bench: $(INSTALLED) ## Measure speed as ratios within one run; OTHER=CHECKOUT compares with another build
 	$(VENV)/bin/python -m benchmarks $(OTHER)
 
-torture: $(INSTALLED) ## Kill, damage, fill disks, write twice, odd situations: nothing may be lost, let in or wrong; minutes
+torture: $(INSTALLED) ## Stress tests: kills, damaged inputs, full disks, concurrent writers, unusual situations; minutes
 	$(VENV)/bin/python -m torture
 
-clean: ## Remove what the pipelines made (not the environment, not the data)
+clean: ## Remove the output of the pipelines (not the environment, not the data)
 	rm -rf -- '$(OUT)'
 
-# What the paper shows, in the order of what is worth having first.
+# The paper's tables and figures, the most important first.
 experiments := table2 figure5 table7 table8 figure1 table6 table9 table10 table3 figure3 table1 table11 figure2 \
   section54 figure4 table5 table4
 others := frontier budget collapse fast fastat fastat-averaged fastat-epochs
 
-paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small, medium or paper (a GPU)
+paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small, medium or paper (needs a GPU)
 
-report: $(INSTALLED) | $(filter paper $(others) $(experiments),$(MAKECMDGOALS)) ## One HTML page of all that is there at this SCALE: tables, figures, curves, flags
+report: $(INSTALLED) | $(filter paper $(others) $(experiments),$(MAKECMDGOALS)) ## One HTML page of all results at this SCALE: tables, figures, curves, flags
 	$(BSK) report $(OUT)/$(SCALE)
 
 include pipelines/common.mk

@@ -1,1 +1,1 @@
-"""Speed as ratios within one run: the machine may be slow, shared or noisy, a ratio stays."""
+"""Benchmarks that report ratios within one run, which depend little on how fast or busy the machine is."""

@@ -1,4 +1,4 @@
-"""`make bench`: each promise about speed, measured now; `python -m benchmarks [CHECKOUT] --repeats 7`."""
+"""Measure every promise about speed (`make bench`): `python -m benchmarks [CHECKOUT] --repeats 7`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from bsk.training.monitor import every
 
 
 def main(other: Path | None, repeats: int) -> None:
-    """Measure everything and print a row each."""
-    keep_freed_memory()  # as every command of bsk does
+    """Run all benchmarks and print one row for each."""
+    keep_freed_memory()  # like every command of bsk
     plain = Elsewhere(PlainStep, torch.get_num_threads())
     bs, trades, evaluation = Subject("bs"), Subject("trades"), Evaluation()
     print(
@@ -32,7 +32,7 @@ def main(other: Path | None, repeats: int) -> None:
         flush=True,
     )
     r = ratio(bs.step, lambda: bs.passes(4, 2, 2), repeats)
-    say("bs step / its own passes bare (4F + 2Bi + 2Bf)", r.median, "<= 1.10", r.median <= 1.10, spread(r))
+    say("bs step / its bare passes (4F + 2Bi + 2Bf)", r.median, "<= 1.10", r.median <= 1.10, spread(r))
     r = ratio(plain.step, bs.step, repeats)
     say(f"plain fp32 bs step / bsk's in {bs.precision}", r.median, ">= 2.5", r.median >= 2.5, spread(r))
     r = ratio(trades.step, bs.step, repeats)
@@ -40,14 +40,14 @@ def main(other: Path | None, repeats: int) -> None:
     r = ratio(load_epoch, bs.step, repeats)
     say("loading and augmenting a batch / bs step", r.median / 20, "< 0.03", r.median / 20 < 0.03, spread(r))
     r = ratio(bs.averages, bs.step, repeats)
-    say("the moving average of an update (--ema) / bs step", r.median / 20, "< 0.02", r.median / 20 < 0.02, spread(r))
+    say("updating the weight average (--ema) / bs step", r.median / 20, "< 0.02", r.median / 20 < 0.02, spread(r))
     r, updates = ratio(bs.look, bs.step, repeats), every(bs.settings, bs.profile)
     over = r.median / updates
-    say(f"a look of the monitor / the {updates} bs steps between looks", over, "< 0.02", over < 0.02, spread(r))
+    say(f"a check of the monitor / the {updates} bs steps between checks", over, "< 0.02", over < 0.02, spread(r))
     r = ratio(evaluation.attack, evaluation.passes, repeats)
-    say("evaluate pgd-100 / its own passes bare (102F + 100Bi)", r.median, "<= 1.10", r.median <= 1.10, spread(r))
+    say("evaluate pgd-100 / its bare passes (102F + 100Bi)", r.median, "<= 1.10", r.median <= 1.10, spread(r))
     over = prepare_data_over_data()
-    say("peak memory of prepare-data / the data", over, "<= 2", over <= 2)
+    say("peak memory of prepare-data / size of the data", over, "<= 2", over <= 2)
     reading(repeats)
     with tempfile.TemporaryDirectory() as folder:
         attacks(material(Path(folder)), other)
@@ -57,7 +57,7 @@ def main(other: Path | None, repeats: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkout", nargs="?", type=Path, help="of another build, to run in turns with this one")
+    parser.add_argument("checkout", nargs="?", type=Path, help="another build, run in turns with this one")
     parser.add_argument("--repeats", type=int, default=7)
     given = parser.parse_args()
     main(given.checkout, given.repeats)

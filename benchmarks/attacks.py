@@ -1,4 +1,4 @@
-"""What PGD-100 costs against its own passes run bare."""
+"""The cost of PGD-100, compared with its forward and backward passes alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bsk.evaluation.verdicts import judge
 
 
 def small_cnn() -> nn.Module:
-    """Return the network of a checkpoint that circulates, cnn_a_adv: 2 convolutions and 2 linear layers."""
+    """Return the network of the published checkpoint cnn_a_adv: 2 convolutions and 2 linear layers."""
     torch.manual_seed(0)
     layers = nn.Sequential(
         nn.Conv2d(3, 16, 4, 2, 1),
@@ -29,10 +29,10 @@ def small_cnn() -> nn.Module:
 
 
 class Undecided(nn.Module):
-    """A network that is never fooled: the gradient is its own, the class always the label 0.
+    """A network that always predicts class 0, but has the gradients of the network inside.
 
-    It is sure, but not so sure that its gradients fall below the least normal number of fp32, with which some
-    processors take a hundred times as long.
+    The lift of its logit is small enough that gradients do not become subnormal fp32 numbers, with which some
+    processors are a hundred times slower.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -48,10 +48,10 @@ class Undecided(nn.Module):
 
 
 class Evaluation:
-    """PGD-100 on 256 images, of which none is fooled, and the same passes run bare."""
+    """PGD-100 on 256 images, none of which is fooled, and its passes alone."""
 
     def __init__(self) -> None:
-        """Build network and images."""
+        """Build the network and the images."""
         self.model = Undecided(small_cnn())
         images, labels = random_images(256)
         self.split = Split(images, torch.zeros_like(labels), torch.arange(256))
@@ -65,7 +65,7 @@ class Evaluation:
         assert bool(ledger.standing.all()) and int(ledger.forward.sum()) == 102 * 256
 
     def passes(self) -> None:
-        """102 forward, 100 back to the images."""
+        """Run 102 forward passes, 100 of them with gradients with respect to the images."""
         with exact(self.model):
             for _ in range(100):
                 leaf = self.x.detach().requires_grad_()

@@ -1,7 +1,8 @@
-"""What an audit costs of AutoAttack, in passes: `python -m benchmarks.audit RECORDS.jsonl...` prints it for records.
+"""The cost of an audit as a fraction of AutoAttack's passes: `python -m benchmarks.audit RECORDS.jsonl...`.
 
-A line for each record of `autoattack`, and one for a network of which half of the images stand and the others fall at
-once: how many survivors `--within 0.5` and `--within 0.25` audit if none falls, and their part of AutoAttack's passes.
+It prints lines for each `autoattack` record and for a hypothetical network on which half of the images stand and the
+others fall at once: how many survivors `--within 0.5` and `--within 0.25` audit if none falls, and the fraction of
+AutoAttack's passes that this takes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ WHOLE = {"n": 2, "after": {"apgd-t": 0.5}, "forward_passes": sum(s.passes for s 
 
 
 def part_of(record: dict[str, Any], n: int, points: float) -> tuple[Audit, float]:
-    """Return the first look of an audit of n images of which as many stand as of the record's, and its part of passes.
+    """Return the first sample of an audit of n images, with the record's robust accuracy, and its fraction of passes.
 
-    Each survivor takes the passes of the last stages, whole: hardly one falls there.
+    Every survivor is assumed to take all passes of the last stages, since hardly any falls there.
     """
     standing, passes = record["after"]["apgd-t"], record["forward_passes"] + record["backward_passes"]
     audit = Audit(n, round(standing * n), 0).enlarged(points)
@@ -33,7 +34,7 @@ def part_of(record: dict[str, Any], n: int, points: float) -> tuple[Audit, float
 
 
 def lines(records: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
-    """Yield a line for each record, number of images and width."""
+    """Yield one line per record, number of images and interval width."""
     for name, record in records:
         for n in IMAGES:
             for points in POINTS:

@@ -1,4 +1,4 @@
-"""What AutoAttack and RayS cost: against the authors' code, and against their own passes run bare."""
+"""The cost of AutoAttack and RayS, compared with the authors' code and with their passes alone."""
 
 from __future__ import annotations
 
@@ -26,61 +26,60 @@ SAMPLE = 20  # calls of one kind that are timed
 
 
 class Calls:
-    """The model calls that the stages of an attack ask for: how often with how many rows, and if for a gradient."""
+    """Counts of the model calls that the stages of an attack make, by batch size and whether a gradient is needed."""
 
     def __init__(self, images: Tensor) -> None:
-        """Begin with none, of images like these (N, C, H, W)."""
+        """Start with no calls, for images of the shape of these (N, C, H, W)."""
         self.kinds: Counter[tuple[int, bool]] = Counter()
         self.shape = images.shape[1:]
 
     def of(self, attack: Attack) -> Attack:
-        """Return the attack with the calls of its stages counted here, as they come from the stages."""
-        return replace(attack, stages=tuple(replace(stage, run=self._heard(stage.run)) for stage in attack.stages))
+        """Return the attack with all model calls of its stages counted here."""
+        return replace(attack, stages=tuple(replace(stage, run=self._counted(stage.run)) for stage in attack.stages))
 
-    def _heard(self, run: Callable[..., Outcome]) -> Callable[..., Outcome]:
-        def heard(model: Model, *arguments: Any, **parameters: Any) -> Outcome:
+    def _counted(self, run: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        def counted(model: Model, *arguments: Any, **parameters: Any) -> Outcome:
             def forward(x: Tensor) -> Tensor:
                 self.kinds[len(x), x.requires_grad] += 1
                 return model(x)
 
             return run(forward, *arguments, **parameters)
 
-        return heard
+        return counted
 
     def bare(self, model: nn.Module) -> float:
-        """Return the seconds that the passes alone take, which the algorithm cannot do without.
+        """Return the seconds that the passes alone take, a lower bound for the algorithm.
 
-        Every call is replayed with the rows that its stage asked for, not those that `bsk` fills the batch up with:
-        forward, and back to the images where the stage wanted the gradient. Nothing is done before, between or after:
-        no loss, no step, no projection, no choice of who stays. Of each kind of call up to 20 are timed, and their
-        mean stands for all of the kind.
+        Every call is replayed with the batch size that its stage asked for, without the rows with which bsk fills the
+        batch, and with a backward pass to the images where the stage needed a gradient. There is no loss, step,
+        projection or selection of images. Of each kind of call up to 20 are timed, and their mean is used for all.
         """
         x = torch.rand(max(n for n, _ in self.kinds), *self.shape).contiguous(memory_format=torch.channels_last)
         with exact(model):
             _pass(model, x, True)
-            return sum(count * _mean(model, x[:n], wanted, count) for (n, wanted), count in self.kinds.items())
+            return sum(count * _mean(model, x[:n], gradient, count) for (n, gradient), count in self.kinds.items())
 
 
-def _mean(model: nn.Module, x: Tensor, wanted: bool, count: int) -> float:
+def _mean(model: nn.Module, x: Tensor, gradient: bool, count: int) -> float:
     times = min(count, SAMPLE)
     start = time.perf_counter()
     for _ in range(times):
-        _pass(model, x, wanted)
+        _pass(model, x, gradient)
     return (time.perf_counter() - start) / times
 
 
-def _pass(model: nn.Module, x: Tensor, wanted: bool) -> None:
-    leaf = x.detach().requires_grad_(wanted)
-    with torch.set_grad_enabled(wanted):
+def _pass(model: nn.Module, x: Tensor, gradient: bool) -> None:
+    leaf = x.detach().requires_grad_(gradient)
+    with torch.set_grad_enabled(gradient):
         logits = model(leaf)
-    if wanted:
+    if gradient:
         torch.autograd.grad(logits.sum(), leaf)
 
 
 def ours(
     model: nn.Module, split: Split, eps: float, name: str = "autoattack", **flags: int
 ) -> tuple[float, int, Calls]:
-    """Return seconds, examples left standing and the calls of an attack as `bsk evaluate` runs it."""
+    """Return the seconds, the number of standing examples and the calls of an attack, run as in `bsk evaluate`."""
     keep_freed_memory()
     calls = Calls(split.images)
     attack = calls.of(attack_named(name, eps, AttackFlags(**flags)))  # type: ignore[arg-type]
@@ -90,7 +89,7 @@ def ours(
 
 
 def theirs(model: nn.Module, split: Split, eps: float) -> tuple[float, int]:
-    """Return seconds and examples left standing of the authors' standard version, in a process of its own."""
+    """Return the seconds and the number of standing examples of the authors' standard version, in its own process."""
     context = mp.get_context("spawn")
     results = context.SimpleQueue()
     worker = context.Process(target=_theirs, args=(model, split, eps, torch.get_num_threads(), results))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.collapses`: count the trainings of `results/` that collapsed, for `bsk methods`."""
+"""Count the trainings in `results/` that collapsed, for `bsk methods`: `python -m benchmarks.collapses`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from bsk.comparison.survey import seen_in
+from bsk.comparison.survey import count_collapses
 from bsk.records.jsonl import dumps
 from bsk.records.located import Located, stream
 
@@ -15,8 +15,8 @@ COUNTED = ROOT / "bsk" / "comparison" / "paper" / "collapses.jsonl"
 
 
 def counted() -> str:
-    """Return the lines that COUNTED should have."""
-    return "".join(dumps(asdict(each)) + "\n" for each in seen_in(_records()))
+    """Return the contents that the file COUNTED should have."""
+    return "".join(dumps(asdict(each)) + "\n" for each in count_collapses(_records()))
 
 
 def _records() -> Iterator[Located]:

@@ -1,4 +1,4 @@
-"""What `bsk compare` takes, beside another checkout's: `python -m benchmarks.compare [CHECKOUT] --repeats 7`."""
+"""Time and memory of `bsk compare`, here and in another checkout: `python -m benchmarks.compare [CHECKOUT]`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.memory import PEAK
 from bsk.records.bits import encode_correct
 
 HERE = Path(__file__).parents[1]
-# what is compared -> methods, seeds, and the seconds and MB that it may take; many seeds of two methods are also drawn
-# anew ten thousand times for a bootstrap, which takes as long as all else and is not promised anything
+# name -> methods, seeds, and the promised seconds and MB. No time is promised for many seeds of two methods, where the
+# bootstrap of ten thousand resamples takes as long as everything else.
 SIZES = {
     "12 records": (2, 3, 0.7, 120),
     "10,000 of a method": (1, 5000, 1.2, 120),
@@ -64,21 +65,21 @@ FLAGS: dict[str, Any] = {
     "warmup": 0.0,
     "weight_decay": 0.0005,
 }
-# VmHWM, not ru_maxrss: that one a process inherits from the one that starts it
-_COMPARE = """
-import re, sys
-from pathlib import Path
+_COMPARE = (
+    PEAK
+    + """
+import sys
 from bsk.cli.app import main
 try:
     main()
 finally:
-    peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
-    print(peak, file=sys.stderr)
+    print(peak(), file=sys.stderr)
 """
+)
 
 
 class Run(NamedTuple):
-    """One `bsk compare`: seconds, those of a processor, peak bytes of resident memory, and what it printed."""
+    """One run of `bsk compare`: wall-clock and CPU seconds, peak bytes of resident memory, and the output."""
 
     seconds: float
     busy: float
@@ -87,7 +88,7 @@ class Run(NamedTuple):
 
 
 def records(methods: int, seeds: int) -> Iterator[dict[str, Any]]:
-    """Yield an evaluation for each of the last so many methods, seed and attack, about 2 kB each."""
+    """Yield one evaluation per method (the last `methods` of METHODS), seed and attack, about 2 kB each."""
     random = np.random.default_rng(0)
     for method in METHODS[-methods:]:
         for seed in range(seeds):
@@ -97,7 +98,7 @@ def records(methods: int, seeds: int) -> Iterator[dict[str, Any]]:
 
 
 def record(method: str, seed: int, attack: str, correct: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
-    """Return an evaluation as `bsk evaluate` writes it."""
+    """Return an evaluation record like those of `bsk evaluate`."""
     right = int(correct.sum())
     return {
         "schema": 1,
@@ -144,17 +145,17 @@ def record(method: str, seed: int, attack: str, correct: np.ndarray[Any, np.dtyp
 
 
 def compare(checkout: Path, file: Path) -> Run:
-    """Run `bsk compare` of a checkout on a file."""
+    """Run `bsk compare` from a checkout on a file."""
     command = [sys.executable, "-c", _COMPARE, "compare", str(file), "--format", "jsonl"]
     start, before = time.perf_counter(), _busy()
-    paths = {**os.environ, "PYTHONPATH": str(checkout.resolve())}  # of a folder that has no bsk itself
+    paths = {**os.environ, "PYTHONPATH": str(checkout.resolve())}  # the working folder has no bsk
     done = subprocess.run(command, cwd=file.parent, env=paths, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - start
-    return Run(seconds, _busy() - before, 1024 * int(done.stderr.split()[-1]), done.stdout)
+    return Run(seconds, _busy() - before, int(done.stderr.split()[-1]), done.stdout)
 
 
 def _shared(run: Run, other: Run) -> list[list[str]]:
-    """Return the cells of a run below the columns that the other has too: a later build has more, at the end."""
+    """Return the cells of a run in the columns that the other has too; newer builds have more columns at the end."""
     rows = [line.split("\t") for line in run.printed.splitlines()]
     columns = len(set(rows[0]) & set(other.printed.split("\n", 1)[0].split("\t")))
     return [cells[:columns] for cells in rows]
@@ -166,9 +167,9 @@ def _busy() -> float:
 
 
 def main() -> None:
-    """Print a row for each size: seconds and peak memory, here and there, in turns."""
+    """Print one row per size and build: seconds and peak memory, measured in turns."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkout", nargs="?", type=Path, help="of another build, to run in turns with this one")
+    parser.add_argument("checkout", nargs="?", type=Path, help="another build, run in turns with this one")
     parser.add_argument("--repeats", type=int, default=7)
     given = parser.parse_args()
     checkouts = [HERE, *([given.checkout] if given.checkout else [])]

@@ -1,4 +1,4 @@
-"""Compiled passes of a network beside others, in turns: `python -m benchmarks.compiled [--model M] [--rows N]`."""
+"""Compiled and eager passes of a network, timed in turns: `python -m benchmarks.compiled [--model M] [--rows N]`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Kinds = dict[str, Callable[[bool], object]]
 
 
 def kinds(model: nn.Module, forms: Compiled, precision: str, x: Tensor, y: Tensor) -> Kinds:
-    """Return each kind of pass of a training, as functions of whether it is compiled."""
+    """Return the kinds of passes in training, as functions of whether the pass is compiled."""
     frozen, trained, plain = (in_precision(each, precision) for each in (forms.frozen, forms.trained, model))
 
-    def look(compiled: bool) -> object:
+    def forward(compiled: bool) -> object:
         with torch.no_grad():
             if compiled:
                 return frozen(x)
@@ -39,11 +39,11 @@ def kinds(model: nn.Module, forms: Compiled, precision: str, x: Tensor, y: Tenso
         loss = cross_entropy((trained if compiled else plain)(x), y).sum()
         return torch.autograd.grad(loss, [*model.parameters()])
 
-    return {"forward": look, "to the image": attack, "to all weights": learn}
+    return {"forward": forward, "to the image": attack, "to all weights": learn}
 
 
 def main() -> None:
-    """Print milliseconds of each kind of pass in each precision, medians of turns, and what compiling took."""
+    """Print the median milliseconds of each kind of pass in each precision, and the time to compile."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="resnet18-16")
     parser.add_argument("--rows", type=int, default=128)

@@ -1,4 +1,4 @@
-"""Rows of `make bench` about evaluations: against the plain loop, the build before, the peers, and their own passes."""
+"""Benchmarks of evaluations against the plain loop, another build, other packages, and their passes alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAIN = ["--no-early-stop"]
 
 
 def attacks(given: Material, other: Path | None) -> None:
-    """Measure attacks on a small network, and on one that `bsk train` made; `other` is a checkout of another build."""
+    """Time attacks on a small network and on one that `bsk train` made; `other` is a checkout of another build."""
     small, trained = given.small(), given.trained()
     limit = 5.0 if given.real else 1.5
     for model in (small, trained):
@@ -42,14 +42,14 @@ def attacks(given: Material, other: Path | None) -> None:
     autoattack(trained, given.images(64), 1, 1.5)
     runs = [with_bare(small, given.images(64), "rays", queries=1000) for _ in range(3)]
     over = statistics.median(seconds / alone for seconds, _, alone in runs)
-    say(f"rays / its own forwards bare, {small.name}, 64 images", over, "<= 1.4", over <= 1.4)
+    say(f"rays / its bare forward passes, {small.name}, 64 images", over, "<= 1.4", over <= 1.4)
     pairs = [[over_processes(small.path, given.data.path, world, 256, small.eps) for world in (1, 2)] for _ in range(2)]
     faster, detail = statistics.median(one / two for one, two in pairs), "{:.1f} s and {:.1f} s".format(*pairs[0])
-    say(f"one process of one thread / two, screen, {small.name}, 256 images", faster, ">= 1.7", faster >= 1.7, detail)
+    say(f"one process with one thread / two, screen, {small.name}, 256 images", faster, ">= 1.7", faster >= 1.7, detail)
 
 
 def evaluated(words: Sequence[str], checkout: Path = HERE) -> dict[str, Any]:
-    """Return the record of `bsk evaluate` with these words, by a checkout's build."""
+    """Return the record of `bsk evaluate` with these arguments, run from a checkout."""
     command = [sys.executable, "-m", "bsk", "evaluate", *words, "--no-checks", "--quiet"]
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run(command, env=environment, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True)
@@ -60,7 +60,7 @@ def evaluated(words: Sequence[str], checkout: Path = HERE) -> dict[str, Any]:
 def in_turns(
     ours: Sequence[str], base: Sequence[str], pairs: int, other: Path = HERE
 ) -> tuple[float, bool, dict[str, Any], dict[str, Any]]:
-    """Return our seconds over the base's, the median of the pairs, if all bits are equal, and the last two records."""
+    """Return the median ratio of seconds, whether all outcomes are equal, and the last two records."""
     found = [(evaluated(ours), evaluated(base, other)) for _ in range(pairs)]
     equal = len({record["correct"] for pair in found for record in pair}) == 1
     over = statistics.median(mine["seconds"] / plain["seconds"] for mine, plain in found)
@@ -68,31 +68,31 @@ def in_turns(
 
 
 def early_stop(given: Material, model: Model, attack: str, n: int, pairs: int, most: float) -> None:
-    """Measure PGD that stops where an iterate repeats against the plain loop."""
+    """Time PGD that stops when an iterate repeats, against the plain loop."""
     words = [*model.words(given.data), "--attack", attack, "--limit", str(n)]
     over, equal, mine, plain = in_turns(words, [*words, *PLAIN], pairs)
     _row(f"{attack} / without early stop, {model.name}, {n} images", over, equal, most, mine, plain)
 
 
 def beside_build(given: Material, model: Model, attack: str, other: Path, n: int = 64, pairs: int = 5) -> None:
-    """Measure an attack against the same one of another build, whose model and data files are the same."""
+    """Time an attack against the same attack in another build, on the same model and data files."""
     words = [*model.words(given.data), "--attack", attack, "--limit", str(n)]
     over, equal, mine, theirs = in_turns(words, words, pairs, other)
     _row(f"{attack} / the other build's, {model.name}, {n} images", over, equal, 1.03, mine, theirs)
 
 
 def _row(what: str, over: float, equal: bool, most: float, mine: dict[str, Any], base: dict[str, Any]) -> None:
-    detail = f"{mine['seconds']:.2f} s and {base['seconds']:.2f} s; bits {'equal' if equal else 'DIFFER'}"
+    detail = f"{mine['seconds']:.2f} s and {base['seconds']:.2f} s; outcomes {'equal' if equal else 'DIFFER'}"
     say(what, over, f"<= {most:.2f}", over <= most and equal, f"{detail}; {mine['accuracy']:.1%} stand")
 
 
 def pgd_of_torchattacks(model: Model, images: Split) -> None:
-    """Measure PGD-100 against torchattacks', from the image and by the same steps; it judges the last iterate alone."""
+    """Time PGD-100 against torchattacks, with the same start and steps; torchattacks judges only the last iterate."""
     try:
         what = f"torchattacks {version('torchattacks')} PGD / pgd-100, {model.name}, {len(images.labels)} images"
         import torchattacks
     except (PackageNotFoundError, ImportError) as error:
-        print(f"torchattacks: no row, {error}; it is there after: pip install --no-deps torchattacks", flush=True)
+        print(f"torchattacks: left out, {error}; run pip install --no-deps torchattacks", flush=True)
         return
     x, y = images.images.float() / 255, images.labels
     attack = torchattacks.PGD(
@@ -113,7 +113,7 @@ def _timed(attack: Any, x: Tensor, y: Tensor) -> tuple[float, Tensor]:
 
 
 def autoattack(model: Model, images: Split, pairs: int, least: float) -> None:
-    """Measure AutoAttack against the authors' code, at least so many times as fast, and against its passes."""
+    """Time AutoAttack against the authors' code (it should be `least` times as fast) and against its passes alone."""
     name = f"{model.name}, {len(images.labels)} images, {round(model.eps * 255)}/255"
     runs = [(theirs(model.model, images, model.eps), with_bare(model, images)) for _ in range(pairs)]
     faster = statistics.median(their / our for (their, _), (our, _, _) in runs)
@@ -121,10 +121,10 @@ def autoattack(model: Model, images: Split, pairs: int, least: float) -> None:
     (their, they_leave), (our, we_leave, alone) = runs[0]
     detail = f"{their:.1f} s and {our:.1f} s; {they_leave} and {we_leave} stand"
     say(f"pyautoattack / autoattack, {name}", faster, f">= {least}", faster >= least, detail)
-    say(f"autoattack / its own passes bare, {name}", over, "<= 2.0", over <= 2.0, f"{our:.1f} s and {alone:.1f} s")
+    say(f"autoattack / its bare passes, {name}", over, "<= 2.0", over <= 2.0, f"{our:.1f} s and {alone:.1f} s")
 
 
 def with_bare(model: Model, images: Split, name: str = "autoattack", **flags: int) -> tuple[float, int, float]:
-    """Return seconds of an attack of bsk, examples left standing, and seconds of its passes bare, right after."""
+    """Return the seconds of an attack of bsk, the number of standing examples, and the seconds of its passes alone."""
     seconds, standing, calls = ours(model.model, images, model.eps, name, **flags)
     return seconds, standing, calls.bare(model.model)

@@ -1,6 +1,6 @@
-"""Whether training on a part with the rest as extra images equals training on all.
+"""Test whether training on a part of the images, with the rest as extra images, equals training on all of them.
 
-Usage: python -m benchmarks.extra natural 25
+Usage: python -m benchmarks.extra METHOD SEEDS, for example natural 25.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 import bsk
+from bsk.comparison.statistics import quarter_means
 from bsk.data.arrays import from_arrays
 from bsk.data.store import write
-from documentation.results import in_quarters
 
-OWN, EPOCHS = 400, 8  # of the digits' 1,200 training images; of all of them
+OWN, EPOCHS = 400, 8  # training images in the part, of the digits' 1,200; epochs over all of them
 FLAGS: dict[str, Any] = {"schedule": "cyclic", "batch_size": 100, "model": "cnn-8", "precision": "fp32"}
 
 
 def main(method: str, seeds: int) -> None:
-    """Print the mean training loss in each quarter of a training both ways, and the t statistic of the difference."""
+    """Print the mean loss in each quarter of training, for both ways of training, and the t statistics."""
     torch.set_num_threads(1)
     data = bsk.prepare("digits", progress=False)
     train, val = ((each.images.numpy(), each.labels.numpy()) for each in map(data.split, ("train", "val")))
@@ -49,7 +49,7 @@ def main(method: str, seeds: int) -> None:
 
 
 def _losses(log: list[dict[str, Any]]) -> NDArray[np.float64]:
-    return in_quarters([record["loss"] for record in log if record["kind"] == "epoch"])
+    return quarter_means([record["loss"] for record in log if record["kind"] == "epoch"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The parts of `benchmarks/gpu.sh`: what needs a GPU, on networks and images made here; tiny sizes run on a CPU too."""
+"""The measurements of `benchmarks/gpu.sh`, which need a GPU; networks and images are made here.
+
+Tiny sizes run on a CPU too.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ from bsk.training.flags import TrainingFlags
 
 METHODS = ("bs", "trades", "at")
 RADII = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
-STANDING = 0.3  # of the images, about, where an attack has something to do and comes to its end
+STANDING = 0.3  # robust accuracy at which attacks are timed, low enough that images fall and not so low that few remain
 
 
 @dataclass(frozen=True)
 class Size:
-    """The side of the images, images of an update, updates of an epoch, epochs, images that are attacked, networks."""
+    """Image side, batch size, updates per epoch, epochs, number of attacked images, and the networks."""
 
     side: int
     batch: int
@@ -45,7 +48,7 @@ SIZES = {
 
 
 def digits(size: Size) -> DataFile:
-    """Return the digits as colour images of a side, no more to train on than whole updates take."""
+    """Return the digits as colour images of the given side, with as many training images as whole updates use."""
     found = load_digits()
     x = torch.tensor(found.images[:, None] / 16, dtype=torch.float32)
     x = F.interpolate(x, size=(size.side, size.side), mode="bilinear").expand(-1, 3, -1, -1).contiguous()
@@ -56,7 +59,7 @@ def digits(size: Size) -> DataFile:
 
 
 def updates(size: Size, model: str) -> None:
-    """Print milliseconds of an update by method, eager and compiled, each the median of the epochs after the first."""
+    """Print the milliseconds of an update by method, eager and compiled, as the median over epochs after the first."""
     data = digits(size)
     print("model\tmethod\tcompile\tms\tover_eager", flush=True)
     ways = choice("compile", ("off", "on"), inspect.signature(bsk.train).parameters, fields(TrainingFlags))
@@ -73,7 +76,7 @@ def updates(size: Size, model: str) -> None:
 
 
 def evaluations(size: Size, attack: str) -> None:
-    """Print seconds of an attack, search by search, and how many verdicts differ from the first one's."""
+    """Print the seconds of an attack for each kind of search, and how many verdicts differ from those of the first."""
     data = digits(size)
     run = bsk.train(
         data, "fast-at", model=size.small, eps=0.2, epochs=10 * size.epochs, schedule="cyclic", progress=False
@@ -100,7 +103,7 @@ def evaluations(size: Size, attack: str) -> None:
 
 
 def _radius(model: nn.Module, data: DataFile, size: Size) -> float:
-    """Return the first radius at which PGD-20 leaves no more standing than STANDING."""
+    """Return the smallest of RADII at which the accuracy under PGD-20 is at most STANDING, or the largest."""
     for eps in RADII:
         if (
             bsk.evaluate(
@@ -113,16 +116,16 @@ def _radius(model: nn.Module, data: DataFile, size: Size) -> float:
 
 
 def choice(name: str, values: tuple[str, ...], *places: Any) -> tuple[str, ...]:
-    """Return the values of a flag, or where this build has none such the first alone, and say so."""
+    """Return the values of a flag, or only the first, with a message, if this build does not have the flag."""
     known = {each if isinstance(each, str) else each.name for place in places for each in place}
     if name in known:
         return values
-    print(f"--{name}: this build has no such flag; {values[0]} alone", flush=True)
+    print(f"--{name}: this build does not have this flag; only {values[0]} is measured", flush=True)
     return values[:1]
 
 
 def main() -> None:
-    """Run one part."""
+    """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("small", "large", "autoattack", "pgd-100"))
     parser.add_argument("--size", choices=SIZES, default="full")

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What needs a GPU, tested and measured in at most 8 minutes, most important first: benchmarks/gpu.sh [full|tiny]
-# tiny runs on a CPU in seconds, to test this script. It needs no network and no files but the checkout. $PYTHON is the
-# interpreter. Each part prints as it goes, ends by itself or at its limit, and leaves the next ones alone; what it
-# printed is in $OUT (default: results) as gpu-PART.txt.
+# Tests and measurements that need a GPU, the most important first, in at most 8 minutes: benchmarks/gpu.sh [full|tiny]
+# "tiny" runs on a CPU in seconds, to test this script. Only the checkout is needed, and no network access. $PYTHON is
+# the interpreter. Every part has a time limit, and the next parts run even if it fails. Its output is printed and saved
+# as gpu-PART.txt in $OUT (default: results).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 size=${1:-full}
@@ -18,7 +18,7 @@ part() {
   local name=$1 most=$2 left=$((limit - SECONDS)) code
   shift 2
   if ((left < 5)); then
-    echo "== $name: left out, no time is left"
+    echo "== $name: skipped, since no time is left"
     failed=1
     return
   fi

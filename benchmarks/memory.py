@@ -1,4 +1,4 @@
-"""The peak memory of `bsk prepare-data cifar10` on an archive of official size, over that of the data."""
+"""Peak memory of `bsk prepare-data cifar10` on an archive of the official size, relative to the size of the data."""
 
 from __future__ import annotations
 
@@ -12,22 +12,29 @@ from pathlib import Path
 
 import numpy as np
 
-# VmHWM, not ru_maxrss: that one a process inherits from the one that starts it
-_PREPARE = """
-import re, sys
+# Code of a function `peak`, which returns the peak resident memory of its process in bytes. It reads VmHWM rather than
+# ru_maxrss, since a process inherits ru_maxrss from its parent.
+PEAK = """
+import re
 from pathlib import Path
+def peak(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+_PREPARE = (
+    PEAK
+    + """
+import sys
 from bsk.data.sources import prepare
 import bsk.data.formats.cifar
 import pyarrow.parquet
-def peak(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = peak()
 prepare("cifar10", sys.argv[1], Path(sys.argv[2]))
 print(peak() - before)
 """
+)
 
 
 def prepare_data_over_data() -> float:
-    """Return the peak of resident memory above the imported program's, over the bytes of pixels and labels."""
+    """Return the growth of peak resident memory after imports, relative to the bytes of pixels and labels."""
     with tempfile.TemporaryDirectory() as folder:
         archive, out = Path(folder) / "cifar-10-python.tar.gz", Path(folder) / "cifar10.safetensors"
         with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
@@ -38,7 +45,7 @@ def prepare_data_over_data() -> float:
 
 
 def peak_over_data(source: Path, out: Path) -> float:
-    """Return the same of CIFAR-10 in any form, which becomes the new file `out`."""
+    """Return the same ratio for CIFAR-10 in any source format; the prepared file is `out`."""
     out.unlink(missing_ok=True)
     command = [sys.executable, "-c", _PREPARE, str(source), str(out)]
     peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -1,4 +1,4 @@
-"""What an update costs by method: `python -m benchmarks.methods --device cuda --model resnet18`."""
+"""The cost of an update by method: `python -m benchmarks.methods --device cuda --model resnet18`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METHODS = ("bs", "fast-at", "n-fgsm", "liet", "fast-trades", "fast-trades-2", "a
 
 
 def main() -> None:
-    """Print a row a method: passes an image, milliseconds an update, over its bare passes and over that of bs."""
+    """Print one row per method: passes per image, milliseconds per update, and ratios to its bare passes and to bs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu, cuda")
     parser.add_argument("--model", default=MODEL)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What another network, weights to begin with and extra images give, beside 4 epochs of bs on 9,000 images of CIFAR-10.
-# Usage: CIFAR10=cifar-10-python.tar.gz bash benchmarks/more.sh [OUT]; the same again goes on.
+# Effects of another network, of initial weights and of extra images, compared with 4 epochs of bs on 9,000 CIFAR-10
+# images. Usage: CIFAR10=cifar-10-python.tar.gz bash benchmarks/more.sh [OUT]; run it again to resume.
 set -eu -o pipefail
 BSK=${BSK:-bsk} SEEDS=${SEEDS:-1 2 3} out=${1:-out/more}
 data=$out/cifar10.safetensors rest=$out/rest.safetensors
@@ -29,7 +29,7 @@ for seed in $SEEDS; do
     train "init-$seed" --seed "$seed" --init "$out/natural-$seed.safetensors" --epochs 2
     train "preact-$seed" --seed "$seed" --model preact-resnet18-16
     train "few-$seed" --seed "$seed" --limit 4000 --epochs 9
-    # as many updates in both: 100 divides 9,000 and 4,000
+    # Both have the same number of updates, since 100 divides 9,000 and 4,000.
     train "even-all-$seed" --seed "$seed" --batch-size 100
     train "even-extra-$seed" --seed "$seed" --batch-size 100 --limit 4000 --extra "$rest" --extra-fraction 5/9 --epochs 9
 done

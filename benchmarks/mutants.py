@@ -1,7 +1,8 @@
-"""`python -m benchmarks.mutants`: which changes of bsk no test notices, from what `mutmut run` has found so far.
+"""Summarise `mutmut run`: `python -m benchmarks.mutants FILE` shows which changes of bsk no test detects.
 
-It prints how many of the mutants in each place were noticed, and writes those that were not into a file: a line each,
-the function and its changed line. Those that have a reason stand in `results/mutants.md`, by the same lines.
+It prints how many mutants were detected in each package and writes the surviving ones to FILE, one line each with the
+function and the changed line. Survivors with a known reason are listed by the same lines in `results/mutants.md` and
+are left out.
 """
 
 from __future__ import annotations
@@ -13,39 +14,39 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-UNNOTICED = ("survived", "no tests")  # a mutant that a test fails for, or never comes to an end with, is noticed
+SURVIVED = ("survived", "no tests")  # any other status is a detection: a test fails or does not end
 REASONS = Path("results/mutants.md")
 
 
 def main(listed: str) -> None:
-    """Print the table, and write the mutants that nothing noticed and nobody gave a reason for into `listed`."""
+    """Print the table, and write the surviving mutants without a known reason to the file `listed`."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    unnoticed = []
+    survivors = []
     for line in _mutmut("results", "--all", "true"):
         name, status = line.strip().split(": ")
         found[_place(name)][status] += 1
-        if status in UNNOTICED:
-            unnoticed.append(name)
+        if status in SURVIVED:
+            survivors.append(name)
     known = {line.strip() for line in REASONS.read_text().splitlines()} if REASONS.exists() else set()
-    lines = [_line(name) for name in unnoticed]
-    print("place\tmutants\tnoticed\tshare\tnot tried")
+    lines = [_line(name) for name in survivors]
+    print("place\tmutants\tdetected\tfraction\tnot tried")
     for place, counts in sorted(found.items()):
         n, waiting = counts.total(), counts["not checked"]
-        noticed = n - waiting - sum(counts[status] for status in UNNOTICED)
-        print(f"{place}\t{n}\t{noticed}\t{noticed / max(n - waiting, 1):.1%}\t{waiting}")
+        detected = n - waiting - sum(counts[status] for status in SURVIVED)
+        print(f"{place}\t{n}\t{detected}\t{detected / max(n - waiting, 1):.1%}\t{waiting}")
     new = [line for line in lines if line not in known]
     Path(listed).write_text("".join(f"{line}\n" for line in new))
-    print(f"{len(lines)} unnoticed, {len(lines) - len(new)} of them with a reason; the others are in {listed}")
+    print(f"{len(lines)} survived, {len(lines) - len(new)} of them with a known reason; the others are in {listed}")
 
 
 def _place(name: str) -> str:
-    """Return the room of a mutant, or its file where the room has but one that is mutated."""
-    _, room, module, *_ = name.split(".")
-    return f"bsk/{room}/{module}.py" if room == "training" else f"bsk/{room}"
+    """Return the package of a mutant, or its file in bsk.training, of which only some files are mutated."""
+    _, package, module, *_ = name.split(".")
+    return f"bsk/{package}/{module}.py" if package == "training" else f"bsk/{package}"
 
 
 def _line(name: str) -> str:
-    """Return the function of a mutant and what its changed lines are now; the name of one whose code has gone."""
+    """Return the function of a mutant and its changed lines, or its name if the code no longer exists."""
     module, _, mangled = name.rpartition(".")
     function = re.sub(r"^x_?|__mutmut_\d+$", "", mangled).strip("ǁ").replace("ǁ", ".")
     try:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.parity [--norm l1]`: verdicts of bsk and of the authors' code on the same images.
+"""Verdicts of bsk and of the authors' code on the same images: `python -m benchmarks.parity [--norm l1]`.
 
 It needs the published models and CIFAR-10 images in `../shared` or `$BSK_SHARED`, and takes half an hour.
 """
@@ -32,16 +32,16 @@ from bsk.records.bits import encode_correct
 from bsk.version import VERSION
 
 UNION = tuple(stage.name for stage in ENSEMBLES["autoattack"](AttackFlags()))
-SEEDS = (0, 1)  # of the reference: how much it differs from itself
+SEEDS = (0, 1)  # of the reference, to see how much it differs from itself
 RESULTS = Path(__file__).parents[1] / "results"
 COLUMNS = ("model", "attack", "bsk", "reference", "different", "reference_again", "bsk_seconds", "reference_seconds")
 
-Verdicts = tuple[Tensor, float]  # which of n examples stand, and seconds of one thread
+Verdicts = tuple[Tensor, float]  # which of the n examples stand, (n,) bool, and seconds in one thread
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared in one norm: the radius, how many images, the attacks, the published networks, the file."""
+    """A comparison in one norm: radius, number of images, attacks, published networks, and the file of results."""
 
     norm: str
     eps: float
@@ -60,7 +60,7 @@ L1 = Comparison("l1", 2.0, 100, UNION, ("cnn-a",), RESULTS / "parity-l1.jsonl")
 
 
 def ours(model: nn.Module, images: Split, comparison: Comparison, name: str) -> Verdicts:
-    """Return which examples stand after one attack of bsk, alone, with the standard version's settings."""
+    """Return which examples stand after one attack of bsk alone, with the standard version's settings."""
     start = time.process_time()
     attack, rows = comparison.attack(name), len(images.labels)
     ledger = judge(model, images, attack, eps=comparison.eps, seed=0, batch_size=rows, device=CPU)
@@ -68,7 +68,7 @@ def ours(model: nn.Module, images: Split, comparison: Comparison, name: str) -> 
 
 
 def theirs(model: nn.Module, images: Split, comparison: Comparison, name: str, seed: int) -> Verdicts:
-    """Return which examples stand after one attack of the authors' standard version, alone, all images at once."""
+    """Return which examples stand after one attack of the authors' standard version alone, in a single batch."""
     stage = comparison.attack(name, engine="reference").stages[-1]
     x, draws = images.images.float() / 255, example_draws(seed, name, images.index.tolist())
     start = time.process_time()
@@ -78,10 +78,10 @@ def theirs(model: nn.Module, images: Split, comparison: Comparison, name: str, s
 
 
 def rows(name: str, images: Split, comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """Yield a row for each attack on one model, and one for the union that AutoAttack is.
+    """Yield one row per attack on a model, and one for their union, which is AutoAttack.
 
-    `bsk` and `reference` are how many of the n images stand, `different` on how many the two disagree, and
-    `reference_again` on how many the reference disagrees with itself under another seed. Seconds are of one core;
+    `bsk` and `reference` count the standing images of n, `different` those on which the two disagree, and
+    `reference_again` those on which the reference disagrees with itself under another seed. Seconds are for one core.
     `bsk_correct` and `reference_correct` have one bit per example.
     """
     path = SHARED / "models" / PUBLISHED[name]
@@ -119,7 +119,7 @@ def _row(found: list[Verdicts]) -> dict[str, Any]:
 
 
 def main(comparison: Comparison) -> None:
-    """Print a table and write its rows, each as it is known."""
+    """Print a table and append its rows to the file of results one by one."""
     if not ARCHIVE.exists():
         sys.exit(f"{ARCHIVE}: no such file; set BSK_SHARED to the folder of real images and models")
     torch.set_num_threads(1)

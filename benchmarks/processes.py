@@ -1,4 +1,4 @@
-"""What a second process brings to an evaluation."""
+"""The speed-up of an evaluation by a second process."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ from bsk.evaluation.subjects import Subject, foreign_subject, load_subject
 
 
 def over_processes(weights: Path, data: Path, world: int, n: int, eps: float) -> float:
-    """Return the seconds of `screen` on n images by `world` processes of one thread, as torchrun would start them.
+    """Return the seconds of `screen` on n images with `world` processes of one thread each, started as by torchrun.
 
-    They do all that `bsk evaluate --out F.jsonl` does, the checks too. What is not timed is what
-    does not grow with the work: starting Python, loading, and a first look at the images (`natural`), at whose
-    end all processes have met.
+    They do everything that `bsk evaluate --out F.jsonl` does, including the checks. Fixed costs are not timed: starting
+    Python, loading, and a natural evaluation, after which all processes are synchronised.
     """
     context = mp.get_context("spawn")
     seconds = context.SimpleQueue()
@@ -51,16 +50,16 @@ def _work(
 ) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
-    if world > 1:  # what torchrun tells each process
-        told = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in told.items()})
+    if world > 1:  # the environment that torchrun sets
+        variables = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in variables.items()})
     images = open_data(data)
     subject = _subject(weights, images)
     with process_group(CPU) as share:
-        bench = EvaluationSettings(images, "test", n, eps, 0, 128, CPU, share)
-        list(evaluate(subject, [attack_named("natural", eps)], bench, None, lambda *_: None))
+        settings = EvaluationSettings(images, "test", n, eps, 0, 128, CPU, share)
+        list(evaluate(subject, [attack_named("natural", eps)], settings, None, lambda *_: None))
         start = time.perf_counter()
-        list(evaluate(subject, [attack_named("screen", eps)], bench, out, lambda *_: None))
+        list(evaluate(subject, [attack_named("screen", eps)], settings, out, lambda *_: None))
         seconds.put(time.perf_counter() - start)
 
 

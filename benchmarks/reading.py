@@ -1,4 +1,4 @@
-"""Reading 60,000 images out of parquet and .npz, over decoding them with Pillow and numpy alone, and its memory."""
+"""Time and memory of reading 60,000 images from parquet and .npz, relative to Pillow and NumPy alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Reader = Callable[[Request], Contents]
 
 
 def reading(repeats: int) -> None:
-    """Measure both forms and print two rows for each."""
+    """Measure both formats and print two rows for each."""
     with tempfile.TemporaryDirectory() as folder:
         forms: dict[str, tuple[Path, Reader, Callable[[Path], object]]] = {
             "npz": (_npz(Path(folder) / "a.npz"), npz.read, _by_numpy),
@@ -30,9 +30,9 @@ def reading(repeats: int) -> None:
         }
         for name, (source, read, alone) in forms.items():
             r = _ratio(source, read, alone, repeats)
-            say(f"reading {name} / numpy and Pillow alone", r.median, "<= 1.0", r.median <= 1.0, spread(r))
+            say(f"reading {name} / NumPy and Pillow alone", r.median, "<= 1.0", r.median <= 1.0, spread(r))
             over = peak_over_data(source, Path(folder) / "cifar10.safetensors")
-            say(f"peak memory of prepare-data, {name} / the data", over, "<= 2", over <= 2)
+            say(f"peak memory of prepare-data, {name} / size of the data", over, "<= 2", over <= 2)
 
 
 def _ratio(source: Path, read: Reader, alone: Callable[[Path], object], repeats: int) -> Any:
@@ -48,7 +48,7 @@ def _examples(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _npz(path: Path) -> Path:
     arrays = {f"{axis}_{split}": array for split in SPLITS for axis, array in zip("xy", _examples(split), strict=True)}
-    np.savez(path, **arrays)  # type: ignore[arg-type] # the stubs take these for its other argument
+    np.savez(path, **arrays)  # type: ignore[arg-type] # the stubs confuse these with another argument
     return path
 
 

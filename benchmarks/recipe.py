@@ -1,10 +1,10 @@
-"""Which training leaves the most robust network at the passes of 15 epochs of `bs`: a search by successive halving.
+"""Search for the most robust training at the cost of 15 epochs of `bs`, by successive halving.
 
 Usage: python -m benchmarks.recipe data/cifar10-medium.safetensors out/recipe
 
-Many candidates are trained briefly on few images, the best of them longer, then on all images, the last with three
-seeds. Candidates are ranked by PGD-20 on the val split; only the last ones meet test images, once. A candidate whose
-natural accuracy is below that of `bs` is ranked last. The same command goes on where it was stopped.
+Many candidates are trained briefly on few images, the best of them longer, then on all images, and the last ones with
+three seeds. Candidates are ranked by PGD-20 on the val split; only the last ones are evaluated on test images, once. A
+candidate whose natural accuracy is below that of `bs` is ranked last. The same command resumes an interrupted search.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from bsk.training.bound import bind
 from bsk.training.profile import profile
 
 EPS = "0.031"
-BASE, EPOCHS = "bs", 15  # the budget: the passes of an image in so many epochs of this method
+BASE, EPOCHS = "bs", 15  # the budget: the passes per image of this method in so many epochs
 COMMON = ["--model", "resnet18-16", "--eps", EPS, "--lr", "0.2", "--precision", "bf16", "--threads", "1"]
-NOISE = 0.015  # of natural accuracies on 1,000 images: one deviation
+NOISE = 0.015  # standard deviation of natural accuracies on 1,000 images
 
 
 @dataclass(frozen=True)
 class Rung:
-    """How long candidates are trained, on how many images, with which seeds, and how many are kept after it."""
+    """A round of the search: number of training images, fraction of the budget, candidates kept after it, and seeds."""
 
     images: int | None
     share: float
@@ -65,7 +65,7 @@ CANDIDATES |= {f"{method} ema smooth": f"{LOOP['ema']} {LOOP['smooth']}" for met
 
 
 def passes(name: str) -> float:
-    """Return how many passes of an image an epoch has, forward and backward counted alike."""
+    """Return the passes per image in an epoch, forward plus backward."""
     method, flags = name.split()[0], CANDIDATES[name].split()
     given = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
     own = {key: value for key, value in given.items() if key in ("gamma", "beta", "step", "noise")}
@@ -76,12 +76,12 @@ def passes(name: str) -> float:
 
 
 def epochs(name: str, share: float) -> int:
-    """Return the whole number of epochs that is nearest to this share of the budget."""
+    """Return the number of epochs nearest to this fraction of the budget."""
     return max(1, round(share * EPOCHS * passes(BASE) / passes(name)))
 
 
 def trained(name: str, rung: int, seed: int, data: str, out: Path) -> dict[str, Any]:
-    """Train a candidate, if that is not done yet, and return its record."""
+    """Train a candidate, unless that has been done, and return its record."""
     images, share = RUNGS[rung].images, RUNGS[rung].share
     path = out / f"{rung}" / f"{name.replace(' ', '_')}_{seed}.safetensors"
     done = path.with_suffix(".train.json")
@@ -99,26 +99,26 @@ def trained(name: str, rung: int, seed: int, data: str, out: Path) -> dict[str, 
 
 
 def bsk(words: Sequence[str]) -> str:
-    """Run a command of bsk and return what it prints."""
+    """Run a command of bsk and return its stdout."""
     return subprocess.run(
         [sys.executable, "-m", "bsk", *words, "--quiet"], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
 
 
 def score(record: Mapping[str, Any]) -> tuple[float, float]:
-    """Return robust and natural accuracy on val, of the averaged weights where there are some."""
+    """Return robust and natural accuracy on val, for averaged weights if there are any."""
     kind = "ema_" if "ema_val_robust" in record else ""
     return record[f"{kind}val_robust"], record[f"{kind}val_natural"]
 
 
 def ranked(scores: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Return the candidates from the best robust accuracy on; last those that are less accurate than `bs` naturally."""
+    """Return the candidates by decreasing robust accuracy, those with less natural accuracy than `bs` last."""
     least = scores[BASE][1] - 2 * NOISE
     return sorted(scores, key=lambda name: (scores[name][1] < least, -scores[name][0]))
 
 
 def search(data: str, out: Path) -> None:
-    """Go through the rungs and append a line for each training to OUT/search.jsonl; print the order of each rung."""
+    """Run all rounds; append one line per training to OUT/search.jsonl and print the ranking of each round."""
     names, log = list(CANDIDATES), out / "search.jsonl"
     known = {(line["rung"], line["name"], line["seed"]) for line in (records.read(log) if log.exists() else [])}
     for number, rung in enumerate(RUNGS):

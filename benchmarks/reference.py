@@ -1,8 +1,8 @@
-"""Every method once more, as one would first write it: what bsk's updates are held against, and timed against.
+"""A naive implementation of every method, the reference for the correctness and speed of bsk's updates.
 
-Nothing of bsk is used here. Losses are means over the batch, gradients are taken by `torch.autograd.grad`, the model is
-put into train and eval mode as each paper's code does, and nothing is shared or saved. Facts from the papers and from
-descriptions of their published code; written anew.
+Nothing of bsk is used here. Losses are means over the batch, gradients come from `torch.autograd.grad`, the model is
+in train or eval mode as in each paper's code, and no pass is shared. It was written independently, from the papers and
+descriptions of their published code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Of = Callable[[Tensor], Tensor]
 
 @dataclass
 class Plain:
-    """A model with SGD and what outlives a batch; `eps` in pixel units of [0, 1]."""
+    """A model with SGD and the state that methods keep between batches; `eps` in pixel units of [0, 1]."""
 
     model: nn.Module
     eps: float
@@ -34,7 +34,7 @@ class Plain:
     random: torch.Generator = field(default_factory=torch.Generator)
 
     def update(self, method: str, x: Tensor, y: Tensor, lr: float, momentum: float, total: int, **more: Any) -> float:
-        """Make one update by a method and return its loss; the noise is that of (seed, update)."""
+        """Make one update of a method and return its loss; the random numbers depend on (seed, update)."""
         self.random = noise(self.seed, self.updates)
         replays = 8 if method == "free-at" else 1
         for _ in range(replays):
@@ -51,17 +51,17 @@ class Plain:
         return float(loss.detach())
 
     def uniform(self, like: Tensor) -> Tensor:
-        """U(-1, 1) numbers."""
+        """Return numbers from U(-1, 1)."""
         return torch.empty_like(like).uniform_(-1, 1, generator=self.random)
 
     def gaussian(self, like: Tensor) -> Tensor:
-        """N(0, 1) numbers."""
+        """Return numbers from N(0, 1)."""
         return torch.empty_like(like).normal_(generator=self.random)
 
     def climb(
         self, x_adv: Tensor, x: Tensor, step: float, loss: Callable[[Tensor], Tensor], reach: float = 1.0
     ) -> Tensor:
-        """One sign-gradient step in eval mode, back to the ball and to [0, 1]."""
+        """Take one sign-gradient step in eval mode, projected onto the ball and [0, 1]."""
         self.model.eval()
         x_adv = x_adv.detach().clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(self.model(x_adv)), x_adv)
@@ -69,12 +69,12 @@ class Plain:
         return self.clip(x_adv.detach() + step * gradient.sign(), x, reach)
 
     def clip(self, x_adv: Tensor, x: Tensor, reach: float = 1.0) -> Tensor:
-        """Back to the ball and to [0, 1]."""
+        """Project onto the ball and [0, 1]."""
         moved = torch.min(torch.max(x_adv, x - reach * self.eps), x + reach * self.eps)
         return moved.clamp(0, 1)
 
     def clean(self, x: Tensor) -> Tensor:
-        """f(x) in eval mode, as a constant."""
+        """Return f(x) in eval mode, without gradient."""
         self.model.eval()
         z: Tensor = self.model(x).detach()
         self.model.train()
@@ -82,20 +82,20 @@ class Plain:
 
 
 def noise(seed: int, update: int) -> torch.Generator:
-    """The random numbers of one update: a generator seeded by a hash of (seed, "noise", update)."""
+    """Return the generator of one update, seeded by a hash of (seed, "noise", update)."""
     digest = hashlib.sha256(f"{seed}\x1fnoise\x1f{update}".encode()).digest()
     number = int.from_bytes(digest[:8], "little", signed=True)
     return torch.Generator().manual_seed(number % (1 << 64) >> 1)
 
 
 def kl(z: Tensor, out: Tensor) -> Tensor:
-    """KL(s(z) || s(out)), the mean over the batch, by its definition."""
+    """Return KL(s(z) || s(out)), by its definition, averaged over the batch."""
     p, q = z.softmax(dim=1), out.softmax(dim=1)
     return (p * (p.log() - q.log())).sum(dim=1).mean()
 
 
 def trades_loss(it: Plain, x: Tensor, y: Tensor, x_adv: Tensor, beta: float) -> Tensor:
-    """Cross entropy at x and beta times the KL divergence from there to x_adv."""
+    """Return CE(f(x), y) + beta KL(s(f(x)) || s(f(x_adv)))."""
     z = it.model(x)
     return F.cross_entropy(z, y) + beta * kl(z, it.model(x_adv))
 
@@ -130,7 +130,7 @@ def start_backward(it: Plain, x: Tensor, gamma: float = 1.0) -> Tensor:
 
 
 def bs(it: Plain, x: Tensor, y: Tensor, share: float, steps: int = 1) -> Tensor:
-    """Algorithm 1, f(x) run anew wherever it is written."""
+    """Algorithm 1 of the paper, with f(x) recomputed wherever it appears."""
     x_adv = start_backward(it, x)
     for _ in range(steps):
         x_adv = it.climb(x_adv, x, it.eps, lambda out: kl(it.clean(x), out))
@@ -144,7 +144,7 @@ def bs_at(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
 
 
 def fast_at_plus(it: Plain, x: Tensor, y: Tensor, share: float, accuracies: list[float], every: int = 20) -> Tensor:
-    """Fast AT, PGD where the accuracy fell by more than 0.1 since the check before; checks are given."""
+    """Fast AT, or PGD after the accuracy fell by more than 0.1 since the check before; the accuracies are given."""
     if it.updates % every == 0:
         now = accuracies[it.updates // every]
         it.kept["fell"] = it.kept.get("accuracy", 0.0) - now > 0.1
@@ -154,14 +154,14 @@ def fast_at_plus(it: Plain, x: Tensor, y: Tensor, share: float, accuracies: list
 
 
 def n_fgsm(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
-    """Noise of twice the radius, one step, and back to [0, 1] alone."""
+    """Noise of twice the radius and one step, clipped to [0, 1] only."""
     x_start = (x + 2 * it.eps * it.uniform(x)).clamp(0, 1)
     x_adv = it.climb(x_start, x, it.eps, lambda out: F.cross_entropy(out, y), reach=math.inf)
     return F.cross_entropy(it.model(x_adv), y)
 
 
 def free_at(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
-    """The perturbation goes on from the batch before, by the gradient of the loss that is descended."""
+    """The perturbation continues from the previous batch, by the gradient of the training loss itself."""
     before = it.kept.get("delta", torch.zeros_like(x))
     x_adv = it.clip(x + before[: len(x)], x).requires_grad_()
     loss = F.cross_entropy(it.model(x_adv), y)
@@ -172,7 +172,7 @@ def free_at(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
 
 
 def mart(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
-    """Boosted cross entropy, and the KL divergence weighted by how unsure the network is of the label."""
+    """Boosted cross entropy plus the KL divergence weighted by 1 - p(label)."""
     x_adv = x + 0.001 * it.gaussian(x)
     for _ in range(10):
         x_adv = it.climb(x_adv, x, it.eps / 4, lambda out: F.cross_entropy(out, y))
@@ -188,7 +188,7 @@ def mart(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
 
 
 def guided(it: Plain, x: Tensor, y: Tensor, share: float, nuclear: bool) -> Tensor:
-    """GAT and NuAT: Bernoulli noise, one step, of every second update with the distance that is descended too."""
+    """GAT and NuAT: Bernoulli noise and one step, in every second update on a loss that includes the distance term."""
     weight = 4.5 * min(1.0, share / 0.9) if nuclear else 10.0 * (4.0 if share > 0.86 else 1.0)
 
     def distance(z: Tensor, out: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ def _guide(
 
 
 def gradalign(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
-    """FGSM, and the angle between the gradients at x and near it, both in train mode."""
+    """FGSM plus 1 - cosine of the gradients at x and at a random point nearby, both in train mode."""
     weight = 0.02 * math.exp(min(255 * it.eps, 16) * math.log(10) / 8)
     near = (x + it.eps * it.uniform(x)).requires_grad_()
     at = x.clone().requires_grad_()
@@ -224,7 +224,7 @@ def gradalign(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
 
 
 def liet(it: Plain, x: Tensor, y: Tensor, share: float, classes: int) -> Tensor:
-    """A start by the label's pattern with some noise, one step, and outputs alike over it."""
+    """A start from the label's pattern mixed with noise, one step, and a consistency loss between the two outputs."""
     if it.updates % 10 == 0:
         grey = torch.full((classes, *x.shape[1:]), 0.5, dtype=x.dtype, requires_grad=True)
         it.model.eval()
@@ -247,7 +247,7 @@ def liet(it: Plain, x: Tensor, y: Tensor, share: float, classes: int) -> Tensor:
 
 
 def fgsm_pgi(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: int) -> Tensor:
-    """One step from what each image's perturbation of the epoch before became by momentum."""
+    """One step from each image's perturbation of the previous epoch, updated with momentum."""
     if epoch % 40 == 0:
         prior, momentum = it.eps * it.uniform(x).sign(), torch.zeros_like(x)
     else:
@@ -264,12 +264,12 @@ def fgsm_pgi(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epo
 
 
 def start_within(it: Plain, x: Tensor, reach: float = 1.0) -> Tensor:
-    """Uniform noise, cut off at [0, 1]."""
+    """Return x with uniform noise, clipped to [0, 1]."""
     return (x + reach * it.eps * it.uniform(x)).clamp(0, 1)
 
 
 def gradient_at(it: Plain, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of the summed cross entropy, in eval mode."""
+    """Return the gradient of the summed cross entropy, in eval mode."""
     it.model.eval()
     at = x.detach().clone().requires_grad_()
     (g,) = torch.autograd.grad(F.cross_entropy(it.model(at), y, reduction="sum"), at)
@@ -278,7 +278,7 @@ def gradient_at(it: Plain, x: Tensor, y: Tensor) -> Tensor:
 
 
 def zero_grad(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
-    """FGSM, but for the values whose gradients are below the image's quantile."""
+    """FGSM, with the step set to 0 where |gradient| is below the image's 0.4 quantile."""
     x_start = start_within(it, x)
     moved = torch.zeros_like(x)
     for i, g in enumerate(gradient_at(it, x_start, y)):
@@ -287,14 +287,14 @@ def zero_grad(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
 
 
 def multi_grad(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
-    """FGSM where the gradients at three points have one sign."""
+    """FGSM, with the step set to 0 unless the gradients at three random points have the same sign."""
     one, two, three = (gradient_at(it, start_within(it, x), y).sign() for _ in range(3))
     agreed = torch.where((one == two) & (two == three), one, torch.zeros_like(one))
     return F.cross_entropy(it.model(it.clip(x + 2 * it.eps * agreed, x)), y)
 
 
 def ssat(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
-    """Each image at the first third of its perturbation that fools the network."""
+    """Each image at 1/3, 2/3 or all of its perturbation, the smallest of these that fools the network."""
     x_start = start_within(it, x)
     whole = it.climb(x_start, x, 1.25 * it.eps, lambda out: F.cross_entropy(out, y))
     x_adv = whole.clone()
@@ -311,7 +311,7 @@ def ssat(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
 
 
 def rs_cs(it: Plain, x: Tensor, y: Tensor, share: float, epoch: int) -> Tensor:
-    """Fast AT, and the loss at the start where it is far from its mean in the epoch before."""
+    """Fast AT, plus or minus the loss at the start if that is far from its mean in the previous epoch."""
     x_start = start_within(it, x).requires_grad_()
     z = it.model(x_start)
     (g,) = torch.autograd.grad(F.cross_entropy(z, y), x_start, retain_graph=True)
@@ -325,7 +325,7 @@ def rs_cs(it: Plain, x: Tensor, y: Tensor, share: float, epoch: int) -> Tensor:
 
 
 def elle(it: Plain, x: Tensor, y: Tensor, share: float, beta: float = 10000.0) -> Tensor:
-    """FGSM, and how far the loss between two random points is from a straight line; beta is that of 22 to 26 of 255."""
+    """FGSM plus the deviation of the loss from linearity between two random points; beta for eps 22/255 to 26/255."""
     loss = F.cross_entropy(it.model(it.climb(x, x, it.eps, lambda out: F.cross_entropy(out, y))), y)
     a, b = x + it.eps * it.uniform(x), x + it.eps * it.uniform(x)
     t = (it.uniform(x[:, :1, :1, :1]) + 1) / 2
@@ -335,7 +335,7 @@ def elle(it: Plain, x: Tensor, y: Tensor, share: float, beta: float = 10000.0) -
 
 
 def aaer(it: Plain, x: Tensor, y: Tensor, share: float, noise: float, step: float, beta: float, reach: float) -> Tensor:
-    """FGSM, and how much further the outputs move of examples that it makes easier."""
+    """FGSM plus a penalty if outputs move further on abnormal examples (the step lowers their loss) than on others."""
     x_start = start_within(it, x, noise).requires_grad_()
     z = it.model(x_start)
     before = F.cross_entropy(z, y, reduction="none")
@@ -352,7 +352,7 @@ def aaer(it: Plain, x: Tensor, y: Tensor, share: float, noise: float, step: floa
 
 
 def uap(it: Plain, x: Tensor, y: Tensor, share: float, classes: int) -> Tensor:
-    """One step from the perturbation of all images, or of the label's."""
+    """One step from a universal perturbation, one for all images or one per class."""
     labels, reach = (y if classes > 1 else torch.zeros_like(y)).tolist(), 1.25 * it.eps
     if "u" not in it.kept:
         unit = x.new_empty(classes * x[0].numel(), 1).uniform_(-1, 1, generator=it.random)
@@ -371,7 +371,7 @@ def uap(it: Plain, x: Tensor, y: Tensor, share: float, classes: int) -> Tensor:
 
 
 def pco(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: int) -> Tensor:
-    """Images between the prior and the step from it, by the probability of the label."""
+    """Mixtures of the start and the perturbed image, weighted by the probability of the label."""
     coins = torch.where(it.uniform(x) < 0, -1.0, 1.0).to(x) if epoch == 0 else None
     prior = it.eps * coins if coins is not None else torch.stack([it.kept[row] for row in rows])
     x_start = (x + prior).requires_grad_()
@@ -386,7 +386,7 @@ def pco(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: i
 
 
 def atas(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: int, warmup: int) -> Tensor:
-    """A step of each image's own size from where its last one ended."""
+    """One step from each image's previous perturbation, with a step size per image."""
     delta = it.eps * it.uniform(x) if epoch == 0 else torch.stack([it.kept["delta", row] for row in rows])
     x_start = (x + delta).clamp(0, 1)
     moved = torch.zeros_like(x)
@@ -403,7 +403,7 @@ def atas(it: Plain, x: Tensor, y: Tensor, share: float, rows: list[int], epoch: 
 
 
 def llr(it: Plain, x: Tensor, y: Tensor, share: float, growing: float = 0.005) -> Tensor:
-    """The worst distance from the tangent in a ball that grows at first, and the slope there."""
+    """The largest deviation from the tangent of the loss within the ball, which grows at first, and the slope there."""
     reach = min(share / growing, 1.0)
     still, g = F.cross_entropy(it.clean(x), y, reduction="none"), gradient_at(it, x, y)
     x_adv = it.clip(x + it.eps * it.uniform(x), x, reach)
@@ -423,7 +423,7 @@ def _off(tangent: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def dynamic_at(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
-    """PGD of which each image makes steps until its FOSC is small enough for this part of the training."""
+    """PGD that stops for each image once its FOSC is below a limit, which decreases during training."""
     limit, x_adv = max(0.5 - 0.5 * share * 6 / 5, 0.0), x + it.eps * it.uniform(x)
     for i in range(len(y)):
         own, label = x[i : i + 1], y[i : i + 1]

@@ -1,4 +1,4 @@
-"""A data set for `bsk prepare-data benchmarks.rest:rest`: images of CIFAR-10 that a smaller training leaves out."""
+"""A data set for `bsk prepare-data benchmarks.rest:rest`: CIFAR-10 images that a smaller training set leaves out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from bsk.data.store import open_data
 
-LEFT = 4000  # images of the smaller training, the first in the data's own order
-HELD_OUT = 10  # of each held-out split: extra images are of train alone
+LEFT = 4000  # images of the smaller training set, the first in the order of the data file
+HELD_OUT = 10  # images in val and in test, which must not be empty; only train is used as extra images
 
 
 def rest() -> dict[str, Any]:
-    """Return the train images of $MORE, a prepared file, from the 4,001st on, with some of its val and test images."""
+    """Return the training images of the prepared file $MORE from the 4,001st on, and a few val and test images."""
     data = open_data(Path(os.environ["MORE"]))
     splits = {name: data.split(name) for name in ("train", "val", "test")}
     cuts = {"train": slice(LEFT, None), "val": slice(HELD_OUT), "test": slice(HELD_OUT)}

@@ -1,37 +1,29 @@
-"""Verdicts by a search in low precision beside those by fp32: `python -m benchmarks.searches RECORDS.jsonl ...`."""
+"""Compare verdicts of searches in bf16 with those in fp32: `python -m benchmarks.searches RECORDS.jsonl ...`."""
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
+from scipy.special import betaincinv
 
 from bsk.records.bits import decode_correct
 
 
 def exact_interval(k: int, n: int, tail: float = 0.025) -> tuple[float, float]:
-    """Return the Clopper-Pearson interval of a rate, k of n seen: each end by halving where the tail has its chance."""
+    """Return the Clopper-Pearson interval of a rate, for k of n, with probability `tail` outside each end.
 
-    def at_most(k: int, p: float) -> float:
-        return sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
-
-    def end(reached: Any) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (low, middle) if reached(middle) else (middle, high)
-        return high
-
-    least = 0.0 if k == 0 else end(lambda p: 1 - at_most(k - 1, p) >= tail)
-    return least, 1.0 if k == n else end(lambda p: at_most(k, p) <= tail)
+    Source: Clopper and Pearson (1934), Biometrika 26.
+    """
+    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
+    return low, 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
 
 
 def main(paths: list[str]) -> None:
-    """Print for each network and attack, and for each attack together, how many verdicts differ, in each direction."""
+    """Print how many verdicts differ in each direction, per network and attack and per attack over all networks."""
     found: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
     for path in paths:
         with open(path) as file:
@@ -39,7 +31,7 @@ def main(paths: list[str]) -> None:
                 low = '"search": "bf16"' in json.dumps(record["attack_parameters"])
                 found[record["checkpoint"], record["attack"]]["bf16" if low else "fp32"] = record
     together: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    print("network\tattack\tn\tfp32\tstand in bf16 alone\tstand in fp32 alone\trate of a difference, 95 %")
+    print("network\tattack\tn\tfp32\tstand only in bf16\tstand only in fp32\trate of differences, 95 %")
     for (network, attack), pair in found.items():
         if len(pair) < 2 or attack == "natural":
             continue

@@ -1,4 +1,4 @@
-"""What bsk takes alone and beside another torch process: `python -m benchmarks.shared_machine [WORK ...]`."""
+"""The time of bsk alone and next to another torch process: `python -m benchmarks.shared_machine [WORK ...]`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from bsk.devices import device_name
 HERE = Path(__file__).parents[1]
 WORKS = ("pgd-100", "autoattack", "bs")
 PLACES = ("alone", "beside")
-BESIDE, ALONE = 1.3, 1.03  # of the best number of threads there; of threads that wait as torch lets them
-CHOSEN = ("OMP_", "GOMP_", "KMP_", "MKL_")
-TORCH = {"GOMP_SPINCOUNT": "300000"}  # what GCC's OpenMP takes where nothing is set
+BESIDE = 1.3  # allowed ratio to the best number of threads, next to another process
+ALONE = 1.03  # allowed ratio to torch's own waiting policy, without another process
+CHOSEN = ("OMP_", "GOMP_", "KMP_", "MKL_")  # prefixes of variables that are removed from the environment
+TORCH = {"GOMP_SPINCOUNT": "300000"}  # the default of GCC's OpenMP
 
-# Whatever trains on the other side: convolutions there and back, as fast as they can.
+# The other process: convolutions forward and backward without pause.
 _NEIGHBOUR = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
@@ -41,32 +42,33 @@ print("ready", flush=True)
 while True:
     torch.nn.functional.cross_entropy(net(x), y).backward()
 """
-# A command of a build in a process that has torch loaded and has not used it: what starting Python takes is not told.
+# A command of a build, run in forks of a process that has imported torch but not used it, so that the time to start
+# Python is not measured.
 _COMMAND = """
 import importlib, os, pkgutil, sys, time
-told = os.fdopen(os.dup(1), "w")
+answers = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 import bsk
 from bsk.cli.app import app
 for module in pkgutil.walk_packages(bsk.__path__, "bsk."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
-print("ready", file=told, flush=True)
+print("ready", file=answers, flush=True)
 for line in sys.stdin:
     if not (child := os.fork()):
         start = time.perf_counter()
         app([word.replace("NEW", str(time.time_ns())) for word in sys.argv[1:]], standalone_mode=False)
-        print(time.perf_counter() - start, file=told, flush=True)
+        print(time.perf_counter() - start, file=answers, flush=True)
         os._exit(0)
     os.waitpid(child, 0)
 """
 
 
 class Process:
-    """Python code in a process that dies with this one."""
+    """Python code in another process, which ends with this one."""
 
     def __init__(self, code: str, words: list[str], checkout: Path = HERE, more: dict[str, str] | None = None) -> None:
-        """Start it, with nothing chosen for its threads but what `more` says, and wait until it is ready."""
+        """Start it without environment variables for threads, except those in `more`, and wait until it is ready."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(CHOSEN)}
         environment = {**kept, "PYTHONPATH": str(checkout), **(more or {})}
         command = [sys.executable, "-c", code, *words]
@@ -74,9 +76,9 @@ class Process:
         self._process = subprocess.Popen(
             command, env=environment, cwd=checkout, stdin=pipe, stdout=pipe, text=True, preexec_fn=_end_with_parent
         )
-        self._hear()
+        self._read_line()
 
-    def _hear(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -84,10 +86,10 @@ class Process:
         return line
 
     def seconds(self) -> float:
-        """Have it do its work once more."""
+        """Run its work once and return the seconds."""
         assert self._process.stdin is not None
         print(file=self._process.stdin, flush=True)
-        return float(self._hear())
+        return float(self._read_line())
 
     def end(self) -> None:
         """Kill it."""
@@ -96,13 +98,13 @@ class Process:
 
 
 def _end_with_parent() -> None:
-    """Have Linux kill this process when its parent ends, however that does."""
+    """Let Linux kill this process when its parent ends for any reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def command(work: str, given: Material, n: int) -> list[str]:
-    """Return the words of a command on n images of the digits: an attack, or an epoch of a method."""
+    """Return the arguments of a command on the digits: an attack on n images, or one epoch of a method."""
     if work in WORKS[:2]:
         model = given.small()
         return ["evaluate", *model.words(given.data), "--attack", work, "--limit", str(n), "--no-checks", "--quiet"]
@@ -112,15 +114,15 @@ def command(work: str, given: Material, n: int) -> list[str]:
 
 
 def alone(words: list[str], repeats: int, other: Path | None) -> dict[str, list[float]]:
-    """Return seconds of a command with nobody beside, of each way to wait, in turns."""
+    """Return the seconds of a command without another process, for each waiting policy, measured in turns."""
     ways = {"default": Process(_COMMAND, words), "as torch waits": Process(_COMMAND, words, more=TORCH)}
     return _in_turns(ways | ({"other build": Process(_COMMAND, words, other)} if other else {}), repeats)
 
 
 def beside(words: list[str], repeats: int, threads: int) -> dict[str, list[float]]:
-    """Return seconds of a command beside another process, of each number of threads, in turns."""
+    """Return the seconds of a command next to another process, for each number of threads, measured in turns."""
     ways = {"default": Process(_COMMAND, words), "1 thread": Process(_COMMAND, [*words, "--threads", "1"])}
-    if words[0] == "evaluate":  # a training has all of them by default, and keeps them: its bits depend on the number
+    if words[0] == "evaluate":  # a training uses all threads by default, since its bits depend on their number
         ways[f"{threads} threads"] = Process(_COMMAND, [*words, "--threads", str(threads)])
     with neighbour(threads):
         return _in_turns(ways, repeats)
@@ -135,7 +137,7 @@ def _in_turns(ways: dict[str, Process], repeats: int) -> dict[str, list[float]]:
 
 @contextlib.contextmanager
 def neighbour(threads: int) -> Iterator[None]:
-    """Have another process of so many threads at work within the block."""
+    """Run another process with this many threads during the block."""
     process = Process(_NEIGHBOUR, [str(threads)])
     try:
         yield
@@ -144,7 +146,7 @@ def neighbour(threads: int) -> Iterator[None]:
 
 
 def report(work: str, repeats: int, other: Path | None = None, n: int = 300, places: tuple[str, ...] = PLACES) -> None:
-    """Print what was measured of one work, and whether it is what was promised."""
+    """Print the measurements of one workload, and whether they keep the promises."""
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         words = command(work, material(Path(folder), real=False), n)
@@ -164,13 +166,13 @@ def _rows(what: str, found: dict[str, list[float]], most: float) -> None:
 
 
 def main() -> None:
-    """Print the rows of each work."""
+    """Print the rows of each workload."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", nargs="*", default=WORKS, help=", ".join(WORKS))
-    parser.add_argument("--other", type=Path, help="checkout of another build, alone in turns with this one")
+    parser.add_argument("--other", type=Path, help="another build, run in turns with this one where it is alone")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--images", type=int, default=300, help="of the digits that are attacked")
-    parser.add_argument("--place", choices=PLACES, help="there alone")
+    parser.add_argument("--images", type=int, default=300, help="number of attacked images")
+    parser.add_argument("--place", choices=PLACES, help="measure only this")
     given = parser.parse_args()
     print(
         f"{device_name(CPU)}, {torch.get_num_threads()} threads, torch {torch.__version__}, "

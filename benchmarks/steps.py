@@ -1,4 +1,4 @@
-"""What an update costs against its own passes run bare, and against the plain implementation."""
+"""The cost of an update, compared with its passes alone and with the naive implementation."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ CIFAR = SimpleNamespace(
 
 
 def random_images(n: int) -> tuple[Tensor, Tensor]:
-    """Return n random images as bytes, (n, 3, 32, 32), and labels."""
+    """Return n random images (n, 3, 32, 32) uint8 and labels (n,)."""
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, 3, 32, 32), generator=random, dtype=torch.uint8)
     return images, torch.randint(0, 10, (n,), generator=random)
 
 
 class Subject:
-    """A method's training on one fixed batch."""
+    """The training of a method on one fixed batch."""
 
     def __init__(
         self, method: str, precision: str = "auto", model: str = MODEL, device: torch.device = CPU, batch: int = BATCH
     ) -> None:
-        """Take the method's id, and what it trains where."""
+        """Set up the training of the method with this id."""
         flags = TrainingFlags(method, model, precision=precision, batch_size=batch, schedule="cyclic", epochs=15)
         self.settings = resolve(flags, CIFAR, device)  # type: ignore[arg-type]
         self.precision = self.settings.precision
@@ -64,23 +64,23 @@ class Subject:
         self.val = Split(images, right.cpu(), torch.arange(batch))
 
     def step(self) -> None:
-        """One update, with a rate that leaves the weights where they are."""
+        """Make one update, with a learning rate so small that the weights stay nearly the same."""
         update(self.state, self.settings, self.batch, Share(), Rates(1e-9, 0.9), total=10**6)
 
     def averages(self) -> None:
-        """What 20 updates cost more with --ema."""
+        """Update the weight average 20 times: the extra cost of --ema in 20 updates."""
         for _ in range(20):
             follow(self.average, self.state.model)
 
     def look(self) -> None:
-        """What the monitor does every so many updates, at its dearest: no image leaves PGD early."""
+        """Run the monitor's check in its worst case, where no image falls early in PGD."""
         look(self.state, replace(self.settings, eps=1e-6), self.val, Share())
 
     def passes(self, forward: int, to_input: int, full: int) -> None:
-        """Run so many passes bare: no loss, no perturbation, no optimiser.
+        """Run the given numbers of passes alone: no loss, perturbation or optimiser.
 
-        `to_input` of the forward passes go back to the images in eval mode, `full` to all weights in train
-        mode; what is left of `forward` goes nowhere.
+        Of the `forward` passes, `to_input` have a backward pass to the images in eval mode, `full` one to all weights
+        in train mode, and the others none.
         """
         model, x = self.state.model, self.batch.x
         run = in_precision(model, self.precision)
@@ -97,22 +97,22 @@ class Subject:
 
 
 class PlainStep:
-    """Backward Smoothing as one would first write it: fp32, torch's default layout, f(x) run anew wherever needed."""
+    """Naive Backward Smoothing: fp32, torch's default memory layout, f(x) recomputed wherever needed."""
 
     def __init__(self) -> None:
-        """Build the same network in the same shape."""
+        """Build the same network and batch."""
         model = registry.build(MODEL, classes=10, channels=3, size=32, mean=CIFAR.mean, std=CIFAR.std)
         self.plain = Plain(model.to(memory_format=torch.contiguous_format), EPS)
         images, self.y = random_images(BATCH)
         self.x = images.float() / 255
 
     def step(self) -> None:
-        """One update."""
+        """Make one update."""
         self.plain.update("bs", self.x, self.y, lr=1e-9, momentum=0.9, total=10**6)
 
 
 def load_epoch() -> None:
-    """Make the batches of 20 updates."""
+    """Load the batches of 20 updates."""
     images, labels = random_images(20 * BATCH)
     for _ in Loader(images, labels, batch_size=BATCH, augment="crop-flip", seed=1, device=CPU).epoch(0):
         pass

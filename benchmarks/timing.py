@@ -1,4 +1,4 @@
-"""Interleaved timing: A B A B ..., the median of the pairs' ratios."""
+"""Interleaved timing A B A B ..., summarised by the median of the pairs' ratios."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 
 
 class Ratio(NamedTuple):
-    """A over B: the median of the pairs' ratios, their range, and both medians in seconds."""
+    """The ratio A / B: the median and range over pairs, and the median seconds of A and of B."""
 
     median: float
     low: float
@@ -23,7 +23,7 @@ class Ratio(NamedTuple):
 
 
 def ratio(a: Callable[[], object], b: Callable[[], object], repeats: int = 9) -> Ratio:
-    """Return how much longer a takes than b, from interleaved repeats after one warm-up of each."""
+    """Return the ratio of the times of a and b, from interleaved repeats after one warm-up of each."""
     a(), b()
     pairs = [(_seconds(a), _seconds(b)) for _ in range(repeats)]
     ratios = sorted(x / y for x, y in pairs)
@@ -40,23 +40,23 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def _wait() -> None:
-    """Wait for a GPU, if one has been used."""
+    """Wait for the GPU if one is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def say(what: str, value: float, limit: str, kept: bool, detail: str = "") -> None:
-    """Print a row: the figure, what was promised, whether it holds."""
+    """Print one row: the value, the promised limit, and whether it is met."""
     print(f"{what:<84} {value:7.3f}  {limit:<9} {'ok' if kept else 'NOT MET'}  {detail}", flush=True)
 
 
 def spread(r: Ratio) -> str:
-    """Return the range of the pairs and the medians."""
+    """Return the range of the ratios and the two medians as text."""
     return f"pairs {r.low:.2f} to {r.high:.2f}; {r.a:.4f} s and {r.b:.4f} s"
 
 
 class Elsewhere:
-    """A subject in a process of its own, whose memory is as torch leaves it: `step` has it make one and waits."""
+    """A subject in another process, with torch's default memory allocation; `step` runs one step there and waits."""
 
     def __init__(self, make: Callable[[], Any], threads: int) -> None:
         """Start the process; `make` returns the subject, with a method `step`."""
@@ -66,7 +66,7 @@ class Elsewhere:
         self._process.start()
 
     def step(self) -> None:
-        """Have it make one step."""
+        """Run one step."""
         self._pipe.send(None)
         self._pipe.recv()
 
@@ -74,7 +74,7 @@ class Elsewhere:
 def _serve(make: Callable[[], Any], threads: int, pipe: Any) -> None:
     torch.set_num_threads(threads)
     subject = make()
-    with contextlib.suppress(EOFError):  # at the end nobody asks any more
+    with contextlib.suppress(EOFError):  # the parent has ended
         while True:
             pipe.recv()
             subject.step()

@@ -1,1 +1,1 @@
-"""What of the documentation is made from code and records: `python -m documentation`; `--check` compares."""
+"""Generated documentation, from code and records: `python -m documentation`; `--check` only compares."""

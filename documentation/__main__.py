@@ -1,4 +1,4 @@
-"""Write what is generated, docs/ and a table of README.md, or with --check say what is not as it would be."""
+"""Write the generated pages of docs/ and the table in README.md, or with --check report which are out of date."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from documentation import commands, records, results
 
 ROOT = Path(__file__).parent.parent
-PAGES: dict[str, Callable[[str], str]] = {  # what a file is to be, of what it is
+PAGES: dict[str, Callable[[str], str]] = {  # file -> function from its present to its generated content
     "docs/cli.md": lambda _: commands.page(),
     "docs/records.md": lambda _: records.page(),
     "docs/results.md": lambda _: results.page(),
@@ -18,20 +18,19 @@ PAGES: dict[str, Callable[[str], str]] = {  # what a file is to be, of what it i
 
 
 def stale() -> dict[str, str]:
-    """Return the files that are not what they would be, and what that is."""
+    """Return the files that are out of date, with their generated content."""
     found = {name: (ROOT / name).read_text(encoding="utf-8") if (ROOT / name).exists() else "" for name in PAGES}
     return {name: text for name, page in PAGES.items() if (text := page(found[name])) != found[name]}
 
 
 def main(words: list[str]) -> int:
-    """Return the exit status: 1 where a file is not as it would be and is only to be checked."""
-    for name, text in stale().items():
-        if "--check" not in words:
+    """Write or check the pages; return the exit status, 1 if --check finds a page out of date."""
+    check, found = "--check" in words, stale()
+    for name, text in found.items():
+        if not check:
             (ROOT / name).write_text(text, encoding="utf-8")
-        print(
-            f"{name}: {'not what' if '--check' in words else 'now what'} python -m documentation makes", file=sys.stderr
-        )
-    return int("--check" in words and bool(stale()))
+        print(f"{name}: {'out of date; run python -m documentation' if check else 'written'}", file=sys.stderr)
+    return int(check and bool(found))
 
 
 if __name__ == "__main__":

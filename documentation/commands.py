@@ -1,4 +1,4 @@
-"""The page of the command line, from what `--help` says."""
+"""The page of the command line, generated from the commands' help."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pixels of [0, 1].
 
 
 def page() -> str:
-    """Return the page."""
+    """Return the page in Markdown."""
     whole: Any = get_command(app)
     parts = [HEAD, *(_command(name, each) for name, each in sorted(whole.commands.items())), _methods()]
     return "\n".join(parts)
@@ -47,7 +47,7 @@ def _command(name: str, command: Any) -> str:
 
 
 def _told_of(help: str) -> str:
-    """Return a docstring as Markdown: what must not be wrapped there is code here."""
+    """Return a command's help as Markdown; paragraphs that must not be wrapped become code blocks."""
     paragraphs = [re.sub(r"^\x08\n", "", each) for each in help.split("\n\n")]
     return "\n\n".join(each if each.startswith("    ") else _escaped(" ".join(each.split())) for each in paragraphs)
 

@@ -1,4 +1,4 @@
-"""The page of records and headers, from their JSON Schema."""
+"""The page of records and headers, generated from their JSON Schema."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ required may be missing. Readers should ignore fields that they do not know.
 
 
 def page() -> str:
-    """Return the page."""
+    """Return the page in Markdown."""
     structs: dict[str, Any] = {name: schema.KINDS[name] for name in RECORDS}
     structs |= {f"header of {name}": header_schema.HEADERS[own] for name, own in HEADERS.items()}
     found, parts = msgspec.json.schema_components(list(structs.values()), ref_template="{name}")
@@ -28,11 +28,13 @@ def page() -> str:
     used = {each["$ref"] for each in found}
     nested = [_kind(name, part) for name, part in parts.items() if name not in used and "properties" in part]
     columns = [f"{number} `{name}`" for number, name in enumerate(COLUMNS, 1)]
-    told = "## The columns of compare\n\nIn a pipe, `bsk compare` prints these as TSV. New ones are added at the end.\n"
+    heading = (
+        "## The columns of compare\n\nIn a pipe, `bsk compare` prints these as TSV. New ones are added at the end.\n"
+    )
     return "\n".join(
         [
             HEAD,
-            told,
+            heading,
             ", ".join(columns) + "\n",
             *kinds,
             "## Parts\n",

@@ -1,14 +1,19 @@
-"""The page of results: a text with places for numbers, and the numbers from the committed records.
+"""The page of results: a template whose placeholders are filled with numbers from the committed records.
 
-A place is `{{SOURCE | ROW}}` (robust accuracy in percent), `{{SOURCE | ROW []}}` (with its 95 % interval),
-`{{SOURCE | ROW natural}}`, `{{SOURCE | ROW sd}}` (over seeds, with its interval) or `{{SOURCE | ROW - OTHER}}` (the
-difference of robust accuracies with its interval). `{{SOURCE | ROW best}}` is the best seed, `{{SOURCE | ROW passes}}`
-the cost of a training. `{{SOURCE | table}}` is the whole table, `{{SOURCE | records}}` a link to its files. A row has
-the name that `bsk compare` gives it.
+The placeholders are
 
-Of the logs of a method `{{SOURCE | METHOD kl_start}}` is the range over epochs and seeds, in nats, and
-`{{SOURCE | METHOD val_robust@36}}` the percent of each seed after an epoch (`@last`: the last one).
-`{{SOURCE | METHOD alarm fgsm}}` is what each training's first alarm says, one value for each training with an alarm.
+- `{{SOURCE | ROW}}`: robust accuracy in percent; `{{SOURCE | ROW []}}`: with its 95 % interval;
+- `{{SOURCE | ROW natural}}`: natural accuracy in percent;
+- `{{SOURCE | ROW sd}}`: standard deviation of robust accuracy over seeds, with its interval;
+- `{{SOURCE | ROW best}}`: robust accuracy of the best seed; `{{SOURCE | ROW passes}}`: the cost of training;
+- `{{SOURCE | ROW - OTHER}}`: difference of robust accuracies, with its interval;
+- `{{SOURCE | table}}`, `{{SOURCE | matrix}}`, `{{SOURCE | losses}}`: a whole table;
+- `{{SOURCE | records}}`: a link to the files;
+- `{{SOURCE | METHOD kl_start}}`: the range of a logged field over epochs and seeds, in nats;
+- `{{SOURCE | METHOD val_robust@36}}`: percent of each seed after an epoch (`@last`: the last one);
+- `{{SOURCE | METHOD alarm fgsm}}`: a field of the first alarm of each training that has one.
+
+SOURCE is a key of SOURCES, and ROW the name that `bsk compare` gives a row.
 """
 
 from __future__ import annotations
@@ -19,11 +24,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bsk.comparison.compare import Row, as_float, compare
 from bsk.comparison.evidence import trainings
 from bsk.comparison.matrix import CAPTION, TEXT_COLUMNS, grid, transfers
+from bsk.comparison.statistics import quarter_means
 from bsk.comparison.tables import markdown, markdown_of
 from bsk.records.located import Located, read
 from bsk.records.words import estimate, many
@@ -32,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 TEXT = Path(__file__).with_name("results.md")
 SMALL, SMOKE = "results/small/runs/cifar10", "results/smoke"
 _SIX = ("bs", "fast-at", "fast-trades", "fast-trades-2", "trades", "at")
-SOURCES: dict[str, tuple[str, ...]] = {  # a name -> patterns of files, in the order of the table's rows
+SOURCES: dict[str, tuple[str, ...]] = {  # name -> file patterns, in the order of the table's rows
     "8/255": ("results/readme8/*.jsonl",),
     "16/255": tuple(f"{SMALL}/{name}_seed-[123].eval.jsonl" for name in _SIX),
     "four": tuple(
@@ -71,12 +76,12 @@ LOGGED = re.compile(r"(\S+) (kl_start|kl_ascent|val_robust)(?:@(\d+|last))?")
 
 
 def page() -> str:
-    """Return the page."""
-    return PLACE.sub(lambda found: told(found[1], found[2]), TEXT.read_text(encoding="utf-8"))
+    """Return the page in Markdown."""
+    return PLACE.sub(lambda found: filled(found[1], found[2]), TEXT.read_text(encoding="utf-8"))
 
 
-def told(source: str, wanted: str) -> str:
-    """Return what stands at a place.
+def filled(source: str, wanted: str) -> str:
+    """Return the text for a placeholder.
 
     Raises:
         KeyError: there is no such source or row.
@@ -106,7 +111,7 @@ def told(source: str, wanted: str) -> str:
 
 
 def _link(source: str) -> str:
-    """Return a link to the files of a source, which mkdocs leaves as it is: they are not of the site."""
+    """Return an HTML link to the files of a source, which mkdocs does not check, since they are outside the site."""
     first = Path(SOURCES[source][0])
     place = first.parent if "*" in first.name or "?" in first.name or len(SOURCES[source]) > 1 else first
     return f'<a href="../{place}">{place.name if place == first else place.relative_to("results")}</a>'
@@ -125,7 +130,7 @@ def _logged(source: str, method: str, field: str, epoch: str | None) -> str:
 
 
 def _alarms(source: str, method: str, field: str) -> str:
-    """Return a field of the first alarm of each training that has one: a percentage, but the cosine as it is."""
+    """Return a field of the first alarm of each training that has one, in percent except for the cosine."""
     found: list[float] = []
     method_now, waiting = "", False
     for item in _items(source):
@@ -149,23 +154,16 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _losses(items: Iterable[Located]) -> str:
-    """Return a table of the mean training loss in each quarter of a training, by its log's name without the seed."""
+    """Return a table of the mean loss in each quarter of training, by the name of the checkpoint without its seed."""
     found: dict[str, list[list[float]]] = {}
     for training in trainings(items):
-        quarters = in_quarters([float(item.record["loss"]) for _, item in sorted(training.log.items())])
+        quarters = quarter_means([float(item.record["loss"]) for _, item in sorted(training.log.items())])
         found.setdefault(Path(training.run.checkpoint).stem.rpartition("-")[0], []).append(list(quarters))
     lines = ["| training | seeds | first quarter | second | third | last |", "|---|--:|--:|--:|--:|--:|"]
     for name, seeds in found.items():
         cells = [f"{np.mean(each):.3f} (sd {np.std(each, ddof=1):.3f})" for each in zip(*seeds, strict=True)]
         lines.append(f"| {name} | {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def in_quarters(epochs: Sequence[float]) -> NDArray[np.float64]:
-    """Return the mean of a training's epochs in each quarter of it, (4,)."""
-    shares = np.linspace(0, 1, len(epochs) + 1)
-    whole = np.concatenate([[0.0], np.cumsum(epochs) / len(epochs)])
-    return np.asarray(4 * np.diff(np.interp(np.linspace(0, 1, 5), shares, whole)))
 
 
 def _cell(row: Row, column: str, sign: str, interval: bool) -> str:
@@ -182,7 +180,7 @@ def _passes(row: Row) -> str:
 
 @cache
 def _rows(source: str, base: str | None) -> dict[str, Row]:
-    """Return the rows of a source by name; differences are to the row `base`, or to the first."""
+    """Return the rows of a source by name, with differences from the row `base`, or else from the first."""
     items: Sequence[Located] = _items(source)
     if base is not None:
         names = {id(item): next(iter(compare([item])[0]), {}).get("name") for item in items}
@@ -196,7 +194,7 @@ def _rows(source: str, base: str | None) -> dict[str, Row]:
 
 
 def _is(item: Located, name: str) -> bool:
-    """Say if a record has the flags in a row's name, "bs beta=10"."""
+    """Return whether a record has the flags in a row's name such as "bs beta=10"."""
     flags = item.record.get("flags") or {}
     wanted = dict(word.split("=") for word in name.split()[1:])
     return all(abs(float(flags.get(flag, "nan")) - _number(value)) < 1e-9 for flag, value in wanted.items())
@@ -217,9 +215,9 @@ def _items(source: str) -> tuple[Located, ...]:
 
 
 def readme(text: str) -> str:
-    """Return the README with the small table between its marks."""
+    """Return the README with the table of results between its two comments."""
     rows = _rows("16/255", None).values()
-    lines = ["| method | natural | robust | passes of an image |", "|---|--:|--:|--:|"]
+    lines = ["| method | natural | robust | passes per training |", "|---|--:|--:|--:|"]
     for row in rows:
         natural, robust = (estimate(as_float(row[column])) for column in ("natural", "robust"))
         lines.append(f"| `{str(row['name']).partition(' ')[0]}` | {natural} | {robust} | {_passes(row)} |")

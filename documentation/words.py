@@ -1,4 +1,4 @@
-"""How long pages and their sentences are: `python -m documentation.words`."""
+"""The lengths of pages and their sentences: `python -m documentation.words`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GENERATED = ("cli.md", "records.md", "results.md")
 
 @dataclass(frozen=True)
 class Length:
-    """Of a page: lines, words, and the words of its median and of its longest sentence."""
+    """Lines and words of a page, and the words in its median and longest sentence."""
 
     lines: int
     words: int
@@ -22,14 +22,14 @@ class Length:
 
 
 def length_of(path: Path) -> Length:
-    """Return the length of a page; sentences are those of its text, without code and tables."""
+    """Return the length of a page; its sentences are those of `sentences`."""
     text = path.read_text(encoding="utf-8")
     words = [len(each.split()) for each in sentences(text)]
     return Length(text.count("\n"), len(text.split()), statistics.median(words or [0]), max(words, default=0))
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of a Markdown page: of paragraphs and list items, without code, tables and headings."""
+    """Return the sentences in paragraphs and list items of a Markdown text, without code, tables and headings."""
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     kept = [line for line in text.split("\n") if not re.match(r"    |\||#|!\[|:::", line)]
@@ -40,7 +40,7 @@ def sentences(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Print the lengths of README and all pages."""
+    """Print the lengths of the README and all pages."""
     print("page\tlines\twords\tmedian sentence\tlongest")
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         found = length_of(path)

@@ -1,4 +1,4 @@
-# Sweep gamma over three seeds and draw it: make -f examples/gamma.mk -j2
+# Sweep gamma with three seeds each and draw the result: make -f examples/gamma.mk -j2
 BSK    ?= bsk
 OUT    ?= out/gamma
 EPOCHS ?= 10

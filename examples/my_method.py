@@ -1,4 +1,4 @@
-"""A method of one's own, for bsk train --method examples.my_method:worse_of_two."""
+"""Your own method: bsk train --method examples.my_method:worse_of_two."""
 
 import torch
 
@@ -8,7 +8,7 @@ from bsk.perturb.losses import kl
 
 
 def worse_of_two(net, x, y, *, eps, draws, beta=6.0):
-    """TRADES, whose perturbation is the worse of two random ones.
+    """TRADES whose perturbation is the worse of two random ones.
 
     Args:
         beta: weight of the KL term.

@@ -1,4 +1,4 @@
-"""Train a robust network on the digits in ten lines, and attack it."""
+"""Train a robust network on the digits and attack it."""
 
 import bsk
 

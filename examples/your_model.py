@@ -1,4 +1,4 @@
-"""Evaluate a network that bsk did not train: any module from images in [0, 1] to logits, any arrays."""
+"""Evaluate your own network: any module that maps images in [0, 1] to logits."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -6,7 +6,7 @@ from torch import nn
 
 import bsk
 
-rows = bsk.prepare("digits").split("train").index  # bsk's own training images: none of them is judged below
+rows = bsk.prepare("digits").split("train").index  # only bsk's training images, none of which is evaluated below
 digits = load_digits()
 x, y = torch.tensor(digits.images[rows] / 16, dtype=torch.float32)[:, None], torch.tensor(digits.target[rows])
 

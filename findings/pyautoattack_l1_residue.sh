@@ -1,16 +1,16 @@
 #!/bin/sh
-# pyautoattack 0.2.0 (the authors' AutoAttack), torch 2.14.1: APGD-L1 counts values as changed that its projection put back.
+# pyautoattack 0.2.0 (the authors' AutoAttack), torch 2.14.1: APGD-L1 counts values as changed that its projection reset.
 #
-# APGD-L1 measures at every checkpoint how sparse its perturbation is, as the number of values in which x_adv differs from
-# x, and chooses by it how many values the next steps move. The projection onto the L1 ball and the box puts most values
-# back: there step and correction add up to exactly 0. One expects that these values are those of x again. They are not:
-# the iterate is (x + step) + correction, which for 4 in 100 of such values is one rounding away from x, by 6e-8 at most.
-# All of them count, so that the attack takes its perturbation for a fifth denser than it is. Adding step and correction
-# first would leave x as it was.
-# Seen, 3x32x32 images, radius 12, a dense step: the projection leaves 536 of 3,072 values changed on average, 646 count.
-# numpy is named below since the package needs it and does not say so.
+# At every checkpoint APGD-L1 measures the sparsity of its perturbation, as the number of values in which x_adv differs
+# from x, and derives from it how many values the next steps change. The projection onto the L1 ball and the box resets
+# most values: there, step and correction add up to exactly 0. Expected: these values equal those of x again. Observed:
+# the iterate is computed as (x + step) + correction, which for 4 % of such values differs from x by one rounding error, at
+# most 6e-8. All of them are counted, so the attack takes its perturbation to be a fifth denser than it is. Adding step
+# and correction first would leave x unchanged.
+# Measured on 3x32x32 images with radius 12 and a dense step: on average 536 of 3,072 values change, but 646 are counted.
+# numpy is installed explicitly, since the package needs it but does not declare it.
 #
-# Exits with 0 if this is still so, with 1 if it has changed. Needs 6 GB of disk for torch.
+# Exits with 0 if the problem still exists, with 1 if not. Needs 6 GB of disk for torch.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,15 +1,15 @@
 #!/bin/sh
-# torch 2.14.1: torch.compile compiles twice for images of one channel, and no call of `contiguous` prevents it.
+# torch 2.14.1: torch.compile compiles twice for images with one channel, and calling `contiguous` does not prevent it.
 #
-# Images (N, 1, H, W) have two sets of strides by which they are both contiguous and channels last: (H*W, H*W, W, 1)
-# and (H*W, 1, W, 1). `is_contiguous` says yes to both formats for both, so that `contiguous(memory_format=...)` hands
-# either back as it is, whichever format one asks for. One expects that a compiled network, which is guarded against
-# layouts, takes them for one. It does not: the second set of strides is compiled anew, and with dynamic=False each
-# counts towards the limit of recompilations. Digits from `torch.rand` have the first, those from NHWC files and
+# For images (N, 1, H, W) two sets of strides are both contiguous and channels last: (H*W, H*W, W, 1) and
+# (H*W, 1, W, 1). `is_contiguous` is true for both formats in both cases, so `contiguous(memory_format=...)` returns
+# either tensor unchanged, whatever the format. Expected: a compiled network, which is guarded by memory layout, treats
+# them as the same. Observed: the second set of strides is recompiled, and with dynamic=False each counts towards the
+# recompilation limit. Tensors from `torch.rand` have the first set, those from NHWC files and from
 # `to(memory_format=torch.channels_last)` the second.
-# Seen: two compilations; after `contiguous` to either format still two; flattened and viewed again, one.
+# Measured: two compilations; after `contiguous` to either format still two; after flattening and viewing again, one.
 #
-# Exits with 0 if this is still so, with 1 if it has changed. Needs 6 GB of disk for torch.
+# Exits with 0 if the problem still exists, with 1 if not. Needs 6 GB of disk for torch.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

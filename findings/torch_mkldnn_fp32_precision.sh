@@ -1,15 +1,15 @@
 #!/bin/sh
-# torch 2.14.1: setting the precision of oneDNN alone sets that of every backend.
+# torch 2.14.1: setting the fp32 precision of oneDNN only sets that of every backend.
 #
-# torch.backends has an `fp32_precision` for everything, one for each backend (cudnn, mkldnn) and one for each kind of
-# operation. One expects that `torch.backends.mkldnn.fp32_precision = "bf16"`, a choice for the CPU, leaves CUDA alone.
-# But its getter reads ("mkldnn", "all") and its setter writes ("generic", "all"): matrix products and convolutions on
-# a GPU follow wherever they have no precision of their own. `torch.backends.cudnn.fp32_precision` writes its own place,
+# torch.backends has a global `fp32_precision`, one for each backend (cudnn, mkldnn) and one for each kind of operation.
+# Expected: `torch.backends.mkldnn.fp32_precision = "bf16"`, a setting for the CPU, does not affect CUDA. Observed: its
+# getter reads ("mkldnn", "all") but its setter writes ("generic", "all"), so matrix products and convolutions on a GPU
+# change too, unless they have a precision of their own. `torch.backends.cudnn.fp32_precision` writes its own setting,
 # and so does `torch.backends.mkldnn.flags(fp32_precision=...)`.
-# Seen: after mkldnn.fp32_precision = "ieee" the precision of everything, of cuDNN and of its convolutions is ieee.
-# Who sets a precision for a while must put back the widest place too: reading and writing mkldnn's is not enough.
+# Measured: after mkldnn.fp32_precision = "ieee", the precisions of everything, of cuDNN and of its convolutions are ieee.
+# Code that sets a precision temporarily must restore the global setting too; restoring that of mkldnn is not enough.
 #
-# Exits with 0 if this is still so, with 1 if it has changed. Needs 6 GB of disk for torch.
+# Exits with 0 if the problem still exists, with 1 if not. Needs 6 GB of disk for torch.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,13 +1,13 @@
 #!/bin/sh
-# torch 2.14.1: `torch.load` refuses what `torch.save(pickle_protocol=4)` of the same version writes.
+# torch 2.14.1: `torch.load` refuses files that `torch.save(pickle_protocol=4)` of the same version writes.
 #
-# `torch.save` has an option for pickle's protocol, of which 4 is what Python's pickle itself writes from 3.8 on. The safe
-# reader, the default of `torch.load` since 2.6, knows the instructions of protocols 2 and 3 alone. A plain dict of a
-# tensor and a number, saved with protocol 4 or 5, fails with "Unsupported operand 149" (a frame, not a class), while
-# the message begins with advice to pass weights_only=False. No call to `add_safe_globals` can help: nothing in the file
-# is an unknown class. A reader of checkpoints does better to look at the protocol first and to say that.
+# `torch.save` has an option for the pickle protocol; 4 has been the default of Python's pickle since 3.8. The safe
+# reader, the default of `torch.load` since 2.6, supports only the opcodes of protocols 2 and 3. So a plain dict with a
+# tensor and a number, saved with protocol 4 or 5, fails with "Unsupported operand 149" (the opcode FRAME, not a class),
+# and the message begins with the advice to pass weights_only=False. `add_safe_globals` does not help, since the file has
+# no unknown class. A reader of checkpoints should check the protocol first and report it.
 #
-# Exits with 0 if this is still so, with 1 if it has changed. Needs 6 GB of disk for torch.
+# Exits with 0 if the problem still exists, with 1 if not. Needs 6 GB of disk for torch.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

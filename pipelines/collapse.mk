@@ -1,6 +1,6 @@
-# Catastrophic overfitting as the monitor sees it: accuracy under FGSM and PGD-10, and the cosine of two gradients, for
-# one step from the image itself, from a uniform start (Fast AT), and Backward Smoothing. At small without crops and flips,
-# and with twice the updates: with the usual flags it does not come there.
+# Catastrophic overfitting as measured by the monitor: accuracy under FGSM and PGD-10, and the cosine of two gradients,
+# for one step from the image itself, one step from a uniform start (Fast AT), and Backward Smoothing. At SCALE=small
+# there are no crops and flips and twice as many updates, since it does not occur with the usual flags.
 $(call scaled,smoke,collapsing,digits-collapse,digits,1,--eps 0.4 --epochs 30 --batch-size 100 --lr 0.1 --schedule cyclic)
 $(call scaled,small,collapsing,cifar10-collapse,cifar10-small,1,--model resnet18-16 --eps 16/255 --epochs 12 --batch-size 64 --augment none --lr 0.1 --schedule cyclic)
 $(call scaled,medium,collapsing,cifar10-collapse,cifar10-medium,1,--model resnet18-16 --eps 16/255 --epochs 15 --schedule cyclic --lr 0.2 --precision bf16)
@@ -14,6 +14,6 @@ collapse.title := --title 'Catastrophic overfitting, SCALE=$(SCALE)'
 $(call table,collapse,$(call here,collapse))
 $(eval $(call drawing,$(call here,collapse)/collapsing,logs,curves --by start --y monitor_fgsm$(comma)monitor_pgd$(comma)monitor_cosine $(collapse.title)))
 
-collapse: $(call here,collapse)/collapsing/picture.png ## Catastrophic overfitting as the monitor sees it, for three starts
+collapse: $(call here,collapse)/collapsing/picture.png ## Catastrophic overfitting as measured by the monitor, for three starts
 
 .PHONY: collapse

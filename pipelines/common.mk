@@ -1,29 +1,30 @@
 # The three rules of every experiment: train, evaluate, compare.
 #
-# A SETTING is data, and flags that all its trainings share, kept in one folder:
-#   $(call setting,SETTING,FOLDER,DATA,THREADS,FLAGS)   to be eval'ed
-# A TABLE is rows, each a line of flags over the methods' own, and the seeds it is run with:
+# A SETTING is a data set and the flags that all its trainings share. Its trainings are in one folder:
+#   $(eval $(call setting,SETTING,FOLDER,DATA,THREADS,FLAGS))
+# A TABLE has rows. A row is one method with its flags, run with several seeds:
 #   $(call row,TABLE,SETTING,SEEDS,FLAGS)
-#   TABLE.evaluate   flags of every evaluation, if not the usual ones
-#   TABLE.unevaluated   if its networks are only looked at; TABLE.starts   by bsk starts, in which file
-#   TABLE.weights    which checkpoint of a run is evaluated, if not the run's best: .ema
-# $(call table,TABLE,FOLDER) then makes, for each of its settings, under FOLDER/SETTING/
+#   TABLE.evaluate      flags of its evaluations, if not the usual ones
+#   TABLE.unevaluated   "yes" if its networks are not evaluated
+#   TABLE.starts        the output file of bsk starts, if it uses that
+#   TABLE.weights       suffix of the evaluated checkpoint, if not the run's best: .ema
+# $(call table,TABLE,FOLDER) then makes, for each of its settings, in FOLDER/SETTING/
 #   results.jsonl, table.txt .tsv .md .tex .jsonl, figure.png   by bsk compare with TABLE.title and TABLE.SETTING.compare
-#   logs.jsonl, curves.svg   by bsk plot curves, a line for each value of TABLE.by, if not for each method
-# from these, in the setting's folder. A RUN has the name of its flags, so that tables share what they have in common.
+#   logs.jsonl, curves.svg   by bsk plot curves, one line per value of TABLE.by (default: per method)
+# from these files in the setting's folder. A RUN is named by its flags, so that tables share runs.
 #   RUN.safetensors, .last.safetensors, .jsonl   by bsk train
-#   RUN.train.json   its record, written last: the training is done
-#   RUN.evaluations.jsonl   by bsk evaluate, as it goes
-#   RUN.eval.jsonl   the same, complete; RUN.TABLE.eval.jsonl where the table has its own flags
-# Each target appears whole (written aside, then moved), so that a killed make goes on where it was. Other flags of a
-# setting, in FOLDER/setting.flags, make every run of it due; bsk train then refuses to mix: remove the folder, or use OUT=.
-# Other flags of an evaluation, a table or a picture, or other runs in it, make it again. PARTIAL=yes makes tables and
-# curves of what is there.
+#   RUN.train.json          its record, written last, when the training is complete
+#   RUN.evaluations.jsonl   by bsk evaluate, written gradually
+#   RUN.eval.jsonl          the same, when complete; RUN.TABLE.eval.jsonl if the table has its own flags
+# Every target is written to a temporary file and then renamed, so that a killed make resumes where it stopped. If the
+# flags of a setting change (FOLDER/setting.flags), all its runs are made again; bsk train then refuses to overwrite the
+# old ones: remove the folder, or use OUT=. If the flags or runs of an evaluation, a table or a picture change, it is made
+# again. PARTIAL=yes makes tables and curves from the runs that exist.
 
 space := $(subst x, ,x)
 comma := ,
 
-# CIFAR10=, CIFAR100=, TINY=: archive, folder or URL; without it the official archive is downloaded.
+# CIFAR10=, CIFAR100=, TINY=: an archive, folder or URL; by default the official archive is downloaded.
 CIFAR10  ?=
 CIFAR100 ?=
 TINY     ?=
@@ -53,11 +54,11 @@ $(DATA)/%.safetensors: | $(INSTALLED)
 	@mkdir -p $(@D)
 	@printf '%s\n' $(call quoted,$(strip $($@))) > $@.tmp && mv $@.tmp $@
 
-# $(call noted,X): X.flags, a file that is due where it does not say what the variable X.flags does.
+# $(call noted,X): the file X.flags, which is made again if its content differs from the variable X.flags.
 noted = $(1).flags$(if $(call differ,$(strip $(file <$(1).flags)),$(strip $($(1).flags))),$(eval $(1).flags: FORCE))
 differ = $(subst x$(1)x,,x$(2)x)$(subst x$(2)x,,x$(1)x)
 flagged = $(if $($@.flags),,$(error $@: no such run of the pipelines))
-some = $(if $(1),cat $(1) > $@.tmp && mv $@.tmp $@,echo "$@: none of its runs is there; name SEEDS= that are, or run it without PARTIAL=yes" >&2; exit 2)
+some = $(if $(1),cat $(1) > $@.tmp && mv $@.tmp $@,echo "$@: none of its runs exists; give SEEDS= of existing runs, or run it without PARTIAL=yes" >&2; exit 2)
 quoted = '$(subst ','\'',$(1))'
 FORCE:
 .PHONY: FORCE
@@ -75,7 +76,7 @@ FORCE:
 %/picture.png: | $(INSTALLED)
 	$(BSK) plot $($@.flags) $< --out $*/picture.svg --out $@
 
-# --method bs --step 6/255 is bs_step-6of255, and its seed 3 bs_step-6of255_seed-3.
+# The run name of flags: bs_step-6of255 for --method bs --step 6/255; its seed 3 is bs_step-6of255_seed-3.
 slug = $(subst /,of,$(subst $(space),-,$(subst $(space)--,_,$(strip $(subst --method,,$(1))))))
 
 usual := --attack natural,pgd-100
@@ -121,18 +122,18 @@ endef
 
 table = $(foreach s,$($(1).settings),$(eval $(call comparison,$(2)/$(s),$(call evaluations,$(1),$(s)),$(call get,$(1).title) $(call get,$(1).$(s).compare)))$(eval $(call training-curves,$(2)/$(s),$(addsuffix .train.json,$(call runs,$(1),$(s))),--by $(or $(call get,$(1).by),method) $(call get,$(1).title))))
 tables = $(foreach s,$($(1).settings),$(2)/$(s)/table.txt $(2)/$(s)/curves.svg)
-# All rows of one seed before the next seed, so that a half-done experiment can be read.
+# All rows of one seed come before the next seed, so that a partial experiment is informative.
 runs = $(foreach seed,$($(1).$(2).seeds),$(patsubst $(seed):%,%,$(filter $(seed):%,$($(1).$(2).runs))))
 evaluations = $(addsuffix $(call ending,$(1)),$(call runs,$(1),$(2)))
 
 there = $(if $(PARTIAL),$(wildcard $(1)),$(1))
-# $(call told,FLAGS,FILES): FLAGS, with a title that tells how many of the files are there, if not all.
-told = $(if $(filter-out $(call there,$(2)),$(2)),$(subst SCALE=$(SCALE)',SCALE=$(SCALE)$(comma) $(words $(call there,$(2))) of $(words $(2)) runs',$(1)),$(1))
+# $(call titled,FLAGS,FILES): FLAGS, with a title that says how many of the files exist, if not all do.
+titled = $(if $(filter-out $(call there,$(2)),$(2)),$(subst SCALE=$(SCALE)',SCALE=$(SCALE)$(comma) $(words $(call there,$(2))) of $(words $(2)) runs',$(1)),$(1))
 
 define comparison
 $(1)/results.jsonl.flags := $(call there,$(2))
 $(1)/results.jsonl: $(call there,$(2)) $$(call noted,$(1)/results.jsonl)
-$(1)/table.txt.flags := $(call told,$(3),$(2))
+$(1)/table.txt.flags := $(call titled,$(3),$(2))
 $(1)/table.txt: $$(call noted,$(1)/table.txt)
 endef
 
@@ -158,9 +159,9 @@ jobs = $(call distinct,$(foreach e,$(1),$(foreach s,$($(e).settings),prepare-dat
 job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate starts,$(1)),$($(2).checkpoint) )$($(2).flags))
 
 known-table = $(if $(filter paper $(others) $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
-jobs-%: ## What TABLE consists of, as TSV: command, target, flags
+jobs-%: ## List the jobs of TABLE as TSV: command, target, flags
 	@: $(call known-table,$*) $(foreach j,$(call jobs,$(if $(filter paper,$*),$(experiments),$*)),$(call job,$(firstword $(subst :, ,$(j))),$(lastword $(subst :, ,$(j)))))
 
-plan-%: $(INSTALLED) ## What each job of TABLE will cost here: passes, hours, disk; runs nothing
+plan-%: $(INSTALLED) ## Predict the cost of each job of TABLE here: passes, hours, disk; runs nothing
 	@: $(call known-table,$*)
 	@$(MAKE) --silent --no-print-directory jobs-$* | $(BSK) plan --device $(DEVICE)

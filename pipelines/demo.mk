@@ -1,4 +1,4 @@
-# The paper's result in miniature: real digits, a small network, three seeds, minutes on a laptop.
+# The paper's main result at a small scale: digits, a small network, three seeds; minutes on a laptop.
 $(eval $(call setting,demo,$(OUT)/demo,digits,1,--epochs 30 --batch-size 100 --schedule cyclic --lr 0.1))
 demo.evaluate := --attack natural,pgd-20
 $(call row,demo,demo,1 2 3,--method fast-at)

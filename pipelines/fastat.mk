@@ -1,6 +1,6 @@
-# The field's fast methods under one protocol, at the passes of 15 epochs of bs: the whole number of epochs nearest to 120
-# passes of every training image, forward and backward counted alike. One training plain, one with averaged weights and
-# smoothed labels, as FastAT_Benchmark has them, whose numbers stand beside. fgsm-mep is fgsm-pgi.
+# Published fast methods at equal cost, that of 15 epochs of bs: the number of epochs nearest to 120 passes per training
+# image, forward plus backward. Each is trained plainly, and with averaged weights and smoothed labels as in
+# FastAT_Benchmark, whose numbers are shown for comparison. fgsm-mep is fgsm-pgi.
 fastat.evaluate := --attack natural,autoattack --audit $(if $(filter smoke,$(SCALE)),30,100) $(if $(filter small,$(SCALE)),--limit 1000)
 fastat-averaged.evaluate := $(fastat.evaluate)
 fastat-averaged.weights := .ema
@@ -25,7 +25,7 @@ fastat-averaged.title := --title 'Fast methods at 120 passes with averaged weigh
 fastat-epochs.title := --title 'Fast methods at 15 epochs, SCALE=$(SCALE)'
 $(foreach t,$(fastats),$(eval $(t).cyclic.compare := --pareto --paper fastat)$(call table,$(t),$(call here,$(t))))
 
-fastat: $(foreach t,fastat fastat-averaged,$(call here,$(t))/cyclic/table.txt $(call here,$(t))/cyclic/curves.svg) ## The field's fast methods at equal passes, plain and averaged, beside FastAT_Benchmark's numbers
+fastat: $(foreach t,fastat fastat-averaged,$(call here,$(t))/cyclic/table.txt $(call here,$(t))/cyclic/curves.svg) ## Published fast methods at equal passes, plain and averaged, with FastAT_Benchmark's numbers
 	@cat $(filter %.txt,$^)
 
 fastat-epochs: $(call here,fastat-epochs)/cyclic/table.txt ## The same methods at equal epochs

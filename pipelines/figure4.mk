@@ -1,4 +1,4 @@
-# Figure 4, a sketch in the paper: where uniform and backward starts land in the output space of a real network.
+# Figure 4 (a sketch in the paper): where uniform and backward starts land in the output space of a trained network.
 figure4 := $(call here,figure4)/cifar10
 figure4.run := $(cifar10.folder)/bs_seed-$(firstword $(few))
 figure4.unevaluated := yes

@@ -1,6 +1,6 @@
-# What a budget of training buys: each fast method for the whole number of epochs nearest to 16, 48 and 160 passes of every
-# training image, forward and backward counted alike (bs has 4F + 4B, so 2, 6 and 20 epochs), with averaged weights. Ten
-# steps do not fit into 16 passes: at and trades have one epoch there. The middle budget also by autoattack.
+# Accuracy for a given training budget: every fast method for the number of epochs nearest to 16, 48 and 160 passes per
+# training image, forward plus backward (bs has 4F + 4B, so 2, 6 and 20 epochs), with averaged weights. Ten-step methods
+# exceed 16 passes, so at and trades have one epoch there. The middle budget is also evaluated by autoattack.
 frontier.weights := .ema
 frontier.evaluate := --attack natural,screen $(if $(filter small,$(SCALE)),--limit 1000)
 budget.weights := .ema
@@ -19,10 +19,10 @@ frontier.cyclic.compare := --pareto
 budget.title := --title 'Budget of 48 passes, SCALE=$(SCALE)'
 $(foreach t,frontier budget,$(call table,$(t),$(call here,$(t))))
 
-frontier: $(call here,frontier)/cyclic/table.txt ## What 16, 48 and 160 passes an image buy, by method: the table and its Pareto frontier
+frontier: $(call here,frontier)/cyclic/table.txt ## Accuracy for 16, 48 and 160 passes per image, by method: the table and its Pareto frontier
 	@cat $<
 
-budget: $(call here,budget)/cyclic/table.txt ## What 48 passes an image buy, by autoattack on 1,000 images
+budget: $(call here,budget)/cyclic/table.txt ## Accuracy for 48 passes per image, under autoattack on 1,000 images
 	@cat $<
 
 .PHONY: frontier budget

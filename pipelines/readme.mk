@@ -1,6 +1,6 @@
-# The tables of docs/results.md: CIFAR-10 images, a narrow ResNet-18, two radii; 16/255 is SCALE=small, whose trainings these are
-# (8/127.5 is 16/255, as figure 1 writes it). One thread a job: `make -j` runs as many jobs as there are cores, which is
-# faster than a job on all of them, and the seconds are those of one core.
+# The tables of docs/results.md: CIFAR-10, a narrow ResNet-18, two radii. The table for 16/255 uses the trainings of
+# SCALE=small (8/127.5 is 16/255, as written for figure 1). Each job has one thread: `make -j` with one job per core is
+# faster than one job on all cores, and the seconds are those of one core.
 $(eval $(call setting,readme8,$(OUT)/readme8,cifar10-small,1,--model resnet18-16 --eps 8/255 --epochs 15 --schedule cyclic --lr 0.2))
 $(eval $(call setting,readme16,$(OUT)/small/runs/cifar10,cifar10-small,1,$(narrow)))
 

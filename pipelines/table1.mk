@@ -1,11 +1,11 @@
-# Table 1: What single-step training leaves to be gained.
-# Section 4.1. The paper gives the mean and the best of ten runs of Fast AT; `best` in the table is the best of ours.
+# Table 1: the gap between single-step and multi-step training (section 4.1).
+# The paper gives the mean and the best of ten runs of Fast AT; the column `best` is the best of our runs.
 $(call row,table1,cifar10,$(ten),--method fast-at)
 $(call row,table1,cifar10,$(few),--method at)
 $(call row,table1,cifar10,$(few),--method trades)
 $(call paper-table,table1)
 
-table1: $(call printed,table1) ## Table 1: What single-step training leaves to be gained
+table1: $(call printed,table1) ## Table 1: the gap between single-step and multi-step training
 	@cat $(filter %.txt,$^)
 
 .PHONY: table1

@@ -1,5 +1,6 @@
 # Table 5: WRN-34-10 under AutoAttack and RayS.
-# The paper copies its other rows from leaderboards: other networks, two radii. Here all rows are trained and judged alike.
+# The paper quotes its other rows from leaderboards, with other networks and two radii. Here all rows are trained and
+# evaluated in the same way.
 smoke.strong := --queries 500 --limit 100
 small.strong := --queries 2000 --limit 500
 medium.strong := --queries 2000 --limit 500

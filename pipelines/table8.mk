@@ -1,5 +1,5 @@
-# Table 8: Cyclic schedule and mixed precision.
-# The paper's Fast AT+ is copied from Li et al. (2020): another machine and protocol.
+# Table 8: cyclic schedule and mixed precision.
+# The paper quotes Fast AT+ from Li et al. (2020), with another machine and protocol.
 $(call row,table8,cyclic,$(few),--method at)
 $(call row,table8,cyclic,$(few),--method fast-at)
 $(call row,table8,cyclic,$(few),--method fast-at-plus)
@@ -9,7 +9,7 @@ $(call row,table8,cyclic,$(few),--method fast-trades-2)
 $(call row,table8,cyclic,$(few),--method bs)
 $(call paper-table,table8)
 
-table8: $(call printed,table8) ## Table 8: Cyclic schedule and mixed precision
+table8: $(call printed,table8) ## Table 8: cyclic schedule and mixed precision
 	@cat $(filter %.txt,$^)
 
 .PHONY: table8

@@ -57,20 +57,20 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small tensors are faster so, and sums have one order; commands in processes of their own share the cores too."""
+    """Small tensors are faster in one thread, and sums have a fixed order; other processes share the cores."""
     torch.set_num_threads(1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
 def examined_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the examination of a model takes up depends on no clock, however busy the machine is."""
+    """The checks of a model do not depend on the clock, however busy the machine is."""
     monkeypatch.setattr("bsk.evaluation.run.SHORT", dict.fromkeys(PARTS, 3600))
 
 
 @pytest.fixture(autouse=True)
 def traced() -> Iterator[None]:
-    """The reference of AutoAttack ends all tracing, that of `make coverage` too."""
+    """The reference implementation of AutoAttack ends all tracing, including that of `make coverage`."""
     trace = sys.gettrace()
     yield
     sys.settrace(trace)
@@ -78,7 +78,7 @@ def traced() -> Iterator[None]:
 
 @pytest.fixture
 def full_at() -> Callable[[int], contextlib.AbstractContextManager[None]]:
-    """No file grows beyond so many bytes, as if the disk were full: a write is short first, and then fails."""
+    """Limit the size of files, as if the disk were full: a write is first partial and then fails."""
 
     @contextlib.contextmanager
     def limited(size: int) -> Iterator[None]:
@@ -94,7 +94,7 @@ def full_at() -> Callable[[int], contextlib.AbstractContextManager[None]]:
 
 @dataclass(frozen=True)
 class Said:
-    """What a command left on its streams."""
+    """The output of a command on its streams."""
 
     returncode: int
     stdout: str
@@ -110,7 +110,7 @@ class Said:
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Run `bsk` in this process, in a folder of its own: the same as `bsk`, without the wait for imports."""
+    """Run `bsk` in this process, in its own folder: equivalent to `bsk` but without the time for imports."""
 
     def run(*words: object, check: int = 0) -> Said:
         monkeypatch.chdir(tmp_path)
@@ -158,7 +158,7 @@ TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule"
 
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of what `trained` has made for the first test that asked for it."""
+    """The folder with the files of `trained`, made for the first test that needs them."""
     return tmp_path_factory.mktemp("trained")
 
 

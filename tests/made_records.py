@@ -1,4 +1,4 @@
-"""Records as `evaluate` and `train` write them, with ten test images and three seeds of two methods."""
+"""Records like those of `evaluate` and `train`, with ten test images and three seeds of two methods."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def evaluation(
 def log(
     method: str = "bs", seed: int = 1, epochs: int = 15, end: bool = True, val: tuple[float, float] = (0.9, 0.6)
 ) -> list[Record]:
-    """A training log of 15 epochs, of which `epochs` were run."""
+    """A training log of 15 planned epochs, of which `epochs` were run."""
     start = {
         "schema": 1,
         "kind": "start",

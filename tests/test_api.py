@@ -22,13 +22,13 @@ EPS = 0.1
 
 
 def told(record: dict) -> dict:
-    """Return a record without what differs from run to run."""
+    """Return a record without the fields that differ between runs."""
     return {name: value for name, value in record.items() if name != "seconds"}
 
 
 @pytest.fixture(scope="module")
 def trained(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a network that is right on most of the toy images, and robust on some."""
+    """A checkpoint of a network that is accurate on most of the toy images and robust on some."""
     data = open_data(toy)
     split, model = data.split("train"), build("cnn-4", classes=3, channels=1, size=8, mean=data.mean, std=data.std)
     optimiser = torch.optim.Adam(model.parameters(), 0.01)
@@ -43,7 +43,7 @@ def trained(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_an_audit_is_that_of_the_command_and_has_no_verdict_for_each(call, trained: Path, toy: Path) -> None:
+def test_an_audit_equals_the_commands_and_has_no_verdict_per_image(call, trained: Path, toy: Path) -> None:
     words = ["--data", toy, "--attack", "autoattack", "--limit", 12, "--eps", "0.05", "--quiet"]
     theirs = json.loads(call("evaluate", trained, *words, "--audit", 3).stdout)
     ours = bsk.evaluate(trained, data=toy, attack="autoattack", limit=12, eps=0.05, audit=3)
@@ -101,7 +101,7 @@ def test_images_and_labels_are_judged_in_their_order(trained: Path, toy: Path) -
 
 
 class Bare(nn.Module):
-    """A network without a buffer, which counts the modes it is called in."""
+    """A network without buffers that counts its calls in each mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch)
         ({"data": "nowhere"}, UsageError, "no data/nowhere.safetensors"),
     ],
 )
-def test_what_cannot_be_is_one_line(given: dict, kind: type, said: str, toy: Path) -> None:
+def test_invalid_calls_are_one_line_errors(given: dict, kind: type, said: str, toy: Path) -> None:
     split = open_data(toy).split("test", 12)
     values = {"x": split.images / 255 * given.pop("scale", 1), "y": split.labels, "data": toy}
     given = {name: values.get(name, value) if value in (1, 2) else value for name, value in given.items()}
@@ -251,7 +251,7 @@ def test_a_model_that_returns_no_logits_is_told(model, said: str, toy: Path) -> 
         bsk.evaluate(model, split.images, split.labels, eps=EPS, attack="natural")
 
 
-def test_numpy_is_no_harder_than_torch(toy: Path) -> None:
+def test_numpy_arrays_are_accepted_like_tensors(toy: Path) -> None:
     split = open_data(toy).split("test")
     found = bsk.evaluate(
         lambda x: x.flatten(1) @ torch.eye(64)[:, :3], np.asarray(split.images) / 255, split.labels, attack="natural"

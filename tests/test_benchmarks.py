@@ -1,4 +1,4 @@
-"""The script for a GPU, at tiny sizes on the CPU: each part tells what it measured, and survives another's failure."""
+"""The GPU script at tiny sizes on the CPU: every part reports its measurements, even if another one fails."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_the_script_for_a_gpu_runs_on_a_cpu_and_past_a_part_that_fails(tmp_path:
     assert 0 < float(rows[0][-2]) < 1  # something stands and something falls
 
 
-def test_the_interval_of_a_rate_is_clopper_and_pearson_s() -> None:
+def test_exact_intervals_are_clopper_pearson() -> None:
     assert exact_interval(0, 600) == pytest.approx((0, 1 - 0.025 ** (1 / 600)))
     assert exact_interval(5, 5) == pytest.approx((0.025 ** (1 / 5), 1))
     assert exact_interval(1, 10) == pytest.approx((0.00253, 0.44502), abs=1e-5)  # as printed in tables

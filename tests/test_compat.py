@@ -1,4 +1,4 @@
-"""What bsk uses that is private or differs between versions: each with it, and without it in the public way."""
+"""Private or version-dependent APIs that bsk uses: each is tested with the API and with its public fallback."""
 
 import ast
 import copy
@@ -46,7 +46,7 @@ def test_nothing_else_in_bsk_names_what_is_private_to_others() -> None:
     assert found == []
 
 
-def test_what_came_of_a_block_is_left_alone_and_the_collector_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_of_a_block_are_frozen_and_garbage_collection_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         before = gc.get_freeze_count()
         with compat.without_garbage_collection():
@@ -218,7 +218,7 @@ def test_the_public_way_to_onednn_gives_the_same_bits(
     assert all(torch.equal(found, each) for found, each in zip(products(), expected, strict=True))
 
 
-def test_a_torch_that_does_not_know_the_cpu_multiplies_as_any_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_cpu_capabilities_counts_as_without_fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     for known, expected in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
         assert compat.cpu_multiplies_bf16() is expected
@@ -228,7 +228,7 @@ def test_a_torch_that_does_not_know_the_cpu_multiplies_as_any_can(monkeypatch: p
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A torch that says that it has a GPU, whose precisions are put back."""
+    """Make torch report a GPU, and restore its precisions afterwards."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     yield
     torch.set_float32_matmul_precision("highest")
@@ -238,7 +238,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def precisions(chosen: dict[str, str]) -> list[list[str]]:
-    """Every precision as it is, then with others in the place of each wider one: who has its own does not follow."""
+    """Read every precision as it is, and again with the wider ones changed, which shows which ones are set on their
+    own.
+    """
     found = [[place.fp32_precision for place in PLACES.values()]]
     for name, other in itertools.product(("all", "cudnn"), ("ieee", "tf32")):
         PLACES[name].fp32_precision = other
@@ -293,7 +295,7 @@ def test_without_a_gpu_a_model_may_read_the_old_flags_within_the_block(monkeypat
 
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 @pytest.mark.parametrize("cudnn", [True, False])
-def test_before_torch_2_9_the_old_flags_do_it(
+def test_before_torch_2_9_the_old_flags_are_used(
     precision: str, cudnn: bool, gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.backends.cudnn.allow_tf32 = cudnn

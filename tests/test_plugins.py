@@ -1,4 +1,4 @@
-"""Code from outside: found by name, loaded with one line for each failure, and hashed whole."""
+"""User-defined code: found by name, loaded with one-line errors, and hashed completely."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ ALOOF = {"mynets/unused.py": "", "mystranger.py": ""}
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch):
-    """Each test imports its own files anew."""
+    """Let each test import its own files again."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
     for name in [name for name in sys.modules if name.startswith("my")]:
@@ -79,7 +79,7 @@ def test_a_failure_is_one_line(text: str, spec: str, said: str, tmp_path: Path, 
     assert str(refused.value).startswith(said) and "\n" not in str(refused.value)
 
 
-def test_code_that_goes_elsewhere_takes_nobody_with_it(tmp_path: Path, monkeypatch) -> None:
+def test_code_that_changes_the_working_folder_leaves_ours_unchanged(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "walker.py").write_text("import os\nos.chdir('/')\ndef function():\n    return 3\n")
     monkeypatch.chdir(tmp_path)
     load("walker:function", "--model")

@@ -1,1 +1,1 @@
-"""What bsk promises to withstand: kills, hostile inputs, full disks, two writers at once, odd situations."""
+"""Stress tests of bsk: kills, hostile inputs, full disks, concurrent writers, unusual situations."""

@@ -1,4 +1,4 @@
-"""`make torture`: kills, hostile inputs, full disks, two writers, odd situations; exits with 1 if any went wrong."""
+"""Run the stress tests (`make torture`); the exit status is 1 if any of them failed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from torture.writers import writers
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run all of it, or what is named, and say what was found."""
+    """Run all parts, or those that are named, and print the failures; return the exit status."""
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
     parser.add_argument("parts", nargs="*", help="kills, mutations, disks, writers, situations [default: all]")
-    parser.add_argument("--kills", type=int, default=100, help="in all, over four commands")
-    parser.add_argument("--mutations", type=int, default=500, help="in all, over all readers")
-    parser.add_argument("--disks", type=int, default=100, help="at most, sizes of a disk for each command")
+    parser.add_argument("--kills", type=int, default=100, help="total, over four commands")
+    parser.add_argument("--mutations", type=int, default=500, help="total, over all readers")
+    parser.add_argument("--disks", type=int, default=100, help="maximum number of disk sizes per command")
     parser.add_argument(
-        "--situations", type=int, default=300, help="in all, over networks, files, folders and trainings"
+        "--situations", type=int, default=300, help="total, over networks, files, folders and trainings"
     )
-    parser.add_argument("--alone", type=int, help="the one situation of this number")
+    parser.add_argument("--alone", type=int, help="run only the situation with this number")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(words)
     parts = {

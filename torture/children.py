@@ -1,4 +1,4 @@
-"""Runs bsk in a folder and an environment: in a fork of this process where that is the same, else in a new one."""
+"""Run bsk in a folder and an environment, in a fork of this process if that is equivalent, else in a new process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from torture.situation_parts import ENVIRONMENTS, PROCESS
 
-PATIENCE = 120  # seconds after which a command hangs
+PATIENCE = 120  # seconds after which a command counts as hanging
 ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """The end of a command: its exit code, its stdout, and its stderr (`said`)."""
 
     code: int
     out: str
@@ -35,7 +35,7 @@ def fresh(place: Path) -> Path:
 
 
 def run(words: Sequence[str], place: Path, parts: Mapping[str, str]) -> Ended:
-    """Run bsk in a folder and an environment: in a fork of this process where that is the same, else in a new one."""
+    """Run bsk in a folder and an environment, in a fork of this process if equivalent, else in a new process."""
     name = parts.get("environment", "none")
     changes = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **ENVIRONMENTS[name][0]}
     out, said = place.parent / "out.txt", place.parent / "said.txt"
@@ -77,7 +77,7 @@ def _fork(
 def _child(
     words: Sequence[str], place: Path, name: str, changes: Mapping[str, str | None], streams: tuple[int, int]
 ) -> None:
-    """Be a process that runs bsk, as one that has just started would be."""
+    """Turn this forked process into one that behaves like a newly started bsk, and run it."""
     from bsk.cli.app import main
 
     signal.alarm(PATIENCE)
@@ -93,7 +93,7 @@ def _child(
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, file in zip((1, 2), streams, strict=True):
         os.dup2(file, number)
-    for number, stream in ((1, "stdout"), (2, "stderr")):  # as Python makes them
+    for number, stream in ((1, "stdout"), (2, "stderr")):  # like Python's own
         kept = open(number, "w", errors="strict" if number == 1 else "backslashreplace", closefd=False)  # noqa: SIM115
         vars(sys).update({stream: kept, f"__{stream}__": kept})
     if name in ("closed stdout", "closed stderr"):

@@ -1,4 +1,4 @@
-"""Inputs that somebody has made to take memory, to hang or to be believed; damage at random does not come upon them."""
+"""Malicious inputs that exhaust memory, hang or mislead bsk, which random damage would hardly produce."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 
 from bsk.records.bits import encode_correct
 
-Hostile = tuple[str, str, bytes]  # the name of a reader, what is wrong, and what its target holds
+Hostile = tuple[str, str, bytes]  # the name of a reader, what is wrong, and the content of its target file
 
 
 def hostile_inputs(whole: Path) -> list[Hostile]:
-    """Return inputs of which each must be refused; `whole` has what the readers read, undamaged."""
+    """Return inputs that must all be refused; the folder `whole` has undamaged inputs for all readers."""
     checkpoint = (whole / "m.safetensors").read_bytes()
     record = json.loads((whole / "r.jsonl").read_bytes().splitlines()[0])
     twice = '"w": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}, '
@@ -53,7 +53,7 @@ def hostile_inputs(whole: Path) -> list[Hostile]:
 
 
 def _headed(content: bytes, change: Callable[[str], str]) -> bytes:
-    """Return a safetensors file with another head."""
+    """Return a safetensors file with a changed header."""
     end = 8 + int.from_bytes(content[:8], "little")
     head = change(content[8:end].decode().strip()).encode()
     return len(head).to_bytes(8, "little") + head + content[end:]
@@ -72,7 +72,7 @@ def _weights() -> dict[str, bytes]:
 
 
 def _pictures() -> dict[str, bytes]:
-    """Archives of pictures of one colour, that are small files whatever their size."""
+    """Return archives of pictures of one colour, which are small files whatever their resolution."""
     flat = {"many pixels": ("1", 8000, 0), "many pixels, padded": ("1", 2800, 4 << 20), "one large": ("P", 8000, 0)}
     found = {}
     for what, (mode, width, padding) in flat.items():

@@ -1,4 +1,4 @@
-"""Small inputs of every kind that bsk reads, whole; the mutations damage them."""
+"""Small undamaged inputs of every kind that bsk reads, for the mutations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from made_archives import cifar10_binary, cifar10_python, cifar100_python, tarre
 
 
 def make_inputs(folder: Path) -> None:
-    """Write what the commands of `subjects` have not made: archives, pictures, foreign weights, starts, jobs."""
+    """Write the inputs that the commands of `subjects` do not make: archives, pictures, weights, starts, jobs."""
     tarred(folder / "cifar10-python.tar.gz", "cifar-10-batches-py", cifar10_python(200, 100))
     tarred(folder / "cifar10-binary.tar", "cifar-10-batches-bin", cifar10_binary(200, 100), "w:")
     _zipped(folder / "cifar100-python.zip", {f"cifar-100-python/{k}": v for k, v in cifar100_python(1500, 200).items()})
@@ -60,7 +60,7 @@ def _picture(seed: int, kind: str, size: int) -> bytes:
 
 
 def _tiny() -> dict[str, bytes]:
-    """Tiny ImageNet's layout: three classes, 20 training images each, 6 of validation."""
+    """Return files in the layout of Tiny ImageNet: three classes, 20 training images each, 6 validation images."""
     ids, top = ("n01443537", "n01629819", "n01641577"), "tiny-imagenet-200"
     files = {
         f"{top}/wnids.txt": "\n".join(ids).encode(),

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of writing, and the command again: nothing unreadable or lost, in the end the same."""
+"""Kill commands by SIGKILL at random moments and resume them: no file is damaged or lost, and the result is equal."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from torture.subjects import Command, contents, differences, epochs_behind, fresh, left_alone, saved, unreadable
+from torture.subjects import Command, contents, differences, epochs_behind, fresh, saved, undisturbed, unreadable
 
 Say = Callable[[str], None]
 
 
 def kills(folder: Path, each: int, seed: int, say: Say) -> list[str]:
-    """Kill every command so often; return what went wrong."""
+    """Kill every command `each` times; return the failures."""
     wrong: list[str] = []
-    for command, whole, seconds in left_alone(folder):
+    for command, whole, seconds in undisturbed(folder):
         found, killed, restarts = _kill(command, folder, whole, each, seconds, random.Random(f"{seed} {command.name}"))
         wrong += found
         say(
-            f"{command.name}: killed {killed} times in the {seconds:.2f} s from its first write on, "
-            f"begun anew {restarts} times; {len(found)} wrong"
+            f"{command.name}: killed {killed} times in the {seconds:.2f} s after its first write, "
+            f"restarted {restarts} times; {len(found)} wrong"
         )
     return wrong
 
@@ -30,7 +30,7 @@ def kills(folder: Path, each: int, seed: int, say: Say) -> list[str]:
 def _kill(
     command: Command, folder: Path, whole: Path, each: int, seconds: float, moments: random.Random
 ) -> tuple[list[str], int, int]:
-    """Kill one command so often, going on each time; whenever it ends, compare and begin anew."""
+    """Kill one command `each` times, resuming it each time; whenever it finishes, compare its files and start again."""
     expected = contents(whole)
     wrong: list[str] = []
     killed = restarts = 0
@@ -53,19 +53,19 @@ def _kill(
 
 
 def _lost(place: Path, before: int) -> list[str]:
-    """Say what a kill has lost: a file, work that was saved before, or more than the epoch under way."""
+    """Return what a kill has lost: a file, work that was saved before, or more than the current epoch."""
     wrong = unreadable(place)
     if wrong:
         return wrong
     if saved(place) < before:
         wrong.append(f"{before} updates or lines were saved, now {saved(place)}")
     if epochs_behind(place) > 1:
-        wrong.append(f"{epochs_behind(place)} logged epochs would be run again")
+        wrong.append(f"{epochs_behind(place)} logged epochs would be repeated")
     return wrong
 
 
 def _compare(command: Command, code: int, place: Path, expected: dict[str, object]) -> list[str]:
-    """Say how what a command has made in the end differs from what it makes when left alone."""
+    """Return how the final files of a command differ from those of an undisturbed run."""
     if code:
         return [f"{command.name}: exit {code} when run again"]
     wrong = differences(expected, contents(place))

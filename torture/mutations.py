@@ -1,4 +1,4 @@
-"""Damaged inputs through every reader: one line and exit 2 or 3, or a result; never a traceback or a hang."""
+"""Damaged inputs for every reader: each must give a result or one line and exit 2 or 3, never a traceback or a hang."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bsk.records.headers import KEY
-from torture.subjects import COMMANDS, left_alone
+from torture.subjects import COMMANDS, undisturbed
 
-SECONDS = 5  # of computing that a command may need, however busy the machine is
-PATIENCE = 120  # seconds after which one that waits for something hangs
-ROOM = 128 << 20  # bytes of memory that a command needs beside its input
+SECONDS = 5  # CPU time that a command may need
+PATIENCE = 120  # seconds of wall-clock time after which it counts as hanging
+MEMORY = 128 << 20  # bytes that a command may need besides twice the size of its input
 HOSTILE = (
     "NaN",
     "-1",
@@ -40,12 +40,12 @@ HOSTILE = (
     "1" + "0" * 400,
     "0.5",
 )
-_MARK = "here stands a hostile value"
+_MARK = "placeholder of a hostile value"
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A command that reads `target`, a file or a pattern of its name; `words` are its arguments."""
+    """A command, with the arguments `words`, that reads the file `target` (a name or pattern) and the files `needs`."""
 
     name: str
     target: str
@@ -53,12 +53,12 @@ class Reader:
     needs: Sequence[str] = ()
 
     def file(self, place: Path) -> Path:
-        """Return the file that it reads in a folder; a name may have a hash in it that nobody knows beforehand."""
+        """Return the path of `target` in a folder; it may be a pattern, since some names contain a hash."""
         return next(place.glob(self.target))
 
 
 def readers() -> list[Reader]:
-    """Return every way in."""
+    """Return a reader for every kind of input."""
     data, model = ["--data", "data.safetensors"], "m.safetensors"
     natural = ["evaluate", model, *data, "--attack", "natural", "--no-checks", "--threads", "1", "--limit"]
     evaluate, blocks = [*natural, "8"], [*natural, "48", "--out", "r.jsonl"]  # 48 are in the blocks of `subjects`
@@ -120,13 +120,13 @@ def _foreign(name: str) -> list[str]:
 
 
 def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> list[str]:
-    """Send so many damaged inputs through the readers, then the hostile ones; return what went wrong."""
+    """Give `count` damaged inputs to the readers, then the hostile ones; return the failures."""
     from torture.hostile import hostile_inputs
     from torture.inputs import make_inputs
 
     whole = folder / "inputs"
     whole.mkdir()
-    for _, made, _ in left_alone(folder):
+    for _, made, _ in undisturbed(folder):
         for path in made.iterdir():
             if path.is_file():
                 shutil.copy(path, whole / path.name)
@@ -142,7 +142,7 @@ def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -
         code, line = attempt(reader, _place(reader, whole, folder / "place"), 0)
         if code:
             said = (folder / "place" / "said.txt").read_text(errors="replace")
-            wrong.append(f"{reader.name}: exit {code} for what is not damaged: {said}")
+            wrong.append(f"{reader.name}: exit {code} for an undamaged input: {said}")
         dice = random.Random(f"{seed} {reader.name}")
         ends: Counter[int] = Counter()
         for turn in range(count // len(all_readers) + (number < count % len(all_readers))):
@@ -167,7 +167,7 @@ def mutations(folder: Path, count: int, seed: int, say: Callable[[str], None]) -
 
 
 def _warm_up() -> None:
-    """Import what the children will, so that their memory is their input's."""
+    """Import what the children need, so that the growth of their memory is due to their input."""
     import torch
 
     import bsk.cli.app
@@ -179,13 +179,13 @@ def _warm_up() -> None:
     import bsk.figures.page
     import bsk.training.run  # noqa: F401
 
-    bsk.cli.prices._startup = lambda device: 0.0  # a process is started there, whatever the list of jobs says
+    bsk.cli.prices._startup = lambda device: 0.0  # would start a process for any list of jobs
     torch.set_num_threads(1)
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
 
 
 def _place(reader: Reader, whole: Path, place: Path) -> Path:
-    """Return a folder with what the reader reads."""
+    """Return a folder with the files that the reader needs."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     for name in {reader.target.split("/")[0], *reader.needs}:
@@ -198,7 +198,7 @@ def _place(reader: Reader, whole: Path, place: Path) -> Path:
 
 
 def attempt(reader: Reader, place: Path, size: int) -> tuple[int, str]:
-    """Run the reader in a child process; return its exit code and what is wrong with how it ended."""
+    """Run the reader in a child process; return its exit code, and the failure or ""."""
     said = place / "said.txt"
     child = os.fork()
     if child == 0:
@@ -213,7 +213,7 @@ def attempt(reader: Reader, place: Path, size: int) -> tuple[int, str]:
     lines = text.splitlines()
     if "Traceback" in text or (code and not (lines and all(line.startswith("bsk: ") for line in lines))):
         return code, f"said {text[-300:]!r}"
-    if grown > 2 * size + ROOM:
+    if grown > 2 * size + MEMORY:
         return code, f"took {grown >> 20} MB for {size >> 20} MB of input"
     return code, ""
 
@@ -223,7 +223,7 @@ def _child(reader: Reader, place: Path, said: Path) -> None:
     with said.open("wb") as file, open(os.devnull, "wb") as nothing:
         os.dup2(file.fileno(), 2)
         os.dup2(nothing.fileno(), 1)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # whoever captures the parent's
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # the parent's may be captured
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     signal.alarm(PATIENCE)
@@ -248,7 +248,7 @@ def _memory(field: str) -> int:
 
 
 def mutate(content: bytes, dice: random.Random) -> tuple[str, bytes]:
-    """Return one damage, and its name."""
+    """Return the name of a random kind of damage, and the damaged content."""
     damages: list[Callable[[bytes, random.Random], bytes]] = [
         flip_bits,
         truncate,
@@ -264,7 +264,7 @@ def mutate(content: bytes, dice: random.Random) -> tuple[str, bytes]:
 
 
 def flip_bits(content: bytes, dice: random.Random) -> bytes:
-    """Flip a few bits, most of them near the beginning, where headers are."""
+    """Flip a few bits, mostly near the beginning, where headers are."""
     found = bytearray(content)
     for _ in range(dice.randint(1, 8)):
         end = len(found) if dice.random() < 0.3 else min(len(found), 4096)
@@ -274,25 +274,25 @@ def flip_bits(content: bytes, dice: random.Random) -> bytes:
 
 
 def truncate(content: bytes, dice: random.Random) -> bytes:
-    """Leave a beginning."""
+    """Keep only the beginning."""
     return content[: dice.randrange(len(content))]
 
 
 def overwrite(content: bytes, dice: random.Random) -> bytes:
-    """Put random bytes, or zeros, over a stretch."""
+    """Overwrite a range with random bytes or zeros."""
     place, length = dice.randrange(len(content)), dice.randint(1, 64)
     new = bytes(length) if dice.random() < 0.5 else dice.randbytes(length)
     return content[:place] + new + content[place + length :]
 
 
 def splice(content: bytes, dice: random.Random) -> bytes:
-    """Put one stretch of the file where another one is."""
+    """Insert a copy of one range of the file at another place."""
     source, place = dice.randrange(len(content)), dice.randrange(min(len(content), 4096))
     return content[:place] + content[source : source + dice.randint(1, 2000)] + content[place:]
 
 
 def hostile_json(content: bytes, dice: random.Random) -> bytes:
-    """Put a hostile value for one that stands after a colon, or a key twice."""
+    """Replace a JSON value with a hostile one, or duplicate a key."""
     places = list(re.finditer(rb'("[\w]+"): ?("[^"]*"|-?[\d.e-]+|true|false|null)', content[:200_000]))
     if not places:
         return overwrite(content, dice)
@@ -303,7 +303,7 @@ def hostile_json(content: bytes, dice: random.Random) -> bytes:
 
 
 def hostile_header(content: bytes, dice: random.Random) -> bytes:
-    """Put a hostile value for one in bsk's own header, a text within the safetensors header, or leave it out."""
+    """Replace a value in bsk's own header, a text within the safetensors header, with a hostile one, or remove it."""
     try:
         end = 8 + int.from_bytes(content[:8], "little")
         head = json.loads(content[8:end])
@@ -321,20 +321,20 @@ def hostile_header(content: bytes, dice: random.Random) -> bytes:
 
 
 def _fields(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield every place within an object or list: what it is in, and its name or number there."""
+    """Yield every place within an object or list, as its container and its key or index."""
     for name in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
         yield value, name
         yield from _fields(value[name])
 
 
 def absurd_length(content: bytes, dice: random.Random) -> bytes:
-    """Say another length in the first eight bytes, as a safetensors file begins."""
+    """Change the length in the first eight bytes, with which a safetensors file begins."""
     length = dice.choice([0, 1, 2**31, 2**40, 2**63, 2**64 - 1, len(content), dice.randrange(1 << 20)])
     return length.to_bytes(8, "little") + content[8:]
 
 
 def repeat_line(content: bytes, dice: random.Random) -> bytes:
-    """Say a line again, or leave one out."""
+    """Repeat or remove a line."""
     lines = content.splitlines(keepends=True)
     place = dice.randrange(len(lines))
     return b"".join([*lines[:place], *([lines[place]] * dice.choice([0, 2, 3])), *lines[place + 1 :]])

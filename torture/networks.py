@@ -1,4 +1,4 @@
-"""Networks as people have them, put together from small parts around one plain network for the digits."""
+"""Typical and unusual networks of users, composed from small parts around one plain network for the digits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MEAN, STD = 0.3, 0.4  # of the weights that are trained on normalised images
+MEAN, STD = 0.3, 0.4  # normalisation of the images for the weights that were trained on normalised images
 
 
 class Core(nn.Module):
     """The plain network: images (N, 1, 8, 8) to ten logits."""
 
     def __init__(self) -> None:
-        """Make it with weights at random."""
+        """Build it with random weights."""
         super().__init__()
         self.conv, self.bn, self.fc = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Linear(288, 10)
 
@@ -31,7 +31,7 @@ class Core(nn.Module):
 
 
 class Normalising(nn.Module):
-    """Normalises by itself; with `held` by buffers, that its weights have too."""
+    """Normalises its input, by constants, or if `held` by buffers that are part of its weights."""
 
     mean: Tensor
     std: Tensor
@@ -51,7 +51,7 @@ class Normalising(nn.Module):
 
 
 class Around(nn.Module):
-    """A network with something before and after it."""
+    """A network with a function before and after it."""
 
     def __init__(
         self,
@@ -64,15 +64,15 @@ class Around(nn.Module):
         self.net, self.before, self.after = net, before, after
 
     def forward(self, x: Tensor) -> Any:
-        """Return what comes after it."""
+        """Return the output of the function after it."""
         return self.after(self.net(self.before(x)))
 
 
 class Within(Around):
-    """Computes within a context of torch."""
+    """Runs within a context manager of torch."""
 
     def __init__(self, net: nn.Module, context: Callable[[], Any]) -> None:
-        """Wrap a network; `context` makes what it computes in."""
+        """Wrap a network; `context` returns the context manager."""
         super().__init__(net)
         self.context = context
 
@@ -83,14 +83,14 @@ class Within(Around):
 
 
 class Transparent(Around):
-    """Has the weights of the network in it under their own names."""
+    """Exposes the weights of the network inside under their own names."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load them into the network."""
+        """Load weights into the network inside."""
         return self.net.load_state_dict(state_dict, strict, assign)
 
     def state_dict(self, *words: Any, **options: Any) -> Any:
-        """Return the network's."""
+        """Return the weights of the network inside."""
         return self.net.state_dict(*words, **options)
 
 
@@ -111,7 +111,7 @@ class Counting(Around):
 
 
 class Checkpointed(Around):
-    """Computes its activations anew on the way back."""
+    """Uses activation checkpointing: recomputes activations in the backward pass."""
 
     def forward(self, x: Tensor) -> Any:
         """Return the logits."""
@@ -119,16 +119,16 @@ class Checkpointed(Around):
 
 
 class Stubborn(Around):
-    """Stays in train mode, whatever one says."""
+    """Ignores eval mode and stays in train mode."""
 
     def train(self, mode: bool = True) -> Stubborn:
-        """Go into train mode."""
+        """Set train mode, whatever `mode` is."""
         super().train(True)
         return self
 
 
 class Awake(Around):
-    """Is back in train mode before each pass."""
+    """Returns to train mode before each pass."""
 
     def forward(self, x: Tensor) -> Any:
         """Return the logits."""
@@ -137,7 +137,7 @@ class Awake(Around):
 
 
 def by_statistics_of_the_batch(net: nn.Module) -> nn.Module:
-    """Let its batch norms forget their statistics."""
+    """Make the network's batch norms use the statistics of the batch."""
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.track_running_stats, layer.running_mean, layer.running_var = False, None, None
@@ -145,7 +145,7 @@ def by_statistics_of_the_batch(net: nn.Module) -> nn.Module:
 
 
 def first(act: Callable[[], object]) -> Callable[[nn.Module], nn.Module]:
-    """Return what wraps a network so that each pass does something first."""
+    """Return a wrapper that calls `act` before each pass of a network."""
 
     def before(x: Tensor) -> Tensor:
         act()
@@ -155,7 +155,7 @@ def first(act: Callable[[], object]) -> Callable[[nn.Module], nn.Module]:
 
 
 def made_after(act: Callable[[], object]) -> Callable[[nn.Module], nn.Module]:
-    """Return what leaves a network as it is, and does something as it is made."""
+    """Return a wrapper that calls `act` once when the network is built, and does not change the network."""
 
     def make(net: nn.Module) -> nn.Module:
         act()
@@ -165,7 +165,7 @@ def made_after(act: Callable[[], object]) -> Callable[[nn.Module], nn.Module]:
 
 
 def fail(error: BaseException) -> Callable[[nn.Module], nn.Module]:
-    """Return what wraps a network so that it raises when more than two images come."""
+    """Return a wrapper that raises `error` for batches of more than two images."""
 
     def before(x: Tensor) -> Tensor:
         if len(x) > 2:
@@ -180,7 +180,7 @@ def _through_numpy(x: Tensor) -> Tensor:
 
 
 def _in_place(x: Tensor) -> Tensor:
-    return x.mul_(2).sub_(x / 2)  # as it was
+    return x.mul_(2).sub_(x / 2)  # restores x
 
 
 def _lazy(net: nn.Module) -> nn.Module:
@@ -196,15 +196,15 @@ def _weight_norm(net: nn.Module) -> nn.Module:
 
 
 def scripted(net: nn.Module) -> nn.Module:
-    """Return a network as torch.jit.script makes it."""
+    """Return the network compiled by torch.jit.script."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is deprecated
+        warnings.simplefilter("ignore")  # it is deprecated
         made: nn.Module = torch.jit.script(net)
     return made
 
 
 def traced(net: nn.Module) -> nn.Module:
-    """Return a network as torch.jit.trace makes it, in eval mode."""
+    """Return the network traced by torch.jit.trace in eval mode."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made: nn.Module = torch.jit.trace(net.eval(), _EXAMPLE)
@@ -329,19 +329,19 @@ OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
 
 
 def structure(wrapper: str, normalisation: str, state: dict[str, Tensor] | None = None) -> nn.Module:
-    """Return the network whose weights a file has: the plain one, or one that has more weights than that."""
+    """Return the network whose weights are saved: the plain one, or a wrapper of it with additional weights."""
     core = Core()
     if state is not None:
         core.load_state_dict(state)
     if wrapper == "weight norm":
         _weight_norm(core)
-    if normalisation in ("by buffers", "by constants", "twice"):  # twice: flags say it too
+    if normalisation in ("by buffers", "by constants", "twice"):  # twice: by flags too
         return Normalising(core, normalisation != "by constants")
     return core
 
 
 def build(wrapper: str, normalisation: str, mode: str, output: str) -> nn.Module:
-    """Return a network of these parts."""
+    """Return a network composed of these parts."""
     plain = structure("plain", normalisation)
     net = MODES[mode](WRAPPERS[wrapper](plain))
     return net if output == "logits" else Around(net, after=OUTPUTS[output])

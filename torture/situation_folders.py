@@ -1,4 +1,4 @@
-"""Folders and archives of the digits as people have them, put together from small parts."""
+"""Typical and unusual folders and archives of the digits, composed from small parts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from bsk.data.store import open_data
 
 Files = dict[str, bytes]
 Parts = Mapping[str, str]
-_TRAIN = 100  # images of train
+_TRAIN = 100  # number of training images
 _HELD_OUT = "no test split|has no train split"
 
-SPLITS: dict[str, tuple[str, str, str]] = {  # folders of train and of test, and what may be said
+SPLITS: dict[str, tuple[str, str, str]] = {  # folders of train and test, and the allowed messages
     "train, test": ("train", "test", ""),
     "capitals": ("Training", "Testing", ""),
     "shouted": ("TRAIN", "TEST", ""),
@@ -69,11 +69,11 @@ def _deep(pixels: NDArray[np.uint8]) -> bytes:
 
 def _turned(pixels: NDArray[np.uint8]) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 3  # held upside down
+    exif[0x0112] = 3  # rotated by 180 degrees
     return _png(np.ascontiguousarray(pixels[::-1, ::-1]), exif=exif)
 
 
-PICTURES: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str, str]] = {  # how, the ending, what may be said
+PICTURES: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str, str]] = {  # encoder, suffix, allowed messages
     "png": (_png, "png", ""),
     "PNG": (_png, "PNG", ""),
     "bmp": (lambda p: _png(p, kind="BMP"), "bmp", ""),
@@ -89,7 +89,7 @@ PICTURES: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str, str]] = {  
     "turned": (_turned, "png", ""),
     "png by another name": (_png, "jpg", ""),
 }
-CLUTTER: dict[str, tuple[Files, str]] = {  # beside the images; in {top} and in {one}, a class folder
+CLUTTER: dict[str, tuple[Files, str]] = {  # other files; {top} is a split's folder, {one} a class folder
     "none": ({}, ""),
     "macOS": (
         {"{top}.DS_Store": b"x", "{one}/.DS_Store": b"x", "{one}/._1.png": b"x", "__MACOSX/{one}/._1.png": b"x"},
@@ -158,7 +158,7 @@ KINDS: dict[str, dict[str, str]] = {
 
 
 def make_folder(data: Path, place: Path, parts: Parts) -> tuple[Path, list[str]]:
-    """Write the images that the parts say, of train and test of a data file; return the place, and flags for it."""
+    """Write images of a data file's train and test as the parts say; return the path and its flags of prepare-data."""
     train, test, _ = SPLITS[parts["splits"]]
     opened, files = open_data(data), {}
     for split, folder in (("train", train), ("test", test)):

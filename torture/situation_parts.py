@@ -1,4 +1,4 @@
-"""The parts of situations, by kind: the plain one first; with each what bsk may say instead of the plain number."""
+"""The parts of situations by kind, the plain one first, with the messages allowed instead of the plain result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BLIND, _SHAPE, _UNFIT = "no gradient", r"expected logits", "does not fit"
 _SAFE, _PLAIN = "holds more than tensors", "expected tensors by name"
 FLAGS = ["--mean", str(MEAN), "--std", str(STD)]
 
-# kind -> part -> what may be said beside another number or in place of one, as a regular expression; none where "".
+# kind -> part -> regular expression of the messages allowed with, or instead of, a different result; "" allows none.
 MAY: dict[str, dict[str, str]] = {
     "wrapper": dict.fromkeys(WRAPPERS, "")
     | dict.fromkeys(("black box", "no_grad", "inference mode", "through numpy", "without gradients, later"), _BLIND)
@@ -100,7 +100,7 @@ MAY: dict[str, dict[str, str]] = {
 
 
 def changed(state: State, parts: Parts) -> State:
-    """Return a state dict of the dtype and with the prefix of the parts, mean and std beside it if they are there."""
+    """Return the state dict with the dtype and prefix of the parts, and with mean and std if the parts say so."""
     dtype = getattr(torch, parts["dtype"])
     beside = {"mean": torch.tensor([MEAN]), "std": torch.tensor([STD])}
     pair = beside if parts["normalisation"] == "in the file" else {}
@@ -113,7 +113,7 @@ def _weighs(name: str, tensor: Tensor) -> bool:
 
 
 def _other(state: State) -> State:
-    """Return weights of zeros; a standard deviation of zero would be no network's."""
+    """Return zero weights, except for standard deviations, which are never zero."""
     return {name: each if name.endswith("std") else torch.zeros_like(each) for name, each in state.items()}
 
 
@@ -128,7 +128,7 @@ def _numbers(state: State, dtype: Any) -> dict[str, Any]:
 Content = Callable[[State], object]
 _ONE = torch.ones(10)
 _several = "has several sets of weights"
-# kind of file -> what `torch.save` is given, and what may be said
+# kind of file -> function from a state dict to the object that `torch.save` writes, and the allowed messages
 CONTENTS: dict[str, tuple[Content, str]] = {
     "bare": (lambda sd: sd, ""),
     "with an epoch": (lambda sd: {"epoch": 3, "state_dict": sd, "optimizer": _adam(sd), "best": 93.5}, ""),
@@ -243,7 +243,7 @@ def _saved(state: State, path: Path) -> bytes:
 
 
 def write_weights(state: State, path: Path, parts: Parts) -> None:
-    """Write the file of weights that the parts say."""
+    """Write the file of weights as the parts say."""
     state = changed(state, parts)
     if parts["file"] in FILES:
         FILES[parts["file"]][0](state, path, parts)
@@ -251,7 +251,7 @@ def write_weights(state: State, path: Path, parts: Parts) -> None:
         torch.save(CONTENTS[parts["file"]][0](state), path)
 
 
-# name -> the variables, and what may be said; PROCESS are read as Python or a library starts.
+# name -> environment variables and the allowed messages. Those in PROCESS take effect when Python or a library starts.
 ENVIRONMENTS: dict[str, tuple[dict[str, str | None], str]] = {
     "none": ({}, ""),
     "one of one": ({"RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": "abc"}, ""),

@@ -1,4 +1,7 @@
-"""Situations put together at random: the plain network's number, a doubt or note that explains, or one line."""
+"""Random combinations of unusual networks, files, folders and environments.
+
+Each must give the plain network's result, or another one with a message that explains it, or be refused in one line.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +25,20 @@ from torture.subjects import FailedError
 
 EPS, IMAGES, STEPS = "0.1", 200, 150
 RATES = {"0.1": "", "1e-9": "", "1e6": "diverge|not finite|NaN", "1e20": "diverge|not finite|NaN"}
-SUBJECTS = {  # what is odd, and how often it comes
+SUBJECTS = {  # subject -> the kinds of parts that may be unusual, and its relative frequency
     "network": (("wrapper", "mode", "output", "normalisation", "dtype", "attack", "run", "environment"), 4),
     "file": (("file", "prefix", "dtype", "normalisation", "name", "wrapper", "attack", "run", "environment"), 4),
     "folder": ((*KINDS, "attack", "environment"), 2),
     "training": (("wrapper", "mode", "output", "rate", "environment"), 1),
 }
 ALL = {**MAY, **KINDS, "rate": RATES}
-FILES = {"out": "r ✓.jsonl", "out twice": "r ✓.jsonl", "attack": "a.safetensors"}  # that a run leaves
-PROCESSES = 0.4  # of the odd environments that need a process of their own, that get one
+FILES = {"out": "r ✓.jsonl", "out twice": "r ✓.jsonl", "attack": "a.safetensors"}  # output files of kinds of runs
+PROCESSES = 0.4  # probability that environments are allowed that need a new process
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What is combined: a kind of subject, and for each kind of part its name."""
+    """A subject, and for each kind of part the name of the part."""
 
     subject: str
     parts: Mapping[str, str]
@@ -46,16 +49,16 @@ class Situation:
         return {kind: name for kind, name in self.parts.items() if name != next(iter(ALL[kind]))}
 
     def may(self) -> list[str]:
-        """Return what may be said in place of the plain number, as regular expressions."""
+        """Return regular expressions of the messages allowed instead of the plain result."""
         return [text for kind, name in self.odd.items() if (text := ALL[kind][name])]
 
     def __str__(self) -> str:
-        """Return the parts as one can read them."""
+        """Return the parts that are not plain, as text."""
         return f"{self.subject}: " + (", ".join(f"{kind} {name!r}" for kind, name in self.odd.items()) or "plain")
 
 
 def drawn(dice: random.Random) -> Situation:
-    """Draw a situation: one to three kinds of parts are odd, the others plain."""
+    """Draw a situation in which one to three kinds of parts are unusual and the others plain."""
     subject = dice.choices(list(SUBJECTS), [often for _, often in SUBJECTS.values()])[0]
     kinds = SUBJECTS[subject][0]
     parts = {kind: next(iter(names)) for kind, names in ALL.items()}
@@ -64,20 +67,22 @@ def drawn(dice: random.Random) -> Situation:
         if kind == "environment" and dice.random() > PROCESSES:
             names = [name for name in names if name not in PROCESS]
         parts[kind] = dice.choice(names[1:])
-    if subject == "folder" and parts["attack"] == "square":  # its draws are by the place of an image in the source
+    if (
+        subject == "folder" and parts["attack"] == "square"
+    ):  # its random draws depend on the index of an image in the source
         parts["attack"] = "fgsm"
     if parts["output"] in ("sigmoid", "softmax") and parts["attack"] not in ("natural", "square"):
-        parts["attack"] = "square"  # gradients of another function of the logits lead elsewhere
-    if parts["run"] == "attack" and "," in parts["attack"]:  # one attack a file
+        parts["attack"] = "square"  # gradients through another function of the logits give other results
+    if parts["run"] == "attack" and "," in parts["attack"]:  # bsk attack takes one attack
         parts["attack"] = "fgsm"
     return Situation(subject, parts)
 
 
 class Bench:
-    """The data, the weights, and what the plain network does, measured once."""
+    """The data, the weights, and the results of the plain network, each measured once."""
 
     def __init__(self, folder: Path) -> None:
-        """Prepare the digits and train the plain network on them, as they are and normalised."""
+        """Prepare the digits and train the plain network on them, with and without normalisation."""
         self.folder, self.data = folder, folder / "digits.safetensors"
         words = ["prepare-data", "digits", "--test-limit", str(IMAGES), "--out", str(self.data)]
         if (ended := run(words, fresh(folder / "plain"), {})).code:
@@ -86,7 +91,7 @@ class Bench:
         self._known: dict[tuple[object, ...], list[Any]] = {}
 
     def plain(self, situation: Situation) -> list[Any]:
-        """Return what the plain network does in the plain way: its verdicts, or of a training its accuracies."""
+        """Return the plain network's results: verdicts and accuracies, or the accuracies of a training."""
         parts = situation.parts
         key: tuple[object, ...] = (situation.subject == "training", _normalised(parts), parts["dtype"], parts["attack"])
         key += (parts["rate"],) if situation.subject == "training" else ()
@@ -121,11 +126,11 @@ class Bench:
             return float((net(x).argmax(1) == split.labels).double().mean())
 
     def state(self, parts: Mapping[str, str]) -> State:
-        """Return the weights that suit the normalisation of the parts."""
+        """Return the weights that match the normalisation of the parts."""
         return self.states[_normalised(parts)]
 
     def run(self, situation: Situation, place: Path) -> Ended:
-        """Make the files of a situation in a folder, and run its commands there; return how the last one ended."""
+        """Make the files of a situation in a folder and run its commands there; return the end of the last one."""
         parts = situation.parts
         data, made = self.data, Ended(0, "", "")
         if situation.subject == "folder":
@@ -151,7 +156,7 @@ class Bench:
 
 
 def _left(ended: Ended, path: Path) -> Ended:
-    """Return how a command ended, and as a bug if the file is missing that it should have left."""
+    """Return the end of a command, turned into exit 1 if its output file is missing."""
     return ended if ended.code or path.exists() else Ended(1, ended.out, f"{ended.said}{path.name} is missing")
 
 
@@ -195,10 +200,10 @@ def _train(data: Path, parts: Mapping[str, str]) -> list[str]:
 
 
 def numbers(ended: Ended) -> list[Any]:
-    """Return of each record on stdout its verdicts and accuracy, or the two accuracies of a training.
+    """Return the verdicts and accuracy of each record on stdout, or the two accuracies of a training.
 
     Raises:
-        ValueError: a line is no record.
+        ValueError: a line is not a record.
     """
     records = [json.loads(line) for line in ended.out.splitlines()]
     if any("kind" not in record for record in records):
@@ -213,7 +218,7 @@ def numbers(ended: Ended) -> list[Any]:
 
 
 def judged(situation: Situation, ended: Ended, plain: Sequence[Any]) -> tuple[str, str]:
-    """Return how a situation ended, in a word, and what is wrong with that, or ""."""
+    """Return the kind of end of a situation, in one or two words, and the failure, or ""."""
     said = ended.said + ended.out
     if "Traceback" in ended.said:
         return "traceback", "a traceback"
@@ -229,23 +234,24 @@ def judged(situation: Situation, ended: Ended, plain: Sequence[Any]) -> tuple[st
         allowed = (2, 3, 4) if diverged else (2, 3)
         silent = situation.parts["environment"] == "closed stderr"
         if ended.code not in allowed or not (line.startswith("bsk: ") or silent):
-            return f"exit {ended.code}", "neither done nor refused"
+            return f"exit {ended.code}", "neither a result nor a refusal"
         if ended.code != 4 and not any(re.search(each, line) for each in may) and not (silent and may):
-            return "refused", "nothing in it is to be refused"
+            return "refused", "refused without reason"
         return "refused", ""
     if len(found) != len(plain):
         return "records", f"{len(found)} records, expected {len(plain)}"
     if all(_same(situation, *each) for each in zip(found, plain, strict=True)):
-        return "the number", ""
+        return "same result", ""
     if explained:
         return "explained", ""
-    return "wrong", f"{[each[1] for each in found]} in silence, expected {[each[1] for each in plain]}"
+    return "wrong", f"{[each[1] for each in found]} without a message, expected {[each[1] for each in plain]}"
 
 
 def _same(situation: Situation, found: Any, plain: Any) -> bool:
-    """Say if the verdicts are the same; the accuracy where images have another order, nearly where last bits differ.
+    """Return whether the results are the same.
 
-    What a network does inside is in its training as it should be, so that another number is right there.
+    If the images have another order, only accuracies are compared; with another batch size, up to a few images. A
+    training with an unusual network may rightly have another result, so it is not compared.
     """
     if situation.subject == "training" and ({"output", "mode"} & situation.odd.keys() or _trains_otherwise(situation)):
         return True
@@ -259,7 +265,7 @@ def _trains_otherwise(situation: Situation) -> bool:
 
 
 def situations(folder: Path, count: int, seed: int, say: Callable[[str], None], alone: int | None = None) -> list[str]:
-    """Try so many situations, or one `alone`; return what went wrong."""
+    """Try `count` situations, or only the one with the number `alone`; return the failures."""
     _warm_up()
     bench = Bench(folder)
     ends: dict[str, Counter[str]] = {subject: Counter() for subject in SUBJECTS}
@@ -282,7 +288,7 @@ def situations(folder: Path, count: int, seed: int, say: Callable[[str], None], 
 
 
 def _warm_up() -> None:
-    """Import what the children will."""
+    """Import what the children need."""
     import bsk.cli.app
     import bsk.evaluation.run
     import bsk.training.run  # noqa: F401

@@ -1,4 +1,4 @@
-"""The commands that are tortured, and what of their files must be the same afterwards."""
+"""The commands under test, and the comparison of the files that they make."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header
 
 KINDS = ("data", MODEL, STATE, "attack", "examples")
-# in the names of what another run may have otherwise; what the checks look at depends on the machine's pace
+# Parts of the names of fields that may differ between runs; the checks depend on the speed of the machine.
 CHANGING = ("second", "checkpoint_sha256", "checks", "doubts")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line for a folder, in which `data.safetensors` and `m.safetensors` may stand already."""
+    """A command line, run in a folder that has the files `needs`."""
 
     name: str
     words: Sequence[str]
     needs: Sequence[str] = ()
 
     def start(self, folder: Path) -> subprocess.Popen[bytes]:
-        """Start it in a folder, in a process group of its own."""
+        """Start it in a folder, as a new process group."""
         return subprocess.Popen(
             [sys.executable, "-m", "bsk", *self.words],
             cwd=folder,
@@ -45,7 +45,7 @@ class Command:
         )
 
     def writing(self, folder: Path) -> subprocess.Popen[bytes]:
-        """Start it, and return when it has written something, or has ended: imports take most of its time."""
+        """Start it and return after its first write or its end, since imports take most of its time."""
         before = _state(folder)
         process = self.start(folder)
         while process.poll() is None and _state(folder) == before:
@@ -53,7 +53,7 @@ class Command:
         return process
 
     def run(self, folder: Path) -> tuple[int, str]:
-        """Run it to its end; return the exit code and what it said."""
+        """Run it to its end; return the exit code and stderr."""
         process = self.start(folder)
         said = process.communicate()[1].decode(errors="replace")
         return process.returncode, said
@@ -78,14 +78,14 @@ COMMANDS = (
 
 
 def keep(whole: Path, folder: Path) -> None:
-    """Keep what a command has made for those after it."""
+    """Copy the files that later commands need from `whole` to `folder`."""
     for name in {name for command in COMMANDS for name in command.needs}:
         if (whole / name).exists():
             shutil.copy(whole / name, folder / name)
 
 
 def fresh(place: Path, command: Command, whole: Path) -> Path:
-    """Return an empty folder with what a command needs, from the folder that has it."""
+    """Return a new folder with the files that a command needs, copied from `whole`."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     for name in command.needs:
@@ -94,13 +94,13 @@ def fresh(place: Path, command: Command, whole: Path) -> Path:
 
 
 class FailedError(Exception):
-    """A command that nobody tortures does not do its work, so nothing can be said about it."""
+    """An undisturbed command fails, so that it cannot be tested."""
 
 
-def left_alone(folder: Path) -> Iterator[tuple[Command, Path, float]]:
-    """Run each command as it should be run; yield it, the folder with what it made, its seconds since its first write.
+def undisturbed(folder: Path) -> Iterator[tuple[Command, Path, float]]:
+    """Run each command undisturbed; yield it, the folder with its files, and its seconds after the first write.
 
-    What the commands after it need is kept in `folder` before they run.
+    The files that later commands need are copied to `folder`.
     """
     for command in COMMANDS:
         whole = fresh(folder / "whole", command, folder)
@@ -108,13 +108,13 @@ def left_alone(folder: Path) -> Iterator[tuple[Command, Path, float]]:
         start = time.perf_counter()
         said = process.communicate()[1].decode(errors="replace")
         if process.returncode:
-            raise FailedError(f"{command.name}: exit {process.returncode} when left alone: {said}")
+            raise FailedError(f"{command.name}: exit {process.returncode} when undisturbed: {said}")
         yield command, whole, time.perf_counter() - start
         keep(whole, folder)
 
 
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return name, size and time of all in a folder, of which a file may vanish meanwhile."""
+    """Return the size and time of every file in a folder, ignoring files that vanish meanwhile."""
     found = {}
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -124,7 +124,7 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def unreadable(folder: Path) -> list[str]:
-    """Return what is wrong with the files of a folder that have their final names."""
+    """Return errors in the files of a folder, except temporary ones."""
     found = []
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.name.startswith("."):
@@ -143,7 +143,7 @@ def unreadable(folder: Path) -> list[str]:
 
 
 def saved(folder: Path) -> int:
-    """Return how much of its work a command will not do again: updates of a training, lines of an evaluation."""
+    """Return how much work is saved: updates of a training, or lines of an evaluation."""
     state = folder / "m.last.safetensors"
     if state.exists():
         return int(load_header(state, (STATE,))["progress"]["step"])
@@ -151,7 +151,7 @@ def saved(folder: Path) -> int:
 
 
 def epochs_behind(folder: Path) -> int:
-    """Return how many of the epochs that a training has logged it would run again."""
+    """Return the number of logged epochs that a resumed training would repeat."""
     log, state = folder / "m.jsonl", folder / "m.last.safetensors"
     if not log.exists():
         return 0
@@ -161,7 +161,7 @@ def epochs_behind(folder: Path) -> int:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return the bytes of the files of a folder, or of those that have seconds in them all else that they say."""
+    """Return the bytes of each file in a folder, or its content without the fields that may differ between runs."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix == ".jsonl":
@@ -180,7 +180,7 @@ def _tensors(path: Path) -> dict[str, Any]:
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Return a line for each file that is missing, is not expected, or says something else."""
+    """Return one line for each file that is missing, unexpected or different."""
     names = sorted({*expected, *found})
     return [f"{name} is not the same" for name in names if expected.get(name) != found.get(name)]
 

@@ -1,4 +1,4 @@
-"""Two writers of one file at once: one is refused, or both come to one result."""
+"""Concurrent writers of one file: one is refused, or both give the same result."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from bsk.records import jsonl as records
-from torture.subjects import Command, contents, differences, fresh, left_alone, unreadable
+from torture.subjects import Command, contents, differences, fresh, undisturbed, unreadable
 
-REFUSES = ("train",)  # the others may run twice at once: what they write is the same, and appears whole
+REFUSES = ("train",)  # two runs of the others write the same files, atomically
 
 
 def writers(folder: Path, say: Callable[[str], None]) -> list[str]:
-    """Start every command twice at once; return what went wrong."""
+    """Run every command twice at the same time; return the failures."""
     wrong: list[str] = []
-    for command, whole, _ in left_alone(folder):
+    for command, whole, _ in undisturbed(folder):
         found = _twice(command, fresh(folder / command.name, command, folder), contents(whole))
         say(f"{command.name}: two at once; {len(found)} wrong")
         wrong += found
@@ -34,5 +34,5 @@ def _twice(command: Command, place: Path, expected: dict[str, Any]) -> list[str]
         wrong.append(f"exit {codes}: {said}")
     wrong += differences(expected, contents(place))
     if command.name == "evaluate" and len(records.read(place / "r.jsonl")) != 2:
-        wrong.append("a record stands twice")
+        wrong.append("a duplicate record")
     return [f"{command.name}: {line}" for line in wrong]

@@ -31,10 +31,10 @@ def methods(
         bsk methods runs/*.jsonl
     """
     load_torch()
-    from bsk.comparison.survey import TEXT_COLUMNS, cells, seen_here, seen_in, survey
+    from bsk.comparison.survey import TEXT_COLUMNS, cells, count_collapses, recorded_collapses, survey
     from bsk.comparison.tables import checked_format, printed
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
-    rows = survey(seen_in(records_of("methods", logs)) if logs else seen_here())
+    rows = survey(count_collapses(records_of("methods", logs)) if logs else recorded_collapses())
     told = f"The methods of bsk, and where they collapsed in {'these logs' if logs else 'the records of this project'}."
     emit(printed(rows, chosen, cells(rows), TEXT_COLUMNS, told))

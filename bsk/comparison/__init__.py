@@ -1,1 +1,1 @@
-"""From records to rows: statistics, significance, and the published numbers beside."""
+"""Comparison tables from records: statistics, significance tests, and the published numbers."""

@@ -1,4 +1,4 @@
-"""Accuracy class by class: a row a method, attack and class, from what records say of each class."""
+"""Accuracy per class: one row per method, attack and class, from the class counts of evaluation records."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from bsk.errors import InputError
 from bsk.records.located import Located
 
 CLASS = "class"
-COLUMNS = (  # FIXED, as those of `compare`: new ones go at the end
+COLUMNS = (  # FIXED, like those of `compare`: scripts sort by position, so new columns go at the end
     "name", CLASS, "n", "natural", "natural_low", "natural_high", "robust", "robust_low", "robust_high", "seeds",
     "model", "eps", "attack", "dataset", "split", "selected",
 )  # fmt: skip
 LINE_FACTS = ("dataset", "split", "model", "selected", "eps", "attack")
-TEXT = ("", CLASS)  # titles of columns that stand on the left
+TEXT = ("", CLASS)  # titles of the columns that are aligned left
 
 
 def by_class(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
-    """Return a row a method, attack and class, seeds pooled, and what must be said.
+    """Return one row per method, attack and class, with seeds pooled, and the notices for the user.
 
-    `natural` and `robust` are means over seeds of the class's accuracy, with 95 % intervals: Wilson's for one seed. `n`
-    is how many images of the class there are.
+    `natural` and `robust` are means over seeds of the class's accuracy, with 95 % intervals (Wilson's for one seed).
+    `n` is the number of images of the class.
 
     Raises:
-        InputError: a record is not what it should be, or none tells of its classes.
+        InputError: a record is invalid, or none has counts per class.
     """
     evidence = collect(items)
     evaluations = completed(evidence)
-    told = [item for item in evaluations if item.by_class]
-    if evaluations and not told:
+    usable = [item for item in evaluations if item.by_class]
+    if evaluations and not usable:
         where = evaluations[0].where
-        raise InputError(f"{where}: tells nothing of its classes; run bsk evaluate again with another --out")
-    kept, notices = latest(told)
+        raise InputError(f"{where}: has no counts per class; run bsk evaluate again with another --out")
+    kept, notices = latest(usable)
     groups = gather(kept)
     rows = [row for name, group in zip(names(groups), groups, strict=True) for row in _rows(name, group)]
-    lost = len(evaluations) - len(told)
-    silent = [f"{lost} record(s) tell nothing of their classes (audits, earlier versions)"] if lost else []
-    return rows, [*silent, *(said for said in mixtures(groups) if not said.endswith(NOT_COMPARED)), *notices]
+    lost = len(evaluations) - len(usable)
+    left_out = [f"{lost} record(s) without counts per class left out (audits, earlier versions)"] if lost else []
+    return rows, [*left_out, *(each for each in mixtures(groups) if not each.endswith(NOT_COMPARED)), *notices]
 
 
 def _rows(name: str, group: Group) -> list[Row]:
@@ -66,12 +66,12 @@ def _accuracy(kind: str, label: str, members: Sequence[Evaluation]) -> Row:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """Return what all rows share, and what the numbers are."""
+    """Return the caption: the facts that all rows share, and what the numbers are."""
     return f"{shared(_whole(rows))}; percent with 95 % intervals"
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
-    """Return a header and a line for each row, without a column that is empty."""
+    """Return a header and one line per row, without empty columns."""
     whole = _whole(rows)
     heads = [", ".join(filter(None, [str(row["name"]), telling(row, whole, LINE_FACTS)])) for row in whole]
     columns = {"": heads, CLASS: [str(row[CLASS]) for row in rows], "n": [str(row["n"]) for row in rows]}
@@ -81,5 +81,5 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _whole(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows without their numbers of images, which are those of a class."""
+    """Return the rows without `n`, which counts the images of one class only."""
     return [{**row, "n": None} for row in rows]

@@ -1,12 +1,12 @@
-"""From records to rows: each accuracy with its interval, and what may be compared with the first row."""
+"""The rows of a comparison: accuracies with intervals, and differences from the first row where they are valid."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from bsk.comparison.differences import baseline, detectables, difference, mismatches, mixtures, outcomes, races
-from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, collect
+from bsk.comparison.differences import baseline, comparable, detectables, difference, mismatches, mixtures, outcomes
+from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, TrainingLog, collect
 from bsk.comparison.groups import Group, completed, gather, interruption, latest, names, short_name, validations
 from bsk.comparison.published import Table
 from bsk.comparison.significance import holm
@@ -19,19 +19,20 @@ from bsk.comparison.statistics import (
     sd_interval,
 )
 from bsk.evaluation.audit import Audit
+from bsk.evaluation.intervals import Interval
 from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.located import Located
 from bsk.records.words import counted, plain
 
 ESTIMATED = (
-    "robust is estimated from a sample of survivors, audited is the 95 % interval of AutoAttack's accuracy on these "
-    "images; no difference and no test"
+    "robust is estimated from a sample of survivors; audited is the 95 % interval of AutoAttack's accuracy on these "
+    "images; there is no difference and no test"
 )
 Value = str | int | float | None
 Row = dict[str, Value]
 
-PUBLISHED = "the paper's: "  # how a note begins on whose the numbers beside are, where not the paper's own
-COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
+PUBLISHED = "the paper's: "  # begins the note with the source of published numbers that are not the paper's own
+COLUMNS = (  # FIXED: scripts sort by position, so new columns go at the end
     "name", "model", "eps", "natural", "robust", "robust_low", "robust_high", "robust_sd", "natural_low",
     "natural_high", "natural_sd", "seeds", "n", "attack", "train_seconds", "train_forward_passes",
     "train_backward_passes", "difference", "p", "dataset", "split", "selected", "note", "difference_low",
@@ -46,42 +47,41 @@ COLUMNS = (  # FIXED: scripts sort by position; new ones go at the end
 def compare(
     items: Iterable[Located], beside: Table | None = None, title: str | None = None, pareto: bool = False
 ) -> tuple[list[Row], list[str]]:
-    """Return one row per method and attack, seeds pooled, in order of first appearance, and what must be said.
+    """Return one row per method and attack, with seeds pooled, in order of first appearance, and the notices.
 
-    Accuracies are fractions. `natural` and `robust` are means over seeds, `*_sd` their sample standard deviations,
-    `*_low` and `*_high` 95 % intervals (`statistics.accuracy_interval`): of new images for one seed, of new
-    images and new seeds for several.
+    The columns, with accuracies as fractions:
 
-    `difference` is `robust` less that of the first row under the same attack and of the same kind of checkpoint
-    (`differences.baseline`), the best epoch, the last, or the average of either, over the seeds that both have,
-    `difference_*` its 95 % interval (`statistics.difference_interval`), and `p` the exact McNemar test of the same
-    pairs (`significance.paired_exact`). With several seeds the interval tells what new seeds would give; p is about
-    these networks on new images, so it can be small where the interval holds 0.
+    - `natural`, `robust`: means over seeds; `*_sd`: their sample standard deviations; `robust_sd_*`: its interval
+      (`statistics.sd_interval`).
+    - `*_low`, `*_high`: 95 % intervals (`statistics.accuracy_interval`). With one seed they cover new images, with
+      several seeds new images and new seeds.
+    - `difference`: `robust` minus that of the baseline, over the seeds that both have. The baseline is the first row
+      under the same attack with the same kind of checkpoint (`differences.baseline`): best epoch, last epoch, or the
+      average of either. `difference_*` is its 95 % interval (`statistics.difference_interval`), `natural_difference`
+      the same for `natural`.
+    - `p`: the exact McNemar test of the same pairs (`significance.paired_exact`). It is about these networks on new
+      images, whereas the interval covers new seeds; so p can be small although the interval contains 0.
+    - `p_holm`: p adjusted for all comparisons of the table (`significance.holm`).
+    - `detectable`: the true difference that as many seeds and images would detect four times in five
+      (`statistics.detectable`).
+    - `difference_boot_*`: a paired bootstrap over images, for these networks; `difference_seeds_*`: a t interval over
+      seeds, for these images.
+    - `pareto`, if asked for: 0 if a comparable row has at least this robust accuracy for at most these passes, and is
+      better in one of the two; else 1.
+    - `train_time_ratio`, `train_passes_ratio`: the cost of training relative to the first row.
+    - `robust_best`: the best of several seeds; `adbd`: the mean distance to the decision boundary that RayS measures.
+    - `paper_*`: the numbers of the rows of `beside`, accuracies as fractions too; `title`: the same in every row.
 
-    `p_holm` is p adjusted for all comparisons of the table (`significance.holm`). `detectable` is the true difference
-    that as many seeds and images would tell from 0 four times in five, as far as the table knows how much seeds vary
-    (`statistics.detectable`). Beside the interval over both, `difference_boot_*` is a paired bootstrap over images, for
-    these networks, and `difference_seeds_*` a t interval over seeds, for these images. If asked for, `pareto` is 1
-    where no row that can be compared has more robust accuracy for no more passes, or as much for fewer, and 0 where one
-    has.
+    If a row differs from its baseline in eps, split, data, n or attack parameters, the columns of differences stay
+    empty, and `note` and a notice give the reason. If there are logs but no evaluations, the rows have the accuracies
+    on the val split during training, with intervals if the log has the number of images (`val_n`).
 
-    Where a row has another eps, split, data, n or attack parameters than that first row, these stay empty,
-    `note` says why, and so does a notice. With logs but no evaluations, the rows are what the trainings saw on
-    their val split, with intervals where the log says how many images it has (`val_n`).
-
-    `natural_difference` is the same of `natural`, and `robust_sd_*` the interval of the standard deviation over seeds
-    (`statistics.sd_interval`).
-
-    `train_time_ratio` and `train_passes_ratio` are the training's cost by that of the first row, `robust_best` the best
-    of several seeds, `adbd` the mean boundary distance that RayS tells. `paper_*` are the numbers of the rows of
-    `beside`, its accuracies as fractions too; `title` stands in every row.
-
-    Of audits of AutoAttack `robust` is an estimate, `audit_*` the exact 95 % interval of its mean on these images
-    (`statistics.audit_interval`), and `robust_*` covers the sample's error too; they have no difference, for who was
-    not audited has no verdict, and no spread.
+    For audits of AutoAttack `robust` is an estimate, `audit_*` is the exact 95 % interval of its mean on these images
+    (`statistics.audit_interval`), and `robust_*` covers the sampling error too. Audits have no difference, since the
+    images that were not audited have no verdict, and no standard deviation.
 
     Raises:
-        InputError: a record is not what it should be.
+        InputError: a record is invalid.
     """
     evidence = collect(items)
     evaluations = completed(evidence) or validations(evidence.trainings)
@@ -97,14 +97,20 @@ def compare(
     if pareto:
         _add_pareto(rows, groups)
     if not evidence.evaluations:
-        for item in (each for each in evidence.trainings if not each.finished):
-            own: Row = {"name": short_name(item.run), "seeds": 1, "note": interruption(item)}
-            own |= {column: getattr(item.run, column) for column in ("model", "eps", "dataset")}
-            rows.append({column: own.get(column) for column in COLUMNS})
+        rows += [_interrupted_row(item) for item in evidence.trainings if not item.finished]
     lost = beside is not None and not any(row["paper_robust"] or row["paper_robust_best"] for row in rows)
-    missing = [f"no row fits table {beside.name} of the paper by method, flags and attack"] if beside and lost else []
+    missing = (
+        [f"no row matches table {beside.name} of the paper in method, flags and attack"] if beside and lost else []
+    )
     ignored = [f"{evidence.ignored} record(s) of other kinds ignored"] if evidence.ignored else []
     return rows, [*missing, *mixtures(groups), *repeated, *_log_notices(evidence), *ignored]
+
+
+def _interrupted_row(training: TrainingLog) -> Row:
+    """Return the row of an unfinished training, which has no accuracies but a note."""
+    found: Row = {"name": short_name(training.run), "seeds": 1, "note": interruption(training)}
+    found |= {column: getattr(training.run, column) for column in ("model", "eps", "dataset")}
+    return {column: found.get(column) for column in COLUMNS}
 
 
 def _row(name: str, group: Group, reference: Group) -> Row:
@@ -129,7 +135,7 @@ def _row(name: str, group: Group, reference: Group) -> Row:
 
 
 def facts(group: Group) -> Row:
-    """Return what a group is of: network, data, attack, seeds and the mean cost of training."""
+    """Return the facts of a group: network, data, attack, seeds and mean cost of training."""
     first, run = group.first, group.first.run
     seeds = _members(group)
     return {
@@ -150,7 +156,7 @@ def facts(group: Group) -> Row:
 
 
 def _published(group: Group, beside: Table | None) -> Row:
-    """Return the paper's numbers for a training like the group's; the best of several runs is told apart."""
+    """Return the paper's numbers for a training like the group's, the best of several runs in a column of its own."""
     run, attack = group.first.run, group.first.attack
     found = beside.fitting(run.method, {**run.flags, "eps": run.eps}, run.dataset) if beside else []
     if not found:
@@ -174,9 +180,9 @@ def _joined(*notes: Value) -> str | None:
 
 
 def _add_ratios(rows: Sequence[Row], groups: Sequence[Group]) -> None:
-    """Give each row its cost by that of the first: minutes are a machine's, ratios less so.
+    """Set each row's cost relative to the first row: ratios depend less on the machine than minutes do.
 
-    Times of different devices have no ratio, and the row says so.
+    Times on different devices get no ratio but a note.
     """
     costs: dict[str, Callable[[Row], Value]] = {
         "train_time_ratio": lambda row: row["train_seconds"],
@@ -201,7 +207,7 @@ def _members(group: Group) -> list[Evaluation]:
 
 
 def _add_tests(rows: Sequence[Row], compared: Sequence[tuple[Group, Group]]) -> None:
-    """Give each p its adjusted one, for many comparisons find something by chance, and what the test would show."""
+    """Set `p_holm` and `detectable` in the rows that have a p."""
     tested = [(row, p, both) for row, both in zip(rows, compared, strict=True) if (p := as_float(row["p"])) is not None]
     adjusted, shown = holm([p for _, p, _ in tested]), detectables([both for _, _, both in tested])
     for (row, _, _), p_holm, value in zip(tested, adjusted, shown, strict=True):
@@ -209,9 +215,9 @@ def _add_tests(rows: Sequence[Row], compared: Sequence[tuple[Group, Group]]) -> 
 
 
 def _add_pareto(rows: Sequence[Row], groups: Sequence[Group]) -> None:
-    """Say which rows no other one beats in both robust accuracy and passes, among those that can be compared."""
-    for race in races(groups):
-        both = [(rows[place], as_float(rows[place]["robust"]), cost_in_passes(rows[place])) for place in race]
+    """Mark the rows that no comparable row beats in both robust accuracy and passes."""
+    for indices in comparable(groups):
+        both = [(rows[index], as_float(rows[index]["robust"]), cost_in_passes(rows[index])) for index in indices]
         rivals = [(row, r, c) for row, r, c in both if r is not None and c is not None]
         for row, robust, passes in rivals:
             beaten = any(r >= robust and c <= passes and (r, c) != (robust, passes) for _, r, c in rivals)
@@ -219,13 +225,13 @@ def _add_pareto(rows: Sequence[Row], groups: Sequence[Group]) -> None:
 
 
 def cost_in_passes(row: Row) -> float | None:
-    """Return what training cost in images passed forward and backward, which no machine's speed changes."""
+    """Return the cost of training in images passed forward and backward, which does not depend on the machine."""
     forward, backward = (as_float(row[f"train_{way}_passes"]) for way in ("forward", "backward"))
     return None if forward is None or backward is None else forward + backward
 
 
 def as_float(value: Value) -> float | None:
-    """Return the number of a cell, None where it has none."""
+    """Return the number in a cell, or None."""
     return float(value) if isinstance(value, (int, float)) else None
 
 
@@ -233,7 +239,7 @@ def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:
     if not evaluations:
         return {}
     mean, sd = mean_sd([item.accuracy for item in evaluations])
-    ends = {"": _interval(evaluations), "_sd": None if sd is None else sd_interval(sd, len(evaluations))}
+    ends = {"": pooled_interval(evaluations), "_sd": None if sd is None else sd_interval(sd, len(evaluations))}
     found: Row = {kind: mean, f"{kind}_sd": sd}
     for name, interval in ends.items():
         found[f"{kind}{name}_low"], found[f"{kind}{name}_high"] = interval or (None, None)
@@ -241,14 +247,15 @@ def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:
 
 
 def _estimate(audits: Sequence[Audit]) -> Row:
-    """Return the intervals of an estimate, and nothing that would take it for a measured accuracy."""
+    """Return the intervals of an estimate, with the columns empty that only measured accuracies have."""
     columns = ("audit_low", "audit_high", "robust_low", "robust_high")
     ends = (*audit_interval(audits), *audited_accuracy_interval(audits))
     spread = ("robust_sd", "robust_sd_low", "robust_sd_high", "robust_best")
     return {**dict(zip(columns, ends, strict=True)), **dict.fromkeys(spread)}
 
 
-def _interval(evaluations: Sequence[Evaluation]) -> tuple[float, float] | None:
+def pooled_interval(evaluations: Sequence[Evaluation]) -> Interval | None:
+    """Return the 95 % interval of the mean accuracy of one evaluation per seed, None if n is not known."""
     n, known = evaluations[0].n, outcomes(evaluations)
     if n is None:
         return None
@@ -258,13 +265,13 @@ def _interval(evaluations: Sequence[Evaluation]) -> tuple[float, float] | None:
 
 
 def _remarks(group: Group) -> list[str]:
-    """Return what a reader of this row alone should know."""
+    """Return the remarks that a reader of this row alone needs."""
     run, eps = group.first.run, group.first.eps
     found = [run.interrupted] if run.interrupted else []
     if group.audits:
         found.append(ESTIMATED)
     if group.robust and group.first.carried:
-        found.append("counts as fallen what fell at smaller radii of the same run")
+        found.append("images that fell at smaller radii of the same run count as fallen")
     if group.robust and run.eps is not None and eps is not None and run.eps != eps:
         found.append(f"trained at eps {plain(run.eps)}")
     if group.robust and group.natural and len(group.natural) != len(group.robust):
@@ -274,7 +281,7 @@ def _remarks(group: Group) -> list[str]:
 
 def _log_notices(evidence: Evidence) -> list[str]:
     found = [
-        f"{item.run.checkpoint}: {interruption(item)}; not averaged; run its bsk train again to go on"
+        f"{item.run.checkpoint}: {interruption(item)}; left out of the means; run its bsk train command again to resume"
         for item in evidence.trainings
         if not item.finished
     ]
@@ -282,9 +289,9 @@ def _log_notices(evidence: Evidence) -> list[str]:
     evaluated = {item.run.sha256 for item in evidence.evaluations}
     missing = [item.run.checkpoint for item in finished if item.run.sha256 not in evaluated]
     if any(item.run.selected != BEST_ON_TEST for item in finished) and not evaluated:
-        found.append(f"{VALIDATION_ATTACK} is what the checkpoints were selected by, so too high; run bsk evaluate")
+        found.append(f"checkpoints were selected by {VALIDATION_ATTACK}, so it is biased upwards; run bsk evaluate")
     elif missing:
-        found.append(f"{len(missing)} finished training(s) without evaluation; run bsk evaluate {missing[0]}")
+        found.append(f"{len(missing)} finished training(s) have no evaluation; run bsk evaluate {missing[0]}")
     return found
 
 

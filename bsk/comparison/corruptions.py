@@ -1,34 +1,46 @@
-"""Accuracy by corruption and severity, and the means over them."""
+"""Accuracy by corruption and severity, and the means over them, with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from bsk.comparison.compare import Row, Value, as_float
+import numpy as np
+
+from bsk.comparison.compare import Row, as_float, pooled_interval
+from bsk.comparison.differences import outcomes
 from bsk.comparison.evidence import Evaluation, collect
 from bsk.comparison.groups import NATURAL, Group, latest, names, without_seed
 from bsk.comparison.runs import as_text
-from bsk.comparison.statistics import mean_sd
+from bsk.comparison.statistics import mean_sd, share_interval
+from bsk.comparison.tables import estimates
+from bsk.evaluation.intervals import Interval
 from bsk.records.located import Located
-from bsk.records.words import counted, percent, plain
+from bsk.records.words import counted, plain
 
 MEAN = "mean"
-# of the published sets, beside the 15 that the benchmark's mean is of; Source: Hendrycks & Dietterich (2019), section 4
+# Corruptions of the published sets that are not among the 15 of the benchmark's mean.
+# Source: Hendrycks & Dietterich (2019), section 4.
 EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
-FACTS = ("name", "model", "attack", "eps", "n", "seeds")  # stand in the caption where they are the same in all rows
+FACTS = ("name", "model", "attack", "eps", "n", "seeds")  # in the caption if they are the same in all rows
 TEXT_COLUMNS = {"method", "model", "attack", "corruption"}  # aligned left
+Cells = Mapping[tuple[str, int], Sequence[Evaluation]]  # by corruption and severity, one evaluation per seed
 
 
 def by_corruption(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
-    """Return a row for each method, attack and corruption, and one for the mean, and what must be said.
+    """Return one row per method, attack and corruption and one for their mean, and the notices for the user.
 
-    A row has the accuracy under each severity, the mean over seeds, and the mean over severities. The mean over
-    corruptions is that of the benchmark's 15, and the four more of the published sets come after it. Evaluations of
-    images that are not corrupted have no part in it.
+    A row has the accuracy at each severity, a mean over seeds, and its mean over severities. The mean over corruptions
+    is that of the benchmark's 15; rows for the four other published corruptions come after it. Evaluations of clean
+    images are left out.
+
+    `*_low` and `*_high` are 95 % intervals. One corruption at one severity has the interval of `bsk compare` (Wilson's
+    for one seed). Several of them share the same images, so the interval of their mean is computed from one value per
+    image, the share of them under which it is classified right (`statistics.share_interval`). It is missing if seeds
+    have different corruptions or severities, or records lack the outcomes per image.
 
     Raises:
-        InputError: a record is not what it should be.
+        InputError: a record is invalid.
     """
     found = [each for each in collect(items).evaluations if each.corruption is not None and each.severity is not None]
     kept, notices = latest(found)
@@ -37,16 +49,16 @@ def by_corruption(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
     corruptions = list(dict.fromkeys(str(item.corruption) for item in kept))
     rows: list[Row] = []
     for name, group in zip(names(groups), groups, strict=True):
-        table = _table(group, corruptions, severities)
-        rows += _rows(name, group, table, severities)
-        if missing := sum(value is None for line in table.values() for value in line):
-            whole = len(corruptions) * len(severities)
+        table = _cells(group)
+        rows += _rows(name, group, table, corruptions, severities)
+        whole = len(corruptions) * len(severities)
+        if missing := whole - len(table):
             notices.append(f"{name}: {missing} of {whole} corruptions and severities are missing; means leave them out")
     return rows, notices
 
 
 def _groups(evaluations: Sequence[Evaluation]) -> list[Group]:
-    """Return the evaluations of one training, but for its seed, under one attack, on whatever images."""
+    """Return the evaluations grouped by training (except for its seed) and attack, whatever the corruption."""
     found: dict[tuple[object, ...], Group] = {}
     for item in evaluations:
         run = replace(item.run, data_sha256=None)
@@ -56,59 +68,75 @@ def _groups(evaluations: Sequence[Evaluation]) -> list[Group]:
     return list(found.values())
 
 
-def _table(group: Group, corruptions: Sequence[str], severities: Sequence[int]) -> dict[str, list[float | None]]:
-    """Return for each corruption the accuracy under each severity, the mean over seeds."""
-    cells: dict[tuple[str | None, int | None], list[float]] = {}
+def _cells(group: Group) -> Cells:
+    found: dict[tuple[str, int], list[Evaluation]] = {}
     for item in group.robust:
-        cells.setdefault((item.corruption, item.severity), []).append(item.accuracy)
-    means = {place: mean_sd(values)[0] for place, values in cells.items()}
-    return {corruption: [means.get((corruption, each)) for each in severities] for corruption in corruptions}
+        found.setdefault((str(item.corruption), item.severity or 0), []).append(item)
+    return found
 
 
-def _rows(name: str, group: Group, table: dict[str, list[float | None]], severities: Sequence[int]) -> list[Row]:
+def _rows(name: str, group: Group, table: Cells, corruptions: Sequence[str], severities: Sequence[int]) -> list[Row]:
     first = group.first
     seeds = len({item.run.identity for item in group.robust})
     facts: Row = {"name": name, "model": first.run.model, "attack": first.attack, "eps": first.eps, "seeds": seeds}
-    counted_in = {each: line for each, line in table.items() if each not in EXTRA} or table
-    every = [value for line in counted_in.values() for value in line]
-    columns = [_mean(list(column)) for column in zip(*counted_in.values(), strict=True)]
-    titles = [f"severity_{each}" for each in severities]
-    lines = [(corruption, line, _mean(line)) for corruption, line in counted_in.items()]
-    beside = [(corruption, line, _mean(line)) for corruption, line in table.items() if corruption not in counted_in]
-    return [
-        {**facts, "corruption": what, **dict(zip(titles, line, strict=True)), MEAN: mean, "n": first.n}
-        for what, line, mean in [*lines, (MEAN, columns, _mean(every)), *beside]
-    ]
+    benchmark = [each for each in corruptions if each not in EXTRA] or list(corruptions)
+    extra = [each for each in corruptions if each not in benchmark]
+    lines = [*((each, [each]) for each in benchmark), (MEAN, benchmark), *((each, [each]) for each in extra)]
+    rows = []
+    for title, averaged in lines:
+        columns = {f"severity_{each}": [each] for each in severities} | {MEAN: severities}
+        found = {column: _estimate(table, averaged, chosen) for column, chosen in columns.items()}
+        row: Row = {**facts, "corruption": title, **{column: mean for column, (mean, _) in found.items()}, "n": first.n}
+        for column, (_, interval) in found.items():
+            row[f"{column}_low"], row[f"{column}_high"] = interval or (None, None)
+        rows.append(row)
+    return rows
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return mean_sd(known)[0] if known else None
+def _estimate(
+    table: Cells, corruptions: Sequence[str], severities: Sequence[int]
+) -> tuple[float | None, Interval | None]:
+    """Return the mean over the given corruptions and severities, of which some may be missing, and its interval."""
+    chosen = [table[place] for place in ((c, s) for c in corruptions for s in severities) if place in table]
+    if not chosen:
+        return None, None
+    mean, _ = mean_sd([mean_sd([item.accuracy for item in cell])[0] for cell in chosen])
+    return mean, pooled_interval(chosen[0]) if len(chosen) == 1 else _interval_of_mean(chosen)
+
+
+def _interval_of_mean(chosen: Sequence[Sequence[Evaluation]]) -> Interval | None:
+    """Return the interval of a mean over several cells, from each image's share of correct outcomes."""
+    ordered = [sorted(cell, key=lambda item: item.run.identity) for cell in chosen]
+    if len({tuple(item.run.identity for item in cell) for cell in ordered}) > 1:
+        return None
+    known = [found for cell in ordered if (found := outcomes(cell)) is not None]
+    if len(known) < len(chosen):
+        return None
+    total = np.zeros(known[0].shape)
+    for each in known:
+        total += each
+    return share_interval(total / len(known))
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
-    """Return what people want of it, under a header: percent, and of what rows share nothing."""
+    """Return a header and one line per row, for people: percent, the means with their intervals."""
     facts = [name for name in FACTS if len({row[name] for row in rows}) > 1]
     head = ["method" if name == "name" else name for name in facts]
-    numbers = [name for name in rows[0] if name.startswith("severity_") or name == MEAN]
-    lines = [[*head, "corruption", *(name.removeprefix("severity_") for name in numbers)]]
-    for row in rows:
-        told = ["" if row[name] is None else plain(row[name]) for name in facts]
-        lines.append([*told, str(row["corruption"]), *(_percent(row[name]) for name in numbers)])
+    severities = [name for name in rows[0] if name.startswith("severity_") and not name.endswith(("_low", "_high"))]
+    numbers = [estimates(rows, name, without=severities) for name in (*severities, MEAN)]
+    lines = [[*head, "corruption", *(name.removeprefix("severity_") for name in severities), MEAN]]
+    for row, values in zip(rows, zip(*numbers, strict=True), strict=True):
+        own = ["" if row[name] is None else plain(row[name]) for name in facts]
+        lines.append([*own, str(row["corruption"]), *values])
     return lines
 
 
-def _percent(value: Value) -> str:
-    number = as_float(value)
-    return "" if number is None else percent(number)
-
-
 def caption(rows: Sequence[Row], title: str | None = None) -> str:
-    """Return what all rows share, and what the numbers are."""
-    told = [] if title is None else [f"{title}:"]
+    """Return the caption: the facts that all rows share, and what the numbers are."""
+    parts = [] if title is None else [f"{title}:"]
     for name in FACTS:
         if len({row[name] for row in rows}) == 1 and rows[0][name] is not None:
             value = rows[0][name]
             seeds = counted(int(as_float(value) or 0), "seed")
-            told.append(f"{seeds if name == 'seeds' else f'n {value}' if name == 'n' else plain(value)},")
-    return " ".join([*told, "accuracy in percent by corruption and severity, and means over them"])
+            parts.append(f"{seeds if name == 'seeds' else f'n {value}' if name == 'n' else plain(value)},")
+    return " ".join([*parts, "accuracy in percent by corruption and severity, and means with 95 % intervals"])

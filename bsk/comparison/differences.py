@@ -1,4 +1,4 @@
-"""What may be compared with what: the first row of an attack and kind of checkpoint, and the difference from it."""
+"""Which rows can be compared, the baseline of each row, and the paired difference from it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bsk.records.bits import unpacked
 from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.words import counted, plain
 
-MOST = 6  # values that a notice names
+MOST = 6  # values that a notice lists
 Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
 NOT_COMPARED = "are not compared with one another"
-ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies: name, value, its wording
+ASPECTS: tuple[Aspect, ...] = (  # must be equal for two accuracies to be comparable: name, value, value as text
     ("eps", lambda e: e.eps, lambda e: plain(e.eps)),
     ("split", lambda e: e.split, lambda e: e.split),
     ("data", lambda e: (e.run.dataset, e.run.data_sha256), lambda e: f"{e.run.dataset} {e.run.data_sha256 or ''}"[:20]),
@@ -29,9 +29,11 @@ ASPECTS: tuple[Aspect, ...] = (  # what must be equal to compare two accuracies:
 
 
 def baseline(group: Group, groups: Sequence[Group]) -> Group:
-    """Return the first group under the same attack and of the same kind of checkpoint; without attack, of all groups.
+    """Return the group that a group is compared with: the first under the same attack with the same checkpoint kind.
 
-    Networks that bsk did not train are of no kind: they are compared with the very first, and all with one that is it.
+    A group without attack is compared with the first of all groups of its checkpoint kind. Networks that bsk did not
+    train have no checkpoint kind: such a group is compared with the first group whatever its kind, and if the first
+    group is such a network, every group is compared with it.
     """
     rivals = [other for other in groups if _same_attack(group, other)] if group.robust else groups
     own = checkpoint_kind(group.first.run.selected)
@@ -41,7 +43,7 @@ def baseline(group: Group, groups: Sequence[Group]) -> Group:
 
 
 def mismatches(group: Group, reference: Group) -> list[str]:
-    """Return "eps 0.3, not 0.2" for all in which a row cannot be compared with its first one."""
+    """Return every reason why a group cannot be compared with its baseline, such as "eps 0.3, not 0.2"."""
     ours, theirs = group.first, reference.first
     found = [
         f"{name} {word(ours)}, not {word(theirs)}"
@@ -55,17 +57,17 @@ def mismatches(group: Group, reference: Group) -> list[str]:
     return found + [f"attack {plain(key)} {plain(mine.get(key))}, not {plain(other.get(key))}" for key in keys]
 
 
-def races(groups: Sequence[Group]) -> list[list[int]]:
-    """Return the places of groups under attack, those together that can be compared; estimates are not."""
+def comparable(groups: Sequence[Group]) -> list[list[int]]:
+    """Return the indices of the groups under attack, in lists of groups that are comparable; audits are left out."""
     found: list[list[int]] = []
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         if group.robust and not group.audits:
-            firsts = [(race, groups[race[0]]) for race in found]
-            mine = (race for race, first in firsts if _same_attack(group, first) and not mismatches(group, first))
-            race = next(mine, None)
-            if race is None:
-                found.append(race := [])
-            race.append(place)
+            firsts = [(indices, groups[indices[0]]) for indices in found]
+            own = (each for each, first in firsts if _same_attack(group, first) and not mismatches(group, first))
+            indices = next(own, None)
+            if indices is None:
+                found.append(indices := [])
+            indices.append(index)
     return found
 
 
@@ -74,7 +76,7 @@ def _same_attack(group: Group, other: Group) -> bool:
 
 
 def mixtures(groups: Sequence[Group]) -> list[str]:
-    """Return a notice for each thing that must be equal in a comparison and is not."""
+    """Return a notice for each aspect in which groups differ and so cannot be compared."""
     found = []
     for name, value, word in ASPECTS:
         firsts = [group.first for group in groups if group.robust or name != "eps"]
@@ -92,9 +94,9 @@ def mixtures(groups: Sequence[Group]) -> list[str]:
 
 
 def difference(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[dict[str, float], list[str]]:
-    """Return the paired difference, its interval and p, as far as they are known, and what one should know of them.
+    """Return the paired difference with its intervals and p, as far as they are known, and remarks on them.
 
-    A pair is the outcomes of two networks with the same seed on the same image, one of each row.
+    A pair is the outcomes on one image of two networks with the same seed, one from each row.
     """
     ours, theirs = _paired(row, base)
     if not ours:
@@ -115,9 +117,9 @@ def difference(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[d
 
 
 def detectables(compared: Sequence[tuple[Group, Group]]) -> list[float | None]:
-    """Return what each row and its first row could tell apart; None where there is no paired difference.
+    """Return for each row the difference from its baseline that could be detected, None without paired outcomes.
 
-    Rows with the same first row and seeds say together how much seeds vary (`statistics.detectable`).
+    Rows with the same baseline and seeds are pooled to estimate how much seeds vary (`statistics.detectable`).
     """
     alike: dict[tuple[Any, ...], dict[int, NDArray[np.integer[Any]]]] = {}
     for place, (group, reference) in enumerate(compared):
@@ -134,7 +136,7 @@ def detectables(compared: Sequence[tuple[Group, Group]]) -> list[float | None]:
 
 
 def _paired(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:
-    """Return the evaluations of the seeds that both have, in base's order; two single networks are always a pair."""
+    """Return the evaluations of the seeds that both have, in the order of `base`; two single networks always pair."""
     if len(row) == len(base) == 1:
         return list(row), list(base)
     ours = {item.run.identity: item for item in row}
@@ -143,12 +145,12 @@ def _paired(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[list
 
 
 def _differences(ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> NDArray[np.integer[Any]] | None:
-    """Return the (k, n) differences of the outcomes of k pairs of networks, None unless all are known."""
+    """Return the (k, n) differences of outcomes of k pairs of networks, or None unless all are known."""
     x, reference = outcomes(ours), outcomes(theirs)
     return None if x is None or reference is None else x.astype(np.int8) - reference.astype(np.int8)
 
 
 def outcomes(evaluations: Sequence[Evaluation]) -> NDArray[np.bool_] | None:
-    """Return the (k, n) outcomes of k evaluations on the same n images, None unless all are known."""
+    """Return the (k, n) outcomes of k evaluations on the same n images, or None unless all are known."""
     rows, n = [item.packed for item in evaluations if item.packed is not None], evaluations[0].n
     return None if n is None or len(rows) < len(evaluations) else unpacked(rows, n)

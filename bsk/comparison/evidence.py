@@ -1,4 +1,4 @@
-"""What records say: which networks were trained, at what cost, and how they did under which attack."""
+"""Evaluations and trainings read from records: networks, training costs, and accuracies under attacks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from bsk.records import located
 from bsk.records.located import Located, checked, wrong
 from bsk.records.schema import LOG_KINDS, EndRecord, EpochRecord, EvaluationRecord, Network, StartRecord, Training
 
-VALIDATION_ATTACK = "pgd-20 (val)"  # what a training selects by, weaker than what `evaluate` runs
-MOST_OUTCOMES = 2 * 10**7  # of all evaluations together
+VALIDATION_ATTACK = "pgd-20 (val)"  # selects the epoch in training; weaker than the attacks of `bsk evaluate`
+MOST_OUTCOMES = 2 * 10**7  # over all evaluations
 TRAINING_KINDS = ("start", "epoch", "end")
-ALARM = "alarm"  # of a training that overfitted to its attack; the curves show it
+ALARM = "alarm"  # a collapse in training; not needed here, since the curves show it
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One network under one attack: accuracy in [0, 1] on n images, and their outcomes, eight a byte, where known.
+    """One network under one attack: the accuracy in [0, 1] on n images, and more where it is known.
 
-    `adbd` is the mean distance to the decision boundary, which RayS tells. Of an `audit` the accuracy is an estimate.
-    `by_class` has how many images of each class are right, and how many there are.
-    `corruption` and `severity` are those of the images, if they are corrupted; `carried` says that some fell at a
-    smaller radius of the same run.
+    Attributes:
+        packed: the outcomes, eight images per byte (`bsk.records.bits`).
+        adbd: the mean distance to the decision boundary, measured by RayS.
+        audit: if set, the accuracy is an estimate from this audit.
+        by_class: for each class, how many images are classified right and how many there are.
+        corruption: the corruption of the images, None for clean ones; `severity` is its severity.
+        carried: True if some images count as fallen because they fell at a smaller radius of the same run.
     """
 
     where: str
@@ -52,9 +55,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """One run as its log tells it; `epoch` is the last one logged, of `epochs`; `log` has the record of each.
+    """One training run, read from its log.
 
-    `made_with` has the versions and the device, as far as the log says.
+    Attributes:
+        epoch: the last epoch logged, out of `epochs`.
+        log: the record of each epoch.
+        made_with: versions and device, None where the log does not have them.
     """
 
     where: str
@@ -71,7 +77,7 @@ class TrainingLog:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a pile of records says; `ignored` counts those that `compare` has no use for."""
+    """The evaluations and trainings in a set of records; `ignored` counts records of other kinds."""
 
     evaluations: list[Evaluation]
     trainings: list[TrainingLog]
@@ -79,10 +85,10 @@ class Evidence:
 
 
 def collect(items: Iterable[Located]) -> Evidence:
-    """Return what the records say, in their order; of an evaluation nothing else is kept.
+    """Return the evaluations and trainings in the records, in their order.
 
     Raises:
-        InputError: a field has a wrong type or range, or an epoch stands in no log.
+        InputError: a field has a wrong type or range, or an epoch record comes without its start record.
     """
     evaluations, log, ignored, outcomes = [], [], 0, 0
     for item in items:
@@ -92,7 +98,7 @@ def collect(items: Iterable[Located]) -> Evidence:
             outcomes += (evaluations[-1].n or 0) * (evaluations[-1].packed is not None)
             if outcomes > MOST_OUTCOMES:
                 raise InputError(
-                    f"{item.where}: more than {MOST_OUTCOMES} outcomes in all; compare fewer records at once"
+                    f"{item.where}: more than {MOST_OUTCOMES} outcomes in total; compare fewer records at once"
                 )
         elif kind in TRAINING_KINDS:
             log.append(item)
@@ -102,7 +108,7 @@ def collect(items: Iterable[Located]) -> Evidence:
 
 
 def _labelled(evaluations: list[Evaluation]) -> list[Evaluation]:
-    """Return evaluations whose networks of others have names that tell them apart."""
+    """Return the evaluations, with a distinct label for each network that bsk did not train where names clash."""
     known = labels(item.run for item in evaluations)
     if not known:
         return evaluations
@@ -130,7 +136,7 @@ def evaluation(item: Located) -> Evaluation:
         split=intern(record.split),
         n=record.n,
         accuracy=audit.accuracy if audit else record.accuracy,
-        packed=None if audit else record.correct,  # who was not audited has no verdict
+        packed=None if audit else record.correct,  # images that were not audited have no verdict
         adbd=None if record.adbd is UNSET else record.adbd,
         audit=audit,
         by_class=None if record.by_class is UNSET else _classes(item, record.by_class),
@@ -142,17 +148,18 @@ def evaluation(item: Located) -> Evaluation:
 
 def _classes(item: Located, found: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:
     if any(not 0 <= right <= n or n == 0 for right, n in found.values()):
-        raise wrong(item, "by_class", "for each class how many are right, and of how many")
+        raise wrong(item, "by_class", "for each class the number classified right and the number of images")
     return found
 
 
 def trainings(log: Iterable[Located]) -> list[TrainingLog]:
-    """Return the trainings of `start`, `epoch` and `end` records; a start goes on with an unfinished one of its file.
+    """Return the trainings in `start`, `epoch` and `end` records.
 
-    An `end` that carries the flags itself, as `bsk train` prints it, is a whole training.
+    A `start` with the checkpoint of an unfinished training in the same file resumes that training. An `end` that has
+    the flags itself, as `bsk train` prints it, is a whole training.
 
     Raises:
-        InputError: a field has a wrong type, or an epoch or end belongs to no start.
+        InputError: a field has a wrong type, or an epoch or end comes without its start.
     """
     found: list[TrainingLog] = []
     logs: list[dict[int, Located]] = []
@@ -208,20 +215,20 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
         eps=eps,
         flags={name: intern(each) if type(each) is str else each for name, each in (record.flags or {}).items()},
         selected=_shared(record.selected),
-        device=_shared(train_device or record.device),  # old records know only the evaluation's
+        device=_shared(train_device or record.device),  # old records have only the device of the evaluation
         **_costs(record),
     )
 
 
 def _file(record: Network, name: str) -> str | None:
-    """Return the SHA-256 of a file that a training was given, which an evaluation and a log say in their own ways."""
+    """Return the SHA-256 of an input file of a training; evaluations and logs have it in different fields."""
     said, found = getattr(record, f"{name}_sha256", UNSET), getattr(record, name, UNSET)
     said = found.get("sha256") if isinstance(found, dict) else said
     return intern(said) if isinstance(said, str) else None
 
 
 def _shared(text: str | None) -> str | None:
-    """Return the one copy of a text, as thousands of records have the same few."""
+    """Return the interned text, since thousands of records repeat the same few."""
     return None if text is None else intern(text)
 
 

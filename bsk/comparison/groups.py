@@ -1,4 +1,4 @@
-"""Which evaluations belong to one row: the same training but for its seed, the same attack, the same images."""
+"""Grouping of evaluations into rows: the same training except for its seed, the same attack, the same images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bsk.evaluation.audit import Audit
 from bsk.records.words import plain
 
 NATURAL = "natural"
-_BESIDE = re.compile(r"\.(last|ema|ema-last)(?=\.safetensors$)")  # of F.ema.safetensors, which the log of F tells of
-OWN_COLUMNS = {"method", "model", "dataset"}  # never part of a name
+_BESIDE = re.compile(r"\.(last|ema|ema-last)(?=\.safetensors$)")  # F.ema.safetensors belongs to the log of F
+OWN_COLUMNS = {"method", "model", "dataset"}  # have their own columns, so they are never part of a name
 
 
 Key = tuple[Any, ...]
@@ -23,24 +23,24 @@ Key = tuple[Any, ...]
 
 @dataclass
 class Group:
-    """A row to be: evaluations under one adversarial attack, and those without attack, one a seed."""
+    """The evaluations of one row: those under one adversarial attack and those without attack, one per seed."""
 
     robust: list[Evaluation] = field(default_factory=list)
     natural: list[Evaluation] = field(default_factory=list)
 
     @property
     def first(self) -> Evaluation:
-        """Return the evaluation that stands for what all of the group share."""
+        """Return the first evaluation, which represents what all of the group share."""
         return (self.robust or self.natural)[0]
 
     @property
     def audits(self) -> list[Audit]:
-        """Return the audits behind the robust accuracies, if these are estimates."""
+        """Return the audits from which the robust accuracies are estimated, if they are."""
         return [item.audit for item in self.robust if item.audit is not None]
 
 
 def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
-    """Return the groups in order of first appearance; natural evaluations join every row of their training."""
+    """Return the groups in order of first appearance; a natural evaluation joins every group of its training."""
     natural: dict[Key, Group] = {}
     robust: dict[Key, tuple[Key, Group]] = {}
     order: dict[int, int] = {}
@@ -63,7 +63,7 @@ def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
 
 
 def latest(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], list[str]]:
-    """Return one evaluation for each seed of each row, the last one, and a notice if others said otherwise."""
+    """Return the last evaluation for each seed of each row, and a notice if an earlier one had another result."""
     kept: dict[Key, Evaluation] = {}
     replaced = []
     for item in evaluations:
@@ -76,13 +76,13 @@ def latest(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], list[st
         return list(kept.values()), []
     old, new = replaced[0]
     return list(kept.values()), [
-        f"{len(replaced)} record(s) have the settings, {new.run.identity} and attack of a later one with another "
-        f"result, and are left out; the first is {old.where} ({old.run.checkpoint}), see {new.where}"
+        f"{len(replaced)} record(s) left out, since a later one has the same settings, seed and attack but another "
+        f"result; the first is {old.where} ({old.run.checkpoint}, {new.run.identity}), replaced by {new.where}"
     ]
 
 
 def completed(evidence: Evidence) -> list[Evaluation]:
-    """Return the evaluations with what only the logs know: training costs, and what was interrupted."""
+    """Return the evaluations, completed from the logs with training costs and interruptions."""
     finished = {item.run.sha256: item.run for item in evidence.trainings if item.finished and item.run.sha256}
     cut = {item.run.checkpoint: item for item in evidence.trainings if not item.finished}
     runs = ((item, _completed(item.run, finished, cut)) for item in evidence.evaluations)
@@ -90,7 +90,7 @@ def completed(evidence: Evidence) -> list[Evaluation]:
 
 
 def validations(trainings: Iterable[TrainingLog]) -> list[Evaluation]:
-    """Return what finished trainings say of themselves on the val split, as evaluations."""
+    """Return the accuracies of finished trainings on their val splits, as evaluations."""
     found = []
     for item in trainings:
         common = (item.run.eps, "val", item.val_n)
@@ -107,9 +107,9 @@ def interruption(training: TrainingLog) -> str:
 
 
 def names(groups: Sequence[Group]) -> list[str]:
-    """Return the method id of each group, with the flags in which groups of the same method differ.
+    """Return the name of each group: the method id and the flags in which groups of the same method differ.
 
-    A step that is the same part of eps everywhere does not differ, nor does eps where its column shows it.
+    A step counts as equal if it is the same fraction of eps in all groups. eps is left out if its column shows it.
     A network that bsk did not train has the name of its file.
     """
     rivals: dict[str | None, list[Evaluation]] = {}
@@ -117,7 +117,7 @@ def names(groups: Sequence[Group]) -> list[str]:
         rivals.setdefault(group.first.run.method, []).append(group.first)
     telling = {method: differing([item.run for item in items]) for method, items in rivals.items()}
     for method, items in rivals.items():
-        if all(item.eps in (None, item.run.eps) for item in items):  # its column tells it
+        if all(item.eps in (None, item.run.eps) for item in items):  # the column eps shows it
             telling[method] = [flag for flag in telling[method] if flag != "eps"]
     found = []
     for group in groups:
@@ -129,12 +129,12 @@ def names(groups: Sequence[Group]) -> list[str]:
 
 
 def short_name(run: Run) -> str:
-    """Return the method id, or the name of the file of a network that bsk did not train."""
+    """Return the method id, or the file name of a network that bsk did not train."""
     return run.method or run.label or Path(run.checkpoint).stem
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Return the flags in which trainings differ, in alphabetical order; not a step that is the same part of eps."""
+    """Return the flags in which trainings differ, sorted; a step that is the same fraction of eps is left out."""
     flags = [run.own_flags() for run in runs]
     keys = {key for each in flags for key in each} - OWN_COLUMNS
     telling = {key for key in keys if len({as_text(each.get(key)) for each in flags}) > 1}
@@ -144,7 +144,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def checkpoint_kind(selected: str | None) -> str | None:
-    """Return "best ema" for "best ema 0.999": the epoch, and whether its weights are averaged, however slowly."""
+    """Return the epoch and whether its weights are averaged, without the decay: "best ema" for "best ema 0.999"."""
     return " ".join(selected.split()[:2]) if selected else None
 
 

@@ -1,4 +1,4 @@
-"""Saved adversarial images across networks: how many of each file's images each network classifies right."""
+"""Transfer matrix: the accuracy of each network on each file of saved adversarial images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ COLUMNS = (
     "norm", "images_sha256",
 )  # fmt: skip
 TEXT_COLUMNS = {"images of", "attack", "eps", "norm", "n", "file"}
-OWN = "*"  # after the accuracy of a network on images that were made for it
-CAPTION = f"Percent of saved adversarial images that a network classifies right, with 95 % intervals; {OWN} its own."
+OWN = "*"  # marks the accuracy of a network on images that were made against it
+CAPTION = (
+    "Percent of saved adversarial images that a network classifies right, with 95 % intervals; "
+    f"{OWN} made against this network."
+)
 
 
 @dataclass(frozen=True)
@@ -30,28 +33,28 @@ class _Shown:
 
     @property
     def images(self) -> tuple[str, str, str]:
-        """Which images: their network's file and its hash, and the attack."""
+        """The images: file and SHA-256 of the network they were made against, and the attack."""
         return Path(str(self.source["checkpoint"])).stem, str(self.source["checkpoint_sha256"]), self.source["attack"]
 
     @property
     def file(self) -> str:
-        """The SHA-256 of the file of the images."""
+        """The SHA-256 of the file of images."""
         return str(self.item.parameters.get("images"))
 
     @property
     def target(self) -> tuple[str, str]:
-        """The network that they are shown to: its file and its hash."""
+        """The evaluated network: its file and SHA-256."""
         return self.item.run.label or Path(self.item.run.checkpoint).stem, str(self.item.run.sha256)
 
 
 def transfers(items: Iterable[Located]) -> list[dict[str, Any]]:
-    """Return a row of COLUMNS for each file of images and network that they were shown to, the last record of each.
+    """Return one row of COLUMNS per file of images and evaluated network, from the last record of each pair.
 
     `accuracy` is the fraction of the images that the network classifies right, `low` and `high` its 95 % Wilson
-    interval, `own` whether the images were made for this very network.
+    interval, `own` whether the images were made against this network.
 
     Raises:
-        InputError: a record is not what it should be.
+        InputError: a record is invalid.
     """
     found: dict[tuple[Any, ...], _Shown] = {}
     for item in collect(items).evaluations:
@@ -70,9 +73,9 @@ def _row(shown: _Shown) -> dict[str, Any]:
 
 
 def grid(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Return a header and a line for each file of images: the accuracy of each network on them, in percent.
+    """Return a header and one line per file of images, with the accuracy in percent of each network on it.
 
-    Files of one network and attack are told apart by what they differ in: norm, number of images, or their SHA-256.
+    Files of the same network and attack are told apart by norm, number of images, or the SHA-256 of the file.
     """
     targets = list(dict.fromkeys((row["target"], row["target_sha256"]) for row in rows))
     names = [name for name, _ in targets]
@@ -80,8 +83,8 @@ def grid(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     lines: dict[tuple[Any, ...], dict[tuple[str, str], str]] = {}
     for row in rows:
         images = (row["images_sha256"], row["n"], row["source"], row["attack"], plain(row["eps"]), row["norm"])
-        told = estimate(row["accuracy"], row["low"], row["high"]) + OWN * row["own"]
-        lines.setdefault(images, {})[row["target"], row["target_sha256"]] = told
+        cell = estimate(row["accuracy"], row["low"], row["high"]) + OWN * row["own"]
+        lines.setdefault(images, {})[row["target"], row["target_sha256"]] = cell
     facts = ["images of", "attack", "eps"]
     heads = [list(images[2:5]) for images in lines]
     for title, place in (("norm", 5), ("n", 1), ("file", 0)):

@@ -1,4 +1,4 @@
-"""The paper's numbers, to stand beside ours: a record for each row of its tables."""
+"""The paper's numbers, for comparison with ours: one record per row of its tables."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from bsk.errors import UsageError, nearest
 
-AXES = ("gamma", "beta", "step")  # what a row of an ablation is called by
-_STEP_UNIT = 8 / 255  # the paper writes its steps as if its radius were that
-_SAME_STEP = 0.03  # of step / eps: 0.031 is not quite 8/255, and neighbours are 0.125 apart
-OWN: dict[str, dict[str, float]] = {  # section 5.1: what a method has where the table does not vary it
+AXES = ("gamma", "beta", "step")  # the parameters that the paper's ablations vary
+_STEP_UNIT = 8 / 255  # the radius that the paper's step sizes refer to
+_SAME_STEP = 0.03  # tolerance of step / eps: 0.031 is not quite 8/255, and neighbouring steps are 0.125 apart
+OWN: dict[str, dict[str, float]] = {  # section 5.1: the values of each method where the table does not vary them
     "at": {"step": 2 / 8},
     "trades": {"step": 2 / 8, "beta": 6},
     "fast-at": {"step": 10 / 8},
@@ -29,12 +29,12 @@ _COLUMNS = {
     "autoattack": "robust_autoattack",
     "autoattack-audit": "robust_autoattack",
     "rays": "robust_rays",
-}  # of table 5; elsewhere `robust`
+}  # the columns of table 5; the other tables have `robust`
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of a table of the paper; accuracies in percent, as printed; `source` where it is not the paper's own."""
+    """One row of a table of the paper, accuracies in percent as printed; `source` unless they are its own."""
 
     method: str
     dataset: str
@@ -45,12 +45,12 @@ class Published:
     source: str = ""
 
     def fraction(self, column: str) -> float | None:
-        """Return a column in percent as a fraction, None where the paper has none."""
+        """Return a column as a fraction, None if the paper does not have it."""
         percent = self.numbers.get(column)
         return None if percent is None else round(percent / 100, 6)
 
     def robust(self, attack: str | None) -> float | None:
-        """Return the accuracy under that attack as a fraction, None where the paper has another."""
+        """Return the accuracy under that attack as a fraction, None if the paper used another attack."""
         if attack in _COLUMNS:
             return self.fraction(_COLUMNS[attack])
         return self.fraction("robust") if attack == self.attack else None
@@ -58,17 +58,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one table of the paper, in its order; `dataset` is the one asked for."""
+    """The rows of one table of the paper, in its order; `dataset` is set if one was asked for."""
 
     name: str
     rows: Sequence[Published]
     dataset: str | None = None
 
     def fitting(self, method: str | None, flags: Mapping[str, Any], dataset: str | None = None) -> list[Published]:
-        """Return the paper's rows for a training: by its method, whatever axis the table varies, and the dataset.
+        """Return the paper's rows for a training, matched by method, dataset and the parameters that the table varies.
 
-        Where the table has not the training's dataset, its first one stands in. There are two rows where the paper
-        has the mean and the best of several runs.
+        If the table does not have the training's dataset, the table's first dataset is used. There are two rows if the
+        paper has both the mean and the best of several runs.
         """
         datasets = [each.dataset for each in self.rows]
         wanted = self.dataset or (dataset if dataset in datasets else datasets[0])
@@ -76,7 +76,7 @@ class Table:
 
 
 def published(name: str) -> Table:
-    """Return a table by "2", "section54", or "6/cifar100" for one of its datasets.
+    """Return the table called "2" or "section54", or with "6/cifar100" the rows of one dataset.
 
     Raises:
         UsageError: the paper has no such table, or not for that dataset.
@@ -109,7 +109,7 @@ def _published(record: Mapping[str, Any]) -> Published:
 
 
 def _fits(row: Published, flags: Mapping[str, Any]) -> bool:
-    """Return whether flags have the row's axes and otherwise its method's own; a step is a part of the radius."""
+    """Return whether flags match the row's parameters and, for the others, its method's; steps relative to eps."""
     for axis, value in {**OWN.get(row.method, {}), **row.axes}.items():
         found = flags.get(axis)
         if found is None and axis not in row.axes:

@@ -35,7 +35,7 @@ class Requirement:
 
 
 def parse(text: str) -> Requirement:
-    """Return the condition that a text says; raise a UsageError if it says none."""
+    """Return the parsed condition; raise a UsageError if the text is not one."""
     parts = re.split(r"\s*(>=|<=|>|<)\s*", text.strip())
     if len(parts) != 3 or not parts[0] or not parts[2]:
         raise UsageError(f"--require {text!r}: {HELP}")
@@ -43,13 +43,13 @@ def parse(text: str) -> Requirement:
 
 
 def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
-    """Return a line for each way in which the rows do not meet it; none: they do.
+    """Return one line for each row that violates the condition; an empty list means that it holds.
 
-    A term without a row stands for every row of the table, and must hold for each; one that is relative to the first
-    row, as its difference is, for every other row. Rows of one name are told apart by
-    what the table says of them, NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN, in any order.
+    A condition with a term without a row must hold for every row of the table. If such a term is relative to the first
+    row, as `difference` is, it must hold for every other row. Rows with the same name are told apart by their facts,
+    in any order: NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN.
 
-    An estimate, `robust` of an audit, stands for its interval: a condition holds if it does wherever in it.
+    `robust` of an audit is an estimate, for which the condition must hold everywhere in its interval.
 
     Raises:
         UsageError: a row or column is unknown, ambiguous or empty.
@@ -114,12 +114,12 @@ def _row(name: str, rows: Sequence[Row], said: str) -> Row:
     if len(named) > 1:
         telling = [fact for fact in FACTS if len({plain(row[fact]) for row in named}) > 1]
         longer = ["@".join([str(row["name"]), *(plain(row[fact]) for fact in telling)]) for row in named]
-        raise UsageError(f"{said}: stands for {len(named)} rows; write one of {', '.join(longer)}")
+        raise UsageError(f"{said}: matches {len(named)} rows; write one of {', '.join(longer)}")
     return named[0]
 
 
 def _is_named(row: Row, name: str) -> bool:
-    """Return whether the name is the row's own, with any of its facts after it."""
+    """Return whether the name is the row's, with any of its facts appended."""
     own = str(row["name"])
     facts = name.removeprefix(own).split("@")
     return name.startswith(own) and not facts[0] and {*facts[1:]} <= {plain(row[fact]) for fact in FACTS}

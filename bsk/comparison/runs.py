@@ -1,4 +1,4 @@
-"""A trained network, and what makes its training another one."""
+"""A trained network, and the settings by which trainings count as the same."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from bsk.records.fields import LARGEST
 from bsk.records.jsonl import LATER_FLAGS
 from bsk.records.words import printable
 
-NOT_SETTINGS = {  # they make no other method
+NOT_SETTINGS = {  # flags that do not change which training it is
     *("seed", "out", "data", "device", "threads", "quiet", "debug", "force", "compile", "save_every"),
-    "select",  # `selected` says it, of the model that it selected
+    "select",  # `selected` has it, for the model that was selected
     "log_divergence",
-    "ema",  # `selected` says it, of the average; the trained weights are the same without it
+    "ema",  # `selected` has it, for the averaged weights; the trained weights are the same without it
 }
-# flags of trainings from before methods were functions: a row of axes, of which a method used some
-OLD = "outer"  # an axis that every row had, and no method has now
+# Earlier versions gave every method the same set of flags, of which each method used some.
+OLD = "outer"  # a flag that every record of those versions has and no method has now
 _AXES = {"beta": 6.0, "gamma": 1.0, "noise": 2.0, "bound": 1.0, "replays": 1, "ramp": False}
 _CLIMBS_KL = {"inner": "kl_to_clean", "outer": "trades"}
 _CLIMBS_LOSS = {"inner": "cross_entropy", "outer": "adversarial"}
 _RESCUE = {"rescue": None, "rescue_every": 20, "rescue_drop": 0.1}
-# what a row had by default that its method has not; of liet, nuat and gradalign the method itself has changed
+# The defaults that those versions recorded for flags a method does not have. liet, nuat and gradalign are missing,
+# since the methods themselves have changed.
 _UNUSED: dict[str, dict[str, Any]] = {
     "natural": {**_AXES, "start": "zero", "inner": "cross_entropy", "steps": 0, "outer": "natural", **_RESCUE},
     **dict.fromkeys(("at", "fast-at", "bs-at"), {**_AXES, **_CLIMBS_LOSS, **_RESCUE}),
@@ -49,7 +50,7 @@ _USED = {
 
 @dataclass(frozen=True)
 class Run:
-    """One trained network; `method` is None for one that bsk did not train, `label` is what tells that from others."""
+    """One trained network; if bsk did not train it, `method` is None and `label` is a distinct name where needed."""
 
     checkpoint: str
     sha256: str | None = None
@@ -73,51 +74,51 @@ class Run:
 
     @property
     def file(self) -> str:
-        """Return what tells the file of a network from others, by its content if that is known."""
+        """Return an identifier of the network's file: its SHA-256 if known, else its path."""
         return self.sha256 or self.checkpoint
 
     @property
     def identity(self) -> str:
-        """Return what tells this network from others trained with the same settings: its seed, else its file."""
+        """Return an identifier among networks trained with the same settings: the seed, else the file."""
         return f"seed {self.seed}" if self.seed is not None else self.file
 
     @property
     def passes(self) -> int | None:
-        """Return the cost in images passed forward and backward, None unless both are known."""
+        """Return the training cost in images passed forward and backward, None unless both are known."""
         known = self.forward_passes is not None and self.backward_passes is not None
         return (self.forward_passes or 0) + (self.backward_passes or 0) if known else None
 
     @cached_property
     def settings(self) -> str:
-        """Return all that makes a training another one, except its seed, as text to compare; the same text is kept."""
+        """Return everything but the seed that distinguishes trainings, as interned text for comparison."""
         file = self.file if self.method is None else None
         parts = [self.method, self.model, self.dataset, self.data_sha256, self.eps, self.selected, self.interrupted]
         return sys.intern(as_text([*parts, file, self.own_flags()]))
 
     def own_flags(self) -> dict[str, Any]:
-        """Return the training flags that make a method what it is; 1 and 1.0 are the same, null is none.
+        """Return the training flags that distinguish trainings; integers become floats, null is left out.
 
-        The data are among them where it was trained on others than it is judged on.
+        `train_data` is among them if the network was trained on other data than it is evaluated on.
         """
-        eps: dict[str, Any] = {} if self.eps is None else {"eps": self.eps}
+        more: dict[str, Any] = {} if self.eps is None else {"eps": self.eps}
         for name, sha256 in (("init", self.init_sha256), ("extra", self.extra_sha256)):
             if isinstance(path := self.flags.get(name), str):
-                eps[name] = self._named(path, sha256)
+                more[name] = self._named(path, sha256)
         if self.train_data_sha256 not in (None, self.data_sha256):
-            eps["train_data"] = str(self.train_data_sha256)[:8]
+            more["train_data"] = str(self.train_data_sha256)[:8]
         return {
             key if key.isprintable() else printable(key): float(value)
             if type(value) is int and abs(value) < LARGEST
             else value
-            for key, value in {**modern(self.method, self.flags), **eps}.items()
+            for key, value in {**modern(self.method, self.flags), **more}.items()
             if key not in NOT_SETTINGS and value is not None
         }
 
     def _named(self, path: str, sha256: str | None) -> str:
-        """Return the name of a file and the begin of its SHA-256, the same wherever it lies.
+        """Return the name of a file and the first digits of its SHA-256, without its folder.
 
-        With SEED for the training's own seed at its end it is no file but a setting: each seed may begin with weights
-        of its own.
+        If the name ends with the training's own seed, SEED replaces it and the SHA-256 is left out: seeds of one
+        training may each start from weights of their own.
         """
         name = Path(path).name
         own = re.sub(rf"(?<!\d)(?<!epoch-){self.seed}(?=(\.[a-z-]+)*$)", "SEED", name)
@@ -125,9 +126,9 @@ class Run:
 
 
 def labels(runs: Iterable[Run]) -> dict[str, str]:
-    """Return a name for each file of a network that bsk did not train, where the name of the file alone is not enough.
+    """Return a distinct name for each file with a network that bsk did not train, where file names clash.
 
-    As many of the folders above it as it takes, or else the begin of its SHA-256, tell those of one name apart.
+    The name has as many parent folders as needed, or else the first digits of the file's SHA-256.
     """
     paths = {run.file: Path(run.checkpoint).with_suffix("").parts for run in runs if run.method is None}
     namesakes: dict[str, list[str]] = {}
@@ -144,18 +145,18 @@ def labels(runs: Iterable[Run]) -> dict[str, str]:
 
 
 def as_text(value: Any) -> str:
-    """Return a value of JSON as text that is the same for equal ones."""
+    """Return a JSON value as text that is equal for equal values."""
     try:
         return msgspec.json.encode(value, order="sorted").decode()
-    except UnicodeEncodeError:  # it has half of a character
+    except UnicodeEncodeError:  # it has a lone surrogate
         return json.dumps(value, sort_keys=True)
 
 
 def modern(method: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a training's flags as the same training has them now, whichever build wrote them.
+    """Return a training's flags as this version records them, whichever version wrote them.
 
-    What an old row had and its method never used is left out, if it was the default; so old and new trainings of one
-    method are seeds of one row. Flags that came later have the value that trainings before them were made with.
+    Flags that the method never used are left out if they had their default. Flags that came later get the value that
+    earlier trainings were made with. So old and new trainings of one method are seeds of one row.
     """
     if OLD not in flags:
         later = {name: value for name, value in LATER_FLAGS.items() if name not in _AXES}

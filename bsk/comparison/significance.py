@@ -1,4 +1,4 @@
-"""Exact tests of two methods on the same images, and what several of them together leave."""
+"""Exact paired tests of two methods on the same images, and the adjustment for several tests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from threadpoolctl import ThreadpoolController
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Return the two-sided exact p of b examples that only one model gets right and c that only the other does.
+    """Return the two-sided exact p for b examples that only one model gets right and c that only the other does.
 
-    p = min(1, 2 P(X <= min(b, c))), X binomial of b + c and 1/2: the exact sign test of the discordant pairs.
+    p = min(1, 2 P(X <= min(b, c))), X ~ Binomial(b + c, 1/2): the exact sign test of the discordant pairs.
 
     Source: McNemar (1947), Psychometrika 12; exact form: Fay (2010), Biostatistics 11.
     """
@@ -24,14 +24,15 @@ def mcnemar_exact(b: int, c: int) -> float:
 
 
 def paired_exact(scores: NDArray[np.int_]) -> float:
-    """Return the two-sided exact p of (n,) scores an image: models of one method right on it, less the other's.
+    """Return the two-sided exact p of a sign-flip test on (n,) scores, one per image.
 
-    With one seed a score is in {-1, 0, 1} and this is `mcnemar_exact`. With k seeds, paired seed by seed, a
-    score adds the k pairs of the image, and p = P(|sum -+ |score|| >= |sum score|) over independent fair signs, one
-    an image. Discordant pairs on one image go together; to count them all as independent makes p too small.
+    The score of an image is the number of models of one method that are right on it, minus that of the other method.
+    With one seed it is in {-1, 0, 1} and the test is `mcnemar_exact`. With k seeds it sums the k pairs of the image,
+    and p = P(|sum_i e_i |score_i|| >= |sum_i score_i|), with independent fair signs e_i. Discordant pairs on the same
+    image are correlated; counting them as independent would make p too small.
 
-    It is about these trained models on new images, not about new seeds. It assumes that the images are drawn
-    independently and, where there is no difference, that the methods could swap their outcomes on an image.
+    The test is about these trained models on new images, not about new seeds. It assumes that the images are drawn
+    independently and that under the null hypothesis the two methods' outcomes on an image are exchangeable.
 
     Source: McNemar (1947); the randomisation test of Fisher (1935), "The Design of Experiments", section 21.
     """
@@ -51,19 +52,21 @@ def paired_exact(scores: NDArray[np.int_]) -> float:
 
 
 def _not_zero(probabilities: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
-    """Return where the probabilities begin that are not 0, and these: tails are 0 some 39 sd from the middle.
+    """Return the index of the first nonzero probability, and the probabilities up to the last nonzero one.
 
-    The smallest float64 is 5e-324. What is left is about as long as sqrt(count), so that a million scores are quick.
+    Tails underflow to 0 about 39 sd from the mean, since the smallest float64 is 5e-324. What is left has a length of
+    about sqrt(count), so that a million scores are fast.
     """
     kept = np.flatnonzero(probabilities)
     return int(kept[0]), probabilities[kept[0] : kept[-1] + 1]
 
 
 def _plus(won: NDArray[np.float64], coins: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Return the probabilities of a sum and `size` times a number of heads: each remainder by `size` keeps to itself.
+    """Return the distribution of a sum plus `size` times a number of heads, one remainder modulo `size` at a time.
 
-    By products, not by FFT: small probabilities keep their digits. By one thread: numpy asks for a scalar product for
-    every sum, and on a machine that is busy otherwise threads that wait for each other took a thousand times as long.
+    The convolution is direct, not by FFT, so that small probabilities keep their precision. It runs in one thread:
+    numpy calls BLAS for every term, and on a busy machine threads that wait for each other were a thousand times
+    slower.
     """
     sums = np.zeros(len(won) + size * (len(coins) - 1))
     with _threads().limit(limits=1):
@@ -74,7 +77,7 @@ def _plus(won: NDArray[np.float64], coins: NDArray[np.float64], size: int) -> ND
 
 @cache
 def _threads() -> ThreadpoolController:
-    """Return what sets numpy's threads: to look for its libraries takes longer than the products."""
+    """Return the controller of numpy's threads, cached since finding the libraries takes longer than the products."""
     return ThreadpoolController()
 
 
@@ -88,7 +91,9 @@ def _fair_coins(count: int) -> NDArray[np.float64]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p values adjusted for being several: the k-th smallest of m times m - k + 1, never falling, at most 1.
+    """Return the p values adjusted for multiple comparisons by Holm's step-down method.
+
+    The k-th smallest of m values becomes max_{j <= k} min(1, (m - j + 1) p_(j)).
 
     Source: Holm (1979), "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6.
     """

@@ -1,6 +1,6 @@
-"""Intervals for accuracies: of one model, of several seeds, and of two methods on the same images.
+"""Intervals for accuracies of one model, of several seeds, and for the difference of two methods on the same images.
 
-Notation: x[s, i] is 1 where the model of seed s gets image i right, k seeds, n images.
+Notation: x[s, i] is 1 if the model of seed s gets image i right and else 0, for k seeds and n images.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from bsk.evaluation.audit import Audit
 from bsk.evaluation.intervals import Interval, normal_quantile, score_interval, wilson
 
-GRID = 200  # quantiles that stand for a distribution
-CELLS_AT_ONCE = 1 << 17  # of a table of seeds and images, as floats
-RESAMPLES_AT_ONCE = 1000  # of many seeds each is as long as scores have values
+GRID = 200  # quantiles that represent a distribution
+CELLS_AT_ONCE = 1 << 17  # of the (k, n) table converted to floats at once, to limit memory
+RESAMPLES_AT_ONCE = 1000  # to limit memory: a resample has as many counts as there are distinct scores
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
@@ -28,11 +28,21 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-def sd_interval(sd: float, k: int, confidence: float = 0.95) -> Interval:
-    """Return the interval of the standard deviation of normal values, of which k >= 2 have the sample one `sd`.
+def quarter_means(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return the means over the four quarters of a sequence, (4,); values at a boundary count in part.
 
-    sd sqrt((k - 1) / q) at the quantiles q of chi-squared with k - 1 degrees of freedom: of three seeds it goes from a
-    half to six times, so that few seeds say little of how much seeds vary.
+    For per-epoch values of a training, the quarters have equal numbers of updates.
+    """
+    positions = np.linspace(0, 1, len(values) + 1)
+    integral = np.concatenate([[0.0], np.cumsum(values) / len(values)])
+    return np.asarray(4 * np.diff(np.interp(np.linspace(0, 1, 5), positions, integral)))
+
+
+def sd_interval(sd: float, k: int, confidence: float = 0.95) -> Interval:
+    """Return the interval of a normal standard deviation, given the sample standard deviation of k >= 2 values.
+
+    sd sqrt((k - 1) / q) at the quantiles q of the chi-squared distribution with k - 1 degrees of freedom. For three
+    values it reaches from half to six times `sd`, so few seeds tell little about how much seeds vary.
 
     Source: Snedecor & Cochran (1989), "Statistical Methods", section 5.11.
     """
@@ -44,7 +54,7 @@ def sd_interval(sd: float, k: int, confidence: float = 0.95) -> Interval:
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Return mean -+ t sd / sqrt(k) with k - 1 degrees of freedom, for k >= 2 values.
 
-    Over seeds it covers the draw of the seed alone: all seeds share the same images.
+    Over seeds it covers the draw of the seeds only, since all seeds share the same images.
 
     Source: Student (1908), "The probable error of a mean", Biometrika 6.
     """
@@ -58,12 +68,12 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 def accuracy_interval(correct: NDArray[np.bool_], confidence: float = 0.95) -> Interval:
     """Return the interval of a method's accuracy from the (k, n) outcomes of k >= 1 seeds on the same n images.
 
-    One seed: `wilson`. Several: the interval covers both draws, of the seed and of the images. It is Wilson's interval
-    of as many images as would have the half-width h of `half_width`: z^2 p(1-p) / h^2. (A t interval over seeds
-    ignores that they share the images, Wilson on k n outcomes ignores that the outcomes on one image go together: both
-    are too narrow.)
+    For one seed it is `wilson`. For several it covers the draws of seeds and of images: it is Wilson's interval for the
+    effective number of images z^2 p(1-p) / h^2, with h from `half_width`. (A t interval over seeds ignores that they
+    share the images, and Wilson on k n outcomes ignores that outcomes on the same image are correlated; both are too
+    narrow.)
 
-    Source: Korn and Graubard (1998), Survey Methodology 24: the effective number of examples, there for counties.
+    Source: Korn and Graubard (1998), Survey Methodology 24, for the effective sample size.
     """
     k, n = correct.shape
     p = float(correct.mean())
@@ -73,9 +83,9 @@ def accuracy_interval(correct: NDArray[np.bool_], confidence: float = 0.95) -> I
 
 
 def rough_accuracy_interval(accuracies: Sequence[float], n: int, confidence: float = 0.95) -> Interval:
-    """Return the interval of `accuracy_interval` where only the k accuracies are known, not the outcomes.
+    """Return the interval of `accuracy_interval` if only the k accuracies are known, not the outcomes.
 
-    h^2 = t^2 sd^2 / k + z^2 p(1-p) / n, which is too wide by the part of chance that is counted in both terms.
+    h^2 = t^2 sd^2 / k + z^2 p(1-p) / n. It is too wide, since both terms contain the randomness of single outcomes.
     """
     p, sd = mean_sd(accuracies)
     if sd is None or p in (0.0, 1.0):
@@ -85,11 +95,27 @@ def rough_accuracy_interval(accuracies: Sequence[float], n: int, confidence: flo
     return _of_half_width(p, half, confidence)
 
 
+def share_interval(shares: NDArray[np.float64], confidence: float = 0.95) -> Interval:
+    """Return the interval of the mean of (k, n) shares in [0, 1], of k >= 1 seeds on the same n images, within [0, 1].
+
+    A share is one value per image, for example the fraction of corruptions under which it is classified right; so
+    outcomes on the same image may be correlated. For one seed it is `t_interval` over the images, for several the mean
+    -+ `half_width`, which covers new seeds too. If all shares are 0 or all are 1, it is `wilson` of n images.
+    """
+    k, n = shares.shape
+    p = float(shares.mean())
+    if n == 1 or p in (0.0, 1.0):
+        return wilson(p * n, n, confidence)
+    half = half_width(shares, confidence)
+    low, high = t_interval(shares[0].tolist(), confidence) if k == 1 else (p - half, p + half)
+    return max(0.0, low), min(1.0, high)
+
+
 def audit_interval(audits: Sequence[Audit]) -> Interval:
     """Return the interval of the mean accuracy of k audited networks on the same n images.
 
-    Its ends are the means of theirs, each at a k-th of the error: then all hold at once, whatever the audits have in
-    common, as the order of the images (Boole's inequality).
+    Its ends are the means of the audits' ends, each at error level alpha / k. By Boole's inequality all k intervals
+    hold simultaneously, however the audits depend on each other (they share the order of the images).
     """
     ends = [audit.interval(1 / len(audits)) for audit in audits]
     low, high = (mean_sd(each)[0] for each in zip(*ends, strict=True))
@@ -97,9 +123,9 @@ def audit_interval(audits: Sequence[Audit]) -> Interval:
 
 
 def audited_accuracy_interval(audits: Sequence[Audit]) -> Interval:
-    """Return the interval of the mean accuracy of k audited networks on new images, and of new seeds.
+    """Return the interval of the mean accuracy of k audited networks that covers new images and new seeds.
 
-    Half of the error is the audits', half that of `rough_accuracy_interval` about the ends of theirs.
+    Half of the error level is used for the audits, half for `rough_accuracy_interval` at the ends of their intervals.
     """
     ends = [audit.interval(0.5 / len(audits)) for audit in audits]
     confidence = min(audit.confidence_for_images for audit in audits)
@@ -115,9 +141,9 @@ def _of_half_width(p: float, half: float, confidence: float) -> Interval:
 def difference_interval(differences: NDArray[np.integer[Any]], confidence: float = 0.95) -> Interval:
     """Return the interval of the mean of (k, n) paired differences in {-1, 0, 1}, within [-1, 1].
 
-    Two images are added, one won and one lost by every seed, so that the interval has a width where no
-    outcome differs; for one seed this is Bonett and Price's interval. For several it covers the draw of the
-    seeds and of the images (`half_width`); for one it covers the images alone.
+    Two images are added, with differences 1 and -1 for every seed, so that the interval has a positive width even if
+    no outcome differs. For one seed it is Bonett and Price's interval and covers new images; for several it covers new
+    seeds and new images (`half_width`).
 
     Source: Bonett and Price (2012), "Adjusted Wald confidence interval for a difference of binomial
     proportions based on paired data", J. Educ. Behav. Stat. 37.
@@ -132,9 +158,9 @@ def _with_two(differences: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]
 
 
 def seed_interval(differences: NDArray[np.integer[Any]], confidence: float = 0.95) -> Interval | None:
-    """Return `t_interval` of the k >= 2 seeds' mean differences, of (k, n) paired differences; None for one seed.
+    """Return `t_interval` of the k seeds' mean differences, from (k, n) paired differences; None for one seed.
 
-    It tells what new seeds would give on these very images.
+    It covers new seeds on these same images.
     """
     means = [float(mean) for mean in differences.mean(axis=1)]
     return t_interval(means, confidence) if len(means) > 1 else None
@@ -143,10 +169,10 @@ def seed_interval(differences: NDArray[np.integer[Any]], confidence: float = 0.9
 def bootstrap_interval(
     differences: NDArray[np.integer[Any]], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Return the percentile interval of the mean of (k, n) paired differences over images drawn anew.
+    """Return the percentile bootstrap interval of the mean of (k, n) paired differences, resampling images.
 
-    The networks stay. An image is drawn with all its k pairs. What a resample adds up to depends only on how often
-    each score occurs in it, so that is what is drawn.
+    The networks stay the same, and an image is drawn with all its k pairs. The sum of a resample depends only on how
+    often each score occurs in it, so those counts are drawn, from a multinomial distribution.
 
     Source: Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapters 13 and 8.
     """
@@ -154,7 +180,7 @@ def bootstrap_interval(
     k, n = differences.shape
     random, chances = np.random.default_rng(seed), counts / n
     parts = np.diff([*range(0, resamples, RESAMPLES_AT_ONCE), resamples])
-    drawn = [random.multinomial(n, chances, size=part) @ scores for part in parts]  # the same draws as all at once
+    drawn = [random.multinomial(n, chances, size=part) @ scores for part in parts]  # the same draws as in one call
     means = np.concatenate(drawn) / (k * n)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
@@ -164,16 +190,17 @@ def bootstrap_interval(
 def detectable(
     comparisons: Sequence[NDArray[np.integer[Any]]], power: float = 0.8, confidence: float = 0.95
 ) -> list[float]:
-    """Return, for each of several methods less the same one, the true difference that is seen with this power.
+    """Return for each of several methods, compared with the same one, the true difference detected with this power.
 
-    Each comparison has the (k, n) paired differences of the same k seeds and n images. A difference is seen where
-    `difference_interval` leaves 0 out. With several seeds its half-width h is random itself, since S has k - 1 degrees
-    of freedom: d is seen where d > h(X) + N, X chi-squared and N normal with the standard error, so that d is a
-    quantile of that sum. Where images add nothing this is the noncentral t: 5.65 standard errors at k = 3, not the
-    4.30 + 0.84 of a width that is known.
+    Each comparison is the (k, n) paired differences of the same k seeds and n images. A difference is detected if
+    `difference_interval` excludes 0. With several seeds its half-width h is random, since the mean square S between
+    seeds (see `half_width`) has k - 1 degrees of freedom. A true difference d is detected if d > h(X) + N, with X
+    chi-squared and N normal with the standard error; so the result is a quantile of that sum. If images add no
+    variance it is the quantile of the noncentral t: 5.65 standard errors at k = 3, rather than the 4.30 + 0.84 of a
+    known width.
 
-    S of a single comparison of few seeds varies by a large factor, so that all comparisons say together what it is
-    (`_shared_seed_square`); it is at least E, its expectation where seeds do not differ.
+    S from one comparison with few seeds varies by a large factor, so it is estimated from all comparisons together
+    (`_shared_seed_square`). It is at least E, its expectation if seeds do not differ.
 
     Source: Cohen (1988), "Statistical Power Analysis", chapter 2, for a normal mean; Johnson and Welch (1940),
     "Applications of the non-central t-distribution", Biometrika 31.
@@ -193,11 +220,12 @@ def detectable(
 
 
 def _shared_seed_square(comparisons: Sequence[NDArray[np.integer[Any]]]) -> float:
-    """Return S of the comparisons of m methods with the same one, over the same k seeds; 0 for one seed.
+    """Return S, pooled over the comparisons of m methods with the same one, over the same k seeds; 0 for one seed.
 
-    It is twice the mean square of what method and seed leave of the m + 1 methods' accuracies, with m (k - 1) degrees
-    of freedom where all vary alike with the seed; for m = 1 it is that of `mean_squares`. It is divided by the median
-    of its distribution, so that it is too large as often as too small: with 2 degrees, else too small in 63 of 100.
+    It is twice the residual mean square of a two-way layout, method by seed, of the m + 1 methods' accuracies, with
+    m (k - 1) degrees of freedom if all methods vary equally with the seed. For m = 1 it is the S of `mean_squares`. It
+    is divided by the median of its distribution, so that it is too large as often as too small; with 2 degrees of
+    freedom it would else be too small in 63 of 100 cases.
 
     Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4.
     """
@@ -211,23 +239,26 @@ def _shared_seed_square(comparisons: Sequence[NDArray[np.integer[Any]]]) -> floa
 
 
 def _chi_squared(freedom: int, chances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return quantiles of a mean square of which the expectation is 1."""
+    """Return quantiles of a chi-squared variable divided by its degrees of freedom, whose expectation is 1."""
     from scipy.special import gammaincinv
 
     return np.asarray(2 * gammaincinv(freedom / 2, chances) / freedom)
 
 
 def half_width(x: NDArray[np.generic], confidence: float = 0.95) -> float:
-    """Return the half-width of an interval of the mean of (k, n) outcomes of k seeds on the same n images.
+    """Return the half-width of an interval for the mean of (k, n) outcomes of k seeds on the same n images.
 
-    Seeds and images are both drawn at random and crossed. With the mean squares S between seeds, I between images and E
-    of the rest, S / kn is the variance from the seeds, and (I - E) / kn what the images add to it. The half-widths that
-    belong to each, by t of k - 1 degrees and by the normal z, are added as squares; it is never less than that of new
-    images alone, z sqrt(I / kn), where I counts as at least E. With one seed: z times the standard error over images.
+    Seeds and images are crossed random effects. Let S be the mean square between seeds, I between images, and E of the
+    residuals. Seeds contribute the variance S / kn and images add (I - E) / kn. With t of k - 1 degrees of freedom and
+    the normal quantile z, the half-width is
 
-    In the simulations of the tests its intervals hold the truth in at least 94 of 100 tables, and where two or three
-    seeds differ little in up to 99.5: it is conservative. One t quantile for the whole variance, with Satterthwaite's
-    degrees of freedom, would often be narrower and not keep that.
+        h = sqrt(max(t^2 S + z^2 (I - E), z^2 I) / kn),  with I replaced by max(I, E).
+
+    So it is never less than that of new images alone. With one seed it is z times the standard error over images.
+
+    In the simulations of the tests the intervals contain the truth in at least 94 of 100 tables, and in up to 99.5 if
+    there are two or three seeds that differ little: they are conservative. A single t quantile for the whole variance,
+    with Satterthwaite's degrees of freedom, would often be narrower but miss this coverage.
 
     Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Howe (1974), "Approximate confidence
     limits on the mean of X + Y", JASA 69.
@@ -239,17 +270,17 @@ def half_width(x: NDArray[np.generic], confidence: float = 0.95) -> float:
 def _half_widths(
     seeds: NDArray[np.float64], images: float, rest: float, shape: tuple[int, ...], confidence: float
 ) -> NDArray[np.float64]:
-    """Return the half-width for each mean square between seeds."""
+    """Return the half-width for each of several mean squares between seeds."""
     z, images = normal_quantile(confidence), max(images, rest)
-    t = _t_quantile(shape[0] - 1, confidence) if shape[0] > 1 else 0.0  # of one seed nothing is known of others
+    t = _t_quantile(shape[0] - 1, confidence) if shape[0] > 1 else 0.0  # one seed tells nothing about others
     both = np.maximum(t * t * seeds + z * z * (images - rest), z * z * images)
     return np.asarray(np.sqrt(both / math.prod(shape)))
 
 
 def mean_squares(x: NDArray[np.generic]) -> tuple[float, float, float]:
-    """Return S between seeds, I between images and E of the rest, of (k, n) outcomes of k seeds on n images.
+    """Return the mean squares S between seeds, I between images and E of the residuals, from (k, n) outcomes.
 
-    With one seed: 0, the variance over the images (divisor n), 0.
+    With one seed they are 0, the variance over the images (divisor n), and 0.
     """
     k, n = x.shape
     if k == 1:

@@ -1,4 +1,4 @@
-"""What each method is, costs and needs, and where trainings of it collapsed: the rows of `bsk methods`."""
+"""The rows of `bsk methods`: the source, cost and needs of each method, and where trainings of it collapsed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bsk.records.words import plain
 from bsk.training.bound import bind
 from bsk.training.profile import IMAGES, profile, whole_batch
 
-SHAPE, CLASSES, EPS = (3, 4, 4), 10, 8 / 255  # what a method is tried on; no column depends on it
+SHAPE, CLASSES, EPS = (3, 4, 4), 10, 8 / 255  # methods are profiled on such images; no column depends on these values
 COLUMNS = ["method", "paper", "year", "forward", "backward"]
 COLUMNS += ["image_memory", "place_memory", "class_memory", "shared_memory"]
 COLUMNS += ["needs", "runs", "collapsed", "where"]
@@ -23,8 +23,8 @@ TEXT_COLUMNS = {"method", "paper", "memory", "needs", "where"}  # aligned left
 
 
 @dataclass
-class Seen:
-    """How many trainings of a method were watched on some data, and how many of them overfitted to their own attack."""
+class Collapses:
+    """How many trainings of a method on some data were monitored, and how many of them collapsed."""
 
     method: str
     dataset: str
@@ -34,23 +34,23 @@ class Seen:
 
     @property
     def place(self) -> str:
-        """Say where they collapsed."""
+        """Return "cifar10 at 8/255: 1 of 3"."""
         return f"{self.dataset} at {plain(round(255 * self.eps, 1))}/255: {self.collapsed} of {self.runs}"
 
 
-def seen_in(records: Iterable[Located]) -> list[Seen]:
-    """Return what logs of `bsk train` say, by method, data and radius; of runs that the monitor looked at."""
-    found: dict[tuple[str, str, float], Seen] = {}
-    run: dict[str, Seen | None] = {}  # of each file the training that its lines are of
+def count_collapses(records: Iterable[Located]) -> list[Collapses]:
+    """Return the counts from training logs, by method, data and radius; only monitored runs are counted."""
+    found: dict[tuple[str, str, float], Collapses] = {}
+    run: dict[str, Collapses | None] = {}  # for each file, the training that the current lines belong to
     watched, fallen = set(), set()
     checkpoints: dict[str, Any] = {}
     for source, _, record in records:
         if record.get("kind") == "start":
             key = (record.get("method"), record.get("dataset"), record.get("eps"))
             known = isinstance(key[0], str) and isinstance(key[1], str) and isinstance(key[2], int | float)
-            run[source] = found.setdefault(key, Seen(*key)) if known else None  # type: ignore[arg-type]
+            run[source] = found.setdefault(key, Collapses(*key)) if known else None  # type: ignore[arg-type]
             checkpoint = record.get("checkpoint")
-            if checkpoint is None or checkpoint != checkpoints.get(source):  # else it goes on, for more epochs
+            if checkpoint is None or checkpoint != checkpoints.get(source):  # else the same training resumes
                 watched.discard(source)
                 fallen.discard(source)
             checkpoints[source] = checkpoint
@@ -66,18 +66,18 @@ def seen_in(records: Iterable[Located]) -> list[Seen]:
     return [found[key] for key in sorted(found) if found[key].runs]
 
 
-def seen_here() -> list[Seen]:
-    """Return what the records of this project say, which `python -m benchmarks.collapses` has counted."""
+def recorded_collapses() -> list[Collapses]:
+    """Return the counts from this project's own records, written by `python -m benchmarks.collapses`."""
     text = (files("bsk.comparison") / "paper" / "collapses.jsonl").read_text(encoding="utf-8")
-    return [Seen(**json.loads(line)) for line in text.splitlines()]
+    return [Collapses(**json.loads(line)) for line in text.splitlines()]
 
 
-def survey(seen: Sequence[Seen]) -> list[dict[str, Any]]:
-    """Return a row of COLUMNS for each method of bsk's own."""
-    return [_row(name, [each for each in seen if each.method == name]) for name in registry.names()]
+def survey(counts: Sequence[Collapses]) -> list[dict[str, Any]]:
+    """Return one row of COLUMNS per built-in method."""
+    return [_row(name, [each for each in counts if each.method == name]) for name in registry.names()]
 
 
-def _row(name: str, seen: Sequence[Seen]) -> dict[str, Any]:
+def _row(name: str, counts: Sequence[Collapses]) -> dict[str, Any]:
     method = bind(name, EPS)
     found = profile(method, SHAPE, CLASSES)
     paper, year = registry.source(name)
@@ -90,13 +90,13 @@ def _row(name: str, seen: Sequence[Seen]) -> dict[str, Any]:
     passes, times = found.passes, method.replays
     values = [name, paper, year, passes.forward * times, (passes.to_input + passes.full) * times]
     values += [*_images(found.memory), ", ".join(need for need, so in needs.items() if so)]
-    values += [sum(each.runs for each in seen), sum(each.collapsed for each in seen)]
-    values.append("; ".join(each.place for each in seen if each.collapsed))
+    values += [sum(each.runs for each in counts), sum(each.collapsed for each in counts)]
+    values.append("; ".join(each.place for each in counts if each.collapsed))
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def _images(memory: Memory) -> list[int]:
-    """Return how many images are kept for each image, for each place of a batch, for each class, and for all."""
+    """Return the number of images a method stores per training image, per batch position, per class, and once."""
     size = SHAPE[0] * SHAPE[1] * SHAPE[2]
     kept = [tensor for tensor in memory.shared.values() if tensor.dim() == 4]
     rows = sum(table[0].numel() for table in memory.rows.values()) // size
@@ -104,10 +104,10 @@ def _images(memory: Memory) -> list[int]:
 
 
 def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return what people want of it, under a header."""
+    """Return a header and one line per method, for people."""
     lines = [["method", "paper", "passes", "memory", "needs", "collapsed", "where"]]
     for row in rows:
-        kept = dict(zip(("an image", "a place", "a class", "in all"), COLUMNS[5:9], strict=True))
+        kept = dict(zip(("per image", "per batch position", "per class", "in all"), COLUMNS[5:9], strict=True))
         memory = [f"{row[column]} {of}" for of, column in kept.items() if row[column] >= 1]
         collapsed = f"{row['collapsed']} of {row['runs']}" if row["runs"] else ""
         paper = f"{row['paper']} {row['year']}" if row["year"] else ""

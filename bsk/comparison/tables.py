@@ -1,4 +1,4 @@
-"""From rows to text: all columns for programs, the ones that people want for people."""
+"""Rows as text: every column in full precision for programs, selected columns for people."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bsk.errors import UsageError, nearest
 from bsk.records.jsonl import dumps
 from bsk.records.words import duration, estimate, many, plain, probability
 
-WIDTH = 100  # of a terminal's table, where that is possible
-WIDTH_BESIDE = 200  # with the paper's numbers
+WIDTH = 100  # characters of a terminal table, if possible
+WIDTH_BESIDE = 200  # the same with the paper's numbers
 TEXT_COLUMNS = {"", "method", "model", "attack", "dataset", "split", "selected", "corruption"}  # aligned left
 
 
 def render(rows: Sequence[Row], format: str) -> str:
     """Return the rows as text that ends with a newline.
 
-    `tsv` and `jsonl` have every column in full precision, in the order of `COLUMNS`; `table`, `markdown` and
-    `latex` have percent, intervals, and what all rows share in a caption.
+    `tsv` and `jsonl` have every column in full precision, in the order of `COLUMNS`. `table`, `markdown` and `latex`
+    have percent and intervals, and a caption with the facts that all rows share.
 
     Raises:
         UsageError: there is no such format.
@@ -37,48 +37,48 @@ def printed(
     format: str,
     cells: Sequence[Sequence[str]],
     left: Collection[str],
-    told: str,
+    caption: str,
 ) -> str:
-    """Return rows of any columns as text: whole for programs, and for people the `cells` under what is told of them."""
+    """Return rows with any columns as text: for programs all of `rows`, for people `cells` under the caption."""
     if format == "jsonl":
         return "".join(dumps(dict(row)) + "\n" for row in rows)
     if format == "tsv":
         lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
         return "".join("\t".join(line) + "\n" for line in lines)
     if format == "table":
-        return "\n".join([told, "", *(line.rstrip() for line in aligned(cells, left))]) + "\n"
-    return (markdown_of if format == "markdown" else latex_of)(cells, left, told)
+        return "\n".join([caption, "", *(line.rstrip() for line in aligned(cells, left))]) + "\n"
+    return (markdown_of if format == "markdown" else latex_of)(cells, left, caption)
 
 
 def checked_format(format: str) -> str:
-    """Return the name of a format, or raise a UsageError if there is no such."""
+    """Return the name of a format, or raise a UsageError if there is no such format."""
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format; {nearest(format, list(FORMATS))}")
     return format
 
 
 def format_of(path: Path) -> str:
-    """Return the format of a file by its ending, or raise a UsageError if it has none of theirs."""
+    """Return the format for a file by its suffix, or raise a UsageError if the suffix is unknown."""
     if path.suffix not in ENDINGS:
         raise UsageError(f"--out {path}: a table ends in {', '.join(ENDINGS)}")
     return ENDINGS[path.suffix]
 
 
 def tsv(rows: Sequence[Row]) -> str:
-    """Return a header and a line a row; numbers as Python writes them, but not 1e-05, which `sort -n` misreads."""
+    """Return a header and one line per row; numbers have no exponents such as 1e-05, which `sort -n` misreads."""
     return "".join("\t".join(line) + "\n" for line in [COLUMNS, *([cell(row[c]) for c in COLUMNS] for row in rows)])
 
 
 def jsonl(rows: Sequence[Row]) -> str:
-    """Return a JSON object a row, null for what is not known."""
+    """Return one JSON object per row, with null for unknown values."""
     return "".join(dumps({column: row[column] for column in COLUMNS}) + "\n" for row in rows)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return an aligned table for a terminal; where it is too wide, some of it gives way.
+    """Return an aligned table for a terminal; if it is too wide, parts are left out until it fits.
 
-    First the intervals of `natural`, then the time of training (passes say the cost on any machine), then the
-    intervals of `difference` and with them its p, which says too little without.
+    First the intervals of `natural`, then the training time (passes show the cost on any machine), then the intervals
+    of `difference` together with p, which says too little without them.
     """
     most = WIDTH_BESIDE if _is_beside(rows) else WIDTH
     for without in ((), ("natural",), ("natural", "training"), ("natural", "training", "difference")):
@@ -93,7 +93,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]], left: Collection[str]) -> list[str]:
-    """Return lines of cells in columns, those with a title of `left` aligned to the left, of one length."""
+    """Return the lines as text of equal length, with the columns titled in `left` aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     sides = [str.ljust if title in left else str.rjust for title in lines[0]]
     padded = ([side(cell, w) for side, cell, w in zip(sides, line, widths, strict=True)] for line in lines)
@@ -105,26 +105,26 @@ def markdown(rows: Sequence[Row]) -> str:
     return markdown_of(cells(rows), TEXT_COLUMNS, caption(rows), footnotes(rows))
 
 
-def markdown_of(table: Sequence[Sequence[str]], left: Collection[str], told: str, under: Sequence[str] = ()) -> str:
-    """Return cells, the first line the header, as a GitHub table under what is told of it."""
+def markdown_of(table: Sequence[Sequence[str]], left: Collection[str], caption: str, under: Sequence[str] = ()) -> str:
+    """Return cells, the first line the header, as a GitHub table under its caption and above its notes."""
     header, *lines = [[re.sub(r"([\\|<*`])", r"\\\1", cell) for cell in line] for line in table]
     rule = [":--" if title in left else "--:" for title in header]
     body = ["| " + " | ".join(line) + " |" for line in [header, rule, *lines]]
     notes = [re.sub(r"([\\<*`])", r"\\\1", note) + "\\" for note in under]
-    return "\n".join([told, "", *body, *(["", *notes] if notes else [])]).rstrip("\\") + "\n"
+    return "\n".join([caption, "", *body, *(["", *notes] if notes else [])]).rstrip("\\") + "\n"
 
 
 def latex(rows: Sequence[Row]) -> str:
-    """Return a table in the manner of booktabs, with its caption and notes."""
+    """Return a table in the style of booktabs, with its caption and notes."""
     return latex_of(cells(rows), TEXT_COLUMNS, caption(rows), footnotes(rows))
 
 
-def latex_of(table: Sequence[Sequence[str]], left: Collection[str], told: str, under: Sequence[str] = ()) -> str:
-    """Return cells, the first line the header, as a table in the manner of booktabs with what is told of it."""
+def latex_of(table: Sequence[Sequence[str]], left: Collection[str], caption: str, under: Sequence[str] = ()) -> str:
+    """Return cells, the first line the header, as a table in the style of booktabs with caption and notes."""
     header, *lines = [[_latex_text(cell) for cell in line] for line in table]
     align = "".join("l" if title in left else "r" for title in header)
     body = [" & ".join(line) + r" \\" for line in lines]
-    top = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{_latex_text(told)}}}"]
+    top = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{_latex_text(caption)}}}"]
     top += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
     notes = [rf"\\{{\footnotesize {_latex_text(note)}}}" for note in under]
     return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]) + "\n"
@@ -139,7 +139,7 @@ FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
 }
 ENDINGS = {".txt": "table", ".tsv": "tsv", ".jsonl": "jsonl", ".md": "markdown", ".tex": "latex"}
 
-FACTS: dict[str, Callable[[Value], str]] = {  # stand in the caption where they are the same in all rows
+FACTS: dict[str, Callable[[Value], str]] = {  # in the caption if they are the same in all rows, else columns
     "dataset": plain,
     "split": lambda value: f"{value} split",
     "corruption": plain,
@@ -154,19 +154,19 @@ FACTS: dict[str, Callable[[Value], str]] = {  # stand in the caption where they 
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """Return what all rows share, and what the numbers are."""
+    """Return the caption: the facts that all rows share, and what the numbers are."""
     legend = ["percent with 95 % intervals"]
     if _values(rows, "robust_sd"):
         legend.append("sd over seeds")
     if _values(rows, "difference"):
-        legend.append(f"difference to {_first(rows)}" + _tests(rows))
+        legend.append(f"difference from {_first(rows)}" + _tests(rows))
     if _values(rows, "pareto"):
         legend.append("* no other row beats it in both robust accuracy and passes")
     if _is_beside(rows):
         notes = [str(row["note"]) for row in rows if row["paper_natural"] is not None]
-        copied = bool(notes) and all(PUBLISHED in note for note in notes)  # then the notes say whose they are
-        whose = "published numbers" if copied else "the paper's own numbers"
-        legend.append(f"time and passes by those of the first row; {whose} beside")
+        quoted = bool(notes) and all(PUBLISHED in note for note in notes)  # the notes name the source
+        numbers = "published numbers" if quoted else "the paper's own numbers"
+        legend.append(f"time and passes relative to the first row; columns titled paper have {numbers}")
     titles = [f"{title}: " for title in _values(rows, "title")]
     return "".join(titles) + "; ".join(filter(None, [shared(rows), *legend]))
 
@@ -174,21 +174,21 @@ def caption(rows: Sequence[Row]) -> str:
 def _first(rows: Sequence[Row]) -> str:
     kinds = {checkpoint_kind(str(selected)) for selected in _values(rows, "selected")} if rows[0]["selected"] else ()
     same = {"attack": "attack" in varying(rows), "kind of checkpoint": len(kinds) > 1}
-    told = " and ".join(fact for fact, needed in same.items() if needed)
-    return f"the first row of the same {told}" if told else "the first row"
+    shared_facts = " and ".join(fact for fact, needed in same.items() if needed)
+    return f"the first row of the same {shared_facts}" if shared_facts else "the first row"
 
 
 def _tests(rows: Sequence[Row]) -> str:
     tested = sum(row["p_holm"] is not None for row in rows)
     if not tested:
         return ""
-    several = f", Holm's for {tested} comparisons" if tested > 1 else ""
+    several = f", adjusted by Holm for {tested} comparisons" if tested > 1 else ""
     most = max(each for row in rows if (each := as_float(row["detectable"])) is not None)
-    return f", p by an exact paired test{several}; a true difference of {estimate(most)} would be seen 4 times in 5"
+    return f", p from an exact paired test{several}; a true difference of {estimate(most)} is detected 4 times in 5"
 
 
 def shared(rows: Sequence[Row]) -> str:
-    """Return "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds"."""
+    """Return the facts that all rows share: "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds"."""
     facts = {fact: _values(rows, fact) for fact in FACTS}
     return ", ".join(FACTS[fact](values[0]) for fact, values in facts.items() if len(values) == 1)
 
@@ -199,7 +199,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
 
 
 def varying(rows: Sequence[Row]) -> list[str]:
-    """Return the facts in which the rows differ, which the caption cannot tell."""
+    """Return the facts in which the rows differ, which therefore get columns."""
     return [fact for fact in FACTS if len(_values(rows, fact)) > 1]
 
 
@@ -217,7 +217,10 @@ def _values(rows: Sequence[Row], column: str) -> list[Value]:
 
 
 def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
-    """Return a header and a line a row, without empty columns; those in `without` lose their interval, or go."""
+    """Return a header and one line per row, without empty columns.
+
+    Of the columns in `without`, accuracies and differences lose their intervals and "training" is left out.
+    """
     notes = {note: f"[{number}]" for number, note in enumerate(_values(rows, "note"), 1)}
     columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
     columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
@@ -240,7 +243,7 @@ def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
 
 
 def _paper_columns(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Return what only a table beside the paper's shows: ratios of cost, the best seed, and the paper's numbers."""
+    """Return the extra columns of a table with the paper's numbers: cost ratios, the best seed, and those numbers."""
     best = estimates(rows, "robust_best") if _values(rows, "paper_robust_best") else []
     return {
         "time": [_ratio(row["train_time_ratio"]) for row in rows],
@@ -265,7 +268,7 @@ def _short(value: Value) -> str:
 
 
 def estimates(rows: Sequence[Row], column: str, without: Sequence[str] = (), sign: str = "") -> list[str]:
-    """Return a column in percent, with its intervals where it has some and is not in `without`."""
+    """Return a column in percent, with intervals if it has them and is not in `without`."""
     ends = () if column in without else ("_low", "_high")
     return [estimate(*(as_float(row.get(column + end)) for end in ("", *ends)), sign=sign) for row in rows]
 
@@ -281,7 +284,7 @@ def _passes(row: Row) -> str:
 
 
 def cell(value: Value) -> str:
-    """Return a value as programs read it, a number in full; empty for None."""
+    """Return a value for programs: numbers in full precision, an empty text for None."""
     if isinstance(value, float) and 1e-6 <= abs(value) < 1e16:
         return np.format_float_positional(value, trim="0")
     return "" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Tables of other rows than one for each method and attack: by class, by corruption, of images on other networks."""
+"""Tables with other rows than one per method and attack: by class, by corruption, and transfer matrices."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from bsk.records.located import Located
 
 @dataclass(frozen=True)
 class View:
-    """Rows for programs; cells, the titles of those aligned left and a caption for people; and what must be said."""
+    """A table: `rows` for programs, `cells` under a caption for people, and notices.
+
+    Attributes:
+        left: the titles of the columns that are aligned left.
+    """
 
     rows: Sequence[Mapping[str, Value]]
     cells: Sequence[Sequence[str]]
     left: Collection[str]
-    told: str
+    caption: str
     notices: Sequence[str] = field(default_factory=list)
 
     def printed(self, format: str) -> str:
-        """Return it as text in one of the formats of `bsk.comparison.tables`."""
-        return printed(self.rows, format, self.cells, self.left, self.told)
+        """Return the table as text in one of the formats of `bsk.comparison.tables`."""
+        return printed(self.rows, format, self.cells, self.left, self.caption)
 
 
 def _of_classes(items: Iterable[Located]) -> View | None:
@@ -33,8 +37,9 @@ def _of_classes(items: Iterable[Located]) -> View | None:
 
 def _of_corruptions(items: Iterable[Located]) -> View | None:
     rows, notices = corruptions.by_corruption(items)
-    told = corruptions.caption(rows) if rows else ""
-    return View(rows, corruptions.cells(rows), corruptions.TEXT_COLUMNS, told, notices) if rows else None
+    if not rows:
+        return None
+    return View(rows, corruptions.cells(rows), corruptions.TEXT_COLUMNS, corruptions.caption(rows), notices)
 
 
 def _of_images(items: Iterable[Located]) -> View | None:
@@ -42,7 +47,7 @@ def _of_images(items: Iterable[Located]) -> View | None:
     return View(rows, matrix.grid(rows), matrix.TEXT_COLUMNS, matrix.CAPTION) if rows else None
 
 
-# By the value of --by, or the name of a flag: how it is made, and the next step where the records have nothing for it.
+# By the value of --by, or the name of a flag: the function that makes it, and the message if the records have no rows.
 VIEWS: dict[str, tuple[Callable[[Iterable[Located]], View | None], str]] = {
     "class": (_of_classes, "no evaluations; run bsk evaluate"),
     "corruption": (_of_corruptions, "no evaluations on corrupted images; run bsk evaluate --data data/cifar10-c"),

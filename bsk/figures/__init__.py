@@ -1,1 +1,1 @@
-"""Pictures and the HTML page, drawn from records alone."""
+"""Figures and the HTML report, drawn from records alone."""

@@ -1,4 +1,4 @@
-"""Robust accuracy over seeds as boxes, one for each value of a flag: what Figures 1, 2 and 5 show."""
+"""Box plots of robust accuracy over seeds, one box per value of a flag, as in Figures 1, 2 and 5."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from bsk.figures.series import Series, confounded, numeric, series
 from bsk.records.located import Located
 from bsk.records.words import counted
 
-PANEL_FACTS = ("dataset", "split", "n", "model", "selected", "eps", "attack")  # one picture each
-LEGEND = "box: quartiles, median; whiskers: least, greatest; dashed line and number: mean ± sd over seeds"
-NEAR, ASIDE = 0.025, 0.09  # of the picture's height and of a box's place: dots that near stand aside one another
+PANEL_FACTS = ("dataset", "split", "n", "model", "selected", "eps", "attack")  # one panel for each combination
+LEGEND = "box: quartiles and median; whiskers: minimum and maximum; dashed line and number: mean ± sd over seeds"
+NEAR = 0.025  # fraction of the axis height: dots closer than this are drawn side by side
+ASIDE = 0.09  # horizontal distance of such dots, where 1 is the distance of two boxes
 
 
 def draw_boxes(items: Iterable[Located], by: str, paths: Sequence[Path], heading: str = "") -> list[str]:
-    """Draw the robust accuracy of every evaluation under attack, a box for each value of a flag; return notices.
+    """Draw the robust accuracy of all evaluations under attack, one box per value of the flag `by`; return notices.
 
-    `heading` stands above what the picture says of itself.
-    Every seed is a dot. Boxes stand in the order of their values if those are numbers. Evaluations of another attack,
-    radius, model or data have their own panel. The same records give the same bytes.
+    Every seed is a dot. Boxes are sorted by their values if those are numbers. Each attack, radius, model and data has
+    its own panel. `heading` is an additional first line of the title. The same records give the same bytes.
 
     Raises:
         InputError: there is no such evaluation, one lacks the flag or differs from another of its box in more than
@@ -49,8 +49,8 @@ def draw_boxes(items: Iterable[Located], by: str, paths: Sequence[Path], heading
 def _panels(items: Sequence[Evaluation], by: str) -> dict[str, list[Series[Evaluation]]]:
     parts: dict[str, list[Evaluation]] = {}
     for item in items:
-        told = [value for fact, value in _facts(item).items() if fact in PANEL_FACTS and fact != by]
-        parts.setdefault(json.dumps(told), []).append(item)
+        facts_of_panel = [value for fact, value in _facts(item).items() if fact in PANEL_FACTS and fact != by]
+        parts.setdefault(json.dumps(facts_of_panel), []).append(item)
     panels = {key: series(part, by) for key, part in parts.items()}
     for group in (group for groups in panels.values() for group in groups):
         first = group.members[0]
@@ -73,11 +73,11 @@ def _draw(figure: Any, panels: dict[str, list[Series[Evaluation]]], by: str, hea
     title(figure, heading, f"{_headline(panels, by)}{shared(rows)}", LEGEND)
     for place, groups in enumerate(panels.values(), 1):
         axes = figure.add_subplot(down, across, place, sharey=figure.axes[0] if figure.axes else None)
-        told = telling(_facts(groups[0].members[0]), rows, FACTS.keys() - {by})
-        axes.set_title(legible(told), loc="left", fontsize=9)
+        heading_of_panel = telling(_facts(groups[0].members[0]), rows, FACTS.keys() - {by})
+        axes.set_title(legible(heading_of_panel), loc="left", fontsize=9)
         _frame(axes, groups, by)
         _boxes(axes, groups)
-    figure.draw_without_rendering()  # settles the axes, so that the dots know what is near
+    figure.draw_without_rendering()  # fixes the axis limits, which decide which dots are drawn side by side
     for axes, groups in zip(figure.axes, panels.values(), strict=True):
         _points(axes, groups)
 
@@ -126,17 +126,17 @@ def _boxes(axes: Any, groups: Sequence[Series[Evaluation]]) -> None:
 
 def _points(axes: Any, groups: Sequence[Series[Evaluation]]) -> None:
     low, high = axes.get_ylim()
-    one = numeric([group.value for group in groups])  # steps of a scale, not different things
+    one_colour = numeric([group.value for group in groups])  # values on a scale, not different categories
     style = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linestyle": "none", "zorder": 4}
     for place, group in enumerate(groups):
-        colour, marker = colour_and_marker(0 if one else place)
+        colour, marker = colour_and_marker(0 if one_colour else place)
         values = [100 * member.accuracy for member in group.members]
         x = [place + ASIDE * shift for shift in swarm(values, NEAR * (high - low))]
         axes.plot(x, values, marker=marker, color=colour, **style)
 
 
 def swarm(values: Sequence[float], near: float) -> list[int]:
-    """Return how many places each value stands to the right, so that no two of a place are nearer than `near`."""
+    """Return a horizontal shift for each value, such that no two values with the same shift are closer than `near`."""
     shifts: dict[int, int] = {}
     for index in sorted(range(len(values)), key=lambda i: values[i]):
         taken = {shift for other, shift in shifts.items() if abs(values[other] - values[index]) < near}

@@ -1,4 +1,4 @@
-"""What every picture shares: its formats, its style, text that fits, and files that are whole or absent."""
+"""Shared parts of all figures: file formats, style, text fitting, and atomic writing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DPI = 200
 FONT = "DejaVu Sans"  # ships with matplotlib
 INK, QUIET = "#222222", "#777777"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito (2008)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # no common divisor with the colours: 56 pairs
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # 8 markers and 7 colours are coprime, so there are 56 pairs
 STYLE: Any = {
-    "svg.hashsalt": "bsk",  # the same bytes for the same rows
+    "svg.hashsalt": "bsk",  # fixed, so that the same rows give the same bytes
     "svg.fonttype": "path",
     "savefig.transparent": False,
     "font.family": FONT,
     "font.size": 9,
-    "text.parse_math": False,  # a name may have a dollar sign
+    "text.parse_math": False,  # a name may contain a dollar sign
     "axes.edgecolor": QUIET,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -48,7 +48,7 @@ def checked_picture(path: Path, flag: str) -> Path:
 
 @contextmanager
 def drawing(path: Path, layout: Literal["constrained"] | None = None) -> Iterator[Any]:
-    """Yield an empty figure in the style of the house; on a clean exit it is written to path, whole.
+    """Yield an empty figure in bsk's style; on a clean exit it is written to `path` atomically.
 
     Raises:
         InputError: the file cannot be written.
@@ -68,16 +68,16 @@ def drawing(path: Path, layout: Literal["constrained"] | None = None) -> Iterato
 
 
 def _lighten_svg(path: Path) -> None:
-    """Leave coordinates two decimals, hundredths of a point, and no indentation: a sixth of the bytes less.
+    """Round coordinates to two decimals (hundredths of a point) and drop indentation, which saves a sixth of the bytes.
 
-    Numbers below 1 stay, for scales are among them.
+    Numbers below 1 are kept, since some are scale factors.
     """
     text = re.sub(r"(?<![\d.])([1-9]\d*\.\d\d)\d+", r"\1", path.read_text(encoding="utf-8"))
     path.write_text(re.sub(r"\s*\n\s*", "\n", text), encoding="utf-8")
 
 
 def _lighten_png(path: Path) -> None:
-    """Leave 256 colours, of which a plot has few."""
+    """Reduce the image to a palette of 256 colours, which is enough for a plot."""
     from PIL import Image
 
     with Image.open(path, formats=["PNG"]) as image:
@@ -86,18 +86,18 @@ def _lighten_png(path: Path) -> None:
 
 
 def colour_and_marker(number: int) -> tuple[str, str]:
-    """Return how the number-th of several things is drawn."""
+    """Return the colour and marker of the item with this number."""
     return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
 
 
 def ruled(axes: Any) -> None:
-    """Draw faint lines across, behind everything."""
+    """Draw faint horizontal grid lines behind everything."""
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
 
 
 def logarithmic(axis: Any, tick: Callable[[float], str]) -> None:
-    """Mark 1, 2 and 5 of each power of ten on an axis that is logarithmic, written by `tick`."""
+    """Set ticks at 1, 2 and 5 times each power of ten on a logarithmic axis, with labels from `tick`."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -106,14 +106,20 @@ def logarithmic(axis: Any, tick: Callable[[float], str]) -> None:
 
 
 def title(figure: Any, *paragraphs: str, size: float = 8.5) -> None:
-    """Write paragraphs over the figure, on as many lines as they take; its size in inches must be settled."""
-    room, measure = figure.get_size_inches()[0] * figure.dpi * 0.98, measuring(figure, size)
-    lines = [line for text in paragraphs for line in wrapped(legible(text), room, measure)]
+    """Write paragraphs above the figure, wrapped to its width; its size in inches must be final."""
+    width, measure = figure.get_size_inches()[0] * figure.dpi * 0.98, measuring(figure, size)
+    lines = [line for text in paragraphs for line in wrapped(legible(text), width, measure)]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=size, color=QUIET)
 
 
+def fix_layout(figure: Any) -> None:
+    """Compute the constrained layout and keep it, so that positions on the canvas are final."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def measuring(figure: Any, size: float) -> Measure:
-    """Return how wide a text of `size` points stands in the figure."""
+    """Return a function that measures the width of a text of `size` points, in pixels of the figure."""
     from matplotlib.font_manager import FontProperties
 
     font, renderer = FontProperties(family=FONT, size=size), figure.canvas.get_renderer()
@@ -121,7 +127,7 @@ def measuring(figure: Any, size: float) -> Measure:
 
 
 def legible(text: str) -> str:
-    """Return text with what moves the cursor or has no glyph in the font, which would be an empty box, as escapes."""
+    """Return text with control characters and characters without a glyph in the font written as escapes."""
     glyphs = _glyphs()
     return "".join(c if ord(c) in glyphs else c.encode("unicode_escape").decode("ascii") for c in printable(text))
 
@@ -141,7 +147,7 @@ def shortened(text: str, width: float, measure: Measure) -> str:
 
 
 def wrapped(text: str, width: float, measure: Measure) -> list[str]:
-    """Return the lines of text at most `width` wide, broken at spaces, or within a word that is wider than a line."""
+    """Return the text wrapped to lines of at most `width`, broken at spaces or within words wider than a line."""
     lines = []
     while text := text.strip():
         count = max(1, _fitting(text, width, measure))
@@ -152,5 +158,5 @@ def wrapped(text: str, width: float, measure: Measure) -> list[str]:
 
 
 def _fitting(text: str, width: float, measure: Measure) -> int:
-    """Return how many characters of text, from its first, are at most `width` wide."""
+    """Return the largest number of leading characters that are at most `width` wide."""
     return max(0, bisect_right(range(len(text) + 1), width, key=lambda count: measure(text[:count])) - 1)

@@ -1,4 +1,4 @@
-"""What training logs say against the epoch, a line for each method and field: what Figure 3 shows."""
+"""Fields of training logs against the epoch, one line per method and field, as in Figure 3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from bsk.comparison.evidence import TrainingLog, collect
 from bsk.comparison.groups import interruption, short_name
 from bsk.errors import InputError, UsageError, nearest
-from bsk.figures.canvas import colour_and_marker, drawing, legible, logarithmic, ruled, title
+from bsk.figures.canvas import colour_and_marker, drawing, fix_layout, legible, logarithmic, ruled, title
 from bsk.figures.placement import mark_ends, spread_ends
 from bsk.figures.series import Series, confounded, series
 from bsk.records.fields import Amount, Count
@@ -26,16 +26,16 @@ ACCURACIES = {
     "monitor_fgsm": "FGSM",
     "monitor_pgd": "PGD-10",
 }
-MONITORED = "monitor_"  # fields of some epochs only
-LABELS = {**DIVERGENCES, **ACCURACIES}  # of fields in a picture
-MOST_FIELDS = 6  # fields of a picture
+MONITORED = "monitor_"  # prefix of fields that only some epochs have
+LABELS = {**DIVERGENCES, **ACCURACIES}  # of fields, in a figure
+MOST_FIELDS = 6  # in one figure
 STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (1, 4)))  # of the fields of one panel, in their order
-MARKED = 8  # markers on a line, about
+MARKED = 8  # approximate number of markers on a line
 
 
 @dataclass(frozen=True)
 class Line:
-    """One field of one series: the mean over seeds at each epoch, and its least and greatest value."""
+    """One field of one series: its mean, minimum and maximum over seeds at each epoch."""
 
     name: str
     field: str
@@ -55,19 +55,19 @@ def draw_curves(
     *,
     log: bool = False,
 ) -> list[str]:
-    """Draw fields of training logs against the epoch, a line for each value of a flag and field; return notices.
+    """Draw fields of training logs against the epoch, one line per field and value of the flag `by`; return notices.
 
-    A line is the mean over seeds at the epochs that all of them have, its band goes from the least to the greatest.
-    Fields of different units have their own panel; `heading` stands above what the picture says of itself. The
+    A line is the mean over seeds at the epochs that all seeds have; its band reaches from their minimum to their
+    maximum. Fields of different units have their own panel. `heading` is an additional first line of the title. The
     same records give the same bytes.
 
     Raises:
         InputError: there is no log, an epoch lacks a field, logs of one line differ in more than the seed, or a file
             cannot be written.
-        UsageError: more fields than can be told apart, or no line is above 0 where the scale is logarithmic.
+        UsageError: there are more than MOST_FIELDS fields, or the scale is logarithmic and no value is above 0.
     """
     if len(fields) > MOST_FIELDS or len(set(fields)) < len(fields):
-        raise UsageError(f"--y {','.join(fields)}: expected at most {MOST_FIELDS} different fields; draw two pictures")
+        raise UsageError(f"--y {','.join(fields)}: expected at most {MOST_FIELDS} different fields; draw two figures")
     logs = [training for training in collect(items).trainings if training.log]
     if not logs:
         raise InputError("plot curves: no epochs among the records; give logs of bsk train, F.jsonl for F.safetensors")
@@ -76,12 +76,12 @@ def draw_curves(
     flat = [line for line in lines if log and max(line.mean) <= 0]
     drawn = [line for line in lines if line not in flat]
     if not drawn:
-        raise UsageError("plot curves: nothing is above 0, so nothing on a logarithmic scale; leave out --log")
+        raise UsageError("plot curves: no value is above 0, as a logarithmic scale requires; leave out --log")
     for path in paths:
         with drawing(path, layout="constrained") as figure:
             _draw(figure, drawn, (heading, _headline(logs, groups, fields, by)), log)
-    notices = [f"{each.run.checkpoint}: {interruption(each)}; drawn so far" for each in logs if not each.finished]
-    notices += [f"{line.name}: {line.field} is 0 throughout, so not on a logarithmic scale" for line in flat]
+    notices = [f"{each.run.checkpoint}: {interruption(each)}; drawn up to there" for each in logs if not each.finished]
+    notices += [f"{line.name}: {line.field} is always 0, so a logarithmic scale cannot show it" for line in flat]
     return notices + confounded(groups, by)
 
 
@@ -89,7 +89,9 @@ def _line(group: Series[TrainingLog], place: int, field: str, by: str) -> Line:
     scale = 100 if field in ACCURACIES else 1
     epochs = sorted(set.intersection(*(_epochs(each, field) for each in group.members)))
     if not epochs:
-        raise InputError(f"{group.members[0].where}: no epoch that all seeds of {group.label} have; give whole logs")
+        raise InputError(
+            f"{group.members[0].where}: the seeds of {group.label} have no epoch in common; give whole logs"
+        )
     rows = [[scale * _number(each.log[epoch], field) for each in group.members] for epoch in epochs]
     name = group.label if by == "method" else f"{by} {group.label}"
     ends = [min(row) for row in rows], [max(row) for row in rows]
@@ -97,13 +99,13 @@ def _line(group: Series[TrainingLog], place: int, field: str, by: str) -> Line:
 
 
 def _epochs(training: TrainingLog, field: str) -> set[int]:
-    """Return the epochs with a field: all of them, but the monitor does not look in each."""
+    """Return the epochs that must have a field: all, or for fields of the monitor those that have it."""
     known = {epoch for epoch, item in training.log.items() if field in item.record}
     return known if known and field.startswith(MONITORED) else set(training.log)
 
 
 def _number(item: Located, field: str) -> float:
-    if field == "passes":  # of images, forward and backward together
+    if field == "passes":  # forward plus backward
         return sum(_number(item, f"{way}_passes") for way in ("forward", "backward"))
     value: float | None = value_of(item, field, Amount | None)
     if value is None:
@@ -118,7 +120,7 @@ def _unit(field: str) -> str:
 
 
 def _axis(fields: Sequence[str]) -> str:
-    """Return what stands beside the axis of fields of one unit."""
+    """Return the axis label for fields of one unit."""
     only = f" {LABELS.get(fields[0])}" if len(fields) == 1 else ""
     units = {"KL": f"KL divergence{only} from the clean output, nats", "accuracy": f"accuracy{only}, %"}
     return units.get(_unit(fields[0]), fields[0])
@@ -127,7 +129,7 @@ def _axis(fields: Sequence[str]) -> str:
 def _headline(
     logs: Sequence[TrainingLog], groups: Sequence[Series[TrainingLog]], fields: Sequence[str], by: str
 ) -> str:
-    """Return what all lines share, and how many seeds and images they are of."""
+    """Return the facts that all lines share, with the numbers of seeds and images."""
     runs = [each.run for each in logs]
     facts: dict[str, list[str]] = {
         "method": [short_name(run) for run in runs],
@@ -135,17 +137,17 @@ def _headline(
         "model": [plain(run.model) for run in runs],
         "eps": [f"eps {plain(run.eps)}" for run in runs],
     }
-    told = [values[0] for name, values in facts.items() if len(set(values)) == 1 and by != name]
+    parts = [values[0] for name, values in facts.items() if len(set(values)) == 1 and by != name]
     seeds = sorted({len(group.members) for group in groups})
-    told.append(f"{'-'.join(map(str, sorted({seeds[0], seeds[-1]})))} seed{'s' if seeds[-1] > 1 else ''}")
-    looked = {value_of(item, "kl_n", Count | None) for each in logs for item in each.log.values()}
-    if len(looked) == 1 and any(field in DIVERGENCES for field in fields):
-        told.append(f"KL on {looked.pop()} val images")
+    parts.append(f"{'-'.join(map(str, sorted({seeds[0], seeds[-1]})))} seed{'s' if seeds[-1] > 1 else ''}")
+    kl_sizes = {value_of(item, "kl_n", Count | None) for each in logs for item in each.log.values()}
+    if len(kl_sizes) == 1 and any(field in DIVERGENCES for field in fields):
+        parts.append(f"KL on {kl_sizes.pop()} val images")
     val = {each.val_n for each in logs} - {None}
     if len(val) == 1 and any(field.startswith("val_") for field in fields):
-        told.append(f"{val.pop()} val images")
-    band = "; mean over seeds, band from the least to the greatest" if seeds[-1] > 1 else ""
-    return ", ".join(told) + band
+        parts.append(f"{val.pop()} val images")
+    band = "; mean over seeds, band from minimum to maximum" if seeds[-1] > 1 else ""
+    return ", ".join(parts) + band
 
 
 def _draw(figure: Any, lines: Sequence[Line], texts: Sequence[str], log: bool) -> None:
@@ -164,8 +166,7 @@ def _draw(figure: Any, lines: Sequence[Line], texts: Sequence[str], log: bool) -
         ends = [(line.epochs[-1], line.mean[-1]) for line in drawn]
         labels.append(mark_ends(axes, [(legible(text), *end) for text, end in zip(names, ends, strict=True)]))
     figure.axes[-1].set_xlabel("epoch")
-    figure.draw_without_rendering()  # settles the layout, so that places on the canvas are known
-    figure.set_layout_engine("none")
+    fix_layout(figure)
     for each in labels:
         spread_ends(each)
 

@@ -1,4 +1,4 @@
-"""Where starts land in output space: Figure 4, a sketch in the paper, drawn from a real model."""
+"""Where starts land in output space: Figure 4 (a sketch in the paper), drawn from a trained model."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from bsk.records.schema import LandingRecord
 from bsk.records.words import plain
 
 Floats = NDArray[np.float64]
-_Landing = tuple[str, LandingRecord]  # with where it stands
+_Landing = tuple[str, LandingRecord]  # the place of the record (file and line), and the record
 BACKWARD = "backward"  # the start that has targets
 LEGEND = (
-    "A dot is the output for one image after the start alone, in axes of its own: the clean output f(x) lies at 0, the "
-    "image's random target f(x) + γψ at the star; across is the part of the way towards it, up the distance from that "
-    "way, as parts of the target's distance (logits less their mean over classes). Bars: 95 % t intervals over images."
+    "Each dot is the output for one image after the start alone, in axes of that image: its clean output f(x) is at 0 "
+    "and its random target f(x) + γψ at the star. Horizontal: displacement along the line to the target; vertical: "
+    "distance from that line; both divided by the target's distance (logits minus their mean over classes). Bars: 95 % "
+    "t intervals over images."
 )
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Where one start of one model lands, an image a row.
+    """Where one start of one model lands, for N images.
 
     Attributes:
-        along: (N,) the displacement's part towards the image's target, as a part of the way: 1 is the target's height.
-        aside: (N,) its distance from that way, in the same measure.
+        along: (N,) displacement along the line to the image's target, divided by the target's distance.
+        aside: (N,) distance from that line, divided by the target's distance.
         kl: (N,) KL(s(f(x)) || s(f(x'))) in nats.
     """
 
@@ -46,19 +47,19 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Scene:
-    """One model and its clouds, one a start, in the order of the records; `facts` are two lines of text."""
+    """One model with one cloud per start, in the order of the records; `facts` is its title, two lines."""
 
     facts: tuple[str, str]
     clouds: list[Cloud]
 
 
 def draw_landings(items: Iterable[Located], paths: Sequence[Path], heading: str = "") -> list[str]:
-    """Draw where starts land, and the mean KL divergence of each, a row for each model; return no notices.
+    """Draw where starts land and the mean KL divergence of each start, one row per model; return no notices.
 
-    `heading` stands above what the picture says of itself. The same records give the same bytes.
+    `heading` is an additional first line of the title. The same records give the same bytes.
 
     Raises:
-        InputError: there are no landings, or one is not what it should be, or a file cannot be written.
+        InputError: there are no landings, or one is invalid, or a file cannot be written.
     """
     found = scenes(items)
     order = list(dict.fromkeys(cloud.start for scene in found for cloud in scene.clouds))
@@ -90,7 +91,7 @@ def _scatter(axes: Any, clouds: Sequence[Cloud], order: Sequence[str]) -> None:
         number = order.index(cloud.start)
         colour, marker = colour_and_marker(number)
         dot = {"markersize": 3.2, "markeredgewidth": 0.6, "alpha": 0.6, "linestyle": "none", "zorder": 2}
-        face = "none" if number % 2 else colour  # hollow beside filled: told apart in grey where clouds overlap
+        face = "none" if number % 2 else colour  # hollow or filled, to be distinguishable in grey where clouds overlap
         axes.plot(cloud.along, cloud.aside, marker=marker, color=colour, markerfacecolor=face, **dot)
         mean = {"markersize": 10, "markeredgecolor": "white", "markeredgewidth": 1.4, "linestyle": "none", "zorder": 4}
         name = f"{legible(cloud.start)}, and its mean"
@@ -99,7 +100,7 @@ def _scatter(axes: Any, clouds: Sequence[Cloud], order: Sequence[str]) -> None:
     axes.plot(0, 0, "+", markersize=11, markeredgewidth=1.8, label="clean output", **ends)
     axes.plot(1, 0, "*", markersize=12, label="random target", **ends)
     axes.set_xlabel("towards the image's random target")
-    axes.set_ylabel("away from that way")
+    axes.set_ylabel("distance from that line")
     axes.set_aspect("equal")
 
 
@@ -122,30 +123,28 @@ def _means(axes: Any, clouds: Sequence[Cloud], order: Sequence[str]) -> None:
 
 
 def scenes(items: Iterable[Located]) -> list[Scene]:
-    """Return a scene for each model and its circumstances, in order of first appearance.
+    """Return one scene per model, data and start parameters, in order of first appearance.
 
     Raises:
-        InputError: there are no landings, one of them is not what it should be, or an image has no backward start,
-            whose target it is seen from.
+        InputError: there are no landings, one of them is invalid, or an image has no backward start, whose target
+            defines its axes.
     """
     found: dict[str, tuple[tuple[str, str], dict[tuple[str, int], _Landing]]] = {}
     for item in items:
         if item.record.get("kind") == "landing":
             record = _checked(item)
-            key, facts = _circumstances(record)
-            found.setdefault(key, (facts, {}))[1][record.start, record.index] = (
-                item.where,
-                record,
-            )  # the last one counts
+            key, facts = _scene_of(record)
+            found.setdefault(key, (facts, {}))[1][record.start, record.index] = (item.where, record)  # keeps the last
     if not found:
         raise InputError("plot landings: no landings among the records; give what bsk starts prints")
     return [Scene(facts, _clouds(landings)) for facts, landings in found.values()]
 
 
 def projected(displacement: Floats, target: Floats) -> tuple[Floats, Floats]:
-    """Return how far displacements (N, C) go along the way to their targets' displacements (N, C), and aside of it.
+    """Return the components of displacements (N, C) along and perpendicular to target displacements (N, C).
 
-    Both without their mean over classes, which a softmax does not see; both as parts of the target's length.
+    The mean over classes is subtracted from both, since softmax is invariant to it. Both results, (N,), are divided by
+    the length of the target displacement.
     """
     d, t = (each - each.mean(axis=1, keepdims=True) for each in (displacement, target))
     length = np.linalg.norm(t, axis=1)
@@ -153,14 +152,14 @@ def projected(displacement: Floats, target: Floats) -> tuple[Floats, Floats]:
     return along, np.linalg.norm(d - along[:, None] * t, axis=1) / length
 
 
-def _circumstances(record: LandingRecord) -> tuple[str, tuple[str, str]]:
-    """Return what tells this model and its circumstances from others, and the same for people."""
+def _scene_of(record: LandingRecord) -> tuple[str, tuple[str, str]]:
+    """Return a key of the model, its data and start parameters, and the scene's title."""
     parameters = record.start_parameters or {}
     own = [record.method, record.dataset, record.model, record.split]
     file = [record.checkpoint, record.checkpoint_sha256, record.data_sha256]
     facts = ", ".join(fact for fact in (record.method, record.model, f"{record.dataset} {record.split}") if fact)
-    told = (facts, f"eps {plain(record.eps)}, gamma {plain(parameters.get('gamma'))}")
-    return json.dumps([*file, *own, record.eps, parameters]), told
+    title = (facts, f"eps {plain(record.eps)}, gamma {plain(parameters.get('gamma'))}")
+    return json.dumps([*file, *own, record.eps, parameters]), title
 
 
 def _checked(item: Located) -> LandingRecord:
@@ -170,7 +169,7 @@ def _checked(item: Located) -> LandingRecord:
         if values is not None and len(values) != len(record.logits):
             raise wrong(item, key, f"{len(record.logits)} numbers, as many as logits")
     if record.start == BACKWARD and len({t - z for t, z in zip(record.target or [], record.logits, strict=False)}) < 2:
-        raise wrong(item, "target", "the random output of gamma above 0 that the start went towards")
+        raise wrong(item, "target", "the random target of the start, with gamma above 0")
     return record
 
 

@@ -1,4 +1,4 @@
-"""One HTML page of all that lies in a folder: tables, pictures, the paper's numbers, and the trainings behind them."""
+"""The HTML report of a folder: tables, figures, the paper's numbers, and the trainings behind them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from bsk.records.fields import Amount, Count, Difference, Fraction, Signed, Text
 from bsk.records.located import Located, read, stream, value_of, wrong
 from bsk.records.words import duration, estimate, many, plain, printable
 
-PICTURES = {  # of a folder of a table, in this order
+PICTURES = {  # file names in a folder of a table and their captions, in this order
     "picture.svg": "The figure.",
     "figure.png": "Accuracy against the cost of training: robust filled, natural hollow.",
-    "curves.svg": "Training: loss, accuracy on validation images, passes and seconds an epoch.",
+    "curves.svg": "Training: loss, accuracy on validation images, passes and seconds per epoch.",
 }
-PAPER = ("table", "figure", "section")  # what the paper has, and in which order a page shows it
-OF_THE_SELECTED = ("ema", "select")  # other checkpoints of the same method, which no column of the page tells
-MADE_WITH = ("version", "torch", "device")  # told of each training where they differ
-LONGEST_TABLE = 1000  # rows; the paper's longest has 14, and a short line becomes a row of all columns
+PAPER = ("table", "figure", "section")  # the parts of the paper, in the order of the page
+OF_THE_SELECTED = ("ema", "select")  # flags that change only which checkpoint is used; no other column shows them
+MADE_WITH = ("version", "torch", "device")  # columns of the trainings where these differ
+LONGEST_TABLE = 1000  # rows, to bound memory: a short line becomes a row of all columns; the paper's longest has 14
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -49,12 +49,12 @@ _CELLS: list[tuple[Any, str]] = [
     (Amount | None, "train_passes_ratio paper_minutes paper_time_ratio detectable robust_sd_low robust_sd_high"),
     (Signed | None, "difference_seeds_low difference_seeds_high"),
 ]
-CELLS = {column: kind for kind, columns in _CELLS for column in columns.split()}  # of COLUMNS, where not null
+CELLS = {column: kind for kind, columns in _CELLS for column in columns.split()}  # the valid values of each column
 
 
 @dataclass(frozen=True)
 class Section:
-    """A folder with a table or with pictures, and what these show."""
+    """A folder with the rows of its table and the captions of its pictures."""
 
     name: str
     rows: list[Row]
@@ -62,25 +62,25 @@ class Section:
 
     @property
     def title(self) -> str:
-        """Return the title that its rows carry, else what the paper calls it, else the folder's name."""
+        """Return the title of its rows, else the paper's name for it, else the folder's name."""
         paper = re.match(r"(table|figure)([0-9]+)\b", self.name)
         name = f"{paper[1].capitalize()} {paper[2]}" if paper else self.name
         return next((str(row["title"]) for row in self.rows if row.get("title")), name)
 
 
 def page(folder: Path) -> str:
-    """Return a whole HTML page that needs no other file, no script and no network.
+    """Return a self-contained HTML page: no other files, scripts or network.
 
-    It shows every folder below with a `table.jsonl` of bsk compare or a picture, then the numbers against the
-    paper's, then every training log below. The same files give the same page, byte by byte.
+    It shows every subfolder with a `table.jsonl` of bsk compare or a picture, then our numbers next to the paper's,
+    then every training log in the folder. The same files give the same bytes.
 
     Raises:
-        InputError: there is nothing to show, or a file is not what it should be.
+        InputError: there is nothing to show, or a file is invalid.
     """
     sections = list(_sections(folder))
     logs = [each for path in _logs(folder) for each in collect(read(path)).trainings]
     if not sections and not logs:
-        raise InputError(f"{folder}: no table.jsonl, picture or log below it; make table2, or name another folder")
+        raise InputError(f"{folder}: no table.jsonl, picture or log in it; run make table2, or name another folder")
     loader = PackageLoader("bsk", "figures")
     html = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     html.filters |= {
@@ -117,35 +117,35 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _row(item: Located) -> Row:
-    """Return a row of a table, checked; a column that was not there when it was written is null."""
+    """Return a validated row of a table; columns that the writing version did not have yet are null."""
     row = {column: value_of(item, column, CELLS[column]) for column in COLUMNS}
-    told = ("name", "detectable") if row["p_holm"] is not None else ("name",)  # a caption tells what tests would see
-    for column in told:
+    required = ("name", "detectable") if row["p_holm"] is not None else ("name",)  # the caption needs `detectable`
+    for column in required:
         if row[column] is None:
             raise wrong(item, column, "a value")
     return row
 
 
 def _as_in_the_paper(name: str) -> tuple[int, list[str | int]]:
-    """Return a key by which the paper's tables come first, then its figures and sections, then what it has not."""
+    """Return a sort key: the paper's tables first, then its figures and sections, then everything else."""
     kind = next((k for k, each in enumerate(PAPER) if name.startswith(each)), len(PAPER))
     return kind, _natural(name)
 
 
 def _natural(text: str) -> list[str | int]:
-    """Return a key by which table2 comes before table10."""
+    """Return a sort key that puts table2 before table10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def _logs(folder: Path) -> list[Path]:
-    """Return the training logs: the JSONL beside a .last.safetensors or .train.json of the same name."""
+    """Return the training logs: JSONL files with a .last.safetensors or .train.json file of the same name."""
     ends = (".last.safetensors", ".train.json")
     found = {path.with_name(path.name.removesuffix(end) + ".jsonl") for end in ends for path in folder.rglob("*" + end)}
     return sorted((path for path in found if path.exists()), key=lambda path: _natural(str(path)))
 
 
 def _embedded(path: Path) -> str:
-    """Return a picture as a part of the page; each on its own, since the names within two SVGs may be the same."""
+    """Return a picture as a data URL; as separate images, since ids within two SVGs may clash."""
     try:
         data = base64.b64encode(path.read_bytes()).decode("ascii")
     except OSError as error:
@@ -154,7 +154,7 @@ def _embedded(path: Path) -> str:
 
 
 def _against_the_paper(sections: Sequence[Section]) -> list[list[str]]:
-    """Return a header and a line for each row that the paper has too; nothing if there is none."""
+    """Return a header and one line for each row that the paper has too, or an empty list."""
     header = ["", "row", "seeds", "n", "natural", "paper natural", "robust", "paper robust", "time", "passes"]
     both = [
         [section.title, str(row["name"]), *_against(row)]
@@ -170,12 +170,12 @@ def _against(row: Row) -> list[str]:
     paper_natural, paper, best = (estimates([row], f"paper_{name}")[0] for name in ("natural", "robust", "robust_best"))
     costs = (as_float(row[f"{name}_ratio"]) for name in ("train_time", "train_passes", "paper_time"))
     ratios = ["" if each is None else f"{each:.2f}" for each in costs]
-    told = ", ".join(filter(None, [paper, best and f"best {best}"]))
-    return [plain(row["seeds"]), plain(row["n"]), natural, paper_natural, robust, told, *ratios]
+    paper_robust = ", ".join(filter(None, [paper, best and f"best {best}"]))
+    return [plain(row["seeds"]), plain(row["n"]), natural, paper_natural, robust, paper_robust, *ratios]
 
 
 def _trainings(logs: Sequence[TrainingLog]) -> list[list[str]]:
-    """Return a header and a line for each training; nothing if there is none."""
+    """Return a header and one line per training, or an empty list."""
     header = ["method", "flags", "data", "model", "seed", "epochs", "val natural", "val PGD-20", "passes", "seconds"]
     telling = _telling([each.run for each in logs])
     made = [key for key in MADE_WITH if len({each.made_with.get(key) for each in logs}) > 1]
@@ -186,7 +186,7 @@ def _trainings(logs: Sequence[TrainingLog]) -> list[list[str]]:
 
 
 def _telling(runs: Sequence[Run]) -> Mapping[str | None, Sequence[str]]:
-    """Return the flags that tell the trainings of each method from others; an overridden one only among its own."""
+    """Return for each method the flags that distinguish its trainings; its own parameters only among themselves."""
     of_all = [flag for flag in differing(runs) if flag in RESERVED]
     of_all += [f for f in OF_THE_SELECTED if len({plain(modern(run.method, run.flags).get(f)) for run in runs}) > 1]
     own = {method: differing([run for run in runs if run.method == method]) for method in {run.method for run in runs}}
@@ -202,7 +202,7 @@ def _training(each: TrainingLog, apart: Sequence[str]) -> list[str]:
         plain(run.dataset),
         plain(run.model),
         plain(run.seed),
-        str(each.epoch) if each.finished else f"{each.epoch}, not ended",
+        str(each.epoch) if each.finished else f"{each.epoch}, unfinished",
         estimate(each.val_natural),
         estimate(each.val_robust),
         "" if run.passes is None else many(run.passes),
@@ -224,6 +224,6 @@ def _differences() -> list[str]:
 
 
 def _marked(text: str) -> Markup:
-    """Return a little Markdown as HTML: bold and code."""
+    """Return text with Markdown's bold and code as HTML."""
     bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))

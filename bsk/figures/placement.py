@@ -1,4 +1,4 @@
-"""Where the labels of a picture's markers and lines stand, so that they cover nothing."""
+"""Placement of labels next to markers and lines, so that they cover as little as possible."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bsk.figures.canvas import QUIET
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 
-# directions from the marker, the most readable first: right, left, the corners between
+# Directions from the marker, the most readable first: right, left, then the four diagonals.
 DIRECTIONS = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 GAP = 8.0  # points from a marker to its label
-ABREAST = 13.0  # points from a marker to the next one of the same cost
-LEVELS = 8  # of labels above and below a bar
-DARKER = 0.65  # of the marker's colour: enough contrast for text
-SWEEPS = 4  # over all labels, each time finding a better place between the others
+ABREAST = 13.0  # points between markers of the same cost
+LEVELS = 8  # of candidate positions above and below a bar
+DARKER = 0.65  # factor on the marker's colour, for enough contrast as text
+SWEEPS = 4  # over all labels, each of which is placed again given the others
 
 
 class ErrorBar(NamedTuple):
@@ -28,14 +28,14 @@ class ErrorBar(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The box of a label and, where it stands apart, the line from the end of the bar to it."""
+    """The box of a label and, if it is far from its bar, the line from the end of the bar to the label."""
 
     box: Box
     line: Box | None = None
 
 
 def side_by_side(costs: Sequence[float]) -> list[float]:
-    """Return how many points to the right each marker moves, so that those of the same cost (to 1 %) stand abreast."""
+    """Return a shift to the right in points for each marker, to separate markers of the same cost (to 1 %)."""
     found = []
     for index, cost in enumerate(costs):
         same = [other for other, value in enumerate(costs) if abs(value - cost) <= 0.01 * cost]
@@ -44,17 +44,17 @@ def side_by_side(costs: Sequence[float]) -> list[float]:
 
 
 def label_markers(axes: Any, texts: Sequence[str], points: Sequence[Sequence[Any]]) -> None:
-    """Write each text beside the last of its errorbars, in a darker tone, with a line to it where it stands apart."""
+    """Write each text next to the last of its error bars, in a darker tone, with a line to it if it is far away."""
     point = axes.figure.dpi / 72
     bars = [[_bar(artist) for artist in artists] for artists in points]
     drawn = [box for row in bars for bar in row for box in _boxes(bar, 5 * point)]
     frame = axes.get_window_extent()
-    room = (frame.x0, frame.y0, frame.x1 + GAP * point, frame.y1)
+    area = (frame.x0, frame.y0, frame.x1 + GAP * point, frame.y1)
     sizes = [_size(axes, text) for text in texts]
     places: dict[int, Place] = {}
     for index in sorted(range(len(texts)), key=lambda i: -bars[i][-1].x) * SWEEPS:
         others = [box for other, found in places.items() if other != index for box in found if box is not None]
-        places[index] = place(bars[index][-1], sizes[index], GAP * point, drawn + others, room)
+        places[index] = place(bars[index][-1], sizes[index], GAP * point, drawn + others, area)
     for index, text in enumerate(texts):
         _write(axes, text, places[index], points[index][-1].lines[0].get_color())
 
@@ -70,7 +70,7 @@ def _write(axes: Any, text: str, found: Place, colour: str) -> None:
     from matplotlib.colors import to_rgb
 
     ink = tuple(DARKER * part for part in to_rgb(colour))
-    # parts of the figure, not pixels, which an SVG counts otherwise
+    # in fractions of the figure, not in pixels, whose size differs in an SVG
     to_part = axes.figure.transFigure.inverted().transform
     where = {"transform": axes.figure.transFigure, "clip_on": False, "in_layout": False}
     axes.text(*to_part(found.box[:2]), text, verticalalignment="bottom", color=ink, **where)
@@ -87,7 +87,7 @@ def mark_ends(axes: Any, ends: Sequence[tuple[str, float, float]]) -> list[Any]:
 
 
 def spread_ends(labels: Sequence[Any]) -> None:
-    """Move labels of `mark_ends` up or down until none covers another; the layout must be settled."""
+    """Move labels of `mark_ends` up or down until none covers another; the layout must be final."""
     boxes = [label.get_window_extent() for label in labels]
     heights = [(box.y0 + box.y1) / 2 for box in boxes]
     moved = spread(heights, max((box.height for box in boxes), default=0.0) * 1.05)
@@ -96,35 +96,36 @@ def spread_ends(labels: Sequence[Any]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Return heights in the same order, at least `gap` apart and near the old ones: crowds stand around their mean."""
+    """Return new heights, in the same order and at least `gap` apart; clusters are centred on their mean."""
 
-    def lowest(crowd: Sequence[int]) -> float:
-        return sum(heights[i] for i in crowd) / len(crowd) - gap * (len(crowd) - 1) / 2
+    def lowest(cluster: Sequence[int]) -> float:
+        return sum(heights[i] for i in cluster) / len(cluster) - gap * (len(cluster) - 1) / 2
 
-    crowds: list[list[int]] = []
+    clusters: list[list[int]] = []
     for index in sorted(range(len(heights)), key=lambda i: heights[i]):
-        crowd = [index]
-        while crowds and lowest(crowd) < lowest(crowds[-1]) + gap * len(crowds[-1]):
-            crowd = crowds.pop() + crowd
-        crowds.append(crowd)
-    found = {index: lowest(crowd) + gap * place for crowd in crowds for place, index in enumerate(crowd)}
+        cluster = [index]
+        while clusters and lowest(cluster) < lowest(clusters[-1]) + gap * len(clusters[-1]):
+            cluster = clusters.pop() + cluster
+        clusters.append(cluster)
+    found = {index: lowest(cluster) + gap * place for cluster in clusters for place, index in enumerate(cluster)}
     return [found[index] for index in range(len(heights))]
 
 
-def place(bar: ErrorBar, size: tuple[float, float], gap: float, taken: Sequence[Box], room: Box) -> Place:
-    """Return where a label of `size` covers least of `taken`; leaving `room`, or a line over one, counts tenfold.
+def place(bar: ErrorBar, size: tuple[float, float], gap: float, taken: Sequence[Box], area: Box) -> Place:
+    """Return the place of a label of `size` with the least cost.
 
-    Of equally good places the first wins: beside the marker, else above or below its bar.
+    The cost is the overlap with `taken`, plus ten times the area outside `area` and ten times the overlap of its line
+    with `taken`. Ties go to the first candidate: beside the marker, else above or below its bar.
     """
 
-    def badness(candidate: Place) -> float:
+    def cost(candidate: Place) -> float:
         left, bottom, right, top = candidate.box
         covered = sum(_overlap(candidate.box, other) for other in taken)
-        outside = (right - left) * (top - bottom) - _overlap(candidate.box, room)
+        outside = (right - left) * (top - bottom) - _overlap(candidate.box, area)
         crossed = sum(_overlap(candidate.line, other) for other in taken) if candidate.line else 0.0
         return covered + 10 * (crossed + outside)
 
-    return min(_candidates(bar, size, gap), key=badness)
+    return min(_candidates(bar, size, gap), key=cost)
 
 
 def _candidates(bar: ErrorBar, size: tuple[float, float], gap: float) -> Iterator[Place]:

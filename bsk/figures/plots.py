@@ -1,4 +1,4 @@
-"""Accuracy against the cost of training, as a picture that also reads in grey and to the colour-blind."""
+"""Accuracy against the cost of training, in a figure that is also readable in grey and for the colour-blind."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from bsk.comparison.compare import Row, Value, as_float
 from bsk.comparison.tables import shared, telling
 from bsk.errors import UsageError
-from bsk.figures.canvas import QUIET, checked_picture, colour_and_marker, drawing, logarithmic, ruled, title
+from bsk.figures.canvas import QUIET, checked_picture, colour_and_marker, drawing, fix_layout, logarithmic, ruled, title
 from bsk.figures.placement import label_markers, side_by_side
 from bsk.records.words import duration, many
 
-CROWD = 16  # rows of which not all can have their name beside them
-PANEL_FACTS = ("dataset", "split", "n", "eps", "attack")  # rows that differ in one stand in different panels
+CROWD = 16  # with more rows than this, only those of the frontier have their names beside them
+PANEL_FACTS = ("dataset", "split", "n", "eps", "attack")  # rows that differ in one of these are in different panels
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the x axis shows."""
+    """A measure of training cost for the x axis: its label and the columns to sum."""
 
     label: str
     columns: tuple[str, ...]
@@ -31,7 +31,7 @@ class Cost:
         return sum(found) if len(found) == len(self.columns) else 0.0
 
     def tick(self, value: float) -> str:
-        """Return a value as a person writes it."""
+        """Return a value as the text of a tick."""
         return many(value) if len(self.columns) > 1 else duration(value).replace(".0 ", " ")
 
 
@@ -40,12 +40,11 @@ SECONDS = Cost("training time", ("train_seconds",))
 
 
 def accuracy_against_cost(rows: Sequence[Row], path: Path) -> list[str]:
-    """Draw robust (filled) and natural (hollow) accuracy over training cost; return notices of rows left out.
+    """Draw robust (filled) and natural (hollow) accuracy against training cost; return notices of rows left out.
 
-    The cost is passes if they are known of every row, else whichever of passes and seconds more rows have; its
-    axis is logarithmic if it spans more than a factor 5. Bars are the 95 % intervals of the rows. Rows of another
-    attack, eps or data have their own panel. Where rows say if they are Pareto optimal, a line goes along those. The
-    same rows give the same SVG, byte by byte.
+    The cost is in passes or in seconds, whichever more rows have (passes on a tie); its axis is logarithmic if it
+    spans more than a factor of 5. Bars are the 95 % intervals of the rows. Each attack, eps and data has its own
+    panel. If the rows have `pareto`, a step line connects the Pareto-optimal ones. The same rows give the same bytes.
 
     Raises:
         UsageError: neither .png nor .svg, or no row has an accuracy and a cost.
@@ -56,12 +55,12 @@ def accuracy_against_cost(rows: Sequence[Row], path: Path) -> list[str]:
     drawn = _drawable(rows, cost)
     if not drawn:
         raise UsageError(
-            f"--plot {path}: no row has both an accuracy and a training cost; evaluate what bsk train made"
+            f"--plot {path}: no row has both an accuracy and a training cost; evaluate a network that bsk train made"
         )
     with drawing(path, layout="constrained") as figure:
         _draw(figure, drawn, cost)
     left_out = len(rows) - len(drawn)
-    return [f"{path}: {left_out} row(s) without accuracy or training cost are not in the picture"] if left_out else []
+    return [f"{path}: {left_out} row(s) without accuracy or training cost are not in the figure"] if left_out else []
 
 
 def _drawable(rows: Sequence[Row], cost: Cost) -> list[Row]:
@@ -89,19 +88,18 @@ def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
         _frame(axes, heading, panel, cost)
         _frontier(axes, panel, cost)
         points = _points(axes, panel, cost, [order.index(groups[id(row)]) for row in panel])
-        told = [number for number, row in enumerate(panel) if row["pareto"] or not crowded]
-        labels.append((axes, [names[id(panel[number])] for number in told], [points[number] for number in told]))
+        labelled = [index for index, row in enumerate(panel) if row["pareto"] or not crowded]
+        labels.append((axes, [names[id(panel[index])] for index in labelled], [points[index] for index in labelled]))
         if crowded:
             _legend(axes, order)
     _limit_heights(figure.axes[0], rows)
-    figure.draw_without_rendering()  # settles the layout, so that places on the canvas are known
-    figure.set_layout_engine("none")
+    fix_layout(figure)
     for axes, texts, points in labels:
         label_markers(axes, texts, points)
 
 
 def _legend(axes: Any, order: Sequence[str]) -> None:
-    """Say which mark is whose, where only the rows of the frontier have their names beside them."""
+    """Draw a legend of all names, for panels in which only the rows of the frontier are labelled."""
     for number, name in enumerate(order):
         colour, marker = colour_and_marker(number)
         axes.plot([], [], color=colour, marker=marker, linestyle="none", label=name)
@@ -127,10 +125,10 @@ def _frame(axes: Any, heading: str, rows: Sequence[Row], cost: Cost) -> None:
 
 
 def _frontier(axes: Any, rows: Sequence[Row], cost: Cost) -> None:
-    """Draw a step line along the rows that no other one beats: what robust accuracy a cost can buy."""
+    """Draw a step line through the Pareto-optimal rows: the best robust accuracy for each cost."""
     best = sorted((cost.of(row), _percent(row["robust"]) or 0.0) for row in rows if row["pareto"])
     heights = [height for _, height in best]
-    if best and heights == sorted(heights):  # else they are of several races, which one line would compare
+    if best and heights == sorted(heights):  # else they come from several sets of comparable rows: no common line
         best.append((axes.get_xlim()[1], best[-1][1]))
         axes.step(*zip(*best, strict=True), where="post", color=QUIET, linewidth=0.8, linestyle=":", zorder=0)
 
@@ -144,7 +142,7 @@ def _limit_heights(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def _points(axes: Any, rows: Sequence[Row], cost: Cost, numbers: Sequence[int]) -> list[list[Any]]:
-    """Draw each row, those of nearly the same cost side by side; return the artists of each, the lowest point last."""
+    """Draw each row, rows of nearly the same cost side by side; return the error bars of each, robust ones last."""
     from matplotlib.transforms import ScaledTranslation
 
     found = []

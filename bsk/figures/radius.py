@@ -1,4 +1,4 @@
-"""Accuracy against the radius: a line for each network and attack, from the images as they are outwards."""
+"""Accuracy against the radius, one line per network and attack, from radius 0 outwards."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bsk.comparison.evidence import Evaluation, collect
 from bsk.comparison.groups import NATURAL
 from bsk.comparison.tables import shared, telling
 from bsk.errors import InputError
-from bsk.figures.canvas import colour_and_marker, drawing, legible, ruled, title
+from bsk.figures.canvas import colour_and_marker, drawing, fix_layout, legible, ruled, title
 from bsk.figures.placement import mark_ends, spread_ends
 from bsk.figures.series import radius_labels
 from bsk.records.located import Located
 
-LINE_FACTS = ("dataset", "split", "n", "model", "selected", "attack")  # what a line is of, beside its name
+LINE_FACTS = ("dataset", "split", "n", "model", "selected", "attack")  # distinguish lines, together with their name
 MOST_TICKS = 12
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
@@ -25,11 +25,11 @@ NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 def draw_radius(items: Iterable[Located], paths: Sequence[Path], heading: str = "") -> list[str]:
     """Draw the accuracy of evaluations against their radius, with 95 % intervals; return notices.
 
-    Seeds are pooled as by `bsk compare`. A line begins at radius 0 with the natural accuracy, where that is among the
-    records. `heading` stands above what the picture says of itself. The same records give the same bytes.
+    Seeds are pooled as by `bsk compare`. A line begins at radius 0 with the natural accuracy if the records have it.
+    `heading` is an additional first line of the title. The same records give the same bytes.
 
     Raises:
-        InputError: there is no evaluation under attack, the radii are of several norms, two points of one line have
+        InputError: there is no evaluation under attack, the radii are in several norms, two points of one line have
             the same radius, or a file cannot be written.
     """
     items = list(items)
@@ -40,7 +40,7 @@ def draw_radius(items: Iterable[Located], paths: Sequence[Path], heading: str = 
     for path in paths:
         with drawing(path, layout="constrained") as figure:
             _draw(figure, lines, norm, heading)
-    return [notice for notice in notices if not notice.endswith(NOT_COMPARED)]  # radii are the point here
+    return [notice for notice in notices if not notice.endswith(NOT_COMPARED)]  # different radii are intended here
 
 
 def _norm(evaluations: Sequence[Evaluation]) -> str:
@@ -54,12 +54,12 @@ def _norm(evaluations: Sequence[Evaluation]) -> str:
         found.setdefault(norms[0] if norms else "linf", item.where)
     if len(found) > 1:
         (one, there), (other, here) = list(found.items())[:2]
-        raise InputError(f"{here}: a radius in {other}, and in {one} at {there}; draw a picture of each norm")
+        raise InputError(f"{here}: a radius in {other}, but in {one} at {there}; draw one figure per norm")
     return next(iter(found))
 
 
 def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return the rows of each line by its name, ascending, each line from the natural accuracy on if it is known."""
+    """Return the rows of each line by name, in ascending radius, starting with the natural accuracy if it is known."""
     lines: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: as_float(row["eps"]) or 0.0):
         name = ", ".join(filter(None, [str(row["name"]), telling(row, rows, LINE_FACTS)]))
@@ -76,7 +76,7 @@ def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _in_order(lines: dict[str, list[Row]], rows: Sequence[Row]) -> list[str]:
-    """Return the names of the lines as their rows first appear, not as their radii do."""
+    """Return the names of the lines in the order of first appearance of their rows, not of their radii."""
     place = {id(row): number for number, row in enumerate(rows)}
     return sorted(lines, key=lambda name: min(place.get(id(row), len(rows)) for row in lines[name]))
 
@@ -99,8 +99,7 @@ def _draw(figure: Any, lines: dict[str, list[Row]], norm: str, heading: str) -> 
     ]
     labels = mark_ends(axes, ends)
     axes.set_ylim(bottom=0)
-    figure.draw_without_rendering()  # settles the layout, so that places on the canvas are known
-    figure.set_layout_engine("none")
+    fix_layout(figure)
     spread_ends(labels)
 
 

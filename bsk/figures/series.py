@@ -1,4 +1,4 @@
-"""Which trainings a picture shows as one: those with the same value of a flag, alike but for their seeds."""
+"""Grouping for figures: trainings with the same value of a flag that differ only in their seeds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bsk.comparison.runs import Run
 from bsk.errors import InputError, UsageError, nearest
 from bsk.records.words import plain, printable
 
-RADII = ("step", "eps")  # written as k/255 where they all are
-OF_A_RUN = ("model", "dataset", "selected")  # what a network has beside its method and flags
-OF_A_METHOD = {  # the flags that it stands for
+RADII = ("step", "eps")  # flags whose values are written as k/255 if all are such fractions
+OF_A_RUN = ("model", "dataset", "selected")  # properties of a network besides its method and flags
+OF_A_METHOD = {  # the flags that a method implies
     "start", "inner", "steps", "step", "outer", "beta", "gamma", "noise", "bound", "replays", "ramp", "rescue",
     "rescue_every", "rescue_drop",
 }  # fmt: skip
@@ -25,7 +25,7 @@ T = TypeVar("T", Evaluation, TrainingLog)
 
 @dataclass(frozen=True)
 class Series(Generic[T]):
-    """The records with one value of a flag, one a seed, in their order."""
+    """The records with one value of a flag, one per seed, in their order."""
 
     value: Any
     label: str
@@ -33,11 +33,11 @@ class Series(Generic[T]):
 
 
 def series(members: Sequence[T], by: str) -> list[Series[T]]:
-    """Return the members with each value of a flag, ordered as numbers where all values are, else as they come.
+    """Return the members grouped by the value of a flag, sorted if all values are numbers, else in their order.
 
     Raises:
         InputError: a record lacks the flag, or members with the same value differ in more than their seed.
-        UsageError: the flag has values of several parts.
+        UsageError: the flag has lists or objects as values.
     """
     found: dict[str, tuple[Any, list[T]]] = {}
     for member in members:
@@ -54,16 +54,16 @@ def series(members: Sequence[T], by: str) -> list[Series[T]]:
 
 
 def numeric(values: Sequence[Any]) -> bool:
-    """Say if all values are numbers."""
+    """Return whether all values are numbers."""
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
 def confounded(groups: Sequence[Series[T]], by: str) -> list[str]:
-    """Return a notice if the networks of a picture differ in flags that do not follow from the one they stand by."""
+    """Return a notice if the networks of a figure differ in flags that `by` does not imply."""
     runs = [member.run for group in groups for member in group.members]
-    follow = OF_A_METHOD | {by} if by == "method" else {by}
-    found = [flag for flag in _differences(runs) if flag not in follow]
-    return [f"what is drawn differs in more than {by}: {', '.join(found)}"] if found else []
+    implied = OF_A_METHOD | {by} if by == "method" else {by}
+    found = [flag for flag in _differences(runs) if flag not in implied]
+    return [f"the networks drawn differ in more than {by}: {', '.join(found)}"] if found else []
 
 
 def _value(member: Evaluation | TrainingLog, by: str) -> Any:
@@ -71,19 +71,19 @@ def _value(member: Evaluation | TrainingLog, by: str) -> Any:
     own = {"method": short_name(run), "seed": run.seed, **{name: getattr(run, name) for name in OF_A_RUN}}
     known = {**run.flags, **{name: value for name, value in own.items() if value is not None}}
     if by not in known:
-        raise InputError(f"{member.where}: has no flag {by} to draw by; {nearest(by, sorted(map(printable, known)))}")
+        raise InputError(f"{member.where}: has no flag {by} to group by; {nearest(by, sorted(map(printable, known)))}")
     if isinstance(known[by], (dict, list)):
-        raise UsageError(f"--by {by}: has no plain values; choose another flag")
+        raise UsageError(f"--by {by}: its values are lists or objects; choose another flag")
     return known[by]
 
 
 def _labels(values: Sequence[Any], by: str) -> list[str]:
-    """Return how the values are written: those of a radius as 8/255 if all are such fractions."""
+    """Return the values as text, those of a radius as 8/255 if all are such fractions."""
     return radius_labels(values) if by in RADII and numeric(values) else [plain(value) for value in values]
 
 
 def radius_labels(values: Sequence[float]) -> list[str]:
-    """Return how radii are written: as 8/255 if all are such fractions or 0."""
+    """Return radii as text: as 8/255 if all are such fractions or 0."""
     levels = [value * 255 for value in values]
     if any(levels) and all((level == 0 or level > 0.5) and abs(level - round(level)) < 1e-6 for level in levels):
         return [f"{level:.0f}/255" if level else "0" for level in levels]
@@ -97,14 +97,14 @@ def _check_alike(group: Series[T], by: str) -> None:
         if found:
             raise InputError(
                 f"{member.where}: has the same {by} ({group.label}) as {first.where}, but another {found[0]}; "
-                f"use --by {found[0]}, or give records that are alike but for their seeds"
+                f"use --by {found[0]}, or give records that differ only in their seeds"
             )
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:
-    """Return all in which networks differ beside their seeds."""
+    """Return everything in which networks differ except their seeds."""
     found = ["method"] if len({short_name(run) for run in runs}) > 1 else []
-    # what is not known, as the epoch that a training under way will select, is no difference
+    # An unknown value is no difference, such as the epoch that an unfinished training will select.
     found += [name for name in OF_A_RUN if len({getattr(run, name) for run in runs} - {None}) > 1]
     if "dataset" not in found and len({run.data_sha256 for run in runs}) > 1:
         found.append("data")

@@ -1,4 +1,4 @@
-"""Examples of an attack, a column each: the image, the perturbed image, and their difference made visible."""
+"""A sheet of adversarial examples, one per column: the image, the perturbed image, and their amplified difference."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from bsk.figures.canvas import (
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
-ROUNDING = 1e-6  # of the largest difference: 0.25 in fp32 may be a little more, and is drawn as if it were not
-FINEST = 24  # differences below 2**-24 are fp32's own
-RIGHT, WRONG = ("✓", "#0072B2"), ("✗", "#A84A00")  # Okabe and Ito (2008), the second darker: it is text
+ROUNDING = 1e-6  # relative tolerance: a difference of 0.25 may be slightly larger in fp32
+FINEST = 24  # binary digits: differences below 2**-24 are rounding errors of fp32
+RIGHT, WRONG = ("✓", "#0072B2"), ("✗", "#A84A00")  # Okabe and Ito (2008), the second one darkened for text
 
 
 SIZE = 8.0  # of the text, in points
-SIDE, WIDEST, FEW = 240, 400, 700  # pixels: an image's longer side among many, alone, and of few together
-MARGIN, GAP, LINE, GUTTER = 24, 14, 34, 190  # pixels: around all, between things, a line of text, the rows' names
+SIDE, WIDEST, FEW = 240, 400, 700  # pixels of an image's longer side: minimum, maximum, and total if there are few
+MARGIN, GAP, LINE, GUTTER = 24, 14, 34, 190  # pixels: outer margin, spacing, line height, width for the row names
 
 
 def draw_sheet(
@@ -50,24 +50,24 @@ def draw_sheet(
     title: str,
     most: int = 8,
 ) -> list[str]:
-    """Draw the first `most` examples of an attack into a .png or .svg; return notices of those left out.
+    """Draw the first `most` examples of an attack to a .png or .svg file; return a notice if some are left out.
 
-    Above each column stands the true class, below the clean and the perturbed image its prediction with a check or
-    a cross; one scale amplifies all differences. The same arguments give the same bytes.
+    The true class is above each column; below the clean and the perturbed image is the prediction with a check or a
+    cross. All differences are amplified by the same factor. The same arguments give the same bytes.
 
     Args:
-        path: where to write.
-        clean: (N, C, H, W) in [0, 1]; of C other than 1 and 3 the first channel is drawn, in grey.
+        path: the file to write.
+        clean: (N, C, H, W) in [0, 1]; unless C is 3, the first channel is drawn in grey.
         adversarial: the same images, perturbed.
-        labels: (N,) the true class.
-        before: (N,) the class predicted of clean.
-        after: (N,) the class predicted of adversarial.
+        labels: (N,) true classes.
+        before: (N,) classes predicted for `clean`.
+        after: (N,) classes predicted for `adversarial`.
         classes: the names of the classes.
-        title: what made the examples, on as many lines as it takes.
-        most: how many examples are drawn at most.
+        title: a description of the attack, wrapped to the width of the sheet.
+        most: the maximum number of examples drawn.
 
     Raises:
-        UsageError: neither .png nor .svg, or there is no example.
+        UsageError: the suffix is neither .png nor .svg, or there is no example.
         InputError: the file cannot be written.
     """
     checked_picture(path, "--images")
@@ -89,9 +89,9 @@ def draw_sheet(
 
 
 def amplified(x: Floats, x_adv: Floats) -> tuple[Floats, float]:
-    """Return 0.5 + (x_adv - x) * scale in [0, 1] and the scale, 0 if nothing differs.
+    """Return 0.5 + (x_adv - x) * scale in [0, 1], and the scale, which is 0 if nothing differs.
 
-    The scale is the largest power of two that keeps every difference within 0.5, so that none is clipped.
+    The scale is the largest power of two for which no amplified difference exceeds 0.5, so that none is clipped.
     """
     difference = x_adv.astype(np.float64) - x
     largest = float(np.abs(difference).max()) * (1 - ROUNDING)
@@ -102,7 +102,7 @@ def amplified(x: Floats, x_adv: Floats) -> tuple[Floats, float]:
 
 
 def _shown(images: Floats) -> Floats:
-    """Return the channels that are drawn: 3 or, in grey, the first."""
+    """Return the channels to draw: all 3, or the first one in grey."""
     return images if images.shape[1] == 3 else images[:, :1]
 
 
@@ -111,14 +111,14 @@ def _name(classes: Sequence[str], label: int) -> str:
 
 
 def _judged(classes: Sequence[str], found: Ints, labels: Ints) -> list[tuple[str, str]]:
-    """Return each prediction with its mark, and its colour."""
+    """Return each prediction as text with a check or cross, and its colour."""
     marks = [RIGHT if right else WRONG for right in found == labels]
     return [(f"{mark} {_name(classes, label)}", colour) for (mark, colour), label in zip(marks, found, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """A figure with three rows of images; lengths are whole pixels from the top left, so that images stay sharp."""
+    """A figure with three rows of images; lengths are in whole pixels from the top left, so that images stay sharp."""
 
     figure: Any
     measure: Measure
@@ -129,7 +129,7 @@ class _Grid:
 
     @classmethod
     def of(cls, figure: Any, images: Floats, title: str) -> _Grid:
-        """Give the figure its size and its title."""
+        """Set the figure's size and write its title."""
         count, _, high, wide = images.shape
         zoom = min(WIDEST, max(SIDE, FEW // count)) / max(high, wide)
         zoom = round(zoom) if zoom > 1 else zoom
@@ -146,16 +146,16 @@ class _Grid:
         return grid
 
     def top(self, row: int) -> int:
-        """Return where the images of a row begin."""
+        """Return the top of the images in a row."""
         return self.head + row * (self.height + LINE + GAP)
 
     def write(self, text: str, x: float, y: float, **style: Any) -> None:
-        """Write text with its base line at (x, y)."""
+        """Write text with its baseline at (x, y)."""
         across, down = self.figure.get_size_inches() * DPI
         self.figure.text(x / across, 1 - y / down, text, fontsize=SIZE, **style)
 
     def texts(self, name: str, row: int, texts: Iterable[tuple[str, str]]) -> None:
-        """Write a text and its colour above each image of a row."""
+        """Write a coloured text above each image of a row."""
         y = self.top(row) - GAP - (0 if row == 0 else GAP // 2)
         self.write(name, GUTTER - GAP, y, ha="right", color=QUIET)
         for column, (text, colour) in enumerate(texts):

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their target, synced, renamed."""
+"""Atomic file writing: to a temporary file in the same folder, synced, then renamed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bsk.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit it becomes `path`, otherwise it is removed.
+    """Yield a temporary path in the folder of `path`; on a clean exit it replaces `path`, otherwise it is removed.
 
-    The file and its folder are synced before and after the rename, so that a file with its final name is
-    whole even after a power cut. Parent folders are made, and synced.
+    The file is synced before the rename and its folder after it, so that a file with its final name is complete even
+    after a power failure. Missing parent folders are created and synced.
 
     Raises:
-        InputError: the folder cannot be written, or the disk is full; whatever stood at `path` still stands.
+        InputError: the folder cannot be written, or the disk is full; a file that was at `path` is still there.
     """
     with naming_the_file(path):
         make_folder(path.parent)
@@ -31,9 +31,9 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         temporary = Path(name)
         try:
-            _lock(handle)  # it says that somebody is writing
+            _lock(handle)  # shows other processes that the file is being written
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp creates it with mode 0600
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def still_named(handle: int, path: Path) -> bool:
-    """Return whether `path` is still the open file: a lock on one that was removed keeps nobody out."""
+    """Return whether `path` is still the open file; a lock on a removed file excludes nobody."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:
@@ -51,7 +51,7 @@ def still_named(handle: int, path: Path) -> bool:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what a process that was killed has left beside `path`: nobody holds its lock any more."""
+    """Remove temporary files of `path` that killed processes have left, recognised by not being locked."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(OSError), left.open("rb") as file:
             if _lock(file.fileno()):
@@ -59,8 +59,8 @@ def _sweep(path: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file if nobody holds it, and return whether it is; where there is no flock, it is not."""
-    from filelock import lock_descriptor  # here, so that bsk --help is not kept waiting
+    """Try to lock an open file and return whether that worked; without flock it does not."""
+    from filelock import lock_descriptor  # imported here to keep bsk --help fast
 
     try:
         return lock_descriptor(handle, blocking=False)
@@ -70,13 +70,13 @@ def _lock(handle: int) -> bool:
 
 @contextlib.contextmanager
 def appending(path: Path) -> Iterator[FileIO]:
-    """Open a file to read it and write at its end, which is made where there is none, its folders too.
+    """Open a file for reading and appending; the file and its folders are created if missing.
 
-    It has no buffer: what a full disk has not taken would be tried again when it is closed. A new name is synced in
-    its folder, as that of a file that a process made just before it died.
+    The file is unbuffered, since a buffer would retry a failed write on closing. The folder of an empty file is synced,
+    also if another process created the file just before it was killed.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the file cannot be created.
     """
     with contextlib.ExitStack() as stack:
         with naming_the_file(path):
@@ -88,14 +88,14 @@ def appending(path: Path) -> Iterator[FileIO]:
 
 
 def write_all(file: IO[bytes], content: bytes) -> None:
-    """Write all bytes to a file without a buffer, which may take a part of them at a time."""
+    """Write all bytes to an unbuffered file, which may accept only some of them per call."""
     left = memoryview(content)
     while left:
         left = left[file.write(left) :]
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those around it, and sync their names."""
+    """Create a folder and its missing parents, and sync their directory entries."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
@@ -104,7 +104,7 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def naming_the_file(path: Path) -> Iterator[None]:
-    """Turn an `OSError` while writing `path` into one line that names it and the next step."""
+    """Turn an `OSError` while writing `path` into an InputError of one line with the path and the next step."""
     try:
         yield
     except OSError as error:
@@ -118,7 +118,7 @@ def naming_the_file(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Have the content of a file, or the names in a folder, outlast a power cut."""
+    """Flush the content of a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

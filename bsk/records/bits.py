@@ -1,4 +1,4 @@
-"""One bit an example: which examples a model got right, as text in a record."""
+"""Outcomes with one bit per example (which examples a model gets right), as text in a record."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bsk.errors import InputError
 
 
 def encode_correct(correct: NDArray[np.bool_]) -> str:
-    """Return the (n,) booleans as base64 of `numpy.packbits`: eight examples a byte, the first in the highest bit."""
+    """Return (n,) booleans as base64 of `numpy.packbits`: eight examples per byte, the first in the highest bit."""
     return base64.b64encode(np.packbits(np.asarray(correct, dtype=bool)).tobytes()).decode("ascii")
 
 
 def decode_correct(text: str, n: int) -> NDArray[np.bool_]:
-    """Return the n booleans that `encode_correct` wrote.
+    """Return the (n,) booleans that `encode_correct` encoded.
 
     Raises:
-        InputError: it is not base64, or not of n examples.
+        InputError: the text is not base64, or not of n examples.
     """
     try:
         packed = base64.b64decode(text, validate=True)
@@ -33,10 +33,10 @@ def decode_correct(text: str, n: int) -> NDArray[np.bool_]:
 
 
 def check_packed(packed: bytes, n: int) -> None:
-    """Refuse bytes that are not those of n examples.
+    """Check that packed bytes are those of n examples.
 
     Raises:
-        InputError: there are more or fewer, or bits after the last example.
+        InputError: the number of bytes is wrong, or bits are set after the last example.
     """
     if len(packed) != -(-n // 8):
         raise InputError(f"correct: expected {-(-n // 8)} bytes for {n} examples, found {len(packed)}; evaluate again")
@@ -45,6 +45,6 @@ def check_packed(packed: bytes, n: int) -> None:
 
 
 def unpacked(rows: Sequence[bytes], n: int) -> NDArray[np.bool_]:
-    """Return the (k, n) booleans of k rows of n examples, eight a byte."""
+    """Return the (k, n) booleans of k packed rows of n examples."""
     packed = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), -1)
     return np.unpackbits(packed, axis=1, count=n).view(np.bool_)

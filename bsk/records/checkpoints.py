@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and one JSON header in a safetensors file. Nothing is ever unpickled."""
+"""Checkpoints: tensors and a JSON header in a safetensors file, without pickle."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from bsk.records.headers import head, load_header, metadata, opening
 
 __all__ = ["MODEL", "MODEL_PART", "STATE", "load", "model_tensors", "save"]
 
-MODEL_PART = "model."  # in the names of a training state
+MODEL_PART = "model."  # prefix of the network's tensors in a training state
 
 
 def model_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of the network alone, from the tensors of a training state."""
+    """Return the network's own tensors from those of a training state."""
     return {name.removeprefix(MODEL_PART): t for name, t in tensors.items() if name.startswith(MODEL_PART)}
 
 
 def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write tensors and header to `path`, whole or not at all, the same bytes for the same content.
+    """Write tensors and header to `path` atomically; the same content gives the same bytes.
 
     Raises:
         InputError: the file cannot be written.
@@ -41,10 +41,10 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None
 
 
 def load(path: Path, kind: str | tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors, on the CPU, and the header of a file of one of these kinds.
+    """Return the tensors, on the CPU, and the header of a file whose kind is one of `kind`.
 
     Raises:
-        InputError: the file is missing, is not a whole safetensors file, or holds something else.
+        InputError: the file is missing, damaged, or of another kind.
     """
     header = load_header(path, kind)
     with opening(path), safe_open(path, framework="pt") as file:
@@ -53,7 +53,7 @@ def load(path: Path, kind: str | tuple[str, ...]) -> tuple[dict[str, Tensor], di
 
 @contextlib.contextmanager
 def _safetensors_as_os_errors() -> Iterator[None]:
-    """The library reports a full disk as an error of its own kind, with the system's text in it."""
+    """Turn SafetensorError into OSError, since the library reports a full disk by an exception of its own."""
     try:
         yield
     except SafetensorError as error:
@@ -61,18 +61,18 @@ def _safetensors_as_os_errors() -> Iterator[None]:
 
 
 class Bulk:
-    """A tensor larger than memory, fp32, whose rows are written in any order.
+    """An fp32 tensor larger than memory, whose rows are written in any order.
 
-    They are kept in a file without a name beside `path` until they are saved; it goes with the process.
+    Until `save`, the rows are in an unnamed temporary file in the folder of `path`, which vanishes with the process.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the path of the safetensors file."""
+        """Remember the path of the safetensors file to write."""
         self.path = path
         self._file: Any = None
 
     def __enter__(self) -> Bulk:
-        """Open the file without a name."""
+        """Open the temporary file."""
         with naming_the_file(self.path):
             make_folder(self.path.parent)
             self._file = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 - closed in __exit__
@@ -81,9 +81,9 @@ class Bulk:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of it."""
+        """Close the temporary file."""
         if self._file is not None:
-            with contextlib.suppress(OSError):  # what a full disk has not taken is tried again here
+            with contextlib.suppress(OSError):  # closing retries a write that a full disk refused
                 self._file.close()
 
     def put(self, rows: Tensor, values: Tensor) -> None:
@@ -101,7 +101,7 @@ class Bulk:
             self._file.flush()
 
     def take(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return rows (K,) that were put, each of that shape: (K, ...) fp32."""
+        """Return the rows (K,) that were put, as (K, *shape) fp32."""
         assert self._file is not None
         values = torch.empty(len(rows), *shape)
         for row, value in zip(rows.tolist(), values.numpy(), strict=True):
@@ -110,7 +110,7 @@ class Bulk:
         return values
 
     def save(self, name: str, shape: list[int], tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Write the rows as the tensor `name`, after small int64 tensors, with a header, whole or not at all.
+        """Write the rows as the tensor `name`, after the int64 tensors, with a header, atomically.
 
         Raises:
             InputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""What a field of a record or header can be: its type, its range, and both in words for errors and the JSON Schema."""
+"""Field types of records and headers: type, range, and a description for error messages and the JSON Schema."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 T = TypeVar("T")
-LARGEST = 1e15  # of any number: whole numbers are exact in a float up to here
-LONGEST_SPLIT = 10**6  # examples; ten times the largest there is, since a bit becomes bytes in a comparison
+LARGEST = 1e15  # limit for all numbers; integers up to here are exact as floats
+LONGEST_SPLIT = 10**6  # examples, to bound memory: ten times the largest split there is
 
 Text = Annotated[str, Meta(description="text")]
 Texts = Annotated[list[str], Meta(description="a list of text")]
@@ -37,23 +37,23 @@ Bits = Annotated[bytes, Meta(description="base64 text")]
 _Scalar = bool | int | float | str | None
 _Inner = _Scalar | list[_Scalar] | dict[str, _Scalar]
 _Outer = _Scalar | list[_Inner] | dict[str, _Inner]
-Plain = Annotated[dict[str, _Outer], Meta(description="an object of plain values")]  # what methods and attacks bring
+Plain = Annotated[dict[str, _Outer], Meta(description="an object of plain values")]  # parameters of methods and attacks
 
 
 class FieldError(ValueError):
-    """A field that is not what it should be: its place as "progress.step", what stands there, what was expected."""
+    """An invalid field: its path such as "progress.step", the value found, and the value expected in words."""
 
     def __init__(self, place: str, found: Any, expected: str) -> None:
-        """Take the three; `found` is UNSET where the field is missing."""
+        """Set the path, the value (UNSET if the field is missing) and the expectation."""
         super().__init__(f"{place}: expected {expected}")
         self.place, self.found, self.expected = place, found, expected
 
 
 def convert(value: Any, kind: type[T]) -> T:
-    """Return decoded JSON as a struct, or as what an annotation says; fields that the struct has not are left out.
+    """Return decoded JSON as a struct or as the type of an annotation; unknown fields are ignored.
 
     Raises:
-        FieldError: a field is missing, or of another type or range.
+        FieldError: a field is missing, or has a wrong type or range.
     """
     try:
         return msgspec.convert(value, kind)
@@ -62,7 +62,7 @@ def convert(value: Any, kind: type[T]) -> T:
 
 
 def _explained(message: str, value: Any, kind: Any) -> FieldError:
-    """Return which field msgspec speaks of: "Expected `int`, got `str` - at `$.progress.step`"."""
+    """Return the FieldError for a message of msgspec like "Expected `int`, got `str` - at `$.progress.step`"."""
     said, _, path = message.partition(" - at `$")
     names = path.strip("`").partition("[")[0].split(".")[1:]
     if "missing required field `" in said:

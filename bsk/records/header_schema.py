@@ -1,4 +1,4 @@
-"""The headers of checkpoints and data files, each kind a struct; who needs a field that is missing says so."""
+"""The headers of checkpoints and data files, one struct per kind; all fields are optional here."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from bsk.records.fields import (
     Whole,
 )
 
-MODEL, STATE, DATA = "model", "training-state", "data"  # a selected model, all that a resume needs, a prepared data set
+MODEL, STATE, DATA = "model", "training-state", "data"  # a selected model, a resumable training, a prepared data set
 _Object = Annotated[dict[str, Any], Meta(description="an object")]
 _Figures = Annotated[dict[str, float], Meta(description="an object of numbers")]
-_FileName = Annotated[  # files are named after it
+_FileName = Annotated[  # a part of file names
     str,
     Meta(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}$(?!\n)",
-        description="letters, digits and ._+- that make a file's name",
+        description="letters, digits and ._+- (a part of file names)",
     ),
 ]
 _Classes = Annotated[list[str], Meta(min_length=1, max_length=1 << 15, description="a list of 1 to 32768 names")]
 _Radius = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
-_Mean = Annotated[float, Meta(ge=-1e4, le=1e4)]  # normalised images further from 0 are no numbers to train on
+_Mean = Annotated[float, Meta(ge=-1e4, le=1e4)]  # beyond these limits normalised images are useless for training
 _Deviation = Annotated[float, Meta(ge=1e-4, le=1e4)]
 _Means = Annotated[list[_Mean], Meta(min_length=1, description="numbers from -10000 to 10000")]
 _Deviations = Annotated[list[_Deviation], Meta(min_length=1, description="numbers from 0.0001 to 10000")]
@@ -47,7 +47,7 @@ _Model = Annotated[ModelOfData, Meta(description=", ".join(get_args(ModelOfData)
 
 
 def _struct(name: str, doc: str, *rows: tuple[Any, str], tag: str = "") -> type[Struct]:
-    """Return a struct of fields that may all be missing: rows of what they can be, and their names."""
+    """Return a struct with optional fields, from rows of a type and the names of the fields that have it."""
     fields = [(each, rule | UnsetType, UNSET) for rule, names in rows for each in names.split()]
     field = "kind" if tag else None
     return defstruct(name, fields, kw_only=True, namespace={"__doc__": doc}, tag_field=field, tag=tag or None)
@@ -56,18 +56,18 @@ def _struct(name: str, doc: str, *rows: tuple[Any, str], tag: str = "") -> type[
 _SCORED = ((Count, "epoch"), (Accuracy, "val_natural val_robust test_natural test_robust"))
 _Scored = _struct("Scored", "An epoch and its accuracies.", *_SCORED)
 _Passes = _struct("Passes", "Images that went through the network.", (Count, "forward backward"))
-_Rescue = _struct("Rescue", "Of Fast AT+, in older files.", (Accuracy, "accuracy"), (Flag, "active"))
-_Memory = _struct("Memory", "Numbers that a method keeps, and has logged.", (_Figures, "numbers logged"))
+_Rescue = _struct("Rescue", "State of Fast AT+, in older files.", (Accuracy, "accuracy"), (Flag, "active"))
+_Memory = _struct("Memory", "Numbers that a method stores, and those that it has logged.", (_Figures, "numbers logged"))
 _Collapses = _struct(
     "Collapses",
-    "What the monitor has seen so far.",
+    "Collapses that the monitor has detected so far.",
     (Flag, "now"),
     (Count, "count rescued_until"),
     (Accuracy, "best"),
 )
 _Progress = _struct(
     "Progress",
-    "How far a training is, the epochs to select from, and what watches over it.",
+    "Progress of a training: updates, times and passes, the candidate epochs, and the state of its monitor.",
     (Count, "step rescued_updates averaged"),
     (Amount, "seconds validation_seconds epoch_seconds compile_seconds"),
     (_Passes, "passes epoch_passes"),
@@ -75,7 +75,7 @@ _Progress = _struct(
     (_Rescue, "rescue"),
     (_Memory, "memory"),
     (_Collapses, "collapses"),
-    (_struct("Seen", "The epoch's last look of the monitor.", (Count, "step")), "seen"),
+    (_struct("Seen", "The monitor's last measurement in this epoch.", (Count, "step")), "seen"),
     (_Object, "scaler"),
 )
 _TRAINED = (
@@ -96,20 +96,20 @@ _TRAINED = (
 HEADERS = {
     MODEL: _struct(
         "ModelHeader",
-        "A selected model: what it is built of, how it was trained and what that cost.",
+        "A selected model: its architecture, its training and the cost of training.",
         *_TRAINED,
         tag=MODEL,
     ),
     STATE: _struct(
         "StateHeader",
-        "A training under way, at its last epoch, with all that a resume needs beside the tensors.",
+        "An unfinished training after its last epoch, with everything besides the tensors that resuming needs.",
         *_TRAINED,
         (_Progress, "progress"),
         tag=STATE,
     ),
     DATA: _struct(
         "DataHeader",
-        "What a data file says of itself; `eps` in pixel units of [0, 1], `mean` and `std` one a channel.",
+        "A data file; `eps` is in pixel units of [0, 1], `mean` and `std` have one value per channel.",
         (_FileName, "name"),
         (_Classes, "classes"),
         (_Radius, "eps"),

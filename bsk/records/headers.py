@@ -1,4 +1,4 @@
-"""The JSON header of a safetensors file: what it is, read without its tensors and without torch."""
+"""The JSON header of a safetensors file, read without its tensors and without torch."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from bsk.records.fields import FieldError, convert
 from bsk.records.header_schema import HEADERS
 from bsk.records.jsonl import SCHEMA, decode, parse, reason
 
-KEY = "bsk"  # the one metadata key: several would be written in random order
-HEADER_LIMIT = 1 << 22  # bytes of header that are still believed; as objects they can be 25 times as much
+KEY = "bsk"  # the only metadata key, since safetensors writes several in random order
+HEADER_LIMIT = 1 << 22  # bytes, to bound memory: as objects a header can be 25 times as large
 AGAIN = "give one that bsk wrote"
-BYTES = {"U8": 1, "I64": 8, "F32": 4}  # of a number of the types that are streamed
+BYTES = {"U8": 1, "I64": 8, "F32": 4}  # per number, for the types that bsk streams
 
 
 def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> dict[str, Any]:
-    """Return the header of a file of one of these kinds; `again` is the next step that messages end with.
+    """Return the header of a file whose kind is one of `kind`; `again` is the next step at the end of messages.
 
     Raises:
-        InputError: the file is missing, torn, not of bsk, of another kind or of another schema, or one of its
-            fields is of another type or range.
+        InputError: the file is missing, truncated, not written by bsk, of another kind or schema, or one of its fields
+            has a wrong type or range.
     """
     with opening(path, again):
         check_head(path, again)
@@ -54,12 +54,12 @@ def load_header(path: Path, kind: str | tuple[str, ...], again: str = AGAIN) -> 
 
 
 def metadata(header: Mapping[str, Any]) -> dict[str, str]:
-    """Return a header as the metadata of a safetensors file, the same text for the same content."""
+    """Return a header as safetensors metadata; the same content gives the same text."""
     return {KEY: json.dumps({"schema": SCHEMA, **header}, sort_keys=True, allow_nan=False)}
 
 
 def head(shapes: Mapping[str, tuple[str, list[int]]], header: Mapping[str, Any]) -> bytes:
-    """Return the head of a safetensors file of tensors (dtype, shape) that follow in this order."""
+    """Return the first bytes of a safetensors file, for tensors (dtype, shape) that follow in this order."""
     entries: dict[str, Any] = {"__metadata__": metadata(header)}
     end = 0
     for name, (dtype, shape) in shapes.items():
@@ -71,17 +71,17 @@ def head(shapes: Mapping[str, tuple[str, list[int]]], header: Mapping[str, Any])
 
 
 def tensor_start(path: Path, name: str) -> int:
-    """Return where in a whole safetensors file the bytes of a tensor begin."""
+    """Return the offset of a tensor's data in a complete safetensors file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         return 8 + length + int(json.loads(file.read(length))[name]["data_offsets"][0])
 
 
 def check_head(path: Path, again: str = AGAIN) -> None:
-    """Refuse a head that the library would believe: too long, with a name twice, or with a shape beyond reason.
+    """Reject a header that the safetensors library would accept: too long, a duplicate name, or an absurd shape.
 
     Raises:
-        InputError: it is one of these. What the library refuses itself is left to it.
+        InputError: it is one of these. Other defects are left to the library.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
@@ -89,21 +89,21 @@ def check_head(path: Path, again: str = AGAIN) -> None:
         text = file.read(length) if length <= HEADER_LIMIT else b""
         size = file.seek(0, os.SEEK_END)
     wrong = f"a header of {length} bytes" if length > HEADER_LIMIT else None
-    if len(text) == length > 0:  # it is not torn
+    if len(text) == length > 0:  # not truncated
         wrong = _hostile(text, size)
     if wrong:
         raise InputError(f"{path}: not a whole safetensors file ({wrong}); {again}")
 
 
 def _hostile(text: bytes, size: int) -> str | None:
-    """Return what is wrong with the JSON of a head in a file of so many bytes."""
+    """Return what is wrong with the JSON header of a file of `size` bytes, or None."""
     try:
         entries = decode(text)
     except (ValueError, RecursionError) as error:
         return reason(error)
     for name, entry in entries.items() if isinstance(entries, dict) else ():
         shape = entry.get("shape") if isinstance(entry, dict) else None
-        # A tensor with a 0 among its sizes has no bytes, so that nothing bounds the others.
+        # A tensor with a dimension of size 0 has no bytes, so the file size does not bound its other dimensions.
         if isinstance(shape, list) and any(isinstance(each, int) and each > size for each in shape):
             return f"{name[:40]!r} of shape {str(shape)[:40]}"
     return None
@@ -111,7 +111,7 @@ def _hostile(text: bytes, size: int) -> str | None:
 
 @contextlib.contextmanager
 def opening(path: Path, again: str = AGAIN) -> Iterator[None]:
-    """Turn what goes wrong while reading a safetensors file into one line."""
+    """Turn errors while reading a safetensors file into InputErrors of one line."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a .safetensors file; {again}")
     try:
@@ -126,10 +126,10 @@ def opening(path: Path, again: str = AGAIN) -> Iterator[None]:
 
 
 def check_replaceable(path: Path, kind: str, force: bool) -> None:
-    """Raise if something other than a file of this kind stands at `path`, unless forced.
+    """Check that `path` is free or has a file of this kind; with `force` anything may be there.
 
     Raises:
-        InputError: it does.
+        InputError: something else is there.
     """
     if path.exists() and not force:
         try:

@@ -1,4 +1,4 @@
-"""JSONL records: one JSON object a line, appended whole, a torn last line tolerated on reading."""
+"""JSONL records: one JSON object per line, appended atomically; readers ignore a truncated last line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from bsk.records.locks import locked
 from bsk.records.words import printable
 
 SCHEMA = 1
-BEST_ON_TEST = "best-on-test"  # a record's `selected`: an epoch chosen on test images, as the paper's are
-LATER_FLAGS = {  # what trainings that are older than a flag were made with
+BEST_ON_TEST = "best-on-test"  # a value of `selected`: the epoch was chosen on test images, as in the paper
+LATER_FLAGS = {  # the values of flags that came later, for trainings that are older than them
     "select": "val",
     "log_divergence": False,
     "noise": 2.0,
@@ -38,22 +38,22 @@ LATER_FLAGS = {  # what trainings that are older than a flag were made with
     "compile": "off",
 }
 Record = dict[str, Any]
-_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")  # that JSON lets stand in a text, and terminals obey
+_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")  # valid in JSON strings, but interpreted by terminals
 _HALVES = re.compile("[\ud800-\udfff]")
 _SPACE = b" \t\r\n"
-_LARGEST = 1 << 1000  # of a whole number: floats end before Python's whole numbers do
+_LARGEST = 1 << 1000  # limit for integers, which must be convertible to float
 
 
 def dumps(record: Record) -> str:
-    """Return the record as one line of JSON, without the newline and controls; NaN and infinity are refused."""
+    """Return the record as a line of JSON without newline, with control characters escaped; refuse NaN and infinity."""
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def append(path: Path, record: Record) -> None:
-    """Append one record to the file at `path`: one write, under a lock, synced.
+    """Append one record to the file at `path`, under a lock and synced.
 
-    A torn last line, left by a process that died, is cut off first.
+    A truncated last line, left by a killed process, is removed first.
 
     Raises:
         InputError: the file cannot be written.
@@ -63,9 +63,9 @@ def append(path: Path, record: Record) -> None:
 
 
 def write_line(file: IO[bytes], record: Record) -> None:
-    """Write one record at the end of a file that is `appending`, after cutting off a torn last line; synced.
+    """Write one record at the end of a file opened by `appending`, after removing a truncated last line; synced.
 
-    A last record that only lacks its newline gets it; a file that is no JSONL stays as it is.
+    A last record that only lacks its newline gets it. A file that is not JSONL is not changed.
     """
     end = whole_length(file)
     file.seek(end)
@@ -74,14 +74,14 @@ def write_line(file: IO[bytes], record: Record) -> None:
     if tail and _is_record(tail):
         end, line = end + len(tail), b"\n" + line
     elif tail and not tail.lstrip().startswith(b"{"):
-        raise OSError(None, "its last line is no JSON record")
+        raise OSError(None, "its last line is not a JSON record")
     file.truncate(end)
     file.seek(end)
     try:
         write_all(file, line)
         os.fsync(file.fileno())
     except OSError:
-        file.truncate(end)  # a full disk leaves no half line behind
+        file.truncate(end)  # if the disk is full, no partial line remains
         raise
 
 
@@ -93,7 +93,7 @@ def _is_record(line: bytes) -> bool:
 
 
 def whole_length(file: IO[bytes]) -> int:
-    """Return the number of bytes up to and with the last newline of an open binary file."""
+    """Return the number of bytes up to and including the last newline of an open binary file."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - 65536)
@@ -106,7 +106,7 @@ def whole_length(file: IO[bytes]) -> int:
 
 
 def read(path: Path, most: int | None = None) -> list[Record]:
-    """Return the records of a file, or the first so many, without a torn last line.
+    """Return the records of a file, or its first `most`, without a truncated last line.
 
     Raises:
         InputError: see `stream`.
@@ -115,10 +115,10 @@ def read(path: Path, most: int | None = None) -> list[Record]:
 
 
 def stream(path: Path) -> Iterator[tuple[int, Record]]:
-    """Yield the records of a file with their lines, of which only one need be in memory.
+    """Yield the line number and record of each line of a file, holding one line in memory at a time.
 
     Raises:
-        InputError: the file is missing, or one of its whole lines is not a JSON object.
+        InputError: the file is missing, or one of its complete lines is not a JSON object.
     """
     try:
         with path.open("rb") as file:
@@ -128,15 +128,15 @@ def stream(path: Path) -> Iterator[tuple[int, Record]]:
 
 
 def parse(lines: Iterable[bytes], name: str) -> Iterator[Record]:
-    """Yield the records of `numbered` alone."""
+    """Yield the records of `numbered`, without line numbers."""
     return (record for _, record in numbered(lines, name))
 
 
 def numbered(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, Record]]:
-    """Yield number and record of each line; a last line without its newline is dropped if it does not parse.
+    """Yield the number and record of each line; a last line without newline is dropped if it does not parse.
 
     Raises:
-        InputError: a whole line is not a JSON object of finite numbers with unique keys.
+        InputError: a complete line is not a JSON object with unique keys and finite numbers.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -154,14 +154,14 @@ def numbered(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, Record]]:
 
 
 def decode(text: bytes) -> Any:
-    """Return what JSON says that other people wrote.
+    """Return decoded JSON from an untrusted source.
 
-    msgspec reads it where it can: what it does not take is read slowly, to say what is wrong with it.
+    msgspec decodes it if it can. Otherwise the slower `json` does, with precise errors.
 
     Raises:
-        ValueError, RecursionError: it is not JSON of finite numbers with unique keys; `reason` has it on one line.
+        ValueError, RecursionError: it is not JSON with unique keys and finite numbers; `reason` gives one line.
     """
-    import msgspec  # here, so that bsk --help is not kept waiting
+    import msgspec  # imported here to keep bsk --help fast
 
     try:
         value = msgspec.json.decode(text)
@@ -169,20 +169,20 @@ def decode(text: bytes) -> Any:
             return value
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    value = None  # a hostile one takes memory
+    value = None  # frees memory, which hostile input may have filled
     return json.loads(text, object_pairs_hook=_checked)
 
 
 def _is_spaced(text: bytes) -> bool:
-    """Return whether space may stand before a colon; but for blanks no string has any."""
+    """Return whether there may be white space before a colon (of white space, JSON strings can contain only blanks)."""
     return b" :" in text or b"\t" in text or b"\r" in text or b"\n" in text
 
 
 def _keys(value: Any) -> float:
-    """Return how many keys decoded JSON has, NaN if one of its numbers is too large.
+    """Return the number of keys in decoded JSON, NaN if a number is too large.
 
-    msgspec takes the last of two keys that are the same. In text without a space before a colon as many stand as
-    `":` is counted, or fewer where a string has it in it: with as many keys as that, none stood twice.
+    msgspec silently keeps the last of two equal keys. The text without white space before colons contains `":` at
+    least once per key, so if it occurs as often as there are decoded keys, no key was duplicated.
     """
     is_object = type(value) is dict
     found: float = len(value) if is_object else 0
@@ -196,7 +196,7 @@ def _keys(value: Any) -> float:
 
 
 def reason(error: Exception) -> str:
-    """Return why text is not JSON, without the place in it."""
+    """Return why a text is not JSON, without the position in the text."""
     return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
 
@@ -217,22 +217,22 @@ def _checked(pairs: list[tuple[str, Any]]) -> Record:
     record: Record = {}
     for key, value in pairs:
         if key in record:
-            raise ValueError(f"{key[:40]!r} stands twice")
-        if wrong := _wrong(key) or _wrong(value):  # here, where its name is known
+            raise ValueError(f"duplicate key {key[:40]!r}")
+        if wrong := _wrong(key) or _wrong(value):  # checked here, where the key is known
             raise ValueError(f"{key[:40]!r}: {wrong}")
         record[key] = value
     return record
 
 
 def _wrong(value: object) -> str | None:
-    """Return what JSON lets stand and nothing can be done with, in a few words; an object inside has been looked at.
+    """Return why a value that is valid JSON cannot be used, or None; objects inside have been checked before.
 
-    `1e999` is infinity, a number of 400 digits no float, and half of a character cannot be written again.
+    `1e999` decodes to infinity, an integer of 400 digits exceeds a float, and a lone surrogate cannot be encoded.
     """
     if isinstance(value, list):
         return next(filter(None, map(_wrong, value)), None)
     if isinstance(value, str):
-        return None if value.isascii() or not _HALVES.search(value) else "half of a character"
+        return None if value.isascii() or not _HALVES.search(value) else "a lone surrogate"
     if isinstance(value, float) and not math.isfinite(value):
         return "not a finite number"
     return "a number too large" if isinstance(value, int) and abs(value) >= _LARGEST else None

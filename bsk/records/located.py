@@ -1,4 +1,4 @@
-"""Records with the file and line where they stand, which may be hostile: as their schema says, or one line."""
+"""Records with their file and line, validated against their schema; the input may be hostile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ E = TypeVar("E", bound=EvaluationRecord)
 
 
 class Located(NamedTuple):
-    """A record, and the file and line where it stands."""
+    """A record with its file and line."""
 
     source: str
     line: int
@@ -35,7 +35,7 @@ class Located(NamedTuple):
 
 
 def read(path: Path, most: int | None = None) -> list[Located]:
-    """Return the records of a JSONL file with their lines, or the first so many; a torn last line is left out.
+    """Return the records of a JSONL file with their places, or the first `most`; a truncated last line is left out.
 
     Raises:
         InputError: the file cannot be read, or a line is not a JSON object.
@@ -44,7 +44,7 @@ def read(path: Path, most: int | None = None) -> list[Located]:
 
 
 def stream(path: Path) -> Iterator[Located]:
-    """Yield what `read` returns; only one record of it need be in memory."""
+    """Yield the records that `read` returns, one at a time."""
     source = printable(str(path))
     return (Located(source, number, record) for number, record in jsonl.stream(path))
 
@@ -62,7 +62,7 @@ def checked(item: Located, kind: type[T]) -> T:
     """Return a record as a struct of `bsk.records.schema`.
 
     Raises:
-        InputError: another version of bsk wrote it, or a field is missing or of another type or range.
+        InputError: the record has another schema version, or a field is missing or has a wrong type or range.
     """
     found = item.record.get("schema", SCHEMA)
     if type(found) is not int or found != SCHEMA:
@@ -74,10 +74,10 @@ def checked(item: Located, kind: type[T]) -> T:
 
 
 def evaluation(item: Located, kind: type[E]) -> E:
-    """Return an evaluation record, of which bits, n and accuracy fit together.
+    """Return an evaluation record whose outcomes, n and accuracy are consistent.
 
     Raises:
-        InputError: see `checked`; or they do not.
+        InputError: see `checked`; or they are inconsistent.
     """
     record = checked(item, kind)
     if record.correct is not None:
@@ -94,10 +94,10 @@ def evaluation(item: Located, kind: type[E]) -> E:
 
 
 def value_of(item: Located, key: str, kind: Any) -> Any:
-    """Return one field, as an annotation of `bsk.records.fields` says, printable if text; None where it is missing.
+    """Return one field as a type of `bsk.records.fields`, with text made printable; None if it is missing.
 
     Raises:
-        InputError: it is of another type or range.
+        InputError: the field has a wrong type or range.
     """
     try:
         found = convert(item.record.get(key), kind)
@@ -107,7 +107,7 @@ def value_of(item: Located, key: str, kind: Any) -> Any:
 
 
 def wrong(item: Located, key: str, expected: str) -> InputError:
-    """Return the error for a field that is not what it should be."""
+    """Return the error for an invalid field."""
     return _named(item, key, FieldError(key, item.record.get(key, UNSET), expected))
 
 

@@ -1,4 +1,4 @@
-"""Locks that fall with their process: flock on a file, or a marker beside it where the file system has no flock."""
+"""File locks that end with their process: flock, or a marker file where the file system does not support flock."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from bsk.errors import InputError
 from bsk.records.atomic import appending, naming_the_file, still_named
 
 NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
-MOMENT = 0.2  # seconds in which the marker of a dead process is seen to be one
-PATIENCE = 600.0  # seconds that one waits for a marker: whether a process of another host lives, nobody can tell
-POLL = 0.02  # seconds between two looks
+MOMENT = 0.2  # seconds, enough to recognise the marker of a dead process
+PATIENCE = 600.0  # seconds to wait for a marker, since it is unknown whether a process on another host is alive
+POLL = 0.02  # seconds between two attempts
 
 
 @contextlib.contextmanager
 def locked(file: IO[bytes], path: Path, refusal: str | None = None) -> Iterator[None]:
-    """Hold the lock of an open file `path` within the block, and until it is closed.
+    """Hold the lock of the open file `path` within the block, and until the file is closed.
 
-    Who comes second waits, or is refused with an error that says so. A marker of a dead process of this host is
-    removed; one of another host stays until somebody removes it.
+    If another process holds it, wait, or with `refusal` raise an error with that message. A marker of a dead process on
+    this host is removed; a marker from another host stays until somebody removes it.
 
     Raises:
-        InputError: it is refused, a marker stays for PATIENCE seconds, or there can be no lock.
+        InputError: the lock is held and `refusal` is given, a marker stays for PATIENCE seconds, or locking fails.
     """
     with contextlib.ExitStack() as stack:
         with naming_the_file(path):
@@ -39,14 +39,14 @@ def locked(file: IO[bytes], path: Path, refusal: str | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def exclusive(path: Path, refusal: str | None = None) -> Iterator[None]:
-    """Hold the lock file `path` within the block; who comes second waits or is refused, as in `locked`.
+    """Hold the lock file `path` within the block; other processes wait or are refused, as in `locked`.
 
     Raises:
         InputError: see `locked`.
     """
     while True:
         with appending(path) as file, locked(file, path, refusal):
-            if still_named(file.fileno(), path):  # not removed by who held it
+            if still_named(file.fileno(), path):  # else the process that held it has removed the file
                 try:
                     yield
                     return
@@ -55,7 +55,7 @@ def exclusive(path: Path, refusal: str | None = None) -> Iterator[None]:
 
 
 def only_writer(target: Path) -> contextlib.AbstractContextManager[None]:
-    """Be the only bsk within the block that makes `target`; who comes second is refused.
+    """Make this the only process that writes `target` within the block; others are refused.
 
     Raises:
         InputError: see `locked`.
@@ -65,8 +65,8 @@ def only_writer(target: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def _flock(file: IO[bytes], wait: bool) -> bool | None:
-    """Return whether the file is locked now, None where there is no flock."""
-    from filelock import lock_descriptor  # here, so that bsk --help is not kept waiting
+    """Return whether the file is locked now, or None if flock is not supported."""
+    from filelock import lock_descriptor  # imported here to keep bsk --help fast
 
     try:
         return lock_descriptor(file.fileno(), blocking=wait, poll_interval=POLL)
@@ -78,7 +78,7 @@ def _flock(file: IO[bytes], wait: bool) -> bool | None:
 
 @contextlib.contextmanager
 def _marker(path: Path, refusal: str | None) -> Iterator[None]:
-    """Hold the lock of `path` by a file beside it, which is there as long as it is held."""
+    """Hold the lock of `path` by a marker file in the same folder, which exists as long as the lock is held."""
     from filelock import SoftFileLock, Timeout
 
     marker = path.with_name(f".{path.name.removeprefix('.')}.lock")
@@ -86,8 +86,8 @@ def _marker(path: Path, refusal: str | None) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        said = refusal or f"{path}: another bsk has had it for {PATIENCE:.0f} s; wait for it"
-        raise InputError(f"{said}, or remove {marker} if none is running") from error
+        message = refusal or f"{path}: another bsk has locked it for {PATIENCE:.0f} s; wait for it"
+        raise InputError(f"{message}, or remove {marker} if none is running") from error
     try:
         yield
     finally:

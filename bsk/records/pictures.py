@@ -1,4 +1,4 @@
-"""Images with what is known of each, for other programs: arrays of numpy, or a folder of PNGs."""
+"""Images with their labels and other columns, for other programs: NumPy arrays or a folder of PNG files."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ Record = dict[str, Any]
 
 
 def checked_out(path: Path) -> Path:
-    """Return where images go: F.safetensors, F.npz or a folder.
+    """Return a valid path for images: F.safetensors, F.npz or an empty or new folder.
 
     Raises:
-        UsageError: another kind of file.
-        InputError: the folder has something in it.
+        UsageError: it is another kind of file.
+        InputError: the folder is not empty.
     """
     advice = "name F.safetensors, F.npz, or a folder for PNGs"
     if path.suffix.lower() in LOSSY:
-        raise UsageError(f"--out {path}: such files change pixels, and with them verdicts; {advice}")
+        raise UsageError(f"--out {path}: lossy formats change pixels and so verdicts; {advice}")
     if path.suffix not in (TENSORS, ARRAYS, "") and not path.is_dir():
         raise UsageError(f"--out {path}: {advice}; other formats are not written")
     if is_folder(path) and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path}: exists and is no empty folder; choose another --out")
+        raise InputError(f"{path}: exists and is not an empty folder; choose another --out")
     return path
 
 
 def check_channels(path: Path, channels: int) -> None:
-    """Raise an InputError if images of so many channels cannot be pictures, and a folder of these is asked for."""
+    """Raise an InputError if images with so many channels are to be written as PNG files, which cannot hold them."""
     if is_folder(path) and channels not in MODES:
-        raise InputError(f"{path}: images of {channels} channels are no PNGs; name F.npz or F.safetensors")
+        raise InputError(f"{path}: PNG cannot hold images with {channels} channels; name F.npz or F.safetensors")
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether images go into a folder of that name."""
+    """Return whether the path stands for a folder of PNG files, not for one file."""
     return path.suffix not in (TENSORS, ARRAYS)
 
 
 def write_arrays(path: Path, images: NDArray[np.uint8], columns: Columns, record: Record) -> None:
-    """Write `images` (N, C, H, W) uint8, columns (N,) and the record, as the text `record`, whole or not at all.
+    """Write `images` (N, C, H, W) uint8, columns (N,) and the record, as the text `record`, atomically.
 
     Raises:
         InputError: the file cannot be written.
@@ -67,13 +67,13 @@ def write_arrays(path: Path, images: NDArray[np.uint8], columns: Columns, record
 def write_folder(
     path: Path, images: NDArray[np.uint8], classes: Sequence[str], columns: Columns, record: Record
 ) -> None:
-    """Write each image (C, H, W) as CLASS/INDEX.png, and `images.jsonl`: the record, then a line an image.
+    """Write each image (C, H, W) uint8 as CLASS/INDEX.png, and `images.jsonl`: the record, then one line per image.
 
-    CLASS is the name of the true class, or its number where some name cannot be one of a folder. The folder is whole or
-    absent.
+    CLASS is the name of the true class, or its number if one of the names cannot be a folder name. The folder appears
+    atomically.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the folder cannot be written.
     """
     from PIL import Image
 
@@ -91,7 +91,7 @@ def write_folder(
                 Image.fromarray(pixels, mode).save(file, format="PNG")
                 lines.append(jsonl.dumps({"file": str(file.relative_to(temporary)), **own}).strip())
             (temporary / INDEX).write_text("\n".join(lines) + "\n", encoding="utf-8")
-            temporary.chmod(0o755)  # mkdtemp makes it private
+            temporary.chmod(0o755)  # mkdtemp creates it with mode 0700
             temporary.replace(path)
             sync(path.absolute().parent)
         finally:

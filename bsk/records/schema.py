@@ -1,7 +1,7 @@
-"""The records of bsk, each kind a struct: decoding, checks and `bsk schema` follow from it.
+"""The record kinds of bsk as structs, from which decoding, validation and `bsk schema` follow.
 
-A record of another build may lack fields or have others: these are ignored, and only what nobody can do without is
-needed. Accuracies are fractions, times seconds, passes images that went through the network.
+Records of other versions may lack fields or have unknown ones; unknown fields are ignored, and only indispensable
+fields are required. Accuracies are fractions, times are in seconds, passes count images through the network.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from bsk.records.words import printable
 
 
 class Record(Struct, kw_only=True, tag_field="kind"):
-    """What all records share; texts are printable in it, whatever the file says."""
+    """The base of all records; its texts are made printable."""
 
     schema: f.Whole = 1
 
     def __post_init__(self) -> None:
-        """Escape control characters, which could move a terminal's cursor."""
+        """Escape control characters, which terminals would interpret."""
         for place, value in enumerate(astuple(self)):
             if type(value) is str and not value.isprintable():
                 setattr(self, self.__struct_fields__[place], printable(value))
 
 
 class Network(Record, kw_only=True):
-    """A network and how it was trained; `method` is "foreign" or null for one that bsk did not train."""
+    """A network and its training; `method` is "foreign" or null if bsk did not train it."""
 
     checkpoint_sha256: f.Text | None = None
     method: f.Text | None = None
@@ -49,9 +49,10 @@ class Network(Record, kw_only=True):
 
 
 class AuditFields(Struct, kw_only=True):
-    """Of how many survivors of AutoAttack's first half how many met the second and fell, after how many `looks`.
+    """An audit: of the `survivors` of AutoAttack's first half, `audited` met the second half and `fallen` fell.
 
-    `low` and `high` are the exact 95 % interval of AutoAttack's accuracy on these images.
+    `looks` counts how often the sample was enlarged, 0 if its size was fixed beforehand. `low` and `high` are the exact
+    95 % interval of AutoAttack's accuracy on these images.
     """
 
     survivors: f.Count
@@ -65,12 +66,13 @@ class AuditFields(Struct, kw_only=True):
 class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     """One network under one attack.
 
-    `low` and `high` are the 95 % Wilson interval of `accuracy`, `after` the accuracy after each stage, `correct` a bit
-    an example, the first in the highest, `by_class` how many of each class are right and how many there are; `repeats`
-    says of how many standing images PGD left steps out; `adbd` is the mean distance to the decision boundary, which
-    RayS tells; `corruption` and `severity` are those of the images. Of the fallen `carried` ones fell at smaller radii
-    of the same run, those of `carried_from`, and were not asked again. With `audit`, `accuracy` is an estimate, and
-    `low` and `high` cover the sample's error too.
+    `low` and `high` are the 95 % Wilson interval of `accuracy`; `after` has the accuracy after each stage. `correct`
+    has one bit per example, the first in the highest bit, as base64. `by_class` has for each class the number
+    classified right and the number of images. `repeats` tells for how many of the standing images PGD stopped
+    early, because its iterates repeated. `adbd` is the mean distance to the decision boundary, measured by RayS.
+    `corruption` and `severity` are those of the images. `carried` images had already fallen at the smaller radii
+    `carried_from` in the same run and were not attacked again. With `audit`, `accuracy` is an estimate, and `low`
+    and `high` cover the sampling error too.
     """
 
     checkpoint: f.Text
@@ -116,7 +118,7 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
 
 
 class OwnEvaluation(EvaluationRecord, kw_only=True, tag="evaluation"):
-    """An evaluation as this bsk writes it, with all that it tells a person."""
+    """An evaluation as this version writes it, with all fields that are shown to people."""
 
     eps: f.Amount
     low: f.Fraction
@@ -126,12 +128,12 @@ class OwnEvaluation(EvaluationRecord, kw_only=True, tag="evaluation"):
 
 
 class AttackRecord(EvaluationRecord, kw_only=True, tag="attack"):
-    """What `bsk attack` prints, and the header of its file: an evaluation, and the file of the images.
+    """The output of `bsk attack` and the header of its file: an evaluation, and the file of the images.
 
-    Of a targeted attack `targeted_success` is the share of the `targeted_n` images of other classes that are classified
-    as the `target`, with its 95 % interval; the accuracy is that of all images. Where the images were written in 8 bits
-    `rounded` tells their accuracy and what the target has of them, the largest `distance` from a clean image, and how
-    many went `inward`, as nearest levels would have led out of the ball.
+    For a targeted attack `targeted_success` is the fraction of the `targeted_n` images of other classes that are
+    classified as `target`, with its 95 % interval; the accuracy is that of all images. If the images were written in 8
+    bits, `rounded` has their accuracy and targeted success, the largest `distance` from a clean image, and the number
+    of images with values rounded `inward`, because the nearest levels would have been outside the ball.
     """
 
     out: f.Text | None = None
@@ -144,7 +146,7 @@ class AttackRecord(EvaluationRecord, kw_only=True, tag="attack"):
 
 
 class LandingRecord(Network, kw_only=True, tag="landing"):
-    """Where one start of one image lands: outputs before and after, and the target of a backward start."""
+    """Where one start lands for one image: the outputs before and after it, and the target of a backward start."""
 
     checkpoint: f.Text
     train_eps: f.Amount | None = None
@@ -162,17 +164,18 @@ class LandingRecord(Network, kw_only=True, tag="landing"):
 
 
 class CopiesFields(Struct, kw_only=True):
-    """How many images are copies of others, and how many of these have another label than they."""
+    """How many images are copies of others, and how many of these have a different label."""
 
     images: f.Count
     relabelled: f.Count
 
 
 class DataRecord(Record, kw_only=True, tag="data"):
-    """What `bsk prepare-data` prints: the file, and how many images its splits have; `classes` counts.
+    """The output of `bsk prepare-data`: the file, the number of images in each split, and the number of `classes`.
 
-    `duplicates` has the copies within train, val and test, and under "train val" and "train test" how many of these are
-    in train too, as the source has them; `dropped` counts the training images that `--drop-leaks` left out.
+    `duplicates` counts the copies in the source within train, val and test, and under "train val" and "train test" the
+    images of val and test that are in train too. `dropped` counts the images that `--drop-leaks` left out of train and
+    val.
     """
 
     name: f.Text
@@ -193,10 +196,11 @@ class DataRecord(Record, kw_only=True, tag="data"):
 
 
 class ExportRecord(Record, kw_only=True, tag="export"):
-    """What `bsk export` prints: a file for another tool, and what was looked at before it got its name.
+    """The output of `bsk export`: a file for another tool, and the checks made before it was written.
 
-    Of a network `difference` is how far its logits of `n` images are at most from bsk's own, in units of the largest
-    where that is above 1, and `normalised` whether the file normalises; of a leaderboard's facts `unknown` are null.
+    For a network, `difference` is the largest difference between its logits and bsk's on `n` images, divided by the
+    largest logit if that is above 1, and `normalised` says whether the file normalises its input. For a leaderboard,
+    `unknown` names the fields that are null.
     """
 
     to: f.Text
@@ -219,7 +223,7 @@ class ExportRecord(Record, kw_only=True, tag="export"):
 
 
 class Training(Network, kw_only=True):
-    """All that describes a training."""
+    """The description of a training."""
 
     checkpoint: f.Text | None = None
     eps: f.Amount | None = None
@@ -242,7 +246,7 @@ class StartRecord(Training, kw_only=True, tag="start"):
 
 
 class EpochRecord(Record, kw_only=True, tag="epoch"):
-    """An epoch of a training's log; `ema_` is of the moving average, `monitor_` of the last look within the epoch."""
+    """An epoch in a training's log; `ema_` is for the averaged weights, `monitor_` the epoch's last measurement."""
 
     epoch: f.Count
     lr: f.Number | None = None
@@ -268,7 +272,7 @@ class EpochRecord(Record, kw_only=True, tag="epoch"):
 
 
 class AlarmRecord(Record, kw_only=True, tag="alarm"):
-    """A training that overfitted to its own attack, after so many updates: accuracies under FGSM and PGD-10."""
+    """An alarm for catastrophic overfitting, after `step` updates, with the accuracies under FGSM and PGD-10."""
 
     epoch: f.Count
     step: f.Count
@@ -283,7 +287,7 @@ class AlarmRecord(Record, kw_only=True, tag="alarm"):
 
 
 class EndRecord(Training, kw_only=True, tag="end"):
-    """The last record of a log: the selected epoch and what the training cost; printed, it has the start's fields."""
+    """The last record of a log: the selected epoch and the cost of training; on stdout also the fields of the start."""
 
     val_natural: f.Fraction | None = None
     val_robust: f.Fraction | None = None

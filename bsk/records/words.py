@@ -1,4 +1,4 @@
-"""How values are written for people: radii as 8/255, accuracies in percent, time in its natural unit."""
+"""Values as text for people: radii as 8/255, accuracies in percent, times in a suitable unit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """Return text whose control characters, which could move a terminal's cursor, are written as escapes."""
+    """Return text with control characters, which terminals would interpret, written as escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def plain(value: Any) -> str:
-    """Return a flag's value in few characters: 8/255, 0.031, 10, cyclic, true."""
+    """Return a flag's value as short text: 8/255, 0.031, 10, cyclic, true."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, float):
@@ -25,12 +25,12 @@ def plain(value: Any) -> str:
 
 
 def percent(fraction: float, sign: str = "") -> str:
-    """Return 0.702 as 70.2; with sign "+" also a plus."""
+    """Return 0.702 as "70.2", or with sign "+" as "+70.2"."""
     return f"{100 * fraction:{sign}.1f}"
 
 
 def estimate(value: float | None, low: float | None = None, high: float | None = None, *, sign: str = "") -> str:
-    """Return "70.2 [65.5, 74.5]" in percent, without what is not known."""
+    """Return "70.2 [65.5, 74.5]" in percent, without the interval if an end is unknown, empty without a value."""
     if value is None:
         return ""
     if low is None or high is None:
@@ -39,7 +39,7 @@ def estimate(value: float | None, low: float | None = None, high: float | None =
 
 
 def probability(p: float | None) -> str:
-    """Return p with two digits that count, below 0.0001 as "<0.0001"."""
+    """Return p with two significant digits, "<0.0001" below 0.0001."""
     if p is None:
         return ""
     return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"

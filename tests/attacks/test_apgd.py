@@ -1,4 +1,4 @@
-"""APGD against a naive loop in float64, and what every attack of AutoAttack promises."""
+"""APGD against a naive loop in float64, and properties of all attacks of AutoAttack."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SLACK = 1e-6
 
 
 class Wavy(nn.Module):
-    """A smooth network whose loss goes up and down within a small ball; the label is far ahead if `lead` is large."""
+    """A smooth network whose loss oscillates within a small ball; the label's logit is far ahead if `lead` is large."""
 
     def __init__(self, classes: int, features: int, waves: float = 30.0, lead: float = 0.0, seed: int = 0) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Wavy(nn.Module):
 
 
 class Recorder:
-    """The model, which remembers every batch that it saw."""
+    """Wraps a model and records every batch."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.seen = model, list[Tensor]()
@@ -63,7 +63,7 @@ def images(n: int, channels: int = 3, height: int = 4, width: int = 4, seed: int
 
 
 def run(name: str, model: Any, x: Tensor, y: Tensor, eps: float, index: Any = None, **flags: Any) -> Outcome:
-    """The attack itself, without the look at the natural images before it."""
+    """Run the attack stage alone, without the natural stage before it."""
     stage = attack_named(name, eps, AttackFlags(**flags)).stages[-1]
     return stage(model, x, y, example_draws(0, stage.name, range(len(x)) if index is None else index), eps)
 
@@ -71,7 +71,7 @@ def run(name: str, model: Any, x: Tensor, y: Tensor, eps: float, index: Any = No
 # --- the schedule and the losses, by hand -----------------------------------------------------------------------------
 
 
-def test_a_check_is_due_after_these_steps() -> None:
+def test_checkpoints_are_at_these_steps() -> None:
     due = [(i, window) for i, window in enumerate(_windows(100)) if window]
     assert [i + 1 for i, _ in due] == [22, 41, 57, 70, 80, 87, 93, 99]
     assert [window for _, window in due] == [22, 19, 16, 13, 10, 7, 6, 6]
@@ -93,7 +93,7 @@ def test_targeted_dlr_by_hand() -> None:
     assert dlr_to(logits, y, target).tolist() == pytest.approx([-(9 - 6) / 6, -(4 - 9) / 6, -(-1 - 2) / 6])
 
 
-def test_targets_are_the_likeliest_wrong_classes() -> None:
+def test_targets_are_the_most_likely_wrong_classes() -> None:
     logits = torch.tensor([[1.0, 5.0, 3.0, 2.0], [9.0, 5.0, 7.0, 8.0]])
     assert ranked_targets(logits, torch.tensor([1, 3]), 2).tolist() == [[2, 3], [0, 2]]
     assert ranked_targets(logits, torch.tensor([1, 3]), 9).shape == (2, 3)
@@ -170,7 +170,7 @@ def starts(x: Tensor, eps: float, norm: str, draws: ExampleDraws) -> Tensor:
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "dlr", "margin"])
 def test_apgd_is_the_naive_loop(norm: str, loss: str) -> None:
-    """Every point on the way, and the best one at the end; steps are halved at some checks and not at others."""
+    """All iterates and the best point are equal; the step is halved at some checkpoints but not at others."""
     model, x, eps = Wavy(5, 48, lead=6.0).double(), images(4).double(), 0.05 if norm == "linf" else 0.3
     model.waves = 12.0
     y = torch.zeros(4, dtype=torch.int64)
@@ -213,7 +213,7 @@ def test_targeted_apgd_is_the_naive_loop_of_each_target(norm: str, loss: str) ->
 
 
 class Scripted(nn.Module):
-    """Whose k-th call returns the k-th value, whatever the image, and a gradient of 1 and -1 in turn."""
+    """A model whose k-th call returns the k-th value for any image, with alternating gradients 1 and -1."""
 
     def __init__(self, changes: list[float]) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ def test_apgd_finds_the_corner_of_a_linear_model_and_the_pole_under_l2() -> None
 
 
 def test_eot_averages_the_gradients_of_a_random_model() -> None:
-    """A gradient of +1, +1 and -3 in turn climbs downwards on average, and upwards by its first two passes."""
+    """With gradients +1, +1 and -3 in turn, the average points down, but the first two passes point up."""
 
     class Random(nn.Module):
         calls = 0
@@ -294,7 +294,7 @@ NAMES = ["apgd-ce", "apgd-dlr", "apgd-t", "fab-t"]
 
 
 def half_fooled(classes: int = 5, n: int = 24, height: int = 4, width: int = 4) -> tuple[Wavy, Tensor, Tensor]:
-    """A model, images, and labels that some images have and some do not."""
+    """A model, images, and labels of which some are the predicted ones and some are not."""
     model, x = Wavy(classes, 3 * height * width, waves=2.0, seed=1), images(n, 3, height, width)
     y = model(x).argmax(1)
     y[::7] = (y[::7] + 1) % classes
@@ -304,7 +304,9 @@ def half_fooled(classes: int = 5, n: int = 24, height: int = 4, width: int = 4) 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.1)])
 @pytest.mark.parametrize("shape", [(4, 4), (3, 6)])
-def test_in_the_ball_and_the_box_and_true(name: str, norm: str, eps: float, shape: tuple[int, int]) -> None:
+def test_results_are_in_ball_and_box_and_verdicts_are_correct(
+    name: str, norm: str, eps: float, shape: tuple[int, int]
+) -> None:
     model, x, y = half_fooled(height=shape[0], width=shape[1])
     recorder = Recorder(model)
     found = run(name, recorder, x, y, eps, norm=norm, classes=5)
@@ -320,7 +322,7 @@ def test_in_the_ball_and_the_box_and_true(name: str, norm: str, eps: float, shap
     eps=st.floats(0, 0.2), seed=st.integers(0, 99), name=st.sampled_from(NAMES), norm=st.sampled_from(["linf", "l2"])
 )
 @settings(deadline=None, max_examples=25)
-def test_in_the_ball_and_the_box_and_true_for_any_model(eps: float, seed: int, name: str, norm: str) -> None:
+def test_results_are_in_ball_and_box_for_any_model(eps: float, seed: int, name: str, norm: str) -> None:
     model, x = Wavy(4, 12, waves=4.0, seed=seed), images(6, 3, 2, 2, seed).mul(1.5).sub(0.25).clamp(0, 1)
     y = model(x).argmax(1)
     found = run(name, model, x, y, eps, norm=norm, classes=4)
@@ -331,7 +333,7 @@ def test_in_the_ball_and_the_box_and_true_for_any_model(eps: float, seed: int, n
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_order_and_company_change_nothing(name: str, norm: str) -> None:
+def test_results_do_not_depend_on_order_or_batch(name: str, norm: str) -> None:
     model, x, y = half_fooled()
     eps, padded = 0.03 if norm == "linf" else 0.15, steady(model)
     whole = run(name, padded, x, y, eps, norm=norm, classes=5)
@@ -345,7 +347,7 @@ def test_order_and_company_change_nothing(name: str, norm: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "square"])
-def test_images_that_are_fooled_at_once_cost_one_look(name: str) -> None:
+def test_images_misclassified_at_the_start_cost_one_pass(name: str) -> None:
     model, x = Wavy(5, 48, waves=2.0), images(6)
     y = (model(x).argmax(1) + 1) % 5
     found = run(name, model, x, y, 1e-6, classes=5)
@@ -367,7 +369,7 @@ def test_no_example_and_one_example(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "norm"), [*((name, norm) for name in NAMES for norm in ("linf", "l2")), ("square", "linf")]
 )
-def test_eps_zero_fools_what_is_wrong_already(name: str, norm: str) -> None:
+def test_eps_zero_fools_only_misclassified_images(name: str, norm: str) -> None:
     model, x, y = half_fooled()
     found = run(name, model, x, y, 0.0, norm=norm, classes=5, queries=30)
     assert torch.equal(found.fooled, model(x).argmax(1) != y)
@@ -393,7 +395,7 @@ def test_any_number_of_classes(name: str, classes: int) -> None:
             assert set(found.forward[still].tolist()) <= {1 + 101 * stage.rows}
 
 
-def test_below_four_classes_the_margin_takes_the_place_of_dlr_and_the_user_hears_it() -> None:
+def test_below_four_classes_the_margin_replaces_dlr_with_a_notice() -> None:
     for name in ("apgd-t", "apgd-dlr", "autoattack", "screen"):
         assert any("margin" in said for said in attack_named(name, 0.1, AttackFlags(classes=3)).notices)
         assert not any("margin" in said for said in attack_named(name, 0.1, AttackFlags(classes=4)).notices)
@@ -413,8 +415,8 @@ def test_autoattack_is_the_standard_version() -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "square", "rays"])
-def test_an_attack_makes_its_tensors_where_its_images_are(name: str) -> None:
-    """A tensor made on the default device, which here is not the images', could not meet them."""
+def test_tensors_are_created_on_the_device_of_the_images(name: str) -> None:
+    """The default device differs from that of the images, so a tensor created there would cause an error."""
     model, x, y = half_fooled(n=6)
     stage = attack_named(name, 0.02, AttackFlags(classes=5, queries=30)).stages[-1]
     draws = example_draws(0, name, range(6))
@@ -441,7 +443,7 @@ CONSTANT: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", [*NAMES, "square", "rays"])
 @pytest.mark.parametrize("kind", sorted(CONSTANT))
-def test_no_gradient_and_huge_logits_leave_images_that_are_numbers(name: str, kind: str) -> None:
+def test_no_gradient_and_huge_logits_give_finite_images(name: str, kind: str) -> None:
     x, y = images(3), torch.zeros(3, dtype=torch.int64)
     found = run(name, CONSTANT[kind], x, y, 0.1, classes=5, queries=30)
     assert not found.fooled.any() and torch.isfinite(found.x_adv).all()

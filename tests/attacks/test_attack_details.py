@@ -1,4 +1,4 @@
-"""What attacks pass on, count and refuse: random starts, restarts, rows that leave, names and flags."""
+"""Details of attacks: random starts, restarts, removal of fooled rows, counts, names and flags."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ EPS = 0.1
 
 
 class Seen(nn.Module):
-    """Two logits by the mean of an image, wrong from `wall` on; it remembers what it was asked."""
+    """A model whose two logits depend on the mean of an image, wrong from `wall` on; it records its inputs."""
 
     def __init__(self, wall: float = 9.0) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def draws(n: int = 3):
 
 
 @pytest.mark.parametrize("start", ["zero", "uniform"])
-def test_restarts_begin_at_random_points_and_the_first_where_it_is_told(start: str) -> None:
+def test_restarts_after_the_first_start_at_random_points(start: str) -> None:
     model, x, source = Seen(), images(), draws()
     pgd(model, x, labels(), draws(), eps=EPS, step=0.03, steps=2, restarts=3, start=start)
     begun = model.asked[::3]
@@ -60,7 +60,7 @@ def test_restarts_begin_at_random_points_and_the_first_where_it_is_told(start: s
         torch.testing.assert_close(found, one)
 
 
-def test_what_is_never_fooled_makes_all_passes_and_a_backward_one_for_each_step() -> None:
+def test_a_robust_image_takes_all_forward_passes_and_one_backward_pass_per_step() -> None:
     found = pgd(Seen(), images(), labels(), draws(), eps=EPS, step=0.03, steps=4, restarts=2)
     assert found.forward.tolist() == [10] * 3 and found.backward.tolist() == [8] * 3 and not found.fooled.any()
 
@@ -72,7 +72,7 @@ def test_a_single_image_is_attacked_to_the_end() -> None:
     torch.testing.assert_close(found.x_adv, images(1) + EPS)
 
 
-def test_who_is_fooled_leaves_and_only_the_others_begin_again() -> None:
+def test_fooled_images_leave_and_only_the_others_restart() -> None:
     """The images' means are 0.4, 0.5 and 0.6, and 0.58 is wrong: one at once, one after three steps, one never."""
     model = Seen(0.58)
     x = torch.stack([torch.full((1, 2, 2), mean) for mean in (0.4, 0.5, 0.6)])
@@ -141,7 +141,7 @@ def test_stages_of_the_ensembles() -> None:
     )
 
 
-def test_losses_that_few_classes_leave_and_what_is_said() -> None:
+def test_losses_for_few_classes_and_their_notices() -> None:
     for classes, loss in ((3, "margin"), (4, "dlr")):
         found = attack_named("autoattack", EPS, AttackFlags(classes=classes))
         assert found.stages[2].parameters["loss"] == loss
@@ -187,13 +187,13 @@ def test_parameters_of_one_stage_and_of_several() -> None:
         ),
     ],
 )
-def test_a_flag_that_cannot_be_is_one_line(flags: dict, names: list[str], said: str) -> None:
+def test_an_invalid_flag_is_a_one_line_error(flags: dict, names: list[str], said: str) -> None:
     with pytest.raises(UsageError) as refused:
         attacks_named(names, EPS, AttackFlags(**flags))
     assert str(refused.value).startswith(said)
 
 
-def test_a_flag_is_of_use_if_one_attack_takes_it() -> None:
+def test_a_flag_is_accepted_if_one_of_the_attacks_takes_it() -> None:
     flags = AttackFlags(step=0.1, last_iterate=True, queries=5, stop_at_eps=True)
     found = attacks_named(["natural", "apgd-ce", "pgd-5", "rays"], EPS, flags)
     assert [each.name for each in found] == ["natural", "apgd-ce", "pgd-5", "rays"]
@@ -241,7 +241,7 @@ def test_passes_of_a_batch_are_spread_evenly() -> None:
     assert spread(11, labels(4)).tolist() == [3, 3, 3, 2]
 
 
-def test_targets_are_the_likeliest_others() -> None:
+def test_targets_are_the_most_likely_other_classes() -> None:
     logits = torch.tensor([[1.0, 5.0, 3.0, 3.0], [9.0, 1.0, 2.0, 8.0]])
     assert ranked_targets(logits, torch.tensor([1, 0]), 2).tolist() == [[2, 3], [3, 2]]
     assert ranked_targets(logits, torch.tensor([1, 0]), 9).tolist() == [[2, 3, 0], [3, 2, 1]]
@@ -266,7 +266,7 @@ def test_rows_of_an_example_stand_together() -> None:
     assert tally.leave(owner, x_adv, torch.zeros(6, dtype=torch.bool)) is None
 
 
-def test_images_must_be_in_0_to_1_but_for_a_rounding() -> None:
+def test_images_must_be_in_0_to_1_up_to_rounding() -> None:
     x = torch.zeros(1, 1, 2, 2)
     for value in (0.0, 1.0009, -0.0009):
         x[0, 0, 0, 0] = value
@@ -279,7 +279,7 @@ def test_images_must_be_in_0_to_1_but_for_a_rounding() -> None:
 
 
 def test_rays_stands_at_just_eps() -> None:
-    """The boundary is found to a 1000th: an eps at the distance found is enough, one below is not."""
+    """The distance is accurate to 1/1000: an eps equal to it fools the model, a smaller one does not."""
     x, y = torch.full((1, 1, 2, 2), 0.5), labels(1)
     found = rays(Seen(0.6), x, y, draws(1), eps=EPS, queries=200)
     distance = float(found.distance[0])
@@ -334,7 +334,7 @@ def test_a_model_that_is_not_finite_is_no_fault_of_the_attack(tmp_path, monkeypa
         outside(tmp_path, monkeypatch, "asks", model=strict)
 
 
-def test_what_is_wrong_with_it_is_said_with_its_flag(tmp_path, monkeypatch) -> None:
+def test_an_error_names_the_attack_and_its_flag(tmp_path, monkeypatch) -> None:
     (tmp_path / "wanting.py").write_text("def odd(model, x, y, *, eps): return x\n")
     monkeypatch.chdir(tmp_path)
     for name, said in (("odd", "--attack wanting:odd: it has no argument draws"), ("od", "--attack wanting:od: ")):

@@ -1,4 +1,4 @@
-"""Attacks from outside: by the command line and by Python, judged by bsk; each broken contract is one line."""
+"""User-defined attacks on the command line and in Python; bsk checks their results and their contract."""
 
 import json
 import sys
@@ -74,7 +74,7 @@ def judged(toy: Path, name: str, **more) -> bsk.Evaluation:
     return bsk.evaluate(linear, split.images, split.labels, attack=name, checks=False, eps=EPS, **more)
 
 
-def test_it_is_judged_by_the_images_that_it_returns(module: str, toy: Path) -> None:
+def test_verdicts_come_from_the_images_that_it_returns(module: str, toy: Path) -> None:
     split = open_data(toy).split("test", 30)
     x, y = split.images / 255, split.labels
     natural = linear(x).argmax(dim=1) == y
@@ -159,7 +159,7 @@ def test_it_is_one_of_several_at_the_command_line(call, trained: Path, toy: Path
         ("myattacks:leaves", 3, "SystemExit: no message; check leaves in myattacks.py"),
     ],
 )
-def test_a_broken_contract_is_one_line(module: str, toy: Path, words: str, code: int, said: str) -> None:
+def test_a_violated_contract_is_a_one_line_error(module: str, toy: Path, words: str, code: int, said: str) -> None:
     name, *more = words.split()
     settings = None
     with pytest.raises((UsageError, InputError)) as refused:

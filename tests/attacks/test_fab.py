@@ -1,4 +1,4 @@
-"""FAB: its projection against a linear programme and a bisection, and the distances it finds against theory."""
+"""FAB: its projection against a linear programme and a bisection, and its distances against closed forms."""
 
 import math
 from typing import Literal
@@ -112,7 +112,7 @@ def test_a_plane_that_misses_the_box_gives_its_nearest_corner(norm: Norm) -> Non
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_nothing_to_do_and_no_way(norm: Norm, dtype: torch.dtype) -> None:
+def test_cases_in_which_nothing_moves(norm: Norm, dtype: torch.dtype) -> None:
     t = np.array([0.0, 1.0, 0.5])
     assert not project(t, np.array([1.0, 2.0, 3.0]), 0.0, norm, dtype).any(), "on the plane already"
     assert not project(t, np.zeros(3), 0.0, norm, dtype).any()
@@ -121,7 +121,7 @@ def test_nothing_to_do_and_no_way(norm: Norm, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_rows_do_not_meet(norm: Norm) -> None:
+def test_rows_are_independent(norm: Norm) -> None:
     random = torch.Generator().manual_seed(0)
     t, w, c = torch.rand(50, 30, generator=random), torch.randn(50, 30, generator=random), torch.randn(50) * 4
     d, far = onto_plane(t, w, c, norm)
@@ -141,7 +141,7 @@ PART = st.floats(-1.3, 1.3)
 
 
 def gap(t: np.ndarray, w: np.ndarray, part: float) -> float:
-    """A part of the most that can be gained within the box; beyond 1 the plane misses it."""
+    """A gap as a fraction of the largest within the box; beyond 1 the plane does not meet the box."""
     towards = -1 if part > 0 else 1
     return part * float(np.abs(w) @ np.where(towards * w > 0, 1 - t, t))
 
@@ -150,7 +150,7 @@ def gap(t: np.ndarray, w: np.ndarray, part: float) -> float:
 @example(rows=(np.array([0.0, 1.0]), np.array([1.0, -1.0])), part=0.5)
 @example(rows=(np.array([0.5]), np.array([2.0])), part=1.0)
 @settings(deadline=None, max_examples=150)
-def test_linf_is_as_near_as_the_linear_programme_says(rows: tuple[np.ndarray, np.ndarray], part: float) -> None:
+def test_the_linf_projection_equals_the_linear_programme(rows: tuple[np.ndarray, np.ndarray], part: float) -> None:
     t, w = rows
     c = gap(t, w, part)
     d = project(t, w, c, "linf")
@@ -163,8 +163,8 @@ def test_linf_is_as_near_as_the_linear_programme_says(rows: tuple[np.ndarray, np
 
 @given(rows=ROWS, part=PART)
 @settings(deadline=None, max_examples=150)
-def test_l2_is_as_near_as_the_bisection_says(rows: tuple[np.ndarray, np.ndarray], part: float) -> None:
-    """The nearest point in L2 is but one, so that d itself is compared."""
+def test_the_l2_projection_equals_the_bisection(rows: tuple[np.ndarray, np.ndarray], part: float) -> None:
+    """The nearest point in L2 is unique, so d itself is compared."""
     t, w = rows
     c = gap(t, w, part)
     d = project(t, w, c, "l2")
@@ -176,7 +176,7 @@ def test_l2_is_as_near_as_the_bisection_says(rows: tuple[np.ndarray, np.ndarray]
 
 @given(rows=ROWS, part=PART)
 @settings(deadline=None, max_examples=150)
-def test_l1_is_as_near_as_the_linear_programme_says(rows: tuple[np.ndarray, np.ndarray], part: float) -> None:
+def test_the_l1_projection_equals_the_linear_programme(rows: tuple[np.ndarray, np.ndarray], part: float) -> None:
     t, w = rows
     c = gap(t, w, part)
     d = project(t, w, c, "l1")
@@ -314,7 +314,7 @@ def test_an_image_that_is_wrong_already_is_at_distance_zero() -> None:
     assert found.fooled.all() and torch.equal(found.x_adv, x) and found.forward.tolist() == [1] * 8
 
 
-def test_a_step_costs_a_gradient_and_a_look() -> None:
+def test_a_step_costs_a_gradient_and_a_forward_pass() -> None:
     model, x = linear(2, 12, 0), 0.4 + 0.2 * torch.rand(5, 3, 2, 2, generator=torch.Generator().manual_seed(0)).double()
     found = fab_t(model, x, model(x).argmax(1), NO_DRAWS, eps=0.0, steps=10, targets=1)
     assert found.forward.tolist() == [1 + 2 * 10] * 5 and found.backward.tolist() == [10] * 5

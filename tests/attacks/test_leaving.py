@@ -1,4 +1,4 @@
-"""Where asking the device means waiting, an attack asks every few steps: verdicts, images and passes are the same."""
+"""Attacks that read from a slow device only every few steps give the same verdicts, images and passes."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ N, EPS = 40, 0.2
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU as a device that is asked every eight steps."""
+    """Treat the CPU as a device from which results are read every eight steps."""
     monkeypatch.setitem(devices.ANSWERS, "cpu", 8)
 
 
@@ -51,7 +51,7 @@ def outcome(name: str, net: object, eps: float = EPS, **flags: object) -> Outcom
         pytest.param("autoattack-rand", {}, marks=pytest.mark.slow),
     ],
 )
-def test_it_finds_what_it_finds_by_asking_in_every_step(name: str, flags: dict, late: None, monkeypatch) -> None:
+def test_asking_seldom_gives_the_same_results_as_in_every_step(name: str, flags: dict, late: None, monkeypatch) -> None:
     """At radii where some fall early, some late, and some never."""
     seen = set()
     for eps in (0.02, 0.05, 0.1, 0.2):
@@ -65,8 +65,8 @@ def test_it_finds_what_it_finds_by_asking_in_every_step(name: str, flags: dict, 
     assert len(seen) > 1
 
 
-def test_it_asks_seldom(late: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attacks of 40 and 100 steps read from the device at most a few times in eight steps, in whatever way."""
+def test_the_device_is_read_seldom(late: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacks of 40 and 100 steps read from the device only a few times per eight steps, by any operation."""
     asked = 0
 
     def counting(name: str) -> None:
@@ -94,8 +94,8 @@ def test_it_asks_seldom(late: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["pgd-50", "apgd-ce", "apgd-t"])
-def test_each_claim_of_a_search_is_judged(name: str, late: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rough logits that are off by what depends on the image: many a claim is denied, and a later one holds."""
+def test_each_claim_of_a_search_is_verified(name: str, late: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Approximate logits with errors that depend on the image: many claims are refuted, and later ones hold."""
     exact = model()
     off = torch.randn(36, 4, generator=torch.Generator().manual_seed(2))
 
@@ -127,7 +127,7 @@ def test_the_first_wrong_row_of_an_example_is_the_one_that_is_kept(late: None) -
     assert tally.forward.tolist() == tally.backward.tolist() == [4, 2, 4]
 
 
-def test_a_logit_that_is_not_finite_is_told_in_the_end_at_the_latest(late: None) -> None:
+def test_a_logit_that_is_not_finite_is_reported_at_the_latest_at_the_end(late: None) -> None:
     values = iter([0.0, float("nan"), *[0.0] * 20])
     checked = Checked(lambda x: x.flatten(1)[:, :2] + next(values))
     for _ in range(3):

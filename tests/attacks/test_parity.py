@@ -41,7 +41,7 @@ class Case:
 
 
 def chosen(model: nn.Module, split: Split, n: int) -> Case:
-    """The first n examples, without those that are misclassified as they are: no attack meets them."""
+    """Return the first n examples without the misclassified ones, which are not attacked."""
     x, y = split.images[:n].float() / 255, split.labels[:n]
     with torch.no_grad():
         right = model(x).argmax(1) == y
@@ -80,7 +80,7 @@ def theirs(case: Case, name: str, eps: float, norm: str = "linf", queries: int |
 
 
 def our_noise(case: Case, name: str) -> Callable[[Tensor], Tensor]:
-    """What APGD in L1 starts from in run after run, for the reference, whose runs have fewer and fewer images."""
+    """The starts of APGD in L1 for consecutive runs of the reference, each of which has fewer images."""
     draws, places = (
         example_draws(0, name, range(len(case.x))),
         {row.numpy().tobytes(): i for i, row in enumerate(case.x)},
@@ -102,7 +102,7 @@ def reference(model: nn.Module, eps: float, norm: str = "linf") -> Any:
 
 
 def compare(case: Case, names: list[str], eps: float, norm: str = "linf", queries: int | None = None) -> None:
-    """Robust counts within 1 in 200, verdicts alike on 99 %, and the union of all no weaker than theirs."""
+    """Robust counts differ by at most 1 in 200, verdicts agree on 99 %, and the union is not weaker than theirs."""
     most, unions = max(1, case.n // 200), [torch.zeros_like(case.y, dtype=torch.bool) for _ in range(2)]
     for name in names:
         a, b = (attack(case, name, eps, norm, queries) for attack in (ours, theirs))
@@ -167,7 +167,7 @@ def test_on_digits_in_l1(digits: Case, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["apgd-ce", pytest.param("apgd-t", marks=pytest.mark.slow)])
 def test_in_l1_with_their_projection_verdicts_are_theirs(digits: Case, name: str) -> None:
-    """Which leaves rounding errors where it means to change nothing, and these count as changed values."""
+    """Their projection leaves rounding errors in values that it resets, which then count as changed."""
 
     def project(ball: L1, x: Tensor) -> Tensor:
         away = x - ball.x
@@ -184,7 +184,7 @@ def test_square_in_l1_is_as_strong(digits: Case) -> None:
 
 
 def test_square_with_the_same_random_numbers(digits: Case) -> None:
-    """One image at a time, so that the reference's square for the whole batch is that image's own."""
+    """One image at a time, since the reference draws one square for the whole batch."""
     n, queries, eps, (channels, _, width) = 40, 300, 0.15, digits.x.shape[1:]
     draws = example_draws(0, "square", range(n))
     numbers = draws.unit(width * channels + queries * (2 + channels)).tolist()
@@ -254,7 +254,7 @@ def test_the_union_on_a_real_network(shared: Path, cifar: Split) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_that_was_trained_naturally_does_not_stand(shared: Path, cifar: Split) -> None:
+def test_a_naturally_trained_network_is_not_robust(shared: Path, cifar: Split) -> None:
     """PGD-20 leaves 0.65 % of the 2,000 images at 2/255; of 200, APGD leaves one at most."""
     case = chosen(network(shared, "resnet20"), cifar, 200)
     assert len(case.x) > 175

@@ -17,7 +17,7 @@ NO_DRAWS = example_draws(0, "", [])
 
 
 def run(name: str, model: nn.Module, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float, **flags: Any) -> Outcome:
-    """The attack itself, without the look at the natural images before it."""
+    """Run the attack stage alone, without the natural stage before it."""
     return attack_named(name, eps, AttackFlags(**flags)).stages[-1](model, x, y, draws, eps)
 
 
@@ -75,7 +75,7 @@ def test_pgd_is_the_textbook_loop_when_nothing_is_fooled() -> None:
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd-5", "pgd-3x4", "cw-5"])
 @pytest.mark.parametrize("start", ["zero", "uniform"])
-def test_every_attack_stays_in_the_ball_and_says_the_truth(name: str, start: str) -> None:
+def test_every_attack_stays_in_the_ball_and_its_verdicts_are_correct(name: str, start: str) -> None:
     model, x = linear(5), images(40)
     y = torch.randint(0, 5, (40,), generator=torch.Generator().manual_seed(0))
     found = run(name, model, x, y, example_draws(0, name, range(40)), 0.05, start=start)
@@ -84,7 +84,7 @@ def test_every_attack_stays_in_the_ball_and_says_the_truth(name: str, start: str
     assert bool(found.fooled[model(x).argmax(1) != y].all())
 
 
-def test_the_order_and_the_company_of_examples_change_nothing() -> None:
+def test_results_do_not_depend_on_order_or_batch() -> None:
     model, x = linear(4), images(30)
     y = torch.randint(0, 4, (30,), generator=torch.Generator().manual_seed(0))
     attack, index = attack_named("pgd-4x3", 0.03, AttackFlags(start="uniform")).stages[-1], list(range(30))
@@ -123,8 +123,8 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd-2x2", "cw-2"])
-def test_an_attack_makes_its_tensors_where_its_images_are(name: str) -> None:
-    """A tensor made on the default device, which here is not the images', could not meet them."""
+def test_tensors_are_created_on_the_device_of_the_images(name: str) -> None:
+    """The default device differs from that of the images, so a tensor created there would cause an error."""
     model, x, draws = linear(), images(4), example_draws(0, name, range(4))
     with torch.device("meta"):
         found = run(name, model, x, torch.zeros(4, dtype=torch.int64, device="cpu"), draws, 0.1)

@@ -1,4 +1,4 @@
-"""What Square paints in L2 and L1 against the paper's algorithm 3, pixel by pixel in Python's numbers."""
+"""Square's updates in L2 and L1 against the paper's algorithm 3, computed pixel by pixel in Python floats."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""RayS against a naive search with python's floats, and against the closed form of linear models."""
+"""RayS against a naive search in Python floats, and against the closed form for linear models."""
 
 import math
 from collections.abc import Callable
@@ -92,8 +92,8 @@ def test_rays_is_the_naive_search(shape: tuple[int, int, int], queries: int) -> 
     assert not found.backward.any() and torch.equal(found.fooled, found.distance <= 0.1)
 
 
-def test_a_call_asks_one_question_of_everybody() -> None:
-    """Nobody waits for another's search along a ray: there are as many calls as the busiest has questions."""
+def test_each_call_has_one_query_per_example() -> None:
+    """Searches along rays do not wait for each other: the number of calls is the largest number of queries."""
     model, x, sizes = Net(108), images(20, 3, 6, 6), []
 
     def counting(batch: Tensor) -> Tensor:
@@ -141,14 +141,14 @@ def test_the_first_ray_by_hand() -> None:
 # --- what it promises -------------------------------------------------------------------------------------------------
 
 
-def test_an_example_that_is_never_fooled_has_no_distance() -> None:
+def test_a_robust_example_has_no_distance() -> None:
     x = images(5, 3, 4, 4)
     found = rays(Net(48, lead=99.0), x, torch.zeros(5, dtype=torch.int64), NO_DRAWS, eps=0.1, queries=70)
     assert found.distance.isinf().all() and not found.fooled.any()
     assert torch.equal(found.x_adv, x) and found.forward.tolist() == [70] * 5
 
 
-def test_an_image_that_is_wrong_already_is_next_to_no_distance_away() -> None:
+def test_a_misclassified_image_has_nearly_zero_distance() -> None:
     model, x = Net(48), images(6, 3, 4, 4)
     y = (model(x).argmax(1) + 1) % 3
     found = rays(model, x, y, NO_DRAWS, eps=0.01, queries=300)
@@ -156,7 +156,7 @@ def test_an_image_that_is_wrong_already_is_next_to_no_distance_away() -> None:
 
 
 @pytest.mark.parametrize("eps", [0.02, 0.06, 0.2])
-def test_to_stop_at_eps_changes_the_distance_and_not_the_verdict(eps: float) -> None:
+def test_stopping_at_eps_changes_the_distance_but_not_the_verdict(eps: float) -> None:
     model, x = Net(108, lead=0.3), images(30, 3, 6, 6)
     y = model(x).argmax(1)
     whole = rays(model, x, y, NO_DRAWS, eps=eps, queries=500)
@@ -172,7 +172,7 @@ def test_to_stop_at_eps_changes_the_distance_and_not_the_verdict(eps: float) -> 
 
 @given(queries=st.integers(1, 200), seed=st.integers(0, 50))
 @settings(deadline=None, max_examples=25)
-def test_the_budget_is_kept_but_for_the_last_search(queries: int, seed: int) -> None:
+def test_the_query_budget_is_exceeded_only_by_the_last_search(queries: int, seed: int) -> None:
     model, x = Net(48, seed=seed), images(5, 3, 4, 4, seed=seed)
     counted = [0]
 
@@ -189,8 +189,8 @@ def test_the_budget_is_kept_but_for_the_last_search(queries: int, seed: int) -> 
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 1)])
-def test_it_goes_on_value_by_value_once_each_had_a_block_of_its_own(shape: tuple[int, int, int]) -> None:
-    """After 1,100 levels of halves a block would have less than the smallest float of a value."""
+def test_single_values_are_repeated_once_blocks_are_exhausted(shape: tuple[int, int, int]) -> None:
+    """After 1,100 halvings a block would be smaller than the smallest float."""
     model, x = Net(math.prod(shape)), images(4, *shape)
     y = model(x).argmax(1)
     few, many = (rays(model, x, y, NO_DRAWS, eps=0.1, queries=queries) for queries in (100, 3000))
@@ -201,7 +201,7 @@ def test_it_goes_on_value_by_value_once_each_had_a_block_of_its_own(shape: tuple
     assert blocks[63:127] == blocks[127:191] == [(value, value + 1) for value in range(64)]
 
 
-def test_order_and_company_change_nothing() -> None:
+def test_results_do_not_depend_on_order_or_batch() -> None:
     model, x = steady(Net(108)), images(20, 3, 6, 6)
     y = model(x).argmax(1)
     whole = rays(model, x, y, NO_DRAWS, eps=0.05, queries=300)

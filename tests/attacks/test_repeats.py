@@ -1,4 +1,4 @@
-"""PGD that stops where its iterates repeat ends as PGD that takes all its steps: the same images, the same verdicts."""
+"""PGD that stops when its iterates repeat gives the same images and verdicts as PGD with all its steps."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def same(a: Outcome, b: Outcome) -> bool:
 
 @pytest.mark.parametrize("steps", [1, 60, 61, 63])
 @pytest.mark.parametrize("more", [{}, {"loss": "margin"}, {"restarts": 3}, {"start": "uniform"}])
-def test_images_and_verdicts_are_those_of_all_steps(steps: int, more: dict) -> None:
+def test_images_and_verdicts_equal_those_without_early_stopping(steps: int, more: dict) -> None:
     found = [attacked(*robust(), early_stop, steps=steps, **more) for early_stop in (True, False)]
     assert same(*found)
     early, plain = (int(each.forward.sum()) for each in found)
@@ -59,19 +59,19 @@ def test_images_and_verdicts_are_those_of_all_steps(steps: int, more: dict) -> N
 
 @settings(max_examples=15)
 @given(st.integers(0, 1000), st.sampled_from([0.25, 0.3, 0.1]), st.integers(1, 50))
-def test_they_are_for_any_network_step_and_number_of_steps(seed: int, part: float, steps: int) -> None:
+def test_early_stopping_is_exact_for_any_network_and_steps(seed: int, part: float, steps: int) -> None:
     model, x, y = robust(seed)
     assert same(*(attacked(model, x[:6], y[:6], early, step=EPS * part, steps=steps) for early in (True, False)))
 
 
-def test_a_hash_alone_is_no_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_equal_hash_alone_is_not_a_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repeats, "_bits", lambda x: torch.zeros(len(x), 4, dtype=torch.int32))  # all collide
     assert same(*(attacked(*robust(), early) for early in (True, False)))
 
 
 @pytest.mark.parametrize("period", [1, 2, 3, 5])
 @pytest.mark.parametrize("steps", [20, 21, 24])
-def test_a_row_ends_at_the_image_that_it_would_have_at_last(period: int, steps: int) -> None:
+def test_a_stopped_row_has_the_image_of_the_last_step(period: int, steps: int) -> None:
     # iterates 0 1 2 3, and from then on round in a circle of this period; a second row that never repeats
     circle = lambda i: i if i < 4 else 4 + (i - 4) % period  # noqa: E731
     path = [torch.tensor([float(circle(i)), float(i)]).view(2, 1, 1, 1) for i in range(steps + 1)]
@@ -90,7 +90,7 @@ def test_a_row_ends_at_the_image_that_it_would_have_at_last(period: int, steps: 
     assert ends[0][0] <= 4 + 3 * period, "met again after one round, sure after two, at its end before three"
 
 
-def test_a_model_that_draws_is_asked_as_long_as_its_images_change() -> None:
+def test_a_random_model_is_called_as_long_as_its_images_change() -> None:
     model, x, y = robust()
 
     class Noisy(nn.Module):
@@ -135,7 +135,7 @@ def test_only_pgd_and_cw_have_the_flag(call) -> None:
 
 
 @pytest.mark.parametrize("rows", [8, 16])
-def test_calls_have_so_many_rows_at_most_and_find_the_same(rows: int) -> None:
+def test_limiting_the_rows_per_call_changes_no_result(rows: int) -> None:
     model, x, y = robust()
     lengths = []
 

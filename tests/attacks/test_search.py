@@ -1,4 +1,4 @@
-"""Attacks that search in low precision: only what fp32 misclassifies counts, and the record says how they searched."""
+"""Attacks that search in low precision: only images misclassified in fp32 count, and the record has the precision."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def says(right: bool, y: int = 0) -> Model:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_falls_is_misclassified_by_the_exact_model_and_lies_in_the_ball(name: str) -> None:
+def test_fallen_images_are_misclassified_by_the_exact_model_and_in_the_ball(name: str) -> None:
     model, x, y = given()
     eps = 0.2 if name == "square" else EPS  # the weakest
     with exact(model):
@@ -66,7 +66,7 @@ def test_what_falls_is_misclassified_by_the_exact_model_and_lies_in_the_ball(nam
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("lost", [False, True])
-def test_no_claim_counts_that_the_exact_model_denies(name: str, lost: bool) -> None:
+def test_claims_that_the_exact_model_refutes_do_not_count(name: str, lost: bool) -> None:
     _, x, y = given()
     claims = says(False)
     liar = Search((lambda x: claims(x) + torch.inf) if lost else claims, exact=says(True))
@@ -76,7 +76,7 @@ def test_no_claim_counts_that_the_exact_model_denies(name: str, lost: bool) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "fab-t"])
-def test_what_the_rough_model_misses_is_found_where_the_search_ends(name: str) -> None:
+def test_the_end_of_a_search_is_checked_by_the_exact_model(name: str) -> None:
     _, x, y = given()
     blind = Search(says(True), exact=says(False))
     assert bool(attacked(name, blind, x, torch.zeros_like(y)).fooled.all())
@@ -109,7 +109,7 @@ def test_the_last_layer_is_not_rounded() -> None:
     assert not torch.equal(low, low.bfloat16().float()), "logits of 8 bits would tie in Square"
 
 
-def test_keys_and_records_hold_the_search(call, toy, trained) -> None:
+def test_keys_and_records_contain_the_search(call, toy, trained) -> None:
     def measured(*flags: str) -> dict:
         words = ("--data", toy, "--attack", "screen", "--limit", 16, "--no-checks", "--quiet")
         return json.loads(call("evaluate", trained, *words, *flags).stdout)
@@ -122,7 +122,7 @@ def test_keys_and_records_hold_the_search(call, toy, trained) -> None:
 
 
 def test_only_claims_and_images_that_moved_are_judged_each_for_one_pass() -> None:
-    """Of four right rows none; of a wrong one and one that is not finite those two, as the exact model has them."""
+    """None of four correct rows; of a wrong and a non-finite row both, with the logits of the exact model."""
     x, y, rows = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 1, 0]), torch.arange(4)
     right = nn.functional.one_hot(y, 2).float()
     asked: list[int] = []
@@ -155,7 +155,7 @@ def test_an_audit_is_autoattack_with_a_sample_for_its_last_stages(flags, audit, 
 
 
 @pytest.mark.parametrize("fast", ["bf16", "fp32"])
-def test_auto_is_what_is_fast_here_for_apgd_alone(call, toy, trained, monkeypatch, fast: str) -> None:
+def test_auto_uses_the_fast_precision_only_for_apgd(call, toy, trained, monkeypatch, fast: str) -> None:
     monkeypatch.setattr("bsk.evaluation.settings.fast_precision", lambda device: fast)
     words = ("--data", toy, "--limit", 16, "--eps", "0.03", "--no-checks", "--attack")
     found = call("evaluate", trained, *words, "apgd-ce,pgd-100,square", "--search", "auto", "--queries", 20)
@@ -175,5 +175,5 @@ def test_auto_is_what_is_fast_here_for_apgd_alone(call, toy, trained, monkeypatc
         (["--attack", "pgd-20", "--search", "int8"], "int8"),
     ],
 )
-def test_where_there_is_no_search_it_is_refused(call, words: list[str], line: str) -> None:
+def test_attacks_without_a_search_refuse_the_flag(call, words: list[str], line: str) -> None:
     assert line in call("evaluate", "m.safetensors", "--search", "bf16", *words, check=2).line

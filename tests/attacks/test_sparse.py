@@ -1,4 +1,4 @@
-"""APGD in L1 against a naive loop in float64, the closed form on a linear model, and what it promises."""
+"""APGD in L1 against a naive loop in float64 and the closed form on a linear model, and its properties."""
 
 import math
 
@@ -102,7 +102,7 @@ def test_it_is_the_naive_loop(loss: str, steps: int, targets: int) -> None:
     assert found.backward.tolist() == [rows * (steps + 3)] * 3
 
 
-def test_how_steps_are_shared() -> None:
+def test_steps_are_divided_among_the_balls() -> None:
     assert _shares(100) == [30, 30, 40] and _shares(10) == [3, 3, 4] and _shares(1) == [1, 1, 0]
 
 
@@ -127,7 +127,7 @@ def test_on_a_linear_model_it_finds_the_closed_form() -> None:
 
 @given(eps=st.floats(0, 3), seed=st.integers(0, 99), name=st.sampled_from(NAMES))
 @settings(deadline=None, max_examples=25)
-def test_in_the_ball_and_the_box_and_true(eps: float, seed: int, name: str) -> None:
+def test_results_are_in_ball_and_box_and_verdicts_are_correct(eps: float, seed: int, name: str) -> None:
     model, x = Wavy(5, 48, waves=4.0, seed=seed), images(4, seed=seed).mul(1.5).sub(0.25).clamp(0, 1)
     y = model(x).argmax(1)
     recorder = Recorder(model)
@@ -140,7 +140,7 @@ def test_in_the_ball_and_the_box_and_true(eps: float, seed: int, name: str) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_company_changes_nothing(name: str) -> None:
+def test_results_do_not_depend_on_the_batch(name: str) -> None:
     model, x, y = half_fooled()
     padded = steady(model)
     whole = run(name, padded, x, y, 0.6)
@@ -151,7 +151,7 @@ def test_company_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-t"])
-def test_it_finds_what_it_finds_by_asking_in_every_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_seldom_gives_the_same_results_as_in_every_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, y = half_fooled()
     expected = run(name, model, x, y, 0.6)
     monkeypatch.setitem(devices.ANSWERS, "cpu", 8)
@@ -160,7 +160,7 @@ def test_it_finds_what_it_finds_by_asking_in_every_step(name: str, monkeypatch: 
         assert torch.equal(getattr(found, what), getattr(expected, what)), what
 
 
-def test_a_later_restart_begins_elsewhere_and_meets_who_stands() -> None:
+def test_a_restart_starts_elsewhere_and_attacks_only_standing_images() -> None:
     model, x, y = half_fooled()
     recorder, one = Recorder(model), apgd_l1(model, x, y, example_draws(0, "a", range(24)), eps=0.4)
     found = apgd_l1(recorder, x, y, example_draws(0, "a", range(24)), eps=0.4, restarts=3)
@@ -187,6 +187,6 @@ def test_autoattack_in_l1_is_the_standard_version() -> None:
 
 
 @pytest.mark.parametrize("name", ["apgd-dlr", "autoattack-rand", "pgd-5", "fgsm", "cw-5", "rays"])
-def test_what_has_no_l1_names_what_has(name: str) -> None:
+def test_attacks_without_l1_name_those_with_it(name: str) -> None:
     with pytest.raises(UsageError, match=r"^--norm l1: .*; use apgd-ce, apgd-t, fab-t, square"):
         attack_named(name, 12, AttackFlags(norm="l1"))

@@ -197,8 +197,8 @@ def one_after_another(
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.5), ("l1", 2.0)])
-def test_steps_judged_ahead_are_those_of_one_after_another(norm: str, eps: float, seed: int) -> None:
-    """With any number of rows a call, to the last bit; past two halvings, for examples that fall and that stand."""
+def test_steps_evaluated_ahead_equal_sequential_steps(norm: str, eps: float, seed: int) -> None:
+    """Bit for bit for any number of rows per call, past two halvings, for fallen and standing examples."""
     model, x = steady(Net(192, 0.2, seed=seed)), images(9, 3, 8, 8, seed)
     y = model(x).argmax(1)
     keys = [example_draws(seed, "square", range(9)) for _ in range(5)]
@@ -210,8 +210,8 @@ def test_steps_judged_ahead_are_those_of_one_after_another(norm: str, eps: float
         assert torch.equal(found.fooled, expected.fooled) and torch.equal(found.forward, expected.forward)
 
 
-def test_the_more_is_rejected_the_further_ahead_it_judges_within_the_rows() -> None:
-    """Nobody falls, and almost nothing is accepted late: calls fill up, and are fewer than the steps."""
+def test_rejections_let_it_evaluate_more_steps_ahead() -> None:
+    """No image falls and few late steps are accepted, so calls are full and fewer than steps."""
     x, y = images(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
     seen = Seen(Net(192, 9.0))
     found = square(seen, x, y, draws(4), eps=0.03, queries=600, rows=66)
@@ -223,7 +223,7 @@ def test_the_more_is_rejected_the_further_ahead_it_judges_within_the_rows() -> N
 
 @given(seed=st.integers(0, 200), eps=st.floats(0.001, 0.3), height=st.integers(1, 9), width=st.integers(1, 9))
 @settings(deadline=None, max_examples=25)
-def test_every_image_on_the_way_is_at_a_bound_of_the_ball(seed: int, eps: float, height: int, width: int) -> None:
+def test_every_iterate_is_on_the_boundary_of_the_ball(seed: int, eps: float, height: int, width: int) -> None:
     x = images(3, 2, height, width, seed)
     seen, y = Seen(Net(2 * height * width, 9.0)), torch.zeros(3, dtype=torch.int64)
     found = square(seen, x, y, draws(3), eps=eps, queries=60)
@@ -248,7 +248,7 @@ def test_the_margin_only_rises_and_what_is_returned_is_the_best_seen() -> None:
     assert (best > margin(model(x), y)).all()
 
 
-def test_a_square_that_changes_nothing_is_taken_back() -> None:
+def test_a_square_that_does_not_raise_the_margin_is_rejected() -> None:
     x = images(3, 1, 5, 5)
     seen = Seen(lambda image: image.flatten(1)[:, :3] * 0 + torch.tensor([2.0, 1.0, 0.0]))
     found = square(seen, x, torch.zeros(3, dtype=torch.int64), draws(3), eps=0.1, queries=30)
@@ -268,7 +268,7 @@ def test_no_square_touches_the_last_row_or_column() -> None:
 
 
 @pytest.mark.parametrize("queries", [1, 40, 130])
-def test_order_and_company_change_nothing(queries: int) -> None:
+def test_results_do_not_depend_on_order_or_batch(queries: int) -> None:
     model, x = steady(Net(108)), images(20, 3, 6, 6)
     y = model(x).argmax(1)
     whole = square(model, x, y, draws(20), eps=0.04, queries=queries)
@@ -280,7 +280,7 @@ def test_order_and_company_change_nothing(queries: int) -> None:
     assert 0 < whole.fooled.sum() < 20
 
 
-def test_it_says_the_truth_and_counts_its_queries() -> None:
+def test_verdicts_are_correct_and_queries_are_counted() -> None:
     model, x = Net(144), images(30, 3, 4, 12)
     y = model(x).argmax(1)
     y[::6] = (y[::6] + 1) % 4
@@ -327,7 +327,7 @@ def test_in_l2_every_image_is_in_the_ball_and_the_margin_only_rises(shape: tuple
     )
 
 
-def test_in_l2_an_example_does_not_depend_on_company() -> None:
+def test_in_l2_results_do_not_depend_on_the_batch() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).double()
     x = torch.rand(8, 3, 8, 8, dtype=torch.float64)

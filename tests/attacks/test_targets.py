@@ -1,4 +1,4 @@
-"""Targeted PGD: what it is after by hand, its closed form on a linear model, and foolbox on a real network."""
+"""Targeted PGD: its targets by hand, the closed form on a linear model, and foolbox on a trained network."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def run(name: str, model: nn.Module, x: Tensor, y: Tensor, eps: float, target: s
     return stages[0](model, x, y, example_draws(0, name, range(len(x))), eps)
 
 
-def test_the_class_that_is_meant() -> None:
+def test_target_classes_by_name_and_number() -> None:
     assert named_target("dog", ["cat", "dog"]) == 1 and named_target("0", ["cat", "dog"]) == 0
     assert named_target("1", ["1", "0"]) == 0, "by its name first"
     assert named_target("random", ["a"]) == "random" and named_target(1, ["a", "b"]) == 1
@@ -71,7 +71,7 @@ def test_random_targets_are_each_example_s_own_and_even() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("target", ["random", "least-likely", 3])
-def test_it_says_the_truth_within_the_ball(name: str, target: str | int) -> None:
+def test_results_are_in_the_ball_and_verdicts_are_correct(name: str, target: str | int) -> None:
     model, x = linear(5), images(40)
     y = torch.randint(0, 5, (40,), generator=torch.Generator().manual_seed(0))
     found = run(name, model, x, y, 0.1, target)
@@ -111,7 +111,7 @@ def test_it_is_the_textbook_loop_when_nothing_is_reached() -> None:
     torch.testing.assert_close(found.x_adv, expected, rtol=0, atol=1e-12)
 
 
-def test_asking_seldom_and_searching_roughly_are_after_the_target_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_seldom_and_low_precision_searches_support_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = linear(5), images(40)
     y = model(x).argmax(1)
     expected = run("pgd-7", model, x, y, 0.1, "random")
@@ -124,7 +124,7 @@ def test_asking_seldom_and_searching_roughly_are_after_the_target_too(monkeypatc
     assert torch.equal(late.forward, expected.forward)
 
 
-def test_a_target_is_for_those_that_take_it() -> None:
+def test_attacks_without_targets_refuse_one() -> None:
     with pytest.raises(UsageError, match="--target: no attack here takes it; it is for fgsm, pgd, cw"):
         attacks_named(["apgd-ce"], 0.1, AttackFlags(target="random"))
     with pytest.raises(UsageError, match="--target random: gives no accuracy to compare; use it with bsk attack"):

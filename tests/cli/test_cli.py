@@ -1,4 +1,4 @@
-"""The commands as a shell sees them: streams, exit codes, one line an error, nothing half-written."""
+"""The commands as a shell sees them: streams, exit codes, one-line errors, no partial files."""
 
 import functools
 import json
@@ -101,7 +101,7 @@ def test_train_prints_one_record_and_progress_goes_to_stderr(call, toy: Path, tm
     assert again.stderr == "" and json.loads(again.stdout)["checkpoint_sha256"] == record["checkpoint_sha256"]
 
 
-def test_an_epoch_chosen_on_test_images_is_told_from_training_to_table(call, toy: Path) -> None:
+def test_selection_on_test_images_is_visible_from_training_to_table(call, toy: Path) -> None:
     words = ["--select", "test", "--log-divergence", "--method", "fast-trades", "--out", "t.safetensors"]
     done = call("train", "--data", toy, *TRAIN, *words)
     record = json.loads(done.stdout)
@@ -178,7 +178,7 @@ def test_attack_writes_images_that_fool(call, toy: Path, trained: Path, tmp_path
         ("compare missing.jsonl", 3, "missing.jsonl"),
     ],
 )
-def test_a_wrong_word_is_one_line_and_its_exit_code(call, toy: Path, tmp_path: Path, words, code, said) -> None:
+def test_a_usage_error_is_one_line_with_its_exit_code(call, toy: Path, tmp_path: Path, words, code, said) -> None:
     (tmp_path / "data").mkdir()
     shutil.copy(toy, tmp_path / "data" / "cifar10.safetensors")
     (tmp_path / "m.safetensors").write_bytes(b"")
@@ -188,7 +188,7 @@ def test_a_wrong_word_is_one_line_and_its_exit_code(call, toy: Path, tmp_path: P
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_files_that_are_not_what_they_should_be(call, toy: Path, trained: Path, tmp_path: Path) -> None:
+def test_invalid_files_are_one_line_errors(call, toy: Path, trained: Path, tmp_path: Path) -> None:
     whole = trained.read_bytes()
     (tmp_path / "torn.safetensors").write_bytes(whole[:-7])
     (tmp_path / "empty.safetensors").write_bytes(b"")
@@ -264,7 +264,7 @@ main()
 @pytest.mark.parametrize(
     ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
 )
-def test_a_signal_saves_and_the_same_command_goes_on(toy: Path, tmp_path: Path, number, code) -> None:
+def test_a_signal_saves_and_the_same_command_resumes(toy: Path, tmp_path: Path, number, code) -> None:
     words = ["train", "--data", toy, *TRAIN, "--epochs", "12", "--method", "trades", "--out", "m.safetensors"]
     command = [sys.executable, "-c", SIGNALLED, *map(str, words)]
     run = functools.partial(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -331,7 +331,7 @@ def test_python_m_bsk_version_and_bare_call(bsk) -> None:
         ["plan", "jobs.tsv"],
     ],
 )
-def test_torch_is_loaded_while_the_garbage_collector_rests(words: list[str], tmp_path: Path) -> None:
+def test_torch_is_imported_with_garbage_collection_paused(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "jobs.tsv").write_text("evaluate\tr.jsonl\tnone.safetensors\n")
     code = f"""
 import gc, sys

@@ -1,4 +1,4 @@
-"""`bsk evaluate` and `bsk attack` as a shell sees them: others' models, growing files, several processes, pictures."""
+"""`bsk evaluate` and `bsk attack` as a shell sees them: foreign models, resumed files, several processes, images."""
 
 import json
 import multiprocessing
@@ -20,11 +20,11 @@ from bsk.models.small import cnn
 
 
 def told(record: dict) -> dict:
-    """Return a record without what differs from run to run."""
+    """Return a record without the fields that differ between runs."""
     return {name: value for name, value in record.items() if name != "seconds"}
 
 
-def test_autoattack_prints_a_record_and_a_line_a_stage(call, trained: Path, toy: Path) -> None:
+def test_autoattack_prints_a_record_and_one_line_per_stage(call, trained: Path, toy: Path) -> None:
     words = ["--data", toy, "--attack", "autoattack", "--limit", 30, "--eps", "0.05"]
     done = call("evaluate", trained, *words)
     record = json.loads(done.stdout)
@@ -43,7 +43,9 @@ def test_autoattack_prints_a_record_and_a_line_a_stage(call, trained: Path, toy:
     assert f"m.safetensors: autoattack: {standing} of 30 survive apgd-ce" in done.stderr
 
 
-def test_an_audit_prints_an_estimate_and_goes_on_to_autoattack(call, trained: Path, toy: Path, tmp_path: Path) -> None:
+def test_an_audit_prints_an_estimate_and_can_continue_to_autoattack(
+    call, trained: Path, toy: Path, tmp_path: Path
+) -> None:
     words = ["--data", toy, "--attack", "autoattack", "--limit", 30, "--eps", "0.05", "--out", "r.jsonl"]
     done = call("evaluate", trained, *words, "--audit", 4)
     audit = json.loads(done.stdout)
@@ -83,12 +85,12 @@ def test_the_reference_runs_as_an_engine(call, trained: Path, toy: Path, monkeyp
     assert "it has no pgd-5" in call(*words[:-5], "pgd-5", "--engine", "reference", check=2).line
 
 
-def test_screen_is_said_to_be_an_upper_bound(call, trained: Path, toy: Path) -> None:
+def test_screen_is_reported_as_an_upper_bound(call, trained: Path, toy: Path) -> None:
     done = call("evaluate", trained, "--data", toy, "--attack", "screen", "--limit", 12)
     assert "screen is an upper bound, not AutoAttack's number" in done.stderr and ": at most " in done.stderr
 
 
-def test_evaluations_and_the_log_of_a_training_keep_to_files_of_their_own(call, trained: Path, toy, tmp_path) -> None:
+def test_evaluations_and_training_logs_are_not_mixed_in_one_file(call, trained: Path, toy, tmp_path) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "natural", "--limit", 12, "--out"]
     log = (tmp_path / "m.jsonl").read_bytes()
     assert "m.jsonl: is the log of a training; choose another --out" in call(*words, "m.jsonl", check=3).line
@@ -106,7 +108,7 @@ def test_evaluations_and_the_log_of_a_training_keep_to_files_of_their_own(call, 
     assert (tmp_path / "m.jsonl").read_bytes() == log + found
 
 
-def test_rays_tells_distances_and_queries(call, trained: Path, toy: Path) -> None:
+def test_rays_reports_distances_and_queries(call, trained: Path, toy: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "rays", "--limit", 12, "--queries", 300]
     done = call(*words)
     record = json.loads(done.stdout)
@@ -125,7 +127,7 @@ def test_l2_needs_a_radius(call, trained: Path, toy: Path) -> None:
     assert record["accuracy"] < record["after"]["natural"] and record["attack_parameters"]["apgd-ce"]["norm"] == "l2"
 
 
-def test_several_radii_are_a_record_each_and_their_time_is_told(call, trained: Path, toy: Path) -> None:
+def test_several_radii_give_one_record_each_with_its_time(call, trained: Path, toy: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--limit", "30", "--attack", "pgd-3"]
     done = call(*words, "--eps", "8/255,16/255,0.1", "--no-checks")
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -137,9 +139,7 @@ def test_several_radii_are_a_record_each_and_their_time_is_told(call, trained: P
     assert "the images of one radius; several are for bsk evaluate" in said
 
 
-def test_a_targeted_attack_tells_how_often_it_is_taken_for_the_target(
-    call, trained: Path, toy: Path, tmp_path: Path
-) -> None:
+def test_a_targeted_attack_reports_its_success_rate(call, trained: Path, toy: Path, tmp_path: Path) -> None:
     words = ["attack", trained, "--data", toy, "--attack", "pgd-5", "--eps", "0.3", "--out"]
     done = call(*words, "a.safetensors", "--target", "b", "--limit", "60")
     record, held = json.loads(done.stdout), load_file(tmp_path / "a.safetensors")
@@ -175,7 +175,7 @@ def test_l1_is_a_norm_of_its_own(call, trained: Path, toy: Path) -> None:
     assert [json.loads(line) for line in call(*words, *more).stdout.splitlines()] == [natural, record]
 
 
-def test_a_model_of_others_is_evaluated_by_its_weights(call, trained: Path, toy: Path, tmp_path: Path) -> None:
+def test_a_foreign_model_is_evaluated_from_its_weights(call, trained: Path, toy: Path, tmp_path: Path) -> None:
     torch.save(
         {"state_dict": {f"module.{k}": v for k, v in bsk.load(trained).network.state_dict().items()}},
         tmp_path / "t.pt",
@@ -195,7 +195,7 @@ def test_a_model_of_others_is_evaluated_by_its_weights(call, trained: Path, toy:
 
 @pytest.mark.parametrize("model", ["cnn-4", "oblong:net"])
 def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
-    """What a network accepts is evaluated, by every kind of attack; what it does not is refused in one line."""
+    """Images that the network accepts are evaluated by every kind of attack; others are refused in one line."""
     random, labels = np.random.default_rng(0), np.arange(60, dtype=np.int64) % 3
     images = random.integers(0, 120, (60, 1, 8, 13), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
@@ -247,12 +247,12 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("attack m.safetensors --out a.safetensors --images a.gif", "--images a.gif"),
     ],
 )
-def test_flags_that_cannot_go_together(call, toy: Path, words: str, said: str) -> None:
+def test_incompatible_flags_are_refused(call, toy: Path, words: str, said: str) -> None:
     line = call(*words.split(), "--data", toy, check=2).line
     assert said in line
 
 
-def test_a_model_that_deserves_doubt_is_told_of(call, toy: Path, tmp_path: Path) -> None:
+def test_a_doubtful_model_is_reported(call, toy: Path, tmp_path: Path) -> None:
     (tmp_path / "masked.py").write_text(
         "import torch\nfrom torch import nn\nfrom bsk.models.small import cnn\n"
         "class Net(nn.Module):\n"
@@ -280,7 +280,7 @@ def test_images_are_drawn_and_all_of_them_written(call, trained: Path, toy: Path
 
 
 class Kept:
-    """`bsk evaluate` in processes that come from one where everything is imported, so that they start at once."""
+    """Run `bsk evaluate` in forks of a process that has imported everything, so that they start quickly."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
         self.monkeypatch, self.words = monkeypatch, words
@@ -298,7 +298,7 @@ class Kept:
 def test_killed_again_and_again_the_record_is_the_same(
     trained: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 at random moments of `autoattack`; record and verdicts are, byte for byte, those of a whole run."""
+    """After SIGKILL at random moments of `autoattack`, record and verdicts equal those of an uninterrupted run."""
     words = ["bsk", "evaluate", str(trained), "--data", str(toy), "--attack", "autoattack", "--eps", "0.1"]
     kept = Kept(monkeypatch, [*words, "--limit", "15", "--batch-size", "5", "--threads", "1", "--quiet"])
     kept.start(tmp_path / "no.folder" / "x").kill()  # everything is imported now

@@ -1,4 +1,4 @@
-"""`bsk plan` on job lists that are not what make prints: one line each, and the exit code of a usage error."""
+"""`bsk plan` on invalid job lists: one-line errors with the exit code of a usage error."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from bsk.data.store import open_data
 
 @pytest.fixture(autouse=True)
 def startup(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process is started only to time how long that takes."""
+    """Do not start a process only to measure its start-up time."""
     monkeypatch.setattr("bsk.cli.prices._startup", lambda device: 1.0)
 
 
@@ -32,7 +32,7 @@ TRAIN = "train\tm.train.json\t--data {toy} --model cnn-4 --epochs 1 --out m.safe
         ("prepare-data\td.safetensors\t", "name"),
     ],
 )
-def test_a_wrong_job_is_one_line(call, toy, jobs, said, tmp_path) -> None:
+def test_an_invalid_job_is_a_one_line_error(call, toy, jobs, said, tmp_path) -> None:
     (tmp_path / "jobs").write_text(jobs.format(toy=toy))
     done = call("plan", "jobs", "--device", "cpu", check=2)
     assert said in done.line and done.stdout == ""
@@ -44,7 +44,7 @@ def test_a_training_without_data_has_the_data_set_of_its_command(call, tmp_path)
     assert "data/digits.safetensors: no such file" in line
 
 
-def test_what_a_training_leaves_beside_its_model_can_be_evaluated_too(call, toy, tmp_path) -> None:
+def test_other_checkpoints_of_a_training_can_be_evaluated_too(call, toy, tmp_path) -> None:
     names = ("m.safetensors", "m.last.safetensors", "m.ema.safetensors", "m.ema-last.safetensors")
     looks = "".join(f"evaluate\t{name}.jsonl\t{name} --data {toy} --attack pgd-5\n" for name in names)
     train = TRAIN.format(toy=toy)
@@ -63,7 +63,7 @@ def _megabytes(call) -> float:
     return float(call("plan", "jobs", "--device", "cpu").stdout.splitlines()[1].split("\t")[-1])
 
 
-def test_what_a_method_remembers_of_each_image_takes_room(call, toy, tmp_path) -> None:
+def test_the_memory_of_a_method_counts_as_disk_space(call, toy, tmp_path) -> None:
     train = TRAIN.format(toy=toy)
     sizes = []
     for method in ("fast-at", "pco", "fgsm-pgi"):

@@ -70,7 +70,7 @@ def test_records_come_from_a_pipe_too(bsk, results: Path, tmp_path: Path) -> Non
         ("curves r.jsonl --y a,b,c,d,e,f,g --out a.png", 2, "--y a,b,c,d,e,f,g: expected at most 6 different fields"),
     ],
 )
-def test_a_wrong_word_is_one_line(call, tmp_path: Path, words: str, code: int, said: str) -> None:
+def test_a_usage_error_is_one_line(call, tmp_path: Path, words: str, code: int, said: str) -> None:
     (tmp_path / "r.jsonl").write_text('{"kind": "data"}\n')
     done = call("plot", *words.split(), check=code)
     assert said in done.line and done.stdout == "" and [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]

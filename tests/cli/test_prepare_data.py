@@ -96,7 +96,7 @@ def test_other_data_are_replaced_only_when_forced(call, tmp_path: Path) -> None:
     assert json.loads(call("prepare-data", "digits", "--val", "700", "--force").stdout)["val"] == 700
 
 
-def test_data_to_evaluate_on_are_not_trained_on(call, pictures: Path) -> None:
+def test_data_for_evaluation_only_are_refused_in_training(call, pictures: Path) -> None:
     for each in (pictures / "Train").rglob("*.png"):
         each.unlink()
     for each in sorted((pictures / "Train").rglob("*"), reverse=True):
@@ -109,7 +109,7 @@ def test_data_to_evaluate_on_are_not_trained_on(call, pictures: Path) -> None:
     assert said == [f"bsk: a.safetensors: {expected}"]
 
 
-def test_what_is_missing_is_made_by_a_command_that_there_is(call) -> None:
+def test_the_command_suggested_for_missing_data_exists(call) -> None:
     said = call("train", "--data", "mine.safetensors", check=3).stderr
     advice = "check the path, or make it with: bsk prepare-data folder --from FOLDER --out mine.safetensors"
     assert said == f"bsk: mine.safetensors: no such file; {advice}\n"

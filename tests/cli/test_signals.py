@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a shell and a scheduler send them: what is said, the exit code, what is kept."""
+"""Ctrl-C and SIGTERM as sent by a shell or scheduler: messages, exit codes and saved work."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ main()
 
 
 class Command:
-    """A command under way, whose lines are waited for."""
+    """A running command whose output lines can be waited for."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin and process.stdout and process.stderr
@@ -41,7 +41,7 @@ class Command:
 
 @contextmanager
 def started(*words: object, folder: Path | None = None) -> Iterator[Command]:
-    """Start Python; it is killed after minutes, so that nothing here waits for ever."""
+    """Start Python; it is killed after some minutes, so that no test waits for ever."""
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, text=True, **pipes) as process:
         alarm = threading.Timer(240, process.kill)
@@ -137,7 +137,7 @@ SAVES = "while not stopping(): pass"
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)
-def test_a_later_signal_ends_what_does_not_stop(number, code) -> None:
+def test_a_later_signal_ends_a_command_that_does_not_stop(number, code) -> None:
     with started("-W", "error", "-c", ASKED.format(then=HANGS)) as bsk:
         bsk.line(bsk.out, "ready")
         bsk.send(number)
@@ -153,7 +153,7 @@ def test_a_later_signal_ends_what_does_not_stop(number, code) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)
-def test_no_later_signal_ends_what_has_saved(number, code) -> None:
+def test_no_later_signal_interrupts_a_command_that_has_saved(number, code) -> None:
     with started("-W", "error", "-c", ASKED.format(then=SAVES)) as bsk:
         bsk.line(bsk.out, "ready")
         bsk.send(number)

@@ -1,4 +1,4 @@
-"""Streams that are full, closed or left: stdout's are errors with a code, stderr's end nothing."""
+"""Full, closed or abandoned streams: for stdout an error with an exit code, for stderr no effect."""
 
 import json
 import os
@@ -48,12 +48,12 @@ def test_a_full_or_closed_stdout_is_one_line(shell, call, toy, trained, tmp_path
 
 
 @pytest.mark.parametrize("words", [["compare"], ["compare", "-"], ["plot"], ["plan"]])
-def test_a_closed_stdin_is_no_records(shell, words: list[str]) -> None:
+def test_a_closed_stdin_has_no_records(shell, words: list[str]) -> None:
     said = shell("<&-", *words)
     assert said.returncode == 2 and said.stderr.startswith("bsk: ") and said.stderr.count("\n") == 1
 
 
-def test_what_an_encoding_has_no_sign_for_is_escaped(shell, results, tmp_path: Path, monkeypatch) -> None:
+def test_characters_outside_the_encoding_are_escaped(shell, results, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(record) + "\n" for record in results))
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     said = shell("", "compare", "r.jsonl", "--title", "Gr\u00f6\u00dfe \u03b5")
@@ -88,7 +88,7 @@ def test_stdout_has_records_alone_whatever_a_network_writes(shell, toy: Path, tm
         assert text in done.stderr.splitlines()
 
 
-def test_a_network_that_closes_the_streams_is_heard_of(shell, toy: Path, tmp_path: Path) -> None:
+def test_a_network_that_closes_the_streams_is_reported(shell, toy: Path, tmp_path: Path) -> None:
     (tmp_path / "writes.py").write_text(WRITES)
     done = shell("", "evaluate", "--model", "writes:closes", "--data", toy, "--attack", "natural")
     assert done.returncode == 2 and "--model writes:closes: TypeError" in done.stderr
@@ -114,13 +114,13 @@ def test_nothing_on_stderr_ends_a_training(shell, toy: Path, tmp_path: Path, red
     assert done.returncode == 0 and json.loads(done.stdout)["last_epoch"] == 3
 
 
-def test_a_training_whose_reader_leaves_is_ended_all_the_same(shell, toy: Path, tmp_path: Path) -> None:
+def test_a_training_ends_normally_when_its_reader_leaves(shell, toy: Path, tmp_path: Path) -> None:
     done = shell("2>&1 | head -1", "train", "--data", toy, *TRAIN, "--out", "m.safetensors")
     assert done.returncode == 141 and done.stdout.startswith("bsk: epoch 1") and done.stderr == ""
     assert json.loads((tmp_path / "m.jsonl").read_text().splitlines()[-1])["kind"] == "end"
 
 
-def test_an_error_has_its_code_though_nobody_hears_of_it(shell) -> None:
+def test_an_error_has_its_exit_code_even_without_stderr(shell) -> None:
     assert shell("2>/dev/full", "evaluate", "missing.safetensors").returncode == 3
 
 

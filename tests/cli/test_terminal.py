@@ -1,4 +1,4 @@
-"""Records on a terminal: one readable line each, amid the bars; JSON wherever a program reads."""
+"""Records on a terminal are one readable line each, between progress bars; in a pipe they are JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINE = re.compile(
 
 
 def shown(text: str) -> list[str]:
-    """Return the lines that a terminal shows in the end, of text with what rich moves and erases."""
+    """Return the lines that a terminal finally shows, given text with rich's cursor movements and erasures."""
     lines, row, column = [""], 0, 0
     for part in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", text):
         if part == "\n":
@@ -106,7 +106,7 @@ def test_a_pipe_and_json_get_records(terminal, trained: Path, toy: Path) -> None
     assert [json.loads(line)["n"] for line in shown(text) if line.startswith("{")] == [30]
 
 
-def test_doubts_are_counted_in_the_line_and_told_below_it(terminal, call, trained: Path, toy: Path) -> None:
+def test_doubts_are_counted_in_the_line_and_listed_below_it(terminal, call, trained: Path, toy: Path) -> None:
     call("prepare-data", "digits", "--out", "digits.safetensors", "--train-limit", 200)
     call("train", "--data", "digits.safetensors", *TRAIN, "--epochs", 1, "--out", "d.safetensors")
     call("prepare-data", "digits", "--out", "more.safetensors")

@@ -86,7 +86,7 @@ def test_a_matrix_has_a_line_for_each_file_and_a_column_for_each_network(
 def test_files_of_one_attack_are_told_apart(
     call, images: Path, trained: Path, other: Path, toy: Path, tmp_path
 ) -> None:
-    """By what they differ in; the same name, radius and network are not the same images."""
+    """By the facts in which they differ: the same name, radius and network do not mean the same images."""
     weak = tmp_path / "weak.safetensors"
     words = ["--data", toy, "--attack", "pgd-10", "--eps", 0.15, "--limit", 45, "--step", "0.001", "--out", weak]
     call("attack", trained, *words)
@@ -100,7 +100,7 @@ def test_files_of_one_attack_are_told_apart(
     assert len({row["images_sha256"] for row in rows}) == 2 and rows[0]["accuracy"] < rows[1]["accuracy"]
 
 
-def test_images_that_are_none_of_the_data_are_refused(call, images: Path, other: Path, toy: Path, tmp_path) -> None:
+def test_images_of_other_data_are_refused(call, images: Path, other: Path, toy: Path, tmp_path) -> None:
     def refused(file: Path, *more: object, check: int = 3) -> str:
         return call("evaluate", other, "--data", toy, "--images", file, *more, "--quiet", check=check).line
 
@@ -131,7 +131,7 @@ def test_images_that_are_none_of_the_data_are_refused(call, images: Path, other:
     assert "leave the flags of attacks out" in refused(images, "--step", "0.1", check=2)
 
 
-def test_images_in_8_bits_are_shown_too(call, trained: Path, other: Path, toy: Path, tmp_path: Path) -> None:
+def test_8_bit_images_are_accepted_too(call, trained: Path, other: Path, toy: Path, tmp_path: Path) -> None:
     words = ["--data", toy, "--attack", "pgd-10", "--eps", 0.15, "--limit", 45, "--out", "a.npz"]
     made = json.loads(call("attack", trained, *words).stdout)
     shown = json.loads(call("evaluate", trained, "--data", toy, "--images", "a.npz", "--quiet").stdout)

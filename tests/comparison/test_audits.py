@@ -1,4 +1,4 @@
-"""Audits of AutoAttack in a table: intervals, never AutoAttack's number."""
+"""Audits of AutoAttack in a table are intervals and never mixed with AutoAttack's results."""
 
 import json
 from typing import Any
@@ -58,7 +58,7 @@ def test_audits_and_autoattack_are_never_one_row(make: Make, place: Make) -> Non
     assert [row["difference"] for row in rows] == [None, None, None, 0.0]
 
 
-def test_audits_have_no_test_no_spread_and_no_race(make: Make, place: Make) -> None:
+def test_audits_have_no_test_no_standard_deviation_and_no_pareto(make: Make, place: Make) -> None:
     records = [an_audit(make, method, seed) for method in ("bs", "fast-at") for seed in (1, 2)]
     records += [make(method, seed, "natural", correct=BITS) for method in ("bs", "fast-at") for seed in (1, 2)]
     rows, _ = compare(place(records), pareto=True)
@@ -68,13 +68,13 @@ def test_audits_have_no_test_no_spread_and_no_race(make: Make, place: Make) -> N
     assert rows[1]["natural_difference"] == 0
 
 
-def test_bits_beside_an_audit_are_no_verdicts(make: Make, place: Make) -> None:
+def test_outcomes_in_an_audit_record_are_ignored(make: Make, place: Make) -> None:
     record = {**an_audit(make), "correct": make("bs", 1, correct=BITS)["correct"], "accuracy": 0.5}
     (found,) = collect(place([record])).evaluations
     assert found.packed is None and found.accuracy == 0.5
 
 
-def test_several_seeds_hold_all_at_once(make: Make, place: Make) -> None:
+def test_intervals_of_several_seeds_hold_simultaneously(make: Make, place: Make) -> None:
     audits = [Audit(N, 500, 200, 0), Audit(N, 450, 200, 3)]
     records = [an_audit(make, seed=seed, survivors=a.survivors, fallen=a.fallen) for seed, a in enumerate(audits, 1)]
     ((row,), _) = compare(place(records))
@@ -121,7 +121,7 @@ def test_a_condition_holds_only_in_the_whole_interval(make: Make, place: Make) -
         ({"audit": None}, "audit: expected an object"),
     ],
 )
-def test_a_record_that_no_audit_wrote(make: Make, place: Make, change: dict[str, Any], said: str) -> None:
+def test_an_impossible_audit_record_is_refused(make: Make, place: Make, change: dict[str, Any], said: str) -> None:
     if change.get("audit") and len(change["audit"]) > 1:
         change = {"audit": {"low": 0.1, "high": 0.2, **change["audit"]}}
     with pytest.raises(InputError) as error:

@@ -36,7 +36,7 @@ def test_counts_by_hand() -> None:
     assert counted(correct, labels, ["a", "b", "c"]) == {"by_class": {"a": [2, 2], "c": [2, 3]}}, "b has no example"
 
 
-def test_a_row_a_class_with_wilson_s_intervals(records: Make, place: Make) -> None:
+def test_one_row_per_class_with_wilsons_intervals(records: Make, place: Make) -> None:
     rows, notices = by_class(place(records))
     assert notices == [] and [(row["name"], row["class"], row["n"]) for row in rows] == [
         ("bs", "cat", 6),
@@ -61,11 +61,11 @@ def test_seeds_are_pooled_and_make_intervals_wider_than_one_of_their_mean(make: 
     assert row["robust_low"] < one["robust_low"] < 0.5 < one["robust_high"] < row["robust_high"]
 
 
-def test_records_without_classes_are_said_or_refused(make: Make, records: Make, place: Make) -> None:
-    with pytest.raises(InputError, match=r"results.jsonl:1: tells nothing of its classes; run bsk evaluate again"):
+def test_records_without_class_counts_are_reported_or_refused(make: Make, records: Make, place: Make) -> None:
+    with pytest.raises(InputError, match=r"results.jsonl:1: has no counts per class; run bsk evaluate again"):
         by_class(place([make("bs", 1)]))
     _, notices = by_class(place([*records, make("bs", 2)]))
-    assert notices == ["1 record(s) tell nothing of their classes (audits, earlier versions)"]
+    assert notices == ["1 record(s) without counts per class left out (audits, earlier versions)"]
     for wrong in ([7, 6], [0, 0], [1], ["1", 2]):
         with pytest.raises(InputError, match="by_class"):
             by_class(place([record(make, "pgd-20", cat=wrong)]))
@@ -81,7 +81,7 @@ def test_every_format_has_all_rows(records: Make, place: Make) -> None:
         assert text.count("cat") == text.count("dog") == 2 and "66.7 [30.0, 90.3]" in text.replace("66.67", "66.7")
 
 
-def test_what_evaluate_writes_is_compared_by_class(call, trained: Path, toy: Path, tmp_path: Path) -> None:
+def test_records_of_evaluate_are_compared_by_class(call, trained: Path, toy: Path, tmp_path: Path) -> None:
     words = ["--data", toy, "--attack", "natural,pgd-3", "--no-checks", "--limit", "50", "--out", "r.jsonl"]
     natural, robust = map(json.loads, call("evaluate", trained, *words).stdout.splitlines())
     held = load_file(tmp_path / "r.examples" / f"{robust['key']}.safetensors")

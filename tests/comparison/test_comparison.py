@@ -55,7 +55,7 @@ def test_three_seeds_of_two_methods_by_hand(results: Make, place: Make) -> None:
     assert bs["difference_boot_low"] <= 5 / 30 <= bs["difference_boot_high"] and bs["detectable"] > 0.1
 
 
-def test_a_ratio_beyond_numbers_is_none(make: Make, place: Make) -> None:
+def test_a_ratio_that_overflows_is_none(make: Make, place: Make) -> None:
     rows, _ = compare(place([make("fast-at", 1, train_seconds=1e-310), make("bs", 1, train_seconds=100.0)]))
     assert rows[1]["train_time_ratio"] is None and render(rows, "jsonl").count("\n") == 2
 
@@ -80,7 +80,7 @@ def test_one_seed_is_wilson_and_mcnemar(make: Make, place: Make) -> None:
     assert rows[1]["difference"] == pytest.approx(0.2) and rows[1]["p"] == mcnemar_exact(2, 0) == 0.5
 
 
-def test_rows_with_the_same_seeds_say_together_what_they_could_detect(make: Make, place: Make) -> None:
+def test_rows_with_the_same_seeds_share_the_estimate_of_detectable(make: Make, place: Make) -> None:
     random = np.random.default_rng(0)
     right = {(method, s): random.random(60) < 0.5 for method, seeds in SEEDS.items() for s in seeds}
     text = {key: "".join("01"[int(each)] for each in bits) for key, bits in right.items()}
@@ -132,7 +132,7 @@ def test_names_have_the_flags_that_differ(make: Make, place: Make) -> None:
     assert rows[0]["seeds"] == 2
 
 
-def test_seeds_that_begin_with_weights_of_their_own_are_seeds_of_one_row(make: Make, place: Make) -> None:
+def test_seeds_with_their_own_initial_weights_are_in_one_row(make: Make, place: Make) -> None:
     def begun(init: str, seed: int):  # type: ignore[no-untyped-def]
         return make("bs", seed, flags={"init": init})
 
@@ -149,12 +149,12 @@ def test_numbers_carried_from_smaller_radii_are_rows_of_their_own(make: Make, pl
     carried = make("bs", 2, carried=3, carried_from=[0.1])
     rows, _ = compare(place([make("bs", 1), carried]))
     assert [row["seeds"] for row in rows] == [1, 1]
-    assert "counts as fallen what fell at smaller radii of the same run" in str(rows[1]["note"])
+    assert "images that fell at smaller radii of the same run count as fallen" in str(rows[1]["note"])
     assert rows[0]["note"] is None
 
 
 @pytest.mark.parametrize("name", ["init", "extra"])
-def test_what_a_training_was_given_is_told_by_its_content(name: str, make: Make, place: Make) -> None:
+def test_input_files_of_a_training_are_identified_by_content(name: str, make: Make, place: Make) -> None:
     def given(path: str, sha256: str, seed: int):  # type: ignore[no-untyped-def]
         return make("bs", seed, flags={name: path}, **{f"{name}_sha256": sha256})
 
@@ -239,7 +239,7 @@ def test_foreign_checkpoints_have_the_name_of_their_file_and_are_not_seeds_of_on
         ),
     ],
 )
-def test_what_is_not_comparable_is_not_compared_and_says_so(
+def test_rows_that_are_not_comparable_have_no_difference_but_a_note(
     make: Make, place: Make, change: dict[str, Any], note: str, notice: str
 ) -> None:
     first = make("fast-at", 1, eps=0.031)
@@ -255,7 +255,7 @@ def test_another_attack_seed_is_the_same_attack(make: Make, place: Make) -> None
     assert len(rows) == 1 and rows[0]["seeds"] == 3 and notices == []
 
 
-def test_of_a_repeated_record_the_last_counts(make: Make, place: Make) -> None:
+def test_the_last_of_repeated_records_counts(make: Make, place: Make) -> None:
     rows, notices = compare(place([make("bs", 1), make("bs", 2), make("bs", 1)]))
     assert rows[0]["seeds"] == 2 and notices == []  # the same twice needs no word
     rows, notices = compare(place([make("bs", 1), make("bs", 2), make("bs", 1, correct="1110000000")]))
@@ -284,7 +284,7 @@ def test_without_outcomes_there_is_no_paired_test(make: Make, place: Make) -> No
     assert rows[0]["robust_low"] < 2 / 3 < rows[0]["robust_high"]
 
 
-def test_fewer_seeds_of_natural_than_of_robust_are_said(make: Make, place: Make) -> None:
+def test_fewer_natural_than_robust_seeds_are_noted(make: Make, place: Make) -> None:
     rows, _ = compare(place([make("bs", 1), make("bs", 2), make("bs", 1, "natural")]))
     assert rows[0]["note"] == "natural over 1 seed"
 
@@ -300,9 +300,9 @@ def test_each_kind_of_checkpoint_is_compared_with_the_first_of_its_own(make: Mak
     assert [row["selected"] for row in rows] == [*kinds, *kinds, "best ema 0.9"]
     assert [row["difference"] for row in rows] == pytest.approx([None] * 4 + [0.2] * 4 + [-0.2])
     assert all(row["p"] is not None and row["note"] is None for row in rows[4:]) and notices == []
-    assert "; difference to the first row of the same kind of checkpoint, p by" in render(rows, "markdown")
+    assert "; difference from the first row of the same kind of checkpoint, p from" in render(rows, "markdown")
     slower, _ = compare(place([of_kind(make("bs", 1), f"best ema 0.{nines}") for nines in ("99", "999")]))
-    assert slower[1]["difference"] == 0 and "; difference to the first row, p by" in render(slower, "markdown")
+    assert slower[1]["difference"] == 0 and "; difference from the first row, p from" in render(slower, "markdown")
 
 
 def test_networks_without_a_kind_of_checkpoint_are_compared_with_the_very_first(make: Make, place: Make) -> None:
@@ -311,7 +311,7 @@ def test_networks_without_a_kind_of_checkpoint_are_compared_with_the_very_first(
     assert [row["difference"] for row in rows] == [None, pytest.approx(0.1), None]
     rows, _ = compare(place([foreign, make("fast-at", 1), last]))
     assert [row["difference"] for row in rows] == [None, pytest.approx(-0.1), pytest.approx(0.1)]
-    assert "; difference to the first row, p by" in render(rows, "markdown")
+    assert "; difference from the first row, p from" in render(rows, "markdown")
 
 
 def test_epochs_chosen_on_test_images_are_never_mixed_with_others(make: Make, place: Make) -> None:
@@ -345,7 +345,7 @@ def test_logs_alone_give_validation_rows(make_log: Make, place: Make) -> None:
     assert (row["split"], row["attack"], row["selected"], row["n"]) == ("val", "pgd-20 (val)", "best", None)
     assert row["train_seconds"] == 7.0 and row["train_forward_passes"] == 2000
     assert row["robust_sd"] == pytest.approx(0.1 / math.sqrt(2)) and row["robust_low"] is None  # of unknown n
-    assert notices == ["pgd-20 (val) is what the checkpoints were selected by, so too high; run bsk evaluate"]
+    assert notices == ["checkpoints were selected by pgd-20 (val), so it is biased upwards; run bsk evaluate"]
 
 
 def test_validation_rows_with_a_known_n_have_wilsons_interval(make_log: Make, place: Make) -> None:
@@ -354,14 +354,15 @@ def test_validation_rows_with_a_known_n_have_wilsons_interval(make_log: Make, pl
     assert (row["robust_low"], row["robust_high"], row["n"]) == (*wilson(60, 100), 100)
 
 
-def test_an_interrupted_log_is_said_and_not_averaged(make_log: Make, place: Make) -> None:
+def test_an_interrupted_training_is_reported_and_left_out(make_log: Make, place: Make) -> None:
     rows, notices = compare(place(make_log("bs", 1)) + place(make_log("bs", 2, epochs=7, end=False), "b.jsonl"))
     assert [(row["seeds"], row["robust"], row["note"]) for row in rows] == [
         (1, 0.6, None),
         (1, None, "interrupted at epoch 7 of 15"),
     ]
     assert (
-        "runs/bs-2.safetensors: interrupted at epoch 7 of 15; not averaged; run its bsk train again to go on" in notices
+        "runs/bs-2.safetensors: interrupted at epoch 7 of 15; left out of the means; "
+        "run its bsk train command again to resume" in notices
     )
 
 
@@ -376,7 +377,7 @@ def test_an_evaluated_checkpoint_of_an_interrupted_training_has_its_own_row(
 
 
 @pytest.mark.parametrize("which", ["last", "ema", "ema-last"])
-def test_what_lies_beside_the_checkpoint_of_an_interrupted_training_is_interrupted_too(
+def test_other_checkpoints_of_an_interrupted_training_are_interrupted_too(
     make: Make, make_log: Make, place: Make, which: str
 ) -> None:
     beside = {"selected": which, "checkpoint_sha256": None}
@@ -412,7 +413,7 @@ def test_trainings_without_evaluation_and_other_records_are_counted(make: Make, 
     others = [{"kind": "attack"}, {"kind": "data"}, {"no": "kind"}]
     _, notices = compare(place([make("bs", 1), *others]) + place(make_log("bs", 3), "bs-3.jsonl"))
     assert notices == [
-        "1 finished training(s) without evaluation; run bsk evaluate runs/bs-3.safetensors",
+        "1 finished training(s) have no evaluation; run bsk evaluate runs/bs-3.safetensors",
         "3 record(s) of other kinds ignored",
     ]
 

@@ -6,10 +6,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bsk.comparison.compare import COLUMNS, compare
 from bsk.comparison.corruptions import by_corruption, caption, cells
+from bsk.comparison.statistics import half_width
+from bsk.evaluation.intervals import wilson
 from bsk.records.jsonl import dumps
 
 Make = Any
@@ -39,23 +42,72 @@ def test_means_are_over_seeds_then_severities_then_corruptions(records: Make, pl
     assert {row["seeds"] for row in rows} == {2}
     assert cells(rows) == [
         ["corruption", "1", "2", "mean"],
-        ["fog", "90.0", "50.0", "70.0"],
-        ["snow", "50.0", "20.0", "35.0"],
-        ["mean", "70.0", "35.0", "52.5"],
+        ["fog", "90.0", "50.0", "70.0 [0.0, 100.0]"],
+        ["snow", "50.0", "20.0", "35.0 [0.0, 100.0]"],
+        ["mean", "70.0", "35.0", "52.5 [15.0, 90.0]"],
     ]
-    told = "bs, cnn, natural, 0.2, n 10, 2 seeds, accuracy in percent by corruption and severity, and means over them"
-    assert caption(rows) == told and caption(rows, "C") == f"C: {told}"
+    facts = "bs, cnn, natural, 0.2, n 10, 2 seeds"
+    text = f"{facts}, accuracy in percent by corruption and severity, and means with 95 % intervals"
+    assert caption(rows) == text and caption(rows, "C") == f"C: {text}"
 
 
-def test_numbers_of_other_images_are_rows_of_their_own(records: Make, place: Make, make: Make) -> None:
+def test_one_corruption_at_one_severity_has_wilsons_interval(records: Make, place: Make) -> None:
+    rows, _ = by_corruption(place(records[::2]))  # seed 1 alone
+    fog = rows[0]
+    assert (fog["severity_2_low"], fog["severity_2_high"]) == pytest.approx(wilson(6, 10))
+    one_severity, _ = by_corruption(place([record for record in records[::2] if record["severity"] == 1]))
+    ends = [row[end] for row in one_severity[:2] for end in ("mean_low", "mean_high")]
+    assert ends == pytest.approx([*wilson(10, 10), *wilson(5, 10)])
+
+
+def test_the_interval_of_a_mean_is_over_images(place: Make, make: Make) -> None:
+    """Shares 1, 1, 1, 1/2, 1/2, 1/2, 1/2, 0 of two corruptions: mean 5/8, sd sqrt(1/8), standard error 1/8.
+
+    t(7) at 97.5 % is 2.364624. Sixteen independent outcomes would give Wilson's narrower interval.
+    """
+    pair = {"fog": "11111000", "snow": "11100110"}
+    given = [
+        make("bs", 1, "natural", bits, corruption=name, severity=3, data_sha256=name, train_data_sha256="clean")
+        for name, bits in pair.items()
+    ]
+    last = by_corruption(place(given))[0][-1]
+    half = 2.364624 / 8
+    assert (last["mean"], last["mean_low"], last["mean_high"]) == pytest.approx((0.625, 0.625 - half, 0.625 + half))
+    assert last["severity_3_low"] == last["mean_low"] < wilson(10, 16)[0]
+
+
+def test_a_mean_over_several_seeds_covers_new_seeds(records: Make, place: Make) -> None:
+    """The (2, 10) shares of each seed and image, by the two-way layout of `half_width`."""
+    bits = np.array([[[int(c) for c in seed] for seed in seeds] for seeds in CORRECT.values()])
+    half = half_width(bits.mean(axis=0))
+    last = by_corruption(place(records))[0][-1]
+    assert (last["mean_low"], last["mean_high"]) == pytest.approx((0.525 - half, 0.525 + half))
+
+
+def test_a_mean_has_no_interval_where_seeds_have_different_cells_or_no_outcomes(records: Make, place: Make) -> None:
+    rows, _ = by_corruption(place(records[:-1]))  # seed 2 lacks snow at severity 2
+    assert rows[0]["mean_low"] is not None and rows[1]["mean_low"] is None and rows[2]["mean_low"] is None
+    bare, _ = by_corruption(place([{**record, "correct": None} for record in records]))
+    assert bare[2]["mean_low"] is None and bare[0]["severity_1_low"] is not None
+
+
+def test_a_mean_of_all_or_none_still_has_a_width(place: Make, make: Make) -> None:
+    given = [
+        make("bs", 1, "natural", "1" * 10, corruption=name, severity=1, data_sha256=name) for name in ("fog", "snow")
+    ]
+    last = by_corruption(place(given))[0][-1]
+    assert (last["mean_low"], last["mean_high"]) == pytest.approx(wilson(10, 10))
+
+
+def test_other_numbers_of_images_have_their_own_rows(records: Make, place: Make, make: Make) -> None:
     more = {"corruption": "fog", "severity": 1, "data_sha256": "fog1", "train_data_sha256": "clean"}
     rows, _ = by_corruption(place([*records, make("bs", 1, "natural", "11111", **more)]))
     fogs = [(row["n"], row["severity_1"]) for row in rows if row["corruption"] == "fog"]
     assert fogs == [(10, pytest.approx(0.9)), (5, 1.0)]
 
 
-def test_the_mean_is_that_of_the_fifteen_and_others_stand_after_it(records: Make, place: Make, make: Make) -> None:
-    """As Hendrycks & Dietterich (2019) have it, and RobustBench: four of the published corruptions are extra."""
+def test_the_mean_is_over_the_fifteen_and_other_corruptions_follow(records: Make, place: Make, make: Make) -> None:
+    """As in Hendrycks & Dietterich (2019) and RobustBench: four of the published corruptions are extra."""
     more = []
     for name, k in product(("gaussian_blur", "speckle_noise"), (1, 2)):
         where = {"corruption": name, "severity": k, "data_sha256": f"{name}{k}", "train_data_sha256": "clean"}
@@ -69,7 +121,7 @@ def test_the_mean_is_that_of_the_fifteen_and_others_stand_after_it(records: Make
     )
 
 
-def test_what_is_missing_is_said_and_left_out(records: Make, place: Make, make: Make) -> None:
+def test_missing_cells_are_reported_and_left_out(records: Make, place: Make, make: Make) -> None:
     more = {"corruption": "fog", "severity": 1, "data_sha256": "fog1", "attack_parameters": {}}
     rows, notices = by_corruption(place([*records, make("fast-at", 1, "pgd-20", "1111111100", **more)]))
     assert notices == ["fast-at: 3 of 4 corruptions and severities are missing; means leave them out"]
@@ -84,7 +136,7 @@ def test_what_is_missing_is_said_and_left_out(records: Make, place: Make, make: 
     assert cells(rows)[0] == ["method", "attack", "seeds", "corruption", "1", "2", "mean"]
 
 
-def test_the_usual_table_tells_them_apart(records: Make, place: Make) -> None:
+def test_the_usual_table_has_a_row_per_corruption_and_severity(records: Make, place: Make) -> None:
     rows, notices = compare(place(records))
     data = [f"digits {corruption}{severity}" for corruption, severity in CORRECT]
     assert notices == [f"rows of different data ({', '.join(data)}) are not compared with one another"]
@@ -94,7 +146,7 @@ def test_the_usual_table_tells_them_apart(records: Make, place: Make) -> None:
     ]
 
 
-def test_a_notice_names_no_more_than_a_few(place: Make, make: Make) -> None:
+def test_a_notice_lists_at_most_a_few_values(place: Make, make: Make) -> None:
     many = [make("bs", 1, corruption="fog", severity=k, data_sha256=f"d{k}") for k in range(1, 9)]
     (notice,) = compare(place(many))[1]
     assert "(digits d1, digits d2, digits d3, digits d4, digits d5, digits d6, ...)" in notice
@@ -109,7 +161,7 @@ def test_it_is_printed_in_every_format(call: Make, records: Make, tmp_path: Path
     assert "snow" in said.stdout and ("52.5" in said.stdout or "0.525" in said.stdout)
 
 
-def test_what_it_does_not_go_with(call: Make, records: Make, make: Make, tmp_path: Path) -> None:
+def test_incompatible_flags_and_records_are_refused(call: Make, records: Make, make: Make, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text("".join(dumps(record) + "\n" for record in records))
     assert (
         "--pareto: does not go with --by" in call("compare", "r.jsonl", "--by", "corruption", "--pareto", check=2).line

@@ -52,7 +52,7 @@ Make = Any
         ("schema", "x" * 100, "found 'xxxx"),
     ],
 )
-def test_a_wrong_field_is_one_line_with_file_and_line(
+def test_an_invalid_field_is_one_line_with_file_and_line(
     make: Make, place: Make, field: str, value: Any, part: str
 ) -> None:
     with pytest.raises(InputError) as error:
@@ -80,7 +80,7 @@ def test_a_log_without_its_start_is_refused(place: Make, kind: str) -> None:
         collect(place([{"kind": kind, "epoch": 3}], "log.jsonl"))
 
 
-def test_lines_are_counted_as_they_stand_in_the_file(make: Make, tmp_path: Path) -> None:
+def test_line_numbers_are_those_of_the_file(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     good, bad = json.dumps(make("bs", 1)), json.dumps({**make("bs", 2), "n": -1})
     path.write_text(f"{good}\n\n\n{bad}\n")
@@ -91,7 +91,7 @@ def test_lines_are_counted_as_they_stand_in_the_file(make: Make, tmp_path: Path)
         read(path)
 
 
-def test_a_torn_last_line_is_left_out(make: Make, tmp_path: Path) -> None:
+def test_a_truncated_last_line_is_left_out(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     line = json.dumps(make("bs", 1))
     path.write_text(f"{line}\n{line[:100]}")
@@ -101,7 +101,7 @@ def test_a_torn_last_line_is_left_out(make: Make, tmp_path: Path) -> None:
     assert len(read(path)) == 2
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.jsonl: cannot read: No such file or directory; give a JSONL file"):
         read(tmp_path / "no.jsonl")
     with pytest.raises(InputError, match="cannot read: Is a directory"):
@@ -146,5 +146,5 @@ def test_more_outcomes_than_fit_into_memory_are_refused(make, place, monkeypatch
     monkeypatch.setattr(evidence, "MOST_OUTCOMES", 30)
     assert len(evidence.collect(records).evaluations) == 3
     monkeypatch.setattr(evidence, "MOST_OUTCOMES", 29)
-    with pytest.raises(InputError, match=r":3: more than 29 outcomes in all; compare fewer records at once"):
+    with pytest.raises(InputError, match=r":3: more than 29 outcomes in total; compare fewer records at once"):
         evidence.collect(records)

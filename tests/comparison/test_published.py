@@ -1,4 +1,4 @@
-"""The paper's numbers beside ours: the right row, whatever the radius; ratios by hand."""
+"""The paper's numbers next to ours: the right row for any radius, and ratios by hand."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def numbers(table: str, method: str, attack: str = "pgd-100", dataset: str | Non
 
 @pytest.mark.parametrize("eps", [0.031, 8 / 255, 16 / 255, 0.2])
 @pytest.mark.parametrize(("step", "robust"), [(6, 0.5238), (8, 0.525), (9, 0.5216), (12, 0.4112)])
-def test_a_step_is_found_by_its_part_of_the_radius(eps: float, step: int, robust: float) -> None:
+def test_a_step_is_matched_relative_to_the_radius(eps: float, step: int, robust: float) -> None:
     size = step / 255 if eps == 0.031 else step / 8 * eps
     assert numbers("7", "bs", step=size, eps=eps) == [robust]
 
@@ -64,7 +64,7 @@ def test_table_1_has_the_mean_and_the_best_of_ten_runs_and_table_2_the_best() ->
 
 
 def test_the_numbers_are_those_of_the_source(shared: Path) -> None:
-    """All but which rows are a best of ten and who is copied, which the paper says in its text."""
+    """Except for the best of ten and the quoted rows, which are only in the paper's text."""
     found = [
         [json.loads(line) for line in path.read_text().splitlines()]
         for path in (shared / "paper" / "results.jsonl", PAPER / "results.jsonl")
@@ -76,7 +76,7 @@ def test_the_numbers_are_those_of_the_source(shared: Path) -> None:
     assert theirs == ours and len(ours) == 76
 
 
-def test_the_numbers_of_another_benchmark_say_whose_they_are() -> None:
+def test_numbers_of_another_benchmark_name_their_source() -> None:
     rows = published("fastat").rows
     assert {row.method for row in rows} <= set(names()) and len(rows) == 17
     assert all(row.source.startswith("FastAT_Benchmark (arXiv 2604.22853)") for row in rows)
@@ -85,16 +85,20 @@ def test_the_numbers_of_another_benchmark_say_whose_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "whose"), [("2", "the paper's own numbers beside"), ("fastat", "published numbers beside")]
+    ("name", "whose"),
+    [
+        ("2", "columns titled paper have the paper's own numbers"),
+        ("fastat", "columns titled paper have published numbers"),
+    ],
 )
-def test_a_table_says_whose_numbers_are_beside(name: str, whose: str) -> None:
+def test_a_caption_says_whose_numbers_are_shown(name: str, whose: str) -> None:
     attack = "pgd-50" if name == "fastat" else "pgd-100"
     records = located([record("at", 100.0, 0.5, attack), record("fast-at", 40.0, 0.4, attack)], "r.jsonl")
     text = " ".join(render(compare(records, published(name))[0], "table").split())
     assert f"first row; {whose}" in text and ("FastAT_Benchmark" in text) == (name == "fastat")
 
 
-def test_all_but_who_copied_what_is_as_the_tables_have_it() -> None:
+def test_sums_of_the_printed_tables_match() -> None:
     """Sums of what is printed, made by hand from the paper's text: table 2, and the cifar100 half of table 6."""
     rows = published("2").rows
     assert sum(row.numbers["minutes"] for row in rows) == 430 + 82 + 482 + 126 + 164 + 164
@@ -109,7 +113,7 @@ def test_all_but_who_copied_what_is_as_the_tables_have_it() -> None:
         ("7/svhn", "--paper 7/svhn: that table has cifar10 and cifar100; write --paper 7/cifar10"),
     ],
 )
-def test_what_the_paper_has_not(name: str, message: str) -> None:
+def test_tables_that_the_paper_does_not_have(name: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         published(name)
     assert str(error.value) == message
@@ -131,7 +135,7 @@ def test_each_cost_is_a_ratio_to_the_first_row() -> None:
     assert [row["paper_time_ratio"] for row in rows] == [1, 164 / 430, None]
     assert [row["paper_robust"] for row in rows] == [0.5114, 0.525, None]
     assert compare(located(lines, "r"), published("5"))[1][0] == (
-        "no row fits table 5 of the paper by method, flags and attack"
+        "no row matches table 5 of the paper in method, flags and attack"
     )
     text = render(rows, "table")
     assert text.startswith("Table 2, SCALE=smoke: test split, n 100, eps 0.2, pgd-100, 1 seed;")

@@ -1,4 +1,4 @@
-"""Conditions on a table: what they mean, and what they say when they do not hold."""
+"""Conditions on a table: their meaning, and the messages when they do not hold."""
 
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,13 @@ def test_a_condition_that_does_not_hold_says_what_was_found(text: str, said: lis
         ("bs.attack > 0", "bs.attack: bs has no number there"),
     ],
 )
-def test_a_condition_that_cannot_mean_anything(text: str, said: str) -> None:
+def test_an_invalid_condition_is_refused(text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         failures(parse(text), ROWS)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_what_is_relative_to_the_first_row_stands_for_every_other_row() -> None:
+def test_relative_columns_apply_to_every_row_but_the_first() -> None:
     rows = [row("bs", 0.5), row("at", 0.4, difference_low=-0.2, p=0.03), row("trades", 0.4, difference_low=0.1, p=0.2)]
     assert failures(parse("difference_low > -1"), rows) == failures(parse("p + 0 < 0.5"), rows) == []
     assert failures(parse("difference_low > 0"), rows) == ["--require 'difference_low > 0': at: -0.2 > 0 does not hold"]
@@ -80,16 +80,16 @@ def test_what_is_relative_to_the_first_row_stands_for_every_other_row() -> None:
 def test_rows_of_one_name_are_told_apart_by_their_attack() -> None:
     rows = [row("bs", 0.5), row("bs", 0.4, "autoattack")]
     assert failures(parse("bs@autoattack.robust < bs@pgd-20.robust"), rows) == []
-    with pytest.raises(UsageError, match="stands for 2 rows; write one of bs@pgd-20, bs@autoattack"):
+    with pytest.raises(UsageError, match="matches 2 rows; write one of bs@pgd-20, bs@autoattack"):
         failures(parse("bs.robust > 0"), rows)
 
 
-def test_rows_of_one_name_are_told_apart_by_all_that_the_table_says_of_them() -> None:
+def test_rows_with_the_same_name_are_told_apart_by_their_facts() -> None:
     kinds = ("best", "last", "best ema 0.999")
     rows = [row("bs", 0.1 * n, selected=kind, eps=8 / 255) for n, kind in enumerate(kinds, 1)]
     assert failures(parse("bs@pgd-20@best ema 0.999.robust - bs@last@pgd-20.robust > 0.09"), rows) == []
     assert failures(parse("bs@8/255@best.robust < 0.11"), rows) == []
-    with pytest.raises(UsageError, match="stands for 3 rows; write one of bs@best, bs@last, bs@best ema 0.999$"):
+    with pytest.raises(UsageError, match="matches 3 rows; write one of bs@best, bs@last, bs@best ema 0.999$"):
         failures(parse("bs@pgd-20.robust > 0"), rows)
     with pytest.raises(UsageError, match="no such row; known: bs"):
         failures(parse("bs@pgd-50@last.robust > 0"), rows)
@@ -109,7 +109,7 @@ def test_pareto_by_hand(make: Make, place: Make) -> None:
     assert all(row["pareto"] is None for row in rows)
 
 
-def test_equal_rows_do_not_beat_each_other_and_other_attacks_are_another_race(make: Make, place: Make) -> None:
+def test_equal_rows_and_other_attacks_do_not_beat_a_row(make: Make, place: Make) -> None:
     records = [make("a", 1, correct="1100"), make("b", 1, correct="0011"), make("a", 1, "rays", correct="1000")]
     rows, _ = compare(place(records), pareto=True)
     assert [row["pareto"] for row in rows] == [1, 1, 1]
@@ -118,7 +118,9 @@ def test_equal_rows_do_not_beat_each_other_and_other_attacks_are_another_race(ma
 @pytest.mark.parametrize(
     "change", [{"attack_parameters": {"steps": 5}}, {"data_sha256": "ff00"}, {"selected": "best-on-test"}]
 )
-def test_what_is_not_compared_does_not_race(make: Make, place: Make, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_rows_that_are_not_comparable_do_not_beat_each_other(
+    make: Make, place: Make, tmp_path: Path, change: dict[str, Any]
+) -> None:
     cheap = make("fast-at", 1, correct="1110", train_forward_passes=100, **change)
     rows, _ = compare(place([make("bs", 1, correct="1100"), cheap]), pareto=True)
     assert [row["pareto"] for row in rows] == [1, 1]

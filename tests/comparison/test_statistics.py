@@ -22,6 +22,7 @@ from bsk.comparison.statistics import (
     half_width,
     mean_sd,
     mean_squares,
+    quarter_means,
     rough_accuracy_interval,
     seed_interval,
     t_interval,
@@ -155,7 +156,7 @@ def less_the_first(x: np.ndarray) -> np.ndarray:
 
 
 def coverage(interval: Any, tables: Iterable[np.ndarray], truth: float) -> float:
-    """How many of the intervals of simulated tables hold the truth."""
+    """Return the fraction of the intervals of simulated tables that contain the true value."""
     return float(np.mean([low <= truth <= high for low, high in map(interval, tables)]))
 
 
@@ -172,7 +173,7 @@ def test_intervals_of_one_network_hold_the_truth_in_95_of_100_tables() -> None:
 
 @pytest.mark.parametrize(("k", "by_seed"), [(3, 0.05), (3, 0.3), (10, 0.1)])
 def test_the_t_interval_between_methods_holds_the_truth_in_95_of_100_tables(k: int, by_seed: float) -> None:
-    """On these images: a method's advantage on each stays, only the seeds are new."""
+    """For fixed images: a method's advantage on each image is fixed, and only the seeds are new."""
     random = np.random.default_rng(1)
     images = random.standard_normal((2, 1, 400), dtype=np.float32)
 
@@ -198,13 +199,13 @@ def test_the_t_interval_between_methods_holds_the_truth_in_95_of_100_tables(k: i
 def test_intervals_over_images_and_seeds_hold_the_truth_at_least_as_often(
     k: int, n: int, by_seed: float, most: float
 ) -> None:
-    """Few seeds that differ little leave open how little; the interval allows for it: too wide, never too narrow."""
+    """With few seeds that differ little, the variance is uncertain: the interval is too wide, never too narrow."""
     tables = list(outcomes(np.random.default_rng(2), TABLES, (2, k, n), by_seed, [0.66]))
     assert 0.94 <= coverage(accuracy_interval, (x[0] for x in tables), 0.66) <= most
     assert 0.94 <= coverage(difference_interval, (less_the_first(x)[0] for x in tables), 0) <= most
 
 
-def test_what_the_other_readings_would_promise_and_not_keep() -> None:
+def test_simpler_intervals_do_not_keep_their_coverage() -> None:
     def means(x: np.ndarray) -> list[float]:
         return [float(mean) for mean in x.mean(axis=1)]
 
@@ -257,7 +258,7 @@ def test_paired_test_of_one_seed_is_mcnemars(b: int, c: int, same: int) -> None:
 
 
 def untrimmed(scores: np.ndarray) -> float:
-    """Return the exact p with every probability kept, those that are 0 too."""
+    """Return the exact p without trimming probabilities that underflow to 0."""
     won = np.ones(1)
     for size, count in zip(*np.unique(np.abs(scores[scores != 0]), return_counts=True), strict=True):
         step = np.zeros(size * count + 1)
@@ -332,7 +333,9 @@ def test_holm_by_hand() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_the_closed_test_of_bonferroni(p: list[float]) -> None:
-    """An adjusted p is the largest, over all sets of hypotheses with it, of the set's size times its smallest p."""
+    """The adjusted p is the maximum, over all sets of hypotheses that contain it, of the set's size times its smallest
+    p.
+    """
     adjusted = holm(p)
     for i in range(len(p)):
         others = sorted(p[:i] + p[i + 1 :], reverse=True)
@@ -358,7 +361,7 @@ def test_the_bootstrap_is_scipys(k: int, n: int) -> None:
     assert bootstrap_interval(pairs) == (low, high), "the same records give the same bytes"
 
 
-def test_the_bootstrap_of_nothing_that_differs() -> None:
+def test_the_bootstrap_without_differences_has_no_width() -> None:
     assert bootstrap_interval(np.zeros((2, 50), dtype=int)) == (0, 0)
 
 
@@ -371,7 +374,7 @@ def test_the_interval_over_seeds_is_scipys_t() -> None:
 
 
 def test_the_detectable_difference_is_found_four_times_in_five() -> None:
-    """One seed, 600 images, 20 % of them discordant: the interval leaves 0 out in 80 % of tables."""
+    """One seed and 600 images, 20 % of them discordant: the interval excludes 0 in 80 % of tables."""
     random = np.random.default_rng(5)
     some = np.repeat([[-1, 0, 1]], [60, 480, 60], axis=1)
     (smallest,) = detectable([some])
@@ -382,7 +385,9 @@ def test_the_detectable_difference_is_found_four_times_in_five() -> None:
 
 
 def test_what_three_seeds_detect_by_the_noncentral_t() -> None:
-    """Differences of 0.1, 0.2 and 0.6 on images that add next to nothing; S by its median, 2 ln 2 / 2 of its mean."""
+    """Differences 0.1, 0.2 and 0.6 with negligible variance over images; S is divided by its median, ln 2 times its
+    mean.
+    """
     pairs = np.array([np.arange(5000) % 10 < tenths for tenths in (1, 2, 6)]).astype(int)
     pairs = np.array([np.roll(row, 3 * number) for number, row in enumerate(pairs)])
     error = math.sqrt(np.var([0.1, 0.2, 0.6], ddof=1) / 3 / math.log(2))
@@ -393,7 +398,7 @@ def test_what_three_seeds_detect_by_the_noncentral_t() -> None:
 
 @pytest.mark.parametrize(("comparisons", "n", "by_seed"), [(1, 1000, 0.1), (4, 1000, 0.1), (4, 1000, 0.2)])
 def test_what_three_seeds_detect_is_found_four_times_in_five(comparisons: int, n: int, by_seed: float) -> None:
-    """At the middle of what tables say, which lies within a factor of 2.5, with four comparisons of 1.5, mostly."""
+    """At the median over tables. Most tables are within a factor of 2.5 of it, with four comparisons within 1.5."""
     random = np.random.default_rng(6)
 
     said = [detectable(list(less_the_first(x)))[0] for x in outcomes(random, 200, (comparisons + 1, 3, n), by_seed)]
@@ -403,3 +408,8 @@ def test_what_three_seeds_detect_is_found_four_times_in_five(comparisons: int, n
     better = (less_the_first(x)[0] for x in outcomes(random, 1000, (2, 3, n), by_seed, (0.5, 0.5 + middle)))
     found = sum(difference_interval(x)[0] > 0 for x in better)
     assert found / 1000 == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_quarters_of_six_epochs_share_the_second_and_the_fifth() -> None:
+    """A quarter is an epoch and a half: (1 + 2/2) / 1.5, (2/2 + 3) / 1.5, (4 + 5/2) / 1.5 and (5/2 + 6) / 1.5."""
+    assert quarter_means([1, 2, 3, 4, 5, 6]) == pytest.approx([4 / 3, 8 / 3, 13 / 3, 17 / 3])

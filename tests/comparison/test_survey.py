@@ -1,4 +1,4 @@
-"""What `bsk methods` lists: papers, passes, memory, needs, and the trainings that collapsed."""
+"""The table of `bsk methods`: papers, passes, memory, needs, and collapsed trainings."""
 
 import inspect
 import json
@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.collapses import COUNTED, counted
 from bsk.comparison import survey as module
-from bsk.comparison.survey import COLUMNS, Seen, seen_here, seen_in, survey
+from bsk.comparison.survey import COLUMNS, Collapses, count_collapses, recorded_collapses, survey
 from bsk.methods import registry
 from bsk.records.located import located
 
@@ -21,36 +21,36 @@ def log(method: object, alarms: int, looks: bool = True, eps: float = 16 / 255) 
     return [json.dumps(each).encode() for each in (start, epoch, *[alarm] * alarms, epoch)]
 
 
-def test_a_training_counts_once_if_it_was_looked_at() -> None:
+def test_a_monitored_training_counts_once() -> None:
     lines = [*log("bs", 0), *log("bs", 2), *log("bs", 0, looks=False), *log("fast-at", 1), *log(["bs"], 1)]
     lines += log("bs", 1, eps=0.031)
-    found = seen_in(located(lines, "logs.jsonl"))
+    found = count_collapses(located(lines, "logs.jsonl"))
     assert found == [
-        Seen("bs", "cifar10", 0.031, 1, 1),
-        Seen("bs", "cifar10", 16 / 255, 2, 1),
-        Seen("fast-at", "cifar10", 16 / 255, 1, 1),
+        Collapses("bs", "cifar10", 0.031, 1, 1),
+        Collapses("bs", "cifar10", 16 / 255, 2, 1),
+        Collapses("fast-at", "cifar10", 16 / 255, 1, 1),
     ]
     assert [each.place for each in found][:2] == ["cifar10 at 7.9/255: 1 of 1", "cifar10 at 16/255: 1 of 2"]
 
 
-def test_an_alarm_before_any_epoch_ends_is_a_look_too() -> None:
+def test_an_alarm_in_the_first_epoch_counts_as_monitored() -> None:
     lines = log("bs", 1)
-    assert seen_in(located([lines[0], lines[2]], "cut.jsonl")) == [Seen("bs", "cifar10", 16 / 255, 1, 1)]
-    assert seen_in(located(lines[1:], "headless.jsonl")) == []
+    assert count_collapses(located([lines[0], lines[2]], "cut.jsonl")) == [Collapses("bs", "cifar10", 16 / 255, 1, 1)]
+    assert count_collapses(located(lines[1:], "headless.jsonl")) == []
 
 
-def test_the_counts_that_come_along_are_those_of_the_records() -> None:
+def test_the_packaged_counts_equal_those_of_the_records() -> None:
     assert COUNTED.read_text() == counted(), "make them again: python -m benchmarks.collapses"
-    assert sum(each.collapsed for each in seen_here()) >= 6
+    assert sum(each.collapsed for each in recorded_collapses()) >= 6
 
 
 @pytest.fixture(scope="module")
 def listed() -> list[dict]:
-    """The rows of all methods, two of whose trainings were watched."""
-    return survey([Seen("cuap", "digits", 0.2, 3, 1), Seen("cuap", "toy", 0.1, 2)])
+    """The rows of all methods, with monitored trainings of two settings."""
+    return survey([Collapses("cuap", "digits", 0.2, 3, 1), Collapses("cuap", "toy", 0.1, 2)])
 
 
-def test_every_method_has_a_row_with_what_is_known_of_it(listed: list[dict]) -> None:
+def test_every_method_has_a_complete_row(listed: list[dict]) -> None:
     rows = {row["method"]: row for row in listed}
     assert list(rows) == registry.names() and all(list(row) == COLUMNS for row in rows.values())
     assert [name for name, row in rows.items() if not row["year"]] == ["natural"]
@@ -87,7 +87,7 @@ def test_a_method_can_be_read_at_a_glance() -> None:
 
 @pytest.mark.parametrize("format", ["table", "tsv", "jsonl", "markdown", "latex"])
 def test_the_command_lists_them_in_every_format(call, listed, monkeypatch, format: str, tmp_path: Path) -> None:
-    given: list[list[Seen]] = []
+    given: list[list[Collapses]] = []
     monkeypatch.setattr(module, "survey", lambda seen: given.append(seen) or listed)
     path = tmp_path / "log.jsonl"
     path.write_bytes(b"\n".join(log("bs", 1)) + b"\n")
@@ -101,5 +101,5 @@ def test_the_command_lists_them_in_every_format(call, listed, monkeypatch, forma
     if format == "jsonl":
         assert [json.loads(line) for line in shown.splitlines()] == listed
     assert call("methods", "--format", format).returncode == 0
-    assert given[0] == [Seen("bs", "cifar10", 16 / 255, 1, 1)] and given[-1] == seen_here()
+    assert given[0] == [Collapses("bs", "cifar10", 16 / 255, 1, 1)] and given[-1] == recorded_collapses()
     assert call("methods", "--format", "pdf", check=2).stdout == ""

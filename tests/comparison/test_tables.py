@@ -69,14 +69,14 @@ TSV = (
 
 CAPTION = (
     "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals; "
-    "sd over seeds; difference to the first row, p by an exact paired test; "
-    "a true difference of 5.0 would be seen 4 times in 5"
+    "sd over seeds; difference from the first row, p from an exact paired test; "
+    "a true difference of 5.0 is detected 4 times in 5"
 )
 
 TABLE = """\
 digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals;
-sd over seeds; difference to the first row, p by an exact paired test; a true difference of 5.0
-would be seen 4 times in 5
+sd over seeds; difference from the first row, p from an exact paired test; a true difference of 5.0
+is detected 4 times in 5
 
 method      natural             robust   sd          difference        p  passes  training
 fast-at        98.0  62.5 [58.0, 67.0]  1.0                                 168k     3.0 s
@@ -136,7 +136,7 @@ def test_tsv_loses_no_digit() -> None:
     assert float(cells[4]) == 1 / 3 and float(cells[18]) == 5.7e-101 and float(cells[2]) == 8 / 255
 
 
-def test_what_differs_has_a_column_and_what_does_not_a_caption() -> None:
+def test_facts_that_differ_are_columns_and_the_others_in_the_caption() -> None:
     rows = [row(name="bs", robust=0.5, eps=8 / 255), row(name="bs", robust=0.4, eps=0.031, model="resnet18", n=None)]
     text = render(rows, "table")
     assert text == (
@@ -149,11 +149,11 @@ def test_what_differs_has_a_column_and_what_does_not_a_caption() -> None:
     one = row(name="bs", robust=0.5, seeds=1, n=None, model=None, selected=None, difference=0.1)
     assert caption([one, {**one, "attack": "fgsm"}]) == (
         "digits, test split, eps 0.2, 1 seed; percent with 95 % intervals; "
-        "difference to the first row of the same attack"
+        "difference from the first row of the same attack"
     )
 
 
-def test_intervals_give_way_to_the_width_of_a_terminal() -> None:
+def test_intervals_are_dropped_if_a_terminal_is_too_narrow() -> None:
     wide = {**BS, "name": "a-method-of-thirty-characters!"}
     lines = render([FAST_AT, wide], "table").splitlines()
     assert max(map(len, lines)) <= 100
@@ -161,7 +161,7 @@ def test_intervals_give_way_to_the_width_of_a_terminal() -> None:
     assert "-6.2" in lines[6] and "[-10.0, +2.5]" not in lines[6] and "<0.0001" not in lines[6]  # no p on its own
 
 
-def test_the_time_of_training_gives_way_before_the_passes() -> None:
+def test_training_time_is_dropped_before_passes() -> None:
     wide = {**BS, "name": "a-method-of-24-characters"}
     lines = render([FAST_AT, wide], "table").splitlines()
     assert max(map(len, lines)) <= 100 and "passes" in lines[4] and "training" not in lines[4]
@@ -173,20 +173,20 @@ def test_the_time_of_training_gives_way_before_the_passes() -> None:
 def test_several_comparisons_are_adjusted_and_the_best_for_their_cost_have_a_star() -> None:
     rows = [{**FAST_AT, "pareto": 1}, {**BS, "pareto": 0}, {**BS, "name": "trades", "p_holm": 0.5, "detectable": 0.081}]
     text = " ".join(render(rows, "table").split("\n"))
-    assert "Holm's for 2 comparisons; a true difference of 8.1 would be" in text
+    assert "adjusted by Holm for 2 comparisons; a true difference of 8.1 is" in text
     assert "* no other row beats it in both robust accuracy and" in text
     words = [line.split() or [""] for line in render(rows, "table").splitlines()]
     stars = [line[0] for line in words if line[0] in ("fast-at", "bs", "trades") and "*" in line]
     assert stars == ["fast-at"]
 
 
-def test_latex_and_markdown_escape_what_means_something_to_them() -> None:
+def test_latex_and_markdown_escape_special_characters() -> None:
     odd = row(name=r"a_b&50%{x}~^\|*<`", robust=0.5)
     assert r"a\_b\&50\%\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}|*$<$`" in render([odd], "latex")
     assert r"| a_b&50%{x}~^\\\|\*\<\` |" in render([odd], "markdown")
 
 
-def test_no_rows_are_a_header() -> None:
+def test_a_table_without_rows_is_a_header() -> None:
     assert render([], "tsv") == TSV.splitlines(keepends=True)[0] and render([], "jsonl") == ""
 
 

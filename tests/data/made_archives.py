@@ -14,7 +14,7 @@ CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog",
 
 
 def old_pickle(value: Any) -> bytes:
-    """Pickle as Python 2 did with protocol 2, the form of the official files: text and pixels as 8-bit strings."""
+    """Pickle like Python 2 with protocol 2, as in the official files: text and pixels as 8-bit strings."""
     return b"\x80\x02" + b"".join(opcodes(value)) + b"."
 
 
@@ -45,7 +45,7 @@ def images_and_labels(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, 
 
 
 def cifar10_python(batch: int, test: int) -> dict[str, bytes]:
-    """The files of CIFAR-10's python layout with so many images a batch."""
+    """The files of CIFAR-10's python layout, with a given number of images per batch."""
     files = {}
     images, labels = images_and_labels(5 * batch, 10)
     for i in range(5):

@@ -114,7 +114,7 @@ def test_names_longer_than_paths_are_refused(tmp_path: Path) -> None:
                 assert [tree.read(name) for name in tree.sizes] == [b"x", b"x"]
 
 
-def test_a_member_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_member_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         for _ in range(2):
             archive.addfile(tarfile.TarInfo("a"))

@@ -1,4 +1,4 @@
-"""Images and labels as arrays, tensors and functions from outside: one data set however they come, or one line."""
+"""Images and labels as arrays, tensors and user-defined functions: the same data set from each, or a one-line error."""
 
 import json
 from pathlib import Path
@@ -29,12 +29,12 @@ LABELS = np.arange(40) % 4
     ],
     ids=["bytes", "channels last", "tensor", "floats", "with gradient", "floats, channels last"],
 )
-def test_images_are_the_same_however_they_come(given) -> None:
+def test_images_are_equal_from_every_kind_of_array(given) -> None:
     found = images_of(given, "x")
     assert found.dtype == np.uint8 and np.array_equal(found, BYTES)
 
 
-def test_floats_that_are_no_bytes_stay_as_they_are() -> None:
+def test_floats_that_are_not_8_bit_levels_are_kept() -> None:
     x = torch.rand(5, 1, 4, 4)
     assert torch.equal(torch.from_numpy(images_of(x, "x")), x)
     assert torch.equal(to_unit(from_arrays(test=(x, torch.zeros(5, dtype=torch.long))).split("test").images), x)
@@ -69,7 +69,7 @@ def test_channels_are_found(shape: tuple[int, ...], found: tuple[int, ...]) -> N
         ([[1], [2, 3]], "no array"),
     ],
 )
-def test_images_that_are_none(images, said: str) -> None:
+def test_invalid_images_are_refused(images, said: str) -> None:
     with pytest.raises(InputError, match=f"^mine: train images: {said}") as refused:
         contents_of({"train": (images, [0, 1])}, "mine")
     assert "\n" not in str(refused.value)
@@ -89,7 +89,7 @@ def test_images_that_are_none(images, said: str) -> None:
         ({"train": (BYTES, LABELS), "test": (BYTES[:, :1], LABELS)}, "mine: images are .*expected one size"),
     ],
 )
-def test_splits_that_are_none(found, said: str) -> None:
+def test_invalid_splits_are_refused(found, said: str) -> None:
     with pytest.raises(InputError, match=f"^{said}") as refused:
         contents_of(found, "mine")
     assert "\n" not in str(refused.value)
@@ -109,7 +109,7 @@ def test_a_data_set_in_memory_is_the_file_that_it_would_be(tmp_path: Path) -> No
             assert torch.equal(ours.labels, theirs.labels) and torch.equal(ours.index, theirs.index)
 
 
-def test_what_is_said_of_data_must_be_possible() -> None:
+def test_invalid_properties_of_data_are_refused() -> None:
     with pytest.raises(InputError, match="a b: name 'a b', expected letters"):
         from_arrays(test=(BYTES, LABELS), name="a b")
     with pytest.raises(InputError, match=r"mine: eps 2, expected a number above 0, at most 1"):
@@ -175,5 +175,7 @@ def test_a_function_s_images_become_a_data_file(call, module: str, tmp_path: Pat
         ("own_val", ["--val", "8"], 2, "has a val split of its own"),
     ],
 )
-def test_a_broken_contract_is_one_line(call, module: str, function: str, more: list[str], code: int, said: str) -> None:
+def test_a_violated_contract_is_a_one_line_error(
+    call, module: str, function: str, more: list[str], code: int, said: str
+) -> None:
     assert said in call("prepare-data", f"{module}:{function}", *more, "--quiet", check=code).line

@@ -1,4 +1,4 @@
-"""The batches of an epoch: every image once, crops and flips as an independent loop makes them."""
+"""The batches of an epoch: every image once, with crops and flips equal to those of an independent loop."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_flip_alone_never_crops() -> None:
 
 
 @pytest.mark.parametrize("augment", ["crop-flip", "none"])
-def test_going_on_within_an_epoch_gives_the_batches_that_were_left(augment: str) -> None:
+def test_resuming_within_an_epoch_gives_the_remaining_batches(augment: str) -> None:
     whole, rest = list(loader(augment=augment).epoch(5)), list(loader(augment=augment).epoch(5, skip=2))
     assert len(rest) == 2
     for a, b in zip(whole[2:], rest, strict=True):

@@ -99,7 +99,7 @@ def test_preparing_is_deterministic_to_the_byte(tmp_path: Path) -> None:
     assert data.source == {"files": {"p.tar.gz": f"md5:{md5}"}, "official": False}
 
 
-def test_copies_of_an_image_never_stand_on_both_sides(tmp_path: Path) -> None:
+def test_copies_of_an_image_are_never_in_both_train_and_val(tmp_path: Path) -> None:
     files = cifar10_binary(40, 60)
     files["data_batch_2.bin"] = files["data_batch_1.bin"]
     found = _tensors("cifar10", unpacked(tmp_path / "files", files), tmp_path / "out.safetensors", val=60)
@@ -110,7 +110,7 @@ def test_copies_of_an_image_never_stand_on_both_sides(tmp_path: Path) -> None:
         prepare("cifar10", str(tmp_path / "files"), tmp_path / "out.safetensors", val=150)
 
 
-def test_what_is_not_official_is_said_and_what_is_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_unofficial_images_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = cifar10_python(20, 20)
     source, folder = tarred(tmp_path / "p.tar.gz", "x", files), unpacked(tmp_path / "x", files)
     said: list[str] = []
@@ -179,12 +179,12 @@ def test_sources_that_lack_something(tmp_path: Path) -> None:
         ("batches.meta", {}, "0 names of classes, expected 10"),
     ],
 )
-def test_pickles_that_hold_something_else(tmp_path: Path, name: str, content: Any, expected: str) -> None:
+def test_pickles_with_other_content_are_refused(tmp_path: Path, name: str, content: Any, expected: str) -> None:
     files = cifar10_python(20, 20) | {name: old_pickle(content)}
     assert expected in _refused("cifar10", unpacked(tmp_path / "files", files))
 
 
-def test_binary_files_that_hold_something_else(tmp_path: Path) -> None:
+def test_binary_files_with_other_content_are_refused(tmp_path: Path) -> None:
     files = cifar10_binary(20, 20)
     odd = unpacked(tmp_path / "odd", files | {"test_batch.bin": files["test_batch.bin"][:-1]})
     assert "expected a multiple of 3073" in _refused("cifar10", odd)

@@ -1,4 +1,4 @@
-"""CIFAR-10-C, CIFAR-100-C and CIFAR-10.1: read to the bit, evaluated on, and told apart in a table."""
+"""CIFAR-10-C, CIFAR-100-C and CIFAR-10.1: read exactly, evaluated, and distinguished in tables."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_each_corruption_and_severity_is_a_file(call, source: Path, tmp_path: Pa
     assert [each["sha256"] for each in again] == [each["sha256"] for each in records]
 
 
-def test_an_archive_and_labels_of_one_severity_will_do(source: Path, tmp_path: Path) -> None:
+def test_an_archive_and_labels_of_one_severity_are_accepted(source: Path, tmp_path: Path) -> None:
     np.save(source / "labels.npy", LABELS[:, None])
     with tarfile.open(tmp_path / "CIFAR-10-C.tar", "w") as archive:
         archive.add(source, "CIFAR-10-C")
@@ -81,7 +81,7 @@ def test_cifar100_c_has_the_names_of_cifar100(source: Path, tmp_path: Path, shar
     assert open_data(tmp_path / "a.safetensors").classes == NAMES["cifar100"]
 
 
-def test_what_shared_cases_make(tmp_path: Path, shared: Path) -> None:
+def test_shared_cases(tmp_path: Path, shared: Path) -> None:
     runpy.run_path(str(shared / "cases" / "make_data.py"))["main"](tmp_path)
     records = list(prepare_each("cifar10-c", str(tmp_path / "corrupted"), tmp_path / "out"))
     assert [record["severity"] for record in records] == [1, 2, 3, 4, 5]
@@ -114,14 +114,16 @@ def changed(source: Path, name: str, array: NDArray[Any] | None) -> None:
         ("a.npy", np.array([{}]), "a.npy: holds Python objects, which only a pickle can bring back; pickles are not"),
     ],
 )
-def test_what_cannot_be_is_one_line(source: Path, tmp_path: Path, name: str, array: Any, expected: str) -> None:
+def test_invalid_sources_are_one_line_errors(
+    source: Path, tmp_path: Path, name: str, array: Any, expected: str
+) -> None:
     changed(source, name, array)
     with pytest.raises(InputError) as error:
         list(prepare_each("cifar10-c", str(source), tmp_path / "out"))
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 
-def test_flags_that_mean_nothing_are_refused(call, source: Path, tmp_path: Path) -> None:
+def test_meaningless_flags_are_refused(call, source: Path, tmp_path: Path) -> None:
     said = call("prepare-data", "cifar10-c", "--from", source, "--val", 7, check=2)
     assert said.line == "bsk: --val: cifar10-c has test images alone; leave it out"
     said = call("prepare-data", "cifar10-c", "--from", source, "--out", "a.safetensors", check=2)

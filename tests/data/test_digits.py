@@ -40,7 +40,7 @@ def test_mean_and_std_are_those_of_the_train_pixels(tmp_path: Path) -> None:
     assert data.std == [round(pixels.std(), 4)]
 
 
-def test_limits_that_cut_nothing_give_the_file_of_none(tmp_path: Path) -> None:
+def test_limits_above_the_size_change_nothing(tmp_path: Path) -> None:
     whole = prepare("digits", None, tmp_path / "whole.safetensors")
     limits = {"train_limit": whole["train"], "test_limit": whole["test"] + 1}
     assert prepare("digits", None, tmp_path / "limited.safetensors", **limits)["sha256"] == whole["sha256"]

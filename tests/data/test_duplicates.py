@@ -1,4 +1,4 @@
-"""Images that repeat others: counted, told, and on request not trained on."""
+"""Duplicate images: counted, reported, and on request left out of training."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_they_are_in_the_record_and_in_one_line(call, tmp_path: Path) -> None:
     assert sorted(rows) == [row for row in range(103) if row not in (7, 8, 9)]  # the places in the source stay
 
 
-def test_where_nothing_repeats_nothing_is_said(call, tmp_path: Path) -> None:
+def test_data_without_copies_give_no_notice(call, tmp_path: Path) -> None:
     said = call("prepare-data", "digits", "--drop-leaks")
     record = json.loads(said.stdout)
     assert (record["duplicates"], record["dropped"]) == ({}, 0)
@@ -133,7 +133,7 @@ TEST_Y: NDArray[np.int64] = part(TEST).labels
 
 @pytest.mark.parametrize("name", ["digits", "npz"])
 def test_no_image_is_hashed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Not for test, nor for val, nor for what repeats."""
+    """Neither for test, nor for val, nor for the duplicates."""
     np.savez(tmp_path / "a.npz", x=part(TRAIN).images, y=part(TRAIN).labels)
     seen: list[bytes] = []
 
@@ -147,7 +147,7 @@ def test_no_image_is_hashed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(seen) == (1797 if name == "digits" else len(TRAIN))
 
 
-def test_files_of_before_have_no_such_counts(tmp_path: Path) -> None:
+def test_older_files_have_no_counts_of_copies(tmp_path: Path) -> None:
     record = prepare("digits", None, tmp_path / "a.safetensors")
     old = {key: value for key, value in record.items() if key not in ("kind", "duplicates")}
     assert convert(old, DataRecord).duplicates is UNSET

@@ -104,7 +104,7 @@ def test_a_download_in_one_piece(site: Site, tmp_path: Path) -> None:
     assert "Range" not in site.asked[0]
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(site: Site, tmp_path: Path) -> None:
+def test_a_broken_download_resumes_where_it_broke(site: Site, tmp_path: Path) -> None:
     site.contents["/x.bin"], site.cut_after = CONTENT, [300_000, 10, 200_000]
     download(f"{site.url}/x.bin", tmp_path / "x.bin", md5=MD5)
     assert (tmp_path / "x.bin").read_bytes() == CONTENT
@@ -117,7 +117,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(site: Site, tmp_path: Pa
     assert site.asked[1]["If-Range"] == '"one"'
 
 
-def test_a_later_run_goes_on_with_the_part_file(site: Site, tmp_path: Path) -> None:
+def test_a_later_run_resumes_the_partial_file(site: Site, tmp_path: Path) -> None:
     site.contents["/x.bin"], site.cut_after = CONTENT, [300_000, 0, 0, 0]
     with pytest.raises(InputError, match="the connection broke after 300000 bytes; run it again to go on"):
         download(f"{site.url}/x.bin", tmp_path / "x.bin")
@@ -139,7 +139,7 @@ def test_a_tag_that_is_no_headers_value_is_not_sent(tag: bytes, site: Site, tmp_
     assert (tmp_path / "x.bin").read_bytes() == CONTENT and left(tmp_path) == ["x.bin"]
 
 
-def test_a_full_disk_keeps_what_came(full_at, site: Site, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_downloaded_part(full_at, site: Site, tmp_path: Path) -> None:
     site.contents["/x.bin"] = CONTENT + b"the end"
     with full_at(len(CONTENT)), pytest.raises(InputError, match=r"x.bin.part: cannot write: File too large; choose"):
         download(f"{site.url}/x.bin", tmp_path / "x.bin")
@@ -183,7 +183,7 @@ def test_a_web_page_is_recognised(site: Site, tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
-def test_no_length_means_until_the_end(site: Site, tmp_path: Path) -> None:
+def test_a_response_without_length_is_read_to_its_end(site: Site, tmp_path: Path) -> None:
     site.contents["/x.bin"], site.says_length = CONTENT, False
     seen: list[tuple[int, int | None]] = []
     download(f"{site.url}/x.bin", tmp_path / "x.bin", progress=lambda *each: seen.append(each))
@@ -204,7 +204,7 @@ def test_errors_of_the_server(site: Site, tmp_path: Path) -> None:
     assert left(tmp_path) == ["x.bin"]
 
 
-def test_nobody_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fetch, "PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(InputError, match=r"https://127.0.0.1:1/x: .*refused after 0 bytes"):

@@ -73,7 +73,7 @@ def test_one_level_gives_a_fifth_to_test_whatever_holds_the_folders(tmp_path: Pa
 
 
 def test_folders_in_folders_take_no_memory(tmp_path: Path) -> None:
-    """However deep they are: their names are cut once."""
+    """At any depth, since names are shortened once."""
     deep = "d/" * 500
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for name, content in classes().items():
@@ -89,7 +89,7 @@ PARTS = st.lists(st.sampled_from(["a", "b", ".h", "__MACOSX", "train", ""]), min
 
 
 @given(st.lists(PARTS.map(lambda parts: "/".join(["a", *parts][-5:])), max_size=4))
-def test_what_is_around_all_files_is_what_peeling_finds(names: list[str]) -> None:
+def test_common_parent_folders_are_ignored(names: list[str]) -> None:
     def seen(top: str) -> list[str]:
         inner = [name[len(top) :] for name in names if name.startswith(top)]
         return [name for name in inner if not name.startswith((".", "__MACOSX/"))]
@@ -103,13 +103,13 @@ def test_what_is_around_all_files_is_what_peeling_finds(names: list[str]) -> Non
     assert _around(names) == top
 
 
-def test_a_small_class_keeps_images_to_train_with(tmp_path: Path) -> None:
+def test_a_small_class_keeps_training_images(tmp_path: Path) -> None:
     prepare("folder", str(unpacked(tmp_path / "x", classes(90, 3))), tmp_path / "a.safetensors")
     data = open_data(tmp_path / "a.safetensors")
     assert np.bincount(data.split("train").labels)[1] >= 1
 
 
-def test_gray_stays_gray_until_there_is_colour(tmp_path: Path) -> None:
+def test_images_are_gray_unless_one_has_colour(tmp_path: Path) -> None:
     gray = classes(shape=(6, 5))
     prepare("folder", str(unpacked(tmp_path / "gray", gray)), tmp_path / "a.safetensors")
     data = open_data(tmp_path / "a.safetensors")
@@ -137,7 +137,7 @@ def test_size_resizes_and_without_it_the_sizes_are_named(tmp_path: Path) -> None
     assert open_data(tmp_path / "a.safetensors").split("train").images.shape[1:] == (3, 4, 4)
 
 
-def test_other_files_are_left_out_and_it_is_said(tmp_path: Path) -> None:
+def test_other_files_are_left_out_with_a_notice(tmp_path: Path) -> None:
     said: list[str] = []
     files = classes() | {"cat/notes.txt": b"x", "cat/.hidden.png": b"x", "README": b"x", ".git/x.png": b"x"}
     record = prepare("folder", str(unpacked(tmp_path / "x", files)), tmp_path / "a.safetensors", notice=said.append)
@@ -161,7 +161,7 @@ def test_other_files_are_left_out_and_it_is_said(tmp_path: Path) -> None:
         ({f"{name}/{i}.png": png(1) for name in "ab" for i in range(9)}, "too few to split, or all the same"),
     ],
 )
-def test_folders_that_cannot_be(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
+def test_invalid_folders_are_refused(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
     folder = unpacked(tmp_path / "x", files)
     folder.mkdir(exist_ok=True)
     with pytest.raises(InputError) as caught:
@@ -259,7 +259,7 @@ def decoded(name: str, content: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_what_exif_says_lies_on_its_side_is_turned_upright(kind: str, orientation: int) -> None:
+def test_images_are_rotated_by_their_exif_orientation(kind: str, orientation: int) -> None:
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
     pixels = np.random.default_rng(orientation).integers(0, 256, (6, 5, 3), np.uint8)
@@ -270,7 +270,7 @@ def test_what_exif_says_lies_on_its_side_is_turned_upright(kind: str, orientatio
 
 
 def test_an_image_held_by_a_quarter_turn_is_stored_as_it_is_seen(tmp_path: Path) -> None:
-    """And has the size of those that were held upright."""
+    """Its size is that of the upright images."""
     exif, seen = Image.Exif(), np.zeros((6, 4), np.uint8)
     exif[0x0112] = 6
     seen[:, 2:] = 255  # white on the right
@@ -293,7 +293,7 @@ def test_exif_that_cannot_be_read_turns_nothing() -> None:
 
 
 def test_a_tiff_is_read_without_libtiff_or_not_at_all(capfd: pytest.CaptureFixture[str]) -> None:
-    """That library says on stderr what it thinks of a damaged file, line after line."""
+    """libtiff prints messages about damaged files to stderr."""
     assert np.array_equal(decoded("a.tif", tiff(None)).transpose(1, 2, 0), np.arange(192).reshape(8, 8, 3))
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
         whole = tiff(compression)

@@ -1,4 +1,4 @@
-"""What records name data by: tensors, classes and customs, and nothing else."""
+"""The identity of data in records: it depends on tensors, classes and default settings, and nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def named(path: Path, info: Info = INFO, **changed: int) -> str:
 
 
 def older(path: Path) -> Path:
-    """Make it a file of the time before there was an identity; its tensors stay where they are."""
+    """Turn it into an older file without an identity, with its tensors unchanged."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     head = json.loads(content[8 : 8 + length])
@@ -50,7 +50,7 @@ def older(path: Path) -> Path:
     return path
 
 
-def test_where_they_came_from_and_the_version_are_not_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_identity_does_not_depend_on_source_or_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.safetensors"
     first = named(path)
     content = path.read_bytes()
@@ -61,7 +61,7 @@ def test_where_they_came_from_and_the_version_are_not_in_it(tmp_path: Path, monk
     assert path.read_bytes() != content
 
 
-def test_tensors_classes_and_customs_are_in_it(tmp_path: Path) -> None:
+def test_the_identity_depends_on_tensors_classes_and_defaults(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     found = [named(path), named(path, pixel=1), named(path, label=1), named(path, row=4)]
     changes = [{"classes": ["a", "c"]}, {"eps": 0.1}, {"mean": [0.1]}, {"std": [0.1]}, {"augment": "flip"}]
@@ -80,7 +80,7 @@ def test_tensors_that_are_changed_behind_the_header_are_told_apart(tmp_path: Pat
     assert open_data(path).sha256 != first
 
 
-def test_a_file_of_before_keeps_the_name_that_records_have_for_it(tmp_path: Path) -> None:
+def test_an_older_file_keeps_its_identity_in_records(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     first = named(path)
     data = open_data(older(path))
@@ -88,7 +88,7 @@ def test_a_file_of_before_keeps_the_name_that_records_have_for_it(tmp_path: Path
     assert data.identity == first
 
 
-def test_the_digits_have_the_name_that_they_had(tmp_path: Path) -> None:
+def test_the_identity_of_the_digits_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "digits.safetensors"
     assert prepare("digits", None, path)["sha256"] == read(Request("digits", None, tmp_path)).sha256 == DIGITS
     assert hashlib.sha256(path.read_bytes()).hexdigest() != DIGITS
@@ -96,7 +96,7 @@ def test_the_digits_have_the_name_that_they_had(tmp_path: Path) -> None:
     assert prepare("digits", None, tmp_path / "200.safetensors", train_limit=200)["sha256"] == DIGITS_200
 
 
-def test_one_set_of_images_in_any_wrapping_has_one_name(tmp_path: Path) -> None:
+def test_the_same_images_from_any_source_have_one_identity(tmp_path: Path) -> None:
     python, binary = cifar10_python(40, 60), cifar10_binary(40, 60)
     sources = [
         tarred(tmp_path / "one.tar.gz", "cifar-10-batches-py", python),
@@ -112,7 +112,7 @@ def test_one_set_of_images_in_any_wrapping_has_one_name(tmp_path: Path) -> None:
     assert prepare("cifar10", str(sources[0]), tmp_path / "b.safetensors", val=21)["sha256"] != made[0]["sha256"]
 
 
-def test_arrays_in_memory_have_the_name_of_their_file(tmp_path: Path) -> None:
+def test_arrays_in_memory_have_the_identity_of_their_file(tmp_path: Path) -> None:
     images, labels = np.arange(40 * 16, dtype=np.uint16).astype(np.uint8).reshape(40, 1, 4, 4), np.arange(40) % 2
     images[:, 0, 0, 0] = np.arange(40)
     data = from_arrays((images, labels), test=(images[:9], labels[:9]), name="mine")

@@ -141,7 +141,7 @@ def test_the_table_lies_here_or_in_an_archive(tmp_path: Path, monkeypatch: pytes
         (b'id,label\n"' + b"x" * 200_000, "t.csv:2: cannot be read"),
     ],
 )
-def test_tables_that_do_not_say_surely(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_ambiguous_tables_are_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     with pytest.raises(InputError) as caught:
         labels_of(tmp_path, flat() | {"t.csv": content}, "t.csv")
     message = str(caught.value)
@@ -150,14 +150,14 @@ def test_tables_that_do_not_say_surely(tmp_path: Path, content: bytes, expected:
     assert "; " in message
 
 
-def test_a_name_that_two_images_have_is_not_guessed(tmp_path: Path) -> None:
+def test_an_ambiguous_image_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"t.csv:2: 0 may be a/0.png or b/0.png; write its folder"):
         labels_of(tmp_path, flat("a/") | flat("b/", 100) | {"t.csv": table()}, "t.csv")
     found = labels_of(tmp_path, flat("a/") | flat("b/", 100) | {"t.csv": table("a/{i},{name}")}, "t.csv")
     assert whole(found) == RIGHT
 
 
-def test_tables_are_there_and_only_for_folders(tmp_path: Path) -> None:
+def test_tables_must_exist_and_are_only_for_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--labels no.csv: 0 such files here and in .*; give its path"):
         labels_of(tmp_path, flat(), "no.csv")
     with pytest.raises(UsageError, match="--labels: digits has images of one size and labels"):

@@ -1,4 +1,4 @@
-"""Folders as people have them: which are splits, which are classes, and which are neither."""
+"""Typical folder layouts: which folders are splits, which are classes, and which are neither."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_data_to_evaluate_on_have_no_train_split(tmp_path: Path) -> None:
     assert made(tmp_path / "c", images("val/"), test_split="val").counts == {"train": 0, "val": 0, "test": 15}
 
 
-def test_a_val_split_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
+def test_a_requested_val_split_must_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--test-split val: .* has no val split; leave it out"):
         made(tmp_path, images("train/") | images("test/"), test_split="val")
     with pytest.raises(UsageError, match="--test-split dev: no such test-split"):
@@ -157,7 +157,7 @@ def test_train_alone_gives_a_fifth_to_test(tmp_path: Path) -> None:
         (images("train/") | images("test/") | {"test/fish/0.avi": b"x"}, "test/fish/: no image that can be read"),
     ],
 )
-def test_what_is_neither_is_refused_in_one_line(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
+def test_other_folders_are_one_line_errors(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
     files = {name.replace("//", "/"): content for name, content in files.items()}
     with pytest.raises(InputError) as caught:
         made(tmp_path, files)

@@ -1,4 +1,4 @@
-"""Images and labels as arrays: read to the bit, whatever they are called and however they lie."""
+"""Images and labels in .npz files: read exactly, whatever their names and memory layout."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ LIES = {
 
 @pytest.mark.parametrize("lies", LIES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_however_they_lie(tmp_path: Path, lies: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_memory_layout_is_read(tmp_path: Path, lies: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bsk.data.formats.npy.CHUNK", 7 * channels * 30)  # pieces of images, with a rest
     x, y = examples(30, shape=(channels, 6, 5))
     test, labels = examples(9, 1, (channels, 6, 5))
@@ -108,7 +108,7 @@ def test_gray_images_have_no_channels(tmp_path: Path) -> None:
     assert np.array_equal(stored(tmp_path / "a.safetensors", "test")[0], (x[:6] ^ 1)[:, None])
 
 
-def test_what_shared_cases_make(tmp_path: Path, shared: Path) -> None:
+def test_shared_cases(tmp_path: Path, shared: Path) -> None:
     runpy.run_path(str(shared / "cases" / "make_data.py"))["main"](tmp_path)
     out = tmp_path / "a.safetensors"
     assert made(tmp_path / "generated.npz", out)["test"] == 60
@@ -128,7 +128,7 @@ def test_what_shared_cases_make(tmp_path: Path, shared: Path) -> None:
     assert (record["train"], record["val"], record["test"]) == (90, 10, 40)
 
 
-def test_the_file_may_tell_the_split(tmp_path: Path) -> None:
+def test_file_names_may_give_the_split(tmp_path: Path) -> None:
     x, y = examples(20)
     np.savez(tmp_path / "my_test.npz", images=x, labels=y)
     record = made(tmp_path / "my_test.npz", tmp_path / "a.safetensors")
@@ -230,7 +230,7 @@ WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_be_is_one_line(tmp_path: Path, case: str) -> None:
+def test_invalid_files_are_one_line_errors(tmp_path: Path, case: str) -> None:
     arrays, expected = WRONG[case]
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(InputError) as error:
@@ -287,7 +287,7 @@ def test_small_files_do_not_become_large_arrays(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_damaged_files_are_one_line_or_whole(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_or_read_correctly(tmp_path: Path) -> None:
     file = io.BytesIO()
     np.savez(file, x=X, y=Y)
     whole, random = file.getvalue(), np.random.default_rng(0)
@@ -313,7 +313,7 @@ def test_memory_stays_within_the_data_and_a_piece(tmp_path: Path) -> None:
     assert peak < 2 * (tmp_path / "a.safetensors").stat().st_size
 
 
-def test_size_and_a_second_source_mean_nothing(call, tmp_path: Path) -> None:
+def test_meaningless_flags_are_refused(call, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=X, y=Y)
     said = call("prepare-data", "folder", "--from", "a.npz", "--size", 8, check=2)
     assert said.line == "bsk: --size: a.npz has arrays, whose images are all of one size; leave it out"

@@ -40,7 +40,7 @@ def _hashes(codes: list[int]) -> list[bytes]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), max_size=80), st.integers(1, 30))
-def test_what_is_held_out_has_no_copy_left_and_no_class_is_emptied(pairs: list[tuple[int, int]], n: int) -> None:
+def test_held_out_images_have_no_copies_in_train_and_no_class_is_emptied(pairs: list[tuple[int, int]], n: int) -> None:
     codes, labels = [code for code, _ in pairs], np.array([label for _, label in pairs], np.int64)
     rows = held_out(_hashes(codes), labels, n)
     assert len(rows) <= n

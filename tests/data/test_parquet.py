@@ -1,4 +1,4 @@
-"""Parquet files as Hugging Face's data sets come, and others: read to the bit, or refused with one line."""
+"""Parquet files of Hugging Face data sets and others: read exactly, or refused in one line."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_hugging_face_folder_is_read_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip"])
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
-def test_plain_bytes_and_texts_will_do(tmp_path: Path, compression: str, kind: Any) -> None:
+def test_plain_bytes_and_texts_are_accepted(tmp_path: Path, compression: str, kind: Any) -> None:
     x, y = pictures(40), np.array(["dog", "cat"] * 20)
     content = {"picture": pa.array([png(each) for each in x], kind), "class": pa.array(y.tolist()), "id": range(40)}
     written(tmp_path / "a.parquet", content, compression=compression)
@@ -121,7 +121,7 @@ def test_gray_stays_gray_and_among_colours_becomes_one(tmp_path: Path) -> None:
     check(tmp_path / "b.safetensors", "test", np.repeat(gray[:6, ..., None] ^ 1, 3, 3), y)
 
 
-def test_sizes_are_made_one_by_size(tmp_path: Path) -> None:
+def test_size_makes_all_images_equally_large(tmp_path: Path) -> None:
     content = columns(pictures(20), np.arange(20) % 2)
     other = [png(pictures(1, i, (8, 8, 3))[0], "JPEG", quality=90) for i in range(20)]
     content["img"] = pa.array([{"bytes": each, "path": None} for each in other], FILE)
@@ -202,7 +202,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_be_is_one_line(tmp_path: Path, case: str) -> None:
+def test_invalid_tables_are_one_line_errors(tmp_path: Path, case: str) -> None:
     content, expected = WRONG[case]
     written(tmp_path / "a.parquet", content)
     with pytest.raises(InputError) as error:
@@ -227,7 +227,7 @@ def test_splits_are_of_one_data_set(tmp_path: Path) -> None:
         made(tmp_path / "made", tmp_path / "a.safetensors")
 
 
-def test_metadata_that_say_nothing_are_passed_over(tmp_path: Path) -> None:
+def test_useless_metadata_are_ignored(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"info": 3}', '{"info": {"features": {"label": {"names": [1]}}}}', "[" * 9000):
         table = pa.table(GOOD).replace_schema_metadata({"huggingface": text})
         pq.write_table(table, tmp_path / "a.parquet")
@@ -254,7 +254,7 @@ def test_other_files_of_that_name_are_named(tmp_path: Path) -> None:
 
 
 def test_small_files_do_not_become_large(tmp_path: Path) -> None:
-    """Neither what repeats in a column nor pictures of one colour."""
+    """Neither repeated values in a column nor pictures of one colour."""
     big = png(np.zeros((2000, 2000), np.uint8))
     written(tmp_path / "a.parquet", {"img": pa.array([{"bytes": big}] * 400, FILE), "label": [0, 1] * 200})
     with pytest.raises(InputError, match="400 images of 2000x2000 pixels out of files so small are refused"):

@@ -34,7 +34,7 @@ def refused(content: bytes, size: int | None = None) -> str:
     return message
 
 
-def test_what_cifar_holds_is_read() -> None:
+def test_the_content_of_cifar_pickles_is_read() -> None:
     images = np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072)
     found = load(old_pickle({"labels": [3, 255, 70000, -1], "data": images, "filenames": ["a.png"]}))
     assert found["labels"] == [3, 255, 70000, -1]
@@ -156,7 +156,7 @@ def test_one_wide_character_does_not_widen_a_long_text() -> None:
 @pytest.mark.parametrize("protocol", [1, 2])
 @pytest.mark.parametrize("shade", [0, 255])
 def test_a_batch_pickled_again_is_read(protocol: int, shade: int) -> None:
-    """Its pixels and names go through `_codecs.encode`, and those of one shade leave the least room."""
+    """Its pixels and names are encoded by `_codecs.encode`; pixels of one shade give the smallest file."""
     images = np.full((2000, 3072), shade, np.uint8)
     names = [f"image_{i}.png".encode() for i in range(len(images))]
     again = pickle.dumps({b"labels": [7] * len(images), b"data": images, b"filenames": names}, protocol)

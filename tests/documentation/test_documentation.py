@@ -1,4 +1,4 @@
-"""README and docs: generated pages are as made, links lead somewhere, commands exist, pages are short, blocks run."""
+"""README and docs: generated pages are up to date, links resolve, commands exist, pages are short, code runs."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ def slugs(path: Path) -> set[str]:
     return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", each.lower())).strip("-") for each in headings}
 
 
-def test_generated_pages_are_what_the_code_and_the_records_make() -> None:
+def test_generated_pages_are_up_to_date() -> None:
     assert stale() == {}, "run: python -m documentation"
 
 
@@ -110,7 +110,7 @@ def test_every_target_of_make_exists(path: Path) -> None:
                 assert word in targets or re.match(r"(plan|jobs)-", word) or (ROOT / word).exists(), command
 
 
-def test_the_readme_is_short_and_so_are_its_sentences() -> None:
+def test_the_readme_and_its_sentences_are_short() -> None:
     found = length_of(ROOT / "README.md")
     assert 110 <= found.lines <= 150 and found.words <= 1800 and found.median <= 18
 
@@ -153,7 +153,7 @@ def test_every_claim_has_a_verdict_and_links_to_its_records() -> None:
     assert "{{" not in results.page()
     for wrong in ("16/255 | no-such", "no source | bs", "16/255 | bs - no-such"):
         with pytest.raises(KeyError):
-            results.told(*wrong.split(" | "))
+            results.filled(*wrong.split(" | "))
 
 
 def run(command: list[str], folder: Path) -> str:

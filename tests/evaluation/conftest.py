@@ -1,4 +1,4 @@
-"""A small model that several tests of evaluations judge."""
+"""A small model for several tests of evaluations."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from bsk.models.registry import build
 
 @pytest.fixture(scope="module")
 def subject(toy: Path) -> Subject:
-    """A model that is right for bright quadrants: many examples fall at EPS, some stand."""
+    """A model that recognises bright quadrants: at EPS many examples fall and some stand."""
     data = open_data(toy)
     model = build("cnn-2", classes=3, channels=1, size=8, mean=data.mean, std=data.std, seed=1)
     split = data.split("train")

@@ -38,7 +38,7 @@ def chance(population: int, marked: int, drawn: int, seen: int) -> Fraction:
 
 
 def enumerated(survivors: int, audited: int, fallen: int, tail: Fraction) -> tuple[int, int]:
-    """The numbers of all that fall, of which neither test at `tail` rejects; in whole numbers throughout."""
+    """The total numbers of fallen images that neither one-sided test at `tail` rejects, in exact integers."""
     kept = []
     for marked in range(fallen, survivors - audited + fallen + 1):
         below = sum(chance(survivors, marked, audited, k) for k in range(fallen + 1))
@@ -70,7 +70,7 @@ def test_the_interval_is_that_of_an_enumeration(tail: Fraction) -> None:
 
 
 def test_a_tie_stays_in_the_interval() -> None:
-    """Of 16 that stand 2 are audited and fall: of K = 3 that has a chance of 3 / 120, which is 1 / 40."""
+    """Of 16 standing images, 2 are audited and fall: for K = 3 the probability is 3 / 120 = 1 / 40."""
     assert chance(16, 3, 2, 2) == Fraction(1, 40)
     assert fallen_interval(16, 2, 2) == (3, 16) and fallen_interval(16, 2, 2, 0.0251) == (4, 16)
 
@@ -92,7 +92,7 @@ def test_a_larger_sample_tells_more() -> None:
         assert m // 3 <= low <= high <= 300 - (m - m // 3)
 
 
-def test_what_the_ideas_promise() -> None:
+def test_the_interval_for_ten_thousand_images() -> None:
     """10,000 images, 5,000 stand, 600 are audited and stand: 28 of 5,000 may fall, about a quarter of a point."""
     audit = Audit(10_000, 5000, 600)
     assert audit.accuracy == 0.5 and audit.interval() == (0.4972, 0.5)
@@ -100,7 +100,7 @@ def test_what_the_ideas_promise() -> None:
     assert Audit(100, 0, 0).accuracy == 0.0 and Audit(100, 0, 0).interval() == (0.0, 0.0)
 
 
-def test_the_interval_of_new_images_holds_both_errors() -> None:
+def test_the_interval_for_new_images_covers_both_errors() -> None:
     audit = Audit(1000, 500, 100, 2)
     low, high = fallen_interval(500, 100, 2, 0.0125)
     ends = wilson(500 - high, 1000, 0.975)[0], wilson(500 - low, 1000, 0.975)[1]
@@ -125,7 +125,7 @@ def next_look(audit: Audit, points: float) -> Audit | None:
 
 
 def within(survivors: int, falling: int, n: int, points: float, random: np.random.Generator) -> Audit:
-    """An audit as an evaluation makes it, of a population of which so many would fall."""
+    """The audit that an evaluation would make, of a population with a given number that would fall."""
     audit, seen = Audit(n, survivors, 0), 0
     while (look := next_look(audit, points)) is not None:
         left = falling - look.fallen
@@ -150,7 +150,7 @@ def sizes(audit: Audit) -> tuple[int, int, int, float]:
     return audit.survivors, audit.audited, audit.fallen, audit.tail
 
 
-def test_the_looks_share_the_error() -> None:
+def test_the_error_is_divided_among_the_interim_analyses() -> None:
     tails = [Audit(9, 9, 9, looks=look).tail for look in range(1, 60)]
     assert tails[:3] == pytest.approx([0.02, 0.0025, 0.00125]) and sum(tails) == pytest.approx(TAIL)
     assert Audit(9, 9, 9).tail == TAIL and tails[0] == FIRST * TAIL
@@ -185,12 +185,12 @@ def test_the_order_is_random_and_the_same_for_any_set_of_examples() -> None:
 
 
 def timid(*given, eps: float, **parameters) -> Outcome:
-    """APGD in four fifths of the radius, so that it leaves something to find."""
+    """APGD with 4/5 of the radius, so that it leaves images for later stages."""
     return apgd(*given, eps=0.8 * eps, **parameters)
 
 
 def audited(**how) -> Attack:
-    """AutoAttack of few steps, the first stages so weak that the others find something."""
+    """AutoAttack with few steps and with first stages so weak that later ones find images."""
     attack = attack_named("autoattack", EPS, AttackFlags(classes=3, **how))
     few = {"apgd-ce": {"steps": 4}, "apgd-t": {"steps": 4}, "fab-t": {"steps": 5}, "square": {"queries": 200}}
     stages = [replace(each, parameters={**each.parameters, **few.get(each.name, {})}) for each in attack.stages]
@@ -225,7 +225,7 @@ def test_a_sample_grows_until_it_is_the_whole_to_the_bit(subject, toy: Path, tmp
     assert rows_of(out, "fab-t") != rows_of(other, "fab-t"), "those of the samples came first"
 
 
-def test_what_an_audit_says_is_true_of_the_whole(subject, toy: Path, tmp_path: Path) -> None:
+def test_the_interval_of_an_audit_contains_the_result_of_the_whole(subject, toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     (whole,) = run(subject, toy, out, audited())
     broken_by = load_file(out.with_suffix(".examples") / f"{whole['key']}.safetensors")["broken_by"]
@@ -272,7 +272,7 @@ def test_an_audit_of_all_is_the_whole_but_for_its_name(subject, toy: Path) -> No
 @pytest.mark.parametrize(
     "stop_after", [pytest.param(1, marks=pytest.mark.slow), 6, pytest.param(9, marks=pytest.mark.slow), 11]
 )
-def test_an_audit_goes_on_where_it_was_stopped(subject, toy: Path, tmp_path: Path, stop_after: int) -> None:
+def test_an_interrupted_audit_resumes(subject, toy: Path, tmp_path: Path, stop_after: int) -> None:
     attack = audited(within=20)
     (whole,) = run(subject, toy, tmp_path / "whole.jsonl", attack, batch_size=16)
     assert whole["audit"]["looks"] > 1 and whole["audit"]["audited"] < whole["audit"]["survivors"]
@@ -339,7 +339,7 @@ def test_progress_counts_what_is_left_of_a_sample() -> None:
         (["autoattack"], {"within": math.nan}, "--within nan: must be finite and above 0"),
     ],
 )
-def test_flags_that_no_audit_can_have(names: list[str], how: dict, said: str) -> None:
+def test_invalid_audit_flags_are_refused(names: list[str], how: dict, said: str) -> None:
     with pytest.raises(UsageError) as error:
         AttackFlags(**how).check(names)
     assert said in str(error.value)

@@ -1,4 +1,4 @@
-"""An evaluation grows: interrupted anywhere and run again it ends as it would have, and computes nothing twice."""
+"""Resuming evaluations: after an interruption anywhere, the result is the same and nothing is computed twice."""
 
 import contextlib
 import json
@@ -68,7 +68,7 @@ def images_through(subject: Subject) -> Iterator[Callable[[], int]]:
 
 @contextlib.contextmanager
 def stopped_after(blocks: int | None) -> Iterator[None]:
-    """Within the block an evaluation is interrupted, and ends, once it has written so many blocks."""
+    """Interrupt an evaluation in the `with` block once it has written a given number of blocks."""
     written, grow = 0, Cache.grow
 
     def count(cache: Cache, block: Block) -> None:
@@ -112,7 +112,7 @@ def uninterrupted(subject: Subject, toy: Path, tmp_path_factory: pytest.TempPath
 @pytest.mark.parametrize(
     "stop_after", [1, pytest.param(4, marks=pytest.mark.slow), 6, pytest.param(9, marks=pytest.mark.slow)]
 )
-def test_stopped_after_any_block_it_goes_on_and_ends_the_same(
+def test_an_evaluation_stopped_after_any_block_resumes_with_the_same_result(
     subject: Subject, toy: Path, uninterrupted, tmp_path, stop_after
 ) -> None:
     whole, verdicts = uninterrupted
@@ -156,7 +156,7 @@ def short(name: str) -> Attack:
 def test_stages_that_an_earlier_evaluation_made_are_not_made_again(
     subject: Subject, toy: Path, tmp_path: Path, first: str, second: str, stop_after: int | None
 ) -> None:
-    """Whether it came to its end or not; the record is, seconds apart, that of the second evaluation alone."""
+    """Whether it was complete or not; apart from seconds, the record equals that of the second evaluation alone."""
 
     def run(name: str, out: str, blocks: int | None = None) -> tuple[dict, int]:
         record: dict = {}
@@ -178,7 +178,7 @@ def test_stages_that_an_earlier_evaluation_made_are_not_made_again(
         assert set(blocks) <= set(now)
 
 
-def test_blocks_are_shared_by_the_circumstances_only(subject: Subject, toy: Path, tmp_path: Path) -> None:
+def test_blocks_are_shared_only_between_equal_settings(subject: Subject, toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     list(evaluate(subject, [ATTACK], bench(toy), out, lambda *_: None))
     with images_through(subject) as images:
@@ -214,7 +214,7 @@ def test_a_complete_evaluation_answers_without_the_model(subject: Subject, toy: 
 
 
 def plain(subject: Subject, toy: Path) -> dict:
-    """The circumstances that the cases below change one by one."""
+    """The settings that the cases below change one by one."""
     return {"subject": subject, "data": open_data(toy), "attack": "square", "flags": {"classes": 3}, "bench": {}}
 
 
@@ -275,14 +275,16 @@ def other_data(case: dict, folder: Path) -> dict:
         ("pgd-2", lambda c, _: flagged(c, "cw-2")),
     ],
 )
-def test_whatever_decides_a_verdict_is_in_the_keys(subject: Subject, toy: Path, tmp_path: Path, attack, change) -> None:
+def test_everything_that_affects_a_verdict_is_in_the_keys(
+    subject: Subject, toy: Path, tmp_path: Path, attack, change
+) -> None:
     if "reference" in change.__code__.co_consts:
         pytest.importorskip("pyautoattack")
     case = flagged(plain(subject, toy), attack)
     assert all(a != b for a, b in zip(keys(case), keys(change(case, tmp_path)), strict=True))
 
 
-def test_what_decides_no_verdict_is_not_in_the_keys(subject: Subject, toy: Path) -> None:
+def test_settings_that_affect_no_verdict_are_not_in_the_keys(subject: Subject, toy: Path) -> None:
     case = plain(subject, toy)
     assert keys(benched(case, batch_size=20)) == keys(benched(case, share=Share(1, 2))) == keys(case)
     few = keys(benched(case, batch_size=7))  # below 16 rows, the last bits are of that many
@@ -305,7 +307,7 @@ def test_the_reference_has_the_batch_in_its_keys(subject: Subject, toy: Path) ->
     assert all(a != b for a, b in zip(keys(case), keys(benched(case, batch_size=7)), strict=True))
 
 
-def test_attacks_that_judge_otherwise_than_before_have_other_keys(
+def test_attacks_whose_verdicts_have_changed_have_other_keys(
     subject: Subject, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = keys(plain(subject, toy))
@@ -313,7 +315,7 @@ def test_attacks_that_judge_otherwise_than_before_have_other_keys(
     assert all(a != b for a, b in zip(before, keys(plain(subject, toy)), strict=True))
 
 
-def test_a_record_a_key(subject: Subject, toy: Path, tmp_path: Path) -> None:
+def test_each_key_has_one_record(subject: Subject, toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     natural = attack_named("natural", EPS)
     found = [
@@ -323,7 +325,7 @@ def test_a_record_a_key(subject: Subject, toy: Path, tmp_path: Path) -> None:
     assert found[0] == found[2] == found[4] and len(set(found)) == 3 == len(out.read_text().splitlines())
 
 
-def test_the_verdict_on_each_example_stands_beside_the_record(subject: Subject, toy: Path, tmp_path: Path) -> None:
+def test_the_verdict_on_each_example_is_saved_with_the_record(subject: Subject, toy: Path, tmp_path: Path) -> None:
     (record,) = evaluate(subject, [ATTACK], bench(toy), tmp_path / "r.jsonl", lambda *_: None)
     found = load_file(tmp_path / "r.examples" / f"{record['key']}.safetensors")
     n = record["n"]
@@ -360,7 +362,7 @@ GOOD = {"stage": 0, "rows": [0], "fooled": [0], "distance": [None], "forward": [
     + [{"seconds": each} for each in ("nan", "1", -5, 1e20, None)]
     + [{"stage": 0.5}, {"stage": True}, {"distance": [-1.0]}, {"forward": [-1]}, {"backward": [1 << 62]}],
 )
-def test_blocks_that_are_none_are_refused(tmp_path: Path, wrong: dict) -> None:
+def test_invalid_blocks_are_refused(tmp_path: Path, wrong: dict) -> None:
     growing = Cache(tmp_path / "r.jsonl", "k", [("natural", "a"), ("apgd-ce", "b"), ("apgd-t", "c")])
     (tmp_path / "r.examples").mkdir()
     path = tmp_path / "r.examples" / "apgd-ce-b.jsonl"
@@ -393,7 +395,7 @@ def test_a_key_is_a_hash_of_the_facts() -> None:
     assert key_of({"a": 1, "b": [2]}) == key_of({"b": [2], "a": 1}) != key_of({"a": 1, "b": [3]})
 
 
-def test_a_stream_takes_what_a_split_has(toy: Path) -> None:
+def test_a_stream_takes_the_same_rows_as_the_split(toy: Path) -> None:
     data = open_data(toy)
     split, stream = data.split("test", 50), data.stream("test", 50)
     rows = torch.tensor([3, 49, 0, 7, 7])

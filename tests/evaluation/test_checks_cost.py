@@ -1,4 +1,4 @@
-"""What the examination of a model costs beside the attack, in passes, and what is said of what it leaves out."""
+"""The cost of a model's checks relative to the attack, in passes, and the report of omitted checks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALL, SHORT = ["outputs", "gradients", "attacks"], run.SHORT
         (0, 64, 0, 0),
     ],
 )
-def test_what_so_many_passes_allow(passes: int, n: int, parts: int, images: int) -> None:
+def test_checks_allowed_by_a_number_of_passes(passes: int, n: int, parts: int, images: int) -> None:
     assert (ALONE, PARTS) == (16, {"outputs": 2, "gradients": 5, "attacks": 553})
     assert _within(passes, n, ALL) == (ALL[:parts], images)
     assert _within(passes, n, ALL[:1]) == (ALL[: min(parts, 1)], _within(passes, n, ALL[:1])[1])
@@ -90,7 +90,7 @@ def test_the_checks_take_a_share_of_the_attack(spent, monkeypatch, attack, n, sh
     assert record["checks"].get("left_out", []) == left_out
 
 
-def test_what_is_short_is_examined_but_beside_autoattack(spent) -> None:
+def test_short_attacks_get_all_checks_and_autoattack_a_small_share(spent) -> None:
     for attack in ("fgsm", "natural"):
         attacked, checked, record = spent(attack, 16)
         assert checked > attacked and "left_out" not in record["checks"]
@@ -122,13 +122,13 @@ def test_what_is_allowed_by_hand(monkeypatch, pace: float, of_much: int, of_litt
         assert run._allowed(attack_named("autoattack", 0.1), ledger, ALL) == (120 if forward == 150 else 1)
 
 
-def test_a_network_as_small_as_ours_is_examined_whole(call, trained: Path, toy: Path, monkeypatch) -> None:
+def test_a_small_network_gets_all_checks(call, trained: Path, toy: Path, monkeypatch) -> None:
     monkeypatch.setattr(run, "SHORT", SHORT)
     record = json.loads(call("evaluate", trained, "--data", toy, "--attack", "pgd-40", "--eps", "0.02").stdout)
     assert "left_out" not in record["checks"] and "pgd_100" in record["checks"]
 
 
-def test_what_is_left_out_is_said(call, trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_omitted_checks_are_reported(call, trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "pgd-2", "--eps", "0.02"]
     line = "the checks skipped gradients and attacks: too slow compared with pgd-2; use more images or a longer attack"
     assert "checks skipped" not in call(*words).stderr

@@ -1,4 +1,4 @@
-"""`--compile` in evaluations: attacks search through compiled passes, and the network itself judges what they claim."""
+"""`--compile` in evaluations: attacks search with compiled passes, and the network itself verifies their claims."""
 
 import functools
 from dataclasses import replace
@@ -45,8 +45,8 @@ def test_the_verdicts_are_the_same_and_the_record_says_how(subject, toy: Path, q
     assert sum(record.get("compile_seconds", 0.0) for record in compiled) > 0
 
 
-def test_a_compiled_pass_that_lies_breaks_nothing_that_stands(subject, toy: Path, monkeypatch) -> None:
-    """Every image is misclassified, it says; the network judges that, and its natural accuracy stands at radius 0."""
+def test_a_wrong_compiled_pass_changes_no_verdict(subject, toy: Path, monkeypatch) -> None:
+    """It claims that every image is misclassified; the network refutes that, so at radius 0 the accuracy is natural."""
 
     def lying(form: object, **options: object) -> object:
         return lambda x: torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 3).float() + 0 * x.sum()
@@ -66,7 +66,7 @@ def test_auto_leaves_small_work_and_other_people_s_networks_alone(subject, toy: 
 
 
 def compiled(subject, toy: Path, device: torch.device) -> bool:
-    """Say if PGD goes through compiled passes where that would pay; the network stays on the CPU."""
+    """Return whether PGD uses compiled passes where they would pay off; the network stays on the CPU."""
     bench = EvaluationSettings(open_data(toy), "test", None, EPS, 0, 24, device, checks=False, compile="auto")
     work = module._Evaluation(subject, bench, lambda *_: None)
     return work._compiled(attack_named("pgd-10", EPS)) is not None

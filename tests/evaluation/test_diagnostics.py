@@ -1,4 +1,4 @@
-"""Models made to deceive, each for one reason, and honest ones: which of them `look_at` doubts."""
+"""Deceptive models, each with one defect, and honest ones: which of them the checks doubt."""
 
 import itertools
 import json
@@ -92,7 +92,7 @@ def models(digits: DataFile) -> dict[str, nn.Module]:
 
 
 def check_room(seen: Diagnostics) -> None:
-    """An honest model is not only undoubted but well below each threshold, or within a few images of nothing."""
+    """An honest model is not only undoubted but far below each threshold, or within a few images of zero."""
     assert seen.doubts == ()
     facts = seen.facts
     for name, share, of_fooled, _ in SIGNS:
@@ -127,7 +127,7 @@ def test_real_checkpoints_are_not_doubted(shared: Path, cifar: Split, name: str,
 
 
 class Bent(torch.autograd.Function):
-    """The identity, with a gradient of somebody's own making."""
+    """The identity with a custom gradient."""
 
     @staticmethod
     def forward(ctx, x, bend):
@@ -141,7 +141,7 @@ class Bent(torch.autograd.Function):
 
 
 class Masked(nn.Module):
-    """A network with something done to its images and to its logits."""
+    """A network with a function applied to its images and one to its logits."""
 
     def __init__(
         self,
@@ -161,17 +161,17 @@ def bent(bend: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]
 
 
 def shuffled(gradient: Tensor, x: Tensor) -> Tensor:
-    """Replace the gradient by a pattern that looks random; always the same for the same image."""
+    """Replace the gradient by a pseudo-random pattern that depends only on the image."""
     return torch.sin(1e5 * x + 3)
 
 
 def half_hidden(gradient: Tensor, x: Tensor) -> Tensor:
-    """Bury the gradient in such a pattern: PGD still gains, but less than it could."""
+    """Add such a pattern to the gradient: PGD still succeeds, but less than it could."""
     return gradient + 3 * gradient.abs().mean(dim=(1, 2, 3), keepdim=True) * torch.sin(1e5 * x + 3)
 
 
 def piecemeal(blocks: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Show the gradient for a part of the pixels at a time, in turn: right, but slow to climb."""
+    """Return the gradient for alternating parts of the pixels: correct, but slow for ascent."""
     turn = itertools.count()
 
     def bend(gradient: Tensor, x: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def piecemeal(blocks: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def against(dense: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """Turn round the gradient of cross entropy, which all logits have, or of the margin, which two have."""
+    """Negate the gradient of the cross entropy (in all logits) or of the margin (in two logits)."""
     return lambda gradient, logits: torch.where(
         ((gradient != 0).sum(dim=1, keepdim=True) > 2) == dense, -gradient, gradient
     )
@@ -209,7 +209,7 @@ MASKED: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str], set[str]]] =
 
 @pytest.mark.parametrize("first", [0, 128])
 @pytest.mark.parametrize("name", MASKED)
-def test_a_model_that_deceives_is_doubted_for_that(models, test_split: Split, name: str, first: int) -> None:
+def test_a_deceptive_model_is_doubted_for_its_reason(models, test_split: Split, name: str, first: int) -> None:
     torch.manual_seed(0)
     mask, must, may = MASKED[name]
     seen = look(mask(models["fast-at"]), cut(test_split, first), 0.2)
@@ -217,7 +217,7 @@ def test_a_model_that_deceives_is_doubted_for_that(models, test_split: Split, na
 
 
 class Moving(nn.Module):
-    """Batch norm that goes on collecting statistics in eval mode, for nothing."""
+    """Batch norm that updates its running statistics in eval mode."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ def test_it_costs_no_more_than_a_few_hundred_passes_an_image(models, test_split:
 
 
 @pytest.mark.parametrize("n", [1, 5, 20])
-def test_a_few_images_are_enough_to_look_and_too_few_to_doubt(models, test_split: Split, n: int) -> None:
+def test_few_images_are_checked_but_raise_no_doubt(models, test_split: Split, n: int) -> None:
     seen = look(models["fast-at"], cut(test_split, 0, n), 0.2)
     assert 0 < seen.facts["checked"] <= n and seen.doubts == ()
 
@@ -284,7 +284,7 @@ def test_a_model_that_gets_nothing_right_raises_no_doubt(models, test_split: Spl
 
 
 @pytest.mark.parametrize("shape, classes", [((1, 5, 9), 2), ((3, 9, 4), 3), ((1, 1, 1), 2)])
-def test_any_shape_and_two_classes(shape: tuple[int, int, int], classes: int) -> None:
+def test_checks_work_for_any_shape_and_two_classes(shape: tuple[int, int, int], classes: int) -> None:
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (70, *shape), generator=random, dtype=torch.uint8)
     with torch.random.fork_rng():

@@ -1,4 +1,4 @@
-"""A network that is given its images or classes otherwise than it was trained: the mistake is found and named."""
+"""Networks evaluated with the wrong normalisation, channel order or class order: the mistake is found and named."""
 
 from __future__ import annotations
 
@@ -138,12 +138,12 @@ def test_an_order_of_classes_behind_a_missing_normalisation(measured) -> None:
     assert "with --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 and another order of classes (its output 0" in doubt
 
 
-def test_what_nothing_explains_is_a_doubt_too(measured) -> None:
+def test_an_unexplained_low_accuracy_is_a_doubt_too(measured) -> None:
     (doubt,) = measured("hopeless")[0]["doubts"]
     assert doubt.startswith("natural accuracy is that of a guess, 16.8% of 256 images; no usual normalisation, ")
 
 
-def test_nothing_is_tried_where_a_network_is_right_or_nobody_asks(measured, monkeypatch) -> None:
+def test_an_accurate_network_or_disabled_checks_cost_no_trials(measured, monkeypatch) -> None:
     monkeypatch.setattr(guessing, "explained", lambda *_: pytest.fail("tried"))
     assert measured("plain")[0]["accuracy"] == 1
     assert measured("hopeless", "--no-checks")[0]["doubts"] == []
@@ -191,7 +191,7 @@ def test_only_a_network_without_a_normalisation_of_its_own_is_advised_to_have_on
         ("bee\ncow\ndog\nelk\nfox\nanr", "'anr' is none; did you mean ant?"),
     ],
 )
-def test_an_order_that_is_none_is_refused(call, colours: Path, tmp_path: Path, lines: str, expected: str) -> None:
+def test_an_invalid_class_order_is_refused(call, colours: Path, tmp_path: Path, lines: str, expected: str) -> None:
     (tmp_path / "order.txt").write_text(lines)
     words = ("--model", "colournets:plain", "--data", colours, "--class-order", tmp_path / "order.txt")
     assert expected in call("evaluate", *words, check=3).line
@@ -210,7 +210,7 @@ def test_low_is_less_than_three_tenths_of_the_way_from_a_guess(classes: int, lea
     assert is_low(least - 1, 100, classes) and not is_low(least, 100, classes)
 
 
-def test_matching_counts_on_images_that_it_was_not_matched_on() -> None:
+def test_a_class_order_is_scored_on_other_images_than_it_was_fitted_on() -> None:
     # 40 classes, each image's prediction a number of its own: matched images are all right, the others none
     predicted, y = torch.arange(40), torch.arange(40).flip(0)
     order, hits, rest = guessing._matched(predicted, y, 40)

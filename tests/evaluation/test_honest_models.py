@@ -1,4 +1,4 @@
-"""Honest networks under the attacks that people run first: nothing is doubted, by whatever method they were trained."""
+"""Honest networks under common attacks raise no doubt, whatever method they were trained by."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cifar_file(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
 
 
 def check_believed(said: str, least: float) -> None:
-    """Both records have no doubt, though all was looked at, and the attack has found something."""
+    """Neither record has a doubt although all checks were made, and the attack has fooled some images."""
     natural, robust = map(json.loads, said.splitlines())
     assert (natural["doubts"], robust["doubts"]) == ([], [])
     assert natural["accuracy"] > least and robust["accuracy"] < natural["accuracy"]

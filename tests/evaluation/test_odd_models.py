@@ -1,4 +1,4 @@
-"""Networks as people have them, around one plain network: its number, a doubt beside another one, or a refusal."""
+"""Unusual networks around one plain network: the same result, another one with a doubt, or a refusal."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ GRADIENTS = (
 
 @pytest.fixture
 def odd(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The module `odd_networks` here, and weights of its plain network that tell the toy's classes apart."""
+    """The module `odd_networks` in this folder, and trained weights of its plain network for the toy data."""
     import sys
 
     (tmp_path / "odd_networks.py").write_text(ODD)
@@ -174,7 +174,7 @@ def measured(call, odd: Path, toy: Path) -> Callable[..., list[dict[str, Any]]]:
         "without_gradients",
     ],
 )
-def test_another_wrapping_gives_the_plain_network_s_number(measured, name: str) -> None:
+def test_a_wrapped_network_gives_the_plain_networks_result(measured, name: str) -> None:
     dtype = torch.get_default_dtype()
     expected = measured("plain", "natural,pgd-10")
     found = measured(name, "natural,pgd-10")
@@ -195,12 +195,12 @@ def test_another_wrapping_gives_the_plain_network_s_number(measured, name: str) 
     ],
 )
 @pytest.mark.parametrize("attack", ["natural", "pgd-10"])
-def test_what_a_network_does_later_is_a_line_that_names_it(measured, name: str, said: str, attack: str) -> None:
+def test_a_later_failure_of_a_network_is_one_line_that_names_it(measured, name: str, said: str, attack: str) -> None:
     line = measured(name, attack, 3).line
     assert f"--model odd_networks:{name}: " in line and said in line
 
 
-def test_a_lack_of_memory_says_what_to_do(measured) -> None:
+def test_running_out_of_memory_names_the_next_step(measured) -> None:
     assert "out of memory; lower --batch-size" in measured("out_of_memory", "natural", 3).line
 
 
@@ -226,7 +226,7 @@ def test_a_gradient_that_is_nan_is_a_doubt_and_stops_no_other_pixel(measured, at
 
 
 @pytest.mark.parametrize("attack", ["natural", "pgd-10"])
-def test_who_leans_on_the_batch_is_doubted_under_every_attack(measured, attack: str) -> None:
+def test_a_network_that_depends_on_the_batch_is_doubted_under_every_attack(measured, attack: str) -> None:
     assert any("depends on the batch" in doubt for doubt in measured("leans_on_the_batch", attack)[0]["doubts"])
 
 

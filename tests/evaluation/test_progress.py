@@ -1,4 +1,4 @@
-"""How far an evaluation is: told from the start of each stage, amid its blocks and in the checks, forwards only."""
+"""Progress of an evaluation, from the start of each stage to the end of the checks, never backwards."""
 
 import itertools
 from collections.abc import Callable
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Let so many seconds pass with each model call."""
+    """Let the given number of seconds pass with each model call."""
 
     def ticks(seconds: float) -> None:
         times = itertools.count()
@@ -32,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def watched(trained: Path, toy: Path, name: str, batch_size: int = 96) -> list[tuple[Progress, int]]:
-    """Return what is told under an attack on 90 images, and how many model calls there were by then."""
+    """Return the progress reports of an attack on 90 images, each with the number of model calls before it."""
     model, told, made = bsk.load(trained), [], 0
 
     def count(*_: object) -> None:
@@ -70,8 +70,8 @@ def test_a_stage_is_named_from_its_start_and_moves_amid_a_block(clock, trained, 
     assert all((progress.done == progress.total) == (progress is told[-1][0]) for progress, _ in told if progress.ended)
 
 
-def test_what_is_told_by_hand(clock, trained: Path, toy: Path) -> None:
-    """PGD-2 costs 5 passes an example: two calls with gradients and one without; those that fall cost no more."""
+def test_progress_by_hand(clock, trained: Path, toy: Path) -> None:
+    """PGD-2 costs 5 passes per example: two calls with gradients and one without; fallen examples cost no more."""
     told = [progress for progress, _ in watched(trained, toy, "pgd-2")]
     right = told[2].standing
     assert 0 < right < 90 and [(each.stage, each.done, each.total - each.done) for each in told] == [
@@ -88,7 +88,7 @@ def test_what_is_told_by_hand(clock, trained: Path, toy: Path) -> None:
     ]
 
 
-def test_it_is_told_at_most_every_beat(clock, trained: Path, toy: Path) -> None:
+def test_progress_is_reported_at_a_limited_rate(clock, trained: Path, toy: Path) -> None:
     def amid(seconds: float) -> int:
         clock(seconds)
         told = watched(trained, toy, "rays")
@@ -98,7 +98,7 @@ def test_it_is_told_at_most_every_beat(clock, trained: Path, toy: Path) -> None:
     assert every > 300 and every // 12 <= amid(calls.BEAT / 10.5) <= every // 10 and amid(0.0) == 0
 
 
-def test_the_checks_are_told_to_their_end(clock, trained: Path, toy: Path) -> None:
+def test_progress_of_the_checks_reaches_the_end(clock, trained: Path, toy: Path) -> None:
     told: list[tuple[int, int]] = []
     examples = open_data(toy).split("test")
     look_at(bsk.load(trained), examples, eps=0.05, seed=0, device=CPU, watch=lambda *at: told.append(at))
@@ -107,7 +107,7 @@ def test_the_checks_are_told_to_their_end(clock, trained: Path, toy: Path) -> No
     assert {total for _, total in told} == {done[-1]} and done[-2] < done[-1]
 
 
-def test_python_draws_the_same(clock, trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_shows_the_same_progress(clock, trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[int, int, str]] = []
     monkeypatch.setattr(Bar, "draw", lambda bar, *at: drawn.append(at))
     result = bsk.evaluate(trained, data=toy, attack="pgd-20", eps=0.05)

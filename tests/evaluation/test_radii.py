@@ -1,4 +1,4 @@
-"""Several radii in one run: what falls at one is not asked again, and all other verdicts are those of a run alone."""
+"""Several radii in one run: fallen images are not attacked again; other verdicts equal those of separate runs."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_verdict_is_that_of_its_own_run_or_of_a_smaller_radius(
     assert images() >= sum(record["forward_passes"] for record in found)
 
 
-def test_passes_are_of_those_who_stood_before(subject: Subject, toy: Path) -> None:
+def test_passes_are_counted_only_for_images_that_stood_before(subject: Subject, toy: Path) -> None:
     """PGD without early stop: a standing example takes 6 passes and one more of the natural stage."""
     two = works(subject, toy, ["pgd-5"], RADII[:2], early_stop=False)
     first, second = records(*two)
@@ -86,7 +86,9 @@ def test_passes_are_of_those_who_stood_before(subject: Subject, toy: Path) -> No
         ("autoattack", {"audit": 9}),
     ],
 )
-def test_where_it_would_not_be_sound_everybody_is_asked(subject: Subject, toy: Path, name: str, flags: dict) -> None:
+def test_all_images_are_attacked_where_carrying_would_be_unsound(
+    subject: Subject, toy: Path, name: str, flags: dict
+) -> None:
     each = works(subject, toy, [name], RADII[1:] if name == "autoattack" else RADII, **flags)
     if name == "autoattack":
         assert not any(attack.nests for work in each for attack in work.attacks)
@@ -96,7 +98,7 @@ def test_where_it_would_not_be_sound_everybody_is_asked(subject: Subject, toy: P
         assert one == {**other, "seconds": one["seconds"]}
 
 
-def test_a_run_goes_on_where_it_was_and_shares_its_blocks(subject: Subject, toy: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_and_shares_its_blocks(subject: Subject, toy: Path, tmp_path: Path) -> None:
     each, out = works(subject, toy, ["natural", "pgd-5"]), tmp_path / "r.jsonl"
     whole = records(*each)
     with stopped_after(9):

@@ -1,4 +1,4 @@
-"""Adversarial images in 8 bits: in the ball by exact whole numbers, and judged as they are written."""
+"""Adversarial images in 8 bits: in the ball by exact integer arithmetic, with verdicts for the images as written."""
 
 import json
 from collections.abc import Callable
@@ -58,8 +58,8 @@ def test_rounded_images_are_in_the_ball_and_as_near_as_that_allows(norm: str, se
     assert gone.max() < 1 and (gone[~out] <= 0.5).all()
 
 
-def test_what_is_on_the_levels_stays_there() -> None:
-    """As PGD's images at 8/255 are, by fp32 a little beside them."""
+def test_images_on_8_bit_levels_are_unchanged() -> None:
+    """Such as PGD's images at 8/255, up to rounding errors of fp32."""
     clean = torch.arange(256).to(torch.uint8).view(1, 1, 16, 16)
     for k in range(1, 20):
         for sign in (1, -1):
@@ -109,13 +109,13 @@ def test_a_folder_has_a_png_an_image_that_bsk_reads_again(call, trained: Path, t
     hits = sum(line["predictions"] == line["target"] for line in others)
     assert record["rounded"]["targeted_success"] == hits / len(others)
     said = call("attack", trained, "--data", toy, "--out", "pictures", "--force", check=3).line
-    assert "pictures: exists and is no empty folder; choose another --out" in said
+    assert "pictures: exists and is not an empty folder; choose another --out" in said
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.webp"])
-def test_what_changes_pixels_is_refused(call, trained: Path, toy: Path, name: str) -> None:
+def test_lossy_formats_are_refused(call, trained: Path, toy: Path, name: str) -> None:
     line = call("attack", trained, "--data", toy, "--out", name, check=2).line
-    assert "such files change pixels, and with them verdicts; name F.safetensors, F.npz, or a folder for PNGs" in line
+    assert "lossy formats change pixels and so verdicts; name F.safetensors, F.npz, or a folder for PNGs" in line
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.pt", "a.NPZ"])

@@ -1,4 +1,4 @@
-"""`bsk starts`: where starts land, by a naive reference, whatever the batch."""
+"""`bsk starts`: where starts land, against a naive reference, independent of the batch."""
 
 import json
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_its_cost_is_known_beforehand(names: list[str], trained: Path, toy: Path
     assert work.batches.forward == 2 * work.images.forward / 12
 
 
-def test_every_image_answers_for_itself(call, trained: Path, toy: Path) -> None:
+def test_outputs_do_not_depend_on_the_batch(call, trained: Path, toy: Path) -> None:
     whole = starts(call, trained, toy, "--start", "backward,gaussian,zero", "--limit", 30)
     parts = starts(call, trained, toy, "--start", "backward,gaussian,zero", "--limit", 13, "--batch-size", 5)
     assert [{**r, "n": 30} for r in parts] == whole[: 3 * 13]
@@ -116,7 +116,7 @@ def test_starts_are_drawn_through_a_pipe(bsk, trained: Path, toy: Path, tmp_path
         ("", 2, "CKPT"),
     ],
 )
-def test_a_wrong_word_is_one_line(call, trained: Path, toy: Path, words: str, code: int, said: str) -> None:
+def test_a_usage_error_is_one_line(call, trained: Path, toy: Path, words: str, code: int, said: str) -> None:
     done = call("starts", *words.split(), "--data", toy, check=code)
     assert said in done.line and done.stdout == ""
 

@@ -33,7 +33,7 @@ def x(data: DataFile) -> Tensor:
 
 @pytest.fixture
 def checkpoint(data: DataFile, tmp_path: Path) -> Path:
-    """What `bsk train` would have written, but for the training."""
+    """A checkpoint as written by `bsk train`, but untrained."""
     model = build("cnn-4", classes=3, channels=1, size=8, mean=data.mean, std=data.std, seed=2)
     header = {
         "kind": MODEL,
@@ -117,7 +117,7 @@ def test_a_foreign_subject_is_evaluated_as_any_other(checkpoint: Path, data: Dat
     assert theirs["correct"] == ours["correct"] and theirs["model"] == "cnn-4" and theirs["method"] is None
 
 
-def test_weights_without_normalisation_are_noticed(checkpoint: Path, data: DataFile, tmp_path: Path) -> None:
+def test_weights_without_normalisation_are_reported(checkpoint: Path, data: DataFile, tmp_path: Path) -> None:
     weights = tmp_path / "bare.pt"
     torch.save(bsk.load(checkpoint).network.state_dict(), weights)
     subject = foreign_subject("cnn-4", weights, data, None, None, CPU)

@@ -1,4 +1,4 @@
-"""Threads of an evaluation: fewer beside others where that is faster, and no bit depends on their number."""
+"""Threads of an evaluation: fewer next to other processes if that is faster; no bit depends on their number."""
 
 import os
 import subprocess
@@ -21,7 +21,9 @@ CPU = torch.device("cpu")
 
 
 class Machine:
-    """A machine on which a call of 100 passes takes seconds by the number of threads, the first waiting for a part."""
+    """A simulated machine: the seconds of a call of 100 passes depend on the number of threads, and part of them is
+    waiting.
+    """
 
     def __init__(self, most: int) -> None:
         self.now = self.busy = 0.0
@@ -35,7 +37,7 @@ class Machine:
             self.busy += seconds[self.team.now] * share[self.team.now]
 
 
-def test_alone_nothing_is_tried() -> None:
+def test_without_other_processes_nothing_is_tried() -> None:
     machine = Machine(4)
     machine.run(1000, {4: 0.01}, {4: 0.9})
     assert machine.used == []
@@ -54,7 +56,7 @@ def test_beside_others_all_threads_stay_where_they_are_faster_and_tries_become_r
     assert 8 <= machine.used.count(1) <= 16  # in 200 s: after 0.5, 1, 2, 4, 8, 16, and then each 30 s
 
 
-def test_when_the_others_are_gone_all_threads_are_there_again() -> None:
+def test_all_threads_return_when_the_machine_is_idle_again() -> None:
     machine = Machine(4)
     machine.run(100, {4: 0.1, 2: 0.05, 1: 0.02}, {4: 0.4, 2: 0.5, 1: 0.7})
     machine.run(100, {4: 0.02, 2: 0.03, 1: 0.05}, {4: 0.9, 2: 1.0, 1: 1.0})
@@ -82,7 +84,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch):
 
 
 def crowd(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let another number of threads be tried at each call, and return which numbers passes had."""
+    """Make each call try another number of threads, and return the numbers that passes had."""
     seen = []
 
     def begins(team: Threads, passes: int) -> None:
@@ -128,7 +130,7 @@ def test_no_verdict_and_no_image_depends_on_the_threads(name, toy: Path, monkeyp
     assert all(torch.equal(images[row], theirs[row]) for row in images)
 
 
-def test_who_chooses_threads_has_them(monkeypatch: pytest.MonkeyPatch, two_threads) -> None:
+def test_a_chosen_number_of_threads_is_kept(monkeypatch: pytest.MonkeyPatch, two_threads) -> None:
     def numbers() -> set[int]:
         with shared_threads(CPU):
             for _ in range(2):

@@ -1,4 +1,4 @@
-"""A network is judged on the data that it was trained on, or somebody says that it is not."""
+"""A network is evaluated on the data set it was trained on, or a doubt reports that it is not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def two(call, tmp_path: Path) -> tuple[str, str]:
     return "all.m.safetensors", "few.m.safetensors"
 
 
-def test_trainings_on_other_data_are_no_seeds_of_one_method(call, two) -> None:
+def test_trainings_on_different_data_are_not_seeds_of_one_row(call, two) -> None:
     said = call("evaluate", *two, "--data", "data/digits.safetensors", "--attack", "natural", "--out", "r.jsonl")
     assert [len(each) for each in doubts(said)] == [0, 1]
     rows = [json.loads(line) for line in call("compare", "r.jsonl", "--format", "jsonl").stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""Evaluation: the same verdict in any company, in eval mode, with its passes counted; real checkpoints."""
+"""Evaluation: verdicts that do not depend on the batch, eval mode, counted passes, and published checkpoints."""
 
 import math
 from dataclasses import replace
@@ -75,8 +75,8 @@ def test_the_batch_size_changes_no_verdict(model, split: Split, batch_size: int)
 
 
 @pytest.mark.parametrize("batch_size", [5, 40, 300])
-def test_the_batch_size_changes_nothing_of_what_is_judged_ahead(model, split: Split, batch_size: int) -> None:
-    """Square fills a call of `batch_size` rows with steps ahead: how many depends on the batch, the verdicts do not."""
+def test_the_batch_size_does_not_affect_steps_evaluated_ahead(model, split: Split, batch_size: int) -> None:
+    """Square fills each call with steps ahead; their number depends on the batch size, but the verdicts do not."""
     attack = attack_named("square", 0.02, AttackFlags(queries=60))
     arguments = {"eps": 0.02, "seed": 0, "device": CPU}
     whole, other = (judge(model, split, attack, batch_size=size, **arguments) for size in (75, batch_size))
@@ -94,7 +94,7 @@ def test_order_and_limit_change_no_verdict(model, split: Split) -> None:
     assert torch.equal(first.correct, whole.correct[:20])
 
 
-def test_the_seed_matters_and_only_to_random_starts(model, split: Split) -> None:
+def test_the_seed_affects_only_random_starts(model, split: Split) -> None:
     a, b = (verdicts(model, split, seed=seed) for seed in (0, 1))
     assert not torch.equal(a.x_adv, b.x_adv)
     attack = attack_named("pgd-3", 0.01)
@@ -224,7 +224,7 @@ def test_each_block_of_a_random_model_has_numbers_of_its_own(split: Split) -> No
 )
 @pytest.mark.parametrize("threads", [1, 2])
 def test_no_number_of_rows_changes_a_bit(model, threads: int, numbers: list[int]) -> None:
-    """Logits and gradients of an example are the same to the last bit in any company."""
+    """Logits and gradients of an example are bit-identical in any batch."""
     torch.set_num_threads(threads)
     networks = [model, small_cnn().eval(), build("wrn-10-1", classes=10, channels=3, size=32, mean=[0], std=[1])]
     for network, size in zip(networks, (16, 32, 32), strict=True):
@@ -288,7 +288,7 @@ def test_fgsm_and_pgd_agree_with_foolbox(model, split: Split) -> None:
         assert torch.equal(ours.fooled, success)
 
 
-def test_bits_come_back(split: Split) -> None:
+def test_encoded_outcomes_are_decoded_again(split: Split) -> None:
     bits = np.arange(75) % 3 == 0
     assert np.array_equal(decode_correct(encode_correct(bits), 75), bits)
 

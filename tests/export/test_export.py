@@ -1,4 +1,4 @@
-"""Networks, logs and evaluations in the forms of other tools, read back by those tools."""
+"""Networks exported to the formats of other tools, and read back by those tools."""
 
 import json
 from pathlib import Path
@@ -43,8 +43,8 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_state_dict_in_the_layout_that_others_know(call, saved, toy: Path, name: str) -> None:
-    """It is plain, and bsk reads it as anybody's weights, with the same verdicts."""
+def test_a_state_dict_is_readable_by_other_tools(call, saved, toy: Path, name: str) -> None:
+    """It is a plain state dict, and bsk reads it like foreign weights, with the same verdicts."""
     model = ["--model", name] if ":" in name else []
     done = call("export", saved(name), "--to", "torch", "--out", "w.pt", *model)
     record = printed(done.stdout)
@@ -58,7 +58,7 @@ def test_a_state_dict_in_the_layout_that_others_know(call, saved, toy: Path, nam
     assert json.loads(call(*words, *flags).stdout)["correct"] == own["correct"]
 
 
-def test_torchscript_takes_pixels_and_any_number_of_them(call, saved) -> None:
+def test_torchscript_takes_any_number_of_images_in_0_to_1(call, saved) -> None:
     for name in ("preact-resnet18-2", "wrn-10-1-silu"):
         path = saved(name)
         record = printed(call("export", path, "--to", "torchscript", "--out", "m.pt", "--force").stdout)
@@ -76,7 +76,7 @@ def test_torchscript_takes_pixels_and_any_number_of_them(call, saved) -> None:
         "exported_nets:net",
     ],
 )
-def test_onnx_takes_pixels_and_any_number_of_them(call, saved, name: str) -> None:
+def test_onnx_takes_any_number_of_images_in_0_to_1(call, saved, name: str) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     path, model = saved(name), name if ":" in name else None
@@ -89,15 +89,15 @@ def test_onnx_takes_pixels_and_any_number_of_them(call, saved, name: str) -> Non
 
 
 @pytest.mark.parametrize(("name", "to"), [("counts", "torchscript"), ("noisy", "torch"), ("noisy", "torchscript")])
-def test_other_logits_than_bsk_s_leave_no_file(call, saved, name: str, to: str) -> None:
+def test_a_network_with_other_logits_is_not_exported(call, saved, name: str, to: str) -> None:
     spec = f"exported_nets:{name}"
     line = call("export", saved(spec), "--to", to, "--out", "m.pt", "--model", spec, check=3).line
     assert line.startswith(f"bsk: m.pt: the {to} form has logits that are ") and line.endswith("another form")
     assert not list(Path().glob("*m.pt*"))
 
 
-def test_weights_that_were_not_written_are_seen(call, saved, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is compared came out of the file, not out of the network that was exported."""
+def test_the_check_reads_the_exported_file(call, saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logits compared come from the file, not from the exported network."""
     write = torch.save
     monkeypatch.setattr(torch, "save", lambda found, path: write({k: v * 0.5 for k, v in found.items()}, path))
     line = call("export", saved("cnn-2"), "--to", "torch", "--out", "w.pt", check=3).line
@@ -107,7 +107,7 @@ def test_weights_that_were_not_written_are_seen(call, saved, monkeypatch: pytest
     assert "1 missing (0.weight)" in line and not Path("w.pt").exists()
 
 
-def test_nan_logits_are_no_agreement(saved) -> None:
+def test_nan_logits_fail_the_check(saved) -> None:
     from bsk.evaluation.subjects import load_subject
 
     subject = load_subject(saved("cnn-2"), torch.device("cpu"))
@@ -128,7 +128,7 @@ def test_nan_logits_are_no_agreement(saved) -> None:
         ("--to card --out m.txt", 2, "--out m.txt: must end in .md"),
     ],
 )
-def test_what_cannot_be_is_one_line(call, saved, words: str, code: int, said: str) -> None:
+def test_invalid_exports_are_one_line_errors(call, saved, words: str, code: int, said: str) -> None:
     saved("cnn-2")
     Path("taken.pt").write_text("mine")
     line = call("export", "m.safetensors", *words.split(), check=code).line

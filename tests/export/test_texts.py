@@ -1,4 +1,4 @@
-"""Logs as event files, evaluations as RobustBench's facts, and cards."""
+"""Logs as event files, evaluations as RobustBench metadata, and model cards."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_a_log_as_events_of_tensorboard(call, tmp_path: Path) -> None:
     assert len(list((tmp_path / "board" / "bs").iterdir())) == 1
 
 
-def test_what_is_no_log_is_refused_before_anything_is_written(call, tmp_path: Path) -> None:
+def test_other_files_than_logs_are_refused_before_writing(call, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     good, bad = EPOCHS[0], {**EPOCHS[0], "epoch": "one"}
     for name, content, said in (
@@ -100,7 +100,7 @@ def test_the_facts_of_robustbench_and_what_bsk_does_not_know(call, tmp_path: Pat
     assert info_of(call, tmp_path, by_l2)[0]["eps"] == "0.501961"
 
 
-def test_no_other_attack_stands_for_autoattack(call, tmp_path: Path) -> None:
+def test_only_autoattack_records_are_accepted(call, tmp_path: Path) -> None:
     info, record = info_of(call, tmp_path, evaluation(attack="screen", correct=ROBUST, **{**WHOLE, "eps": 0.031}))
     assert info["autoattack_acc"] is info["clean_acc"] is info["unreliable"] is None
     assert info["eps"] == "0.031" and "autoattack_acc" in record["unknown"]

@@ -85,13 +85,13 @@ def test_other_attacks_and_radii_have_their_own_panel(make: Make, place: Make, t
     assert "pgd-20" in texts and "autoattack" in texts and texts.count("fast-at") == 2
 
 
-def test_what_is_alike_but_for_its_seed_is_one_box_and_nothing_else(make: Make, place: Make, tmp_path: Path) -> None:
+def test_only_records_that_differ_in_the_seed_share_a_box(make: Make, place: Make, tmp_path: Path) -> None:
     other = make("bs", 2, flags={"gamma": 2.0})
     with pytest.raises(InputError) as error:
         draw_boxes(place([make("bs", 1, flags={"gamma": 1.0}), other]), "method", [tmp_path / "a.png"])
     assert str(error.value) == (
         "results.jsonl:2: has the same method (bs) as results.jsonl:1, but another gamma; "
-        "use --by gamma, or give records that are alike but for their seeds"
+        "use --by gamma, or give records that differ only in their seeds"
     )
     mixed = [make("bs", 1, flags={"step": 0.2}), make("fast-at", 2, flags={"step": 0.2})]
     with pytest.raises(InputError, match=r"same step \(51/255\) as results.jsonl:1, but another method"):
@@ -104,11 +104,11 @@ def test_what_is_alike_but_for_its_seed_is_one_box_and_nothing_else(make: Make, 
     assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
 
 
-def test_boxes_that_differ_in_more_than_the_flag_are_said(make: Make, place: Make, tmp_path: Path) -> None:
+def test_boxes_that_differ_in_more_than_the_flag_give_a_notice(make: Make, place: Make, tmp_path: Path) -> None:
     records = stepped(make, (6, 8))
     records[0:3] = [{**record, "flags": {**record["flags"], "epochs": 30}} for record in records[0:3]]
     assert draw_boxes(place(records), "step", [tmp_path / "a.png"]) == [
-        "what is drawn differs in more than step: epochs"
+        "the networks drawn differ in more than step: epochs"
     ]
     methods = [make("bs", 1, flags={"beta": 10.0, "lr": 0.1}), make("fast-at", 1, flags={"beta": 6.0, "lr": 0.1})]
     assert draw_boxes(place(methods), "method", [tmp_path / "a.png"]) == [], "a method's own flags follow from it"
@@ -117,13 +117,13 @@ def test_boxes_that_differ_in_more_than_the_flag_are_said(make: Make, place: Mak
 def test_errors_are_one_line(make: Make, place: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no evaluation under attack among the records; give what bsk evaluate wrote"):
         draw_boxes(place([make("bs", 1, "natural")]), "method", [tmp_path / "a.png"])
-    with pytest.raises(InputError, match=r"results.jsonl:1: has no flag gama to draw by; did you mean gamma\?"):
+    with pytest.raises(InputError, match=r"results.jsonl:1: has no flag gama to group by; did you mean gamma\?"):
         draw_boxes(place([make("bs", 1, flags={"gamma": 1.0})]), "gama", [tmp_path / "a.png"])
-    with pytest.raises(UsageError, match="--by odd: has no plain values"):
+    with pytest.raises(UsageError, match="--by odd: its values are lists or objects"):
         draw_boxes(place([make("bs", 1, flags={"odd": [1]})]), "odd", [tmp_path / "a.png"])
 
 
-def test_hostile_names_are_drawn_as_they_stand(make: Make, place: Make, tmp_path: Path) -> None:
+def test_hostile_names_are_drawn_literally(make: Make, place: Make, tmp_path: Path) -> None:
     evil = {**make("bs", 2), "method": "$\\frac{$ --> _x\x1b\n", "model": "m\u0000"}
     draw_boxes(place([make("bs", 1), evil]), "method", [tmp_path / "a.svg"])
     ET.parse(tmp_path / "a.svg")
@@ -160,7 +160,7 @@ def test_swarm_by_hand() -> None:
 
 
 @given(st.lists(st.integers(0, 30).map(float), max_size=12), st.floats(0.5, 5))
-def test_no_two_dots_of_a_place_are_near(values: list[float], near: float) -> None:
+def test_dots_with_the_same_shift_are_never_close(values: list[float], near: float) -> None:
     shifts = swarm(values, near)
     for i, a in enumerate(values):
         for j, b in enumerate(values[:i]):

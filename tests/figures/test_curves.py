@@ -46,7 +46,7 @@ def test_a_line_is_the_mean_of_seeds_and_its_band_their_ends(make_log: Make, pla
     assert _line(group, 0, "val_natural", "method").mean == pytest.approx([90] * 3), "percent for people"
 
 
-def test_passes_are_those_of_both_ways(make_log: Make, place: Make, tmp_path: Path) -> None:
+def test_passes_are_forward_plus_backward(make_log: Make, place: Make, tmp_path: Path) -> None:
     items = logs(make_log, place, ("bs",), forward_passes=400, backward_passes=300, seconds=2.0)
     (group,) = series(collect(items).trainings, "method")
     assert _line(group, 0, "passes", "method").mean == [700, 700, 700]
@@ -56,7 +56,7 @@ def test_passes_are_those_of_both_ways(make_log: Make, place: Make, tmp_path: Pa
         draw_curves(logs(make_log, place), "method", ["passes"], [tmp_path / "b.svg"])
 
 
-def test_the_monitor_does_not_look_in_every_epoch(make_log: Make, place: Make, tmp_path: Path) -> None:
+def test_fields_of_the_monitor_may_be_missing_in_some_epochs(make_log: Make, place: Make, tmp_path: Path) -> None:
     start, *epochs = make_log("bs", 1, epochs=4)
     looked = [
         {**each, "monitor_fgsm": 0.5, "monitor_cosine": 0.25} if each.get("epoch") in (2, 4) else each
@@ -78,9 +78,7 @@ def test_every_line_is_named_and_the_facts_stand_above(make_log: Make, place: Ma
     texts = said(tmp_path / "a.svg")
     for method in ("fast-at", "bs"):
         assert f"{method}, after the start" in texts and f"{method}, after the ascent" in texts
-    headline = (
-        "digits, cnn, eps 0.2, 2 seeds, KL on 128 val images; mean over seeds, band from the least to the greatest"
-    )
+    headline = "digits, cnn, eps 0.2, 2 seeds, KL on 128 val images; mean over seeds, band from minimum to maximum"
     assert headline in " ".join(texts) and "epoch" in texts
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
@@ -114,7 +112,7 @@ def test_an_epoch_without_the_field_names_the_next_step(make_log: Make, place: M
     assert not list(tmp_path.iterdir())
 
 
-def test_logs_that_are_not_alike_are_not_one_line(make_log: Make, place: Make, tmp_path: Path) -> None:
+def test_logs_that_differ_in_more_than_the_seed_are_refused(make_log: Make, place: Make, tmp_path: Path) -> None:
     items = logs(make_log, place, ("bs",))
     items[5].record["flags"]["gamma"] = 2.0
     with pytest.raises(
@@ -126,16 +124,16 @@ def test_logs_that_are_not_alike_are_not_one_line(make_log: Make, place: Make, t
     assert "gamma 1" in said(tmp_path / "a.svg") and "gamma 2" in said(tmp_path / "a.svg")
 
 
-def test_an_interrupted_training_is_drawn_so_far_and_said(make_log: Make, place: Make, tmp_path: Path) -> None:
+def test_an_interrupted_training_is_drawn_with_a_notice(make_log: Make, place: Make, tmp_path: Path) -> None:
     cut = place(make_log("bs", 2, epochs=2, end=False), "cut.jsonl")
     items = [*place(make_log("bs", 1, epochs=4), "whole.jsonl"), *cut]
     notices = draw_curves(items, "method", ["loss"], [tmp_path / "a.png"])
-    assert notices == ["runs/bs-2.safetensors: interrupted at epoch 2 of 15; drawn so far"]
+    assert notices == ["runs/bs-2.safetensors: interrupted at epoch 2 of 15; drawn up to there"]
     (group,) = series(collect(items).trainings, "method")
     assert _line(group, 0, "loss", "method").epochs == [1, 2], "only epochs that all seeds have"
 
 
-def test_a_log_that_goes_on_in_the_same_file_is_one_log(make_log: Make, place: Make) -> None:
+def test_a_resumed_log_is_one_log(make_log: Make, place: Make) -> None:
     first, again = make_log("bs", 1, epochs=2, end=False), make_log("bs", 1, epochs=3)
     again[2]["loss"] = 7.0  # epoch 2 again
     (training,) = collect(place([*first, again[0], *again[2:]])).trainings
@@ -145,7 +143,7 @@ def test_a_log_that_goes_on_in_the_same_file_is_one_log(make_log: Make, place: M
 def test_zero_is_not_on_a_logarithmic_scale(make_log: Make, place: Make, tmp_path: Path) -> None:
     items = logs(make_log, place, ("natural",), kl_start=0.0) + logs(make_log, place, ("bs",))
     notices = draw_curves(items, "method", ["kl_start"], [tmp_path / "a.svg"], log=True)
-    assert notices == ["natural: kl_start is 0 throughout, so not on a logarithmic scale"]
+    assert notices == ["natural: kl_start is always 0, so a logarithmic scale cannot show it"]
     assert "natural" not in said(tmp_path / "a.svg")
     with pytest.raises(UsageError, match="leave out --log"):
         draw_curves(
@@ -160,7 +158,7 @@ def test_other_errors_are_one_line(make: Make, place: Make, tmp_path: Path) -> N
         draw_curves([], "method", ["loss", "loss"], [tmp_path / "a.png"])
 
 
-def test_labels_in_a_crowd_stand_around_their_mean() -> None:
+def test_labels_in_a_cluster_are_centred_on_their_mean() -> None:
     assert spread([10.0, 11.0, 50.0], 4.0) == [8.5, 12.5, 50.0]
     assert spread([11.0, 10.0], 4.0) == [12.5, 8.5]
 

@@ -17,7 +17,7 @@ Make = Any
 
 
 def landing(index: int, start: str, landed: list[float], kl: float, **more: Any) -> dict[str, Any]:
-    """An image whose clean logits are (1, 2, 3), and whose target lies 2 to class 0 and away from class 2."""
+    """An image with clean logits (1, 2, 3), whose target is displaced by 2 towards class 0 and away from class 2."""
     return {
         "schema": 1,
         "kind": "landing",
@@ -57,7 +57,7 @@ def test_along_and_aside_by_hand() -> None:
 
 
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.floats(-5, 5))
-def test_what_a_softmax_does_not_see_moves_nothing_and_pythagoras_holds(moved: list[float], shift: float) -> None:
+def test_a_shift_of_all_logits_changes_nothing_and_pythagoras_holds(moved: list[float], shift: float) -> None:
     d, target = np.array([moved]), np.array([[1.0, 0.5, -0.5]])
     along, aside = projected(d, target)
     assert np.allclose(projected(d + shift, target + 2 * shift), (along, aside), atol=1e-9)
@@ -65,7 +65,7 @@ def test_what_a_softmax_does_not_see_moves_nothing_and_pythagoras_holds(moved: l
     assert along[0] ** 2 + aside[0] ** 2 == pytest.approx(square, abs=1e-9)
 
 
-def test_every_start_is_seen_from_the_target_of_its_image(place: Make) -> None:
+def test_every_start_is_projected_on_the_target_of_its_image(place: Make) -> None:
     (scene,) = scenes(place(four()))
     uniform, backward = scene.clouds
     assert (uniform.start, backward.start) == ("uniform", "backward")
@@ -75,7 +75,7 @@ def test_every_start_is_seen_from_the_target_of_its_image(place: Make) -> None:
     assert scene.facts == ("bs, cnn, digits test", "eps 0.2, gamma 2")
 
 
-def test_of_a_repeated_image_the_last_counts_and_other_models_are_other_scenes(place: Make) -> None:
+def test_the_last_of_repeated_images_counts_and_models_have_their_own_scenes(place: Make) -> None:
     again = landing(7, "backward", [2.0, 2.0, 2.0], 0.5)
     other = [{**record, "checkpoint_sha256": "cd"} for record in four()]
     first, second = scenes(place([*four(), again, *other]))
@@ -89,7 +89,7 @@ def test_the_picture_has_its_facts_axes_and_means(place: Make, tmp_path: Path) -
     low, high = t_interval([0.1, 0.3])
     for said in ("eps 0.2, gamma 2, 2 images", "backward, and its mean", "random target", "0.010", "0.20"):
         assert said in text
-    assert f"[{low:#.2g}, {high:#.2g}]" in text and "is the part of the way towards it" in text
+    assert f"[{low:#.2g}, {high:#.2g}]" in text and "displacement along the line to the target" in text
     assert text == (tmp_path / "b.svg").read_text() and ET.fromstring(text) is not None
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
@@ -102,19 +102,19 @@ def test_the_picture_has_its_facts_axes_and_means(place: Make, tmp_path: Path) -
         ({"logits": [1.0, True, 3.0]}, "logits: expected a list of numbers"),
         ({"logits": None}, "logits: expected a value"),
         ({"kl": -1.0}, "kl: expected a number from 0"),
-        ({"target": None}, "target: expected the random output of gamma above 0"),
-        ({"target": [1.0, 2.0, 3.0]}, "target: expected the random output of gamma above 0"),
+        ({"target": None}, "target: expected the random target of the start"),
+        ({"target": [1.0, 2.0, 3.0]}, "target: expected the random target of the start"),
         ({"index": None}, "index: expected a value"),
         ({"schema": 2}, "expected schema 1, found 2"),
     ],
 )
-def test_a_wrong_field_is_one_line(place: Make, record: dict[str, Any], said: str) -> None:
+def test_an_invalid_field_is_one_line(place: Make, record: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError) as error:
         scenes(place([*four(), {**four()[1], **record}], "s.jsonl"))
     assert str(error.value).startswith("s.jsonl:5: ") and said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_without_targets_there_is_nothing_to_see_it_from(place: Make, tmp_path: Path) -> None:
+def test_images_without_targets_are_refused(place: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="s.jsonl:1: no backward start of this image; run bsk starts with --start"):
         draw_landings(place([four()[0]], "s.jsonl"), [tmp_path / "a.png"])
     with pytest.raises(InputError, match="no landings among the records; give what bsk starts prints"):

@@ -1,4 +1,4 @@
-"""The page: all that is there, self-contained, and safe to open."""
+"""The HTML report: complete, self-contained, and safe to open."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 
 @pytest.fixture
 def folder(tmp_path: Path, results, place, make_log) -> Path:
-    """A table with a picture, and two trainings, one of them not ended."""
+    """A table with a picture, and two trainings, one of them unfinished."""
     table = tmp_path / "small" / "table10" / "cifar10"
     table.mkdir(parents=True)
     for record in results:
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, results, place, make_log) -> Path:
 
 
 class Tags(HTMLParser):
-    """Checks that every tag that is opened is closed, and gathers what the page refers to."""
+    """Checks that all tags are closed, and collects the references of the page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_needs_nothing_else(folder: Path) -> None:
+def test_the_page_is_well_formed_and_self_contained(folder: Path) -> None:
     text = page(folder)
     tags = Tags(text)
     assert tags.open == [] and text.startswith("<!doctype html>")
@@ -74,23 +74,23 @@ def test_titles_are_text_not_markup(folder: Path) -> None:
     assert "SCALE=small <b>" not in page(folder)
 
 
-def test_tables_the_paper_beside_and_the_trainings(folder: Path) -> None:
+def test_tables_comparison_with_the_paper_and_trainings(folder: Path) -> None:
     text = page(folder)
     against = text[text.index('<section id="against">') : text.index('<section id="trainings">')]
     cells = re.findall(r"<td>(.*?)</td>", against)
     assert len(cells) == 11 and cells[1] == "fast-at" and cells[7] == "best 46.3"  # bs is in no row of table 10
     trainings = text[text.index('<section id="trainings">') :]
-    assert "2 trainings" in trainings and ", not ended" in trainings
+    assert "2 trainings" in trainings and ", unfinished" in trainings
 
 
-def test_only_what_all_trainings_have_is_the_same_in_all_and_other_versions_are_told(folder: Path, make_log) -> None:
+def test_common_facts_are_shared_by_all_trainings_and_versions_are_columns(folder: Path, make_log) -> None:
     start, *others = make_log("bs", 3)
     start = {**start, "flags": {**start["flags"], "log_divergence": True, "eps": 0.5}, "torch": "9.9.9", "device": "x"}
     for record in (start, *others):
         records.append(folder / "runs" / "bs-3.jsonl", record)
     (folder / "runs" / "bs-3.last.safetensors").touch()
     trainings = page(folder).partition('<section id="trainings">')[2]
-    same = re.search(r"The same in all: (.*?)\.</p>", trainings)
+    same = re.search(r"Common to all: (.*?)\.</p>", trainings)
     assert same and "log_divergence" not in same[1] and "torch" not in same[1] and "epochs" in same[1]
     assert "<th>torch</th>" in trainings and "<td>9.9.9</td>" in trainings and "<th>version</th>" not in trainings
 
@@ -103,7 +103,7 @@ def test_the_differences_are_those_of_the_documentation(folder: Path) -> None:
     assert "<b>Selection.</b>" in shown and "<code>val</code>" in shown
 
 
-def test_sections_stand_as_in_the_paper_and_what_it_has_not_comes_last(folder: Path) -> None:
+def test_sections_are_in_the_order_of_the_paper_and_others_last(folder: Path) -> None:
     for name in ("table2/cifar10", "budget/cifar10", "figure3", "section54", "table11"):
         place = folder / name
         place.mkdir(parents=True)
@@ -116,7 +116,7 @@ def test_sections_stand_as_in_the_paper_and_what_it_has_not_comes_last(folder: P
 
 
 def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no table.jsonl, picture or log below it; make table2"):
+    with pytest.raises(InputError, match="no table.jsonl, picture or log in it; run make table2"):
         page(tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_tables_of_one_title_are_told_apart_in_the_contents(folder: Path, tmp_pa
         ({"p_holm": 0.5, "detectable": None}, "detectable: expected a value, found None"),
     ],
 )
-def test_a_wrong_column_is_one_line_with_file_and_line(folder: Path, changed, part: str) -> None:
+def test_an_invalid_column_is_one_line_with_file_and_line(folder: Path, changed, part: str) -> None:
     table = folder / "table10" / "cifar10" / "table.jsonl"
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     table.write_text("".join(json.dumps(row) + "\n" for row in (rows[0], {**rows[1], **changed})))
@@ -169,7 +169,7 @@ def test_a_row_without_a_name_is_refused_and_one_with_nothing_else_is_shown(fold
     assert "<td>an older one</td>" in page(folder)
 
 
-def test_a_table_without_end_is_refused_before_it_takes_memory(folder: Path) -> None:
+def test_a_huge_table_is_refused_before_it_fills_memory(folder: Path) -> None:
     table = folder / "table10" / "cifar10" / "table.jsonl"
     table.write_text('{"name": "a"}\n' * 1000)
     assert page(folder).count("<td>a</td>") == 1000
@@ -178,14 +178,14 @@ def test_a_table_without_end_is_refused_before_it_takes_memory(folder: Path) -> 
         page(folder)
 
 
-def test_every_column_has_its_kind() -> None:
+def test_every_column_has_a_type() -> None:
     assert set(CELLS) == set(COLUMNS)
 
 
 @pytest.mark.parametrize(
     "value", ['"name": "a\\ud800"', '"name": "a", "title": "\\udfff"', f'"name": "a", "n": {10**400}']
 )
-def test_what_no_page_can_hold_is_one_line(folder: Path, value: str) -> None:
+def test_invalid_text_is_a_one_line_error(folder: Path, value: str) -> None:
     table = folder / "table10" / "cifar10" / "table.jsonl"
     table.write_text(f"{{{value}}}\n")
     with pytest.raises(InputError) as error:
@@ -206,12 +206,12 @@ def test_a_picture_that_cannot_be_read_is_one_line(folder: Path) -> None:
 
 
 def flags_of(text: str) -> list[str]:
-    """What the trainings of a page are told apart by."""
+    """The flags that distinguish the trainings of a page."""
     lines = text.partition('<section id="trainings">')[2].partition("</section>")[0].splitlines()
     return [re.findall("<td>(.*?)</td>", line)[1] for line in lines if "<td>" in line]
 
 
-def test_flags_that_were_overridden_are_told_and_so_is_an_average(folder: Path, make_log) -> None:
+def test_overridden_flags_and_averages_are_shown(folder: Path, make_log) -> None:
     def add(name: str, method: str, **flags: object) -> None:
         start, *others = make_log(method, 1)
         for record in ({**start, "flags": {**start["flags"], **flags}}, *others):

@@ -40,7 +40,7 @@ def test_rows_of_other_attacks_and_radii_have_their_own_panel(make: Make, place:
         assert f"<!-- {title} -->" in text
 
 
-def test_hostile_names_are_drawn_as_they_stand(make: Make, place: Make, tmp_path: Path) -> None:
+def test_hostile_names_are_drawn_literally(make: Make, place: Make, tmp_path: Path) -> None:
     rows, _ = compare(place([make("bs", 1), {**make("bs", 2), "method": "$\\frac{$ --> _x"}]))
     accuracy_against_cost(rows, tmp_path / "a.svg")
     ET.parse(tmp_path / "a.svg")
@@ -60,9 +60,7 @@ def test_a_wide_span_of_costs_is_logarithmic(make: Make, place: Make, tmp_path: 
     assert "forward and backward (logarithmic)" in (tmp_path / "a.svg").read_text()
 
 
-def test_of_a_crowd_only_the_frontier_has_its_names_and_methods_share_a_mark(
-    make: Make, place: Make, tmp_path: Path
-) -> None:
+def test_with_many_rows_only_the_frontier_is_labelled(make: Make, place: Make, tmp_path: Path) -> None:
     records = []
     for number in range(20):
         method, robust = "bs" if number % 2 else "at", "1" * (number // 2) + "0" * 10
@@ -82,7 +80,7 @@ def test_rows_without_cost_or_accuracy_are_left_out_with_a_notice(make: Make, pl
     rows, _ = compare(place([make("bs", 1), foreign]))
     path = tmp_path / "a.png"
     assert accuracy_against_cost(rows, path) == [
-        f"{path}: 1 row(s) without accuracy or training cost are not in the picture"
+        f"{path}: 1 row(s) without accuracy or training cost are not in the figure"
     ]
     with pytest.raises(UsageError, match="no row has both an accuracy and a training cost; evaluate"):
         accuracy_against_cost(rows[1:], path)
@@ -116,7 +114,7 @@ def test_a_label_far_from_its_marker_has_a_line() -> None:
 
 
 @given(st.lists(st.sampled_from([100.0, 100.5, 200.0, 300.0]), max_size=8))
-def test_equal_costs_stand_abreast_around_their_cost(costs: list[float]) -> None:
+def test_markers_of_equal_cost_are_side_by_side(costs: list[float]) -> None:
     shifts = side_by_side(costs)
     for cost in (200.0, 300.0):
         mine = [shift for value, shift in zip(costs, shifts, strict=True) if value == cost]

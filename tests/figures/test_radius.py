@@ -25,7 +25,7 @@ def records(make: Make, method: str = "bs", seeds: tuple[int, ...] = (1,), **mor
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[float], list[float], list[list[float]]]]:
-    """Radius and accuracy of each line, and how far its bars go below and above."""
+    """Radius and accuracy of each line, and the lengths of its error bars below and above."""
     found = []
 
     def plot(axes: Any, place: int, line: Any) -> None:
@@ -73,11 +73,11 @@ def test_without_natural_records_a_line_begins_at_its_first_radius(
     assert drawn[0][1] == [0.05, 0.1, 0.2]
 
 
-def test_what_cannot_be_one_picture(make: Make, place: Make, tmp_path: Path) -> None:
+def test_records_that_cannot_share_a_figure_are_refused(make: Make, place: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no evaluation under attack"):
         draw_radius(place(records(make)[:1]), [tmp_path / "a.svg"])
     two = [*records(make), *records(make, attack="apgd-ce", attack_parameters={"norm": "l2"})]
-    with pytest.raises(InputError, match=r"a radius in l2, and in linf at .*; draw a picture of each norm"):
+    with pytest.raises(InputError, match=r"a radius in l2, but in linf at .*; draw one figure per norm"):
         draw_radius(place(two), [tmp_path / "a.svg"])
     again = [*records(make), *records(make, attack_parameters={"step": 0.01})]
     with pytest.raises(InputError, match=r"bs has two records at eps 0.05; give those of one attack"):

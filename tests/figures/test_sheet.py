@@ -21,7 +21,7 @@ Sheet = dict[str, Any]
 
 
 def width(text: str) -> float:
-    """Measure as a typewriter does."""
+    """Measure text in a monospaced font."""
     return 10.0 * len(text)
 
 
@@ -145,7 +145,7 @@ def test_hostile_and_long_names_are_harmless(tmp_path: Path) -> None:
     assert [text for text in found if "$x_{" in text][0].count("$x_{") < 40
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
+def test_invalid_sheets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^--images a\.pdf: must end in \.png or \.svg; other formats are not drawn$"):
         draw_sheet(Path("a.pdf"), **sheet())
     for examples in (sheet(0), {**sheet(), "most": 0}):

@@ -1,4 +1,4 @@
-"""Methods called on one batch, and a model that can be worked by hand."""
+"""Methods called on one batch, and a model that can be computed by hand."""
 
 from typing import Any
 

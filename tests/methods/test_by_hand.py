@@ -1,4 +1,4 @@
-"""What methods do, by hand and by naive references in float64, with hyper-parameters that are not the defaults."""
+"""Methods against hand-worked examples and naive references in float64, with non-default hyper-parameters."""
 
 import math
 from typing import Any
@@ -54,7 +54,7 @@ def naive_step(loss_of, x: Tensor, centre: Tensor, step: float) -> Tensor:  # ty
 
 @pytest.mark.parametrize(("gamma", "step"), [(1.0, EPS), (0.1, 0.07), (5.0, 0.15)])
 def test_backward_smoothing_is_algorithm_1(model: nn.Module, batch, gamma: float, step: float) -> None:
-    """Lines 5 to 7, with f(x) run anew wherever the paper writes it."""
+    """Lines 5 to 7, with f(x) recomputed wherever the paper writes it."""
     x, y = batch
     psi = BatchDraws(generator("bs")).uniform(model(x).detach())
     target = (model(x) + gamma * psi).detach()
@@ -149,7 +149,7 @@ def test_bound_and_noise_are_the_axes_between_fast_at_and_n_fgsm() -> None:
     assert torch.equal(one.x_adv, other.x_adv)
 
 
-def test_a_bound_is_in_radii() -> None:
+def test_the_bound_is_in_units_of_eps() -> None:
     """Twice the noise and a step reach to 3 eps; here to 1.5."""
     x, y = torch.full((8, 1, 1, 2), 0.5, dtype=torch.float64), torch.zeros(8, dtype=torch.int64)
     u = BatchDraws(generator(3)).uniform(x)

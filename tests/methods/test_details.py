@@ -1,4 +1,4 @@
-"""Details of methods that five updates do not show: parts of losses, pixels without gradient, edges of settings."""
+"""Details of methods that five updates do not cover: parts of losses, zero gradients, limits of settings."""
 
 import math
 
@@ -141,7 +141,7 @@ def test_a_pattern_is_of_the_labels_as_training_smooths_them() -> None:
     assert signs == [-1.0, 1.0]
 
 
-def test_a_hyper_parameter_that_a_method_has_not_is_named_as_its_flag() -> None:
+def test_an_unknown_hyper_parameter_is_named_as_a_flag() -> None:
     with pytest.raises(UsageError, match=r"^--rescue-every: natural has no rescue_every; it has no hyper-parameters$"):
         resolve("natural", EPS, {"rescue_every": 3})
 
@@ -152,7 +152,7 @@ def test_ids_of_one_function_are_told_apart() -> None:
     assert "pseudo-labelled" in found["rst"] and ABOUT.keys() < METHODS.keys()
 
 
-def test_a_method_that_says_nothing_of_itself_has_no_summary(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_without_docstring_has_no_summary(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "silent.py").write_text("def method(net, x, y, *, eps, draws): return net.cross_entropy(net(x), y)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert summary("silent:method") == "" and summary("natural") == "Cross entropy on the clean images."

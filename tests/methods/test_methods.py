@@ -1,4 +1,4 @@
-"""Every method: its hyper-parameters and the paper's defaults, its passes, its ball, what it remembers and shares."""
+"""Every method: hyper-parameters with the paper's defaults, passes, ball, memory, and use in several processes."""
 
 import inspect
 
@@ -151,7 +151,7 @@ def test_what_is_read_from_the_source_is_the_signature(name: str) -> None:
     assert registry.summary(name) == (registry.function(name).__doc__ or "").partition("\n")[0] != ""
 
 
-def test_whose_a_method_is() -> None:
+def test_the_source_of_a_method_is_in_its_docstring() -> None:
     """As its docstring says, but where ids share a function."""
     known = {
         "natural": ("", None), "at": ("Madry et al.", 2018), "fast-at": ("Wong et al.", 2020),
@@ -162,7 +162,7 @@ def test_whose_a_method_is() -> None:
     assert all(registry.source(name)[1] for name in METHODS if name != "natural")
 
 
-def test_a_value_is_read_as_its_default_says() -> None:
+def test_a_value_has_the_type_of_its_default() -> None:
     own = registry.parameters("liet")
     read = {"step": "8/255", "beta": "3", "ramp": "false", "bound": "none", "every": "4"}
     found = {name: own[name].parsed(text) for name, text in read.items()}
@@ -199,7 +199,7 @@ def test_a_value_is_read_as_its_default_says() -> None:
         ("natural", "gamma", "1", "--gamma: natural has no gamma; it has no hyper-parameters"),
     ],
 )
-def test_a_value_that_does_not_fit_is_one_line(method: str, name: str, text: object, said: str) -> None:
+def test_an_invalid_value_is_a_one_line_error(method: str, name: str, text: object, said: str) -> None:
     with pytest.raises(UsageError) as refused:
         bind(method, EPS, {name: text})
     assert str(refused.value).startswith(said) and "\n" not in str(refused.value)
@@ -291,7 +291,7 @@ def test_a_method_stays_in_its_ball_and_leaves_the_weights_alone(name: str, mode
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_runs_wherever_its_tensors_are(name: str) -> None:
+def test_a_method_runs_on_the_device_of_its_tensors(name: str) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(32, CLASSES)).to("meta")
     x, y = torch.empty(7, *SHAPE, device="meta"), torch.empty(7, dtype=torch.int64, device="meta")
     losses = called(name, network, x, y, draws=BatchDraws(torch.Generator()), update=1)
@@ -395,7 +395,7 @@ def test_what_processes_can_share_depends_on_no_shape(name: str, shape, classes:
 
 
 def test_what_a_method_will_remember_is_known_from_its_first_updates() -> None:
-    """Also what it uses in later epochs alone: a resume asks for just these."""
+    """Also tensors used only in later epochs, which resuming needs."""
     found = {name: profile(bind(name, EPS), SHAPE, CLASSES).memory for name in ("atas", "pco", "fgsm-pgi", "rs-cs")}
     assert {name: sorted(memory.rows) for name, memory in found.items()} == {
         "atas": ["delta", "v"], "pco": ["prior"], "fgsm-pgi": ["momentum", "prior"], "rs-cs": [],

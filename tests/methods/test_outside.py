@@ -1,4 +1,4 @@
-"""A method from outside bsk: trained by the command line, known by its code; each broken contract is one line."""
+"""User-defined methods: trained on the command line, identified by their code; violations are one-line errors."""
 
 import json
 import sys
@@ -91,7 +91,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def forget() -> None:
-    """As a new process would begin."""
+    """Reset the state to that of a new process."""
     from bsk.methods import registry
 
     sys.modules.pop("mymethods", None)
@@ -142,7 +142,7 @@ def test_its_code_is_in_the_log_the_files_and_the_evaluations(call, train, toy: 
     assert record["method_code"] == code and "mymethods" not in sys.modules, "weights need no method"
 
 
-def test_what_an_argument_is_called_decides_nothing_of_its_type(call, train, toy: Path) -> None:
+def test_the_type_of_an_argument_does_not_depend_on_its_name(call, train, toy: Path) -> None:
     assert json.loads(train("worded", "--out", "m.safetensors").stdout)["flags"]["gamma"] == "soft"
     landed = call("starts", "m.safetensors", "--data", toy, "--limit", 1, "--start", "backward", "--quiet").stdout
     assert json.loads(landed)["start_parameters"]["gamma"] == 1, "that of the start"
@@ -174,7 +174,7 @@ def test_other_code_is_another_training(train, tmp_path: Path) -> None:
     assert code != json.loads(first.stdout)["method_code"]
 
 
-def test_it_may_be_given_all_that_there_is(train, tmp_path: Path) -> None:
+def test_a_method_may_use_all_optional_arguments(train, tmp_path: Path) -> None:
     train("everything", "--out", "m.safetensors")
     tensors, _ = checkpoints.load(tmp_path / "m.last.safetensors", "training-state")
     assert torch.equal(tensors["memory.rows.seen"], torch.ones(240, dtype=torch.int64))
@@ -182,7 +182,7 @@ def test_it_may_be_given_all_that_there_is(train, tmp_path: Path) -> None:
 
 
 def test_a_tensor_is_enough(train, module: str, toy: Path, tmp_path: Path) -> None:
-    """Without parts it is selected by robust accuracy: nobody said that it trains on clean images alone."""
+    """A loss without parts is selected by robust accuracy, since nothing says that it uses only clean images."""
     end = json.loads(train("plain").stdout)
     assert end["train_forward_passes"] == end["train_backward_passes"] == 240
     data = open_data(toy)
@@ -239,7 +239,7 @@ START = "bsk: --method mymethods:"
         ("plain --set alpha=1", "bsk: --alpha: mymethods:plain has no alpha; it has no hyper-parameters"),
     ],
 )
-def test_a_broken_contract_is_one_line(train, words: str, said: str, tmp_path: Path) -> None:
+def test_a_violated_contract_is_a_one_line_error(train, words: str, said: str, tmp_path: Path) -> None:
     done = train(*words.split(), check=2)
     assert done.line.startswith(said) and done.stdout == ""
     assert not list(tmp_path.glob("runs/*.safetensors"))
@@ -253,5 +253,5 @@ def test_a_broken_contract_is_one_line(train, words: str, said: str, tmp_path: P
         ("tradse", "--method tradse: no such method; did you mean trades, or module:function?"),
     ],
 )
-def test_a_name_that_is_none_is_one_line(call, toy: Path, module: str, name: str, said: str) -> None:
+def test_an_invalid_name_is_a_one_line_error(call, toy: Path, module: str, name: str, said: str) -> None:
     assert call("train", "--data", toy, *TRAIN, "--method", name, check=2).line.startswith(f"bsk: {said}")

@@ -45,7 +45,7 @@ def batch(i: int) -> Batch:
 
 
 def extras(method: str, i: int) -> dict:
-    """What some plain updates are told beside the batch."""
+    """Arguments of some plain updates besides the batch."""
     return {
         "liet": {"classes": CLASSES},
         "fast-at-plus": {"accuracies": ACCURACIES, "every": 2},
@@ -178,7 +178,7 @@ MUTANTS = [
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 @pytest.mark.parametrize("method", ["bs", "fast-at", "at", "n-fgsm"])
-def test_wrong_updates_are_told_apart(method: str, mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_updates_are_detected(method: str, mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     s = settings(method)
     model, _ = five_plain_updates(s)
     wrong = mutant(monkeypatch, s)

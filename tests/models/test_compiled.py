@@ -1,4 +1,4 @@
-"""Passes through torch.compile: the same function with the network's own tensors, and where that pays."""
+"""Passes through torch.compile: the same function on the network's own tensors, and when it pays off."""
 
 import contextlib
 import copy
@@ -108,7 +108,7 @@ def test_any_number_of_rows_is_compiled_for_attacks(quick: None) -> None:
     assert forms.calls == 3 and len(told) == 1
 
 
-def test_the_layout_of_images_compiles_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_layout_of_images_causes_no_recompilation(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("cnn-4", classes=5, channels=1, size=8, mean=[0.5], std=[0.25], seed=0)
     forms, x = Compiled(model.eval(), 6, CPU, lambda _: None), torch.rand(6, 1, 8, 8)
     with torch.no_grad(), graphs(monkeypatch) as count:
@@ -133,7 +133,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 @pytest.mark.slow
 def test_what_is_compiled_anew_is_counted_as_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each precision, each way to the image, other statistics: no graph comes of a call that is not counted so."""
+    """For each precision, kind of gradient and new statistics: every call that compiles a graph is counted as
+    compiling.
+    """
     model, x = network(), torch.rand(6, 3, 16, 16)
     with compat.compiling(), graphs(monkeypatch) as count:
         forms = Compiled(model, 6, CPU, lambda _: None)
@@ -167,7 +169,7 @@ class Replacing(nn.Module):
         return self.layer(x - self.mean)
 
 
-def test_a_network_that_replaces_a_tensor_is_not_taken_as_it_was(quick: None) -> None:
+def test_a_network_that_replaces_a_tensor_is_not_stale(quick: None) -> None:
     model, told = Replacing(), []
     forms, x = Compiled(model, 6, CPU, told.append), torch.rand(6, 3, 2, 2)
     for _ in range(3):
@@ -211,7 +213,7 @@ def broken(*arguments: object, **options: object) -> object:
     return run
 
 
-def test_where_it_fails_the_network_goes_layer_by_layer_and_that_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_compiling_fails_the_network_runs_eagerly_with_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", broken)
     model, told = network(), []
     forms, x = Compiled(model.eval(), 6, CPU, told.append), torch.rand(6, 3, 16, 16)
@@ -222,7 +224,7 @@ def test_where_it_fails_the_network_goes_layer_by_layer_and_that_is_said_once(mo
     assert len(told) == 2 and "no C++ compiler" in said and "\n" not in said and "--compile off" in said
 
 
-def test_what_torch_compile_does_not_take_goes_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_that_cannot_be_compiled_run_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(module: nn.Module, **options: object) -> object:
         raise RuntimeError("not supported here")
 
@@ -232,7 +234,7 @@ def test_what_torch_compile_does_not_take_goes_layer_by_layer(monkeypatch: pytes
     assert torch.equal(forms.frozen(x), model(x)) and len(told) == 1 and "not supported here" in told[0]
 
 
-def test_a_scripted_network_goes_as_it_is() -> None:
+def test_a_scripted_network_is_not_compiled() -> None:
     model, told, x = (
         torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(768, 5)).eval()),
         [],
@@ -248,7 +250,7 @@ class Uncopied(nn.Linear):
         raise TypeError("cannot be copied")
 
 
-def test_a_network_that_cannot_be_copied_goes_layer_by_layer() -> None:
+def test_a_network_that_cannot_be_copied_runs_eagerly() -> None:
     model, told = nn.Sequential(nn.Flatten(), Uncopied(3 * 16 * 16, 5)), []
     forms, x = Compiled(model, None, CPU, told.append), torch.rand(6, 3, 16, 16)
     torch.testing.assert_close(forms.frozen(x), model(x))
@@ -288,7 +290,7 @@ def test_a_torch_without_the_switch_needs_none(monkeypatch: pytest.MonkeyPatch) 
         ("auto", CPU, 1.1, True),
     ],
 )
-def test_auto_is_long_work(choice: str, device: torch.device, length: float, expected: bool, monkeypatch) -> None:
+def test_auto_compiles_long_work(choice: str, device: torch.device, length: float, expected: bool, monkeypatch) -> None:
     """Of the convolution 3x3 from 2 to 4 channels on 8x8, 2 * 64 * 9 * 2 * 4 operations."""
     torch.set_num_threads(1)
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, 3))
@@ -304,8 +306,8 @@ def test_auto_is_long_work(choice: str, device: torch.device, length: float, exp
 
 
 @pytest.mark.parametrize("model", [resnet18(10, 3, 8), wide_resnet(10, 3, 10, 1), preact_resnet50(10, 3, 8)])
-def test_small_work_is_told_without_a_pass(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound that is looked at first is above what a network of ours takes."""
+def test_small_work_is_recognised_without_a_pass(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound that is checked first is above the work of our networks."""
     weights = sum(each.numel() for each in model.parameters())
     assert operations(model, (3, 32, 32), CPU) < 2 * weights * 32 * 32
     monkeypatch.setattr(module, "operations", lambda *_: pytest.fail("looked"))

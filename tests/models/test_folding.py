@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: the same function, for the time of a block, and nothing else changed."""
+"""Batch norms folded into convolutions within a `with` block: the same function, and nothing else changes."""
 
 import copy
 
@@ -94,7 +94,7 @@ def test_a_hooked_layer_and_other_networks_stay() -> None:
             assert norms(other) == count > 0
 
 
-def test_a_network_that_stands_still_goes_on_training_afterwards() -> None:
+def test_training_continues_after_folding() -> None:
     model = network("resnet18-4").train()
     state, leaf = copy.deepcopy(model.state_dict()), torch.rand(2, 3, 16, 16, dtype=torch.float64).requires_grad_()
     with folded_eval_mode(model):
@@ -108,7 +108,7 @@ def test_a_network_that_stands_still_goes_on_training_afterwards() -> None:
 @pytest.mark.parametrize("name", ["resnet18-4", "preact-resnet18-4"])
 @pytest.mark.parametrize("method", ["fast-at", "trades", "bs", "liet"])
 def test_a_perturbation_is_the_same(method: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In fp64: in less, a last bit decides the sign of a gradient that is nearly zero. LIET's pattern is folded."""
+    """In fp64, since otherwise rounding decides the sign of a nearly zero gradient. LIET's pattern is folded."""
     x, y = torch.rand(6, 3, 16, 16, dtype=torch.float64), torch.arange(6) % 5
 
     def perturbed() -> tuple[Tensor, Tensor]:

@@ -99,7 +99,7 @@ def prefixed(prefix: str, state: State) -> State:
 
 
 def taken(path: Path, own: State | None = None) -> State:
-    """What of a file goes into a network of that state dict."""
+    """The tensors of a file that are loaded into a network with that state dict."""
     return load_weights(path, Target("theirs:net", own or {"a": torch.ones(1)}, 3)).fit.tensors
 
 
@@ -155,7 +155,7 @@ def test_a_sequential_of_normalisation_and_network(x: Tensor, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["resnet18-4", "wrn-10-1", "cnn-4", "resnet50-4"])
-def test_a_state_dict_of_bsk_comes_back(name: str, x: Tensor, tmp_path: Path) -> None:
+def test_a_state_dict_of_bsk_is_read_again(name: str, x: Tensor, tmp_path: Path) -> None:
     model = build(name, mean=MU.tolist(), std=SIGMA.tolist(), seed=3, **CIFAR).eval()
     found = foreign_model(name, saved(tmp_path / "m.pt", model.state_dict()), **CIFAR)
     assert torch.equal(found.model(x), model(x)) and found.normalisation == "weights"
@@ -163,7 +163,7 @@ def test_a_state_dict_of_bsk_comes_back(name: str, x: Tensor, tmp_path: Path) ->
     assert torch.equal(foreign_model(name, tmp_path / "m.safetensors", **CIFAR).model(x), model(x))
 
 
-def test_a_half_and_an_old_file_without_counters(x: Tensor, tmp_path: Path) -> None:
+def test_half_precision_and_files_without_counters(x: Tensor, tmp_path: Path) -> None:
     state = {k: v.half() for k, v in kuangliu(4).items() if not k.endswith("num_batches_tracked")}
     found = foreign_model("resnet18-4", saved(tmp_path / "h.pt", state), **CIFAR)
     expected = kuangliu_forward({k: v.float() for k, v in state.items()}, x)
@@ -251,7 +251,7 @@ def viewing_forward(state: State, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("function", ["net", "loose", "bare", "Wrapped"])
-def test_anybody_s_function(function: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_from_a_function(function: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state, x = viewing(), torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)
     found = foreign_model(f"my_networks:{function}", saved(here / "w.pt", prefixed("model.", state)), **SMALL)
     torch.testing.assert_close(found.model(x), viewing_forward(state, x))
@@ -279,7 +279,7 @@ def test_torchvision_s_networks(tmp_path: Path) -> None:
     torch.testing.assert_close(found.model(x), original(x))
 
 
-def test_wrappers_and_prefixes_are_opened(tmp_path: Path) -> None:
+def test_wrappers_and_prefixes_are_removed(tmp_path: Path) -> None:
     tensor = torch.ones(2)
     for content in (
         {"a.b": tensor},
@@ -309,7 +309,7 @@ class Hostile:
         ("empty.pt", {}, "an empty dict"),
     ],
 )
-def test_what_is_no_state_dict_is_refused_unopened(
+def test_other_pickles_than_state_dicts_are_refused_without_unpickling(
     name: str, content: object, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -377,7 +377,7 @@ def one_line(error: BskError, start: str) -> None:
     assert str(error).startswith(start) and "\n" not in str(error) and ";" in str(error)
 
 
-def test_files_that_are_missing_or_torn(tmp_path: Path) -> None:
+def test_missing_or_truncated_files_are_refused(tmp_path: Path) -> None:
     whole = saved(tmp_path / "w.pt", {"a": torch.ones(1000)}).read_bytes()
     for name, content in {
         "torn.pt": whole[: len(whole) // 2],
@@ -418,11 +418,11 @@ def test_dicts_in_dicts_without_end_are_no_weights(tmp_path: Path) -> None:
             taken(saved(tmp_path / "w.pt", content))
 
 
-def test_a_tensor_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_tensor_is_refused(tmp_path: Path) -> None:
     entry = '"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}'
     head = f"{{{entry}, {entry}}}".encode()
     (tmp_path / "w.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(8))
-    with pytest.raises(InputError, match="'w' stands twice") as refused:
+    with pytest.raises(InputError, match="duplicate key 'w'") as refused:
         taken(tmp_path / "w.safetensors")
     one_line(refused.value, str(tmp_path / "w.safetensors"))
 
@@ -456,7 +456,7 @@ def test_names_and_shapes_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ("cnn-a", "is for images"),
     ],
 )
-def test_models_that_cannot_be_made(model: str, said: str, here: Path) -> None:
+def test_invalid_models_are_refused(model: str, said: str, here: Path) -> None:
     with pytest.raises(UsageError, match=said) as refused:
         foreign_model(model, saved(here / "w.pt", viewing()), **SMALL)
     one_line(refused.value, "--model")
@@ -482,7 +482,7 @@ def test_logits_for_other_classes_are_refused(here: Path) -> None:
         ([0.5] * 3, [0.5, float("nan"), 0.5], "finite"),
     ],
 )
-def test_flags_that_cannot_normalise(mean: object, std: object, said: str, tmp_path: Path) -> None:
+def test_invalid_normalisation_flags_are_refused(mean: object, std: object, said: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
         foreign_model("cnn", tmp_path / "w.pt", mean=mean, std=std, **CIFAR)
 

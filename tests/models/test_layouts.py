@@ -37,7 +37,7 @@ def mean_of_8x8(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Kuangliu:
-    """ResNets in the names of kuangliu's: after or before the activation, with 2 or 3 convolutions a block."""
+    """ResNets with kuangliu's names: post- or pre-activation, with 2 or 3 convolutions per block."""
 
     width: int
     depths: tuple[int, ...]
@@ -134,7 +134,7 @@ def test_resnets_of_kuangliu_and_those_who_took_them_over(name: str, x: Tensor, 
 
 
 def after_the_end(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """A 3x3 convolution as SAME has it: of stride 2 with one row and one column of zeros at the end."""
+    """A 3x3 convolution with SAME padding: for stride 2, one row and one column of zeros at the end."""
     n, c, h, w = x.shape
     whole = torch.zeros(n, c, h + (1 if stride == 2 else 2), w + (1 if stride == 2 else 2))
     place = 0 if stride == 2 else 1
@@ -258,7 +258,7 @@ def test_weights_of_another_network_are_refused_and_it_is_named(
         assert "\n" not in line
 
 
-def test_weights_of_no_network_of_bsk_are_refused_as_ever(tmp_path: Path) -> None:
+def test_weights_of_unknown_networks_are_refused(tmp_path: Path) -> None:
     for state in ({"a.weight": torch.ones(3)}, {"a.weight": torch.ones(4, 3, 3, 3), "b.weight": torch.ones(2, 9)}):
         with pytest.raises(InputError, match="; check --model and --data$"):
             foreign_model("preact-resnet18-4", saved(tmp_path / "w.pt", state), **CIFAR)

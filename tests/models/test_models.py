@@ -46,7 +46,7 @@ def test_normalisation_keeps_layout_and_bits(layout: torch.memory_format) -> Non
 
 
 @pytest.mark.parametrize("name", [*MODELS, "wrn-16-2", "cnn-8", "resnet50-8"])
-def test_every_model_has_a_logit_a_class(name: str) -> None:
+def test_every_model_has_one_logit_per_class(name: str) -> None:
     with torch.device("meta"):
         model = network(name, 7, 1 if name.startswith("cnn") else 3, 64 if "50" in name else 32)
         x = torch.empty(2, 1 if name.startswith("cnn") else 3, *[64 if "50" in name else 32] * 2)

@@ -1,4 +1,4 @@
-"""Networks from outside: trained, read and evaluated, and imported only where the user names them."""
+"""User-defined networks: trained, loaded and evaluated, and imported only if the user names them."""
 
 import json
 import sys
@@ -78,7 +78,7 @@ def test_its_weights_are_drawn_from_the_seed_and_images_are_normalised(module: s
         ("mynets:nett", "mynets has no nett; did you mean net"),
     ],
 )
-def test_a_broken_contract_is_one_line(module: str, toy: Path, name: str, said: str) -> None:
+def test_a_violated_contract_is_a_one_line_error(module: str, toy: Path, name: str, said: str) -> None:
     with pytest.raises(UsageError, match=f"^--model {name}: {said}") as refused:
         built(open_data(toy), name)
     assert "\n" not in str(refused.value)
@@ -97,7 +97,9 @@ def test_a_file_imports_nothing(call, checkpoint: Path, toy: Path) -> None:
     assert {**ours.record, "seconds": 0} == {**record, "seconds": 0}
 
 
-def test_other_code_is_told_and_is_another_evaluation(call, checkpoint: Path, toy: Path, tmp_path: Path) -> None:
+def test_changed_code_is_reported_and_gives_another_evaluation(
+    call, checkpoint: Path, toy: Path, tmp_path: Path
+) -> None:
     words = ["evaluate", checkpoint, "--data", toy, "--attack", "natural", "--limit", 30, "--model", "mynets:net"]
     same = call(*words)
     assert "is not what it was trained with" not in same.stderr

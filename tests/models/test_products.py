@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN: no company, place or thread changes a bit."""
+"""Linear layers by oneDNN: results do not depend on the batch, the position or the threads."""
 
 import math
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def rows_for(layer: nn.Linear, n: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
-def test_a_row_is_the_same_in_any_company_at_any_place_by_any_number_of_threads(inputs: int, outputs: int) -> None:
+def test_a_row_does_not_depend_on_batch_position_or_threads(inputs: int, outputs: int) -> None:
     layer = nn.Linear(inputs, outputs).requires_grad_(False)
     x, gradient = rows_for(layer, 260)
     with steady_products(layer):
@@ -46,8 +46,8 @@ def test_a_row_is_the_same_in_any_company_at_any_place_by_any_number_of_threads(
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
-def test_it_is_as_near_to_the_truth_as_torchs_own(inputs: int, outputs: int) -> None:
-    """Against float64, forward and backward: the worst of 64 rows is off by at most four times as much as torch's."""
+def test_it_is_as_accurate_as_torch(inputs: int, outputs: int) -> None:
+    """Against float64, forward and backward: the worst error of 64 rows is at most four times that of torch."""
     layer = nn.Linear(inputs, outputs).requires_grad_(False)
     x, gradient = rows_for(layer, 64)
     truth = x.double() @ layer.weight.double().t() + layer.bias.double()
@@ -73,7 +73,7 @@ def test_a_weight_that_changes_within_the_block_is_seen() -> None:
         torch.testing.assert_close(layer(x), -2 * before)
 
 
-def test_layers_are_put_back_even_after_an_error_and_own_forwards_are_left_alone() -> None:
+def test_layers_are_put_back_even_after_an_error_and_own_forwards_are_undisturbed() -> None:
     class Own(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
             return super().forward(input) + 1

@@ -1,4 +1,4 @@
-"""Checkpoints as people have them: every one of them is the plain network, or is refused for what it is."""
+"""Typical checkpoints of users: each is loaded as the plain network, or refused with the reason."""
 
 import copy
 import itertools
@@ -122,7 +122,7 @@ def test_mean_and_std_in_another_dict_of_the_file_normalise_once(beside: State, 
         {"mean": [0.3]},
     ],
 )
-def test_numbers_that_are_of_no_pixels_do_not_normalise(beside: State, net: nn.Module, x: Tensor) -> None:
+def test_implausible_mean_and_std_are_not_used(beside: State, net: nn.Module, x: Tensor) -> None:
     found = read({"state_dict": net.state_dict(), **beside})
     assert found.normalisation == "none" and torch.equal(found.model(x), net(x))
 
@@ -140,7 +140,7 @@ def test_wrappings_in_any_order(order: tuple[str, ...], net: nn.Module, x: Tenso
     assert [name.rpartition(".")[2] for name in found.dropped] == ["n_averaged"] * ("avg" in order)
 
 
-def test_what_torch_wraps_itself(net: nn.Module, x: Tensor) -> None:
+def test_torchs_own_wrappers(net: nn.Module, x: Tensor) -> None:
     for wrapped in (AveragedModel(net), AveragedModel(nn.DataParallel(net)), nn.DataParallel(AveragedModel(net))):
         assert torch.equal(read(wrapped.state_dict()).model(x), net(x))
 
@@ -174,7 +174,7 @@ def test_a_network_that_normalises_itself_is_not_normalised_again(nets, x: Tenso
 
 
 @pytest.mark.parametrize("prefix", ["model.", "net.", "classifier.", "model.module.", ""])
-def test_what_stands_beside_the_network_is_told(prefix: str, net: nn.Module, x: Tensor) -> None:
+def test_ignored_content_of_a_file_is_reported(prefix: str, net: nn.Module, x: Tensor) -> None:
     beside = {"criterion.weight": torch.ones(10), "loss_fn.a": torch.ones(1), "loss_fn.b": torch.ones(1)}
     content = {"pytorch-lightning_version": "2.6.6", "state_dict": under(prefix, net.state_dict()) | beside}
     found = read(content)
@@ -185,7 +185,7 @@ def test_what_stands_beside_the_network_is_told(prefix: str, net: nn.Module, x: 
 
 @pytest.mark.parametrize("name", ["state_dict", "net", "model", "model_state_dict", "network", "module", "weights"])
 @pytest.mark.parametrize("average", ["ema", "model_ema", "ema_state_dict", "swa", "state_dict_ema"])
-def test_of_two_sets_a_key_chooses(name: str, average: str, nets, net: nn.Module, x: Tensor) -> None:
+def test_a_key_chooses_among_sets_of_weights(name: str, average: str, nets, net: nn.Module, x: Tensor) -> None:
     other = random(nets.Net(), 9)
     content = {average: under("module.", other.state_dict()), name: net.state_dict(), "epoch": 3}
     default = read(content)
@@ -276,7 +276,7 @@ def test_numbers_of_numpy_beside_the_weights(zipped: bool, net: nn.Module, x: Te
     assert set(torch.serialization.get_safe_globals()) == allowed
 
 
-def test_numbers_are_what_they_were() -> None:
+def test_numpy_numbers_keep_their_values() -> None:
     from bsk.models.numpy_numbers import STAND_INS
 
     def rebuilt(value: object) -> object:
@@ -330,7 +330,7 @@ def encode(*arguments: object) -> Calls:
         ),
     ],
 )
-def test_what_is_no_number_is_refused_before_anything_is_made(
+def test_invalid_numbers_are_refused_before_allocation(
     content: object, said: str, zipped: bool, net: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save({"state_dict": net.state_dict(), "x": content}, "w.pt", _use_new_zipfile_serialization=zipped)
@@ -341,7 +341,7 @@ def test_what_is_no_number_is_refused_before_anything_is_made(
 
 
 def test_a_text_that_is_encoded_again_and_again_is_refused(net: nn.Module) -> None:
-    """One text of the pickle, made bytes a thousand times over, is more than the file holds."""
+    """One text of the pickle, encoded a thousand times, would be larger than the file."""
     import _codecs
 
     class Again:

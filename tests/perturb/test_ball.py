@@ -31,7 +31,7 @@ def test_projection_is_in_ball_and_box_and_idempotent(eps: float, seed: int, sca
 
 
 def test_the_l1_projection_by_hand() -> None:
-    """All go back by 0.025, then by 0.2; the second is at white even so, and none goes beyond where it was."""
+    """All values shrink by 0.025, then by 0.2; the second is still at 1, and no value crosses its original one."""
     x = torch.tensor([[0.5, 0.9, 0.2, 0.7]])
     ball = region(x, 0.4, "l1")
     assert ball.project(torch.tensor([[0.8, 1.2, 0.25, 0.7]]))[0].tolist() == pytest.approx([0.775, 1.0, 0.225, 0.7])
@@ -96,7 +96,7 @@ def test_the_steepest_way_in_l1_by_hand() -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_the_balls_of_some_images_are_those_of_these_alone(norm: str) -> None:
+def test_a_region_can_be_restricted_to_some_images(norm: str) -> None:
     x, rows = torch.rand(4, 1, 2, 2), torch.tensor([True, False, False, True])
     kept, alone = region(x, 0.1, norm).keep(rows), region(x[rows], 0.1, norm)
     points = [ball.sample(example_draws(0, "ball", range(2), torch.device("cpu"))) for ball in (kept, alone)]
@@ -122,7 +122,7 @@ def test_an_output_that_does_not_use_the_images_has_no_gradient() -> None:
             raw_gradient(losses, x)
 
 
-def test_no_gradient_points_to_the_attacks_that_need_none() -> None:
+def test_the_error_without_gradient_names_attacks_that_need_none() -> None:
     assert str(NoGradientError()).endswith("as this attack needs; use --attack square or rays")
 
 
@@ -134,7 +134,7 @@ def test_a_stream_depends_on_its_whole_key() -> None:
     assert len({first(1, "noise", 7), first(2, "noise", 7), first(1, "order", 7), first(1, "noise", 8)}) == 4
 
 
-def test_an_example_draws_the_same_whoever_is_beside_it() -> None:
+def test_random_numbers_of_an_example_do_not_depend_on_the_batch() -> None:
     like = torch.zeros(4, 3, 5, 5)
     together = example_draws(0, "pgd-10", [3, 1, 4, 15]).uniform(like)
     alone = example_draws(0, "pgd-10", [4]).uniform(like[:1])

@@ -59,7 +59,7 @@ def test_regions_of_some_images() -> None:
     assert torch.equal(ball.lower, (x[rows] - EPS).clamp(0, 1)) and torch.equal(ball.upper, (x[rows] + EPS).clamp(0, 1))
 
 
-def test_passes_are_added_and_take_time_kind_by_kind() -> None:
+def test_passes_and_their_times_are_added_by_kind() -> None:
     one = Passes(2.0, 3.0, 4.0)
     assert one.seconds(Passes(10.0, 100.0, 1000.0)) == 4320.0
     assert one + Passes(10.0, 20.0, 30.0) == Passes(12.0, 23.0, 34.0) and one * 3 == Passes(6.0, 9.0, 12.0)
@@ -72,7 +72,7 @@ def test_images_are_rows_of_pixels() -> None:
     assert torch.equal(to_images(rows, x.shape), x)
 
 
-def test_streams_go_on_where_they_were() -> None:
+def test_streams_continue_where_they_stopped() -> None:
     whole, draws = example_draws(0, "a", [3, 1]).bits(9), example_draws(0, "a", [3, 1])
     parts = [draws.bits(2), draws.bits(3)]
     kept = draws.keep(torch.tensor([True, False]))
@@ -108,7 +108,7 @@ def test_numbers_lie_in_memory_as_the_images_do() -> None:
     assert BatchDraws(generator(3)).uniform(volumes).is_contiguous()
 
 
-def test_streams_are_made_where_the_keys_are() -> None:
+def test_streams_are_on_the_device_of_their_keys() -> None:
     draws = example_draws(0, "a", range(3), device="meta")
     assert isinstance(draws, ExampleDraws) and draws.keys.dtype == torch.int64
     here = torch.zeros(2, dtype=torch.int64, device="meta")

@@ -1,4 +1,4 @@
-"""The Makefile: each experiment lists its jobs, repeats nothing, and a failing row spoils no other."""
+"""The Makefile: each experiment lists its jobs, repeats none, and a failing row does not affect others."""
 
 import functools
 import json
@@ -112,7 +112,7 @@ def test_jobs_parse_as_their_commands_parse_them_and_no_training_is_run_twice(ma
     assert len(distinct) == len(trainings)
 
 
-def test_a_scale_that_is_none_and_seeds_and_places_of_ones_own(make) -> None:
+def test_unknown_scales_chosen_seeds_and_chosen_folders(make) -> None:
     failed = make("-n", "table2", "SCALE=huge", check=False)
     assert failed.returncode and "SCALE=huge: no such scale; smoke, small, medium or paper" in failed.stderr
     trainings = jobs(make("-n", "table10", "SEEDS=7 8", "DEVICE=cpu", "LAUNCH=srun --gpus=1").stdout, "train")
@@ -135,8 +135,10 @@ def test_ten_seeds_where_the_paper_has_ten(make) -> None:
     assert len(jobs(make("-n", "table1", "SCALE=paper").stdout, "train")) == 10 + 2
 
 
-def test_the_field_s_methods_have_equal_passes_or_equal_epochs(make) -> None:
-    """As many as 15 epochs of bs, to the nearest epoch; not natural training, another's id, nor what needs more."""
+def test_published_methods_have_equal_passes_or_equal_epochs(make) -> None:
+    """The passes of 15 epochs of bs, to the nearest epoch; without natural training, aliases, and methods that need
+    more data.
+    """
     for target in ("fastat", "fastat-averaged", "fastat-epochs"):
         lines = make(f"jobs-{target}", "SCALE=paper", "SEEDS=1").stdout.splitlines()
         trainings = {(flags := resolved(line))["method"]: flags for line in lines if line.startswith("train\t")}
@@ -151,7 +153,7 @@ def test_the_field_s_methods_have_equal_passes_or_equal_epochs(make) -> None:
 
 
 def test_the_frontier_spends_equal_budgets(make) -> None:
-    """16, 48 and 160 passes an image to within an epoch; ten steps do not fit into the first: they have one epoch."""
+    """16, 48 and 160 passes per image to the nearest epoch; ten-step methods exceed 16 and have one epoch there."""
     spent: dict[str, list[float]] = {}
     for line in make("jobs-frontier", "SCALE=paper", "SEEDS=1").stdout.splitlines():
         if line.startswith("train\t"):
@@ -196,7 +198,7 @@ def test_every_row_of_the_paper_belongs_to_exactly_one_row_of_its_pipeline(make)
 
 
 def owns(name: str, training: str, evaluation: str, record: dict[str, Any]) -> bool:
-    """Say if a training is that of a record of the paper; if it is, it has the paper's protocol too."""
+    """Return whether a training is that of a record of the paper; if so, check that it has the paper's protocol."""
     flags = resolved(training)
     table = published(f"{name.removeprefix('table')}/{record['dataset']}")
     fitting = [row.numbers for row in table.fitting(flags["method"], flags)]
@@ -215,7 +217,7 @@ def owns(name: str, training: str, evaluation: str, record: dict[str, Any]) -> b
 
 
 @pytest.mark.slow
-def test_a_plan_tells_passes_and_what_is_done(make, tmp_path: Path) -> None:
+def test_a_plan_reports_passes_and_finished_jobs(make, tmp_path: Path) -> None:
     make(f"{tmp_path}/data/digits.safetensors")
     target = tmp_path / "out/smoke/runs/digits/fast-at_seed-1.train.json"
     target.parent.mkdir(parents=True)
@@ -291,7 +293,7 @@ def test_a_second_run_does_nothing_and_a_failing_row_stops_no_other(make, tmp_pa
 
 @pytest.fixture
 def stub(tmp_path: Path) -> tuple[str, Path]:
-    """A bsk that only leaves files, and its log."""
+    """A stub of bsk that only writes files and logs its calls."""
     log, path = tmp_path / "log", tmp_path / "stub"
     path.write_text(STUB.format(log=log, broken=tmp_path / "broken"))
     path.chmod(0o755)
@@ -318,7 +320,7 @@ def test_more_seeds_are_trained_and_fewer_are_shown_alone(make, stub, tmp_path: 
     assert len(log.read_text().splitlines()) == made
 
 
-def test_other_flags_of_a_scale_make_its_runs_due(make, stub, tmp_path: Path) -> None:
+def test_changed_flags_of_a_scale_make_its_runs_due(make, stub, tmp_path: Path) -> None:
     bsk, log = stub
     make("table10", "SEEDS=1", bsk=bsk)
     make("table10", "SEEDS=1", "smoke=--epochs 21 --batch-size 100", bsk=bsk)
@@ -341,7 +343,7 @@ def test_a_finished_tree_has_nothing_due_and_other_flags_of_evaluation_or_table_
     assert sorted(set(again)) == ["compare", "plot"]
 
 
-def test_a_partial_table_is_of_what_is_there(make, stub, tmp_path: Path) -> None:
+def test_a_partial_table_has_the_finished_runs(make, stub, tmp_path: Path) -> None:
     bsk, log = stub
     (tmp_path / "broken").touch()
     assert make("-k", "table2", "SEEDS=1 2", check=False, bsk=bsk).returncode
@@ -356,15 +358,15 @@ def test_a_partial_table_is_of_what_is_there(make, stub, tmp_path: Path) -> None
     assert "--title 'Table 2, SCALE=smoke'" in plain and " runs'" not in plain
 
 
-def test_a_partial_table_of_nothing_says_so(make, stub, tmp_path: Path) -> None:
+def test_a_partial_table_without_runs_is_an_error(make, stub, tmp_path: Path) -> None:
     failed = make("-k", "table10", "SEEDS=7", "PARTIAL=yes", check=False, bsk=stub[0])
     place = tmp_path / "out/smoke/table10/cifar10"
     for name in ("results.jsonl", "logs.jsonl"):
-        assert f"table10/cifar10/{name}: none of its runs is there; name SEEDS= that are" in failed.stderr
+        assert f"table10/cifar10/{name}: none of its runs exists; give SEEDS= of existing runs" in failed.stderr
         assert not (place / name).exists()
 
 
-def test_folders_as_make_would_not_write_them(make, tmp_path: Path) -> None:
+def test_unusual_spellings_of_folders_work(make, tmp_path: Path) -> None:
     plain = make("-n", "table10", "OUT=o", "DATA=d").stdout
     assert make("-n", "table10", "OUT=./o/", "DATA=././d").stdout == plain and "--method bs-alone" in plain
     failed = make("-n", "table10", "OUT=~/o", check=False)
@@ -373,7 +375,7 @@ def test_folders_as_make_would_not_write_them(make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["a:b", "a;b", "", "/", ".", "a#b", "a$b", "a'b", "a b", "a%b", "a=b", "a(b"])
 @pytest.mark.parametrize("variable", ["OUT", "DATA"])
-def test_folders_that_make_or_the_shell_would_read_otherwise_are_refused(make, variable: str, value: str) -> None:
+def test_folders_with_special_characters_are_refused(make, variable: str, value: str) -> None:
     failed = make("-n", "table10", f"{variable}={value}", check=False)
     assert failed.returncode and f"*** {variable}={value}: " in failed.stderr, failed.stderr
     assert failed.stderr.count("\n") == 1 and "choose another folder" in failed.stderr
@@ -398,7 +400,7 @@ def test_a_job_killed_with_its_shell_leaves_no_target_and_is_done_again(make, st
     assert (tmp_path / "out/smoke/table10/cifar10/results.jsonl").exists()
 
 
-def test_two_jobs_at_once_leave_the_same_names(make, stub, tmp_path: Path) -> None:
+def test_parallel_jobs_make_the_same_files(make, stub, tmp_path: Path) -> None:
     bsk, _ = stub
     for jobs_at_once, name in (("-j1", "one"), ("-j2", "two")):
         make(jobs_at_once, "table10", "figure3", f"OUT={tmp_path}/{name}", bsk=bsk)
@@ -407,7 +409,7 @@ def test_two_jobs_at_once_leave_the_same_names(make, stub, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_two_jobs_at_once_find_the_same(make, tmp_path: Path) -> None:
+def test_parallel_jobs_give_the_same_results(make, tmp_path: Path) -> None:
     for jobs_at_once in ("-j1", "-j2"):
         short = ["SEEDS=1", "smoke=--epochs 1 --batch-size 100 --limit 300", "usual=--attack natural,pgd-1 --no-checks"]
         results = f"{tmp_path}/{jobs_at_once}/smoke/table10/cifar10/results.jsonl"
@@ -425,7 +427,7 @@ def test_two_jobs_at_once_find_the_same(make, tmp_path: Path) -> None:
     assert bits[0] == bits[1] and len(bits[0]) == 6
 
 
-def test_a_name_that_is_no_table_and_a_path_with_a_space(make) -> None:
+def test_unknown_tables_and_paths_with_spaces_are_refused(make) -> None:
     assert "tabel8: no such table or figure; make help lists them" in make("plan-tabel8", check=False).stderr
     failed = make("-n", "table8", "OUT=a b", check=False)
     assert failed.returncode and "no spaces in paths" in failed.stderr

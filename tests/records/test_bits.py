@@ -11,7 +11,7 @@ from bsk.errors import InputError
 from bsk.records.bits import decode_correct, encode_correct
 
 
-def test_eight_examples_a_byte_the_first_in_the_highest_bit() -> None:
+def test_eight_examples_per_byte_the_first_in_the_highest_bit() -> None:
     correct = np.array([1, 0, 0, 0, 0, 0, 0, 1, 1], dtype=bool)
     assert encode_correct(correct) == base64.b64encode(bytes([0b10000001, 0b10000000])).decode() == "gYA="
     assert decode_correct("gYA=", 9).tolist() == correct.tolist()
@@ -34,7 +34,7 @@ def test_decoding_gives_back_what_was_encoded(outcomes: list[bool]) -> None:
         ("gYE=", 9, "after the last of 9 examples"),
     ],
 )
-def test_what_does_not_fit_is_refused(text: str, n: int, part: str) -> None:
+def test_wrong_lengths_are_refused(text: str, n: int, part: str) -> None:
     with pytest.raises(InputError, match="correct: .*; evaluate again") as error:
         decode_correct(text, n)
     assert part in str(error.value) and "\n" not in str(error.value)

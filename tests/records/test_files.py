@@ -1,4 +1,4 @@
-"""Files are whole or absent, records are lines, a checkpoint is the same bytes for the same content."""
+"""Files are written atomically, records are lines, and equal checkpoints have equal bytes."""
 
 import errno
 import json
@@ -55,24 +55,24 @@ values = st.recursive(
 
 
 @given(record=st.dictionaries(st.text(), values))
-def test_a_record_is_one_line_and_comes_back(record: dict) -> None:
+def test_a_record_is_one_line_and_is_read_again(record: dict) -> None:
     line = records.dumps(record)
     assert "\n" not in line
     assert list(records.parse([line.encode() + b"\n"], "x")) == [record]
 
 
-def test_a_last_record_without_its_newline_is_kept_and_another_text_left_alone(tmp_path: Path) -> None:
+def test_a_last_record_without_newline_is_kept_and_other_text_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"a": 1}\n{"b": 2}')
     records.append(path, {"c": 3})
     assert records.read(path) == [{"a": 1}, {"b": 2}, {"c": 3}]
     path.write_bytes(b"my notes")
-    with pytest.raises(InputError, match="no JSON record"):
+    with pytest.raises(InputError, match="not a JSON record"):
         records.append(path, {"c": 3})
     assert path.read_bytes() == b"my notes"
 
 
-def test_a_torn_last_line_is_tolerated_and_cut_off_by_the_next(tmp_path: Path) -> None:
+def test_a_truncated_last_line_is_ignored_and_removed_by_the_next_append(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     records.append(path, {"a": 1})
     with path.open("ab") as file:
@@ -83,7 +83,7 @@ def test_a_torn_last_line_is_tolerated_and_cut_off_by_the_next(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("room", [0, 1, 9, 10, 30])
-def test_a_full_disk_leaves_no_half_line_and_is_one_line(full_at, tmp_path: Path, room: int) -> None:
+def test_a_full_disk_leaves_no_partial_line(full_at, tmp_path: Path, room: int) -> None:
     path = tmp_path / "log.jsonl"
     records.append(path, {"a": 1})
     for line in (b"", b'{"torn": '):
@@ -139,7 +139,7 @@ def test_the_folders_of_a_new_file_are_synced(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     "line", [b"[1]\n", b"{\n", b'{"a": NaN}\n', b'{"a": 1, "a": 2}\n', b"\xff\n", b"[" * 100_000 + b"\n"]
 )
-def test_a_whole_line_that_is_no_record_is_named(line: bytes) -> None:
+def test_a_complete_line_that_is_not_a_record_is_named(line: bytes) -> None:
     with pytest.raises(InputError, match="^log:2: not a JSON record"):
         list(records.parse([b'{"fine": 1}\n', line], "log"))
 
@@ -152,10 +152,10 @@ def test_a_whole_line_that_is_no_record_is_named(line: bytes) -> None:
         (b'{"a": [1, [2, -1e999]]}', "'a': not a finite number"),
         (b'{"a: b": Infinity}', "'a: b': not a finite number"),
         (b'{"a": [1%s]}' % (b"0" * 400), "'a': a number too large"),
-        (b'{"a": ["\\ud800"]}', "'a': half of a character"),
-        (b'{"\\uDFFF": 1}', r"'\udfff': half of a character"),
-        (b'{"k": 1, "k": 1}', "'k' stands twice"),
-        (b'{"a\\n": 1, "a\\n": 1}', r"'a\n' stands twice"),
+        (b'{"a": ["\\ud800"]}', "'a': a lone surrogate"),
+        (b'{"\\uDFFF": 1}', r"'\udfff': a lone surrogate"),
+        (b'{"k": 1, "k": 1}', "duplicate key 'k'"),
+        (b'{"a\\n": 1, "a\\n": 1}', r"duplicate key 'a\n'"),
     ],
 )
 def test_a_value_that_is_not_json_is_named_with_its_field(line: bytes, said: str) -> None:
@@ -164,7 +164,7 @@ def test_a_value_that_is_not_json_is_named_with_its_field(line: bytes, said: str
     assert str(error.value) == f"log:1: not a JSON record ({said}); remove the line"
 
 
-def test_numbers_that_json_has_not_are_never_written() -> None:
+def test_nan_and_infinity_are_never_written() -> None:
     with pytest.raises(ValueError, match="Out of range"):
         records.dumps({"loss": float("nan")})
 
@@ -191,7 +191,7 @@ def test_a_checkpoint_comes_back_and_is_the_same_bytes(tmp_path: Path) -> None:
         ({"bsk": json.dumps({"schema": 99, "kind": "model"})}, "schema 99, this bsk reads 1"),
     ],
 )
-def test_a_header_that_is_not_ours_is_one_line(tmp_path: Path, metadata, said: str) -> None:
+def test_a_foreign_header_is_a_one_line_error(tmp_path: Path, metadata, said: str) -> None:
     save_file({"w": torch.zeros(2)}, tmp_path / "m.safetensors", metadata=metadata)
     with pytest.raises(InputError) as error:
         load_header(tmp_path / "m.safetensors", "model")
@@ -205,8 +205,8 @@ def tensor(shape: list[int], end: int) -> str:
 @pytest.mark.parametrize(
     ("head", "said"),
     [
-        (f'{{"w": {tensor([2], 8)}, "w": {tensor([2], 8)}}}', "'w' stands twice"),
-        (f'{{"__metadata__": {{"bsk": "{{}}", "bsk": "x"}}, "w": {tensor([2], 8)}}}', "'bsk' stands twice"),
+        (f'{{"w": {tensor([2], 8)}, "w": {tensor([2], 8)}}}', "duplicate key 'w'"),
+        (f'{{"__metadata__": {{"bsk": "{{}}", "bsk": "x"}}, "w": {tensor([2], 8)}}}', "duplicate key 'bsk'"),
         (f'{{"w": {tensor([2], 8)}, "empty": {tensor([0, 2**62, 4], 0)}}}', "'empty' of shape [0, 4611686018427387904"),
         (f'{{"w": {tensor([2], 8)}, "empty": {tensor([0, -1], 0)}}}', "not a whole safetensors file"),
         (f'{{"w": {tensor([2], 8)}, "x": [1]}}', "not a whole safetensors file"),
@@ -214,7 +214,7 @@ def tensor(shape: list[int], end: int) -> str:
         ("[]", "not a whole safetensors file"),
     ],
 )
-def test_a_head_that_is_hostile_is_one_line(tmp_path: Path, head: str, said: str) -> None:
+def test_a_hostile_header_is_a_one_line_error(tmp_path: Path, head: str, said: str) -> None:
     path = tmp_path / "m.safetensors"
     packed = head.encode() + b" " * (-len(head) % 8)
     path.write_bytes(len(packed).to_bytes(8, "little") + packed + bytes(8))

@@ -1,4 +1,4 @@
-"""Whatever a hostile header says, a checkpoint is read or refused in one line that names the field."""
+"""A checkpoint with any hostile header is read, or refused in one line that names the field."""
 
 from __future__ import annotations
 
@@ -85,6 +85,6 @@ def test_every_field_is_of_its_type_and_range(header: dict[str, Any], tmp_path: 
         ("epoch", 1.0),
     ],
 )
-def test_what_only_looks_like_it_is_refused(field: str, value: object, tmp_path: Path) -> None:
+def test_values_of_similar_types_are_refused(field: str, value: object, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"header: {field} is .*, expected"):
         read(tmp_path / "m.safetensors", {**HEADER, field: value})

@@ -1,4 +1,4 @@
-"""Locks: who comes second waits or is refused, a dead process holds none, with flock and without."""
+"""Locks: a second process waits or is refused, and a dead process holds no lock, with and without flock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ with {what}(Path({path!r})):
 
 @pytest.fixture(params=[0, errno.ENOSYS, errno.EOPNOTSUPP], ids=["flock", "no flock (ENOSYS)", "no flock (EOPNOTSUPP)"])
 def missing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The file system has flock, or says in one of two ways that it has none."""
+    """The file system supports flock, or reports in one of two ways that it does not."""
     code: int = request.param
 
     def refuse(*_: object) -> None:
@@ -50,7 +50,7 @@ def missing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @contextlib.contextmanager
 def held(what: str, path: Path, code: int) -> Iterator[subprocess.Popen[str]]:
-    """Have another process hold a lock within the block, or until it is killed."""
+    """Let another process hold a lock within the `with` block, or until it is killed."""
     words = [sys.executable, "-c", HOLD.format(what=what, path=str(path), code=code)]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
@@ -63,7 +63,7 @@ def held(what: str, path: Path, code: int) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def test_who_comes_second_is_refused_and_nothing_is_left(missing: int, tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_leaves_nothing(missing: int, tmp_path: Path) -> None:
     target = tmp_path / "a.safetensors"
     with held("only_writer", target, missing):
         with pytest.raises(InputError) as refused, only_writer(target):
@@ -87,7 +87,7 @@ def test_a_dead_process_holds_no_lock(missing: int, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_who_comes_second_waits(missing: int, tmp_path: Path) -> None:
+def test_a_second_process_waits(missing: int, tmp_path: Path) -> None:
     path, let_go = tmp_path / "deep" / ".key.lock", threading.Event()
     with held("exclusive", path, missing) as process:
 
@@ -116,7 +116,7 @@ def test_a_signal_ends_the_waiting(missing: int, tmp_path: Path) -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_lock_on_a_file_that_was_removed_keeps_nobody_out(tmp_path: Path) -> None:
+def test_a_lock_on_a_removed_file_excludes_nobody(tmp_path: Path) -> None:
     path = tmp_path / ".key.lock"
     with held("exclusive", path, 0):
         path.unlink()
@@ -124,7 +124,7 @@ def test_a_lock_on_a_file_that_was_removed_keeps_nobody_out(tmp_path: Path) -> N
             assert path.exists()
 
 
-def test_one_that_was_removed_while_somebody_waited_is_taken_anew(tmp_path: Path) -> None:
+def test_a_lock_file_removed_during_waiting_is_created_again(tmp_path: Path) -> None:
     path = tmp_path / ".key.lock"
     with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -158,7 +158,7 @@ def test_a_marker_of_another_host_is_named_and_stays(tmp_path: Path, monkeypatch
     marker.write_text(f"{os.getpid()}\nnot-{socket.gethostname()}\n")
     with pytest.raises(InputError) as waited:
         jsonl.append(log, {"a": 1})
-    said = f"{log}: another bsk has had it for 0 s; wait for it, or remove {marker} if none is running"
+    said = f"{log}: another bsk has locked it for 0 s; wait for it, or remove {marker} if none is running"
     assert str(waited.value) == said and marker.exists() and log.read_bytes() == b""
     with appending(log) as file, pytest.raises(InputError) as refused, locked(file, log, "refused"):
         pass

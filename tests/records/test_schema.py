@@ -1,4 +1,4 @@
-"""What the structs of records take: all that bsk has written, and nothing that only looks like it."""
+"""The structs of records accept all records that bsk has written, and nothing that only looks like one."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def landing(**changes: Any) -> dict[str, Any]:
         (EndRecord, {"kind": "end", "classes": []}, "classes: expected a list of texts, found list"),
     ],
 )
-def test_a_field_that_is_not_as_its_struct_says_is_one_line(kind: Any, record: dict[str, Any], said: str) -> None:
+def test_an_invalid_field_is_one_line(kind: Any, record: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError) as error:
         checked(Located("r.jsonl", 7, record), kind)
     assert str(error.value).startswith(f"r.jsonl:7: {said}") and "\n" not in str(error.value)
 
 
-def test_other_fields_are_left_out_and_numbers_become_floats() -> None:
+def test_unknown_fields_are_ignored_and_numbers_become_floats() -> None:
     record = checked(Located("r", 1, landing(later={"a": [[]]}, kl=2)), LandingRecord)
     assert record.kl == 2.0 and type(record.kl) is float and record.logits == [1.0, 2.0]
     assert not hasattr(record, "later") and record.target is None
@@ -91,7 +91,7 @@ def test_texts_are_printable_whatever_the_file_says(make) -> None:
         ([1], False),
     ],
 )
-def test_what_methods_and_attacks_bring_are_plain_values_not_too_deep(value: Any, fits: bool) -> None:
+def test_parameters_of_methods_and_attacks_are_plain_and_shallow(value: Any, fits: bool) -> None:
     if fits:
         found = convert(value, Plain)
         assert found == value and [type(each) for each in found.values()] == [type(each) for each in value.values()]
@@ -100,7 +100,7 @@ def test_what_methods_and_attacks_bring_are_plain_values_not_too_deep(value: Any
             convert(value, Plain)
 
 
-def test_an_own_evaluation_has_all_that_a_person_is_told(make) -> None:
+def test_an_own_evaluation_has_all_fields_that_people_see(make) -> None:
     whole = make("bs", 1, low=0.5, high=0.9, doubts=["few images"], seconds=1.5)
     assert evaluation(Located("r", 1, whole), OwnEvaluation).doubts == ["few images"]
     for name in ("eps", "low", "high", "doubts", "seconds"):
@@ -112,7 +112,7 @@ def test_an_own_evaluation_has_all_that_a_person_is_told(make) -> None:
 
 
 def slowly(text: bytes) -> Any:
-    """What JSON says, by Python's own reader alone."""
+    """Decode JSON by Python's own reader only."""
     return json.loads(text, object_pairs_hook=jsonl._checked)
 
 
@@ -138,7 +138,7 @@ STYLES: list[dict[str, Any]] = [{}, {"separators": (",", ":")}, {"separators": (
 
 
 @given(VALUES, st.sampled_from(STYLES), st.booleans(), st.data())
-def test_the_fast_reader_says_what_the_slow_one_says(value: Any, style: Any, ascii: bool, data: st.DataObject) -> None:
+def test_the_fast_reader_agrees_with_the_slow_one(value: Any, style: Any, ascii: bool, data: st.DataObject) -> None:
     text = json.dumps(value, ensure_ascii=ascii, **style).encode(errors="surrogatepass")
     for _ in range(data.draw(st.integers(0, 2))):  # a stretch again elsewhere: keys stand twice, values are torn
         start, end, at = (data.draw(st.integers(0, len(text))) for _ in range(3))
@@ -161,11 +161,11 @@ def test_the_fast_reader_says_what_the_slow_one_says(value: Any, style: Any, asc
         b'[{"a":1,"\\u0061":2}]',
     ],
 )
-def test_a_key_that_stands_twice_is_seen_however_it_is_written(text: bytes) -> None:
-    with pytest.raises(ValueError, match="stands twice"):
+def test_a_duplicate_key_is_detected_in_any_spelling(text: bytes) -> None:
+    with pytest.raises(ValueError, match="duplicate key"):
         jsonl.decode(text)
 
 
 @pytest.mark.parametrize("text", [b'{"a":{"a":{"a":1}}}', b'{"b":"\\":","a" : 1}', b'\r\n{"a": 1}\t\r\n', b"[]", b"3"])
-def test_what_is_unusual_is_read(text: bytes) -> None:
+def test_unusual_json_is_read(text: bytes) -> None:
     assert jsonl.decode(text) == json.loads(text)

@@ -1,4 +1,4 @@
-"""The torture programme finds what is wrong; `make torture` runs all of it."""
+"""The stress tests detect failures; `make torture` runs all of them."""
 
 import itertools
 import mmap
@@ -53,13 +53,13 @@ RECORD = '{"kind": "evaluation", "correct": "%s", "accuracy": %s}\n'
 @pytest.mark.parametrize(
     ("odd", "ended", "how", "wrong"),
     [
-        ({}, (0, RECORD % ("aa", 0.5), ""), "the number", ""),
-        ({}, (0, RECORD % ("ab", 0.5), ""), "wrong", "in silence"),
-        ({}, (0, RECORD % ("ab", 0.5), "bsk: doubtful: its output is random"), "wrong", "in silence"),
+        ({}, (0, RECORD % ("aa", 0.5), ""), "same result", ""),
+        ({}, (0, RECORD % ("ab", 0.5), ""), "wrong", "without a message"),
+        ({}, (0, RECORD % ("ab", 0.5), "bsk: doubtful: its output is random"), "wrong", "without a message"),
         ({"wrapper": "random"}, (0, RECORD % ("ab", 0.4), "bsk: doubtful: its output is random"), "explained", ""),
-        ({"wrapper": "random"}, (0, RECORD % ("ab", 0.4), "bsk: another line"), "wrong", "in silence"),
+        ({"wrapper": "random"}, (0, RECORD % ("ab", 0.4), "bsk: another line"), "wrong", "without a message"),
         ({"output": "tuple"}, (3, "", "bsk: expected logits (2, 10)"), "refused", ""),
-        ({"output": "tuple"}, (3, "", "bsk: does not fit"), "refused", "nothing"),
+        ({"output": "tuple"}, (3, "", "bsk: does not fit"), "refused", "refused without reason"),
         ({"output": "tuple"}, (1, "", "bsk: a bug: expected logits"), "exit 1", "neither"),
         ({"output": "tuple"}, (4, "", "bsk: expected logits"), "exit 4", "neither"),
         ({"output": "tuple"}, (3, "", "expected logits"), "exit 3", "neither"),
@@ -68,7 +68,7 @@ RECORD = '{"kind": "evaluation", "correct": "%s", "accuracy": %s}\n'
         ({"attack": "natural,fgsm"}, (0, 2 * (RECORD % ("aa", 0.5)), ""), "records", "2 records"),
     ],
 )
-def test_what_a_situation_may_not_do_is_found(odd, ended, how: str, wrong: str) -> None:
+def test_failures_of_situations_are_detected(odd, ended, how: str, wrong: str) -> None:
     found = judged(situation(**odd), Ended(*ended), [("aa", 0.5)])
     assert found[0] == how and wrong in found[1] and bool(wrong) == bool(found[1])
 
@@ -100,7 +100,7 @@ def ends(code: int, said: str) -> None:
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "exit -9"),
     ],
 )
-def test_what_a_reader_may_not_do_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command, wrong) -> None:
+def test_failures_of_readers_are_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command, wrong) -> None:
     monkeypatch.setattr("bsk.cli.app.main", command)
     monkeypatch.setattr("torture.mutations.SECONDS", 1)
     monkeypatch.setattr("torture.mutations.PATIENCE", 1 if wrong == "hangs" else 99)
@@ -108,8 +108,8 @@ def test_what_a_reader_may_not_do_is_found(tmp_path: Path, monkeypatch: pytest.M
     assert found.startswith(wrong) and bool(found) == bool(wrong)
 
 
-def test_what_is_wrong_is_found(tmp_path: Path) -> None:
-    """The programme's own eyes: a torn file, a file that says something else, one that is missing."""
+def test_wrong_files_are_detected(tmp_path: Path) -> None:
+    """A truncated file, a file with other content, and a missing one."""
     (tmp_path / "a.jsonl").write_text('{"seconds": 1, "n": 2}\n{"n": 3}\n')
     before = contents(tmp_path)
     (tmp_path / "a.jsonl").write_text('{"seconds": 9, "n": 2}\n{"n": 3}\n')
@@ -122,14 +122,14 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     assert differences(before, {}) == ["a.jsonl is not the same"]
 
 
-def test_lost_work_is_found(tmp_path: Path) -> None:
+def test_lost_work_is_detected(tmp_path: Path) -> None:
     state, log = tmp_path / "m.last.safetensors", tmp_path / "m.jsonl"
     log.write_text('{"kind": "start"}\n' + '{"kind": "epoch"}\n' * 3)
     checkpoints.save(state, {}, {"kind": "training-state", "epoch": 2, "progress": {"step": 24}})
     assert saved(tmp_path) == 24 and epochs_behind(tmp_path) == 1 and _lost(tmp_path, 24) == []
     assert _lost(tmp_path, 25) == ["25 updates or lines were saved, now 24"]
     state.unlink()
-    assert _lost(tmp_path, 24) == ["24 updates or lines were saved, now 4", "3 logged epochs would be run again"]
+    assert _lost(tmp_path, 24) == ["24 updates or lines were saved, now 4", "3 logged epochs would be repeated"]
 
 
 def test_hostile_values_reach_the_header_of_bsk(tmp_path: Path) -> None:

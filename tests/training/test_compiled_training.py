@@ -1,4 +1,4 @@
-"""`--compile` in training: the same losses, compiling counted apart, and on and off go on from each other."""
+"""`--compile` in training: the same losses, compile time counted separately, and on and off resume each other."""
 
 import functools
 from pathlib import Path
@@ -23,7 +23,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Listening(Silent):
-    """Keeps the epoch's mean loss after each update."""
+    """Records the epoch's mean loss after each update."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,9 @@ FAST = {"bs", "liet", "gat"}  # passes frozen and trained; back twice by one out
     ],
 )
 def test_the_losses_are_those_of_a_training_without(method, awp: float, data, tmp_path: Path, quick: None) -> None:
-    """With a last batch of another size; the rate is small, since the signs of small gradients are a matter of bits."""
+    """With a last batch of another size; the learning rate is small, since rounding decides the signs of small
+    gradients.
+    """
     flags = {"lr": 0.01, "awp": awp, "batch_size": 36, "momentum": 0.5}
     off, plain = losses(tmp_path / "off.safetensors", data, method, **flags, compile="off")
     on, compiled = losses(tmp_path / "on.safetensors", data, method, **flags, compile="on")
@@ -72,7 +74,7 @@ def test_compiling_is_told_and_is_no_part_of_the_training_s_seconds(data, tmp_pa
 
 
 @pytest.mark.parametrize("first", ["on", "off"])
-def test_on_and_off_go_on_from_each_other(first: str, data: DataFile, tmp_path: Path, quick: None) -> None:
+def test_on_and_off_resume_each_other(first: str, data: DataFile, tmp_path: Path, quick: None) -> None:
     out, other = tmp_path / "m.safetensors", {"on": "off", "off": "on"}[first]
     whole, _ = losses(tmp_path / "whole.safetensors", data, "bs", lr=0.01, compile="off")
     with pytest.raises(StoppedError):

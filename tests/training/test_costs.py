@@ -1,4 +1,4 @@
-"""What a training will cost: counted beforehand as the training itself counts."""
+"""The predicted cost of a training equals the cost that the training counts."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def test_sums_of_passes_and_their_seconds_by_hand() -> None:
     assert trades.seconds(Passes(1, 1, 2)) == 27
 
 
-def test_an_attack_without_gradients_has_no_way_back() -> None:
+def test_an_attack_without_gradients_has_no_backward_passes() -> None:
     work = attack_work(attack_named("rays", EPS, AttackFlags(queries=1000)), 10, batch=4)
     checks = attack_work(attack_named("pgd-1", EPS), 0, batch=4)
     assert checks == Work(Passes(150, 150) * 64, Passes(150, 150))
@@ -82,7 +82,7 @@ def test_each_kind_of_pass_takes_time_and_leaves_no_gradient() -> None:
 
 
 def test_the_time_of_a_batch_is_told_from_that_of_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock of its own a pass forward takes 4 s and 0.5 s an image, one back twice as long."""
+    """On a simulated clock a forward pass takes 4 s plus 0.5 s per image, a backward pass twice as long."""
     now = 0.0
 
     class Slow(torch.autograd.Function):
@@ -128,7 +128,7 @@ def settings(method: str, **flags: Any) -> Settings:
     return toys.settings(method, **{"batch_size": 100, "augment": "none", **flags})
 
 
-def test_what_a_training_does_beside_its_updates_by_hand() -> None:
+def test_the_costs_of_training_besides_updates_by_hand() -> None:
     plain = cost(settings("bs"))
     assert plain.updates == 36  # 12 batches, the last of 50
     assert plain.own == Work(Passes(4, 2, 2) * (1150 * 3), Passes(4, 2, 2) * 36)

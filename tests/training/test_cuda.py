@@ -1,4 +1,4 @@
-"""On a CUDA device, where there is one: every method trains, and goes on to the bit."""
+"""On a CUDA device, if there is one: every method trains, and resumes bit for bit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ CUDA = torch.device("cuda")
 
 @pytest.fixture(autouse=True)
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuDNN may add in any order; and what is compared with the CPU must not be rounded to TF32."""
+    """Make cuDNN deterministic, and disable TF32 for comparisons with the CPU."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
@@ -49,7 +49,7 @@ def test_an_update_is_that_of_the_cpu(data: DataFile, tmp_path: Path) -> None:
     ("method", "flags"),
     [("bs", {"ema": 0.9}), ("bs", {"precision": "bf16"}), ("fast-at-plus", {}), ("fgsm-pgi", {}), ("gat", {})],
 )
-def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, data: DataFile, tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_bit_for_bit(method, flags, data: DataFile, tmp_path: Path) -> None:
     s = settings(method, **flags)
     trained(tmp_path / "whole.safetensors", data, s, device=CUDA)
     with pytest.raises(StoppedError):

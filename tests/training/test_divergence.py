@@ -1,4 +1,4 @@
-"""How far start and ascent move the output: by hand, and without touching the training."""
+"""How far start and ascent move the output: by their definitions, and without changing the training."""
 
 import time
 from dataclasses import replace
@@ -71,8 +71,8 @@ def test_without_start_and_ascent_nothing_moves() -> None:
     assert start.tolist() == ascent.tolist() == [0.0] * 6 and (left > 0).all()
 
 
-def test_no_more_is_left_where_every_pixel_is_at_its_best_edge() -> None:
-    """A linear loss: a step of eps along its gradient is the best perturbation, and one of 3 eps comes back to it."""
+def test_a_linear_loss_is_maximal_at_the_best_corner() -> None:
+    """For a linear loss, a step of eps along its gradient is optimal, and one of 3 eps is projected back to it."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double()
     x, y = torch.full((3, 1, 4, 4), 0.5, dtype=torch.float64), torch.tensor([0, 1, 0])
     for step in (EPS, 3 * EPS):
@@ -104,7 +104,7 @@ def test_the_training_is_the_same_to_the_bit(method: str, data: DataFile, tmp_pa
 
 
 @pytest.mark.parametrize("updates", [3, 8, 9])  # an epoch has 8
-def test_it_goes_on_after_an_interruption(updates: int, data: DataFile, tmp_path: Path) -> None:
+def test_it_resumes_after_an_interruption(updates: int, data: DataFile, tmp_path: Path) -> None:
     s, calls = settings("bs", log_divergence=True), iter(range(100))
     whole = trained(tmp_path / "whole.safetensors", data, s)
     with pytest.raises(StoppedError):
@@ -119,7 +119,7 @@ def test_a_log_never_has_it_for_some_epochs_only(data: DataFile, tmp_path: Path)
         trained(tmp_path / "m.safetensors", data, settings("bs", log_divergence=True))
 
 
-def test_files_older_than_a_flag_go_on(data: DataFile, tmp_path: Path) -> None:
+def test_files_older_than_a_flag_resume(data: DataFile, tmp_path: Path) -> None:
     trained(tmp_path / "m.safetensors", data, settings("bs"))
     last = tmp_path / "m.last.safetensors"
     tensors, header = checkpoints.load(last, "training-state")

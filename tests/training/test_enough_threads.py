@@ -1,4 +1,4 @@
-"""How many threads a training has: by its size alone, since its last bits depend on them."""
+"""The number of threads of a training depends only on its size, since its last bits depend on that number."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_digits_have_one_thread_and_a_resnet_all(two) -> None:
     assert threads(layer, 1, images=999) == 1 and threads(layer, 1, images=1000) == 2
 
 
-def test_who_has_chosen_a_number_has_it(two, monkeypatch) -> None:
+def test_a_chosen_number_of_threads_is_kept(two, monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert threads(network("cnn", 10, 1, (8, 8)), 8) == 2
 
@@ -56,7 +56,7 @@ def test_the_header_has_the_number_that_it_was_trained_with(call, toy, two) -> N
     ("others", "cores", "said"),
     [(0, 2, False), (1, 2, True), (2, 2, True), (1, 4, False), (3, 4, True), (30, 64, False), (63, 64, True)],
 )
-def test_who_waits_for_others_is_told_so(others: int, cores: int, said: bool, two, monkeypatch) -> None:
+def test_a_busy_machine_gives_a_notice(others: int, cores: int, said: bool, two, monkeypatch) -> None:
     monkeypatch.setattr(module, "_other_threads", lambda: others)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert ("--threads 1" in shared_machine_notice(CPU)) is said

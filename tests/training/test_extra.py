@@ -1,4 +1,4 @@
-"""Training on more images than those of the data: their share of every batch, their draws, and what is kept out."""
+"""Training with extra images: their fraction of every batch, their order, and the exclusion of held-out images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def more(tmp_path: Path, data: DataFile) -> Path:
-    """A prepared file of 90 other images like the toy's, 4 of which are held out there: 3 to test and 1 to select."""
+    """A prepared file of 90 other toy images, 4 of them held out: 3 for test and 1 for val."""
     random = np.random.default_rng(7)
     images = random.integers(0, 120, (90, 1, 8, 8), dtype=np.uint8)
     images[:3], images[3] = data.split("test").images[:3].numpy(), data.split("val").images[5].numpy()
@@ -102,7 +102,7 @@ def _pair(data: DataFile, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("updates", [1, 8, 13])
-def test_it_goes_on_bit_for_bit(updates: int, more: Path, data: DataFile, tmp_path: Path) -> None:
+def test_it_resumes_bit_for_bit(updates: int, more: Path, data: DataFile, tmp_path: Path) -> None:
     s = settings("fgsm-pgi", extra=str(more), extra_fraction=0.3)
     end = trained(tmp_path / "whole.safetensors", data, s)
     assert end["extra"] == {
@@ -126,7 +126,7 @@ def test_it_goes_on_bit_for_bit(updates: int, more: Path, data: DataFile, tmp_pa
         trained(tmp_path / "cut.safetensors", data, changed)
 
 
-def test_what_cannot_be_is_refused_in_a_line(more: Path, data: DataFile, tmp_path: Path) -> None:
+def test_invalid_extra_images_are_one_line_errors(more: Path, data: DataFile, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--extra-fraction 0.5: has no meaning without --extra"):
         resolve(TrainingFlags(extra_fraction=0.5), data, CPU)
     for fraction in (0.0, 1.0, 0.001, 1.5):
@@ -159,7 +159,7 @@ def test_self_training_is_trades_on_both_kinds(more: Path, data: DataFile, tmp_p
 
 
 def test_generated_images_are_prepared_whole_to_train_with(call, tmp_path: Path, data: DataFile, toy: Path) -> None:
-    """From arrays, as sets of generated images come: nothing is held out; a test split of the source is left out."""
+    """From arrays, like sets of generated images: nothing is held out, and a test split of the source is ignored."""
     random = np.random.default_rng(3)
     x, y = random.integers(0, 255, (50, 8, 8), dtype=np.uint8), np.arange(50) % 3
     np.savez(tmp_path / "generated.npz", image=x, label=y)

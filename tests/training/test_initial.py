@@ -1,4 +1,4 @@
-"""Training that begins with the weights of a network trained before, by bsk or elsewhere."""
+"""Training from the weights of a network that was trained before, by bsk or elsewhere."""
 
 import json
 from dataclasses import replace
@@ -39,7 +39,7 @@ def weights(path: Path, kind: str = MODEL) -> dict[str, torch.Tensor]:
 
 
 def untouched(**changes: object):  # type: ignore[no-untyped-def]
-    """A training that leaves its weights as they are at first."""
+    """A training with a learning rate of nearly 0, which keeps its initial weights."""
     return settings("natural", epochs=1, lr=1e-30, weight_decay=0.0, **changes)
 
 
@@ -68,7 +68,7 @@ def test_its_normalisation_goes_with_its_weights(before: Path, data: DataFile, t
 
 
 @pytest.mark.parametrize("updates", [1, 8, 13])
-def test_it_goes_on_bit_for_bit(updates: int, before: Path, data: DataFile, tmp_path: Path) -> None:
+def test_it_resumes_bit_for_bit(updates: int, before: Path, data: DataFile, tmp_path: Path) -> None:
     s = settings(init=str(before))
     trained(tmp_path / "whole.safetensors", data, s)
     watcher = Silent()
@@ -140,7 +140,7 @@ def test_images_of_another_kind_are_refused(before: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("theirs", ["none", "the data's"])
 def test_anothers_weights_begin_with_the_normalisation_that_suits_them(theirs: str, data: DataFile, tmp_path) -> None:
-    """Trained with or without the data's mean and std, and saved without a word about it."""
+    """Trained with or without the data's mean and std, and saved without this information."""
     plain = data if theirs == "the data's" else replace(data, mean=[0.0], std=[1.0])
     trained(tmp_path / "theirs.safetensors", plain, settings("natural", epochs=6, augment="none"))
     found = {name.removeprefix("network."): each for name, each in weights(tmp_path / "theirs.safetensors").items()}
@@ -164,7 +164,7 @@ def test_anothers_weights_for_other_classes(data: DataFile, tmp_path: Path) -> N
         assert torch.equal(each, drawn[name] if name in begin.new else theirs[name]), name
 
 
-def test_what_does_not_fit_is_told(data: DataFile, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_reported(data: DataFile, tmp_path: Path) -> None:
     wide = network("cnn-8", 3, 1, 8).state_dict()
     save_file(wide, tmp_path / "wide.safetensors")
     with pytest.raises(InputError, match="does not fit cnn-4: .* of another shape"):
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_told(data: DataFile, tmp_path: Path) -> None:
 
 
 def test_no_file_names_code_that_is_run(before: Path, data: DataFile, tmp_path: Path, monkeypatch) -> None:
-    """A header may say anything: a network from outside is imported where a person names it, and nowhere else."""
+    """A header may contain anything, so user-defined networks are imported only if the user names them."""
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.chdir(tmp_path)
     tensors, header = checkpoints.load(before, MODEL)
@@ -193,7 +193,7 @@ def test_no_file_names_code_that_is_run(before: Path, data: DataFile, tmp_path: 
         )
 
 
-def test_what_was_begun_goes_on_without_the_file_that_it_began_with(before: Path, data: DataFile, tmp_path) -> None:
+def test_a_resumed_training_does_not_need_its_initial_weights(before: Path, data: DataFile, tmp_path) -> None:
     flags = TrainingFlags("natural", init=str(before), epochs=2, precision="fp32", augment="none", batch_size=64)
     trained(tmp_path / "whole.safetensors", data, flags)
     with pytest.raises(StoppedError):
@@ -219,7 +219,7 @@ def test_a_training_does_not_remove_what_it_begins_with(data: DataFile, tmp_path
 
 
 def test_weights_that_saw_other_data_of_the_name_are_a_doubt(before: Path, data: DataFile, toy: Path, call, tmp_path):
-    """The other file may have trained on what is test here."""
+    """The other file may have been trained on images that are in test here."""
     from bsk.data.store import Info, Part, write
 
     parts = {name: Part(data.split(name).images.numpy(), data.split(name).labels.numpy()) for name in ("train", "val")}

@@ -1,4 +1,4 @@
-"""What launchers and schedulers set and send, and trainings that cannot go well: told at once, or lived through."""
+"""Environment variables of launchers, signals of schedulers, and trainings that are bound to fail."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ NAMES = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch):
-    """Set what a launcher sets, and nothing else of it."""
+    """Set the variables of a launcher, and remove all its others."""
 
     def set_to(**values: str) -> None:
         for name in NAMES:
@@ -48,7 +48,7 @@ def environment(monkeypatch: pytest.MonkeyPatch):
         {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "0", "LOCAL_RANK": "7"},
     ],
 )
-def test_one_process_needs_nobody(values: dict, environment) -> None:
+def test_one_process_does_not_wait_for_others(values: dict, environment) -> None:
     environment(**values)
     with process_group(CPU) as share:
         assert (share.rank, share.world) == (0, 1)
@@ -87,7 +87,7 @@ def test_processes_that_do_not_come_are_given_up(environment, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU"])
-def test_what_schedulers_send_before_they_kill_saves_and_stops(name: str, toy: Path, tmp_path: Path) -> None:
+def test_signals_of_schedulers_save_and_stop(name: str, toy: Path, tmp_path: Path) -> None:
     number, out = getattr(signal, name), tmp_path / "m.safetensors"
     words = ["--model", "cnn-4", "--epochs", "5000", "--threads", "1", "--out", str(out)]
     command = [sys.executable, "-m", "bsk", "train", "--data", str(toy), *words]
@@ -111,7 +111,7 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> N
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_training_goes_on_in_its_own_precision(data: DataFile, tmp_path: Path) -> None:
+def test_a_training_resumes_in_its_own_precision(data: DataFile, tmp_path: Path) -> None:
     s, out, watcher = settings("bs"), tmp_path / "m.safetensors", Silent()
     trained(tmp_path / "whole.safetensors", data, s)
     with pytest.raises(StoppedError):
@@ -139,7 +139,7 @@ def test_a_batch_of_one_that_cannot_be_normalised_is_refused_at_the_start(
 
 
 @pytest.mark.parametrize("lr", [1e6, 1e30])
-def test_a_rate_that_diverges_at_once_says_what_there_is(lr: float, data: DataFile, tmp_path: Path) -> None:
+def test_a_learning_rate_that_diverges_at_once_is_reported(lr: float, data: DataFile, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="no epoch was completed; lower --lr, with --force") as error:
         trained(tmp_path / "m.safetensors", data, replace(settings("bs"), lr=lr))
     assert "fp32" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Training: it learns, it goes on bit for bit, it stops at NaN, and it keeps to its own files."""
+"""Training: it learns, resumes bit for bit, stops at NaN, and does not touch files of other trainings."""
 
 import fcntl
 import json
@@ -26,13 +26,13 @@ from bsk.training.state import Scored, State
 
 
 def timeless(log: list[dict]) -> list[dict]:
-    """Return the epochs of a log without what the clock says."""
+    """Return the epochs of a log without times."""
     epochs = [record for record in log if record["kind"] == "epoch"]
     return [{k: v for k, v in r.items() if "second" not in k} for r in epochs]
 
 
 def learnt(out: Path, data: DataFile, method: str) -> dict:
-    """Six epochs on 400 of the digits, at a radius at which a network that is not trained for it falls."""
+    """Train six epochs on 400 digits, at a radius at which a naturally trained network is not robust."""
     s = settings(method, model="cnn-8", eps=0.2, lr=0.2, epochs=6, augment="none")
     return trained(out, data, s, limit=400)
 
@@ -48,7 +48,7 @@ def untrained(digits: DataFile, tmp_path_factory: pytest.TempPathFactory) -> flo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [method for method in ALONE if method != "natural"])
-def test_every_method_learns_to_withstand(method: str, untrained: float, digits: DataFile, tmp_path: Path) -> None:
+def test_every_method_becomes_robust(method: str, untrained: float, digits: DataFile, tmp_path: Path) -> None:
     """Of 200 images natural training leaves 2 to 4 under PGD-20, the methods 58 and more."""
     end = learnt(tmp_path / "m.safetensors", digits, method)
     assert end["last_val_robust"] > untrained + 0.15 and end["last_val_natural"] > 0.5
@@ -75,13 +75,13 @@ MODERN = {"ema": 0.9, "label_smoothing": 0.2, "awp": 0.01, "warmup": 1.5}
 @pytest.mark.parametrize(  # an epoch has 8: within and at the end of one
     "updates", [pytest.param(1, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow), 8, 13]
 )
-def test_an_interrupted_training_goes_on_bit_for_bit(method, flags, updates: int, data: DataFile, tmp_path) -> None:
+def test_an_interrupted_training_resumes_bit_for_bit(method, flags, updates: int, data: DataFile, tmp_path) -> None:
     goes_on(settings(method, **flags), updates, data, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ALONE)
-def test_every_method_goes_on_bit_for_bit(method: str, data: DataFile, tmp_path: Path) -> None:
+def test_every_method_resumes_bit_for_bit(method: str, data: DataFile, tmp_path: Path) -> None:
     goes_on(settings(method), 13, data, tmp_path)
 
 
@@ -100,8 +100,8 @@ def goes_on(s: Settings, updates: int, data: DataFile, tmp_path: Path) -> None:
     assert timeless(logs[0]) == timeless(logs[1])
 
 
-def test_a_state_from_before_methods_were_functions_goes_on_bit_for_bit(data: DataFile, tmp_path: Path) -> None:
-    """It had flags of all methods, and the numbers of Fast AT+ alone; the check before the stop is of the file."""
+def test_a_state_of_an_earlier_version_resumes_bit_for_bit(data: DataFile, tmp_path: Path) -> None:
+    """It has the flags of all methods and the state of Fast AT+; the check before the interruption is in the file."""
     s = settings("fast-at-plus", hyper={"rescue_every": 5})
     trained(tmp_path / "whole.safetensors", data, s)
     with pytest.raises(StoppedError):
@@ -124,7 +124,7 @@ def test_a_state_from_before_methods_were_functions_goes_on_bit_for_bit(data: Da
     assert whole[1]["progress"]["memory"] == cut[1]["progress"]["memory"]
 
 
-def test_going_on_says_once_what_may_change_the_bits(data: DataFile, tmp_path: Path) -> None:
+def test_resuming_reports_once_what_may_change_the_bits(data: DataFile, tmp_path: Path) -> None:
     out, watcher = tmp_path / "m.safetensors", Silent()
     for updates in (3, 3):
         with pytest.raises(StoppedError):
@@ -279,7 +279,7 @@ def test_two_trainings_into_one_file_at_once(data: DataFile, tmp_path: Path) -> 
 def test_a_log_removed_meanwhile_ends_the_training_before_it_meets_another_s_files(
     updates: int, data: DataFile, tmp_path: Path
 ) -> None:
-    """What removes it is asked after each update, as whoever stops a training is."""
+    """The callback that removes it is called after each update, like one that stops a training."""
     out, log = tmp_path / "m.safetensors", tmp_path / "m.jsonl"
     left: list[bytes] = []
     calls = iter(range(10**9))
@@ -372,7 +372,7 @@ def test_a_state_that_does_not_fit_is_refused(data: DataFile, tmp_path: Path) ->
         ("bs", {"memory.rows.other": torch.zeros(1)}, "unexpected tensor 'memory.rows.other'"),
     ],
 )
-def test_tensors_of_a_state_that_would_fall_over_later_are_refused(method, change, said, data, tmp_path: Path) -> None:
+def test_invalid_tensors_of_a_state_are_refused(method, change, said, data, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     with pytest.raises(StoppedError):
         trained(out, data, settings(method), stopping=stop_after(2))

@@ -1,4 +1,4 @@
-"""Catastrophic overfitting: looked for cheaply, told once, and acted upon; the training stays what it is without."""
+"""Catastrophic overfitting: detected cheaply, reported once and acted upon, without changing the training otherwise."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bsk.training.profile import profile
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_looking_costs_a_hundredth_of_the_updates(method: str) -> None:
+def test_checks_cost_a_hundredth_of_the_updates(method: str) -> None:
     """By hand for Fast AT: 32 images of 28 forwards' worth, an update of 128 of 5: 896 / (0.01 x 640) = 140."""
     s = settings(method, batch_size=128)
     found = profile(s.bound, (1, 8, 8), 3)
@@ -35,7 +35,7 @@ def test_looking_costs_a_hundredth_of_the_updates(method: str) -> None:
     assert method != "fast-at" or looks == 140
 
 
-def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed() -> None:
+def test_a_network_robust_to_one_step_but_not_to_ten_has_collapsed() -> None:
     assert Found(0.85, 0.12, 0.1, 128).collapsed and Found(0.3, 0.09, 0.4, 128).collapsed
     assert Found(0.16, 0.01, 0.2, 128).collapsed and not Found(0.14, 0.0, 0.2, 128).collapsed
     assert Found(0.08, 0.0, 0.2, 128, 100).collapsed and not Found(0.04, 0.0, 0.2, 128, 100).collapsed
@@ -55,20 +55,20 @@ def test_a_network_that_stands_against_one_step_and_falls_to_ten_has_collapsed()
         (0.09375, 0.0625, 0.95, 0.25, False),
     ],
 )
-def test_a_network_that_stands_no_longer_at_all_has_collapsed_too(
+def test_a_network_that_has_lost_all_robustness_has_collapsed_too(
     fgsm: float, pgd: float, cosine: float, best: float, fallen: bool
 ) -> None:
     seen = Found(fgsm, pgd, cosine, 32, 10, best)
     assert seen.fallen == fallen == seen.collapsed
 
 
-def test_what_never_stood_has_not_collapsed_but_is_nothing_to_go_back_to() -> None:
+def test_a_network_that_never_was_robust_has_not_collapsed_and_is_no_rollback_target() -> None:
     seen = Found(0.0, 0.0, 0.17, 32, 10, 0.0625)
     assert seen.fallen and not seen.collapsed
     assert not Found(0.1, 0.1, 0.95, 32).fallen, "young: the loss is straight"
 
 
-def test_a_look_knows_the_best_before_it_and_a_resume_keeps_that(
+def test_a_check_knows_the_best_before_it_also_after_resuming(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {4: 0.2, 8: 0.6, 12: 0.3, 16: 0.4, 20: 0.0, 24: 0.0}
@@ -89,7 +89,7 @@ def test_a_look_knows_the_best_before_it_and_a_resume_keeps_that(
     ]
 
 
-def test_a_look_is_the_accuracies_and_the_cosine_by_their_definitions(data: DataFile) -> None:
+def test_a_check_measures_accuracies_and_cosine_by_their_definitions(data: DataFile) -> None:
     torch.manual_seed(0)
     s = settings("fast-at")
     state = new_state(s, data, 1, 8, torch.device("cpu"))
@@ -112,7 +112,7 @@ def test_a_look_is_the_accuracies_and_the_cosine_by_their_definitions(data: Data
     assert seen.cosine == pytest.approx(float(by_hand.mean()), abs=1e-5)
 
 
-def test_an_alarm_needs_a_second_look_at_more_images(data: DataFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alarm_needs_a_second_check_on_more_images(data: DataFile, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def seen(state, settings, val, share, images):  # type: ignore[no-untyped-def]
@@ -126,7 +126,7 @@ def test_an_alarm_needs_a_second_look_at_more_images(data: DataFile, monkeypatch
     assert look(state, settings("fast-at"), data.split("val"), Share()).collapsed and asked == [32, 128, 32]
 
 
-def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checks_do_not_change_the_training(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained(tmp_path / "plain.safetensors", data, settings("bs"))
     monkeypatch.setattr(monitor, "every", lambda *_: 3)
     trained(tmp_path / "m.safetensors", data, settings("bs"))
@@ -139,7 +139,7 @@ def test_looking_changes_nothing(data: DataFile, tmp_path: Path, monkeypatch: py
 
 
 def collapsing(monkeypatch: pytest.MonkeyPatch, at: tuple[int, ...]) -> None:
-    """Look every 4 updates, and see a collapse after those of them."""
+    """Check every 4 updates, and simulate a collapse after the given updates."""
     monkeypatch.setattr(monitor, "every", lambda *_: 4)
     monkeypatch.setattr(monitor, "look", lambda state, *_: Found(0.9, 0.1 if state.step in at else 0.6, 0.1, 128))
 
@@ -148,7 +148,7 @@ def alarms(path: Path) -> list[dict]:
     return [record for record in records.read(path) if record["kind"] == "alarm"]
 
 
-def test_a_warning_is_said_once_a_collapse_and_is_no_part_of_a_table(
+def test_each_collapse_gives_one_alarm_which_compare_ignores(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsing(monkeypatch, (8, 12, 20))
@@ -186,7 +186,7 @@ def test_stop_keeps_the_best_epoch(data: DataFile, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("then", ["warn", "rollback"])
 @pytest.mark.parametrize(("method", "at"), [("fast-at", 12), ("fast-at", 16), ("fast-at-plus", 20), ("fast-at", 24)])
-def test_a_stopped_training_goes_on_as_if_it_had_never_stopped(
+def test_a_stopped_training_resumes_as_if_it_had_not_stopped(
     then: str, method: str, at: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsing(monkeypatch, (at,))
@@ -199,7 +199,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_never_stopped(
     assert alarms(tmp_path / "m.jsonl") == alarms(tmp_path / "whole.jsonl") != []
 
 
-def test_rollback_goes_back_to_the_last_good_weights_and_on_with_pgd(
+def test_rollback_restores_the_last_good_weights_and_continues_with_pgd(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsing(monkeypatch, (12,))
@@ -230,7 +230,7 @@ def test_stop_in_the_first_epoch_claims_no_best(
         trained(tmp_path / "m.safetensors", data, settings("fast-at", on_collapse="stop"))
 
 
-def test_the_last_weights_are_looked_at_too(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_weights_are_checked_too(data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collapsing(monkeypatch, (24,))
     monkeypatch.setattr(monitor, "every", lambda *_: 100)
     with pytest.raises(StoppedError):  # while the last epoch is validated, after the look
@@ -239,7 +239,7 @@ def test_the_last_weights_are_looked_at_too(data: DataFile, tmp_path: Path, monk
     assert [(record["step"], record["epoch"]) for record in alarms(tmp_path / "m.jsonl")] == [(24, 3)]
 
 
-def test_rollback_does_not_go_back_to_what_had_fallen(
+def test_rollback_does_not_restore_collapsed_weights(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = {
@@ -263,7 +263,7 @@ def test_rollback_does_not_go_back_to_what_had_fallen(
 
 
 @pytest.mark.parametrize("updates", [9, 13, 15])
-def test_a_rolled_back_training_goes_on_bit_for_bit(
+def test_a_rolled_back_training_resumes_bit_for_bit(
     updates: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsing(monkeypatch, (12,))

@@ -1,4 +1,4 @@
-"""More epochs than were asked for at first, where that means something, and the weights of epochs on the way."""
+"""Extending a training by epochs where that is meaningful, and saving the weights of intermediate epochs."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import settings, stop_after, trained
 
-from bsk.comparison.survey import seen_in
+from bsk.comparison.survey import count_collapses
 from bsk.data.store import DataFile
 from bsk.errors import InputError, StoppedError
 from bsk.evaluation.subjects import load_subject
@@ -31,7 +31,7 @@ def same(a: Path, b: Path, kind: str) -> bool:
         ({"schedule": "piecewise"}, 4, 13),  # before the first milestone of both
     ],
 )
-def test_a_training_grows_to_what_it_were_had_it_been_begun_so(
+def test_a_training_extended_by_epochs_equals_one_planned_so(
     flags, first: int, stop: int | None, data: DataFile, tmp_path: Path
 ) -> None:
     whole, short = settings(**flags, epochs=6), settings(**flags, epochs=first)
@@ -67,7 +67,9 @@ def test_a_training_grows_to_what_it_were_had_it_been_begun_so(
         ("nuat", {"schedule": "constant"}, "nuat depends on their number"),
     ],
 )
-def test_one_that_would_have_been_another_does_not(method: str, flags, why: str, data: DataFile, tmp_path) -> None:
+def test_a_training_that_depends_on_its_length_cannot_be_extended(
+    method: str, flags, why: str, data: DataFile, tmp_path
+) -> None:
     out = tmp_path / "m.safetensors"
     trained(out, data, settings(method, epochs=2, **flags))
     before = [path.read_bytes() for path in (out, tmp_path / "m.last.safetensors", tmp_path / "m.jsonl")]
@@ -78,18 +80,18 @@ def test_one_that_would_have_been_another_does_not(method: str, flags, why: str,
     assert before == [path.read_bytes() for path in (out, tmp_path / "m.last.safetensors", tmp_path / "m.jsonl")]
 
 
-def test_a_survey_counts_a_training_that_grew_once(tmp_path: Path) -> None:
+def test_an_extended_training_counts_once_in_a_survey(tmp_path: Path) -> None:
     start = {"kind": "start", "method": "bs", "dataset": "digits", "eps": 0.2, "checkpoint": "m.safetensors"}
     log = tmp_path / "m.jsonl"
     for record in (start, {"kind": "epoch", "epoch": 1, "monitor_pgd": 0.5}) * 2:
         records.append(log, record)
-    assert [(each.runs, each.collapsed) for each in seen_in(located.read(log))] == [(1, 0)]
+    assert [(each.runs, each.collapsed) for each in count_collapses(located.read(log))] == [(1, 0)]
     records.append(log, {**start, "checkpoint": "other.safetensors"})
     records.append(log, {"kind": "epoch", "epoch": 1, "monitor_pgd": 0.5})
-    assert [each.runs for each in seen_in(located.read(log))] == [2]
+    assert [each.runs for each in count_collapses(located.read(log))] == [2]
 
 
-def test_the_weights_of_every_so_many_epochs_are_kept(data: DataFile, tmp_path: Path) -> None:
+def test_weights_are_saved_every_so_many_epochs(data: DataFile, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     plain = trained(tmp_path / "plain.safetensors", data, settings(epochs=5))
     end = trained(out, data, settings(epochs=5, save_every=2))

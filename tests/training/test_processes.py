@@ -62,7 +62,7 @@ METHODS = ["bs", "trades", "fast-at", "liet", "gat", *LATER]
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(toy: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_two_processes_give_the_result_of_one(toy: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
     mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, METHODS, str(tmp_path / "out")), nprocs=2)
     both = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in (0, 1)]
     for method in METHODS:
@@ -77,7 +77,7 @@ def same_as_one(found: list[tuple[Tensor, Tensor]], means: Tensor, weights: Tens
 
 
 def standing_still(*arguments: Any) -> State:
-    """Return a new state whose batch norm stays in eval mode: no share of a batch has its own statistics."""
+    """Return a new state whose batch norm stays in eval mode, so that parts of a batch have the same statistics."""
     state = new_state(*arguments)
     state.model.eval()
     object.__setattr__(state.model, "train", lambda mode=True: state.model)
@@ -85,7 +85,7 @@ def standing_still(*arguments: Any) -> State:
 
 
 def train_one_of_two(rank: int, meeting: str, data: Path, folder: str, updates: int) -> None:
-    """Train where the clock of the first process alone says that a save is due, after every update."""
+    """Train with a clock by which only the first process finds a save due after every update."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     loop.SAVE_SECONDS = 600.0 if rank else -1.0
@@ -96,7 +96,7 @@ def train_one_of_two(rank: int, meeting: str, data: Path, folder: str, updates: 
 
 
 def train_slowly(out: Path, data: Path, **more: Any) -> None:
-    """Train with so small a step that no sign of a gradient near zero decides."""
+    """Train with such a small step that signs of nearly zero gradients do not matter."""
     trained(out, open_data(data), settings("natural", epochs=1, lr=1e-3, batch_size=33), **more)
 
 
@@ -125,7 +125,7 @@ def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_d
         ("uap", "remembers a batch as a whole"),
     ],
 )
-def test_what_is_of_a_whole_batch_is_refused_to_several_processes(method, what, toy: Path, tmp_path: Path) -> None:
+def test_methods_that_need_a_whole_batch_refuse_several_processes(method, what, toy: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=f"--method {method}: {what}, so processes cannot share it; run it without torchrun"
     ):
@@ -133,7 +133,7 @@ def test_what_is_of_a_whole_batch_is_refused_to_several_processes(method, what, 
     assert not list(tmp_path.iterdir())
 
 
-def test_shares_are_all_rows_once() -> None:
+def test_shares_cover_all_rows_once() -> None:
     rows = torch.arange(11)
     for world in (1, 2, 3, 12):
         parts = [Share(rank, world).of(rows) for rank in range(world)]

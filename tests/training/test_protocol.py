@@ -102,7 +102,9 @@ def test_within_the_block_weights_are_where_the_loss_is_higher_and_afterwards_ba
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_perturbation_within_the_block_is_the_one_before_it_without_its_passes(method: str) -> None:
-    """Of the weights before, and by the same random numbers; what the method then descends is of the weights within."""
+    """It is computed with the weights before and the same random numbers; the method's loss is that of the perturbed
+    weights.
+    """
     model, x, y = network().train(), torch.rand(16, 1, 8, 8), torch.arange(16) % 3
     counter, seen = PassCounter(), []
     net, draws = Network(model, counter=counter), BatchDraws(generator(0))

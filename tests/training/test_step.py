@@ -1,4 +1,4 @@
-"""One update: what it passes on, what it counts, and what takes over after a collapse."""
+"""One update: its arguments, its counts, and the fallback after a collapse."""
 
 import contextlib
 import copy
@@ -58,7 +58,7 @@ def test_the_losses_of_an_epoch_are_summed_with_their_labels_smoothed() -> None:
 
 
 def test_the_average_follows_every_update() -> None:
-    """At first it is the model; then it keeps 2/11 of what it was."""
+    """It starts as the model, and then keeps 2/11 of its value."""
     s = settings("natural", ema=0.9)
     state = begun(s)
     assert state.average is not None
@@ -71,7 +71,7 @@ def test_the_average_follows_every_update() -> None:
     assert (expected - first).abs().max() > 1e-3
 
 
-def test_pgd_takes_over_after_a_collapse_until_it_is_told() -> None:
+def test_pgd_replaces_the_method_after_a_collapse_for_a_while() -> None:
     s = settings("natural")
     state = begun(s)
     state.collapses = replace(state.collapses, rescued_until=2)

@@ -19,7 +19,7 @@ ALONE = [method for method in METHODS if not needs_extra(method)]  # that train 
 
 
 class Silent:
-    """Says nothing, and keeps the notices."""
+    """A silent progress reporter that records the notices."""
 
     def __init__(self) -> None:
         self.notices: list[str] = []
@@ -63,6 +63,6 @@ def trained(out: Path, data: DataFile, s: Settings, **more: object) -> dict:
 
 
 def stop_after(updates: int, code: int = 143):  # type: ignore[no-untyped-def]
-    """Ask a training to stop after so many updates."""
+    """Ask a training to stop after a given number of updates."""
     calls = iter(range(10**9))
     return lambda: code if next(calls) >= updates - 1 else 0
