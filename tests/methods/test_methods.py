@@ -148,7 +148,8 @@ def test_what_is_read_from_the_source_is_the_signature(name: str) -> None:
         text = "true" if own[key].annotation == "bool" else "1"
         kind = "float | None" if parameter.optional else type(parameter.parsed(text)).__name__
         assert (parameter.name, kind) == (key, own[key].annotation) and parameter.help
-    assert registry.summary(name) == (registry.function(name).__doc__ or "").partition("\n")[0] != ""
+    first = (registry.function(name).__doc__ or "").partition("\n")[0]
+    assert registry.summary(name) == registry.ABOUT.get(name, first) != ""
 
 
 def test_the_source_of_a_method_is_in_its_docstring() -> None:
