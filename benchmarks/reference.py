@@ -189,7 +189,7 @@ def mart(it: Plain, x: Tensor, y: Tensor, share: float) -> Tensor:
 
 def guided(it: Plain, x: Tensor, y: Tensor, share: float, nuclear: bool) -> Tensor:
     """GAT and NuAT: Bernoulli noise, one step, of every second update with the distance that is descended too."""
-    weight = 4.5 * share if nuclear else 10.0 * (4.0 if share > 0.86 else 1.0)
+    weight = 4.5 * min(1.0, share / 0.9) if nuclear else 10.0 * (4.0 if share > 0.86 else 1.0)
 
     def distance(z: Tensor, out: Tensor) -> Tensor:
         if nuclear:

@@ -14,20 +14,20 @@ from bsk.methods import registry
 HEAD = """\
 # Commands
 
-This page is made from `bsk COMMAND --help`. Data goes to stdout, everything else to stderr. Records are JSON; on a
-terminal each is one readable line, unless `--json` is given. A number is `8/255` or `0.031`; a radius is in pixels of
-[0, 1].
+This page is generated from `bsk COMMAND --help`. Data goes to stdout, everything else to stderr. Records are JSON. On a
+terminal each is one readable line, unless `--json` is given. A number is written `8/255` or `0.031`. A radius is in
+pixels of [0, 1].
 
 | exit code | meaning |
 |---|---|
 | 0 | done |
 | 1 | a bug |
-| 2 | wrong use |
+| 2 | wrong usage |
 | 3 | an input is missing, corrupt or does not match |
-| 4 | the training diverged, or stopped at a collapse |
+| 4 | the training diverged, or stopped because it collapsed |
 | 5 | a condition of `--require` does not hold |
-| 130, 143 | stopped by Ctrl-C or SIGTERM; what was done is saved |
-| 141 | the reader of a pipe left |
+| 130, 143 | stopped by Ctrl-C or SIGTERM; the work so far is saved |
+| 141 | the reader of a pipe has closed it |
 """
 
 
@@ -57,7 +57,7 @@ def _methods() -> str:
     for name in registry.names():
         rows = [_told(each) for each in registry.parameters(name).values()]
         told = _escaped(registry.summary(name))
-        parts += [f"### {name}\n", told, "", _table("flag", "meaning", rows) if rows else "It has none.", ""]
+        parts += [f"### {name}\n", told, "", _table("flag", "meaning", rows) if rows else "It has no flags.", ""]
     return "\n".join(parts)
 
 

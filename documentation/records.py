@@ -13,9 +13,9 @@ from bsk.records import header_schema, schema
 HEAD = """\
 # Records and headers
 
-This page is made from the schema that `bsk schema` prints. A record is one line of JSON. Accuracies are fractions,
-times are in seconds, passes are images that went through the network. Fields that are not required may be missing, and
-readers leave out fields that they do not know.
+This page is generated from the schema that `bsk schema` prints. A record is one line of JSON. Accuracies are fractions.
+Times are in seconds. Passes count images that went forward or backward through the network. Fields that are not
+required may be missing. Readers should ignore fields that they do not know.
 """
 
 
@@ -28,7 +28,7 @@ def page() -> str:
     used = {each["$ref"] for each in found}
     nested = [_kind(name, part) for name, part in parts.items() if name not in used and "properties" in part]
     columns = [f"{number} `{name}`" for number, name in enumerate(COLUMNS, 1)]
-    told = "## The columns of compare\n\nPiped, `bsk compare` prints these as TSV; new ones come at the end.\n"
+    told = "## The columns of compare\n\nIn a pipe, `bsk compare` prints these as TSV. New ones are added at the end.\n"
     return "\n".join(
         [
             HEAD,

@@ -2,8 +2,13 @@
 
 A place is `{{SOURCE | ROW}}` (robust accuracy in percent), `{{SOURCE | ROW []}}` (with its 95 % interval),
 `{{SOURCE | ROW natural}}`, `{{SOURCE | ROW sd}}` (over seeds, with its interval) or `{{SOURCE | ROW - OTHER}}` (the
-difference of robust accuracies with its interval). `{{SOURCE | table}}` is the whole table. A row has the name that
-`bsk compare` gives it.
+difference of robust accuracies with its interval). `{{SOURCE | ROW best}}` is the best seed, `{{SOURCE | ROW passes}}`
+the cost of a training. `{{SOURCE | table}}` is the whole table, `{{SOURCE | records}}` a link to its files. A row has
+the name that `bsk compare` gives it.
+
+Of the logs of a method `{{SOURCE | METHOD kl_start}}` is the range over epochs and seeds, in nats, and
+`{{SOURCE | METHOD val_robust@36}}` the percent of each seed after an epoch (`@last`: the last one).
+`{{SOURCE | METHOD alarm fgsm}}` is what each training's first alarm says, one value for each training with an alarm.
 """
 
 from __future__ import annotations
@@ -33,7 +38,11 @@ SOURCES: dict[str, tuple[str, ...]] = {  # a name -> patterns of files, in the o
     "four": tuple(
         f"{SMALL}/{name}_seed-?.eval.jsonl" for name in ("bs", "fast-at", "fast-trades", "fast-trades-2", "at")
     ),
-    "plus": tuple(f"{SMALL}/{name}_seed-1.eval.jsonl" for name in ("fast-at", "fast-at-plus")),
+    "plus": tuple(f"{SMALL}/{name}_seed-1.eval.jsonl" for name in ("fast-at", "fast-at-plus", "bs")),
+    "figure1": tuple(
+        f"{SMALL}/fast-at_{name}seed-1.eval.jsonl"
+        for name in ("", *(f"step-{eighths}of127.5_" for eighths in (6, 7, 8, 9)))
+    ),
     "cw": ("results/small/cw-100.jsonl",),
     "gamma": tuple(f"{SMALL}/{name}_seed-[12].eval.jsonl" for name in ("bs", "bs_gamma-*")),
     "beta": tuple(f"{SMALL}/{name}_seed-[12].eval.jsonl" for name in ("bs", "bs_beta-*")),
@@ -41,6 +50,15 @@ SOURCES: dict[str, tuple[str, ...]] = {  # a name -> patterns of files, in the o
     "alone": tuple(f"{SMALL}/{name}_seed-[12].eval.jsonl" for name in ("bs", "bs-alone", "fast-at", "fast-trades")),
     "cifar100": ("results/small/runs/cifar100/*.eval.jsonl",),
     "frontier": (f"{SMALL}/*.frontier.eval.jsonl",),
+    "budget": (f"{SMALL}/*.budget.eval.jsonl",),
+    "divergence": tuple(f"{SMALL}/{name}_seed-?.jsonl" for name in ("bs", "fast-trades")),
+    "160 passes": tuple(
+        f"{SMALL}/{name}_ema-0.999_seed-?.jsonl"
+        for name in ("fast-at_epochs-40", "bs_epochs-20", "n-fgsm_epochs-40", "liet_epochs-27")
+    ),
+    "start zero": ("results/small/runs/cifar10-collapse/fast-at_start-zero_seed-1.jsonl",),
+    "digits start zero": (f"{SMOKE}/collapse-eps-0.3.jsonl",),
+    "digits divergence": (f"{SMOKE}/figure3-logs.jsonl",),
     "transfer": ("results/more/transfer.jsonl",),
     "more": tuple(f"results/more/{name}-*.eval.jsonl" for name in ("all", "preact", "extra", "few", "init")),
     "logs": tuple(f"results/more/{name}-?.jsonl" for name in ("all", "extra", "few", "even-all", "even-extra")),
@@ -48,6 +66,8 @@ SOURCES: dict[str, tuple[str, ...]] = {  # a name -> patterns of files, in the o
     **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("figure1", "figure2", "figure5", "section54")},
 }
 PLACE = re.compile(r"\{\{([^|{}]+?) \| ([^{}]+?)\}\}")
+COLUMNS = {"natural": "natural", "sd": "robust_sd", "[]": "robust", "best": "robust_best"}
+LOGGED = re.compile(r"(\S+) (kl_start|kl_ascent|val_robust)(?:@(\d+|last))?")
 
 
 def page() -> str:
@@ -68,18 +88,64 @@ def told(source: str, wanted: str) -> str:
         return markdown_of(grid(rows), TEXT_COLUMNS, CAPTION).rstrip()
     if wanted == "losses":
         return _losses(_items(source))
+    if wanted == "records":
+        return _link(source)
+    if logged := LOGGED.fullmatch(wanted):
+        return _logged(source, *logged.groups())
+    if " alarm " in wanted:
+        return _alarms(source, *wanted.split(" alarm "))
     if " - " in wanted:
         row, _, base = wanted.partition(" - ")
         return _cell(_rows(source, base)[row], "difference", "+", interval=True)
     row, _, column = wanted.rpartition(" ")
-    if column in ("natural", "sd", "[]"):
-        return _cell(
-            _rows(source, None)[row],
-            {"sd": "robust_sd"}.get(column, "robust" if column == "[]" else column),
-            "",
-            column != "natural",
-        )
+    if column == "passes":
+        return _passes(_rows(source, None)[row])
+    if column in COLUMNS:
+        return _cell(_rows(source, None)[row], COLUMNS[column], "", interval=column in ("sd", "[]"))
     return _cell(_rows(source, None)[wanted], "robust", "", interval=False)
+
+
+def _link(source: str) -> str:
+    """Return a link to the files of a source, which mkdocs leaves as it is: they are not of the site."""
+    first = Path(SOURCES[source][0])
+    place = first.parent if "*" in first.name or "?" in first.name or len(SOURCES[source]) > 1 else first
+    return f'<a href="../{place}">{place.name if place == first else place.relative_to("results")}</a>'
+
+
+def _logged(source: str, method: str, field: str, epoch: str | None) -> str:
+    """Return the range of a field over epochs and seeds, or its percent after one epoch for each seed."""
+    logs = [each.log for each in trainings(_items(source)) if each.run.method == method]
+    if not logs:
+        raise KeyError(f"{source}: no log of {method}")
+    if epoch is None:
+        values = [float(item.record[field]) for log in logs for item in log.values()]
+        return f"{_significant(min(values))} to {_significant(max(values))}"
+    chosen = [log[max(log) if epoch == "last" else int(epoch)] for log in logs]
+    return _listed([f"{100 * float(item.record[field]):.1f}" for item in chosen])
+
+
+def _alarms(source: str, method: str, field: str) -> str:
+    """Return a field of the first alarm of each training that has one: a percentage, but the cosine as it is."""
+    found: list[float] = []
+    method_now, waiting = "", False
+    for item in _items(source):
+        kind = item.record.get("kind")
+        if kind == "start":
+            method_now, waiting = str(item.record["method"]), True
+        elif kind == "alarm" and waiting and method_now == method:
+            found.append(float(item.record[field]))
+            waiting = False
+    if not found:
+        raise KeyError(f"{source}: no alarm of {method}")
+    return _listed([f"{each:.2f}" if field == "cosine" else f"{100 * each:.0f}" for each in found])
+
+
+def _significant(value: float) -> str:
+    return str(np.format_float_positional(value, precision=2, fractional=False, trim="-"))
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
 
 
 def _losses(items: Iterable[Located]) -> str:
@@ -108,6 +174,10 @@ def _cell(row: Row, column: str, sign: str, interval: bool) -> str:
     if not found:
         raise KeyError(f"{row['name']} has no {column}")
     return found
+
+
+def _passes(row: Row) -> str:
+    return many((as_float(row["train_forward_passes"]) or 0) + (as_float(row["train_backward_passes"]) or 0))
 
 
 @cache
@@ -151,9 +221,8 @@ def readme(text: str) -> str:
     rows = _rows("16/255", None).values()
     lines = ["| method | natural | robust | passes of an image |", "|---|--:|--:|--:|"]
     for row in rows:
-        passes = many((as_float(row["train_forward_passes"]) or 0) + (as_float(row["train_backward_passes"]) or 0))
         natural, robust = (estimate(as_float(row[column])) for column in ("natural", "robust"))
-        lines.append(f"| `{str(row['name']).partition(' ')[0]}` | {natural} | {robust} | {passes} |")
+        lines.append(f"| `{str(row['name']).partition(' ')[0]}` | {natural} | {robust} | {_passes(row)} |")
     start, end = "<!-- results -->", "<!-- /results -->"
     before, _, rest = text.partition(start)
     return before + start + "\n" + "\n".join(lines) + "\n" + end + rest.partition(end)[2]

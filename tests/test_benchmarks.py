@@ -1,5 +1,6 @@
 """The script for a GPU, at tiny sizes on the CPU: each part tells what it measured, and survives another's failure."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import recipe
 from benchmarks.searches import exact_interval, main
 
 ROOT = Path(__file__).parent.parent
@@ -49,3 +51,35 @@ def test_the_searches_of_the_records_are_compared_in_each_direction(capsys: pyte
     main([str(ROOT / "results" / "search" / f"cnn-a-{search}.jsonl") for search in ("bf16", "fp32")])
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert ["cnn_a_adv.model", "square", "300", "0.5200", "11", "0"] in [row[:6] for row in rows]
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("bs", 15), ("n-fgsm", 30), ("liet", 24), ("bs awp", 10), ("at", 5)])
+def test_a_candidate_has_the_passes_of_15_epochs_of_bs(name: str, epochs: int) -> None:
+    assert recipe.epochs(name, 1) == epochs  # (4 + 4) * 15 = 120 passes of each image
+
+
+def test_a_search_keeps_the_most_robust_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`gat` is less accurate than `bs` on clean images, so it comes last; `bs` stays to the end as the base."""
+    accuracies = {"bs": (0.3, 0.6), "liet": (0.4, 0.6), "n-fgsm": (0.35, 0.7), "gat": (0.9, 0.5)}
+    asked = []
+
+    def bsk(words: list[str]) -> str:
+        given = dict(zip(words[1::2], words[2::2], strict=False))
+        robust, natural = accuracies[given["--method"]]
+        asked.append((given["--method"], given["--seed"], "--limit" in words))
+        end = {"last_epoch": int(given["--epochs"]), "version": "1", "val_robust": robust, "val_natural": natural}
+        return json.dumps(end)
+
+    monkeypatch.setattr(recipe, "CANDIDATES", dict.fromkeys(accuracies, ""))
+    monkeypatch.setattr(recipe, "RUNGS", (recipe.Rung(9, 0.5, 1), recipe.Rung(None, 1.0, 0, (1, 2))))
+    monkeypatch.setattr(recipe, "bsk", bsk)
+    recipe.search("data", tmp_path)
+    first = [(name, "1", True) for name in accuracies]
+    assert asked == [*first, ("liet", "1", False), ("bs", "1", False), ("liet", "2", False), ("bs", "2", False)]
+    lines = [json.loads(line) for line in (tmp_path / "search.jsonl").read_text().splitlines()]
+    assert [(line["rung"], line["name"], line["epochs"]) for line in lines][3:5] == [(0, "gat", 10), (1, "liet", 24)]
+    recipe.search("data", tmp_path)
+    assert len(asked) == 8 and len((tmp_path / "search.jsonl").read_text().splitlines()) == 8
+    assert recipe.ranked(accuracies) == ["liet", "n-fgsm", "bs", "gat"]

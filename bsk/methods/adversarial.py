@@ -45,6 +45,7 @@ def adversarial(
 
     Source: Madry et al. (2018); Wong et al. (2020).
     Differs from the paper: the authors' script of Fast AT defaults to a step of 0.031; Figure 1 and Table 2 use 10/255.
+    Wong et al. perturb in train mode, from a start clipped to [0, 1]; here as in the paper's own code.
     """
     ball = ball_around(x, eps)
     with net.frozen() as f:

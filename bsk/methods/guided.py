@@ -39,7 +39,9 @@ def gat(
         late: fraction of the training after which the weight is multiplied.
 
     Source: Sriramanan et al. (2020), "Guided adversarial attack for evaluating and enhancing adversarial defenses": the
-    authors' code for CIFAR-10. They compute f(x) again for the loss, in the same mode; here once, equal but cheaper.
+    authors' code for CIFAR-10.
+    Differs: they compute f(x) again for the loss. Logits and gradients are equal, but running statistics of batch norms
+    follow the clean batch twice there. Here f(x) is computed once, which is cheaper.
     """
     ball, weight = ball_around(x, eps), beta * (growth if progress > late else 1.0)
     z = net(x)
@@ -67,7 +69,7 @@ def nuat(
     noise: float = 0.5,
     step: float = EPS,
     beta: float = 4.5,
-    ramp: bool = True,
+    ramp: float = 0.9,
 ) -> Losses:
     """Cross entropy plus beta |f(x') - f(x)|_* / N; every second perturbation also maximises this nuclear norm.
 
@@ -75,12 +77,13 @@ def nuat(
         noise: amplitude of the initial Bernoulli noise, in units of eps.
         step: size of the single step, in pixels.
         beta: weight of the nuclear norm.
-        ramp: increase the weight from 0 to beta over the training.
+        ramp: fraction of the training over which the weight grows from 0 to beta.
 
-    Source: Sriramanan et al. (2021), NuAT: the authors' code for CIFAR-10. They compute f(x) again for the loss, in the
-    same mode; here it is computed once, which is equal and cheaper.
+    Source: Sriramanan et al. (2021), NuAT: the authors' code for CIFAR-10, with batches of 64. The norm of a batch over
+    its size N falls as 1 / sqrt(N), so that beta 6.4 at N = 128 is as strong as 4.5 at N = 64.
+    Differs: the weight grows with every update, in their code with every epoch; f(x) is computed once, see `gat`.
     """
-    ball, weight = ball_around(x, eps), beta * (progress if ramp else 1.0)
+    ball, weight = ball_around(x, eps), beta * (min(progress / ramp, 1.0) if ramp else 1.0)
     z, guided = net(x), weight * (update % 2)
 
     def objective(out: Tensor) -> Tensor:

@@ -52,8 +52,9 @@ def liet(
         bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
         every: number of updates after which the patterns are computed again.
 
-    Source: Pan et al. (2025), the authors' code at 8/255; from 12/255 on they use beta 20, noise 2, fractions from 0 to
-    1, and no bound. They smooth labels by 0.6, unequally over the wrong classes, unlike --label-smoothing.
+    Source: Pan et al. (2025), the authors' code at 8/255. They smooth labels by 0.6, unequally over the wrong classes.
+    Differs: these defaults hold at every radius; above 8/255 they use beta 20, noise 2, fractions from 0 to 1, no bound
+    and labels smoothed by 0.4. The weight grows with every update, in their code with every epoch.
     """
     if update % every == 0 or "pattern" not in memory.shared:
         memory.shared["pattern"] = _patterns(net, x)

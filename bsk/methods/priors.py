@@ -129,7 +129,8 @@ def atas(
         reset: every so many epochs, counted from 1, the perturbations start again, uniform in the ball.
 
     Source: Huang et al. (2022), "Fast adversarial training with adaptive step size": the authors' code for CIFAR-10.
-    Differs: in their code the perturbation follows the image's crop and flip, and does not restart in the last epoch.
+    Differs: in their code the perturbation follows the image's crop and flip, and does not restart in the last epoch;
+    here a method does not see how images were augmented. Their steps do not scale with eps.
     """
     ball, fresh = ball_around(x, eps), epoch == 0 or (epoch + 1) % reset == 0
     x_start = (x + (eps * draws.uniform(x) if fresh else memory.rows("delta", x))).clamp(0.0, 1.0)

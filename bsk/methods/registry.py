@@ -71,6 +71,21 @@ METHODS: dict[str, Row] = {
     "rst": _row("backward_smoothing", "trades", "Carmon et al. (2019)", extra=True),
 }
 
+# In a line, what an id is whose function has other ids too.
+ABOUT = {
+    "at": "Cross entropy after ten steps of ascent.",
+    "fast-at": "Cross entropy after one step from a uniform random start.",
+    "bs-at": "Cross entropy after one step from the backward start.",
+    "trades": "The TRADES loss after ten steps of ascent on the KL divergence from the clean output.",
+    "fast-trades": "The TRADES loss after one step from a uniform random start.",
+    "fast-trades-2": "The TRADES loss after two steps from a uniform random start.",
+    "bs-alone": "The TRADES loss at the backward start, without ascent.",
+    "rst": "Robust self-training: TRADES on labelled images and on pseudo-labelled ones, given by --extra.",
+    "fgsm-mep": "Another name of fgsm-pgi, that of its authors' file.",
+    "n-aaer": "rs-aaer after twice the noise, without projection.",
+    "cuap": "uap with one perturbation per class.",
+}
+
 
 def names() -> list[str]:
     """Return the ids."""
@@ -113,7 +128,9 @@ def parameters(name: str) -> dict[str, Parameter]:
 
 
 def summary(name: str) -> str:
-    """Return the first line of a method's docstring."""
+    """Return in a line what a method is, by default the first line of its docstring."""
+    if name in ABOUT:
+        return ABOUT[name]
     text = plugin(name).function.__doc__ if is_plugin(name) else ast.get_docstring(_definition(METHODS[checked(name)]))
     return (text or "").strip().partition("\n")[0]
 

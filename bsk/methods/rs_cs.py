@@ -32,7 +32,7 @@ def rs_cs(
     wait: int = 2,
     bound: float | None = None,
 ) -> Losses:
-    """L(f(x_adv), y) +- weight L(f(x_start), y), if the latter's mean is gamma or more from that of the last epoch.
+    """L(f(x_adv), y) +- weight L(f(x_start), y), if the latter's mean is more than gamma from that of the last epoch.
 
     The sign is + if the mean is higher than in the last epoch, and - if it is lower: then the network has fitted the
     starting points too fast.
@@ -45,8 +45,9 @@ def rs_cs(
         bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
 
     Source: Zhao et al. (2023), "Fast adversarial training with smooth convergence", FGSM-RS: the authors' code. They
-    smooth the labels as in `fgsm-pgi`, and leave the term out in the epochs next to a drop of the learning rate. They
-    compute f at the start again for its loss, in the same mode; here it is computed once, which is equal and cheaper.
+    smooth the labels as in `fgsm-pgi`, and leave the term out in the epochs next to a drop of the learning rate. Their
+    script does not define its number of first epochs; 2 is that of FastAT_Benchmark.
+    Differs: they compute f at the start again for its loss; here once, see `gat`.
     """
     kept = memory.shared.get("start", x.new_full((4,), -9.0))  # this epoch, last epoch's mean, sum, count
     mean = torch.where(kept[0] == epoch - 1, kept[2] / kept[3].clamp(min=1), -1.0)  # -1: no mean

@@ -245,8 +245,11 @@ def test_a_closed_pipe_is_silent(trained: Path, toy: Path, tmp_path: Path) -> No
 
 
 SIGNALLED = """
-import os, sys
+import os, signal, sys
 from bsk.cli.app import main
+
+for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first one, and so does bsk then
+    signal.signal(number, signal.SIG_DFL)
 
 def write(text, whole=sys.stderr.write):
     if "epoch 1:" in text:

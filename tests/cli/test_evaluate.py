@@ -295,7 +295,7 @@ class Kept:
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_the_record_is_the_same(
+def test_killed_again_and_again_the_record_is_the_same(
     trained: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kill -9 at random moments of `autoattack`; record and verdicts are, byte for byte, those of a whole run."""
@@ -306,7 +306,7 @@ def test_killed_twenty_times_the_record_is_the_same(
     whole = evaluated(tmp_path / "whole.jsonl")
     kills, run, going_on = 0, 0, 0
     random = np.random.default_rng(0)
-    while kills < 20:
+    while kills < 8:
         out = tmp_path / f"{run}.jsonl"
         before = kept_blocks(out)
         going_on += before > 0
@@ -322,7 +322,7 @@ def test_killed_twenty_times_the_record_is_the_same(
             run += 1
     kept.start(tmp_path / f"{run}.jsonl").join()
     assert evaluated(tmp_path / f"{run}.jsonl") == whole
-    assert going_on >= 10, "most of them found what those before had left"
+    assert going_on >= 4, "most of them found what those before had left"
 
 
 def kept_blocks(out: Path) -> int:

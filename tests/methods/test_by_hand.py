@@ -296,9 +296,19 @@ def test_mart_by_hand() -> None:
 # --- NuAT and GAT -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("update", "ramp", "weight"), [(1, True, 1.5), (3, False, 6.0), (0, False, 0.0), (2, True, 0)])
-def test_nuat_by_a_naive_reference(update: int, ramp: bool, weight: float) -> None:
-    """Of every second update the perturbation climbs cross entropy alone; at a quarter the weight 6 is 1.5."""
+@pytest.mark.parametrize(
+    ("update", "ramp", "weight", "outer"),
+    [
+        (1, 1.0, 1.5, 1.5),
+        (1, 0.5, 3.0, 3.0),
+        (1, 0.2, 6.0, 6.0),
+        (3, 0.0, 6.0, 6.0),
+        (0, 0.0, 0.0, 6.0),
+        (2, 1.0, 0, 1.5),
+    ],
+)
+def test_nuat_by_a_naive_reference(update: int, ramp: float, weight: float, outer: float) -> None:
+    """In every second update the perturbation climbs cross entropy alone; after a quarter it is 6 / 4 / ramp."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double()
     x, y = torch.rand(4, 3, 2, 2, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
@@ -313,7 +323,7 @@ def test_nuat_by_a_naive_reference(update: int, ramp: bool, weight: float) -> No
     near(found.start, point.detach())
     near(found.x_adv, expected)
     norm = torch.linalg.svd(model(expected) - model(x)).S.sum() / 4
-    total = F.cross_entropy(model(x), y) + (1.5 if ramp else 6.0) * norm
+    total = F.cross_entropy(model(x), y) + outer * norm
     torch.testing.assert_close((found.total.mean(), found.robust.mean()), (total, norm))
 
 

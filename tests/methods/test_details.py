@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bsk.contract.network import Network
 from bsk.errors import UsageError
-from bsk.methods.registry import names, resolve, summary
+from bsk.methods.registry import ABOUT, METHODS, names, resolve, summary
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.losses import cross_entropy
 from bsk.perturb.passes import PassCounter
@@ -144,6 +144,12 @@ def test_a_pattern_is_of_the_labels_as_training_smooths_them() -> None:
 def test_a_hyper_parameter_that_a_method_has_not_is_named_as_its_flag() -> None:
     with pytest.raises(UsageError, match=r"^--rescue-every: natural has no rescue_every; it has no hyper-parameters$"):
         resolve("natural", EPS, {"rescue_every": 3})
+
+
+def test_ids_of_one_function_are_told_apart() -> None:
+    found = {name: summary(name) for name in names()}
+    assert len(set(found.values())) == len(found) and all(found.values())
+    assert "pseudo-labelled" in found["rst"] and ABOUT.keys() < METHODS.keys()
 
 
 def test_a_method_that_says_nothing_of_itself_has_no_summary(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ DEFAULTS = {  # at 8/255, in grey levels where they are a step
     "gradalign": {"step": 8, "beta": pytest.approx(0.2)},
     "free-at": {"step": 8, "replays": 8},
     "mart": {**FAMILY, "start": "gaussian", "steps": 10, "step": 2, "beta": 5.0},
-    "nuat": {"noise": 0.5, "step": 8, "beta": 4.5, "ramp": True},
+    "nuat": {"noise": 0.5, "step": 8, "beta": 4.5, "ramp": 0.9},
     "gat": {"noise": 0.5, "step": 8, "beta": 10.0, "growth": 4.0, "late": 0.86},
     "fgsm-pgi": {"step": 8, "decay": 0.3, "beta": 10.0, "reset": 40},
     "fgsm-mep": {"step": 8, "decay": 0.3, "beta": 10.0, "reset": 40},

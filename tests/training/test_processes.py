@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor
 from toys import settings, stop_after, trained
 
 from bsk.data.batches import Loader, Share
@@ -48,22 +49,28 @@ def three_updates(data: Path, share: Share, method: str) -> tuple[torch.Tensor, 
     return means, torch.cat([p.detach().reshape(-1) for p in state.model.parameters()])
 
 
-def one_of_two(rank: int, meeting: str, data: Path, method: str, out: str) -> None:
+def one_of_two(rank: int, meeting: str, data: Path, methods: list[str], out: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    result = three_updates(data, Share(rank, 2), method)
-    torch.save(result, f"{out}.{rank}")
+    torch.save({method: three_updates(data, Share(rank, 2), method) for method in methods}, f"{out}.{rank}")
     leave_group()
 
 
 LATER = ["zero-grad", "multi-grad", "ssat", "elle", "llr", "dynamic-at", "n-fgsm", "mart", "gradalign"]
 
 
+METHODS = ["bs", "trades", "fast-at", "liet", "gat", *LATER]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["bs", "trades", "fast-at", "liet", "gat", *LATER])
-def test_two_processes_do_what_one_does(method: str, toy: Path, tmp_path: Path) -> None:
-    means, weights = three_updates(toy, Share(), method)
-    mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, method, str(tmp_path / "out")), nprocs=2)
-    found = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in (0, 1)]
+def test_two_processes_do_what_one_does(toy: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, METHODS, str(tmp_path / "out")), nprocs=2)
+    both = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in (0, 1)]
+    for method in METHODS:
+        with subtests.test(method=method):
+            same_as_one([found[method] for found in both], *three_updates(toy, Share(), method))
+
+
+def same_as_one(found: list[tuple[Tensor, Tensor]], means: Tensor, weights: Tensor) -> None:
     assert torch.equal(found[0][1], found[1][1]), "the processes keep the same weights"
     torch.testing.assert_close(found[0][0], means, rtol=0, atol=1e-9)
     torch.testing.assert_close(found[0][1], weights, rtol=0, atol=1e-9)
