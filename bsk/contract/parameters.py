@@ -75,13 +75,13 @@ def from_source(definition: ast.FunctionDef) -> dict[str, Parameter]:
 
     Its defaults may use numbers and the names in `bsk.perturb.radius`.
     """
-    told = _told(ast.get_docstring(definition) or "")
+    texts = _argument_help(ast.get_docstring(definition) or "")
     found = {}
     for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
         if default is not None:
             value = eval(compile(ast.Expression(default), "default", "eval"), vars(radius))
             optional = argument.annotation is not None and _is_optional(ast.unparse(argument.annotation))
-            found[argument.arg] = Parameter(argument.arg, value, told.get(argument.arg, ""), optional)
+            found[argument.arg] = Parameter(argument.arg, value, texts.get(argument.arg, ""), optional)
     return found
 
 
@@ -94,11 +94,11 @@ def from_signature(name: str, function: Callable[..., Any]) -> dict[str, Paramet
     start = f"--method {name}"
     if "eps" not in keywords_of(function):
         raise UsageError(f"{start}: takes no eps; expected def my_method(net, x, y, *, eps, draws, ...)")
-    told, annotations, found = _told(inspect.getdoc(function) or ""), inspect.get_annotations(function), {}
+    texts, annotations, found = _argument_help(inspect.getdoc(function) or ""), inspect.get_annotations(function), {}
     for key, default in defaults_of(function, GIVEN, start).items():
         if key in RESERVED or not isinstance(default, float | int | str | None | AtRadius):
             raise UsageError(f"{start}: {key} = {default!r:.40} cannot be a flag; rename it, or make it a number")
-        found[key] = Parameter(key, default, told.get(key, ""), _is_optional(str(annotations.get(key))))
+        found[key] = Parameter(key, default, texts.get(key, ""), _is_optional(str(annotations.get(key))))
     return found
 
 
@@ -107,7 +107,7 @@ def _is_optional(annotation: str) -> bool:
     return "float" in annotation and ("None" in annotation or "Optional" in annotation)
 
 
-def _told(docstring: str) -> dict[str, str]:
+def _argument_help(docstring: str) -> dict[str, str]:
     """Return the description of each argument in the Args section of a docstring."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?)+)", docstring, re.MULTILINE)
     if section is None:
