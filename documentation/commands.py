@@ -8,7 +8,7 @@ from typing import Any
 from typer.main import get_command
 
 from bsk.cli.app import app
-from bsk.cli.hyper import _told
+from bsk.cli.hyper import help_row
 from bsk.methods import registry
 
 HEAD = """\
@@ -55,7 +55,7 @@ def _told_of(help: str) -> str:
 def _methods() -> str:
     parts = ["## The flags of each method\n"]
     for name in registry.names():
-        rows = [_told(each) for each in registry.parameters(name).values()]
+        rows = [help_row(each) for each in registry.parameters(name).values()]
         told = _escaped(registry.summary(name))
         parts += [f"### {name}\n", told, "", _table("flag", "meaning", rows) if rows else "It has none.", ""]
     return "\n".join(parts)
