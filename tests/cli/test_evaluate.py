@@ -91,7 +91,7 @@ def test_screen_is_said_to_be_an_upper_bound(call, trained: Path, toy: Path) -> 
 def test_evaluations_and_the_log_of_a_training_keep_to_files_of_their_own(call, trained: Path, toy, tmp_path) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "natural", "--limit", 12, "--out"]
     log = (tmp_path / "m.jsonl").read_bytes()
-    assert "m.jsonl: is the log of a training; choose another --out" in call(*words, "m.jsonl", check=3).line
+    assert "m.jsonl: is a training log; choose another --out" in call(*words, "m.jsonl", check=3).line
     assert (tmp_path / "m.jsonl").read_bytes() == log
     call(*words, "r.jsonl")
     found = (tmp_path / "r.jsonl").read_bytes()
@@ -130,11 +130,11 @@ def test_several_radii_are_a_record_each_and_their_time_is_told(call, trained: P
     done = call(*words, "--eps", "8/255,16/255,0.1", "--no-checks")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["eps"] for each in found] == [8 / 255, 16 / 255, 0.1] and found[1]["carried"] <= found[2]["carried"]
-    assert "3 radii: " in done.stderr and " s in all" in done.stderr
-    assert "several radii ascend" in call(*words, "--eps", "0.1,8/255", check=2).line
+    assert "3 radii: " in done.stderr and " s in total" in done.stderr
+    assert "radii must be in ascending order" in call(*words, "--eps", "0.1,8/255", check=2).line
     assert "is not a number" in call(*words, "--eps", "0.1,", check=2).line
     said = call("attack", trained, "--data", toy, "--eps", "0.1,0.2", "--out", "a.safetensors", check=2).line
-    assert "the images of one radius; several are for bsk evaluate" in said
+    assert "expected one radius; only bsk evaluate takes several" in said
 
 
 def test_a_targeted_attack_tells_how_often_it_is_taken_for_the_target(
@@ -226,7 +226,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("evaluate", "name checkpoints of bsk train, or --model and --weights"),
+        ("evaluate", "name either checkpoints of bsk train, or --model and --weights"),
         ("evaluate m.safetensors --model cnn --weights t.pt", "not both"),
         ("evaluate --model cnn", "give both"),
         ("evaluate m.safetensors --mean 0.5 --std 0.5", "they go with --weights"),
@@ -243,7 +243,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("evaluate m.safetensors --attack autoattack-audit", "no such attack"),
         ("attack m.safetensors --attack autoattack --audit 5 --out a.safetensors", "it is for bsk evaluate"),
         ("attack m.safetensors", "no --out"),
-        ("attack m.safetensors --attack fgsm,pgd-2 --out a.safetensors", "one attack a file"),
+        ("attack m.safetensors --attack fgsm,pgd-2 --out a.safetensors", "expected one attack"),
         ("attack m.safetensors --out a.safetensors --images a.gif", "--images a.gif"),
     ],
 )

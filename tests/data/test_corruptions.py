@@ -123,9 +123,9 @@ def test_what_cannot_be_is_one_line(source: Path, tmp_path: Path, name: str, arr
 
 def test_flags_that_mean_nothing_are_refused(call, source: Path, tmp_path: Path) -> None:
     said = call("prepare-data", "cifar10-c", "--from", source, "--val", 7, check=2)
-    assert said.line == "bsk: --val: cifar10-c has test images alone; leave it out"
+    assert said.line == "bsk: --val: cifar10-c has test images only; leave it out"
     said = call("prepare-data", "cifar10-c", "--from", source, "--out", "a.safetensors", check=2)
-    assert said.line == "bsk: --out a.safetensors: cifar10-c becomes many files; name a folder"
+    assert said.line == "bsk: --out a.safetensors: cifar10-c is written as many files; name a folder"
     assert "pass --from FOLDER, with labels.npy in it" in call("prepare-data", "cifar10-c", check=2).line
     with pytest.raises(UsageError, match="make them with: bsk prepare-data cifar10-c --from FOLDER"):
         package.prepare("cifar10-c", source=str(source))
@@ -135,7 +135,7 @@ def test_a_folder_of_data_is_each_file_of_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data" / "cifar10-c"
     folder.mkdir(parents=True)
-    with pytest.raises(InputError, match="a folder without data files; check --data, or run bsk prepare-data"):
+    with pytest.raises(InputError, match="the folder has no data files; check --data, or run bsk prepare-data"):
         each_data(ModelFlags(data=folder))
     for name in ("b", "a"):
         (folder / f"{name}.safetensors").touch()

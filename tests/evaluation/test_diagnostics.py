@@ -32,7 +32,7 @@ WORDS = {  # what a doubt about each says
     "random": "output is random",
     "batch": "depends on the batch",
     "softmax": "looks like probabilities",
-    "changes": "change while it is evaluated",
+    "changes": "change during evaluation",
 }
 
 

@@ -49,7 +49,7 @@ def test_a_state_dict_in_the_layout_that_others_know(call, saved, toy: Path, nam
     done = call("export", saved(name), "--to", "torch", "--out", "w.pt", *model)
     record = printed(done.stdout)
     assert record["difference"] == 0.0 and record["sha256"] == sha256(Path("w.pt"))
-    assert "w.pt: takes images that are normalised; in bsk by --mean 0.3 --std 0.2" in done.stderr
+    assert "w.pt: expects normalised images; in bsk pass --mean 0.3 --std 0.2" in done.stderr
     found = torch.load("w.pt", weights_only=True)
     assert NAMES[name] <= found.keys() and all(type(each) is Tensor for each in found.values())
     words = ["evaluate", "--data", toy, "--attack", "fgsm", "--no-checks", "--batch-size", 64]
@@ -119,11 +119,11 @@ def test_nan_logits_are_no_agreement(saved) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ("--to onx --out m.onnx", 2, "--to onx: no such form; did you mean onnx?"),
+        ("--to onx --out m.onnx", 2, "--to onx: no such format; did you mean onnx?"),
         ("--to onnx --out m.pt", 2, "--out m.pt: must end in .onnx"),
-        ("--to torch", 2, "export: no --out; name the file to write, of tensorboard the folder"),
+        ("--to torch", 2, "export: no --out; name the file to write, or the folder for tensorboard"),
         ("--to torch --out taken.pt", 3, "taken.pt: exists; choose another --out, or --force"),
-        ("--to torch --out m.pt --model mynets:net", 2, "--model mynets:net: m.safetensors is of bsk's own cnn-2"),
+        ("--to torch --out m.pt --model mynets:net", 2, "--model mynets:net: m.safetensors has bsk's own cnn-2"),
         ("--to card --out m.md --model mynets:net", 2, "--model mynets:net: --to card needs no network"),
         ("--to card --out m.txt", 2, "--out m.txt: must end in .md"),
     ],
