@@ -44,7 +44,7 @@ MAY: dict[str, dict[str, str]] = {
     "mode": dict.fromkeys(MODES, "")
     | {
         "dropout, always": "output is random",
-        "stubborn": "does not go into eval mode",
+        "stubborn": "stays in training mode after eval",
         "awake": "change while|depends on the batch",
         "statistics of the batch": f"depends on the batch|{_UNFIT}",
     },
@@ -64,7 +64,7 @@ MAY: dict[str, dict[str, str]] = {
     },
     "normalisation": dict.fromkeys(("none", "by flags", "by buffers", "by constants", "in the file"), "")
     | {
-        "forgotten": "holds no mean and std",
+        "forgotten": "has no mean and std",
         "in pixels": "divide them by 255",
         "twice": "normalises by its own",
         "mean alone": "--std: missing",

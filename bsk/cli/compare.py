@@ -47,7 +47,7 @@ def compare(
     ] = None,
     by: Annotated[
         str | None,
-        o.option("--by", metavar="class|corruption", help="One row per class, or per corruption."),
+        o.option("--by", metavar="class|corruption", help="One row per class, or per corruption and severity."),
     ] = None,
     title: Annotated[str | None, o.option("--title", metavar="TEXT", help="Title of the table.")] = None,
     quiet: o.Quiet = False,

@@ -39,7 +39,7 @@ def evaluate(
         Path | None,
         o.option("--images", metavar="F", help="Evaluate on saved images of bsk attack instead."),
     ] = None,
-    last: Annotated[bool, o.option("--last", help="Include F.last.safetensors beside F.safetensors.")] = False,
+    last: Annotated[bool, o.option("--last", help="Include F.last.safetensors where F.safetensors is named.")] = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,

@@ -14,7 +14,7 @@ _RANGE = r"(?:[\d.]+<=)?x[<>]=[\d.]+"  # as typer adds it to the help of a numbe
 
 
 class SectionedCommand(TyperCommand):
-    """A command whose options stand under the titles of their sections; those without a section come last."""
+    """A command whose options are listed by section; those without a section come last."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options."""

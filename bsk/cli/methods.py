@@ -20,12 +20,13 @@ def methods(
     ] = None,
     format: o.Format = None,
 ) -> None:
-    r"""List the training methods: paper, cost, memory, requirements, and how many runs collapsed.
+    r"""List the training methods and their costs.
 
-    Each method is run on a toy network to count its forward (F) and backward (B) passes per image and update, and the
-    images it stores per training image, per batch position, per class and in total. A method that needs the whole
-    batch does not run under torchrun. A run has collapsed if its log has an alarm; an empty cell means that no run was
-    monitored. In a pipe the table is TSV: 1 method, 2 paper, 3 year, 4 forward, 5 backward, ...
+    The table has paper, passes, memory, requirements, and how many runs have collapsed. Each method is run on a toy
+    network to count its forward (F) and backward (B) passes per image and update, and the images it stores per training
+    image, per batch position, per class and in total. A method that needs the whole batch does not run under torchrun.
+    A run has collapsed if its log has an alarm; an empty cell means that no run was monitored. In a pipe the table is
+    TSV: 1 method, 2 paper, 3 year, 4 forward, 5 backward, ...
 
         bsk methods | sort -t$'\t' -k4 -n
         bsk methods runs/*.jsonl

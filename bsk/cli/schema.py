@@ -26,9 +26,10 @@ def schema(
         typer.Argument(metavar="KIND", autocompletion=o.completing(lambda: KINDS), help=f"{', '.join(KINDS)}."),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of records and file headers: of one kind, or of all.
+    """Print the JSON Schema of records and headers.
 
-    Readers ignore fields that the schema does not list. Fields that it does not require may be missing.
+    Without KIND it covers all kinds. Readers ignore fields that the schema does not list. Fields that it does not
+    require may be missing.
 
         bsk schema evaluation > evaluation.schema.json
     """

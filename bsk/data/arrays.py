@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bsk.data.duplicates import Duplicates, examined, tell
+from bsk.data.duplicates import Duplicates, examined, report_duplicates
 from bsk.data.order import Images, Labels
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Parts, Request, described, split_up
 from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
@@ -132,7 +132,7 @@ def arranged(
         InputError: see `contents_of`; or train has too few images to hold out val.
     """
     found, duplicates = examined(contents_of(given, name, in_bytes), drop_leaks, name)
-    tell(duplicates, name, notice)
+    report_duplicates(duplicates, name, notice)
     parts = split_up(found, val_images, VAL, MOST, name)
     return replace(in_memory(parts, described(name, found, parts, {}), name), duplicates=duplicates)
 

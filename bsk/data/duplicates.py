@@ -83,7 +83,7 @@ def examined(contents: Contents, drop: bool, start: str) -> tuple[Contents, Dupl
     return replace(contents, train=train, val=val), Duplicates(counts, dropped + more)
 
 
-def tell(duplicates: Duplicates, start: str, notice: Notice | None) -> None:
+def report_duplicates(duplicates: Duplicates, start: str, notice: Notice | None) -> None:
     """Report duplicates in one line, if there are any."""
     if notice and (line := duplicates.line()):
         notice(f"{start}: {line}")

@@ -70,11 +70,11 @@ def _meet(device: torch.device, world: int) -> None:
 
     thread = threading.Thread(target=join, daemon=True)
     thread.start()
-    start, told = time.monotonic(), False
+    start, announced = time.monotonic(), False
     while thread.is_alive() and time.monotonic() - start < RENDEZVOUS:
         thread.join(0.1)
-        if not told and time.monotonic() - start > TELL:
-            told = True
+        if not announced and time.monotonic() - start > TELL:
+            announced = True
             note(f"waiting at {place} for {world} processes, for up to {RENDEZVOUS / 60:.0f} minutes")
     if failed or thread.is_alive():
         reason = str(failed[0]).splitlines()[0][:120] if failed else f"no {world} in {RENDEZVOUS / 60:.0f} minutes"

@@ -11,7 +11,7 @@ from typing import Any
 from bsk.data import arrays
 from bsk.data.arrays import ArrayData
 from bsk.data.datasets import DATASETS, Dataset, dataset_named
-from bsk.data.duplicates import examined, tell
+from bsk.data.duplicates import examined, report_duplicates
 from bsk.data.formats import corruptions, forms
 from bsk.data.splits import Contents, Notice, Progress, Request, described, limited, split_up
 from bsk.data.store import SPLITS, DataFile, Part, data_path, open_data, write
@@ -168,15 +168,15 @@ def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mappi
     customs |= {"mean": dataset.mean, "std": dataset.std} if dataset.mean and dataset.std else {}
     contents = replace(contents, customs={**customs, **contents.customs} if dataset.model else contents.customs)
     contents, duplicates = examined(contents, request.drop_leaks, start)
-    tell(duplicates, start, request.notice)
-    _tell_empty(request, contents, start)
+    report_duplicates(duplicates, start, request.notice)
+    _report_empty_classes(request, contents, start)
     parts = split_up(contents, counts.get("val"), dataset.val, dataset.most, start)
     kept, cut = limited(parts, {split: counts.get(f"{split}_limit") for split in ("train", "test")})
     info = described(name.rpartition(":")[2], contents, parts, cut)
     return replace(arrays.in_memory(kept, info, name), duplicates=duplicates)
 
 
-def _tell_empty(request: Request, contents: Contents, start: str) -> None:
+def _report_empty_classes(request: Request, contents: Contents, start: str) -> None:
     """Print a notice if classes have no training images, as class 0 if labels start from 1."""
     there = set(contents.train.labels[contents.train.ordered()].tolist())
     empty = [name for number, name in enumerate(contents.classes) if number not in there]

@@ -114,7 +114,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """A split: images (N, C, H, W), uint8 or fp32 in [0, 1]; labels and index (N,) int64; index is the row in the source."""
+    """A split: images (N, C, H, W), uint8 or fp32 in [0, 1]; labels (N,) and index (N,), the row in the source."""
 
     images: Tensor
     labels: Tensor
@@ -277,11 +277,11 @@ def identity(shapes: Shapes, info: Info, tensors: Iterable[bytes | memoryview]) 
     """
     published = PUBLISHED.get(info.name)
     source = {"files": dict([published] if published else []), "official": published is not None}
-    told = info.said() | {"name": info.name, "source": source if info.source else {}}
+    description = info.said() | {"name": info.name, "source": source if info.source else {}}
     if not published:
-        told |= {"name": "arrays", "limits": {}}
+        description |= {"name": "arrays", "limits": {}}
     counts = {name: shapes[f"{name}_labels"][1][0] for name in SPLITS}
-    digest = hashlib.sha256(head(shapes, {"kind": DATA, "version": IDENTITY_VERSION, "counts": counts, **told}))
+    digest = hashlib.sha256(head(shapes, {"kind": DATA, "version": IDENTITY_VERSION, "counts": counts, **description}))
     for piece in tensors:
         digest.update(piece)
     return digest.hexdigest()

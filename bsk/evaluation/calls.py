@@ -124,15 +124,15 @@ def counted(model: Model, tell: Callable[[int], None]) -> Model:
 
     A row counts as one pass, or two if a gradient may follow. Nothing is read from the device.
     """
-    passes, told = 0, monotonic()
+    passes, reported = 0, monotonic()
 
     def forward(x: Tensor) -> Tensor:
-        nonlocal passes, told
+        nonlocal passes, reported
         pass_begins(2 * len(x) if x.requires_grad else len(x))
         logits = model(x)
         passes += 2 * len(x) if logits.requires_grad else len(x)
-        if (now := monotonic()) - told >= BEAT:
-            told = now
+        if (now := monotonic()) - reported >= BEAT:
+            reported = now
             tell(passes)
         return logits
 

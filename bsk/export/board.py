@@ -38,8 +38,8 @@ def export_logs(logs: Sequence[Path], folder: Path, force: bool = False) -> dict
         _write(folder / run / EVENTS, epochs)
     count = sum(len(scalars_of(epoch)) for epochs in runs.values() for epoch in epochs)
     source = ", ".join(map(str, logs))
-    told = {"to": "tensorboard", "source": source, "out": str(folder), "runs": list(runs), "scalars": count}
-    return {"schema": SCHEMA, "kind": "export", **told}
+    facts = {"to": "tensorboard", "source": source, "out": str(folder), "runs": list(runs), "scalars": count}
+    return {"schema": SCHEMA, "kind": "export", **facts}
 
 
 def epochs_of(log: Path) -> list[Record]:

@@ -93,14 +93,14 @@ def export_network(subject: Subject, name: str, out: Path) -> dict[str, Any]:
 
 def _described(subject: Subject, name: str) -> dict[str, Any]:
     header = subject.header
-    told = {key: header[key] for key in ("model", "classes", "shape", "mean", "std")}
+    facts = {key: header[key] for key in ("model", "classes", "shape", "mean", "std")}
     return {
         "schema": jsonl.SCHEMA,
         "kind": "export",
         "to": name,
         "source": str(subject.path),
         "checkpoint_sha256": subject.sha256,
-        **told,
+        **facts,
         "normalised": FORMS[name].inside,
     }
 

@@ -51,9 +51,9 @@ def export_info(files: Sequence[Path], out: Path) -> dict[str, Any]:
     info = model_info(records)
     with replacing(out) as temporary:
         temporary.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-    told = {"checkpoint_sha256": records[0].checkpoint_sha256, "evaluations": len(records)}
+    facts = {"checkpoint_sha256": records[0].checkpoint_sha256, "evaluations": len(records)}
     unknown = [name for name, value in info.items() if value is None and name != "footnote"]
-    return _record("robustbench", ", ".join(map(str, files)), out) | told | {"unknown": unknown}
+    return _record("robustbench", ", ".join(map(str, files)), out) | facts | {"unknown": unknown}
 
 
 def _record(to: str, source: str, out: Path) -> dict[str, Any]:

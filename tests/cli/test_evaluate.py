@@ -229,7 +229,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("evaluate", "name either checkpoints of bsk train, or --model and --weights"),
         ("evaluate m.safetensors --model cnn --weights t.pt", "not both"),
         ("evaluate --model cnn", "give both"),
-        ("evaluate m.safetensors --mean 0.5 --std 0.5", "they go with --weights"),
+        ("evaluate m.safetensors --mean 0.5 --std 0.5", "use them with --weights"),
         ("evaluate --model cnn --weights t.pt --mean x --std 1", "--mean x"),
         ("evaluate m.safetensors --norm l3", "--norm l3"),
         ("evaluate m.safetensors --attack autoatack", "did you mean autoattack?"),

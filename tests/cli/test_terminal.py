@@ -112,7 +112,7 @@ def test_doubts_are_counted_in_the_line_and_told_below_it(terminal, call, traine
     call("prepare-data", "digits", "--out", "more.safetensors")
     text, _ = terminal("evaluate", "d.safetensors", "--data", "more.safetensors", "--attack", "natural")
     line, doubt = shown(text)
-    assert line.endswith(", 1 doubt") and doubt.startswith("d.safetensors: doubtful: digits is not the data")
+    assert line.endswith(", 1 doubt") and doubt.startswith("d.safetensors: doubtful: this digits is not the file")
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ WORDS = {  # what a doubt about each says
     "black box": "Square fools",
     "early": "after its first 10 steps",
     "late": "still gains",
-    "cross entropy": "on cross entropy misses",
+    "cross entropy": "on cross-entropy misses",
     "margin": "on the margin misses",
     "random": "output is random",
     "batch": "depends on the batch",

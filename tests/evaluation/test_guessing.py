@@ -186,8 +186,8 @@ def test_only_a_network_without_a_normalisation_of_its_own_is_advised_to_have_on
 @pytest.mark.parametrize(
     "lines, expected",
     [
-        ("bee\ncow", "2 names for the 6 classes of colours.safetensors; give each of them once"),
-        ("bee\ncow\ndog\nelk\nfox\nfox", "6 names for the 6 classes of colours.safetensors; give each of them once"),
+        ("bee\ncow", "2 names for the 6 classes of colours.safetensors; give each class once"),
+        ("bee\ncow\ndog\nelk\nfox\nfox", "6 names for the 6 classes of colours.safetensors; give each class once"),
         ("bee\ncow\ndog\nelk\nfox\nanr", "'anr' is none; did you mean ant?"),
     ],
 )
@@ -202,7 +202,7 @@ def test_an_order_without_a_file_or_for_a_checkpoint_is_refused(call, colours: P
     assert "none.txt: cannot read class names, one per line" in call("evaluate", *words, check=3).line
     (tmp_path / "order.txt").write_text("\n".join(CLASSES))
     line = call("evaluate", "bs.safetensors", "--class-order", tmp_path / "order.txt", check=2).line
-    assert "--class-order: a checkpoint of bsk has its own" in line
+    assert "--class-order: a bsk checkpoint has its own" in line
 
 
 @pytest.mark.parametrize("classes, least", [(2, 65), (10, 37), (100, 31)])

@@ -91,7 +91,7 @@ def test_what_is_held_out_of_the_data_is_kept_out_of_training(more: Path, data: 
     assert len(found.labels) == 86 and found.record["left_out"] == 4 and found.record["images"] == 86
     held_out = {image.numpy().tobytes() for name in ("val", "test") for image in data.split(name).images}
     assert not held_out & {image.numpy().tobytes() for image in found.images}
-    assert said == [f"--extra {more}: 4 of its images are in val or test of the data, and left out"]
+    assert said == [f"--extra {more}: 4 images left out because val or test of the data has them too"]
     with pytest.raises(InputError, match="no image of its train split is left"):
         open_extra(from_arrays(_pair(data, "val"), classes=data.classes, val_images=3), 0.5, data, said.append)
 

@@ -29,7 +29,7 @@ def read(request: Request) -> Contents:
         raise UsageError(f"--from: {request.name} has no official archive; pass --from FOLDER with {DATA} in it")
     path = located(request, request.source)
     if path.is_file() and path.suffix == ".npy":
-        return _contents(request, path, _beside(path), path.name)
+        return _contents(request, path, _with_labels(path), path.name)
     with open_tree(path) as whole:
         tree = whole.around(DATA)
         if tree is None:
@@ -37,7 +37,7 @@ def read(request: Request) -> Contents:
         return _contents(request, path, tree, DATA)
 
 
-def _beside(path: Path) -> Tree:
+def _with_labels(path: Path) -> Tree:
     sizes = {each.name: each.stat().st_size for each in (path, path.with_name(_labels(path.name))) if each.is_file()}
     return Tree(str(path.parent), sizes, lambda name: (path.parent / name).open("rb"))
 

@@ -34,12 +34,12 @@ def columns_of(request: Request, path: Path, schema: Any) -> Columns:
     """
     features = _features(schema.metadata)
     leaves = {each.name: leaf for each in schema if (leaf := _leaf(each))}
-    told = [name for name in leaves if features.get(name, {}).get("_type") == "Image"]
-    image = _one(path, "images", told or [*leaves], schema.names, "keep one")
+    declared = [name for name in leaves if features.get(name, {}).get("_type") == "Image"]
+    image = _one(path, "images", declared or [*leaves], schema.names, "keep one")
     numbers = [each.name for each in schema if _is_label(each.type) and each.name != image]
-    told = [name for name in numbers if features.get(name, {}).get("_type") == "ClassLabel"]
+    declared = [name for name in numbers if features.get(name, {}).get("_type") == "ClassLabel"]
     named = [name for name in numbers if any(map(LABELS.fullmatch, re.split("[^a-z0-9]+", name.lower())))]
-    likely = told or named
+    likely = declared or named
     likely = [name for name in likely if "fine" in name.lower()] or likely if len(likely) > 1 else likely
     asked = [name for name in schema.names if name in request.labels]
     label = _one(path, "labels", asked if request.labels else likely, schema.names, "pass --labels NAME")

@@ -53,7 +53,7 @@ def each_set(request: Request) -> Iterator[Contents]:
         tree = whole.around(LABELS)
         names = [name for name in tree.sizes if _is_corruption(name)] if tree else []
         if tree is None or not names:
-            found = f"no {request.name} in its {whole.endings()}, expected CORRUPTION.npy files beside {LABELS}"
+            found = f"no {request.name} in its {whole.endings()}, expected CORRUPTION.npy files and {LABELS}"
             raise InputError(f"{whole.place}: {found}; check --from")
         labels = labels_in(tree, LABELS)
         for name in sorted(names):

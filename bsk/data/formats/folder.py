@@ -34,7 +34,7 @@ def read(request: Request) -> Contents:
         if request.test_split == "val":
             splits.pop("test", None)
         classes = _classes(tree, splits, numbered=bool(request.labels))
-        _tell(request, tree, splits, classes)
+        _report(request, tree, splits, classes)
         parts = _parts(request, tree, splits, classes)
     files = {} if path.is_dir() else {path.name: f"md5:{file_md5(path)}"}
     return assembled(request, tree.place, classes, parts, files)
@@ -98,7 +98,7 @@ def _part(request: Request, tree: Tree, images: Labelled, classes: list[str], li
     return labelled(request, tree, images, classes, shape, colour)
 
 
-def _tell(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> None:
+def _report(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> None:
     request.say(f"{tree.place}: classes {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}")
     used = {name for images in splits.values() for _, name in images}
     skipped = len(tree.sizes) - len(used)

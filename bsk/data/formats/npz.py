@@ -104,7 +104,7 @@ def _open_arrays(path: Path) -> Iterator[list[_Array]]:
     """Open all arrays of a .npz file or folder; for one .npy file, also its label array, as y_test for x_test."""
     with contextlib.ExitStack() as stack:
         if path.is_file() and path.suffix == ".npy":
-            yield _beside(path)
+            yield _with_labels(path)
             return
         tree = stack.enter_context(open_tree(path))
         found = _arrays(tree, "")
@@ -116,7 +116,7 @@ def _open_arrays(path: Path) -> Iterator[list[_Array]]:
         yield found
 
 
-def _beside(path: Path) -> list[_Array]:
+def _with_labels(path: Path) -> list[_Array]:
     sizes = {each.name: each.stat().st_size for each in sorted(path.parent.glob("*.npy")) if each.is_file()}
     tree = Tree(str(path.parent), sizes, lambda name: (path.parent / name).open("rb"))
     arrays = _arrays(tree, "")

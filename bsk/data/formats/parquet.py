@@ -154,8 +154,8 @@ def _pixels(request: Request, path: Path, split: _Split, before: list[Any]) -> I
         shape = Shape(*before[0][0].shape[2:])
     most = believable(sum(each.stat().st_size for each, _ in split.files))
     colour = any(pixels.shape[1] == 3 for pixels, _ in before)
-    told = request.progress and BytesRead(request.progress, split.size)
-    pixels = stacked(split.images(), split.rows, str(path), most, shape, colour, told)
+    report = request.progress and BytesRead(request.progress, split.size)
+    pixels = stacked(split.images(), split.rows, str(path), most, shape, colour, report)
     if len(split.labels) != len(pixels):
         raise InputError(
             f"{path}: {len(split.labels)} rows, but its footer says {len(pixels)}; check it, or replace it"

@@ -18,8 +18,9 @@ NAMES = "wnids.txt"
 def read(request: Request) -> Contents:
     """Return Tiny ImageNet, images (N, 3, 64, 64), from the zip archive or its folder; grayscale becomes RGB.
 
-    Classes are the sorted WordNet ids. Train images are sorted by class and name. The official val split, in the
-    order of its annotations, is the test split here, because the labels of the official test split are unpublished. Source: Stanford CS231n.
+    Classes are the sorted WordNet ids. Train images are sorted by class and name. The official val split, in the order
+    of its annotations, is the test split here, because the labels of the official test split are unpublished.
+    Source: Stanford CS231n.
     """
     found = find(request)
     with open_tree(found.path) as whole:
