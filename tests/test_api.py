@@ -210,7 +210,7 @@ def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch)
     [
         ({}, UsageError, "no images; pass x and y, or data"),
         ({"x": 1}, UsageError, "give either both x and y, or data"),
-        ({"x": 1, "y": 2}, UsageError, "eps: the model has has no default radius"),
+        ({"x": 1, "y": 2}, UsageError, "eps: the model has no default radius"),
         ({"x": 1, "y": 2, "attack": "natural", "scale": 255}, InputError, r"x: values from 0 to .*\[0, 1\]"),
         ({"data": 1, "attack": "pdg-10"}, UsageError, "did you mean pgd-1"),
         ({"data": 1, "attack": "pgd-10", "target": "random"}, UsageError, "tells no accuracy to compare"),

@@ -39,7 +39,7 @@ SPLITS: dict[str, tuple[str, str, str]] = {  # folders of train and of test, and
     "test alone": ("", "test", ""),
     "none": ("", ".", _HELD_OUT),
     "unusual": ("a", "b", "have the same subfolders"),
-    "two tests": ("test", "testing", "both test"),
+    "two tests": ("test", "testing", "both indicate test"),
 }
 CLASSES: dict[str, Callable[[int], str]] = {
     "digits": str,

@@ -31,9 +31,9 @@ MAY: dict[str, dict[str, str]] = {
         "nan gradient": "gradient is NaN",
         "rounds its input": "gradient is|no gradient|Square fools",
         "grows rows": _SHAPE,
-        "leans on the batch": "depends on the batch",
+        "leans on the batch": "depends on the rest of the batch",
         "random": "output is random",
-        "counts": "change while",
+        "counts": "change during",
         "raises later": "KeyError: 'lookup'",
         "leaves": "SystemExit: 0",
         "out of memory": "out of memory; lower",
@@ -45,8 +45,8 @@ MAY: dict[str, dict[str, str]] = {
     | {
         "dropout, always": "output is random",
         "stubborn": "stays in training mode after eval",
-        "awake": "change while|depends on the batch",
-        "statistics of the batch": f"depends on the batch|{_UNFIT}",
+        "awake": "change during|depends on the rest of the batch",
+        "statistics of the batch": f"depends on the rest of the batch|{_UNFIT}",
     },
     "output": dict.fromkeys(OUTPUTS, "")
     | {"tiny": "misses"}

@@ -190,9 +190,7 @@ class _Evaluation:
     def _examined(self, attack: Attack, ledger: Ledger) -> Diagnostics:
         if not self.settings.checks:
             return NOT_EXAMINED
-        shown = any(
-            stage.by_index for stage in attack.stages
-        )  # saved images: no attack on this network that masked gradients could hamper
+        shown = any(stage.by_index for stage in attack.stages)  # saved images: masked gradients cannot hamper these
         parts = ("outputs",) if shown else BESIDE.get(attack.name, tuple(PARTS))
         known = self.seen.get(parts)
         if known is not None and "left_out" not in known.facts:

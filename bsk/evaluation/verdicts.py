@@ -30,10 +30,7 @@ from bsk.perturb.draws import example_draws, own_randomness
 
 Examples = Split | Stream
 Keep = Callable[[Tensor, Outcome, Tensor], None]
-BLOCK_BYTES, FP32 = (
-    1 << 25,
-    4,
-)  # size of the images of a block, if more than one call's; an attack holds about ten copies
+BLOCK_BYTES, FP32 = 1 << 25, 4  # images of a block, at most, unless one call has more; an attack holds some ten copies
 CHECKS = "checks"  # the stage that examines the model, in `Progress`
 
 

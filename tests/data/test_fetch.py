@@ -197,7 +197,7 @@ def test_errors_of_the_server(site: Site, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the server returned 404 Not Found; check the URL"):
         download(f"{site.url}/x.bin", tmp_path / "x.bin")
     site.codes = [503] * 3
-    with pytest.raises(InputError, match="the server says 503 after 0 bytes"):
+    with pytest.raises(InputError, match="the server returned 503 after 0 bytes"):
         download(f"{site.url}/x.bin", tmp_path / "x.bin")
     site.codes = [503, 429]
     download(f"{site.url}/x.bin", tmp_path / "x.bin")

@@ -167,7 +167,7 @@ def test_names_of_classes_may_be_an_array(tmp_path: Path) -> None:
     assert record["class_names"] == ["a", "b", "ü"]
     assert f"{tmp_path / 'a.npz'}: ignored: filenames (20,), meta ()" in said
     np.savez(tmp_path / "b.npz", x=x, y=y, class_names=np.array(["a", "b", "c\x1b"]))
-    with pytest.raises(InputError, match="has no printable name"):
+    with pytest.raises(InputError, match="is not printable"):
         made(tmp_path / "b.npz", tmp_path / "b.safetensors")
 
 

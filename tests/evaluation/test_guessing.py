@@ -178,7 +178,7 @@ def test_a_model_in_memory_is_told_what_its_forward_should_do(colours: Path, mon
 
 
 def test_only_a_network_without_a_normalisation_of_its_own_is_advised_to_have_one(measured) -> None:
-    assert "usual for colours is --mean 0.485,0.456,0.406" in measured("Raw")[1]
+    assert "common for colours: --mean 0.485,0.456,0.406" in measured("Raw")[1]
     record, said = measured("Around")
     assert record["accuracy"] == 1 and "--mean" not in said
 
@@ -188,7 +188,7 @@ def test_only_a_network_without_a_normalisation_of_its_own_is_advised_to_have_on
     [
         ("bee\ncow", "2 names for the 6 classes of colours.safetensors; give each class once"),
         ("bee\ncow\ndog\nelk\nfox\nfox", "6 names for the 6 classes of colours.safetensors; give each class once"),
-        ("bee\ncow\ndog\nelk\nfox\nanr", "'anr' is none; did you mean ant?"),
+        ("bee\ncow\ndog\nelk\nfox\nanr", "'anr' is not one of them; did you mean ant?"),
     ],
 )
 def test_an_order_that_is_none_is_refused(call, colours: Path, tmp_path: Path, lines: str, expected: str) -> None:

@@ -122,7 +122,7 @@ def test_nan_logits_are_no_agreement(saved) -> None:
         ("--to onx --out m.onnx", 2, "--to onx: no such format; did you mean onnx?"),
         ("--to onnx --out m.pt", 2, "--out m.pt: must end in .onnx"),
         ("--to torch", 2, "export: no --out; name the file to write, or the folder for tensorboard"),
-        ("--to torch --out taken.pt", 3, "taken.pt: exists; choose another --out, or --force"),
+        ("--to torch --out taken.pt", 3, "taken.pt: exists; choose another --out, or pass --force"),
         ("--to torch --out m.pt --model mynets:net", 2, "--model mynets:net: m.safetensors has bsk's own cnn-2"),
         ("--to card --out m.md --model mynets:net", 2, "--model mynets:net: --to card needs no network"),
         ("--to card --out m.txt", 2, "--out m.txt: must end in .md"),

@@ -35,7 +35,7 @@ def test_a_log_as_events_of_tensorboard(call, tmp_path: Path) -> None:
     assert [(each.step, each.value, each.wall_time) for each in events.Scalars("loss")] == [(1, 2.5, 2), (2, 1.5, 5)]
     assert [(each.step, each.value) for each in events.Scalars("val_robust")] == [(1, 0.25)]
     line = call("export", "bs.jsonl", "--to", "tensorboard", "--out", "board", check=3).line
-    assert line == f"bsk: board/bs/{EVENTS}: exists; choose another --out, or --force"
+    assert line == f"bsk: board/bs/{EVENTS}: exists; choose another --out, or pass --force"
     call("export", "bs.jsonl", "--to", "tensorboard", "--out", "board", "--force")
     assert len(list((tmp_path / "board" / "bs").iterdir())) == 1
 
