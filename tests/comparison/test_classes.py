@@ -103,5 +103,5 @@ def test_what_evaluate_writes_is_compared_by_class(call, trained: Path, toy: Pat
     assert "did you mean class" in call("compare", "r.jsonl", "--by", "clas", check=2).line
     shown = bsk.compare(tmp_path / "r.jsonl", by="class")
     assert list(shown) == rows and "percent with 95 % intervals" in repr(shown)
-    with pytest.raises(UsageError, match="compare by class: paper, title and pareto"):
+    with pytest.raises(UsageError, match="compare by class: cannot be combined with paper, title or pareto"):
         bsk.compare(tmp_path / "r.jsonl", by="class", title="x")
