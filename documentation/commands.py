@@ -41,7 +41,8 @@ def page() -> str:
 def _command(name: str, command: Any) -> str:
     context = command.make_context(name, [], resilient_parsing=True)
     arguments = [each.metavar or each.name.upper() for each in command.params if each.param_type_name == "argument"]
-    rows = [record for each in command.params if (record := each.get_help_record(context))]
+    records = [record for each in command.params if (record := each.get_help_record(context))]
+    rows = [(re.sub(r" <\S+>$", "", flag), text) for flag, text in records]
     usage = " ".join([f"    bsk {name} [OPTIONS]", *arguments])
     return "\n".join([f"## {name}\n", usage, "", _told_of(command.help), "", _table("flag", "meaning", rows), ""])
 

@@ -275,6 +275,6 @@ def test_the_last_epoch_is_left_out_beside_the_best(call, trained: Path, toy: Pa
     assert [path.name for path in both] == ["m.last.safetensors", "m.safetensors"]
     said = call("evaluate", *both, *words)
     assert [json.loads(line)["checkpoint"] for line in said.stdout.splitlines()] == [str(trained)]
-    assert "m.last.safetensors: left out" in said.stderr
+    assert "m.last.safetensors: skipped" in said.stderr
     assert len(call("evaluate", *both, *words, "--last").stdout.splitlines()) == 2
     assert len(call("evaluate", both[0], *words).stdout.splitlines()) == 1
