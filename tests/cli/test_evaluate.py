@@ -165,7 +165,7 @@ def test_a_targeted_attack_tells_how_often_it_is_taken_for_the_target(
 
 def test_l1_is_a_norm_of_its_own(call, trained: Path, toy: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--norm", "l1", "--limit", "12"]
-    assert "pass --eps, as 12 for CIFAR-10" in call(*words, "--attack", "apgd-ce", check=2).line
+    assert "pass --eps, e.g. 12 for CIFAR-10" in call(*words, "--attack", "apgd-ce", check=2).line
     said = call(*words, "--attack", "apgd-dlr", "--eps", "3", check=2).line
     assert "--norm l1: apgd-dlr has none; use apgd-ce, apgd-t, fab-t, square" in said
     more = ["--attack", "natural,autoattack", "--eps", "3", "--out", "r.jsonl"]
@@ -227,7 +227,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
     ("words", "said"),
     [
         ("evaluate", "name either checkpoints of bsk train, or --model and --weights"),
-        ("evaluate m.safetensors --model cnn --weights t.pt", "not both"),
+        ("evaluate m.safetensors --model cnn --weights t.pt", "name either checkpoints"),
         ("evaluate --model cnn", "give both"),
         ("evaluate m.safetensors --mean 0.5 --std 0.5", "use them with --weights"),
         ("evaluate --model cnn --weights t.pt --mean x --std 1", "--mean x"),
@@ -239,7 +239,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("evaluate m.safetensors --attack autoattack --audit x", "--audit"),
         ("evaluate m.safetensors --attack autoattack --within 0", "--within 0: must be finite and above 0"),
         ("evaluate m.safetensors --attack autoattack --within nan", "--within"),
-        ("evaluate m.safetensors --attack autoattack --audit 5 --within 1", "not both"),
+        ("evaluate m.safetensors --attack autoattack --audit 5 --within 1", "name either checkpoints"),
         ("evaluate m.safetensors --attack autoattack-audit", "no such attack"),
         ("attack m.safetensors --attack autoattack --audit 5 --out a.safetensors", "it is for bsk evaluate"),
         ("attack m.safetensors", "no --out"),
