@@ -239,7 +239,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("evaluate m.safetensors --attack autoattack --audit x", "--audit"),
         ("evaluate m.safetensors --attack autoattack --within 0", "--within 0: must be finite and above 0"),
         ("evaluate m.safetensors --attack autoattack --within nan", "--within"),
-        ("evaluate m.safetensors --attack autoattack --audit 5 --within 1", "name either checkpoints"),
+        ("evaluate m.safetensors --attack autoattack --audit 5 --within 1", "not both"),
         ("evaluate m.safetensors --attack autoattack-audit", "no such attack"),
         ("attack m.safetensors --attack autoattack --audit 5 --out a.safetensors", "it is for bsk evaluate"),
         ("attack m.safetensors", "no --out"),

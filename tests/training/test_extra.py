@@ -143,9 +143,9 @@ def test_what_cannot_be_is_refused_in_a_line(more: Path, data: DataFile, tmp_pat
             val_images=4,
         ),
     )
-    with pytest.raises(InputError, match=r"its classes \(x, y, z, ...\) differ from those of the data \(a, b, c, ...\)"):
+    with pytest.raises(InputError, match=r"classes \(x, y, z, ...\) differ from those of the data \(a, b, c, ...\)"):
         open_extra(names, 0.5, data, print)
-    with pytest.raises(InputError, match=r"images \(1, 9, 9\), the data has \(1, 8, 8\)"):
+    with pytest.raises(InputError, match=r"images \(1, 9, 9\), but the data has \(1, 8, 8\)"):
         open_extra(size, 0.5, data, print)
 
 
