@@ -221,7 +221,7 @@ WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
     "fractions": ({"x": X, "y": Y / 2}, "train labels: float64, expected integers from 0"),
     "text": (
         {"x": X, "y": np.array(["cat", "dog", "owl"])[Y]},
-        "the labels y (20,) are text, expected integers from 0; ",
+        "array y (20,) has text labels, expected integers from 0; ",
     ),
     "text of labels": (
         {"images": X, "labels": np.array([b"a", b"b", b"c"])[Y]},

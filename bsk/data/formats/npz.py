@@ -172,7 +172,7 @@ def _pairs(request: Request, path: Path, arrays: list[_Array]) -> dict[str, tupl
     taken = [each for pair in pairs.values() for each in pair]
     for split, (x, y) in pairs.items():
         rounded = ", rounded to 256 levels" if x.kind == "f" else ""
-        request.say(f"{path}: {split} is {printable(x.key)} {x.shape}{rounded} with the labels {printable(y.key)}")
+        request.say(f"{path}: {split} is array {printable(x.key)} {x.shape}{rounded}, labels are {printable(y.key)}")
     if left := [each for each in arrays if each not in taken and not each.is_names]:
         request.say(f"{path}: ignored: {_listed(left)}")
     return pairs
@@ -190,7 +190,7 @@ def _check_no_text(path: Path, images: _Array, arrays: list[_Array]) -> None:
     """Raise an InputError if labels are stored as text, one per image."""
     for each in arrays:
         if each.kind in "US" and each.is_named_labels and each.shape[:1] == images.shape[:1]:
-            found = f"the labels {printable(each.key)} {each.shape} are text, expected integers from 0"
+            found = f"array {printable(each.key)} {each.shape} has text labels, expected integers from 0"
             raise InputError(f"{path}: {found}; {TEXT_LABELS}")
 
 
