@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bsk.version import VERSION as __version__
 from bsk.waiting import sleep_soon
 
-sleep_soon()  # before torch is loaded, which asks once
+sleep_soon()  # before torch is loaded, which reads the setting once
 
 if TYPE_CHECKING:
     from bsk.api import Evaluation, attack, compare, evaluate, load, prepare
@@ -29,16 +29,16 @@ __all__ = [
     "prepare",
     "train",
 ]
-_PLACES = {"train": "bsk.training.api", "from_arrays": "bsk.data.arrays", "Losses": "bsk.contract.method"}
+_MODULES = {"train": "bsk.training.api", "from_arrays": "bsk.data.arrays", "Losses": "bsk.contract.method"}
 
 
 def __getattr__(name: str) -> Any:
-    """Return what is offered, imported at its first use: `import bsk` itself loads no torch."""
+    """Import a public name at its first use, so that `import bsk` does not import torch."""
     if name not in __all__:
         raise AttributeError(f"module 'bsk' has no attribute {name!r}")
-    return getattr(import_module(_PLACES.get(name, "bsk.api")), name)
+    return getattr(import_module(_MODULES.get(name, "bsk.api")), name)
 
 
 def __dir__() -> list[str]:
-    """Return the names that are offered."""
+    """Return the public names."""
     return __all__

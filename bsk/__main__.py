@@ -1,4 +1,4 @@
-"""Entry point of `python -m bsk`, and so of `torchrun -m bsk`."""
+"""Entry point of `python -m bsk` and `torchrun -m bsk`."""
 
 from bsk.cli.app import main
 

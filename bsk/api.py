@@ -1,4 +1,4 @@
-"""What `import bsk` offers: the commands as functions, for any model and any images, with no file unless asked for.
+"""The Python interface, `import bsk`: the commands as functions, for any model and images; no file is needed.
 
     import bsk
 
@@ -7,9 +7,9 @@
     result = bsk.evaluate(model, data=data, attack="autoattack")
     print(result, result.correct.float().mean())
 
-Images are (N, C, H, W), in [0, 1] or uint8; labels (N,) are whole numbers; radii are in pixels of [0, 1]. A model is a
-`torch.nn.Module`, or anything that can be called, from images in [0, 1] to logits (N, classes). Verdicts and records
-are those of the command line, to the bit. Errors are `bsk.errors.UsageError` and `InputError`, each one line.
+Images are (N, C, H, W), floats in [0, 1] or uint8; labels (N,) are integers; radii are for pixels in [0, 1]. A model
+is a `torch.nn.Module` or another callable, from images in [0, 1] to logits (N, classes). Results are bit-identical to
+those of the command line. Errors are `bsk.errors.UsageError` and `InputError`, one line each.
 """
 
 from __future__ import annotations
@@ -57,51 +57,51 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """How many examples survive an attack; `record` is what `bsk evaluate` prints.
+    """The result of one attack on one model; `record` is the record that `bsk evaluate` prints.
 
-    Of an audit of AutoAttack the accuracy is an estimate, and `record["audit"]` has the interval of what it estimates.
+    For an audit of AutoAttack, the accuracy is an estimate, and `record["audit"]` has its exact interval.
     """
 
     record: Record
 
     @property
     def accuracy(self) -> float:
-        """The share of examples that survive, 0 to 1."""
+        """The fraction of examples classified correctly under the attack, 0 to 1."""
         return float(self.record["accuracy"])
 
     @property
     def low(self) -> float:
-        """The lower end of the accuracy's 95 % interval."""
+        """The lower end of the 95 % interval of the accuracy."""
         return float(self.record["low"])
 
     @property
     def high(self) -> float:
-        """The upper end of the accuracy's 95 % interval."""
+        """The upper end of the 95 % interval of the accuracy."""
         return float(self.record["high"])
 
     @property
     def n(self) -> int:
-        """How many examples were attacked."""
+        """The number of examples."""
         return int(self.record["n"])
 
     @property
     def doubts(self) -> list[str]:
-        """Signs that the number cannot be believed, each a line."""
+        """Signs that the accuracy cannot be trusted, one line each."""
         return list(self.record["doubts"])
 
     @cached_property
     def correct(self) -> Tensor:
-        """Which examples survive, (N,) bool, in the order of the images given or of the data's split.
+        """Which examples survive, (N,) bool, in the order of the given images or of the split.
 
         Raises:
-            UsageError: of an audit, where it is known of some only.
+            UsageError: the evaluation is an audit, which knows this for a sample only.
         """
         if "audit" in self.record:
-            raise UsageError("correct: an audit has verdicts on a sample only; evaluate without audit and within")
+            raise UsageError("correct: an audit has verdicts on a sample only; evaluate without audit or within")
         return torch.from_numpy(decode_correct(self.record["correct"], self.n))
 
     def __repr__(self) -> str:
-        """Return the number with its interval, a line for each doubt and one for what the checks left out."""
+        """Return the accuracy with its interval, one line per doubt, and one for skipped checks."""
         interval = f"{percent(self.accuracy)} % [{percent(self.low)}, {percent(self.high)}] of {self.n}"
         said = audit_line(self.record) if "audit" in self.record else interval
         text = f"{self.record['attack']} at eps {plain(self.record['eps'])}: {said}"
@@ -109,12 +109,12 @@ class Evaluation:
 
 
 class Rows(list[comparison.Row]):
-    """A table's rows, each a dict of its columns; shown as the table that `bsk compare` prints."""
+    """The rows of a table, each a dict by column; displayed as `bsk compare` prints the table."""
 
     view: View | None = None
 
     def __repr__(self) -> str:
-        """Return the table for people."""
+        """Return the formatted table."""
         return self.view.printed("table") if self.view is not None else render(self, "table")
 
 
@@ -132,14 +132,14 @@ def load(
     """Return the model of a checkpoint, in eval mode, from images (N, C, H, W) in [0, 1] to logits (N, classes).
 
     Args:
-        path: what `bsk train` wrote; with `data`, weights of somebody else.
-        model: `module:function`, for a checkpoint whose network is code from outside; with `data`, the network of
-            the weights: a name or `module:function`.
-        data: what somebody else's weights were trained for: prepared data by name, by path or opened.
-        mean: of somebody else's weights: a number a channel; default: what the weights hold.
-        std: the same.
-        weights_key: of somebody else's file with several sets of weights: which one, as ema.
-        class_order: of somebody else's weights: the data's class names in the order of their outputs.
+        path: a checkpoint of `bsk train`; with `data`, a file of weights that bsk did not train.
+        model: `module:function`, for a checkpoint of a user's own network; with `data`, the network of the weights, a
+            name or `module:function`.
+        data: the data that weights from elsewhere were trained for: prepared data by name, by path, or opened.
+        mean: with `data`: normalisation, one number per channel; default: what the weights hold.
+        std: likewise.
+        weights_key: with `data`: which set of weights in the file, e.g. "ema".
+        class_order: with `data`: class names in the order of the outputs; default: the order of the data.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
@@ -149,11 +149,11 @@ def load(
     where = chosen_device(device)
     if data is None:
         if any(each is not None for each in (mean, std, weights_key, class_order)):
-            said = "mean, std, weights_key, class_order: a checkpoint of bsk has its own; they go with data"
+            said = "mean, std, weights_key, class_order: a bsk checkpoint has its own; use them with data"
             raise UsageError(said)
         subject = load_subject(Path(path), where, model)
     elif model is None:
-        raise UsageError(f"{path}: weights of somebody else need model, a name or module:function")
+        raise UsageError(f"{path}: weights not trained by bsk need model, a name or module:function")
     else:
         opened = sources.opened(data)
         subject = foreign_subject(model, Path(path), opened, mean, std, where, weights_key, class_order)
@@ -164,7 +164,7 @@ def load(
 
 
 def _check_range(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Raise an InputError for images far from [0, 1]; starts of an attack may be a little beyond it."""
+    """Raise an InputError for images far outside [0, 1]; iterates of an attack may be slightly outside."""
     for x in inputs:
         if x.is_floating_point() and len(x):
             check_unit(x, edge=0.75)
@@ -214,33 +214,33 @@ def evaluate(
     out: str | Path | None = None,
     **flags: Any,
 ) -> Evaluation | list[Evaluation]:
-    """Measure how many examples survive an attack, in fp32, with the model in eval mode; it is left as it was.
+    """Measure accuracy under an attack, in fp32 and eval mode; the model is left unchanged.
 
     Args:
-        model: a module, a callable, or a checkpoint's path.
+        model: a module, a callable, or the path of a checkpoint.
         x: images (N, C, H, W), an array or a tensor, uint8 or float in [0, 1]; None takes them from `data`.
-        y: their labels (N,).
-        data: prepared data by name, by path or opened; default: what a checkpoint was trained on.
+        y: labels (N,).
+        data: prepared data by name, by path, or opened; default: the training data of a checkpoint.
         split: of `data`: "test", "val" or "train".
-        limit: only the first so many examples.
-        attack: a name of `bsk evaluate --attack` or `module:function`; of several the evaluations are a list.
-        eps: the radius in `norm`, in pixels of [0, 1]; default: that of the checkpoint or of `data`. Of several,
-            ascending, the evaluations are a list, radius by radius; what falls at one is not asked again.
+        limit: number of examples, the first in the order of the split.
+        attack: a name as in `bsk evaluate --attack`, or `module:function`; a list of attacks gives a list of results.
+        eps: radius in `norm` for pixels in [0, 1]; default: that of the checkpoint or of `data`. Several radii in
+            ascending order give a list; an example that falls at one radius is not attacked at larger ones.
         norm: "linf", "l2" or "l1".
-        seed: of the attack's random numbers.
-        batch_size: rows of a model call; default: what suits the device.
-        device: where; "auto" is where the model is.
-        checks: whether the model is examined for signs that the number cannot be believed.
-        compile: whether attacks search through torch.compile: "on", "off", or "auto", where that pays.
-        progress: whether a bar is drawn on a terminal.
-        out: F.jsonl to append the records to. What it has already of a checkpoint is not computed again; a model that
-            is in memory alone is always measured.
-        **flags: `step`, `start`, `last_iterate`, `early_stop`, `queries`, `stop_at_eps`, `audit`, `within`, `engine` as
-            the command line has them, and `settings`, a dict of arguments of an attack from outside.
+        seed: random seed of the attack.
+        batch_size: rows of a model call; default: 128 on a CPU, else 512.
+        device: "auto" (where the model is), "cpu", "cuda", "cuda:1" or "mps".
+        checks: whether to check for masked gradients and other signs that the accuracy is too high.
+        compile: "on", "off" or "auto": whether attacks use torch.compile; auto uses it where it saves time.
+        progress: whether to draw a progress bar on a terminal.
+        out: F.jsonl to append the records to. Results of a checkpoint that it already has are reused; a model that
+            exists in memory only is always evaluated.
+        **flags: `step`, `start`, `last_iterate`, `early_stop`, `search`, `queries`, `stop_at_eps`, `audit`, `within`,
+            `engine` as on the command line, and `settings`, a dict of arguments for an attack `module:function`.
 
     Raises:
         UsageError: an unknown name, or a value out of range.
-        InputError: images, labels, model or a file are not what they must be.
+        InputError: images, labels, the model or a file are invalid.
     """
     names = _names(attack)
     wanted = EvaluationFlags(split, limit, eps, batch_size, checks, compile, seed)
@@ -251,7 +251,7 @@ def evaluate(
     if path is not None:
         evaluations.check_no_log(path)
     subject = works[0].subject
-    live = subject.header["kind"] == "live"  # nobody knows if it is the same as the one of that key
+    live = subject.header["kind"] == "live"  # its weights may have changed, so the cache is not used
     with EvaluationProgress(subject.path.name, progress) as shown:
         shown.notices(works[0].notices)
         kept = None if live else path
@@ -278,11 +278,11 @@ def attack(
     progress: bool = True,
     **flags: Any,
 ) -> Tensor:
-    """Return the adversarial images of an attack, (N, C, H, W) fp32 in [0, 1], where x is.
+    """Return the adversarial images of an attack, (N, C, H, W) fp32 in [0, 1], on the device of x.
 
-    An image that the model gets wrong as it is comes back as it is. Arguments and errors are those of `evaluate`; and
-    `target` makes FGSM, PGD and CW go towards a class: its name or number, "random" (one of the others for each image)
-    or "least-likely" (by the logits of the image as it is).
+    An image that is misclassified without a perturbation is returned unchanged. Arguments and errors are those of
+    `evaluate`. In addition, `target` makes FGSM, PGD and CW targeted: the name or number of a class, "random" (another
+    class for each image) or "least-likely" (by the logits of the clean image).
     """
     wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, compile=compile, seed=seed)
     how = _attack_flags(norm, flags)
@@ -301,24 +301,24 @@ def compare(
     pareto: bool = False,
     by: str | None = None,
 ) -> Rows:
-    """Return one row per method and attack: seeds pooled, intervals of 95 %, differences to the first row.
+    """Return one row per method and attack: seeds pooled, 95 % intervals, and differences to the first row.
 
     Args:
         *records: evaluations, records, paths of JSONL files of `bsk evaluate` and `bsk train`, or lists of these.
-        paper: the paper's numbers beside: "2", "6/cifar100", "section54".
-        title: of the table.
-        pareto: whether rows that no other beats in robust accuracy and passes are marked.
-        by: "class", "corruption", or "matrix" for saved images on other networks; goes with none of the above.
+        paper: a table of the paper to add: "2", "6/cifar100", "section54".
+        title: title of the table.
+        pareto: whether to mark rows that no other row beats in both robust accuracy and passes.
+        by: "class", "corruption", or "matrix" for saved images on other networks; excludes the arguments above.
 
     Raises:
-        InputError: a file cannot be read, a field is not what it must be, or there is no evaluation.
+        InputError: a file cannot be read, a field is invalid, or there is no evaluation.
         UsageError: there is no such table in the paper.
     """
     items = [item for record in _flat(records) for item in _located(record)]
     view = None if by is None else _view(by, items)
     if view is not None:
         if paper or title or pareto:
-            raise UsageError(f"compare by {by}: paper, title and pareto are for other tables; leave them out")
+            raise UsageError(f"compare by {by}: cannot be combined with paper, title or pareto; leave them out")
         found, notices = Rows(dict(row) for row in view.rows), view.notices
         found.view = view
     else:
@@ -354,26 +354,26 @@ def prepare(
     downloads: str | Path = "data",
     progress: bool = True,
 ) -> DataFile:
-    """Return a data set, with `split("test")` and so on; the same as `bsk prepare-data` makes, in memory or as a file.
+    """Return a dataset, in memory or written to a file, as `bsk prepare-data` prepares it.
 
     Args:
-        name: digits, cifar10, cifar100, tiny-imagenet, cifar10.1, folder, `module:function`, or images and labels
+        name: digits, cifar10, cifar100, tiny-imagenet, cifar10.1, folder, `module:function`, or the images and labels
             themselves: `{"train": (x, y), "test": (x, y)}`, see `bsk.data.arrays`.
-        source: an archive, a folder, a file of parquet or numpy, or a URL; None is the official archive.
-        out: F.safetensors to write it to; None keeps it in memory.
-        val: images held out of train to select models.
-        train_limit: training images left, class-balanced.
-        test_limit: test images left, class-balanced.
-        size: of `folder`: resize images to this side.
-        labels: CSV files of the labels of images that have no class folders; or which column or array has the labels.
-        test_split: "val" to take the val split of the source as the test split; "none" holds nothing out, for extra.
-        drop_leaks: whether training images that are test or val images too are left out.
-        downloads: the folder where official archives are kept.
-        progress: whether a bar is drawn on a terminal.
+        source: an archive, a folder, a parquet or numpy file, or a URL; None is the official archive.
+        out: F.safetensors to write; None keeps the dataset in memory.
+        val: number of training images held out to select models.
+        train_limit: number of training images to keep, class-balanced.
+        test_limit: number of test images to keep, class-balanced.
+        size: for `folder`: resize images to size x size pixels.
+        labels: CSV files of labels for images without class folders; or the name of the label column or array.
+        test_split: "test", "val" to test on the val split of the source, or "none" to make all images train.
+        drop_leaks: whether to remove training images that are also test or val images.
+        downloads: folder of official archives.
+        progress: whether to draw a progress bar on a terminal.
 
     Raises:
-        UsageError: an unknown name, or a number that cannot be.
-        InputError: the source is missing, torn or not what it must be; `out` cannot be written.
+        UsageError: an unknown name, or a number out of range.
+        InputError: the source is missing, corrupt or of another format; `out` cannot be written.
     """
     if isinstance(name, str):
         with closing(Bar("prepare", progress)) as bar:
@@ -394,7 +394,7 @@ def _names(attack: str | Sequence[str]) -> list[str]:
     names = [attack] if isinstance(attack, str) else list(attack)
     for name in names:
         if "," in name:
-            raise UsageError(f"attack {name!r}: several attacks are a list, {name.split(',')}")
+            raise UsageError(f"attack {name!r}: pass several attacks as a list, {name.split(',')}")
     return names
 
 
@@ -415,9 +415,9 @@ def _works(
     wanted: EvaluationFlags,
     device: str,
 ) -> list[Work]:
-    """Return what there is to do at each radius, everything checked."""
+    """Return the checked work at each radius."""
     if (x is None) != (y is None) or (x is not None and data is not None):
-        raise UsageError("give x and y, or data; not both, and not one of x and y alone")
+        raise UsageError("x, y, data: give either both x and y, or data")
     request = Request(names, flags, wanted, _device(model, x, device))
     request.check()
     opened = None if data is None else sources.opened(data)
@@ -427,7 +427,7 @@ def _works(
         return request.of(known, given or opened or sources.open_dataset(known.header["dataset"]))
     assert callable(model)
     if x is not None and wanted.eps is None and any(name != "natural" for name in names):
-        raise UsageError("eps: the model has no customary radius; pass eps, as 8/255")
+        raise UsageError("eps: the model has no default radius; pass eps, as 8/255")
     subject, mine = _live(model, x, y, opened, wanted.split, request.device)
     return request.of(subject, mine)
 
@@ -435,7 +435,7 @@ def _works(
 def _live(
     model: Model, x: Array | None, y: Array | None, data: DataFile | None, split: str, device: torch.device
 ) -> tuple[Subject, DataFile]:
-    """Return a model that is in memory alone, and the data."""
+    """Return a model that exists in memory only, and the data."""
     if x is not None:
         given = examples(x, y)
         subject = live_subject(model, None, given.stream("test", 1).shape, given.name, given.eps, device)

@@ -8,7 +8,7 @@ from typing import Any
 from typer.main import get_command
 
 from bsk.cli.app import app
-from bsk.cli.hyper import _told
+from bsk.cli.hyper import help_row
 from bsk.methods import registry
 
 HEAD = """\
@@ -41,7 +41,8 @@ def page() -> str:
 def _command(name: str, command: Any) -> str:
     context = command.make_context(name, [], resilient_parsing=True)
     arguments = [each.metavar or each.name.upper() for each in command.params if each.param_type_name == "argument"]
-    rows = [record for each in command.params if (record := each.get_help_record(context))]
+    records = [record for each in command.params if (record := each.get_help_record(context))]
+    rows = [(re.sub(r" <\S+>$", "", flag), text) for flag, text in records]
     usage = " ".join([f"    bsk {name} [OPTIONS]", *arguments])
     return "\n".join([f"## {name}\n", usage, "", _told_of(command.help), "", _table("flag", "meaning", rows), ""])
 
@@ -55,7 +56,7 @@ def _told_of(help: str) -> str:
 def _methods() -> str:
     parts = ["## The flags of each method\n"]
     for name in registry.names():
-        rows = [_told(each) for each in registry.parameters(name).values()]
+        rows = [help_row(each) for each in registry.parameters(name).values()]
         told = _escaped(registry.summary(name))
         parts += [f"### {name}\n", told, "", _table("flag", "meaning", rows) if rows else "It has no flags.", ""]
     return "\n".join(parts)

@@ -38,8 +38,8 @@ SPLITS: dict[str, tuple[str, str, str]] = {  # folders of train and test, and th
     "val alone": ("train", "val", _HELD_OUT),
     "test alone": ("", "test", ""),
     "none": ("", ".", _HELD_OUT),
-    "unusual": ("a", "b", "share the subfolders"),
-    "two tests": ("test", "testing", "both test"),
+    "unusual": ("a", "b", "have the same subfolders"),
+    "two tests": ("test", "testing", "both indicate test"),
 }
 CLASSES: dict[str, Callable[[int], str]] = {
     "digits": str,
@@ -79,8 +79,8 @@ PICTURES: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str, str]] = {  
     "bmp": (lambda p: _png(p, kind="BMP"), "bmp", ""),
     "tiff": (lambda p: _png(p, kind="TIFF"), "tiff", ""),
     "gif": (lambda p: _png(p, kind="GIF"), "gif", "to have 1 ch"),
-    "webp": (lambda p: _png(p, "RGB", "WEBP", lossless=True), "webp", "to have 1 ch|no image that can be read"),
-    "pgm": (lambda p: _png(p, kind="PPM"), "pgm", "no image that can be read|0 class folders"),
+    "webp": (lambda p: _png(p, "RGB", "WEBP", lossless=True), "webp", "to have 1 ch|no supported image"),
+    "pgm": (lambda p: _png(p, kind="PPM"), "pgm", "no supported image|0 class folders"),
     "colour": (lambda p: _png(p, "RGB"), "png", "to have 1 ch"),
     "with alpha": (lambda p: _png(p, "LA"), "png", ""),
     "colour and alpha": (lambda p: _png(p, "RGBA"), "png", "to have 1 ch"),
@@ -100,7 +100,7 @@ CLUTTER: dict[str, tuple[Files, str]] = {  # other files; {top} is a split's fol
     "notebook": ({"{one}/.ipynb_checkpoints/1.png": b"x", ".git/a.png": b"x"}, ""),
     "torn picture": ({"{one}/torn.png": b"\x89PNG"}, "torn.png"),
     "empty picture": ({"{one}/empty.png": b""}, "empty.png"),
-    "class of text": ({"{class}/a.txt": b"x"}, "no image that can be read|has no counterpart"),
+    "class of text": ({"{class}/a.txt": b"x"}, "no supported image|has no counterpart"),
     "masks": ({"masks/a.txt": b"x"}, ""),
     "cover": ({"cover.jpg": b"x"}, "cover"),
 }

@@ -31,9 +31,9 @@ MAY: dict[str, dict[str, str]] = {
         "nan gradient": "gradient is NaN",
         "rounds its input": "gradient is|no gradient|Square fools",
         "grows rows": _SHAPE,
-        "leans on the batch": "depends on the batch",
+        "leans on the batch": "depends on the rest of the batch",
         "random": "output is random",
-        "counts": "change while",
+        "counts": "change during",
         "raises later": "KeyError: 'lookup'",
         "leaves": "SystemExit: 0",
         "out of memory": "out of memory; lower",
@@ -44,9 +44,9 @@ MAY: dict[str, dict[str, str]] = {
     "mode": dict.fromkeys(MODES, "")
     | {
         "dropout, always": "output is random",
-        "stubborn": "does not go into eval mode",
-        "awake": "change while|depends on the batch",
-        "statistics of the batch": f"depends on the batch|{_UNFIT}",
+        "stubborn": "stays in training mode after eval",
+        "awake": "change during|depends on the rest of the batch",
+        "statistics of the batch": f"depends on the rest of the batch|{_UNFIT}",
     },
     "output": dict.fromkeys(OUTPUTS, "")
     | {"tiny": "misses"}
@@ -64,7 +64,7 @@ MAY: dict[str, dict[str, str]] = {
     },
     "normalisation": dict.fromkeys(("none", "by flags", "by buffers", "by constants", "in the file"), "")
     | {
-        "forgotten": "holds no mean and std",
+        "forgotten": "has no mean and std",
         "in pixels": "divide them by 255",
         "twice": "normalises by its own",
         "mean alone": "--std: missing",

@@ -1,1 +1,1 @@
-"""The commands: the only wing that prints or knows typer and rich."""
+"""The commands: the only package that prints, and the only one that imports typer and rich."""

@@ -1,4 +1,4 @@
-"""The command line: registers the commands, nothing else."""
+"""The command line: registers the commands."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ app = typer.Typer(
 
 
 def _paragraphs(command: Callable[..., object]) -> str:
-    """Return a command's docstring with its indented examples marked as not to be wrapped."""
+    """Return a command's docstring, with its indented examples marked so that click does not wrap them."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     return "\n\n".join("\b\n" + p if p.startswith("    ") else p for p in paragraphs)
 
 
-def _at_home(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command with paths in which ~ is what a shell would have made of it, had it not been quoted."""
+def _with_expanded_paths(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with ~ expanded in its paths, because a shell leaves a quoted ~ as it is."""
 
     def expanded(value: Any) -> Any:
         if isinstance(value, list):
@@ -70,8 +70,10 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _shared(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
     CHOICES.debug = debug
 
@@ -79,9 +81,9 @@ def _shared(
 COMMANDS = (prepare_data, train, attack, evaluate, compare, starts, plot, report, export, plan, methods, schema)
 for command in COMMANDS:
     kind = MethodCommand if command is train else SectionedCommand
-    app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(_at_home(command))
+    app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(_with_expanded_paths(command))
 
 
 def main() -> None:
-    """Run the command that the arguments name; the process ends with its exit code."""
+    """Run the command named by the arguments and end the process with its exit code."""
     guarded(lambda: app(standalone_mode=False))

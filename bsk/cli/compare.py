@@ -1,12 +1,12 @@
-"""`bsk compare`: records of evaluations and logs in, one row per method and attack out."""
+"""`bsk compare`: from records of evaluations and logs to a table with one row per method and attack."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,25 +18,26 @@ from bsk.terminal import note
 
 def compare(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE|-", help="JSONL of bsk evaluate, and logs of bsk train.")
+        list[Path] | None, typer.Argument(metavar="FILE|-", help="Records of bsk evaluate, and logs of bsk train.")
     ] = None,
     format: o.Format = None,
     out: Annotated[
-        list[Path] | None, o.option("--out", help="Write it also to F.txt, .tsv, .jsonl, .md or .tex; once for each.")
+        list[Path] | None,
+        o.option("--out", metavar="F", help="Also write F.txt, .tsv, .jsonl, .md or .tex; may be repeated."),
     ] = None,
     plot: Annotated[
-        Path | None, o.option("--plot", help="Draw accuracy against training cost into F.png or F.svg.")
+        Path | None, o.option("--plot", metavar="F", help="Draw accuracy against training cost, as F.png or F.svg.")
     ] = None,
     paper: Annotated[
         str | None,
-        o.option("--paper", metavar="TABLE[/DATASET]", help="The paper's numbers beside: 2, 6/cifar100, section54."),
+        o.option("--paper", metavar="TABLE", help="Add the paper's numbers: 2, 6/cifar100, section54."),
     ] = None,
     pareto: Annotated[
-        bool, o.option("--pareto", help="Mark the rows that no other beats in both robust accuracy and passes.")
+        bool, o.option("--pareto", help="Mark rows that no other beats in robust accuracy and passes.")
     ] = False,
     matrix: Annotated[
         bool,
-        o.option("--matrix", help="Of bsk evaluate --images: how each file's images fare on each network."),
+        o.option("--matrix", help="For bsk evaluate --images: saved images against networks."),
     ] = False,
     require: Annotated[
         list[str] | None,
@@ -46,85 +47,93 @@ def compare(
     ] = None,
     by: Annotated[
         str | None,
-        o.option("--by", metavar="class|corruption", help="A row for each class, or for each corruption by severity."),
+        o.option("--by", metavar="class|corruption", help="One row per class, or per corruption and severity."),
     ] = None,
-    title: Annotated[str | None, o.option("--title", help="Of the table, in its caption and last column.")] = None,
+    title: Annotated[str | None, o.option("--title", metavar="TEXT", help="Title of the table.")] = None,
     quiet: o.Quiet = False,
 ) -> None:
     r"""Compare methods in one table.
 
-    Seeds are pooled, intervals are of 95 %, differences to the first row come with a paired exact test. The best epoch,
-    the last one and the averages of both are compared each with the first of their own kind.
+    One row per method and attack: seeds are pooled, intervals are 95 %, and differences to the first row come with a
+    paired exact test. Best epochs, last epochs and weight averages are each compared with the first row of their kind.
+    A row with another eps, split, dataset or attack than the first is not compared with it, and says so.
+    In a pipe the table is TSV: 1 name, 2 model, 3 eps, 4 natural, 5 robust, ...
 
-    One row per method and attack. Rows of another eps, split, data or attack than the first are not compared
-    with it, and say so. Piped, the table is TSV: 1 name, 2 model, 3 eps, 4 natural, 5 robust, ...
-
-    A condition of --require is about the table's columns, as bsk compare --format jsonl has them: ROW.COLUMN, or COLUMN
-    alone for every row; NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN where a name has several rows.
-
-    With --by class there is a row a method, attack and class, with Wilson intervals, or of several seeds wider ones.
+    --require uses the columns of --format jsonl: ROW.COLUMN, or COLUMN for every row; NAME@ATTACK.COLUMN or
+    NAME@ATTACK@SELECTED.COLUMN where a name has several rows. --by class has Wilson intervals, widened over seeds.
 
         bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
         bsk compare results.jsonl --paper 2 --format markdown
-        bsk compare results.jsonl --out table.md --out table.tex --plot figure.png
-        bsk compare transfer.jsonl --matrix
+        bsk compare results.jsonl --out table.md --out table.tex --plot f.png
         bsk compare results.jsonl --by corruption
-        bsk compare results.jsonl --require 'robust_low > 0.4' --require 'bs.difference_low > 0'
-        bsk compare results.jsonl --by class --format jsonl | jq -s 'min_by(.robust)'
+        bsk compare results.jsonl --require 'robust_low > 0.4'
+        bsk compare results.jsonl --by class --format jsonl | jq .robust
     """
+    from bsk.comparison.tables import checked_format, format_of
+
+    chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
+    flags = {"--plot": plot, "--paper": paper, "--pareto": pareto, "--require": require, "--title": title}
+    if view := "matrix" if matrix else by:
+        _print_view(view, files, chosen, out or [], [flag for flag, given in flags.items() if given])
+        return
+    _print_rows(files, chosen, {path: format_of(path) for path in out or []}, flags)
+
+
+def _print_rows(files: list[Path] | None, format: str, outputs: Mapping[Path, str], flags: Mapping[str, Any]) -> None:
+    """Print the table of methods, and write its files and its plot; raise a RequirementError at the end."""
     from bsk.comparison.compare import compare as rows_of
     from bsk.comparison.published import published
     from bsk.comparison.requirements import failures, parse
-    from bsk.comparison.tables import checked_format, format_of, render
+    from bsk.comparison.tables import render
     from bsk.figures.canvas import checked_picture
     from bsk.figures.plots import accuracy_against_cost
-    from bsk.records.atomic import replacing
     from bsk.records.words import printable
 
-    chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
-    if view := "matrix" if matrix else by:
-        others = {"--plot": plot, "--paper": paper, "--pareto": pareto, "--require": require, "--title": title}
-        return _tell(view, files, chosen, out or [], [flag for flag, given in others.items() if given])
+    paper, plot, title = flags["--paper"], flags["--plot"], flags["--title"]
     beside = None if paper is None else published(paper)
-    texts = {path: format_of(path) for path in out or []}
     target = None if plot is None else checked_picture(plot, "--plot")
-    required = [parse(text) for text in require or []]
+    required = [parse(text) for text in flags["--require"] or []]
     read = count()
     items = (item for item, _ in zip(records_of("compare", files), read, strict=False))
-    rows, notices = rows_of(items, beside, title and printable(title), pareto)
+    rows, notices = rows_of(items, beside, title and printable(title), flags["--pareto"])
     if not rows:
-        names = ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])
-        raise InputError(f"{names}: no evaluation or log records among {next(read)}; run bsk evaluate")
+        raise InputError(f"{_listed(files)}: no evaluation or log records among {next(read)}; run bsk evaluate")
     for notice in notices + (accuracy_against_cost(rows, target) if target else []):
         note(notice)
-    for path, kind in texts.items():
-        with replacing(path) as temporary:
-            temporary.write_text(render(rows, kind), encoding="utf-8")
-    emit(render(rows, chosen))
+    _print(lambda kind: render(rows, kind), format, outputs)
     unmet = [line for each in required for line in failures(each, rows)]
     if unmet:
         raise RequirementError("; ".join(unmet))
 
 
-def _tell(view: str, files: list[Path] | None, format: str, out: Sequence[Path], others: Sequence[str]) -> None:
-    """Print a table of other rows, and write it to files by their endings."""
+def _print_view(view: str, files: list[Path] | None, format: str, out: Sequence[Path], others: Sequence[str]) -> None:
+    """Print another view of the records: by class, by corruption, or the matrix of saved images and networks."""
     from bsk.comparison.tables import format_of
     from bsk.comparison.views import VIEWS
-    from bsk.records.atomic import replacing
     from bsk.values import one_of
 
     one_of("by", view, list(VIEWS))
     if others:
-        raise UsageError(f"{others[0]}: does not go with --{view if view == 'matrix' else 'by'}; leave one out")
-    texts = {path: format_of(path) for path in out}
+        raise UsageError(f"{others[0]}: cannot be combined with --{view if view == 'matrix' else 'by'}; leave one out")
+    outputs = {path: format_of(path) for path in out}
     make, nothing = VIEWS[view]
     found = make(records_of("compare", files))
     if found is None:
-        names = ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])
-        raise InputError(f"{names}: {nothing}")
+        raise InputError(f"{_listed(files)}: {nothing}")
     for notice in found.notices:
         note(notice)
-    for path, kind in texts.items():
+    _print(found.printed, format, outputs)
+
+
+def _print(render: Callable[[str], str], format: str, outputs: Mapping[Path, str]) -> None:
+    """Write a table to each file in the format of its ending, then print it."""
+    from bsk.records.atomic import replacing
+
+    for path, kind in outputs.items():
         with replacing(path) as temporary:
-            temporary.write_text(found.printed(kind), encoding="utf-8")
-    emit(found.printed(format))
+            temporary.write_text(render(kind), encoding="utf-8")
+    emit(render(format))
+
+
+def _listed(files: Sequence[Path] | None) -> str:
+    return ", ".join("stdin" if path == STDIN else str(path) for path in files or [STDIN])

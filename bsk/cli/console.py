@@ -1,4 +1,4 @@
-"""Records from files or a pipe, data to stdout, everything else to stderr; errors are one line and an exit code."""
+"""Input and output of commands: records in, data to stdout, all else to stderr, one line and an exit code per error."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from bsk.records.located import Located
 
 STDIN = Path("-")
-GOES_ON = "the same command goes on from what was saved"  # after a signal
+RESUME_HINT = "run the same command again to resume"  # printed after a signal
 
 
 def records_of(command: str, files: Sequence[Path] | None) -> Iterator[Located]:
-    """Return the records of the files, or of stdin if there are none or one of them is `-`, read as they are taken.
+    """Return an iterator over the records of the files; `-`, or no file at all, means stdin.
 
     Raises:
-        UsageError: stdin is closed, or no file is named and it is a terminal.
-        InputError: a file cannot be read, or a line is no record; when it is taken.
+        UsageError: stdin is needed but closed, or it is a terminal and no file is named.
+        InputError: a file cannot be read, or a line is not a record. Raised when that record is reached.
     """
     from bsk.records.located import located, stream
 
     closed = sys.stdin is None and STDIN in (files or [STDIN])
     if closed or not files and sys.stdin.isatty():
-        raise UsageError(f"{command}: no records; name JSONL files, or pipe in what bsk evaluate prints")
+        raise UsageError(f"{command}: no records; name JSONL files, or pipe in the output of bsk evaluate")
     return chain.from_iterable(
         located(sys.stdin.buffer, "stdin") if path == STDIN else stream(path) for path in files or [STDIN]
     )
 
 
 def emit(text: str) -> None:
-    """Write data to stdout, at once, so that a reader in a pipe sees each record as it is known.
+    """Write data to stdout and flush, so that the reader of a pipe sees each record at once.
 
     Raises:
-        ReaderClosedError: the reader has left.
+        ReaderClosedError: the reader has closed the pipe.
         InputError: stdout is full or closed.
     """
     try:
@@ -61,38 +61,38 @@ def emit(text: str) -> None:
 
 
 def emit_record(record: dict[str, Any]) -> None:
-    """Write one record to stdout: as JSON, or on a terminal as a line for people."""
+    """Write one record to stdout: as JSON, or as a readable line on a terminal."""
     emit(line_of(record) if for_people() else dumps(record))
 
 
 def _open_closed_streams() -> None:
-    """Put something in the place of streams that were closed at the start, lest a file that is opened takes it.
+    """Open standard streams that were closed at the start, so that no other file gets their descriptors.
 
-    What the encoding of stdout has no sign for is written with escapes, as stderr does it.
+    Characters that the encoding of stdout lacks are written as escapes, as stderr does.
     """
     for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, mode)  # takes the lowest number that is free, which is this one
+            os.open(os.devnull, mode)  # takes the lowest free descriptor, which is this one
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stdout is None:
-        sys.stdout = open(os.devnull)  # noqa: SIM115 - to write there is an error
+        sys.stdout = open(os.devnull)  # noqa: SIM115 - read-only, so that writing is an error
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to write there is none
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - writing is not an error
 
 
 @contextlib.contextmanager
 def _stdout_for_data() -> Iterator[None]:
-    """Within the block stdout is what `sys.stdout` writes; what goes there by other ways, or later, goes to stderr.
+    """Reserve stdout for `sys.stdout` within the block; other output to descriptor 1 goes to stderr, then and later.
 
-    Other people's networks write below Python, start processes that write, or write as the process ends.
+    User code may write below Python, start processes that write, or write while the process ends.
     """
-    if sys.stdout is not sys.__stdout__ or not isinstance(sys.stdout, io.TextIOWrapper):  # somebody has it already
+    if sys.stdout is not sys.__stdout__ or not isinstance(sys.stdout, io.TextIOWrapper):  # redirected already
         yield
         return
-    at_once = sys.stdout.write_through  # as PYTHONUNBUFFERED says
+    at_once = sys.stdout.write_through  # set by PYTHONUNBUFFERED
     binary = open(os.dup(1), "wb", buffering=0 if at_once else -1)  # noqa: SIM115
     data = io.TextIOWrapper(binary, sys.stdout.encoding, sys.stdout.errors, write_through=at_once)
     os.dup2(2, 1)
@@ -101,27 +101,27 @@ def _stdout_for_data() -> Iterator[None]:
         yield
     finally:
         sys.stdout = sys.stderr
-        with unheard():  # a write that failed has been told
+        with unheard():  # a failed write has been reported already
             data.close()
 
 
 def guarded(command: Callable[[], object]) -> NoReturn:
-    """Run a command and end the process with its exit code; an error is one line on stderr."""
+    """Run a command and end the process with its exit code; an error becomes one line on stderr."""
     _open_closed_streams()
     with _stdout_for_data():
-        code = _ended(command)
+        code = _exit_code(command)
     with unheard():
-        write(sys.stderr, "")  # what a library left there: Python would end with 120 if it failed later
+        write(sys.stderr, "")  # flush what libraries wrote: a failure at exit would change the exit code to 120
     sys.exit(code)
 
 
-def _ended(command: Callable[[], object]) -> int:
+def _exit_code(command: Callable[[], object]) -> int:
     """Run a command and return its exit code."""
     try:
         stop_on_signals()
         returned = command()
         ignore_signals()
-        return returned if isinstance(returned, int) else DONE  # typer returns the code of its own exits
+        return returned if isinstance(returned, int) else DONE  # typer returns the code of typer.Exit
     except BaseException as error:
         ignore_signals()
         return _report(error)
@@ -144,11 +144,15 @@ def _report(error: BaseException) -> int:
         return _say(str(error), error.exit_code)
     if wrong := usage_message(error):
         return _say(f"{wrong[0].rstrip('.')}; see bsk --help", wrong[1])
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # files name themselves; help is typer's to write
+    if (
+        isinstance(error, OSError) and error.errno == errno.ENOSPC
+    ):  # other files are named in their errors; this is help text, which typer writes
         return _say("stdout: cannot write: No space left on device; free some space or write elsewhere", 3)
     if out_of_memory(error):
-        return _say("out of memory; lower --batch-size, or take a smaller --model", InputError.exit_code)
-    return _say(f"a bug: {name}: {str(error).splitlines()[0] if str(error) else ''}; --debug shows where", BUG)
+        return _say("out of memory; lower --batch-size or choose a smaller --model", InputError.exit_code)
+    return _say(
+        f"a bug: {name}: {str(error).splitlines()[0] if str(error) else ''}; run with --debug for the traceback", BUG
+    )
 
 
 def _say(text: str, code: int) -> int:

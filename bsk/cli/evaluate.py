@@ -1,17 +1,17 @@
-"""`bsk evaluate` and `bsk attack`: how many examples survive which attacks, and the images that fool."""
+"""`bsk evaluate` and `bsk attack`: robust accuracy under attacks, and the adversarial images themselves."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bsk.attacks.flags import AttackFlags
 from bsk.cli import options as o
-from bsk.cli.console import GOES_ON, emit_record
+from bsk.cli.console import RESUME_HINT, emit_record
 from bsk.cli.groups import grouped
 from bsk.devices import chosen_device, load_torch
 from bsk.errors import InputError, UsageError
@@ -19,24 +19,27 @@ from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.progress import EvaluationProgress
 from bsk.terminal import CHOICES, note
 
+if TYPE_CHECKING:
+    from bsk.evaluation.settings import Work
+
 USUAL = "natural,pgd-100"
-LAST = ".last.safetensors"  # how bsk train names the network of its last epoch
+LAST = ".last.safetensors"  # ending of the checkpoint of the last epoch
 
 
 @grouped
 def evaluate(
     checkpoints: Annotated[
-        list[Path] | None, typer.Argument(metavar="CKPT...", help="Files that bsk train wrote.")
+        list[Path] | None, typer.Argument(metavar="CKPT...", help="Checkpoints of bsk train.")
     ] = None,
     attack: o.Attacks = USUAL,
     out: Annotated[
-        Path | None, o.option("--out", help="F.jsonl to append to: what is there already is not computed again.")
+        Path | None, o.option("--out", metavar="F", help="Append to F.jsonl; what it already holds is not recomputed.")
     ] = None,
     images: Annotated[
         Path | None,
-        o.option("--images", metavar="F", help="Show these images of bsk attack, F.safetensors or F.npz, instead."),
+        o.option("--images", metavar="F", help="Evaluate on saved images of bsk attack instead."),
     ] = None,
-    last: Annotated[bool, o.option("--last", help="F.last.safetensors too, where F.safetensors is named.")] = False,
+    last: Annotated[bool, o.option("--last", help="Include F.last.safetensors where F.safetensors is named.")] = False,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,
@@ -46,27 +49,22 @@ def evaluate(
     examples: EvaluationFlags,
     flags: AttackFlags,
 ) -> None:
-    """Measure how many examples survive.
+    """Measure accuracy under attacks.
 
-    Prints one JSON record per checkpoint and attack, in fp32 with the model in eval mode. A record has the
-    accuracy, its 95 % interval, all parameters, the cost, doubts where there are signs that the number cannot be
-    believed, and one bit an example, so that bsk compare can pair any two of them. On a terminal a record is a
-    line with accuracy, interval and doubts counted, unless --json. An example is lost at the first iterate that is
-    misclassified.
+    Prints one JSON record per checkpoint and attack: accuracy with its 95 % interval, all settings, the cost, doubts
+    (signs that the accuracy cannot be trusted), and one bit per example for the paired tests of bsk compare. The
+    model runs in fp32 and eval mode. An example is lost at the first iterate that is misclassified.
 
-    With --out F.jsonl an evaluation is a file that grows: stopped at any moment, the same command goes on where it
-    was, and answers at once when it is complete; autoattack after screen starts from what that found. F.examples/ has
-    the verdict on each example. --data FOLDER evaluates on each data file in it. Several processes share the work:
-    torchrun --nproc-per-node=N -m bsk evaluate ...
+    With --out F.jsonl the same command resumes after an interruption, returns at once when nothing is left to do, and
+    autoattack reuses the results of screen; F.examples/ has the result of each example. --data FOLDER evaluates on
+    every data file in it. Several GPUs: torchrun --nproc-per-node=N -m bsk evaluate ...
 
-        bsk evaluate runs/*.safetensors --attack natural,pgd-100 --out results.jsonl | bsk compare
-        bsk evaluate runs/bs.safetensors --attack autoattack --out results.jsonl
-        bsk evaluate runs/bs.safetensors --attack autoattack --within 0.25 --out results.jsonl
-        bsk evaluate runs/bs.safetensors --eps 2/255,4/255,8/255 --out results.jsonl
-        bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10 --eps 8/255 --attack screen
-        bsk evaluate runs/bs.safetensors --data data/cifar10-c --attack natural | bsk compare --by corruption
-        bsk evaluate runs/bs.safetensors --attack mycode:my_attack --set steps=40
-        bsk evaluate runs/*.safetensors --images adversarial.safetensors --out transfer.jsonl
+        bsk evaluate runs/*.safetensors --attack natural,pgd-100 | bsk compare
+        bsk evaluate bs.safetensors --attack autoattack --out results.jsonl
+        bsk evaluate bs.safetensors --eps 2/255,4/255,8/255 --out results.jsonl
+        bsk evaluate --model resnet18 --weights theirs.pt --dataset cifar10
+        bsk evaluate bs.safetensors --data data/cifar10-c --attack natural
+        bsk evaluate runs/*.safetensors --images adversarial.safetensors
     """
     load_torch()
     from bsk.data.processes import local_device, process_group
@@ -74,7 +72,7 @@ def evaluate(
     from bsk.evaluation.settings import Request, each_data, subject_and_data
 
     network.check(checkpoints or [])
-    CHOICES.kept = GOES_ON if out else "nothing was kept; with --out F.jsonl the same command goes on"
+    CHOICES.kept = RESUME_HINT if out else "nothing was saved; with --out F.jsonl the same command would resume"
     if out is not None:
         check_no_log(out)
     where = local_device(chosen_device(device, threads))
@@ -82,7 +80,7 @@ def evaluate(
         if images is None:
             request = Request(attack.split(","), flags, examples, where, share)
         else:
-            _check_shown(attack, flags)
+            _check_no_attack(attack, flags)
             request = Request.shown(images, examples, where, share)
         request.check()
         paths: list[Path | None] = [*_without_last(checkpoints, last)] if checkpoints else [None]
@@ -98,23 +96,23 @@ def evaluate(
                             emit_record(record)
                         progress.done(record)
                 if len(works) > 1:
-                    progress.notices([f"{len(works)} radii: {seconds:.1f} s in all"])
+                    progress.notices([f"{len(works)} radii: {seconds:.1f} s in total"])
 
 
-def _check_shown(attack: str, flags: AttackFlags) -> None:
-    """Raise a UsageError if an attack is asked for beside images that were made by one."""
+def _check_no_attack(attack: str, flags: AttackFlags) -> None:
+    """Raise a UsageError if an attack is requested together with saved adversarial images."""
     if attack != USUAL:
-        raise UsageError(f"--attack {attack}: --images were made by theirs; leave one of the two out")
+        raise UsageError(f"--attack {attack}: --images are adversarial already; leave one of the two out")
     if flags != AttackFlags():
-        raise UsageError("--images: are shown as they are; leave the flags of attacks out")
+        raise UsageError("--images: no attack is run; leave the flags of attacks out")
 
 
 def _without_last(checkpoints: list[Path], last: bool) -> list[Path]:
-    """Return the checkpoints without the last epochs of those that are named themselves, as `runs/*` names them."""
+    """Return the checkpoints without F.last.safetensors where F.safetensors is listed too, as by `runs/*`."""
     left_out = [path for path in checkpoints if path.name.endswith(LAST) and not last and _best(path) in checkpoints]
     if left_out:
-        also = f"{len(left_out)} files of a last epoch" if len(left_out) > 1 else left_out[0].name
-        note(f"{also}: left out beside the best epoch; --last takes both")
+        which = f"{len(left_out)} last-epoch checkpoints" if len(left_out) > 1 else left_out[0].name
+        note(f"{which}: skipped in favour of the best epoch; pass --last to evaluate both")
     return [path for path in checkpoints if path not in left_out]
 
 
@@ -125,21 +123,21 @@ def _best(path: Path) -> Path:
 @grouped
 def attack(
     checkpoint: Annotated[
-        Path | None, typer.Argument(metavar="CKPT", help="A file that bsk train wrote.", show_default=False)
+        Path | None, typer.Argument(metavar="CKPT", help="A checkpoint of bsk train.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, o.option("--out", help="F.safetensors for the images; in 8 bits F.npz, or a folder of PNGs.")
+        Path | None, o.option("--out", metavar="F", help="F.safetensors; in 8 bits F.npz or a folder of PNGs.")
     ] = None,
     images: Annotated[
-        Path | None, o.option("--images", help="Draw some of them before and after into F.png or F.svg.")
+        Path | None, o.option("--images", metavar="F", help="Draw examples before and after, as F.png or F.svg.")
     ] = None,
     attack: o.Attacks = "pgd-100",
     target: Annotated[
         str | None,
         o.option(
             "--target",
-            metavar="CLASS|random|least-likely",
-            help="Of fgsm, pgd and cw: the class to be taken for, by name or number, or one of the others an image.",
+            metavar="CLASS",
+            help="fgsm, pgd, cw: target class by name or number, or random or least-likely.",
         ),
     ] = None,
     device: o.Device = "auto",
@@ -154,50 +152,72 @@ def attack(
 ) -> None:
     """Write the adversarial images of an attack.
 
-    F.safetensors has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index` (in the data's source order) and
-    `predictions`, with --target `target` too; its header has the record that is printed, which then tells how often the
-    target is reached. F.npz has `images` as uint8; a folder has CLASS/INDEX.png, and images.jsonl. There the images are
-    rounded to 8 bits within the ball, and judged again: the predictions are of these, and `rounded` tells what changed.
+    F.safetensors has `images` (N, C, H, W), fp32 in [0, 1], with `labels`, `index` (position in the source) and
+    `predictions`; its header has the printed record. With --target it has `target` too, and the record has the success
+    rate. F.npz has uint8 images; a folder has CLASS/INDEX.png and images.jsonl. These 8-bit images are rounded
+    within the ball and classified again; `rounded` in the record has the difference.
 
-        bsk attack runs/bs.safetensors --attack pgd-100 --out adversarial.safetensors --images sheet.png
-        bsk attack runs/bs.safetensors --target least-likely --out adversarial.safetensors
-        bsk attack runs/bs.safetensors --out pictures/
+        bsk attack bs.safetensors --out adversarial.safetensors --images sheet.png
+        bsk attack bs.safetensors --target least-likely --out targeted.safetensors
+        bsk attack bs.safetensors --out pictures/
     """
     load_torch()
-    from bsk.evaluation.run import attacked
     from bsk.evaluation.settings import Request, subject_and_data
-    from bsk.figures.canvas import checked_picture
-    from bsk.figures.sheet import draw_sheet
-    from bsk.records.headers import check_replaceable
-    from bsk.records.locks import only_writer
-    from bsk.records.pictures import TENSORS, checked_out
-    from bsk.records.words import plain
 
-    if out is None:
-        raise UsageError("attack: no --out; name F.safetensors, F.npz or a folder for the images")
     flags = replace(flags, target=target)
-    flags.check_whole()
-    examples.check_one()
-    if "," in attack:
-        raise UsageError(f"--attack {attack}: one attack a file; run it once for each")
-    if checked_out(out).suffix == TENSORS:
-        check_replaceable(out, "attack", force)
-    elif out.is_file() and not force:
-        raise InputError(f"{out}: exists; choose another --out, or --force")
-    if images is not None:
-        checked_picture(images, "--images")
+    out = _check_attack(attack, out, images, force, examples, flags)
     network.check([checkpoint] if checkpoint else [])
     request = Request([attack], flags, examples, chosen_device(device, threads))
     request.check()
     (work,) = request.of(*subject_and_data(checkpoint, network, request.device))
+    shown = _write_images(work, out)
+    if images is not None:
+        _draw(images, work, attack, shown)
+
+
+def _check_attack(
+    attack: str, out: Path | None, images: Path | None, force: bool, examples: EvaluationFlags, flags: AttackFlags
+) -> Path:
+    """Return where the images go; raise an error for flags that `bsk attack` cannot take, or a file in the way."""
+    from bsk.figures.canvas import checked_picture
+    from bsk.records.headers import check_replaceable
+    from bsk.records.pictures import TENSORS, checked_out
+
+    if out is None:
+        raise UsageError("attack: no --out; name F.safetensors, F.npz or a folder for the images")
+    flags.check_whole()
+    examples.check_one()
+    if "," in attack:
+        raise UsageError(f"--attack {attack}: expected one attack; run the command once for each")
+    if checked_out(out).suffix == TENSORS:
+        check_replaceable(out, "attack", force)
+    elif out.is_file() and not force:
+        raise InputError(f"{out}: exists; choose another --out, or pass --force")
+    if images is not None:
+        checked_picture(images, "--images")
+    return out
+
+
+def _write_images(work: Work, out: Path) -> dict[str, Any]:
+    """Run the attack, write its images and print its record; return a few examples to draw."""
+    from bsk.evaluation.run import attacked
+    from bsk.records.locks import only_writer
+
     with only_writer(out), EvaluationProgress(work.subject.path.name, True) as progress:
         progress.notices(work.notices)
         record, shown = attacked(work.subject, work.attacks[0], work.settings, out, progress.show)
         with progress.aside():
             emit_record(record)
         progress.done(record)
-    if images is not None:
-        given = work.settings
-        title = f"{work.subject.path.name} under {attack}, eps {plain(given.eps)}, {given.data.name} {given.split}"
-        for said in draw_sheet(images, **shown, classes=given.data.classes, title=title):
-            note(said)
+    return shown
+
+
+def _draw(path: Path, work: Work, attack: str, shown: dict[str, Any]) -> None:
+    """Draw examples before and after the attack."""
+    from bsk.figures.sheet import draw_sheet
+    from bsk.records.words import plain
+
+    given = work.settings
+    title = f"{work.subject.path.name} under {attack}, eps {plain(given.eps)}, {given.data.name} {given.split}"
+    for notice in draw_sheet(path, **shown, classes=given.data.classes, title=title):
+        note(notice)

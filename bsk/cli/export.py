@@ -1,4 +1,4 @@
-"""`bsk export`: networks, logs and evaluations in the forms of other tools."""
+"""`bsk export`: networks, logs and evaluations in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ TO = [*NETWORKS, "tensorboard", "robustbench", "card"]
 
 def export(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="A checkpoint, logs or records, as --to needs them.")
+        list[Path], typer.Argument(metavar="FILE...", help="A checkpoint, logs or records, depending on --to.")
     ],
-    to: Annotated[str, typer.Option(help=f"{', '.join(TO)}.", autocompletion=o.completing(lambda: TO))],
-    out: Annotated[Path | None, o.option("--out", help="What to write; of tensorboard a folder.")] = None,
+    to: Annotated[
+        str, typer.Option(metavar="FORMAT", help=f"{', '.join(TO)}.", autocompletion=o.completing(lambda: TO))
+    ],
+    out: Annotated[
+        Path | None, o.option("--out", metavar="F", help="The file to write; a folder for tensorboard.")
+    ] = None,
     model: Annotated[
-        str | None, o.option("--model", help="Of a network from outside its module:function, which is imported.")
+        str | None, o.option("--model", metavar="module:function", help="The code of a user's own network.")
     ] = None,
     force: o.Force = False,
     json: o.Json = False,
@@ -32,27 +36,27 @@ def export(
 ) -> None:
     """Write a network, logs or evaluations for other tools.
 
-    torch: a state dict under the names of the published layout, of which the record has mean and std. torchscript and
-    onnx: the network with its normalisation, from images (N, C, H, W) in [0, 1] to logits, for any N; onnx needs
-    bsk[onnx]. Each is read back and must give bsk's own logits to 1e-4, else nothing is written. TorchScript is traced;
-    torch says that it will leave it behind.
+    torch: a state dict with the parameter names of the published network; mean and std are in the record. torchscript
+    and onnx: the network with its normalisation, from images (N, C, H, W) in [0, 1] to logits, for any N; onnx needs
+    bsk[onnx]. Each file is read back; unless its logits agree with bsk's to 1e-4, nothing is written. TorchScript is
+    traced; torch has deprecated it.
 
-    tensorboard: a scalar for each number of each epoch of logs, in the folder that comes last or by --out; needs
-    bsk[tensorboard]. robustbench: its model-info JSON from the records of one network; what they do not tell is null.
-    card: a Markdown model card of a checkpoint and its records, with their intervals.
+    tensorboard: one scalar per number and epoch of the logs, in the last folder named or --out; needs
+    bsk[tensorboard]. robustbench: its model-info JSON, from the records of one network; unknown fields are null.
+    card: a Markdown model card of a checkpoint and its records, with intervals.
 
         bsk export runs/bs.safetensors --to onnx --out bs.onnx
         bsk export runs/*.jsonl --to tensorboard board
         bsk export runs/bs.safetensors results.jsonl --to card --out README.md
     """
     if to not in TO:
-        raise UsageError(f"--to {to}: no such form; {nearest(to, TO)}")
+        raise UsageError(f"--to {to}: no such format; {nearest(to, TO)}")
     if out is None and to == "tensorboard" and len(files) > 1:
         *files, out = files
     if out is None:
-        raise UsageError("export: no --out; name the file to write, of tensorboard the folder")
+        raise UsageError("export: no --out; name the file to write, or the folder for tensorboard")
     if to in NETWORKS and len(files) > 1:
-        raise UsageError(f"export: {len(files)} files; --to {to} takes one checkpoint at a time")
+        raise UsageError(f"export: {len(files)} files given; --to {to} takes one checkpoint")
     if model is not None and to not in NETWORKS:
         raise UsageError(f"--model {model}: --to {to} needs no network; leave --model out")
     emit_record(_export(files, to, out, model, force))
@@ -72,7 +76,7 @@ def _export(files: list[Path], to: str, out: Path, model: str | None, force: boo
 
     record = export_card(files[0], files[1:], out) if to == "card" else export_info(files, out)
     if record.get("unknown"):
-        note(f"{out}: null, for records do not tell it: {', '.join(record['unknown'])}")
+        note(f"{out}: null because the records do not have them: {', '.join(record['unknown'])}")
     return record
 
 
@@ -87,5 +91,5 @@ def _network(checkpoint: Path, to: str, out: Path, model: str | None) -> dict[st
     record = export_network(subject, to, out)
     if not record["normalised"]:
         flags = " ".join(f"--{name} {','.join(f'{each:g}' for each in record[name])}" for name in ("mean", "std"))
-        note(f"{out}: takes images that are normalised; in bsk by {flags}")
+        note(f"{out}: expects normalised images; in bsk pass {flags}")
     return record

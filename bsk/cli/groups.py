@@ -1,4 +1,4 @@
-"""Commands whose arguments come in typed groups: each field of a group is a flag of its own."""
+"""Commands that take typed groups of flags: each field of a group is a flag."""
 
 from __future__ import annotations
 
@@ -19,56 +19,60 @@ from bsk.cli import options as o
 from bsk.errors import InputError, UsageError
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.methods import registry
+from bsk.models.names import MODELS
 from bsk.signature import pairs
 from bsk.training.flags import TrainingFlags
 
 
 def checked_seed(value: int) -> int:
-    """Return a seed that fits into 64 bits, as torch takes them."""
+    """Return a seed; raise a BadParameter unless it fits into 64 bits, as torch requires."""
     if not -(1 << 63) <= value < 1 << 63:
-        raise typer.BadParameter(f"{value} has more than 64 bits; choose a smaller one")
+        raise typer.BadParameter(f"{value} has more than 64 bits; choose a smaller number")
     return value
 
 
 def _numbers(flag: typer.CallbackParam, text: str | None) -> list[float] | None:
-    """Return the numbers of "0.49,0.48,0.45"."""
+    """Return the numbers in a text such as "0.49,0.48,0.45"."""
     try:
         return None if text is None else [values.number(each) for each in text.split(",")]
     except ValueError as error:
-        raise UsageError(f"--{flag.name} {text}: expected a number a channel, as 0.49,0.48,0.45") from error
+        raise UsageError(f"--{flag.name} {text}: expected one number per channel, as 0.49,0.48,0.45") from error
 
 
 def _lines(flag: typer.CallbackParam, path: Path | None) -> list[str] | None:
-    """Return the lines of a text file that are not empty."""
+    """Return the non-empty lines of a text file."""
     try:
         text = None if path is None else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read a class a line; check the path of --class-order") from error
+        raise InputError(f"{path}: cannot read class names, one per line; check the path of --class-order") from error
     return None if text is None else [line.strip() for line in text.splitlines() if line.strip()]
 
 
-_SETTINGS = o.option(
-    "--set", metavar="NAME=VALUE", help="Of code from outside (module:function): one of its arguments; once for each."
-)
-_HYPER = o.option("--set", metavar="NAME=VALUE", help="A hyper-parameter of the method; it is a flag of its own too.")
-_CHANNELS = o.option(metavar="a,b,c", callback=_numbers, help="Of --weights: its normalisation.")
+_SETTINGS = o.option("--set", metavar="NAME=VALUE", help="An argument of an attack module:function; repeat for more.")
+_HYPER = o.option("--set", metavar="NAME=VALUE", help="Set a hyper-parameter; --NAME VALUE does the same.")
+_CHANNELS = o.option(metavar="a,b,c", callback=_numbers, help="With --weights: normalisation, one number per channel.")
 
-# what typer shows and checks of each field, which gives the type unless it stands here; other fields are no flags
+# the typer option of each field; the type is that of the field unless given here; fields not listed are no flags
 FLAGS: dict[type, dict[str, Any]] = {
     ModelFlags: {
         "dataset": o.DatasetOfModel,
         "data": o.DataPath,
         "model": o.option(
             metavar="NAME|module:function",
-            help="Of --weights: a name, or code that makes the network; of CKPT: that code, if it was trained so.",
+            help="Network of --weights, or the code of the network in CKPT.",
         ),
-        "weights": o.option(metavar="F", help="Another's .pt, .pth or .safetensors, instead of CKPT."),
-        "weights_key": o.option(metavar="NAME", help="Of --weights: which set, as ema, where the file has several."),
+        "weights": o.option(metavar="F", help="Weights not trained by bsk: .pt, .pth or .safetensors."),
+        "weights_key": o.option(metavar="NAME", help="Which set of weights in the file, e.g. ema."),
         "mean": Annotated[str | None, _CHANNELS],
         "std": Annotated[str | None, _CHANNELS],
         "class_order": Annotated[
             Path | None,
-            o.option("--class-order", metavar="F", callback=_lines, help="Of --weights: its classes, one a line."),
+            o.option(
+                "--class-order",
+                metavar="F",
+                callback=_lines,
+                help="With --weights: class names, one per line, in output order.",
+            ),
         ],
     },
     EvaluationFlags: {
@@ -76,105 +80,110 @@ FLAGS: dict[type, dict[str, Any]] = {
         "limit": o.Limit,
         "eps": o.Radii,
         "batch_size": o.Rows,
-        "checks": o.option(
-            "--checks/--no-checks", help="Examine the model for signs that it cannot be believed [default: do]."
-        ),
+        "checks": o.option("--checks/--no-checks", help="Check for masked gradients and weak attacks [default: on]."),
         "compile": o.Compile,
-        "seed": typer.Option(callback=checked_seed, help="Random seed of the attack."),
+        "seed": typer.Option(callback=checked_seed, metavar="N", help="Random seed of the attack."),
     },
     AttackFlags: {
         "norm": typer.Option(
-            help="linf, l2 or l1: apgd-ce, apgd-t, fab-t, square, screen, autoattack (apgd-dlr: no l1)."
+            metavar="NAME", help="linf; or l2, l1: for apgd-*, fab-t, square, screen, autoattack (no l1 apgd-dlr)."
         ),
-        "step": o.option(parser=o.number, metavar="X", help="Step size in pixels [default: the method's or attack's]."),
-        "start": typer.Option(help="Of the first restart of pgd and cw: zero (the image itself) or uniform."),
-        "last_iterate": o.option(
-            "--last-iterate", help="Judge only the last iterate, as the paper does (default: any iterate)."
-        ),
+        "step": o.option(parser=o.number, metavar="X", help="Step size for pixels in [0, 1] [default: the attack's]."),
+        "start": typer.Option(metavar="NAME", help="Start of pgd and cw: zero or uniform; restarts are uniform."),
+        "last_iterate": o.option("--last-iterate", help="Judge the last iterate alone, as the paper does."),
         "early_stop": o.option(
-            "--early-stop/--no-early-stop", help="pgd, cw: stop where an iterate repeats; same verdicts [default: do]."
+            "--early-stop/--no-early-stop", help="pgd, cw: stop once iterates repeat; no result changes [default: on]."
         ),
         "search": typer.Option(
-            help="Precision to search in: fp32, bf16, fp16, or auto, what is fast here; fp32 judges what is found."
+            metavar="NAME", help="Precision of the attack: fp32, bf16, fp16 or auto; fp32 judges the result."
         ),
-        "queries": o.option(min=1, help="Of square and rays [default: 5000 and 10000]."),
-        "stop_at_eps": o.option("--stop-at-eps", help="rays: accuracy alone, not the distance; much faster."),
-        "audit": o.option(
-            metavar="M", help="autoattack: screen on all, the rest on M survivors; an estimate and its exact interval."
-        ),
+        "queries": o.count(help="Queries of square and rays [default: 5000, 10000].", show_default=False),
+        "stop_at_eps": o.option("--stop-at-eps", help="rays: accuracy only, no distances; much faster."),
+        "audit": o.option(metavar="M", help="autoattack: fab-t and square on M survivors of screen only."),
         "within": o.option(
-            parser=o.number, metavar="POINTS", help="autoattack: as many as make that interval so narrow, as 0.25."
+            parser=o.number, metavar="POINTS", help="As --audit; M follows from the width of the interval in % points."
         ),
         "engine": typer.Option(
-            help="bsk, or reference: the authors' code of AutoAttack (pip install 'bsk[reference]'), as it is."
+            metavar="NAME", help="bsk, or reference: the authors' AutoAttack; needs bsk[reference]."
         ),
         "settings": Annotated[list[str] | None, _SETTINGS],
     },
     TrainingFlags: {
         "method": typer.Option(
+            metavar="NAME",
             help=f"One of {', '.join(registry.names())}, or module:function.",
             autocompletion=o.completing(registry.names),
         ),
         "model": o.option(
-            help=f"{', '.join(o.MODELS)}, ..., or module:function [default: the data's].",
-            autocompletion=o.completing(lambda: o.MODELS),
+            metavar="NAME",
+            help=f"{', '.join(MODELS[:6])}, ..., or module:function [default: the data's].",
+            autocompletion=o.completing(lambda: MODELS),
         ),
         "eps": o.Eps,
         "hyper": Annotated[list[str] | None, _HYPER],
-        "init": o.option(metavar="F", help="Begin with these weights: a checkpoint, or another's for --model."),
-        "extra": o.option(metavar="NAME|F", help="More images to train with: another prepared file's train split."),
+        "init": o.option(metavar="F", help="Initial weights: a checkpoint, or a file for --model."),
+        "extra": o.option(metavar="NAME|F", help="Extra training images: the train split of other data."),
         "extra_fraction": o.option(
-            parser=o.number, metavar="X", help="Their share of every batch [default: 0.5]; epochs stay as long."
+            parser=o.number, metavar="X", help="Share of extra images in each batch [default: 0.5]."
         ),
-        "epochs": typer.Option(min=1, help="Passes over the training images."),
-        "batch_size": typer.Option(min=1, help="Images at a time."),
-        "schedule": typer.Option(help="piecewise, cyclic, cosine or constant, by iteration."),
-        "lr": o.option(parser=o.number, metavar="X", help="Peak learning rate [default: 0.1, cyclic 0.2]."),
-        "momentum": typer.Option(min=0, max=1, help="Momentum of SGD."),
-        "weight_decay": typer.Option(min=0, help="Weight decay of SGD, on all parameters."),
-        "precision": typer.Option(help="auto, fp32, bf16 or fp16; auto is bf16 where it is fast."),
-        "augment": o.option(help="crop-flip, flip or none [default: the data's]."),
-        "select": typer.Option(help="The split that selects the epoch: val, or test, the paper's own protocol."),
-        "log_divergence": o.option(
-            "--log-divergence", help="Log each epoch how far start and ascent move the output; nothing else changes."
-        ),
-        "ema": o.option(min=0, max=1, metavar="DECAY", help="Save a moving average of the weights too, e.g. 0.999."),
-        "label_smoothing": o.option(min=0, max=1, metavar="X", help="Of the labels, in training."),
-        "awp": o.option(
-            min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005; costs one more outer loss."
-        ),
-        "warmup": o.option(min=0, metavar="EPOCHS", help="Let the learning rate rise at first."),
+        "epochs": o.count(help="Passes over the training images.", show_default=True),
+        "batch_size": o.count(help="Images per batch.", show_default=True),
+        "schedule": typer.Option(metavar="NAME", help="piecewise, cyclic, cosine or constant."),
+        "lr": o.option(parser=o.number, metavar="X", help="Peak learning rate [default: 0.1; cyclic: 0.2]."),
+        "momentum": typer.Option(min=0, max=1, metavar="X", help="Momentum of SGD."),
+        "weight_decay": typer.Option(min=0, metavar="X", help="Weight decay, on all parameters."),
+        "precision": typer.Option(metavar="NAME", help="fp32, bf16, fp16, or auto: bf16 where it is fast."),
+        "augment": o.option(metavar="NAME", help="crop-flip, flip or none [default: the data's]."),
+        "select": typer.Option(metavar="NAME", help="Split that selects the epoch: val, or test as in the paper."),
+        "log_divergence": o.option("--log-divergence", help="Log how far start and ascent move the output."),
+        "ema": o.option(min=0, max=1, metavar="DECAY", help="Also save a moving average of the weights, e.g. 0.999."),
+        "label_smoothing": o.option(min=0, max=1, metavar="X", help="Label smoothing."),
+        "awp": o.option(min=0, metavar="GAMMA", help="Adversarial weight perturbation, e.g. 0.005."),
+        "warmup": o.option(min=0, metavar="EPOCHS", help="Linear warm-up of the learning rate."),
         "on_collapse": typer.Option(
-            help="At catastrophic overfitting: warn, stop (exit 4), or rollback to the last good weights."
+            metavar="NAME", help="At catastrophic overfitting: warn, stop (exit code 4) or rollback."
         ),
-        "save_every": typer.Option(
-            min=0, metavar="EPOCHS", help="Keep the weights of every so many epochs too, as F.epoch-N.safetensors."
-        ),
+        "save_every": typer.Option(min=0, metavar="EPOCHS", help="Also save F.epoch-N.safetensors every EPOCHS."),
         "compile": o.Compile,
-        "seed": typer.Option(callback=checked_seed, help="Random seed."),
+        "seed": typer.Option(callback=checked_seed, metavar="N", help="Random seed."),
     },
 }
 
 
-SECTIONS = {  # of --help
-    ModelFlags: "Network and data",
-    EvaluationFlags: "Examples",
-    AttackFlags: "Attack",
-    TrainingFlags: "Training",
+SECTIONS: dict[type, dict[str, str]] = {  # of --help: the title, and the flags under it
+    ModelFlags: {"Network and data": "dataset data model weights weights_key mean std class_order"},
+    EvaluationFlags: {
+        "Network and data": "split limit",
+        "Attack": "attack eps target seed",
+        "Execution": "batch_size checks compile device threads",
+    },
+    AttackFlags: {"Attack": " ".join(FLAGS[AttackFlags])},
+    TrainingFlags: {
+        "Method and network": "method model eps hyper init",
+        "Data": "dataset data limit extra extra_fraction augment",
+        "Optimisation": "epochs batch_size schedule lr warmup momentum weight_decay label_smoothing awp ema seed",
+        "Checkpoints and log": "out select save_every on_collapse log_divergence",
+        "Execution": "precision compile device threads",
+    },
 }
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command as typer can read it: each argument that is a group becomes its fields."""
+    """Return a command in the form that typer reads: the fields of each group are arguments of their own."""
     hints = get_type_hints(command, include_extras=True)
     groups = {name: kind for name, kind in hints.items() if kind in FLAGS}
+    sections = [section for kind in groups.values() for section in SECTIONS[kind].items()]
+    titles = {flag: title for title, flags in sections for flag in flags.split()}
+    order = {flag: place for place, flag in enumerate(titles)}
     parameters = []
     for parameter in inspect.signature(command).parameters.values():
         if parameter.name in groups:
-            parameters += _flags(groups[parameter.name])
+            parameters += _flags(groups[parameter.name], titles)
         else:
-            annotation = hints[parameter.name]
+            annotation = _in_section(hints[parameter.name], None, titles.get(parameter.name))
             parameters.append(parameter.replace(annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY))
+
+    parameters.sort(key=lambda parameter: order.get(parameter.name, len(order)))
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -188,16 +197,18 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _flags(group: type) -> list[inspect.Parameter]:
+def _flags(group: type, titles: dict[str, str]) -> list[inspect.Parameter]:
     defaults = {each.name: None if each.default is MISSING else each.default for each in fields(group)}
-    types, kind, section = get_type_hints(group), inspect.Parameter.KEYWORD_ONLY, SECTIONS[group]
-    annotations = {name: _in_section(flag, types[name], section) for name, flag in FLAGS[group].items()}
+    types, kind = get_type_hints(group), inspect.Parameter.KEYWORD_ONLY
+    annotations = {name: _in_section(flag, types[name], titles[name]) for name, flag in FLAGS[group].items()}
     return [inspect.Parameter(name, kind, default=defaults[name], annotation=annotations[name]) for name in annotations]
 
 
-def _in_section(flag: Any, kind: Any, section: str) -> Any:
-    """Return the annotation of a flag, which may stand in other groups too, with its section of --help."""
+def _in_section(flag: Any, kind: Any, section: str | None) -> Any:
+    """Return the annotation of a flag with its section of --help; the flag itself may belong to other commands too."""
     info = flag if isinstance(flag, OptionInfo) else get_args(flag)[1]
+    if not isinstance(info, OptionInfo) or section is None:
+        return flag
     mine = copy.copy(info)
     mine.rich_help_panel = section
     return Annotated[kind if isinstance(flag, OptionInfo) else get_args(flag)[0], mine]

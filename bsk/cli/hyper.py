@@ -1,11 +1,11 @@
-"""The flags of `bsk train` that belong to a method: its hyper-parameters, read from its signature."""
+"""The flags of `bsk train` that belong to one method: its hyper-parameters, read from its signature."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from bsk.cli.help import SectionedCommand
+from bsk.cli.help import FLAG_COLUMN, SectionedCommand
 from bsk.contract.parameters import Parameter
 from bsk.errors import UsageError
 from bsk.methods import registry
@@ -18,7 +18,7 @@ DEFAULT = "bs"
 class MethodCommand(SectionedCommand):
     """A command with an option for each hyper-parameter of the method that `--method` names.
 
-    `--gamma 2` is another way to write `--set gamma=2`, so that a method from outside has flags too.
+    `--gamma 2` means `--set gamma=2`, so a user's own `module:function` has flags too.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -30,12 +30,12 @@ class MethodCommand(SectionedCommand):
         """Write the options, then those of the method."""
         super().format_options(ctx, formatter)
         method = ctx.meta["bsk.method"]
-        rows = [_told(each) for each in registry.parameters(method).values()]
-        with formatter.section(f"Options of {method}: {registry.summary(method).removesuffix('.')}"):
-            authors, year = ("", None) if is_plugin(method) else registry.source(method)
-            if year:
-                formatter.write_text(f"From {authors} ({year}); bsk methods has what it costs and needs.")
-            formatter.write_dl(rows or [("(none)", "")])
+        rows = [help_row(each) for each in registry.parameters(method).values()]
+        authors, year = ("", None) if is_plugin(method) else registry.source(method)
+        source = f" From {authors} ({year}); for its cost see bsk methods." if year else ""
+        with formatter.section(f"Options of {method}"):
+            formatter.write_text(f"{registry.summary(method).removesuffix('.')}.{source}")
+            formatter.write_dl(rows or [("(none)", "")], col_max=FLAG_COLUMN)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Complete the names of the method's options too."""
@@ -46,7 +46,7 @@ class MethodCommand(SectionedCommand):
 
 
 def _method(args: list[str]) -> str:
-    """Return the method that the arguments name."""
+    """Return the method named by the arguments."""
     name = DEFAULT
     for word, after in zip(args, [*args, ""][1:], strict=True):
         if word == "--method":
@@ -57,7 +57,7 @@ def _method(args: list[str]) -> str:
 
 
 def _as_set(args: list[str], own: dict[str, Parameter]) -> Iterator[str]:
-    """Yield the arguments, those that are hyper-parameters as `--set NAME=VALUE`."""
+    """Yield the arguments, with each hyper-parameter rewritten as `--set NAME=VALUE`."""
     foreign = {name for method in registry.names() for name in registry.parameters(method)} - own.keys()
     words = iter(args)
     for word in words:
@@ -78,7 +78,8 @@ def _as_set(args: list[str], own: dict[str, Parameter]) -> Iterator[str]:
             yield word
 
 
-def _told(parameter: Parameter) -> tuple[str, str]:
+def help_row(parameter: Parameter) -> tuple[str, str]:
+    """Return the flag of a hyper-parameter and its help text."""
     kind, flag = type(parameter.default), parameter.flag
     shown = f"{flag}/--no-{flag[2:]}" if kind is bool else f"{flag} {'NAME' if kind is str else 'X'}"
     return shown, f"{parameter.help} [default: {_default(parameter)}]"

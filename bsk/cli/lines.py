@@ -1,4 +1,4 @@
-"""Records as lines for people, as commands print them on a terminal."""
+"""Records as readable lines, as commands print them on a terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Record = dict[str, Any]
 
 
 def line_of(record: Record) -> str:
-    """Return a record of a command as one line, its control characters escaped."""
+    """Return a record as one line, with control characters escaped."""
     return printable(LINES[record["kind"]](record))
 
 
 def _data(record: Record) -> str:
     images = ", ".join(f"{record[split]} {split}" for split in ("train", "val", "test"))
     classes = f"{record['classes']} classes ({', '.join(record['class_names'])})"
-    return f"{record['path']}: {record['name']}, {images} images of {classes}, eps {record['eps']:g}"
+    return f"{record['path']}: {record['name']}, {images} images, {classes}, eps {record['eps']:g}"
 
 
 def _training(record: Record) -> str:
@@ -34,13 +34,13 @@ def _landing(record: Record) -> str:
 
 
 def _export(record: Record) -> str:
-    told = {
-        "difference": "logits of {n} images within {difference:.1g} of bsk's own",
-        "scalars": "{scalars} numbers of {count} trainings",
-        "evaluations": "of {evaluations} evaluations",
+    texts = {
+        "difference": "logits of {n} images differ by at most {difference:.1g}",
+        "scalars": "{scalars} scalars of {count} runs",
+        "evaluations": "from {evaluations} evaluations",
     }
-    said = next(text for name, text in told.items() if name in record)
-    return f"{record['out']}: {record['to']}, {said.format(**record, count=len(record.get('runs', [])))}"
+    text = next(text for name, text in texts.items() if name in record)
+    return f"{record['out']}: {record['to']}, {text.format(**record, count=len(record.get('runs', [])))}"
 
 
 LINES: dict[str, Callable[[Record], str]] = {

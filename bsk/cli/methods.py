@@ -1,4 +1,4 @@
-"""`bsk methods`: which there are, what they cost and need, and which have collapsed."""
+"""`bsk methods`: the training methods, their cost and requirements, and which have collapsed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from bsk.devices import load_torch
 def methods(
     logs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="LOG|-", help="JSONL logs of bsk train [default: this project's own, counted]."),
+        typer.Argument(metavar="LOG|-", help="JSONL logs of bsk train [default: counts from this project's own runs]."),
     ] = None,
     format: o.Format = None,
 ) -> None:
-    r"""List the methods, their papers, passes, memory and needs, and where trainings collapsed.
+    r"""List the training methods and their costs.
 
-    Each is run on a toy network to count the passes of one image in one update, F forward and B backward, and the
-    images that it keeps: for each training image, each place of a batch, each class, and in all. A method that needs a
-    whole batch does not run under torchrun. A training has collapsed where its log has an alarm; where nothing stands
-    under collapsed, none was watched. Piped, the table is TSV: 1 method, 2 paper, 3 year, 4 forward, 5 backward, ...
+    The table has paper, passes, memory, requirements, and how many runs have collapsed. Each method is run on a toy
+    network to count its forward (F) and backward (B) passes per image and update, and the images it stores per training
+    image, per batch position, per class and in total. A method that needs the whole batch does not run under torchrun.
+    A run has collapsed if its log has an alarm; an empty cell means that no run was monitored. In a pipe the table is
+    TSV: 1 method, 2 paper, 3 year, 4 forward, 5 backward, ...
 
         bsk methods | sort -t$'\t' -k4 -n
         bsk methods runs/*.jsonl
@@ -36,5 +37,6 @@ def methods(
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
     rows = survey(count_collapses(records_of("methods", logs)) if logs else recorded_collapses())
-    told = f"The methods of bsk, and where they collapsed in {'these logs' if logs else 'the records of this project'}."
-    emit(printed(rows, chosen, cells(rows), TEXT_COLUMNS, told))
+    runs = "these logs" if logs else "the records of this project"
+    caption = f"The methods of bsk, and how many runs collapsed in {runs}."
+    emit(printed(rows, chosen, cells(rows), TEXT_COLUMNS, caption))

@@ -1,4 +1,4 @@
-"""The flags that commands share, each spelt once, and the parser of 8/255."""
+"""The flags that several commands share, and the parser of numbers such as 8/255."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bsk.values import one_of
 
 
 def number(text: str | float) -> float:
-    """Return the value of "0.031" or "8/255"; raise a BadParameter if it is no finite number."""
+    """Return the value of "0.031" or "8/255"; raise a BadParameter unless it is a finite number."""
     try:
         return values.number(text)
     except ValueError as error:
@@ -24,13 +24,13 @@ def number(text: str | float) -> float:
 
 
 def radii(text: str | float) -> float | list[float]:
-    """Return the value of "8/255", or those of "2/255,4/255"; raise a BadParameter if one is no finite number."""
+    """Return the value of "8/255", or the list of "2/255,4/255"; raise a BadParameter unless all are finite numbers."""
     values = [number(each) for each in str(text).split(",")]
     return values if len(values) > 1 else values[0]
 
 
 def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
-    """Return a shell completion over names; after a comma it completes the next name."""
+    """Return a shell completion over names, which may be separated by commas."""
 
     def complete(incomplete: str) -> list[str]:
         head, comma, tail = incomplete.rpartition(",")
@@ -41,11 +41,7 @@ def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
 
 DATASETS = ["digits", "cifar10", "cifar100", "tiny-imagenet", "cifar10.1", "cifar10-c", "cifar100-c", "folder"]
 SUFFIX = ".safetensors"
-CORRUPTED = ["cifar10-c", "cifar100-c"]  # a data file for each corruption and severity
-MODELS = [
-    "resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16", "preact-resnet18", "preact-resnet50", "wrn-28-10",
-    "wrn-28-10-silu",
-]  # fmt: skip
+CORRUPTED = ["cifar10-c", "cifar100-c"]  # one data file per corruption and severity
 STARTS = ["zero", "uniform", "gaussian", "noise", "bernoulli", "backward"]
 ATTACKS = [
     "natural", "fgsm", "pgd-20", "pgd-100", "pgd-50x10", "cw-100", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square",
@@ -64,16 +60,25 @@ def _json(value: bool) -> bool:
 
 
 def option(*names: str, help: str, **more: Any) -> Any:
-    """Return a flag whose help text states its default in its own words."""
+    """Return an option whose help text states its default in its own words."""
     return typer.Option(*names, help=help, show_default=False, **more)
 
 
+def count(*names: str, help: str, least: int = 1, **more: Any) -> Any:
+    """Return an option for a whole number of at least `least`; the number N in its help."""
+    return typer.Option(*names, help=help, min=least, metavar="N", **more)
+
+
 Dataset = Annotated[
-    str, typer.Option(help="Prepared data by name: data/NAME.safetensors.", autocompletion=completing(lambda: DATASETS))
+    str,
+    typer.Option(
+        metavar="NAME", help="Prepared data, data/NAME.safetensors.", autocompletion=completing(lambda: DATASETS)
+    ),
 ]
-DataPath = Annotated[Path | None, option("--data", help="Prepared data by path, instead of --dataset.")]
+DataPath = Annotated[Path | None, option("--data", metavar="F", help="Prepared data by path, instead of --dataset.")]
 Eps = Annotated[
-    float | None, option(parser=number, metavar="X", help="Radius in pixels of [0, 1], as 8/255 [default: the data's].")
+    float | None,
+    option(parser=number, metavar="X", help="Radius for pixels in [0, 1], as 8/255 [default: the data's]."),
 ]
 Radii = Annotated[
     float | None,
@@ -81,29 +86,36 @@ Radii = Annotated[
         "--eps",
         parser=radii,
         metavar="X[,X...]",
-        help="Radius in pixels of [0, 1], as 8/255 [default: the data's]; evaluate: several, as 2/255,4/255,8/255.",
+        help="Radius for pixels in [0, 1], as 8/255 [default: the model's]; bsk evaluate takes several.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Threads = Annotated[int | None, option(min=1, help="CPU threads [default: all; fewer where others slow them].")]
-Compile = typer.Option(help="torch.compile: on, off, or auto: where the work takes over 5 min of a GPU, 1 h of a CPU.")
-Limit = Annotated[int | None, option(min=1, metavar="N", help="Only the first N of a fixed class-balanced order.")]
-DatasetOfModel = Annotated[str | None, option("--dataset", help="Prepared data [default: what it was trained on].")]
-SplitName = Annotated[str, typer.Option("--split", help=f"{', '.join(SPLITS)}.")]
-Quiet = Annotated[bool, option("--quiet", callback=_quiet, help="No progress and no notes on stderr.")]
-Json = Annotated[bool, option("--json", callback=_json, help="Records as JSON on a terminal too, as elsewhere.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
+Threads = Annotated[
+    int | None, count(help="CPU threads [default: all, or fewer on a busy machine].", show_default=False)
+]
+Compile = typer.Option(
+    metavar="WHEN", help="torch.compile: on, off, or auto, for work of more than 5 GPU minutes or 1 CPU hour."
+)
+Limit = Annotated[int | None, count(help="Only the first N, in a fixed class-balanced order.", show_default=False)]
+DatasetOfModel = Annotated[
+    str | None, option("--dataset", metavar="NAME", help="Prepared data [default: the training data].")
+]
+SplitName = Annotated[str, typer.Option("--split", metavar="NAME", help=f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}.")]
+Quiet = Annotated[bool, option("--quiet", callback=_quiet, help="Print no progress and no notes on stderr.")]
+Json = Annotated[bool, option("--json", callback=_json, help="Print JSON on a terminal too, as in a pipe.")]
 FORMATS = ["table", "tsv", "jsonl", "markdown", "latex"]
 Format = Annotated[
     str | None,
     option(
         "--format",
+        metavar="NAME",
         autocompletion=completing(lambda: FORMATS),
-        help="table, tsv, jsonl, markdown or latex [default: table on a terminal, else tsv].",
+        help="table, tsv, jsonl, markdown or latex [default: table; tsv in a pipe].",
     ),
 ]
-Force = Annotated[bool, option("--force", help="Replace what stands in the way.")]
+Force = Annotated[bool, option("--force", help="Replace existing files.")]
 Rows = Annotated[
-    int | None, option("--batch-size", min=1, help="Rows of a model call [default: 128 on a CPU, else 512].")
+    int | None, count("--batch-size", help="Batch size [default: 128 on a CPU, else 512].", show_default=False)
 ]
 Attacks = Annotated[
     str,
@@ -111,19 +123,19 @@ Attacks = Annotated[
         "--attack",
         metavar="A[,A...]",
         help="natural, fgsm, pgd-K, pgd-KxR (R restarts), cw-K, apgd-ce, apgd-dlr, apgd-t, fab-t, square, rays, "
-        "autoattack, autoattack-rand, screen (the first half of autoattack: an upper bound), module:function.",
+        "autoattack, autoattack-rand, screen (apgd-ce and apgd-t alone: an upper bound), module:function.",
         autocompletion=completing(lambda: ATTACKS),
     ),
 ]
 
 
 def starts_named(names: str) -> list[str]:
-    """Return the starts that a flag names, each once; raise a UsageError if one of them is none."""
+    """Return the starts that a flag names, without duplicates; raise a UsageError for an unknown one."""
     return [one_of("start", name, STARTS) for name in dict.fromkeys(names.split(","))]
 
 
 def checked_suffix(path: Path) -> Path:
     """Return path; raise a UsageError unless it ends in .safetensors."""
     if path.suffix != SUFFIX:
-        raise UsageError(f"--out {path}: must end in .safetensors; other formats are not written")
+        raise UsageError(f"--out {path}: must end in .safetensors, the only format written")
     return path

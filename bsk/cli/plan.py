@@ -1,4 +1,4 @@
-"""`bsk plan`: what a list of jobs will cost on this device, before any of them runs."""
+"""`bsk plan`: estimate the cost of a list of jobs on this device before running them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from bsk.terminal import note
 
 def plan(
     context: typer.Context,
-    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE|-", help="What make jobs-TABLE prints.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE|-", help="The output of make jobs-TABLE.")] = None,
     device: o.Device = "auto",
     quiet: o.Quiet = False,
 ) -> None:
-    """Estimate what jobs will cost here.
+    """Estimate the cost of jobs on this device.
 
-    Reads a line a job: its command, the file that it makes and its flags, separated by tabs. Prints for each whether
-    it is done, its passes, hours and disk; the last line is what is left to do, one job after the other. A few passes
-    of each network and precision are timed; how many examples fall early in an attack is not known before, so
-    evaluations are guesses.
+    Reads one job per line: command, output file and flags, separated by tabs. Prints whether each job is done, its
+    passes, hours and disk space; the last line is the total of the remaining jobs, run one after another. A few passes
+    of each network and precision are timed. Evaluations are rough estimates: how many examples an attack breaks early
+    is not known in advance.
 
         make plan-table8 SCALE=paper
         make jobs-table8 | bsk plan --device cuda
     """
     jobs = list(_jobs(_lines(files), context.find_root().command))
     if not jobs:
-        raise UsageError("plan: no jobs; pipe in what make jobs-table8 prints")
+        raise UsageError("plan: no jobs; pipe in the output of make jobs-table8")
     load_torch()
     prices = Prices(chosen_device(device, None))
     missing = {name for job in jobs if (name := prices.assumed(job))}
     for name in sorted(missing):
-        note(f"{name}: not there yet; planned with the official number of images")
+        note(f"{name}: not prepared yet; assuming the official number of images")
     lines = [prices.line(job) for job in jobs if job.command != "prepare-data"]
     left = [round(sum(line[column] for line in lines if not line["done"]), 5) for column in COLUMNS[3:]]
     todo = f"{sum(not line['done'] for line in lines)} of {len(lines)}"
@@ -52,7 +52,7 @@ def plan(
 
 def _lines(files: list[Path] | None) -> Iterator[str]:
     if not files and (sys.stdin is None or sys.stdin.isatty()):
-        raise UsageError("plan: no jobs; pipe in what make jobs-table8 prints")
+        raise UsageError("plan: no jobs; pipe in the output of make jobs-table8")
     for path in files or [Path("-")]:
         if str(path) == "-":
             yield from sys.stdin
@@ -60,22 +60,22 @@ def _lines(files: list[Path] | None) -> Iterator[str]:
         try:
             yield from path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot read; give what make jobs-table8 prints") from error
+            raise InputError(f"{path}: cannot read; give the output of make jobs-table8") from error
 
 
 def _jobs(lines: Iterable[str], app: Any) -> Iterator[Job]:
     """Yield each job once, its flags parsed as the command itself parses them.
 
     Raises:
-        UsageError: a line is no job, or its flags are no words of a shell.
-        typer.BadParameter and its like: the command would refuse the flags.
+        UsageError: a line is not a job, or its flags cannot be split as a shell would.
+        typer.BadParameter and its like: the command would reject the flags.
     """
     commands: dict[str, Any] = app.commands
     seen = set()
     for line in lines:
         command, target, flags = [*line.rstrip("\n").split("\t"), "", ""][:3]
         if command not in JOBS:
-            raise UsageError(f"plan: {command[:40]!r} is no job; expected what make jobs-table8 prints")
+            raise UsageError(f"plan: {command[:40]!r} is not a job; expected the output of make jobs-table8")
         if target not in seen:
             seen.add(target)
             context = commands[command].make_context(command, _words(target, flags), help_option_names=[])
@@ -86,7 +86,7 @@ def _words(target: str, flags: str) -> list[str]:
     try:
         return shlex.split(flags)
     except ValueError as error:
-        raise UsageError(f"plan: {target}: {str(error).lower()} in {flags[:60]!r}; write it as for a shell") from error
+        raise UsageError(f"plan: {target}: {str(error).lower()} in {flags[:60]!r}; quote it as for a shell") from error
 
 
 def _table(lines: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""`bsk plot`: the paper's figures, drawn from records alone."""
+"""`bsk plot`: the paper's figures, drawn from records."""
 
 from __future__ import annotations
 
@@ -17,33 +17,38 @@ KINDS = ["boxes", "curves", "landings", "radius"]
 
 def plot(
     kind: Annotated[
-        str, typer.Argument(help="boxes, curves, landings or radius.", autocompletion=o.completing(lambda: KINDS))
+        str,
+        typer.Argument(
+            metavar="KIND", help="boxes, curves, landings or radius.", autocompletion=o.completing(lambda: KINDS)
+        ),
     ],
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE|-", help="JSONL of bsk evaluate, logs of bsk train, or JSONL of bsk starts."),
+        typer.Argument(metavar="FILE|-", help="Records of bsk evaluate or bsk starts, or logs of bsk train."),
     ] = None,
-    out: Annotated[list[Path] | None, o.option("--out", help="F.png or F.svg; once for each.")] = None,
-    by: Annotated[str, typer.Option(help="The flag that tells boxes or lines apart: step, gamma, ...")] = "method",
+    out: Annotated[list[Path] | None, o.option("--out", metavar="F", help="F.png or F.svg; may be repeated.")] = None,
+    by: Annotated[
+        str, typer.Option(metavar="FLAG", help="The flag that groups runs into boxes or lines, e.g. gamma.")
+    ] = "method",
     y: Annotated[
         str | None,
-        o.option("--y", metavar="Y[,Y...]", help="curves: fields of a log [default: val_natural,val_robust]."),
+        o.option("--y", metavar="Y[,Y...]", help="curves: log fields [default: val_natural,val_robust]."),
     ] = None,
     log: Annotated[bool, o.option("--log", help="curves: a logarithmic scale.")] = False,
-    title: Annotated[str, o.option("--title", help="Above what the picture says of itself.")] = "",
+    title: Annotated[str, o.option("--title", metavar="TEXT", help="Title of the figure.")] = "",
     quiet: o.Quiet = False,
 ) -> None:
-    """Draw records as pictures.
+    """Draw figures from records.
 
-    boxes: robust accuracy over seeds, one box for each value of --by, every seed a dot. curves: what training logs say,
-    against the epoch: the mean over seeds, and a band from the least seed to the greatest. landings: where starts land
-    in output space, and how far, as bsk starts tells. radius: accuracy against eps, a line for each network and attack,
-    with 95 % intervals. Records that stand together must be alike but for their seeds.
+    boxes: robust accuracy over seeds, one box per value of --by, one dot per seed. curves: fields of training logs
+    over epochs, the mean over seeds with a band from the lowest to the highest seed. landings: where starts land in
+    output space, from bsk starts. radius: accuracy against eps with 95 % intervals, one line per network and attack.
+    Records that are pooled must differ in their seeds alone.
 
-        bsk plot boxes results.jsonl --by step --out figure1.png --out figure1.svg
-        bsk plot curves runs/*.jsonl --y kl_start,kl_ascent --log --out figure3.png
-        bsk starts runs/bs.safetensors --limit 500 | bsk plot landings --out figure4.svg
-        bsk evaluate runs/bs.safetensors --eps 2/255,4/255,8/255 | bsk plot radius --out radius.png
+        bsk plot boxes results.jsonl --by step --out figure1.png
+        bsk plot curves runs/*.jsonl --y kl_start,kl_ascent --log --out f3.png
+        bsk starts runs/bs.safetensors | bsk plot landings --out figure4.svg
+        bsk plot radius results.jsonl --out radius.png
     """
     from bsk.figures.boxes import draw_boxes
     from bsk.figures.canvas import checked_picture
@@ -52,7 +57,7 @@ def plot(
     from bsk.figures.radius import draw_radius
 
     if kind not in KINDS:
-        raise UsageError(f"plot {kind}: no such picture; {nearest(kind, KINDS)}")
+        raise UsageError(f"plot {kind}: no such figure; {nearest(kind, KINDS)}")
     if not out:
         raise UsageError("plot: no --out; name F.png or F.svg")
     paths = [checked_picture(path, "--out") for path in out]

@@ -1,4 +1,4 @@
-"""What jobs cost on a device: their passes counted, and a few passes of each network and precision timed."""
+"""The cost of jobs on a device, from counted passes and the measured time of a few passes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COLUMNS = ("job", "target", "done", "forward_passes", "backward_passes", "hours"
 
 @dataclass(frozen=True)
 class Job:
-    """A command, the file that it makes, and its flags as the command itself parses them."""
+    """A command, its output file, and its flags as the command itself parses them."""
 
     command: str
     target: str
@@ -40,13 +40,13 @@ class Job:
 
     @property
     def data(self) -> str:
-        """The path of a training's data."""
+        """The path of the data of a training run."""
         from bsk.data.store import data_path
 
         return str(self.flags["data"] or data_path(self.flags["dataset"]))
 
     def settings(self, data: DataFile, device: torch.device) -> Settings:
-        """Return the settings of a training."""
+        """Return the settings of a training run."""
         from bsk.training.settings import resolve
 
         flags = {**{name: self.flags[name] for name in FLAGS[TrainingFlags]}, "hyper": pairs(self.flags["hyper"] or [])}
@@ -55,22 +55,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of passes and of a step of the optimiser, and the size of the network in megabytes."""
+    """Seconds per pass and per optimiser step, and the size of the network in megabytes."""
 
     passes: Times
     step: float
     megabytes: float
 
     def seconds(self, work: Work) -> float:
-        """Return how long the passes of some work take."""
+        """Return the seconds that the passes of some work take."""
         return work.seconds(self.passes.image, self.passes.batch)
 
 
 class Prices:
-    """What jobs cost on a device; trainings come before the evaluations of what they make."""
+    """The costs of jobs on a device; a training job must come before the evaluations of its checkpoint."""
 
     def __init__(self, device: torch.device) -> None:
-        """Take the device that will run them."""
+        """Set the device that will run the jobs."""
         self.device = device
         self._data: dict[str, tuple[DataFile, tuple[int, ...]]] = {}
         self._prepared: dict[str, Job] = {}
@@ -79,25 +79,26 @@ class Prices:
 
     @cached_property
     def startup(self) -> float:
-        """The seconds that each job takes beside its work."""
+        """Start-up time of a job in seconds."""
         return _startup(self.device)
 
     def assumed(self, job: Job) -> str | None:
-        """Remember how data will be prepared; return its path where it is not there yet."""
+        """Remember a prepare-data job; return its output path if that file does not exist yet."""
         if job.command != "prepare-data":
             return None
         self._prepared[job.target] = job
         return None if Path(job.target).exists() else job.target
 
     def line(self, job: Job) -> dict[str, Any]:
-        """Return the columns of a job."""
-        passes, seconds, size = self._train(job) if job.command == "train" else self._look(job)
+        """Return the table row of a job, by column."""
+        passes, seconds, size = self._train(job) if job.command == "train" else self._evaluate(job)
         done = Path(job.target).exists()
         counts = round(passes.forward), round(passes.to_input + passes.full)
         hours = round((seconds + self.startup) / 3600, 5)
         return dict(zip(COLUMNS, (job.command, job.target, done, *counts, hours, round(size, 3)), strict=True))
 
     def _train(self, job: Job) -> tuple[Passes, float, float]:
+        """Return passes, seconds and megabytes of the part of a training run that is left."""
         from bsk.training.costs import training_cost
         from bsk.training.outputs import average_path, last_path
         from bsk.training.profile import profile
@@ -117,14 +118,14 @@ class Prices:
         kept = sum(table[0].numel() * 4 for table in found.memory.rows.values()) * images / 1e6  # beside the state
         return costs.own.images * left, seconds * left, (6 if settings.ema else 3) * rates.megabytes + kept
 
-    def _look(self, job: Job) -> tuple[Passes, float, float]:
-        """Return what it costs to look at a network that was trained, in fp32."""
+    def _evaluate(self, job: Job) -> tuple[Passes, float, float]:
+        """Return passes, seconds and megabytes of an evaluation or of `bsk starts`, both in fp32."""
         checkpoints = job.flags["checkpoints"] if job.command == "evaluate" else [job.flags["checkpoint"]]
         if not checkpoints:
-            raise UsageError(f"plan: {job.target}: evaluate without a checkpoint; name one that a job before it trains")
+            raise UsageError(f"plan: {job.target}: evaluate without a checkpoint; name one that an earlier job trains")
         checkpoint = str(checkpoints[0])
         if checkpoint not in self._trained:
-            raise UsageError(f"plan: {job.target}: nothing before it trains {checkpoint}")
+            raise UsageError(f"plan: {job.target}: no earlier job trains {checkpoint}")
         settings, training = self._trained[checkpoint]
         data, _ = self._open(training.data)
         images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
@@ -162,7 +163,7 @@ class Prices:
         return self._data[path]
 
     def _rates(self, settings: Settings, job: Job, precision: str) -> Rates:
-        """Return what is timed of one network, in one precision, with so many threads; once for all jobs alike."""
+        """Return the measured rates of a network, precision and number of threads; measured once, then cached."""
         from bsk.models.registry import build
         from bsk.training.costs import time_passes, time_step
 
@@ -170,8 +171,8 @@ class Prices:
         key = (settings.model, job.data, precision, settings.batch_size, threads)
         if key not in self._timed:
             chosen_device(self.device.type, threads)
-            told: dict[str, Any] = {"channels": shape[0], "size": shape[1], "mean": data.mean, "std": data.std}
-            model = build(settings.model, classes=len(data.classes), device=self.device, **told)
+            shaped: dict[str, Any] = {"channels": shape[0], "size": shape[1], "mean": data.mean, "std": data.std}
+            model = build(settings.model, classes=len(data.classes), device=self.device, **shaped)
             size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
             passes = time_passes(model, shape, precision, settings.batch_size, self.device)
             self._timed[key] = Rates(passes, time_step(model, self.device), size)
@@ -179,7 +180,7 @@ class Prices:
 
 
 def _startup(device: torch.device) -> float:
-    """Return the seconds that a job takes beside its work: those of a process that imports what theirs will."""
+    """Return the start-up time of a job in seconds, measured on a process that makes the same imports."""
     import bsk
 
     modules = "torch, bsk.cli.app, bsk.evaluation.run, bsk.training.run"
@@ -193,7 +194,7 @@ def _startup(device: torch.device) -> float:
 
 
 def _part_done(job: Job, updates: int) -> float:
-    """Return how much of a training that is not complete its saved state has done, 0 to 1."""
+    """Return which part of an unfinished training run is done according to its saved state, 0 to 1."""
     from bsk.records.checkpoints import STATE
     from bsk.records.headers import load_header
 

@@ -1,4 +1,4 @@
-"""`bsk report`: one HTML page of all that lies in a folder."""
+"""`bsk report`: one HTML page with the results of a folder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bsk.terminal import note
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Of tables, pictures and trainings, as make leaves it: out/smoke.")],
+    folder: Annotated[Path, typer.Argument(help="Tables, figures and runs, as make writes them: out/smoke.")],
     out: Annotated[Path | None, o.option("--out", help="F.html [default: FOLDER/report.html].")] = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Put all that a folder has into one page.
+    """Write one HTML page with the results of a folder.
 
-    The page has every table and picture below the folder, the numbers against the paper's, and the trainings with
-    their flags and versions. It needs no other file, no script and no network, and prints well.
+    The page has every table and figure below the folder, a comparison with the paper's numbers, and the runs with
+    their flags and versions. It is self-contained: no other file, no script, no network access. It prints well.
 
         make -j2 paper report
         bsk report out/small --out small.html
@@ -30,7 +30,7 @@ def report(
 
     target = out or folder / "report.html"
     if target.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--out {target}: must end in .html; other formats are not written")
+        raise UsageError(f"--out {target}: must end in .html, the only format written")
     text = page(folder)
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")

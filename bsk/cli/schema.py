@@ -1,4 +1,4 @@
-"""`bsk schema`: what records and headers are made of, as JSON Schema."""
+"""`bsk schema`: the JSON Schema of records and file headers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from bsk.cli.console import emit
 from bsk.errors import UsageError, nearest
 
 RECORDS = ["evaluation", "attack", "landing", "data", "export", "start", "epoch", "alarm", "end"]
-HEADERS = {"model": "model", "training-state": "training-state", "data-file": "data"}  # the name here -> their kind
+HEADERS = {
+    "model": "model",
+    "training-state": "training-state",
+    "data-file": "data",
+}  # the name on the command line -> the kind in the header
 KINDS = [*RECORDS, *HEADERS]
 
 
@@ -22,9 +26,10 @@ def schema(
         typer.Argument(metavar="KIND", autocompletion=o.completing(lambda: KINDS), help=f"{', '.join(KINDS)}."),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a kind of record, of the header of a kind of file, or of all of them.
+    """Print the JSON Schema of records and headers.
 
-    Readers leave out fields that the schema has not; those that it does not require may be missing.
+    Without KIND it covers all kinds. Readers ignore fields that the schema does not list. Fields that it does not
+    require may be missing.
 
         bsk schema evaluation > evaluation.schema.json
     """

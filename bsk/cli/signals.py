@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and what schedulers send: the first one stops, or asks to save; a later one stops at once."""
+"""Ctrl-C, SIGTERM and the signals of schedulers: the first stops, or saves and stops; a later one stops at once."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-ECHO = 3.0  # seconds in which a signal that comes again is an echo: torchrun and schedulers send theirs twice
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # the last three warn of a limit
+ECHO = 3.0  # seconds in which a repeated signal is ignored: torchrun and schedulers send theirs twice
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # the last three announce a limit
 STOPPING = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Signalled(BaseException):
-    """A signal stops the work now; no `except Exception` on the way out holds it up."""
+    """A signal stops the work now; not an Exception, so that no `except Exception` catches it."""
 
     def __init__(self, number: int) -> None:
-        """Keep the exit code of the signal: 128 and its number, 130 for Ctrl-C."""
+        """Set the exit code: 128 plus the number of the signal, which is 130 for Ctrl-C."""
         super().__init__(f"signal {number}")
         self.exit_code = 128 + number
 
 
-class _Ear:
-    """Tells a signal from the echoes of the one before."""
+class _EchoFilter:
+    """Recognises a signal that repeats an earlier one within ECHO seconds."""
 
     def __init__(self) -> None:
-        self._heard = -math.inf
+        self._last = -math.inf
 
-    def hears_echo(self) -> bool:
+    def is_echo(self) -> bool:
         now = time.monotonic()
-        if now - self._heard < ECHO:
+        if now - self._last < ECHO:
             return True
-        self._heard = now
+        self._last = now
         return False
 
 
 def stop_on_signals() -> None:
-    """Let these signals raise `Signalled` from now on."""
-    ear = _Ear()
+    """Make the stopping signals raise `Signalled` from now on."""
+    echoes = _EchoFilter()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if not ear.hears_echo():
+        if not echoes.is_echo():
             raise Signalled(number)
 
-    for number in _heard():
+    for number in _handled():
         signal.signal(number, stop)
 
 
-def _heard() -> list[signal.Signals]:
-    """Return the signals that are not ignored, as nohup and shells have it for processes in the background."""
+def _handled() -> list[signal.Signals]:
+    """Return the signals that are not ignored; nohup, and shells for background processes, set some to be ignored."""
     return [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def ignore_signals() -> None:
-    """Let these signals do nothing from now on, also while Python ends.
+    """Ignore the stopping signals from now on, also while Python exits.
 
-    Python complains of one that came just before it was ignored. So none may come meanwhile, and what has come is first
-    given to a function that does nothing.
+    Python complains about a signal that arrives just before it is ignored. So signals are blocked meanwhile, and one
+    that is pending goes to a handler that does nothing.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
@@ -71,22 +71,22 @@ def ignore_signals() -> None:
 
 @contextlib.contextmanager
 def stop_requests(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
-    """Yield a function that returns 0, or the exit code once Ctrl-C or SIGTERM came.
+    """Yield a function that returns 0, or the exit code once a stopping signal has arrived.
 
-    A second one, if it is no echo, raises `Signalled`. After a stop that was asked for signals do nothing any more.
+    A second signal that is not an echo raises `Signalled`. After the block, signals are ignored if one had arrived.
     """
-    code, ear = 0, _Ear()
+    code, echoes = 0, _EchoFilter()
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal code
-        if ear.hears_echo():
+        if echoes.is_echo():
             return
         if code:
             raise Signalled(number)
         code = 128 + number
-        say("finishing the step and saving; once more, later, to stop at once")
+        say("finishing this step and saving; send the signal again in a few seconds to stop at once")
 
-    before = {number: signal.signal(number, ask) for number in _heard()}
+    before = {number: signal.signal(number, ask) for number in _handled()}
     try:
         yield lambda: code
     finally:

@@ -1,4 +1,4 @@
-"""`bsk starts`: where the starts of training's perturbations land in output space."""
+"""`bsk starts`: where the starting points of training perturbations land in output space."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bsk.values import above_zero, checked_eps, one_of
 
 
 def starts(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A file that bsk train wrote.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint of bsk train.")],
     start: Annotated[
         str,
         typer.Option(
             metavar="S[,S...]",
-            help=f"{', '.join(o.STARTS)}; in the order of the records.",
+            help=f"{', '.join(o.STARTS)}; records keep this order.",
             autocompletion=o.completing(lambda: o.STARTS),
         ),
     ] = "uniform,backward",
@@ -32,27 +32,27 @@ def starts(
     split: o.SplitName = "test",
     eps: o.Eps = None,
     gamma: Annotated[
-        float | None, o.option(parser=o.number, metavar="X", help="Of the backward start [default: the model's].")
+        float | None, o.option(parser=o.number, metavar="X", help="Gamma of the backward start [default: the model's].")
     ] = None,
     limit: o.Limit = None,
     batch_size: o.Rows = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the starts' random numbers.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Random seed.")] = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Tell where starts land in output space.
+    """Measure where starting points land in output space.
 
-    Prints one JSON record for each image and start: the clean `logits`, the `landed` ones after the start alone (no
-    ascent), the KL divergence between the two in nats, and for backward the `target` f(x) + gamma psi that its step
-    went towards; the step is eps.
+    Prints one JSON record per image and start: `logits` at x, `landed`, the logits after the start alone (no ascent),
+    and `kl`, the KL divergence between them in nats. For backward, `target` is f(x) + gamma psi, the point that its
+    step of size eps aims at.
 
         bsk starts runs/bs.safetensors --limit 500 > starts.jsonl
         bsk plot landings starts.jsonl --out figure4.png
     """
     if os.environ.get("RANK", "0") != "0":
-        return  # of several processes that torchrun starts, one tells it
+        return  # under torchrun only the first process prints
     load_torch()
     from bsk.data.sources import open_dataset
     from bsk.evaluation.settings import EvaluationSettings
@@ -65,11 +65,11 @@ def starts(
     subject = load_subject(checkpoint, where)
     opened = open_dataset(dataset or subject.header["dataset"], data)
     radius = checked_eps(subject.header["eps"] if eps is None else eps)
-    own = subject.header["flags"].get("gamma")  # of a method from outside it may be anything
+    own = subject.header["flags"].get("gamma")  # of a user's own method this may be anything
     size = gamma if gamma is not None else float(own) if isinstance(own, (int, float)) else 1.0
     above_zero(or_zero=True, gamma=size)
     rows = batch_size or rows_of_a_call(where)
     settings = EvaluationSettings(opened, split, limit, radius, seed, rows, where)
-    with closing(Bar(checkpoint.name, not sys.stdout.isatty())) as bar:  # lines there show how far it is
+    with closing(Bar(checkpoint.name, not sys.stdout.isatty())) as bar:  # the printed lines show the progress there
         for record in landings(subject, names, settings, size, bar.show):
             emit_record(record)

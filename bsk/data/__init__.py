@@ -1,1 +1,1 @@
-"""From official layouts to one safetensors file, and from there to batches."""
+"""Datasets: from their sources to one safetensors file, and from there to batches."""

@@ -1,4 +1,4 @@
-"""Archives and folders, read as they lie: nothing is extracted, and nothing outside them is touched."""
+"""Archives and folders, read in place: nothing is extracted, and nothing outside them is read."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ from bsk.data.tree import BLOCK, MEMBERS, TORN, Tree, admit, believable, reading
 from bsk.errors import InputError
 
 UNKNOWN = "an unknown kind of file"
-KINDS = {  # how files of other kinds begin, what they are, and what to do with them
+KINDS = {  # the first bytes of files of other kinds, what they are, and what to do
     b"\x89HDF\r\n": ("an HDF5 file", "save its arrays with numpy.savez"),
     b"MATLAB 5.0": ("a MATLAB file", "save its arrays with numpy.savez"),
     b"\x80\x02": ("a pickle, which could run code", "save its arrays with numpy.savez"),
     b"\x80\x03": ("a pickle, which could run code", "save its arrays with numpy.savez"),
     b"\x80\x04": ("a pickle, which could run code", "save its arrays with numpy.savez"),
     b"\x80\x05": ("a pickle, which could run code", "save its arrays with numpy.savez"),
-    b"\x00\x00\x08\x01": ("labels of MNIST's kind (IDX)", "save images and labels with numpy.savez"),
-    b"\x00\x00\x08\x03": ("images of MNIST's kind (IDX)", "save images and labels with numpy.savez"),
-    b"version https://git-lfs": ("a pointer of Git LFS and not the file", "fetch it with git lfs pull"),
+    b"\x00\x00\x08\x01": ("a label file in MNIST's IDX format", "save images and labels with numpy.savez"),
+    b"\x00\x00\x08\x03": ("an image file in MNIST's IDX format", "save images and labels with numpy.savez"),
+    b"version https://git-lfs": ("a Git LFS pointer instead of the file", "fetch it with git lfs pull"),
     b"ARROW1": ("an Arrow file", "save it as parquet"),
     b"SQLite format 3": ("an SQLite database", "save images and labels with numpy.savez"),
-    b"\x89PNG": ("one image", "give a folder with a folder of images for each class"),
-    b"\xff\xd8\xff": ("one image", "give a folder with a folder of images for each class"),
+    b"\x89PNG": ("a single image", "give a folder with one subfolder of images per class"),
+    b"\xff\xd8\xff": ("a single image", "give a folder with one subfolder of images per class"),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it and give the folder"),
     b"Rar!": ("a RAR archive", "unpack it and give the folder"),
     b"\xfd7zXZ": ("an xz archive", "unpack it and give the folder"),
     b"BZh": ("a bzip2 archive", "unpack it and give the folder"),
     b"\x28\xb5\x2f\xfd": ("a zstd archive", "unpack it and give the folder"),
 }
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile does not limit the output of other methods
 TEXT = bytes(range(32, 127)) + b"\t\n\r"
-DEPTH = 6  # folders below the one given
-SMALL, MEMBER = 10_000, 64  # so many members of a tar archive are believed, and another for so many bytes of it
+DEPTH = 6  # levels of folders that are searched
+SMALL, MEMBER = 10_000, 64  # a tar archive may have SMALL members, plus one per MEMBER bytes of its size
 
 
 @contextlib.contextmanager
 def open_tree(path: Path) -> Iterator[Tree]:
     """Open a folder, or a .zip, .tar.gz or .tar archive; its list of members is checked before any is read.
 
-    Links in a folder are followed: it is the user's own.
+    Links in a folder are followed, because the folder is the user's own.
 
     Raises:
-        InputError: it is missing, torn, or another kind of file; it has members that are links or devices or
-            lead outside, or would expand beyond reason.
+        InputError: it is missing, corrupt, or another kind of file; or members are links or devices, lead outside, or
+            would expand to an unreasonable size.
     """
     with contextlib.ExitStack() as stack:
         with reading(str(path)):
@@ -64,7 +65,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
 
 
 def foreign(start: bytes) -> str:
-    """Return what bytes are that start no archive."""
+    """Return a description of a file that is not an archive, from its first bytes."""
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<!--")):
         return "a web page"
@@ -72,7 +73,7 @@ def foreign(start: bytes) -> str:
 
 
 def unfit(path: Path, start: bytes) -> InputError:
-    """Return the error of a file that begins so and is none that is read: what it is, and what to do with it."""
+    """Return the error for an unsupported file, from its first bytes: what it is, and what to do."""
     found = foreign(start)
     again = "unpack it and give the folder" if found == UNKNOWN else "download it again"
     if start[8:10] == b'{"':
@@ -90,7 +91,7 @@ def _kind(path: Path, file: IO[bytes]) -> str:
         return "zip"
     if start.startswith(b"\x1f\x8b"):
         inside = b""
-        with contextlib.suppress(*TORN):  # who unpacks it says what is wrong
+        with contextlib.suppress(*TORN):  # the error is raised when it is unpacked
             inside = gzip.GzipFile(fileobj=file).read(16)
         file.seek(0)
         if any(map(inside.startswith, KINDS)):
@@ -106,7 +107,7 @@ def _folder(path: Path) -> Tree:
     empty: set[str] = set()
     for folder, below, files in os.walk(path, onerror=_fail, followlinks=True):
         inner = Path(folder).relative_to(path)
-        below[:] = sorted(below) if len(inner.parts) < DEPTH else []  # a link may lead in a circle
+        below[:] = sorted(below) if len(inner.parts) < DEPTH else []  # links may form a cycle
         if not below and not files:
             empty.add(inner.as_posix())
         for name in sorted(files):
@@ -114,7 +115,7 @@ def _folder(path: Path) -> Tree:
             if stat.S_ISREG(about.st_mode):
                 sizes[(inner / name).as_posix()] = about.st_size
             if len(sizes) > 10 * MEMBERS:
-                raise InputError(f"{path}: more than {10 * MEMBERS} files; give the folder of one dataset")
+                raise InputError(f"{path}: more than {10 * MEMBERS} files; give the folder of a single dataset")
     return Tree(
         str(path), sizes, lambda name: (path / name).open("rb"), believable(sum(sizes.values())), frozenset(empty)
     )
@@ -131,8 +132,9 @@ def _zip(path: Path, file: IO[bytes], most: int) -> Tree:
     for member in archive.infolist():
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise refused(str(path), member.filename, "is a link or a device")
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without bounds
-            raise InputError(f"{path}: {member.filename!r:.60} is packed by another method than deflate; pack it again")
+        if member.compress_type not in BOUNDED:
+            found = f"{member.filename!r:.60} is compressed with an unsupported method"
+            raise InputError(f"{path}: {found}; compress it again with deflate")
         if member.flag_bits & 1:
             raise InputError(f"{path}: {member.filename!r:.60} is encrypted; unpack it and give the folder")
         members[name := admit(str(path), sizes, member.filename, member.file_size)] = member
@@ -150,11 +152,11 @@ def _tar(path: Path, raw: IO[bytes], kind: str, most: int) -> Tree:
     starts: dict[str, int] = {}
     forward: Any = _Forward(path, file, most)
     last, count, believed = -1, 0, SMALL + os.fstat(raw.fileno()).st_size // MEMBER
-    archive: Any  # typeshed does not have its `members`
+    archive: Any  # typeshed lacks `members`
     with tarfile.open(fileobj=forward, mode="r:") as archive:
         for member in archive:
-            archive.members.clear()  # which keeps all it has seen
-            count += 1 + len(member.name) // MEMBER  # names are kept
+            archive.members.clear()  # tarfile would keep all of them
+            count += 1 + len(member.name) // MEMBER  # names stay in memory
             if count > believed:
                 raise too_large(str(path))
             if member.offset_data <= last or not (member.isreg() or member.isdir()) or member.issparse():
@@ -164,13 +166,13 @@ def _tar(path: Path, raw: IO[bytes], kind: str, most: int) -> Tree:
             if member.isdir():
                 del sizes[name]
     while forward.read(BLOCK):
-        pass  # on to the end, where gzip has its checksum
+        pass  # read to the end, where gzip checks its checksum
     folders = frozenset(starts.keys() - sizes.keys())
     return Tree(str(path), sizes, lambda name: _Member(file, starts[name], sizes[name]), most, folders)
 
 
 class _Forward:
-    """What tarfile reads headers from: small pieces, and no further than the archive may expand to."""
+    """The file that tarfile reads headers from, limited to small reads and to the size that is allowed."""
 
     def __init__(self, path: Path, file: IO[bytes], most: int) -> None:
         self.path, self.file, self.most = path, file, most
@@ -190,7 +192,7 @@ class _Forward:
 
 
 class _Member:
-    """One member of a tar archive, read where it lies."""
+    """One member of a tar archive, read in place."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
         self.file, self.left = file, size

@@ -1,10 +1,10 @@
-"""Data in memory, and data from outside: images and labels as arrays or tensors, checked.
+"""Datasets from arrays or tensors: in memory, or returned by a user's function.
 
-The contract of `bsk prepare-data module:function`: the function, called without arguments, returns a dict
-`{"train": (images, labels), "test": (images, labels)}`. It may have "val" (else val is held out of train), "classes"
-(the names, else "0", "1", ...), and what is customary for the data: "eps", "augment", "model", "mean", "std".
-Images are (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or float in [0, 1]; labels (N,) are whole numbers from 0.
-A data file holds bytes, so that floats are rounded to 256 levels there; in memory they stay as they are.
+The contract of `bsk prepare-data module:function`: the function is called without arguments and returns a dict
+`{"train": (images, labels), "test": (images, labels)}`. Optional keys are "val" (otherwise val is held out of train),
+"classes" (names; otherwise "0", "1", ...), and the defaults of the data: "eps", "augment", "model", "mean", "std".
+Images are (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1]; labels (N,) are integers from 0.
+A data file holds uint8 images, so floats are rounded to 256 levels there; in memory they are kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bsk.data.duplicates import Duplicates, examined, tell
+from bsk.data.duplicates import Duplicates, examined, report_duplicates
 from bsk.data.order import Images, Labels
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Parts, Request, described, split_up
 from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
@@ -27,19 +27,20 @@ from bsk.plugins import load, outside
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = Any  # what numpy makes an array of, or a tensor on any device
+Array = Any  # anything that numpy converts to an array, or a tensor on any device
 Pair = tuple[Array, Array]
-CHANNELS = (1, 3, 4)  # by custom
+CHANNELS = (1, 3, 4)  # common numbers of channels
+TEXT_LABELS = "convert them: classes, labels = numpy.unique(labels, return_inverse=True)"
 CUSTOMS = ("eps", "augment", "model", "mean", "std")
 
 
 @dataclass(frozen=True)
 class ArrayData(DataFile):
-    """A data set in memory, with all that an opened data file has; `path` is its name."""
+    """A dataset in memory, with the interface of an opened data file; `path` is its name."""
 
     parts: Parts = field(default_factory=dict)
     duplicates: Duplicates = Duplicates()
-    rows: str = "the arrays"  # what the indices count
+    rows: str = "the arrays"  # what the indices refer to
 
     def _shapes(self) -> Shapes:
         return shapes_of(self.parts)
@@ -51,7 +52,7 @@ class ArrayData(DataFile):
         """Return a split, or its first `limit` examples, as `DataFile.split`; images are uint8 or fp32 in [0, 1].
 
         Raises:
-            InputError: it has no such examples.
+            InputError: the split is empty.
         """
         import torch
 
@@ -65,10 +66,10 @@ class ArrayData(DataFile):
 
 
 def in_memory(parts: Parts, info: Info, start: str) -> ArrayData:
-    """Return parts for each of SPLITS as a data set, with what is customary for it; messages begin with `start`.
+    """Return a dataset of the parts for each of SPLITS, described by `info`; messages begin with `start`.
 
     Raises:
-        InputError: what is said of it cannot be.
+        InputError: the description is invalid.
     """
     if wrong := problem(info):
         raise InputError(f"{start}: {wrong}")
@@ -90,23 +91,25 @@ def from_arrays(
     model: str | None = None,
     val_images: int | None = None,
 ) -> ArrayData:
-    """Return images and labels as a data set for `bsk.train` and `bsk.evaluate`.
+    """Return images and labels as a dataset for `bsk.train` and `bsk.evaluate`.
+
+    Images are (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1]; labels (N,) are integers from 0.
 
     Args:
-        train: images and labels, see above; at least one of the three is given.
+        train: images and labels; at least one of the three splits must be given.
         val: images and labels; without them `val_images` images are held out of train, as `bsk prepare-data` does.
         test: images and labels.
-        classes: their names.
-        name: of the data set, for logs and records: letters, digits and ._+-.
-        eps: the customary radius in pixels of [0, 1].
-        mean: a number a channel; default: measured on train.
-        std: the same.
+        classes: class names; default: "0", "1", ...
+        name: name of the dataset for logs and records: letters, digits and ._+-.
+        eps: default radius for pixels in [0, 1].
+        mean: normalisation, one number per channel; default: measured on train.
+        std: likewise.
         augment: "crop-flip", "flip" or "none".
-        model: the network that training takes by default.
-        val_images: how many images are held out of train [default: 1000, at most a tenth].
+        model: default network of a training.
+        val_images: number of images held out of train; default: 1000, but at most a tenth.
 
     Raises:
-        InputError: images, labels or a number is not what it must be.
+        InputError: images, labels or a number are invalid.
     """
     pairs = {"train": train, "val": val, "test": test}
     given: dict[str, Any] = {key: pair for key, pair in pairs.items() if pair is not None}
@@ -123,22 +126,22 @@ def arranged(
     drop_leaks: bool = False,
     notice: Notice | None = None,
 ) -> ArrayData:
-    """Return images and labels, as the contract above says, as a data set of that name.
+    """Return a dataset of the images and labels in a dict that follows the contract above.
 
     Raises:
-        InputError: see `contents_of`, or train cannot spare so many images.
+        InputError: see `contents_of`; or train has too few images to hold out val.
     """
     found, duplicates = examined(contents_of(given, name, in_bytes), drop_leaks, name)
-    tell(duplicates, name, notice)
+    report_duplicates(duplicates, name, notice)
     parts = split_up(found, val_images, VAL, MOST, name)
     return replace(in_memory(parts, described(name, found, parts, {}), name), duplicates=duplicates)
 
 
 def examples(x: Array, y: Array, classes: list[str] | None = None, name: str = "arrays", eps: float = EPS) -> ArrayData:
-    """Return images and labels as the test split of a data set, in the order in which they are given.
+    """Return a dataset whose test split has the given images and labels, in the given order.
 
     Raises:
-        InputError: see `images_of` and `labels_of`, or a label is beyond the classes.
+        InputError: see `images_of` and `labels_of`; or a label exceeds the number of classes.
     """
     images = images_of(x, "x")
     test = Part(images, labels_of(y, len(images), "y"), as_given=True)
@@ -149,14 +152,14 @@ def examples(x: Array, y: Array, classes: list[str] | None = None, name: str = "
 
 
 def from_outside(request: Request) -> Contents:
-    """Return the data that the function returns which `request.name` names as `module:function`.
+    """Return the data from the function that `request.name` names as `module:function`.
 
     Raises:
         UsageError: there is no such function, or it fails.
-        InputError: it returns something else than the contract says.
+        InputError: its result violates the contract.
     """
     if request.source is not None:
-        raise UsageError(f"--from {request.source}: {request.name} knows where its data are; leave --from out")
+        raise UsageError(f"--from {request.source}: {request.name} finds its own data; leave --from out")
     plugin = load(request.name, "prepare-data")
     with outside(f"prepare-data {request.name}", "check the module and function"):
         found = plugin.function()
@@ -165,7 +168,7 @@ def from_outside(request: Request) -> Contents:
         raise InputError(f"{request.name}: expected {expected}, found a {type(found).__name__}; check the function")
     for name in ("train", "test"):
         if name not in found:
-            raise InputError(f"{request.name}: has no {name}; return (images, labels) for train and test")
+            raise InputError(f"{request.name}: no {name} split; return (images, labels) for train and test")
     contents = contents_of(found, request.name, in_bytes=True)
     for name, part in {"train": contents.train, "test": contents.test}.items():
         request.say(f"{request.name}: {name} has {len(part.labels)} images {part.images.shape[1:]}")
@@ -173,15 +176,15 @@ def from_outside(request: Request) -> Contents:
 
 
 def contents_of(found: Mapping[str, Any], start: str, in_bytes: bool = False) -> Contents:
-    """Return splits of images and labels, checked; a split that is not there is empty.
+    """Return checked splits of images and labels; a missing split is empty.
 
     Args:
-        found: as the contract above says.
-        start: what messages begin with.
-        in_bytes: whether floats are rounded to bytes.
+        found: a dict that follows the contract above.
+        start: the beginning of messages.
+        in_bytes: whether to round float images to uint8.
 
     Raises:
-        InputError: something is not what it must be.
+        InputError: the dict violates the contract.
     """
     names = [*SPLITS, "classes", *CUSTOMS]
     for name in found:
@@ -193,7 +196,7 @@ def contents_of(found: Mapping[str, Any], start: str, in_bytes: bool = False) ->
     shapes = {part.images.shape[1:] for part in parts.values()}
     if len(shapes) > 1:
         text = ", ".join(f"{name} {part.images.shape[1:]}" for name, part in parts.items())
-        raise InputError(f"{start}: images are {text}, expected one size")
+        raise InputError(f"{start}: image shapes differ ({text}); use one size")
     empty = Part(np.zeros((0, *shapes.pop()), np.uint8), np.zeros(0, np.int64))
     return Contents(
         classes=_classes(found.get("classes"), parts, start),
@@ -215,15 +218,15 @@ def _part(pair: Any, start: str, in_bytes: bool) -> Part:
 
 
 def bytes_of(images: NDArray[Any]) -> Images:
-    """Return images as bytes, floats in [0, 1] rounded to 256 levels."""
+    """Return images as uint8; floats in [0, 1] are rounded to 256 levels."""
     return images if images.dtype == np.uint8 else np.rint(images * 255).astype(np.uint8)
 
 
 def images_of(x: Array | Tensor, start: str) -> NDArray[Any]:
-    """Return images (N, C, H, W): uint8, or float32 in [0, 1] where bytes cannot say them exactly.
+    """Return images (N, C, H, W): uint8 if that is exact, else float32 in [0, 1].
 
     Raises:
-        InputError: they have another shape, type or range.
+        InputError: shape, type or range is invalid.
     """
     images = _array(x, start)
     if images.ndim == 3:
@@ -244,16 +247,18 @@ def images_of(x: Array | Tensor, start: str) -> NDArray[Any]:
 
 
 def channels_last(shape: tuple[int, ...], start: str) -> bool:
-    """Return whether images of a shape (N, ...) have their channels at the end.
+    """Return whether images of a shape (N, ...) have their channels last.
 
     Raises:
-        InputError: nobody can tell.
+        InputError: the shape is ambiguous.
     """
     _, first, middle, last = shape
     if first in CHANNELS or last in CHANNELS:
         return first not in CHANNELS
     if (first == middle) == (middle == last):
-        raise InputError(f"{start}: shape {shape}, which of its sides are channels? give (N, C, H, W) with 1 or 3")
+        raise InputError(
+            f"{start}: shape {shape} does not show which axis has the channels; give (N, C, H, W) with 1 or 3"
+        )
     return first == middle
 
 
@@ -261,23 +266,29 @@ def labels_of(y: Array | Tensor, n: int, start: str) -> Labels:
     """Return labels (N,) int64.
 
     Raises:
-        InputError: they are not n whole numbers from 0.
+        InputError: they are not n integers from 0.
     """
     labels = _array(y, start)
     if labels.shape != (n,):
-        raise InputError(f"{start}: shape {labels.shape}, expected ({n},), one an image")
+        raise InputError(f"{start}: shape {labels.shape}, expected ({n},), one label per image")
     if labels.dtype.kind not in "iu":
-        raise InputError(f"{start}: {labels.dtype}, expected whole numbers")
+        advice = TEXT_LABELS if labels.dtype.kind in "US" else "convert them with astype(int)"
+        raise InputError(f"{start}: {kind_of(labels.dtype)}, expected integers from 0; {advice}")
     if int(labels.min()) < 0:
-        raise InputError(f"{start}: {labels.min()}, expected numbers from 0")
+        raise InputError(f"{start}: {labels.min()}, expected integers from 0; shift them")
     return labels.astype(np.int64)
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """Return a readable name of a type: "text", "bool", "float64"."""
+    return "text" if dtype.kind in "US" else str(dtype)
 
 
 def _array(values: Array | Tensor, start: str) -> NDArray[Any]:
     try:
         return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{start}: no array ({str(error).splitlines()[0][:80]})") from error
+        raise InputError(f"{start}: not an array ({str(error).splitlines()[0][:80]})") from error
 
 
 def _classes(names: Any, parts: Mapping[str, Part], start: str) -> list[str]:
@@ -288,9 +299,9 @@ def _classes(names: Any, parts: Mapping[str, Part], start: str) -> list[str]:
         raise InputError(f"{start}: classes must be a list of names")
     for name in names:
         if not name.isprintable():
-            raise InputError(f"{start}: the class {ascii(name):.60} has no printable name; rename it")
+            raise InputError(f"{start}: the class name {ascii(name):.60} is not printable; rename it")
     if twice := next((name for name in names if list(names).count(name) > 1), None):
-        raise InputError(f"{start}: two classes are called {twice!r}; give each a name of its own")
+        raise InputError(f"{start}: two classes are named {twice!r}; names must be unique")
     if most >= len(names):
         raise InputError(f"{start}: a label is {most}, but there are {len(names)} classes; count labels from 0")
     return list(names)

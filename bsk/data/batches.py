@@ -1,4 +1,4 @@
-"""Batches of training images, cut, flipped and scaled on the device that holds them as bytes."""
+"""Batches of training images: stored as uint8 on the device, where they are cropped, flipped and scaled."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from bsk.errors import UsageError
 from bsk.perturb.draws import generator
 
 AUGMENTATIONS = ("crop-flip", "flip", "none")
-PADDING = 4  # pixels of black on each side before a crop. Source: the authors' data_loader.py
+PADDING = 4  # black pixels on each side before a crop. Source: the authors' data_loader.py
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch this process takes: the rank-th of `world` equal parts."""
+    """The part of each batch that this process takes: part `rank` of `world` equal parts."""
 
     rank: int = 0
     world: int = 1
 
     def of(self, rows: Tensor) -> Tensor:
-        """Return this process's part of the rows, (N, ...); parts differ by one row at most."""
+        """Return this process's part of rows (N, ...); the sizes of parts differ by at most one row."""
         return rows.tensor_split(self.world)[self.rank]
 
     def first(self, total: int) -> int:
-        """Return the position of this process's first row among `total`."""
+        """Return the position of this process's first row among `total` rows."""
         return self.rank * (total // self.world) + min(self.rank, total % self.world)
 
 
@@ -38,9 +38,13 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, H, W), fp32 in [0, 1], channels last; labels (N,); which training images they are, (N,).
+    """A batch, or this process's part of it.
 
-    `total` is the number of all processes' images.
+    Attributes:
+        x: images (N, C, H, W), fp32 in [0, 1], in channels-last memory format.
+        y: labels (N,).
+        rows: positions of the images in the training set, (N,).
+        total: images of the batch in all processes.
     """
 
     x: Tensor
@@ -50,10 +54,10 @@ class Batch:
 
 
 class Loader:
-    """All training images on the device as bytes, and their batches in a new order each epoch.
+    """All training images as uint8 on the device, in batches whose order changes each epoch.
 
-    Order, crops and flips are functions of (seed, epoch) alone: the same on every device, for any number of
-    processes, and again after an interruption.
+    Order, crops and flips depend on (seed, epoch) alone: they are the same on every device, for any number of
+    processes, and after a resume.
     """
 
     def __init__(
@@ -68,32 +72,32 @@ class Loader:
         share: Share = WHOLE,
         extra: Extra | None = None,
     ) -> None:
-        """Hold images (N, C, H, W) uint8 and labels (N,) int64; `augment` is one of AUGMENTATIONS.
+        """Copy images (N, C, H, W) uint8 and labels (N,) int64 to the device; `augment` is one of AUGMENTATIONS.
 
-        With `extra` images a share of every batch is of these; an epoch has N images in all, as without.
+        With `extra`, a share of each batch is extra images; an epoch still has N images in total.
 
         Raises:
-            UsageError: a batch, or the whole data, has fewer images than there are processes.
+            UsageError: a batch or the dataset has fewer images than there are processes.
         """
         if min(batch_size, len(labels)) < share.world:
-            raise UsageError(f"--batch-size {batch_size}: must be at least the {share.world} processes that share it")
+            raise UsageError(f"--batch-size {batch_size}: must be at least the number of processes, {share.world}")
         self.batch_size, self.augment, self.seed, self.share = batch_size, augment, seed, share
         self.height, self.width = images.shape[2:]
         pad = PADDING if augment == "crop-flip" else 0
         self.images_per_epoch, self.extra = len(labels), extra
-        if extra is not None:  # their rows come after those of the others
+        if extra is not None:  # their rows follow the others
             images, labels = torch.cat(_alike(images, extra.images)), torch.cat([labels, extra.labels])
         self.images = F.pad(images.to(device), [pad] * 4)
         self.labels = labels.to(device)
         self.offsets = 2 * pad + 1
 
     def __len__(self) -> int:
-        """Return the batches of an epoch; the last may be smaller, but has an image for every process."""
+        """Return the number of batches in an epoch; the last may be smaller but has an image for every process."""
         whole, rest = divmod(self.images_per_epoch, self.batch_size)
         return whole + (rest >= self.share.world)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch after the first `skip`, this process's share of each."""
+        """Yield this process's part of each batch of an epoch, after the first `skip` batches."""
         n, random, device = self.images_per_epoch, generator(self.seed, "epoch", epoch), self.labels.device
         order = torch.randperm(n, generator=random) if self.extra is None else self._mixed(epoch)
         order = order.to(device)
@@ -123,14 +127,14 @@ class Loader:
 
 
 def _alike(images: Tensor, others: Tensor) -> list[Tensor]:
-    """Return both as bytes, or, where one of them is fp32 in [0, 1], both so."""
+    """Return both as they are if their types agree, else both as fp32 in [0, 1]."""
     if images.dtype == others.dtype:
         return [images, others]
     return [each if each.is_floating_point() else each.float() / 255 for each in (images, others)]
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Return bytes (N, C, H, W) as fp32 in [0, 1], channels last; what is fp32 already stays as it is."""
+    """Return uint8 images (N, C, H, W) as fp32 in [0, 1], in channels-last memory; floats are copied unscaled."""
     if images.is_floating_point():
         return images.to(torch.float32, memory_format=torch.channels_last, copy=True)
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255.0)

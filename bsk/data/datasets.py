@@ -1,4 +1,4 @@
-"""The table of datasets: who reads them, and what is customary for each."""
+"""The table of datasets: the reader and the defaults of each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from bsk.plugins import is_plugin
 
 @dataclass(frozen=True)
 class Dataset:
-    """A row of the table of datasets; mean and std are measured on the train split where they are None.
+    """A dataset and its defaults.
 
-    Where `model` is "", the data say themselves what is customary for them.
-    `train`, `test`, `shape` (channels, height, width) and `classes` are those of the official files. `rows` says what
-    the indices of a split count.
+    Attributes:
+        read: the reader.
+        eps, augment, model: defaults of training; with model "" the data have their own.
+        mean, std: normalisation; None to measure it on train.
+        val: images held out of train.
+        most: the largest share of train that is held out, unless a number is requested.
+        train, test, shape, classes: those of the official files; shape is (channels, height, width).
+        rows: what the indices of a split refer to.
+        tested_on: the split whose labels are public.
+        any_form: whether parquet and numpy files are accepted too.
     """
 
     read: Callable[[Request], Contents]
@@ -28,14 +35,14 @@ class Dataset:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     val: int = VAL
-    most: float = MOST  # of the train images, unless a number is asked for
+    most: float = MOST
     train: int = 0
     test: int = 0
     shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 10
     rows: str = "the official batches of its train or test, in their order"
-    tested_on: str = "test"  # the split of which the labels are public
-    any_form: bool = True  # whether parquet and arrays are read too
+    tested_on: str = "test"
+    any_form: bool = True
 
 
 # Source: mean and std are those of the authors' data_loader.py; ImageNet's for Tiny ImageNet
@@ -88,10 +95,10 @@ DATASETS = {
 
 
 def dataset_named(name: str) -> Dataset:
-    """Return what is customary for a name, also of `module:function`.
+    """Return the dataset of a name, which may be `module:function`.
 
     Raises:
-        UsageError: there is no data set of that name.
+        UsageError: there is no dataset of that name.
     """
     if is_plugin(name):
         return Dataset(arrays.from_outside, rows="the arrays that it returned", any_form=False)

@@ -1,4 +1,4 @@
-"""Images that a data set has more than once, in one split or in two, and training images that are test images too."""
+"""Duplicate images, within a split or across splits, such as training images that are also test images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bsk.records.words import counted
 
 @dataclass(frozen=True)
 class Copies:
-    """How many images repeat others, pixel by pixel, and how many of these have another label than they."""
+    """The number of images that repeat another one pixel by pixel, and how many of them have a different label."""
 
     images: int
     relabelled: int
@@ -25,37 +25,39 @@ class Copies:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Copies by "train", "val" or "test", within each, and by "train val", "train test" and "val test": also in both.
+    """The duplicates of a dataset.
 
-    Within a split the first of equal images is no copy. `dropped` counts the images that were left out of train and
-    val; None where nobody asked for it.
+    Attributes:
+        counts: copies within "train", "val" and "test", and across "train val", "train test" and "val test". Within
+            a split, the first of several equal images is not a copy.
+        dropped: images removed from train and val; None if this was not requested.
     """
 
     counts: Mapping[str, Copies] = field(default_factory=dict)
     dropped: int | None = None
 
     def line(self) -> str:
-        """Return what a person should hear of them, "" where there is nothing."""
+        """Return one readable line, or "" if there are no duplicates."""
         found = []
         for name, each in self.counts.items():
             own, _, other = name.partition(" ")
-            labels = f" ({each.relabelled} under another label)" if each.relabelled else ""
+            labels = f" ({each.relabelled} with a different label)" if each.relabelled else ""
             where = f"of {other} also in {own}" if other else f"repeated within {own}"
             found.append(f"{where}: {counted(each.images, 'image')}{labels}")
         if any(" " in name for name in self.counts):
-            left = (
-                f"{self.dropped} left out of train and val"
+            removed = (
+                f"{self.dropped} removed from train and val"
                 if self.dropped is not None
-                else "--drop-leaks leaves these out of train and val"
+                else "--drop-leaks removes these from train and val"
             )
-            found.append(left)
+            found.append(removed)
         return "; ".join(found)
 
 
 def examined(contents: Contents, drop: bool, start: str) -> tuple[Contents, Duplicates]:
-    """Return what a source has, its images hashed once for all that asks for it, and which of them repeat others.
+    """Return the contents of a source with the hashes of its images, and its duplicates.
 
-    With `drop` the training images that are also in val or test are left out; messages begin with `start`.
+    With `drop`, training images that are also in val or test are removed; messages begin with `start`.
 
     Raises:
         InputError: no training images are left.
@@ -73,14 +75,16 @@ def examined(contents: Contents, drop: bool, start: str) -> tuple[Contents, Dupl
         return contents, Duplicates(counts)
     train, dropped = _without(hashed["train"], [part for name, part in hashed.items() if name != "train"])
     if dropped and not len(train.ordered()):
-        raise InputError(f"{start}: all training images are test images too; leave --drop-leaks out, or give others")
+        raise InputError(
+            f"{start}: all training images are also test images; leave --drop-leaks out, or give other images"
+        )
     val, more = (None, 0) if "val" not in hashed else _without(hashed["val"], [hashed["test"]])
-    val = None if val is not None and more and not len(val.ordered()) else val  # then one is held out of train
+    val = None if val is not None and more and not len(val.ordered()) else val  # then val is held out of train
     return replace(contents, train=train, val=val), Duplicates(counts, dropped + more)
 
 
-def tell(duplicates: Duplicates, start: str, notice: Notice | None) -> None:
-    """Pass on in one line which images repeat others, if anything does."""
+def report_duplicates(duplicates: Duplicates, start: str, notice: Notice | None) -> None:
+    """Report duplicates in one line, if there are any."""
     if notice and (line := duplicates.line()):
         notice(f"{start}: {line}")
 
@@ -90,7 +94,7 @@ def _hashed(part: Part) -> Part:
 
 
 def _all_hashes(part: Part) -> list[bytes]:
-    """Return a hash for each image of the array, empty where the part has not the image."""
+    """Return a hash per image of the array, empty for images that are not in the part."""
     found = [b""] * len(part.labels)
     rows = _own(part)
     for row, each in zip(rows, image_hashes(part.images, rows), strict=True):
@@ -124,7 +128,7 @@ def _across(hashes: Sequence[bytes], labels: Labels, others: Sequence[bytes], th
 
 
 def _without(part: Part, others: Sequence[Part]) -> tuple[Part, int]:
-    """Return the images of a part that are in none of the others, and how many are left out."""
+    """Return the part without images that are in one of the others, and how many are removed."""
     assert part.hashes is not None
     known = {each for other in others for each in _rows(other)[0]}
     rows = _own(part)

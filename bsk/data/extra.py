@@ -1,4 +1,4 @@
-"""More images to train with: a second prepared file, a fixed share of every batch (`--extra`)."""
+"""Extra training images from a second prepared file, as a fixed share of each batch (`--extra`)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from bsk.data.store import DataFile
 from bsk.errors import InputError
 from bsk.perturb.draws import generator
 
-FRACTION = 0.5  # Source: Carmon et al. (2019), section 4: as many pseudo-labelled images in a batch as labelled ones
+FRACTION = 0.5  # Source: Carmon et al. (2019), section 4: half of each batch is pseudo-labelled
 
 
 @dataclass(frozen=True)
 class Extra:
-    """Images (M, C, H, W) uint8 and labels (M,) int64, the share of every batch that they are, and what is told of it.
+    """Extra training images.
 
-    `record` is of their file: its path, name, `sha256`, the images used, and those left out since they are held out.
+    Attributes:
+        images: (M, C, H, W) uint8.
+        labels: (M,) int64.
+        fraction: their share of each batch.
+        record: path, name and `sha256` of their file, the number of images used, and of those left out because they
+            are also held-out images.
     """
 
     images: Tensor
@@ -34,30 +39,34 @@ class Extra:
 def open_extra(extra: DataFile, fraction: float, data: DataFile, say: Callable[[str], None]) -> Extra:
     """Return the train split of a prepared file as extra images for training on `data`.
 
-    An image that is also in the val or test split of `data`, to the pixel, is left out: neither may influence training.
+    An image that is identical to one in the val or test split of `data` is left out, so that those stay held out.
 
     Raises:
-        InputError: it has no such images, or other classes or sizes than `data`.
+        InputError: no images are left, or classes or sizes differ from those of `data`.
     """
     split = extra.split("train")
     shape, wanted = split.shape, data.stream("train").shape
     if list(extra.classes) != list(data.classes):
         found, names = ", ".join(extra.classes[:3]), ", ".join(data.classes[:3])
-        raise InputError(f"--extra {extra.path}: its classes ({found}, ...) are not those of the data ({names}, ...)")
+        raise InputError(
+            f"--extra {extra.path}: its classes ({found}, ...) differ from those of the data ({names}, ...)"
+        )
     if shape != wanted:
-        raise InputError(f"--extra {extra.path}: images {shape}, the data has {wanted}; prepare it with that --size")
+        raise InputError(
+            f"--extra {extra.path}: images {shape}, but the data has {wanted}; prepare it with that --size"
+        )
     kept = _not_held_out(split.images, data)
     record = {"path": str(extra.path), "name": extra.name, "sha256": extra.sha256, "images": len(kept)}
     if len(kept) < len(split.labels):
         record["left_out"] = len(split.labels) - len(kept)
-        say(f"--extra {extra.path}: {record['left_out']} of its images are in val or test of the data, and left out")
+        say(f"--extra {extra.path}: {record['left_out']} images left out because val or test of the data has them too")
     if not len(kept):
-        raise InputError(f"--extra {extra.path}: no image of its train split is left to train on; give other images")
+        raise InputError(f"--extra {extra.path}: no image of its train split is left; give other images")
     return Extra(split.images[kept], split.labels[kept], fraction, record)
 
 
 def _not_held_out(images: Tensor, data: DataFile) -> Tensor:
-    """Return the rows of the images that are not in the val or test split, (K,)."""
+    """Return the positions of the images that are not in the val or test split, (K,)."""
     held_out: set[bytes] = set()
     for name in ("val", "test"):
         if data.counts[name]:
@@ -72,16 +81,16 @@ def _bytes(images: Tensor) -> Any:
 
 
 def mixed_order(images: int, extra: int, batches: Sequence[int], fraction: float, seed: int, epoch: int) -> Tensor:
-    """Return which images the batches of an epoch have, one after another, (sum(batches),).
+    """Return the images of all batches of an epoch, concatenated, (sum(batches),).
 
-    The images 0, 1, ... are the training's own, those from `images` on the extra ones. Each kind comes in an order
-    that goes through all of them before any comes again, and goes on from epoch to epoch.
+    Numbers below `images` are regular training images, the others extra ones. Each kind is drawn without replacement
+    until all were used, then again in a new order, continuing across epochs.
 
     Args:
-        images: of the training's own.
-        extra: of the others.
-        batches: the size of each batch of an epoch.
-        fraction: the share of each batch that is extra, rounded to whole images.
+        images: number of regular images.
+        extra: number of extra images.
+        batches: size of each batch of an epoch.
+        fraction: share of extra images in each batch, rounded to whole images.
         seed: of the orders.
         epoch: from 0.
     """
@@ -95,7 +104,7 @@ def mixed_order(images: int, extra: int, batches: Sequence[int], fraction: float
 
 
 def _drawn(images: int, start: int, count: int, seed: int, kind: str) -> Tensor:
-    """Return the images at the places from `start` on, (count,), of one random order of all after another."""
+    """Return positions start to start + count, (count,), of a sequence of random orders of all images."""
     first, last = start // images, max(start, start + count - 1) // images
     orders = [torch.randperm(images, generator=generator(seed, kind, i)) for i in range(first, last + 1)]
     return torch.cat(orders)[start - first * images :][:count]

@@ -1,4 +1,4 @@
-"""Downloads over https that can be resumed, and are whole before they get their name."""
+"""Resumable downloads over https; a file gets its final name only when it is complete."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from bsk.version import VERSION
 
 SCHEMES = ("https",)
 TIMEOUT = 30.0  # seconds without a byte
-TRIES = 3  # requests in a row that bring no byte
-PAUSE = 1.0  # seconds before the second of them, twice that before the third
+TRIES = 3  # consecutive requests without any data
+PAUSE = 1.0  # seconds before the second of them; twice as long before the third
 BLOCK = 1 << 18
 
 
 def is_url(source: str) -> bool:
-    """Return whether a source is a URL of another machine, rather than a path or a file: URL."""
+    """Return whether a source is a remote URL rather than a path or a file: URL."""
     return "://" in source and not source.lower().startswith("file://")
 
 
 def local_path(source: str) -> Path:
-    """Return the path that a source names, which may be a file: URL."""
+    """Return the path of a source, which may be a file: URL."""
     if source.lower().startswith("file://"):
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
-    return Path(os.path.expanduser(source))  # pathlib's raises where there is no such user
+    return Path(os.path.expanduser(source))  # Path.expanduser raises for an unknown user
 
 
 def md5_of(file: Any) -> str:
-    """Return the MD5 of an open binary file from where it stands, in hexadecimal."""
+    """Return the MD5 of an open binary file from its current position, in hexadecimal."""
     return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def download(url: str, target: Path, *, md5: str | None = None, progress: Progress | None = None) -> None:
-    """Download a URL to `target`, going on with `target`.part where an earlier attempt left one.
+    """Download a URL to `target`, resuming from `target`.part if an earlier attempt left it.
 
-    Beside the part file lies the validator that the server gave (its ETag or date), so that the pieces of two
-    versions are never joined. `progress` gets bytes done, and of all where the server says so.
+    The validator of the server (ETag or date) is stored next to the part file, so that pieces of two versions are
+    never joined. `progress` is called with the bytes done, and the total or None if the server does not send it.
 
     Raises:
         UsageError: the URL is not https.
-        InputError: the server cannot be reached, sends something else, or the MD5 is not the one expected.
+        InputError: the server cannot be reached or sends something else, or the MD5 differs from the expected one.
     """
     require_https(url)
     part = target.with_name(target.name + ".part")
@@ -77,7 +77,7 @@ def download(url: str, target: Path, *, md5: str | None = None, progress: Progre
 
 
 def require_https(url: str) -> None:
-    """Refuse any URL but https, on the way through redirections too.
+    """Raise a UsageError unless a URL is https; redirections are checked too.
 
     Raises:
         UsageError: the URL is not https.
@@ -88,7 +88,7 @@ def require_https(url: str) -> None:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What stays the same over the requests of one download."""
+    """The state shared by the requests of one download."""
 
     url: str
     file: FileIO
@@ -97,20 +97,20 @@ class _Attempt:
     progress: Progress | None
 
     def have(self) -> int:
-        """Return the bytes that are there."""
+        """Return the number of bytes downloaded so far."""
         return self.file.seek(0, os.SEEK_END)
 
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[FileIO]:
-    """Open the part file for this process alone."""
+    """Open and lock the part file."""
     refusal = f"{part}: another bsk is downloading it; wait for that one"
     with appending(part) as file, locked(file, part, refusal):
         yield file
 
 
 def _complete(attempt: _Attempt) -> None:
-    """Ask until the whole is there; give up after TRIES requests in a row that brought nothing."""
+    """Send requests until the file is complete; give up after TRIES consecutive requests without data."""
     fruitless = 0
     while True:
         before = attempt.have()
@@ -122,26 +122,26 @@ def _complete(attempt: _Attempt) -> None:
             reason = _reason(attempt, error)
         fruitless = 0 if attempt.have() > before else fruitless + 1
         if fruitless >= TRIES:
-            advice = "run it again to go on, or give a file with --from"
+            advice = "run the command again to resume, or give a file with --from"
             raise InputError(f"{attempt.url}: {reason} after {before} bytes; {advice}")
         time.sleep(PAUSE * fruitless)
 
 
 def _reason(attempt: _Attempt, error: Exception) -> str:
-    """Return why a request failed, or raise if asking again cannot help."""
+    """Return why a request failed; raise an InputError if a retry cannot help."""
     if isinstance(error, urllib.error.HTTPError):
-        if error.code == 416:  # the part file is not a beginning of what the server has
+        if error.code == 416:  # the part file is not a prefix of the file on the server
             attempt.file.truncate(0)
         elif error.code < 500 and error.code != 429:
             advice = "check the URL, or give a file with --from"
-            raise InputError(f"{attempt.url}: the server says {error.code} {error.reason}; {advice}") from error
-        return f"the server says {error.code}"
+            raise InputError(f"{attempt.url}: the server returned {error.code} {error.reason}; {advice}") from error
+        return f"the server returned {error.code}"
     text = str(getattr(error, "reason", None) or error or type(error).__name__)
     return text.split("\n")[0][:80]
 
 
 def _ask(attempt: _Attempt, have: int) -> bool:
-    """Make one request for what is missing, and return whether the whole is there."""
+    """Send one request for the missing bytes; return whether the file is complete."""
     opener = urllib.request.build_opener(_Redirect)
     with opener.open(_request(attempt, have), timeout=TIMEOUT) as answer:
         have, total = _sizes(answer, have)
@@ -161,7 +161,7 @@ def _ask(attempt: _Attempt, have: int) -> bool:
 
 
 def _request(attempt: _Attempt, have: int) -> urllib.request.Request:
-    """Ask for the rest where it is known to belong to what is there: by its validator, or its MD5 at the end."""
+    """Return a request, for the rest only if a validator or a known MD5 ensures that it fits the part file."""
     headers = {"User-Agent": f"bsk/{VERSION}", "Accept-Encoding": "identity"}
     validator = _validator(attempt.tag)
     strong = validator and not validator.startswith("W/")
@@ -173,19 +173,19 @@ def _request(attempt: _Attempt, have: int) -> urllib.request.Request:
 
 
 def _validator(tag: Path) -> str:
-    """Return what the server called the part file, nothing where that can be no header's value."""
+    """Return the stored validator of the part file, or "" if it is not a valid header value."""
     text = tag.read_text("ascii", errors="replace") if tag.exists() else ""
     return text if text.isascii() and text.isprintable() else ""
 
 
 def _sizes(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
-    """Return from which byte on the answer is, and how many there are in all."""
+    """Return the first byte of the response and the total size, if known."""
     if answer.status == 206:
         unit, _, rest = (answer.headers.get("Content-Range") or "").partition(" ")
         span, _, total = rest.partition("/")
         if unit == "bytes" and span.startswith(f"{have}-"):
             return have, int(total) if total.isdigit() else None
-        raise http.client.HTTPException(f"an answer of another range ({rest:.40})")
+        raise http.client.HTTPException(f"a response with another range ({rest:.40})")
     length = answer.headers.get("Content-Length") or ""
     return 0, int(length) if length.isdigit() else None
 
@@ -197,12 +197,12 @@ def _check(attempt: _Attempt) -> None:
     found = md5_of(attempt.file)
     if found != attempt.md5:
         attempt.file.truncate(0)
-        advice = "run it again, or give a file with --from"
-        raise InputError(f"{attempt.url}: what came has md5 {found}, expected {attempt.md5}; {advice}")
+        advice = "run the command again, or give a file with --from"
+        raise InputError(f"{attempt.url}: the download has md5 {found}, expected {attempt.md5}; {advice}")
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, to https alone."""
+    """Follows redirections to https only."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         require_https(newurl)

@@ -1,4 +1,4 @@
-"""The official archives: where they are, what their checksums are, and how a source is compared with them."""
+"""The official archives: their URLs and checksums, and the comparison of a source with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bsk.errors import InputError
 
 @dataclass(frozen=True)
 class Official:
-    """Where an official archive is, its MD5, and those of its files; other archives of the same images."""
+    """An official archive: its URL and MD5, the MD5 of other archives with the same images, and those of its files."""
 
     url: str
     md5: str
@@ -48,20 +48,20 @@ OFFICIAL = {
             "meta": "7973b15100ade9c7d40fb424638fde48",
         },
     ),
-    # Source: the course page of Stanford's CS231n, which gives no checksum; this one is in general use
+    # Source: the course page of Stanford's CS231n; it has no checksum, this one is in common use
     "tiny-imagenet": Official("https://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"),
 }
 
 
 @dataclass(frozen=True)
 class Found:
-    """A source on this machine, with the MD5 of the archive, where it is one."""
+    """A local source, with the MD5 of the archive, or None for a folder."""
 
     path: Path
     md5: str | None
 
     def checksums(self, request: Request, tree: Tree, names: list[str]) -> tuple[dict[str, str], bool]:
-        """Return the checksums of what is read, and whether it is official; say so where it is not."""
+        """Return the checksums of the files, and whether they are official; print a notice if not."""
         official = OFFICIAL[request.name]
         if self.md5:
             files = {self.path.name: f"md5:{self.md5}"}
@@ -75,15 +75,15 @@ class Found:
             same = bool(official.files) and sums == official.files
         if not same:
             what = f"archive (md5 {self.md5})" if self.md5 else "files"
-            request.say(f"{self.path}: not the official {what}; going on with it")
+            request.say(f"{self.path}: not the official {what}; using it anyway")
         return files, same
 
 
 def find(request: Request) -> Found:
-    """Return where the source is, after downloading it where it is a URL or the official one is asked for.
+    """Return the local source, after downloading it if it is a URL or the official archive.
 
     Raises:
-        InputError: it is missing, or the download failed or has another checksum than the official archive.
+        InputError: the source is missing, the download failed, or its checksum is not the official one.
     """
     official, source = OFFICIAL[request.name], request.source
     if source is None:
@@ -93,8 +93,8 @@ def find(request: Request) -> Found:
         found = Found(target, file_md5(target))
         if found.md5 != official.md5:
             raise InputError(
-                f"{target}: md5 {found.md5}, the official archive has {official.md5}; "
-                f"remove it, or use it as it is with --from {target}"
+                f"{target}: md5 {found.md5}, but the official archive has {official.md5}; "
+                f"remove it, or use it anyway with --from {target}"
             )
         return found
     path = located(request, source)
@@ -102,14 +102,14 @@ def find(request: Request) -> Found:
 
 
 def located(request: Request, source: str) -> Path:
-    """Return where a source that is given with --from is on this machine, downloaded where it is a URL."""
+    """Return the local path of a source given with --from, after downloading a URL."""
     return download_to(request, source) if is_url(source) else local_path(source)
 
 
 def download_to(request: Request, url: str) -> Path:
-    """Return where a URL given with --from was downloaded to; a whole file there is not downloaded again.
+    """Return the path of the download of a URL given with --from; an existing file is not downloaded again.
 
-    Its name has a hash of the whole URL, unless that is official: other places have other files of the same name.
+    The file name has a hash of the URL unless the URL is official, because other sites may use the same name.
     """
     name = url.partition("?")[0].rstrip("/").rpartition("/")[2] or "download"
     known = url in [each.url for each in OFFICIAL.values()]

@@ -1,4 +1,4 @@
-"""Which examples come first, and which are held out: functions of labels and pixels alone."""
+"""The order of examples and the choice of held-out images, as functions of labels and pixels only."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Images = NDArray[np.uint8]
 def balanced_order(labels: Labels) -> Rows:
     """Return the rows, (N,), sorted by (occurrence number within the class, class).
 
-    Any prefix is as balanced as the classes allow: the k-th example of every class comes before the (k+1)-th
-    of any.
+    Every prefix is as balanced as the classes allow: the k-th example of each class comes before the (k+1)-th of any
+    class.
     """
     return np.lexsort((labels, occurrence(labels))).astype(np.int64)
 
 
 def occurrence(labels: Labels) -> Rows:
-    """Return how many earlier rows have the same label, (N,)."""
+    """Return for each row the number of earlier rows with the same label, (N,)."""
     by_class = np.argsort(labels, kind="stable")
     grouped = labels[by_class]
     numbers = np.empty(len(labels), np.int64)
@@ -33,17 +33,17 @@ def occurrence(labels: Labels) -> Rows:
 
 
 def image_hashes(images: Images, rows: Iterable[int] | None = None) -> list[bytes]:
-    """Return the SHA-256 of the pixel bytes of each image, or of those of some rows; images (N, C, H, W)."""
+    """Return the SHA-256 of the pixels of each image (N, C, H, W), or of the given rows only."""
     chosen = range(len(images)) if rows is None else rows
     return [sha256(images[row].tobytes()).digest() for row in chosen]
 
 
 def held_out(hashes: Sequence[bytes], labels: Labels, n: int) -> Rows:
-    """Return the rows, ascending, of up to n images to hold out: in each class those of the smallest hash.
+    """Return the rows, ascending, of up to n images to hold out: those with the smallest hashes in each class.
 
-    Every class gives the same number, but a small class at most twice its share of n, and never its last image.
-    An image of which the set holds an identical copy is never taken, so that no copy of a held-out image stays
-    behind. Where all this leaves fewer than n, fewer are returned.
+    Each class contributes equally, but a small class at most twice its proportional share of n, and never its last
+    image. An image that occurs more than once is never held out, so that no copy stays in train. If these rules leave
+    fewer than n images, fewer are returned.
     """
     copies = Counter(hashes)
     once = sorted((row for row in range(len(hashes)) if copies[hashes[row]] == 1), key=hashes.__getitem__)

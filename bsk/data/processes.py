@@ -1,4 +1,4 @@
-"""Several processes on one training: started by torchrun, one share of every batch each."""
+"""Distributed runs: processes started by torchrun, each with its part of every batch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from bsk.data.batches import Share
 from bsk.errors import InputError, UsageError
 from bsk.terminal import note
 
-RENDEZVOUS, TELL = 300.0, 5.0  # seconds until processes that do not come are given up, and until it is said
-PATIENCE = datetime.timedelta(days=7)  # one process may have a long attack to end while the others wait
+RENDEZVOUS, TELL = 300.0, 5.0  # seconds to wait for all processes, and until a notice says so
+PATIENCE = datetime.timedelta(days=7)  # a process may finish a long attack while the others wait
 
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Share]:
-    """Join the processes that torchrun started, if there are several; NCCL on GPUs, gloo elsewhere.
+    """Join the process group if torchrun started several processes: NCCL on GPUs, gloo elsewhere.
 
     Raises:
-        UsageError: the environment names a part of what processes need to meet.
-        InputError: they do not meet.
+        UsageError: the environment variables of torchrun are incomplete or invalid.
+        InputError: not all processes join.
     """
     world = _world()
     if world == 1:
@@ -37,15 +37,15 @@ def process_group(device: torch.device) -> Iterator[Share]:
     try:
         yield Share(dist.get_rank(), dist.get_world_size())
     except BaseException:
-        dist.destroy_process_group()  # the others may be elsewhere: nothing to wait for
+        dist.destroy_process_group()  # without a barrier, because the others may not reach it
         raise
     leave_group()
 
 
 def _world() -> int:
-    """Return how many processes were started; one alone needs nobody, whatever else the environment says."""
+    """Return the number of processes; for a single one the other environment variables do not matter."""
     said = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")}
-    advice = "start processes by torchrun, or unset WORLD_SIZE and RANK for one"
+    advice = "start the processes with torchrun, or unset WORLD_SIZE and RANK for a single one"
     for name, least in (("WORLD_SIZE", 1), ("RANK", 0)):
         if said[name] and not (said[name].isdecimal() and int(said[name]) >= least):
             raise UsageError(f"{name}={said[name][:40]}: expected a whole number from {least}; {advice}")
@@ -58,7 +58,7 @@ def _world() -> int:
 
 
 def _meet(device: torch.device, world: int) -> None:
-    """Wait until all processes are there, in a thread, so that signals are heard meanwhile."""
+    """Wait until all processes have joined, in a thread, so that signals are handled meanwhile."""
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     failed: list[Exception] = []
 
@@ -70,36 +70,36 @@ def _meet(device: torch.device, world: int) -> None:
 
     thread = threading.Thread(target=join, daemon=True)
     thread.start()
-    start, told = time.monotonic(), False
+    start, announced = time.monotonic(), False
     while thread.is_alive() and time.monotonic() - start < RENDEZVOUS:
         thread.join(0.1)
-        if not told and time.monotonic() - start > TELL:
-            told = True
-            note(f"waiting at {place} for {world} processes, {RENDEZVOUS / 60:.0f} minutes at most")
+        if not announced and time.monotonic() - start > TELL:
+            announced = True
+            note(f"waiting at {place} for {world} processes, for up to {RENDEZVOUS / 60:.0f} minutes")
     if failed or thread.is_alive():
         reason = str(failed[0]).splitlines()[0][:120] if failed else f"no {world} in {RENDEZVOUS / 60:.0f} minutes"
-        raise InputError(f"{place}: the processes do not meet ({reason}); start all of them, by torchrun")
+        raise InputError(f"{place}: not all processes joined ({reason}); start all of them with torchrun")
 
 
 def leave_group() -> None:
     """Wait for all processes and leave the group.
 
-    A thread of gloo may let go of the last sum's tensor after the sum is there; if Python is ending by then,
-    the process aborts. A barrier has no such tensor.
+    A gloo thread may release the tensor of the last reduction late; if Python is exiting by then, the process aborts.
+    A barrier has no such tensor.
     """
     dist.barrier()
     dist.destroy_process_group()
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return this process's own GPU, if GPUs are meant and torchrun started several processes."""
+    """Return the GPU of this process if torchrun started several on GPUs; otherwise `device`."""
     if device.type == "cuda" and _world() > 1 and os.environ.get("LOCAL_RANK", "").isdecimal():
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device
 
 
 def sum_gradients(model: nn.Module, share: Share) -> None:
-    """Add up the gradients of all processes, in one message."""
+    """Sum the gradients of all processes with one reduction."""
     if share.world == 1:
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]

@@ -1,4 +1,4 @@
-"""From a dataset's name and where it lies to one data file."""
+"""From the name and source of a dataset to one data file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from bsk.data import arrays
 from bsk.data.arrays import ArrayData
 from bsk.data.datasets import DATASETS, Dataset, dataset_named
-from bsk.data.duplicates import examined, tell
+from bsk.data.duplicates import examined, report_duplicates
 from bsk.data.formats import corruptions, forms
 from bsk.data.splits import Contents, Notice, Progress, Request, described, limited, split_up
 from bsk.data.store import SPLITS, DataFile, Part, data_path, open_data, write
@@ -37,16 +37,16 @@ def prepare(
     notice: Notice | None = None,
     **counts: int | None,
 ) -> dict[str, Any]:
-    """Read a dataset as `read` does, write `out`, and return its record.
+    """Read a dataset as `read` does, write it to `out`, and return its record.
 
-    A file of the same data stays as it is, under the name that records have for it. `download_to` is the folder of
-    `out` by default; `labels`, `test_split`, `size` and `drop_leaks` are of `Request`; `counts` are val, train_limit
-    and test_limit of `read`.
+    An existing file with the same data is left unchanged. `download_to` is the folder of `out` by default; `labels`,
+    `test_split`, `size` and `drop_leaks` are fields of `Request`; `counts` are val, train_limit and test_limit of
+    `read`.
 
     Raises:
-        UsageError: an unknown name, or a number that cannot be.
-        InputError: the source is missing, torn, hostile or not of this dataset; `out` cannot be written, or is there
-            and not the same, unless forced.
+        UsageError: an unknown name, or a number out of range.
+        InputError: the source is missing, corrupt, unsafe or of another dataset; `out` cannot be written, or has other
+            data and `force` is not given.
     """
     start = time.perf_counter()
     check_replaceable(out, DATA, force)
@@ -55,8 +55,8 @@ def prepare(
     found = read(request, **counts)
     record = _kept(found, out, force, start)
     there = " ".join(f"{split}_index" for split in SPLITS if record[split])
-    advice = "; train networks of your own on those of train_index alone" if record["train"] else ""
-    request.say(f"{out}: {there} are the rows of {found.rows}{advice}")
+    advice = "; train your own networks on the rows of train_index only" if record["train"] else ""
+    request.say(f"{out}: {there} number the rows of {found.rows}{advice}")
     return record
 
 
@@ -70,13 +70,13 @@ def prepare_each(
     progress: Progress | None = None,
     notice: Notice | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Read the corrupted test images of a name, as `prepare` does, and yield the record of each file in `out`.
+    """Read corrupted test images, as `prepare` does, and yield the record of each file written to `out`.
 
-    A file is CORRUPTION-SEVERITY.safetensors, and says both in its header.
+    A file is CORRUPTION-SEVERITY.safetensors; its header has both.
 
     Raises:
         UsageError: no source is given.
-        InputError: the source is missing, torn or of another form; a file cannot be written, or holds other data.
+        InputError: the source is missing, corrupt or of another format; a file cannot be written, or has other data.
     """
     request, dataset = Request(name, source, out.parent, None, progress, notice), dataset_named(name)
     for contents in corruptions.each_set(request):
@@ -87,7 +87,7 @@ def prepare_each(
 
 
 def _kept(found: ArrayData, out: Path, force: bool, start: float) -> dict[str, Any]:
-    """Write data, unless a file holds them already, and return their record."""
+    """Write data unless the file already has them, and return their record."""
     if not _same(out, found, force):
         write(out, found.parts, found)
     data = open_data(out)
@@ -110,16 +110,16 @@ def _kept(found: ArrayData, out: Path, force: bool, start: float) -> dict[str, A
 
 
 def _same(out: Path, found: DataFile, force: bool) -> bool:
-    """Return whether a file holds these data already; raise unless it does, is not there, or `force` is given."""
+    """Return whether a file already has these data; raise an InputError if it has others, unless `force` is given."""
     try:
         old = open_data(out) if out.exists() else None
-    except InputError:  # which is replaced by force alone, or check_replaceable had raised
+    except InputError:  # only replaced by force, else check_replaceable has raised
         old = None
     if old is None or old.identity == found.identity:
         return old is not None
     if not force:
         counts = " and ".join(", ".join(f"{split} {each.counts[split]}" for split in SPLITS) for each in (old, found))
-        raise InputError(f"{out}: holds other data than this ({counts} images); choose another --out, or --force")
+        raise InputError(f"{out}: has other data ({counts} images); choose another --out, or pass --force")
     return False
 
 
@@ -128,13 +128,13 @@ def read(
 ) -> ArrayData:
     """Read a dataset from a file, folder or https URL, hold out val if it has none, and limit its splits.
 
-    `request.source` None means the official archive, downloaded into `request.downloads`. `val` images are held out
-    of train first; `train_limit` is the number left in train after that, and `test_limit` the number of test images;
-    both keep the classes balanced. `request.size` resizes the images of `folder` to size x size.
+    If `request.source` is None, the official archive is downloaded to `request.downloads`. First, `val` images are
+    held out of train; then train is limited to `train_limit` images and test to `test_limit`, class-balanced.
+    `request.size` resizes the images of `folder` to size x size pixels.
 
     Raises:
-        UsageError: an unknown name, or a number that cannot be.
-        InputError: the source is missing, torn, hostile or not of this dataset.
+        UsageError: an unknown name, or a number out of range.
+        InputError: the source is missing, corrupt, unsafe or of another dataset.
     """
     name, dataset = request.name, dataset_named(request.name)
     numbers = {"--val": val, "--train-limit": train_limit, "--test-limit": test_limit, "--size": request.size}
@@ -153,7 +153,7 @@ def read(
     if request.test_split == "none":
         nothing = Part(contents.train.images[:0], contents.train.labels[:0])
         contents = replace(contents, test=nothing, val=nothing)
-        request.say(f"{request.source or name}: all to train with, beside other data: bsk train --extra")
+        request.say(f"{request.source or name}: all images are train images; use them with bsk train --extra")
     if contents.val is not None and val is not None:
         raise UsageError(f"--val {val}: {name} has a val split of its own; leave --val out")
     counts = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
@@ -162,22 +162,22 @@ def read(
 
 
 def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mapping[str, int | None]) -> ArrayData:
-    """Return what a source has in its splits, cut to the counts, with what is customary for it."""
+    """Return the splits of a source, limited to the counts, with the defaults of the dataset."""
     name, start = request.name, request.source or request.name
     customs = {"eps": dataset.eps, "augment": dataset.augment, "model": dataset.model}
     customs |= {"mean": dataset.mean, "std": dataset.std} if dataset.mean and dataset.std else {}
     contents = replace(contents, customs={**customs, **contents.customs} if dataset.model else contents.customs)
     contents, duplicates = examined(contents, request.drop_leaks, start)
-    tell(duplicates, start, request.notice)
-    _tell_empty(request, contents, start)
+    report_duplicates(duplicates, start, request.notice)
+    _report_empty_classes(request, contents, start)
     parts = split_up(contents, counts.get("val"), dataset.val, dataset.most, start)
     kept, cut = limited(parts, {split: counts.get(f"{split}_limit") for split in ("train", "test")})
     info = described(name.rpartition(":")[2], contents, parts, cut)
     return replace(arrays.in_memory(kept, info, name), duplicates=duplicates)
 
 
-def _tell_empty(request: Request, contents: Contents, start: str) -> None:
-    """Say which classes have no image to train with: labels that are counted from 1 leave class 0 empty."""
+def _report_empty_classes(request: Request, contents: Contents, start: str) -> None:
+    """Print a notice if classes have no training images, as class 0 if labels start from 1."""
     there = set(contents.train.labels[contents.train.ordered()].tolist())
     empty = [name for number, name in enumerate(contents.classes) if number not in there]
     if there and empty:
@@ -186,11 +186,13 @@ def _tell_empty(request: Request, contents: Contents, start: str) -> None:
 
 
 def _contents(request: Request, dataset: Dataset, other: forms.Reader | None) -> tuple[Contents, Request]:
-    """Return what the source has, which `other` reads if it is of another form, and how its test split is called."""
+    """Return the contents of the source, read by `other` if given, and the request with its test split."""
     name = request.name
     for flag, given in {"--size": request.size, "--labels": request.labels and other is None}.items():
         if given and name != "folder" and not (flag == "--labels" and name == "cifar100"):
-            raise UsageError(f"{flag}: {name} has images of one size and labels; drop it, or prepare it as folder")
+            raise UsageError(
+                f"{flag}: {name} has labels and a fixed image size; leave it out, or prepare the source as folder"
+            )
     if other is None:
         return dataset.read(request), request
     if dataset.tested_on != "test":
@@ -205,14 +207,14 @@ def _contents(request: Request, dataset: Dataset, other: forms.Reader | None) ->
 
 
 def expected(name: str, path: Path, train_limit: int | None = None, test_limit: int | None = None) -> DataFile:
-    """Return what `prepare` would make at `path` of the official files, unread; only its pixels are not there.
+    """Return what `prepare` would write to `path` for the official files, without reading them and without images.
 
     Raises:
-        UsageError: an unknown name, or one whose size nobody knows beforehand.
+        UsageError: an unknown name, or a dataset whose size is not known beforehand.
     """
     dataset = dataset_named(name)
     if not dataset.train:
-        raise UsageError(f"{path}: {name} can have any size; run bsk prepare-data {name} first")
+        raise UsageError(f"{path}: the size of {name} is not known beforehand; run bsk prepare-data {name} first")
     val = min(dataset.val, int(dataset.most * dataset.train))
     counts = {"train": dataset.train - val, "val": val, "test": dataset.test}
     for split, limit in (("train", train_limit), ("test", test_limit)):
@@ -232,11 +234,11 @@ def expected(name: str, path: Path, train_limit: int | None = None, test_limit: 
 
 
 def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
-    """Return the prepared data of a name, or of a path.
+    """Return prepared data by name, or by path if one is given.
 
     Raises:
-        InputError: it is not there, or not what it should be.
-        UsageError: there is no data set of that name.
+        InputError: the file is missing or invalid.
+        UsageError: there is no dataset of that name.
     """
     found = path or data_path(dataset)
     if path is None and not found.exists() and dataset not in DATASETS:
@@ -245,11 +247,11 @@ def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
 
 
 def opened(data: str | Path | DataFile) -> DataFile:
-    """Return prepared data by name, by the path of their file, or opened already.
+    """Return prepared data, given by name, by path, or opened already.
 
     Raises:
-        InputError: they are not there, or not what they should be.
-        UsageError: there is no data set of that name.
+        InputError: the file is missing or invalid.
+        UsageError: there is no dataset of that name.
     """
     if isinstance(data, DataFile):
         return data

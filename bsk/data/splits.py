@@ -1,7 +1,8 @@
-"""What a reader of some layout is asked for and hands back, and the splits of a data file that are made of it."""
+"""The request to a reader, the contents that it returns, and the splits of a data file made from them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,22 +15,30 @@ from bsk.data.order import held_out, image_hashes
 from bsk.data.store import Info, Part
 from bsk.errors import InputError
 
-Progress = Callable[[int, int | None], None]  # bytes downloaded or read, and of all where known
+Progress = Callable[[int, int | None], None]  # bytes downloaded or read, and the total if known
 Notice = Callable[[str], None]
 Parts = Mapping[str, Part]
 VAL_RULE = "of each class the train images of the smallest SHA-256 of their pixels, none that has an identical copy"
 VAL, MOST = 1000, 0.1  # images held out of train, and at most this share of it
-EPS = 0.031  # the paper's, where the data say nothing else
-TEST = 0.2  # of the images, where there is no test split
-LARGE = 32  # pixels of a side from which on a ResNet is what one trains
+EPS = 0.031  # the default radius, from the paper
+TEST = 0.2  # share of the images that becomes test if there is no test split
+LARGE = 32  # from this image size in pixels the default network is a ResNet
 
 
 @dataclass(frozen=True)
 class Request:
-    """Where to read from (a path, a URL, or None for the official place) and whom to tell.
+    """What to read.
 
-    `labels` are tables of the labels of `folder`, or the column or array that has them; `test_split` is the split of
-    the source that becomes the test split.
+    Attributes:
+        name: name of the dataset, or `module:function`.
+        source: a path or URL; None for the official archive.
+        downloads: folder for downloads.
+        size: resize images to this side, None to keep their size.
+        progress: called with bytes done and in total.
+        notice: called with lines for the user.
+        labels: CSV files of labels for `folder`, or the name of the label column or array.
+        test_split: the split of the source that becomes test, or "none".
+        drop_leaks: whether to remove training images that are also in val or test.
     """
 
     name: str
@@ -43,18 +52,23 @@ class Request:
     drop_leaks: bool = False
 
     def say(self, text: str) -> None:
-        """Pass one line on to whoever listens."""
+        """Send a line to the user, if `notice` is set."""
         if self.notice:
             self.notice(text)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A dataset as its source splits it: what there is to train with, and to test with.
+    """A dataset with the splits of its source.
 
-    `files` maps the name of each file read to its checksum; `official` says whether all are the published ones;
-    `val` is the source's own, if it has one; `customs` is what is customary for the data, by the names of `Info`;
-    `origin` is what else there is to say of the source.
+    Attributes:
+        classes: class names.
+        train, test: images and labels, possibly none.
+        files: checksum of each file read, by name.
+        official: whether all files are the published ones.
+        val: the val split of the source, if it has one.
+        customs: defaults of the data, by field name of `Info`.
+        origin: other facts about the source.
     """
 
     classes: list[str]
@@ -70,54 +84,58 @@ class Contents:
 def assembled(
     request: Request, place: str, classes: list[str], parts: Mapping[str, Part], files: dict[str, str]
 ) -> Contents:
-    """Return the splits that anybody's data have, test held out of train where it has no images of its own.
+    """Return the contents of a user's own data; test is held out of train if there is no test split.
 
-    Without train they are data to evaluate on. With `request.test_split` val or none no test split is needed.
+    Without train, the data are for evaluation only. With `request.test_split` val or none, no test split is needed.
 
     Args:
-        request: who is told.
-        place: what messages begin with.
-        classes: their names.
+        request: the request.
+        place: the beginning of messages.
+        classes: class names.
         parts: images by split, at least one.
         files: see `Contents`.
 
     Raises:
-        InputError: there is a val split alone, or train has too few images.
+        InputError: there is only a val split, or no images can be held out of train.
     """
     train, val, test = (parts.get(name) for name in ("train", "val", "test"))
     given = next(part for part in (train, val, test) if part is not None)
     none = Part(given.images[:0], given.labels[:0])
     if train is None:
         if test is None and request.test_split != "val":
-            raise InputError(f"{place}: has a val split alone; pass --test-split val to evaluate on it")
-        request.say(f"{place}: has no train split; this is data to evaluate on")
+            raise InputError(f"{place}: has only a val split; pass --test-split val to evaluate on it")
+        request.say(f"{place}: has no train split, so the data are for evaluation only")
     elif test is None and request.test_split == "test":
-        train, test = _halves(request, place, train)
+        train, test = _train_and_test(request, place, train)
     return Contents(classes, train or none, test or none, files, official=False, val=val)
 
 
-def _halves(request: Request, place: str, part: Part) -> tuple[Part, Part]:
+def _train_and_test(request: Request, place: str, part: Part) -> tuple[Part, Part]:
+    """Return train and test; test is held out of the given images."""
     n, hashes = len(part.labels), image_hashes(part.images)
     test = held_out(hashes, part.labels, max(1, round(TEST * n)))
     train = np.setdiff1d(np.arange(n), test)
     if not len(test) or not len(train):
-        raise InputError(f"{place}: {n} images are too few to split, or all the same; add images")
-    request.say(f"{place}: no test split; {len(test)} of {n} images become it")
+        alike = n > 1 and min(Counter(hashes).values()) > 1
+        reason = f"each of its {n} images has an identical copy" if alike else f"its {n} images are too few"
+        advice = "add images, or pass --test-split none to make all of them train"
+        raise InputError(f"{place}: has no test split, and none can be held out because {reason}; {advice}")
+    request.say(f"{place}: has no test split; {len(test)} of {n} images become test")
     return Part(part.images, part.labels, train, hashes=hashes), Part(part.images, part.labels, test, hashes=hashes)
 
 
 def split_up(contents: Contents, asked: int | None, val: int, most: float, start: str) -> Parts:
-    """Return train, val and test; val is the source's own, or held out of train.
+    """Return train, val and test; val is that of the source, or held out of train.
 
     Args:
-        contents: what the source has.
-        asked: how many images to hold out, or None for `val`, but at most the share `most` of train.
+        contents: the contents of the source.
+        asked: number of images to hold out; None for `val`, but at most the share `most` of train.
         val: see `asked`.
         most: see `asked`.
-        start: what a message begins with.
+        start: the beginning of messages.
 
     Raises:
-        InputError: train cannot spare so many.
+        InputError: train has too few images.
     """
     train, test = contents.train, contents.test
     if contents.val is not None or not len(train.labels):
@@ -127,16 +145,16 @@ def split_up(contents: Contents, asked: int | None, val: int, most: float, start
     hashes = image_hashes(train.images, rows) if train.hashes is None else [train.hashes[row] for row in rows]
     chosen = held_out(hashes, train.labels[rows], n)
     if len(chosen) < (asked or 1):
-        found = f"{len(rows)} train images can spare {len(chosen)} for val, expected {n}"
-        raise InputError(f"{start}: {found} (copies stay, and one of each class); pass a smaller --val")
+        found = f"{len(chosen)} of {len(rows)} train images can be held out for val, expected {n}"
+        raise InputError(f"{start}: {found} (copies and one image per class stay); pass a smaller --val")
     held = Part(train.images, train.labels, rows[chosen])
     return {"train": Part(train.images, train.labels, np.delete(rows, chosen)), "val": held, "test": test}
 
 
 def limited(parts: Parts, limits: Mapping[str, int | None]) -> tuple[Parts, dict[str, int | None]]:
-    """Return the first so many examples of each split, and the limits that cut anything.
+    """Return the splits with limited numbers of examples, and the limits that had an effect.
 
-    One that cuts nothing is none, so that the same images are the same file.
+    A limit without effect becomes None, so that the same images give the same file.
     """
     rows = {name: part.ordered() for name, part in parts.items()}
     cut = {name: limit if limit is not None and limit < len(rows[name]) else None for name, limit in limits.items()}
@@ -145,7 +163,7 @@ def limited(parts: Parts, limits: Mapping[str, int | None]) -> tuple[Parts, dict
 
 
 def described(name: str, contents: Contents, parts: Parts, limits: dict[str, Any]) -> Info:
-    """Return what a data file says of itself; mean and std are measured on train where nobody says them."""
+    """Return the description of a data file; mean and std are measured on train unless given."""
     shape = parts["train"].images.shape[1:]
     customs = dict(contents.customs)
     if customs.get("mean") is None or customs.get("std") is None:
@@ -167,16 +185,16 @@ def described(name: str, contents: Contents, parts: Parts, limits: dict[str, Any
 
 
 def mean_and_std(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of the pixels of each channel, in [0, 1], rounded to 4 places.
+    """Return mean and standard deviation of each channel, for pixels in [0, 1], rounded to 4 places.
 
-    They are taken from counts of the values of bytes, so that no float copy of the images is made. A channel of one
-    value alone gets the standard deviation 1, and so does one without pixels, with the mean 0.
+    They are computed from histograms, so that no float copy of uint8 images is made. A constant channel gets the
+    standard deviation 1; without images, the mean is 0 and the standard deviation 1.
     """
     rows = part.ordered()
     if not len(rows):
         return (0.0,) * part.images.shape[1], (1.0,) * part.images.shape[1]
     counts = np.zeros((part.images.shape[1], 256), np.int64)
-    if part.images.dtype != np.uint8:  # the images in memory are floats already
+    if part.images.dtype != np.uint8:  # images in memory may be floats
         pixels = part.images[rows].astype(np.float64)
         return _rounded(pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)))
     for start in range(0, len(rows), 100):

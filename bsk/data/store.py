@@ -1,4 +1,4 @@
-"""One safetensors file holds a dataset: its pixels, labels, splits, and what is customary for it."""
+"""A prepared dataset in one safetensors file: images, labels, splits and defaults."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ CHUNK = 1 << 22  # bytes of pixels gathered at a time
 DTYPES = {"images": "U8", "labels": "I64", "index": "I64"}
 ORDER = (*(f"{name}_{part}" for name in SPLITS for part in ("labels", "index")), *(f"{name}_images" for name in SPLITS))
 WORDS = {"U8": "uint8", "I64": "int64", "F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
-CONTENT = "content"  # in a header: records name these data by `identity`; without it, by the SHA-256 of the file
-IDENTITY_VERSION = "0.1.0"  # of the bsk whose data files this identity was the SHA-256 of
-PUBLISHED = {  # the files of the sources that have a name of their own, as `identity` says them for any copy
+CONTENT = "content"  # in a header: records name the data by `identity`; otherwise by the SHA-256 of the file
+IDENTITY_VERSION = "0.1.0"  # the version of bsk whose data files had this identity as their SHA-256
+PUBLISHED = {  # the files of official sources, as `identity` names them for every copy
     "digits": (
         "sklearn.datasets.load_digits",
         "sha256:0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382",
@@ -46,7 +46,7 @@ PUBLISHED = {  # the files of the sources that have a name of their own, as `ide
 
 @dataclass(frozen=True)
 class Info:
-    """What a data file says of itself; `eps` in pixel units of [0, 1], `mean` and `std` one a channel."""
+    """The description in a data file; `eps` is for pixels in [0, 1], `mean` and `std` have one number per channel."""
 
     name: str
     classes: list[str]
@@ -61,36 +61,40 @@ class Info:
 
     @property
     def corrupted(self) -> dict[str, Any]:
-        """Return which corruption the images have and how severe, as fields of records; none where they have none."""
+        """The fields `corruption` and `severity` of records, or an empty dict for images without a corruption."""
         found = {name: self.source.get(name) for name in ("corruption", "severity")}
         fits = isinstance(found["corruption"], str) and type(found["severity"]) is int and found["severity"] > 0
         return found if fits else {}
 
     def said(self) -> dict[str, Any]:
-        """Return these fields alone, by name, of what may have more."""
+        """Return the fields of Info by name, without those of a subclass."""
         return {each.name: getattr(self, each.name) for each in fields(Info)}
 
 
 def problem(info: Info) -> str | None:
-    """Return what cannot be in this description, in a few words, or None."""
+    """Return what is invalid in a description, in a few words, or None."""
     try:
         convert({"kind": DATA, **info.said()}, HEADERS[DATA])
     except FieldError as error:
         return f"{error.place} {error.found!r:.40}, expected {error.expected}"
-    return None if len(info.mean) == len(info.std) else "mean and std must be one number a channel"
+    return None if len(info.mean) == len(info.std) else "mean and std must have one number per channel"
 
 
 def data_path(dataset: str) -> Path:
-    """Return where prepared data of a name are."""
+    """Return the path of prepared data by name."""
     return Path("data") / f"{dataset}.safetensors"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of labelled images, which become one split; all rows where `rows` is None.
+    """Rows of labelled images that form one split.
 
-    images (N, C, H, W) uint8, or in memory fp32 in [0, 1]; labels (N,) int64; rows (M,): positions in them, in any
-    order; `as_given` keeps that order; `hashes`, where they are known, are those of all N images.
+    Attributes:
+        images: (N, C, H, W) uint8, or fp32 in [0, 1] in memory.
+        labels: (N,) int64.
+        rows: positions of the split's images, (M,) in any order; None for all.
+        as_given: whether to keep that order.
+        hashes: hashes of all N images, if known.
     """
 
     images: Images
@@ -100,7 +104,7 @@ class Part:
     hashes: Sequence[bytes] | None = field(default=None, repr=False)
 
     def ordered(self) -> Rows:
-        """Return the rows in class-balanced order, the order of a data file."""
+        """Return the rows in the order of a data file, which is class-balanced unless `as_given`."""
         rows = np.arange(len(self.labels)) if self.rows is None else self.rows
         if self.as_given:
             return rows
@@ -110,7 +114,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) uint8, or fp32 as in `Part`; labels, index (N,) int64: the place in the official order."""
+    """A split: images (N, C, H, W), uint8 or fp32 in [0, 1]; labels (N,) and index (N,), the row in the source."""
 
     images: Tensor
     labels: Tensor
@@ -118,17 +122,17 @@ class Split:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Channels, height and width of an image."""
+        """The shape of an image: (channels, height, width)."""
         return tuple(self.images.shape[1:])
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the images of some rows, (K, C, H, W) uint8."""
+        """Return the images of rows (K,), as (K, C, H, W)."""
         return self.images[rows]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A split whose images stay in the file until they are taken, so that any number of them fits into memory."""
+    """A split whose images stay in the file until they are taken, so that it need not fit into memory."""
 
     path: Path
     start: int
@@ -137,26 +141,26 @@ class Stream:
     index: Tensor
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the images of some rows, (K, C, H, W) uint8.
+        """Return the images of rows (K,), as (K, C, H, W) uint8.
 
         Raises:
-            InputError: the file cannot be read any more.
+            InputError: the file can no longer be read.
         """
         import torch
 
         size = math.prod(self.shape)
         images = np.empty((len(rows), size), np.uint8)
-        with opening(self.path, _again(self.path)), self.path.open("rb") as file:
+        with opening(self.path, _advice(self.path)), self.path.open("rb") as file:
             for image, row in zip(images, rows.tolist(), strict=True):
                 file.seek(self.start + row * size)
                 if file.readinto(image.data) != size:
-                    raise InputError(f"{self.path}: has changed while it was read; {_again(self.path)}")
+                    raise InputError(f"{self.path}: has changed while it was read; {_advice(self.path)}")
         return torch.from_numpy(images).view(-1, *self.shape)
 
 
 @dataclass(frozen=True)
 class DataFile(Info):
-    """An opened data file: what it says of itself, and its splits, read when asked for."""
+    """An opened data file: its description, and its splits, which are read on demand."""
 
     path: Path = Path()
     counts: dict[str, int] = field(default_factory=dict)
@@ -165,29 +169,29 @@ class DataFile(Info):
 
     @cached_property
     def sha256(self) -> str:
-        """What records name these data by: their `identity`, or the SHA-256 of a file of before there was one."""
+        """The name of these data in records: their `identity`, or the SHA-256 of an older file."""
         return self.identity if self.named_by == CONTENT else sha256(self.path)
 
     @cached_property
     def identity(self) -> str:
-        """The SHA-256 of tensors, classes and customs, whatever they were made of and called, in hexadecimal."""
+        """The SHA-256 of tensors, classes and defaults in hexadecimal, independent of source and name."""
         return identity(self._shapes(), self, self._bytes())
 
     def _shapes(self) -> Shapes:
-        with opening(self.path, _again(self.path)), safe_open(self.path, framework="np") as file:
+        with opening(self.path, _advice(self.path)), safe_open(self.path, framework="np") as file:
             slices = {name: file.get_slice(name) for name in ORDER}
             return {name: (each.get_dtype(), list(each.get_shape())) for name, each in slices.items()}
 
     def _bytes(self) -> Iterator[bytes | memoryview]:
         shapes = self._shapes()
-        with opening(self.path, _again(self.path)), self.path.open("rb") as file:
+        with opening(self.path, _advice(self.path)), self.path.open("rb") as file:
             for name in ORDER:
                 file.seek(tensor_start(self.path, name))
                 left = math.prod(shapes[name][1]) * BYTES[shapes[name][0]]
                 while left:
                     found = file.read(min(left, CHUNK))
                     if not found:
-                        raise InputError(f"{self.path}: has changed while it was read; {_again(self.path)}")
+                        raise InputError(f"{self.path}: has changed while it was read; {_advice(self.path)}")
                     yield found
                     left -= len(found)
 
@@ -197,20 +201,20 @@ class DataFile(Info):
         The order is class-balanced and fixed, so that a smaller limit gives the first examples of a larger one.
 
         Raises:
-            InputError: the file cannot be read any more, or has no such examples.
+            InputError: the file can no longer be read, or the split is empty.
         """
         n = self._count(name, limit)
-        with opening(self.path, _again(self.path)), safe_open(self.path, framework="pt") as file:
+        with opening(self.path, _advice(self.path)), safe_open(self.path, framework="pt") as file:
             return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES})
 
     def stream(self, name: str, limit: int | None = None) -> Stream | Split:
         """Return the same examples as `split`, with their images left in the file.
 
         Raises:
-            InputError: the file cannot be read any more, or has no such examples.
+            InputError: the file can no longer be read, or the split is empty.
         """
         n = self._count(name, limit)
-        with opening(self.path, _again(self.path)), safe_open(self.path, framework="pt") as file:
+        with opening(self.path, _advice(self.path)), safe_open(self.path, framework="pt") as file:
             labels, index = (file.get_slice(f"{name}_{part}")[:n] for part in ("labels", "index"))
             shape = tuple(file.get_slice(f"{name}_images").get_shape()[1:])
         return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index)
@@ -220,13 +224,13 @@ class DataFile(Info):
         if n <= 0:
             there = ", ".join(f"{self.counts[split]} {split}" for split in SPLITS)
             raise InputError(
-                f"{self.path}: no {name} examples to take of {there}; take another split, or raise the limit"
+                f"{self.path}: no {name} examples (it has {there}); choose another split, or raise the limit"
             )
         return n
 
 
 def write(path: Path, parts: Mapping[str, Part], info: Info) -> None:
-    """Write a data file, whole or not at all; the same input gives the same bytes.
+    """Write a data file atomically; the same input gives the same bytes.
 
     Raises:
         InputError: the file cannot be written.
@@ -237,7 +241,7 @@ def write(path: Path, parts: Mapping[str, Part], info: Info) -> None:
 
 
 def content(parts: Mapping[str, Part], info: Info) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of a data file, of one Part for each of SPLITS."""
+    """Yield the bytes of a data file with one Part for each of SPLITS."""
     shapes = shapes_of(parts)
     counts = {name: shapes[f"{name}_labels"][1][0] for name in SPLITS}
     yield head(shapes, {"kind": DATA, "version": VERSION, "counts": counts, "named_by": CONTENT, **info.said()})
@@ -245,17 +249,17 @@ def content(parts: Mapping[str, Part], info: Info) -> Iterator[bytes | memoryvie
 
 
 def shapes_of(parts: Mapping[str, Part]) -> Shapes:
-    """Return dtype and shape of the tensors of a data file; int64 ones come first, so that each starts aligned."""
+    """Return dtype and shape of the tensors of a data file; int64 ones come first, so that all are aligned."""
     counts = {name: len(parts[name].ordered()) for name in SPLITS}
     shapes = {name: (DTYPES[name.partition("_")[2]], [counts[name.partition("_")[0]]]) for name in ORDER}
     for name in SPLITS:
-        dtype = "F32" if parts[name].images.dtype == np.float32 else DTYPES["images"]  # fp32 is in memory alone
+        dtype = "F32" if parts[name].images.dtype == np.float32 else DTYPES["images"]  # fp32 occurs in memory only
         shapes[f"{name}_images"] = (dtype, [counts[name], *parts[name].images.shape[1:]])
     return shapes
 
 
 def tensors_of(parts: Mapping[str, Part]) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of these tensors, pixels a few megabytes at a time, so that nothing large is copied."""
+    """Yield the bytes of the tensors; images come a few megabytes at a time, so that nothing large is copied."""
     rows = {name: parts[name].ordered() for name in SPLITS}
     for name in SPLITS:
         yield parts[name].labels[rows[name]].astype("<i8").data
@@ -265,18 +269,19 @@ def tensors_of(parts: Mapping[str, Part]) -> Iterator[bytes | memoryview]:
 
 
 def identity(shapes: Shapes, info: Info, tensors: Iterable[bytes | memoryview]) -> str:
-    """Return the SHA-256 of a data file of these tensors, classes and customs, with all else in it set.
+    """Return the SHA-256 of a data file with these tensors, classes and defaults, and fixed values for all else.
 
-    What is set is what bsk wrote for official archives, and for arrays, so that records that name their files by
-    SHA-256 still do. `val_rule` and `limits` only say how the tensors came about, but older files of these had them.
+    The fixed values are those that bsk wrote for official archives and for arrays, so that records that name such
+    files by SHA-256 stay valid. That is why `val_rule` and `limits` are included, although they only tell how the
+    tensors were chosen.
     """
     published = PUBLISHED.get(info.name)
     source = {"files": dict([published] if published else []), "official": published is not None}
-    told = info.said() | {"name": info.name, "source": source if info.source else {}}
+    description = info.said() | {"name": info.name, "source": source if info.source else {}}
     if not published:
-        told |= {"name": "arrays", "limits": {}}
+        description |= {"name": "arrays", "limits": {}}
     counts = {name: shapes[f"{name}_labels"][1][0] for name in SPLITS}
-    digest = hashlib.sha256(head(shapes, {"kind": DATA, "version": IDENTITY_VERSION, "counts": counts, **told}))
+    digest = hashlib.sha256(head(shapes, {"kind": DATA, "version": IDENTITY_VERSION, "counts": counts, **description}))
     for piece in tensors:
         digest.update(piece)
     return digest.hexdigest()
@@ -289,13 +294,13 @@ def _gather(images: Images, rows: Rows) -> Iterator[Images]:
 
 
 def open_data(path: Path) -> DataFile:
-    """Open a data file and check all of it but the pixels; nothing large is read.
+    """Open a data file and check everything except the pixels; nothing large is read.
 
     Raises:
-        InputError: it is missing, torn, not a data file of bsk, or does not hold what it says.
+        InputError: it is missing, corrupt, not a data file of bsk, or inconsistent with its header.
     """
-    header = load_header(path, DATA, _again(path))
-    with opening(path, _again(path)), safe_open(path, framework="np") as file:
+    header = load_header(path, DATA, _advice(path))
+    with opening(path, _advice(path)), safe_open(path, framework="np") as file:
         shapes = {name: _shape(path, file, name) for name in SPLITS}
         data = _described(path, header)
         _check_shapes(data, shapes)
@@ -305,46 +310,46 @@ def open_data(path: Path) -> DataFile:
 
 
 def _shape(path: Path, file: Any, name: str) -> list[int]:
-    """Return the shape of a split's images, after checking the types and shapes of its three tensors."""
+    """Return the shape of a split's images, after checking type and shape of its three tensors."""
     shapes = {}
     for part, expected in DTYPES.items():
         tensor = f"{name}_{part}"
         if tensor not in file.keys():  # noqa: SIM118 - not a dict
-            raise InputError(f"{path}: {tensor} is missing; {_again(path)}")
+            raise InputError(f"{path}: {tensor} is missing; {_advice(path)}")
         found = file.get_slice(tensor).get_dtype()
         if found != expected:
             wanted = "uint8 in [0, 255]" if part == "images" else "int64"
-            raise InputError(f"{path}: {tensor} are {WORDS.get(found, found)}, expected {wanted}; {_again(path)}")
+            raise InputError(f"{path}: {tensor} are {WORDS.get(found, found)}, expected {wanted}; {_advice(path)}")
         shapes[part] = list(file.get_slice(tensor).get_shape())
     images = shapes["images"]
     if len(images) != 4 or shapes["labels"] != images[:1] or shapes["index"] != images[:1]:
         text = ", ".join(f"{part} {tuple(shape)}" for part, shape in shapes.items())
-        raise InputError(f"{path}: {name} has {text}, expected (N, C, H, W), (N,), (N,); {_again(path)}")
+        raise InputError(f"{path}: {name} has {text}, expected (N, C, H, W), (N,), (N,); {_advice(path)}")
     return images
 
 
 def _described(path: Path, header: dict[str, Any]) -> DataFile:
-    """Return the header as a DataFile, or say what it lacks."""
+    """Return the header as a DataFile; raise an InputError if fields are missing."""
     names = {each.name for each in fields(DataFile)} - {"path", "named_by"}
     missing = sorted(names - header.keys())
     if missing:
-        raise InputError(f"{path}: the header lacks {', '.join(missing)}; {_again(path)}")
+        raise InputError(f"{path}: the header lacks {', '.join(missing)}; {_advice(path)}")
     if len(header["mean"]) != len(header["std"]):
-        raise InputError(f"{path}: header: mean and std must be one number a channel; {_again(path)}")
+        raise InputError(f"{path}: header: mean and std must have one number per channel; {_advice(path)}")
     return DataFile(path=path, named_by=header.get("named_by", "file"), **{name: header[name] for name in names})
 
 
 def _check_shapes(data: DataFile, shapes: Mapping[str, list[int]]) -> None:
-    """The counts are the header's; all images have one size, and as many channels as the header has means."""
+    """Raise an InputError unless counts, image sizes and channels agree with the header."""
     counts = {name: shape[0] for name, shape in shapes.items()}
     if data.counts != counts:
-        raise InputError(f"{data.path}: header: counts {data.counts}, the tensors have {counts}; {_again(data.path)}")
+        raise InputError(f"{data.path}: header: counts {data.counts}, the tensors have {counts}; {_advice(data.path)}")
     sizes = {tuple(shape[1:]) for shape in shapes.values()}
     size = sizes.pop()
     if sizes or size[0] != len(data.mean) or 0 in size:
         text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
         raise InputError(
-            f"{data.path}: images are {text}, expected one size of {len(data.mean)} channels; {_again(data.path)}"
+            f"{data.path}: images are {text}, expected one size with {len(data.mean)} channels; {_advice(data.path)}"
         )
 
 
@@ -352,10 +357,10 @@ def _check_labels(data: DataFile, name: str, labels: Labels) -> None:
     most = len(data.classes) - 1
     if len(labels) and not (labels.min() >= 0 and labels.max() <= most):
         wrong = int(labels.min() if labels.min() < 0 else labels.max())
-        raise InputError(f"{data.path}: {name} label {wrong} is outside 0..{most}; {_again(data.path)}")
+        raise InputError(f"{data.path}: {name} label {wrong} is outside 0..{most}; {_advice(data.path)}")
 
 
-def _again(path: Path) -> str:
+def _advice(path: Path) -> str:
     if path.stem in PUBLISHED:
         return f"make it with: bsk prepare-data {path.stem}"
     return f"check the path, or make it with: bsk prepare-data folder --from FOLDER --out {path}"

@@ -1,1 +1,1 @@
-"""Which examples survive which attack."""
+"""Accuracy under attacks: running them, caching their results, and checking whether they can be trusted."""

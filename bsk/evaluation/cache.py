@@ -1,4 +1,4 @@
-"""An evaluation as files that grow: a line a block of a stage, so that nothing is computed twice."""
+"""The cache of an evaluation: files that grow by one line per block, so that nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from bsk.records.locks import exclusive
 from bsk.records.schema import OwnEvaluation
 
 KIND = "examples"
-COLUMNS = ("rows", "fooled", "distance", "forward", "backward")  # of a block
+COLUMNS = ("rows", "fooled", "distance", "forward", "backward")  # the per-example fields of a block
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """Return the key of an evaluation: a hash of all that decides its verdicts."""
+    """Return the key of an evaluation, 16 hex digits: a hash of everything that affects its verdicts."""
     text = json.dumps(facts, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -37,7 +37,7 @@ _Passes = Annotated[int, Meta(ge=0, le=1 << 40)]
 
 
 class _Line(Struct):
-    """A line of a file of blocks: `bsk.evaluation.ledger.Block` as lists, null for a distance that is not known."""
+    """A line of a block file: `bsk.evaluation.ledger.Block` as lists, with null for an unknown distance."""
 
     stage: int
     rows: list[int]
@@ -49,30 +49,29 @@ class _Line(Struct):
 
 
 class Cache:
-    """The files of one evaluation beside the records `F.jsonl`, in `F.examples/`.
+    """The files of one evaluation in the folder `F.examples/`, next to the records `F.jsonl`.
 
-    `STAGE-KEY.jsonl` grows by a line a block, and its key is one of the stages up to this one: all evaluations that
-    begin with the same stages read and write the same files, whichever comes first. `KEY.safetensors` is the verdict
-    on each example, in the end.
+    `STAGE-KEY.jsonl` gets one line per block. Its key is a hash of the stages up to this one, so all evaluations that
+    begin with the same stages share these files. `KEY.safetensors` has the final verdict on each example.
     """
 
     def __init__(self, out: Path, key: str, stages: Sequence[tuple[str, str]]) -> None:
-        """Take the file of records, the evaluation's key, and for each stage its name and the key up to it."""
+        """Set the file of records, the key of the evaluation, and for each stage its name and the key up to it."""
         self.out, self.key = out, key
         folder = out.with_suffix(".examples")
         self._stages = [folder / f"{name}-{up_to}.jsonl" for name, up_to in stages]
-        self._whole = folder / f"{key}.jsonl"  # where bsk kept the blocks of all stages before each had its file
+        self._whole = folder / f"{key}.jsonl"  # written by older versions: the blocks of all stages
         self.examples = folder / f"{key}.safetensors"
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Be the only process within the block that works on this evaluation; who comes second waits."""
+        """Hold the lock of this evaluation within the block; another process waits for it."""
         return exclusive(self.examples.with_name(f".{self.key}.lock"))
 
     def finished(self) -> dict[str, Any] | None:
-        """Return the record of this evaluation, if it is complete.
+        """Return the record of this evaluation, or None if there is none yet.
 
         Raises:
-            InputError: the file cannot be read, or a field of the record is not what it should be.
+            InputError: the file cannot be read, or a field of the record is invalid.
         """
         if not self.out.exists():
             return None
@@ -85,10 +84,10 @@ class Cache:
         return None
 
     def blocks(self, n: int) -> list[Block]:
-        """Return the blocks that are there already, of examples 0 to n - 1, stage by stage.
+        """Return the cached blocks of examples 0 to n - 1, stage by stage.
 
         Raises:
-            InputError: a line is not what this writes.
+            InputError: a line is not a valid block.
         """
         known = []
         for path in [*self._stages, self._whole]:
@@ -96,25 +95,25 @@ class Cache:
                 lines = records.read(path) if path.exists() else []
                 known += [_block(record, n, len(self._stages)) for record in lines]
             except ValueError as error:
-                raise InputError(f"{path}: not the blocks of an evaluation; remove it to start over") from error
+                raise InputError(f"{path}: not a valid cache of an evaluation; remove it to start over") from error
         return known
 
     def grow(self, block: Block) -> None:
-        """Append a block; several processes may do so at once."""
+        """Append a block; several processes may append at the same time."""
         lists = {name: getattr(block, name).tolist() for name in COLUMNS}
         lists["fooled"] = [int(each) for each in lists["fooled"]]
         lists["distance"] = [None if each == NOWHERE else each for each in lists["distance"]]
         records.append(self._stages[block.stage], {"stage": block.stage, **lists, "seconds": block.seconds})
 
     def finish(self, record: dict[str, Any], tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
-        """Write the verdict on each example, then the record; the blocks stay, for other evaluations."""
+        """Write the verdicts, then the record; the block files stay for other evaluations."""
         checkpoints.save(self.examples, tensors, {**header, "kind": KIND, "key": self.key})
-        if self.finished() is None:  # another may have been faster
+        if self.finished() is None:  # another process may have finished first
             records.append(self.out, record)
         self.clean()
 
     def clean(self) -> None:
-        """Remove the blocks that no evaluation takes up once the record is there, as one killed before may leave."""
+        """Remove the block file of an older version, which nothing reads once the record exists."""
         with naming_the_file(self._whole):
             self._whole.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""How an evaluation calls a model: in eval mode and fp32, in batches whose size changes no bit, its logits checked."""
+"""Model calls of an evaluation: eval mode, fp32, checked logits, and results that do not depend on the batch size."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ from bsk.models.products import steady_products
 from bsk.models.registry import checked_logits
 from bsk.perturb.ascent import Model
 
-BEAT = 0.2  # seconds between two reports of how far a model has come
-SIZES = 2  # numbers of rows that a network is compiled for
-ROWS, LEAST = 8, 16  # a model call has a multiple of so many rows, and at least so many; see `steady`
+BEAT = 0.2  # seconds between two progress reports
+SIZES = 2  # batch sizes that a network is compiled for
+ROWS, LEAST = 8, 16  # a model call has a multiple of ROWS rows, and at least LEAST; see `steady`
 
 
 def rows_within(most: int) -> int:
-    """Return how many rows a call has at most, where it may have `most`: groups of ROWS, unless these are too few."""
+    """Return the largest batch size, up to `most`, that `steady` uses: a multiple of ROWS from LEAST on."""
     return most - most % ROWS if most >= LEAST else most
 
 
 @contextlib.contextmanager
 def exact(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in eval mode, and its parameters get no gradient.
+    """Put the model into eval mode within the block; its parameters get no gradient.
 
-    Its batch norms are folded, its linear layers sum each row in one order, and TF32 is off.
+    Batch norms are folded, linear layers sum each row in a fixed order, and TF32 is off.
+
+    Raises:
+        InputError: a module stays in training mode.
     """
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         with eval_mode(model), without_tf32():
             if any(module.training for module in model.modules()):
-                raise InputError("the model does not go into eval mode; let its `train` and `eval` do as torch's do")
+                raise InputError(
+                    "the model stays in training mode after eval(); its `train` and `eval` must behave as torch's do"
+                )
             for parameter in wanted:
                 parameter.requires_grad_(False)
             with folded(model), steady_products(model):
@@ -51,13 +56,14 @@ def exact(model: nn.Module) -> Iterator[None]:
 
 
 def steady(model: Model, most: int = 1 << 30, sizes: int | None = None) -> Model:
-    """Return the model called with at most so many rows, filled up to whole groups by copies of the last one.
+    """Return the model, called in batches whose size does not change the result of a row.
 
-    Kernels sum in another order for small and odd numbers of rows; the last bit of a logit, the sign of a tiny gradient
-    and so a verdict would depend on who else is in the batch. Convolutions were the same in multiples of eight on every
-    CPU where it was tried, from 16 on where torch chooses another kernel for fewer; the tests look at every number of
-    rows. Linear layers have `steady_products`. Where `most` is below 16, every call has that many rows: the last bits
-    are its own. With `sizes` groups are as large as it takes to have no more than so many numbers of rows, about.
+    A batch has at most `most` rows and is padded to a multiple of ROWS with copies of its last row. Kernels sum in a
+    different order for small and odd batch sizes, so the last bit of a logit, the sign of a tiny gradient and hence a
+    verdict would depend on the rest of the batch. On every CPU tried, convolutions gave the same bits for all multiples
+    of 8 from 16 on; the tests check every batch size. Linear layers use `steady_products`. If `most` is below 16, all
+    batches have `most` rows, and their last bits are specific to that size. `sizes` limits the number of different
+    batch sizes, approximately, for compilation.
     """
     most = rows_within(most)
     least, group = (LEAST, ROWS) if most >= LEAST else (most, 1)
@@ -73,13 +79,13 @@ def steady(model: Model, most: int = 1 << 30, sizes: int | None = None) -> Model
 
 
 class Checked:
-    """A model with its logits checked: one row an image, and no NaN, which an attack cannot judge.
+    """A model whose logits are checked: one row per image, and all finite, because no attack can judge a NaN.
 
-    On a GPU, where to ask is to wait, that is told every few calls, and by `settle` in the end.
+    On a GPU a check waits for the device, so it runs every few calls, and in `settle` at the end.
     """
 
     def __init__(self, model: Model) -> None:
-        """Take the model."""
+        """Wrap the model."""
         self._model, self._calls, self._finite = model, 0, torch.ones(())
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -87,7 +93,7 @@ class Checked:
         logits = checked_logits(self._model(x), len(x))
         every = steps_between_answers(x.device)
         if every == 1:
-            total = float(logits.detach().sum())  # finite only if all are, and quicker than to look at each
+            total = float(logits.detach().sum())  # not finite if any logit is not; faster than checking each
             if not math.isfinite(total) and not bool(torch.isfinite(logits.detach()).all()):
                 raise NotFiniteError
             return logits
@@ -98,13 +104,13 @@ class Checked:
         return logits
 
     def settle(self) -> None:
-        """Raise a NotFiniteError if a logit was not finite."""
+        """Raise a NotFiniteError if any logit so far was not finite."""
         if not bool(self._finite):
             raise NotFiniteError
 
 
 def rough(model: Model, precision: str) -> Model:
-    """Return the model in a low precision, for attacks that search in it: logits in fp32, which may be infinite."""
+    """Return the model in a low precision, for the search of an attack; logits are fp32 and may be infinite."""
     low = in_precision(model, precision)
 
     def forward(x: Tensor) -> Tensor:
@@ -114,19 +120,19 @@ def rough(model: Model, precision: str) -> Model:
 
 
 def counted(model: Model, tell: Callable[[int], None]) -> Model:
-    """Return the model that tells how many passes it has made, at most every BEAT seconds.
+    """Return the model that reports its number of passes so far to `tell`, at most every BEAT seconds.
 
-    A row is one pass, and one more where its gradient may come back. Nothing is read from the device.
+    A row counts as one pass, or two if a gradient may follow. Nothing is read from the device.
     """
-    passes, told = 0, monotonic()
+    passes, reported = 0, monotonic()
 
     def forward(x: Tensor) -> Tensor:
-        nonlocal passes, told
+        nonlocal passes, reported
         pass_begins(2 * len(x) if x.requires_grad else len(x))
         logits = model(x)
         passes += 2 * len(x) if logits.requires_grad else len(x)
-        if (now := monotonic()) - told >= BEAT:
-            told = now
+        if (now := monotonic()) - reported >= BEAT:
+            reported = now
             tell(passes)
         return logits
 

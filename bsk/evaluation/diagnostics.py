@@ -1,4 +1,4 @@
-"""When not to believe a robust accuracy: signs that the attacks, and not the model, are weak."""
+"""Signs that a robust accuracy is too high because the attacks fail, as with masked gradients."""
 
 from __future__ import annotations
 
@@ -25,35 +25,40 @@ from bsk.perturb.gradients import NoGradientError, raw_gradient
 from bsk.perturb.losses import cross_entropy, margin
 from bsk.perturb.radius import step_at
 
-N = 64  # examples that are looked at
-FEW = 3  # so many of them may behave in any way
+N = 64  # examples examined
+FEW = 3  # images, at least, that must show a sign
 STEPS = (10, 50, 100)
-MARGIN_STEPS = 50  # on honest models neither loss gains anything after them
+MARGIN_STEPS = 50  # on models without masked gradients neither loss gains anything after them
 NEVER = 10**6  # steps
-QUERIES = 250  # of the attack that sees no gradient
-PARTS = {"outputs": 2, "gradients": 5, "attacks": 553}  # passes an image, forward and backward
-ALONE = 16  # rows of the call with an image alone; fewer images than that are not worth looking at
+QUERIES = 250  # of the black-box attack
+PARTS = {"outputs": 2, "gradients": 5, "attacks": 553}  # passes per image, forward and backward
+ALONE = 16  # rows of the call that has one image alone; also the fewest images worth examining
 HALF = {torch.float16, torch.bfloat16}
-PROBE = 1 / 1024  # a quarter of a pixel level: there networks are still straight, and fp32 still exact
-SAME = 1e-4  # of two outputs for one image, to the largest. Source: AutoAttack's check for randomised defences
-SQUARE_GAIN = 0.002  # of all examples. Source: AutoAttack's check of Square
+PROBE = 1 / 1024  # step of the gradient test: small enough for local linearity, large enough for fp32
+SAME = 1e-4  # relative tolerance of equal outputs. Source: AutoAttack's check of randomised defences
+SQUARE_GAIN = 0.002  # fraction of all examples. Source: AutoAttack's check of Square
 
-_BLIND = "trust attacks that need none, square and rays"
-SIGNS = (  # a fact; from which share on it raises a doubt, of the images looked at or of those PGD fools; the doubt
-    ("nan_gradients", 0.02, None, f"the gradient is NaN for {{:.0%}} of images, and NaN counts as 0: {_BLIND}"),
+_BLIND = "use attacks that need no gradient, square and rays"
+SIGNS = (  # fact; least share of the images examined; least share of the images that PGD fools, if any; doubt
+    ("nan_gradients", 0.02, None, f"the gradient is NaN for {{:.0%}} of images and treated as 0: {_BLIND}"),
     ("zero_gradients", 0.05, None, f"the gradient is zero for {{:.0%}} of images: {_BLIND}"),
     ("wrong_gradients", 0.15, None, f"the gradient is wrong for {{:.0%}} of images: {_BLIND}"),
-    ("black_box_gain", 0.04, None, f"Square fools {{:.0%}} that PGD leaves standing, so gradients mislead: {_BLIND}"),
-    ("gain_after_10", 0.15, None, "PGD gains {:.0%} after its first 10 steps: use pgd-100 or autoattack"),
-    ("gain_after_50", 0.04, None, "PGD still gains {:.0%} after 50 steps: take more steps, or autoattack"),
-    ("cross_entropy_misses", 0.14, 0.60, "PGD on cross entropy misses {:.0%} that the margin finds: use cw-100 too"),
-    ("margin_misses", 0.30, 0.60, "PGD on the margin misses {:.0%} that cross entropy finds: use pgd-100, not cw"),
+    ("black_box_gain", 0.04, None, f"Square fools {{:.0%}} that PGD does not, so gradients mislead: {_BLIND}"),
+    ("gain_after_10", 0.15, None, "PGD fools {:.0%} more after its first 10 steps: use pgd-100 or autoattack"),
+    ("gain_after_50", 0.04, None, "PGD fools {:.0%} more after 50 steps: use more steps, or autoattack"),
+    (
+        "cross_entropy_misses",
+        0.14,
+        0.60,
+        "PGD on cross-entropy misses {:.0%} that the margin loss finds: use cw-100 too",
+    ),
+    ("margin_misses", 0.30, 0.60, "PGD on the margin misses {:.0%} that cross-entropy finds: use pgd-100, not cw"),
 )
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What was seen: numbers for the record, and doubts, each a line for a person."""
+    """The results of an examination: numbers for the record, and doubts, one readable line each."""
 
     facts: dict[str, Any]
     doubts: tuple[str, ...]
@@ -72,18 +77,28 @@ def look_at(
     share: Share = WHOLE,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnostics:
-    """Examine a model on the first 64 examples, within eps: its outputs, its gradients, and if attacks on it behave.
+    """Examine a model on the first 64 examples: its outputs, its gradients, and whether attacks behave as they should.
 
-    Without a radius it looks at outputs alone, else at the first ones of PARTS, as `parts` names them. Rates are of the
-    examples looked at that the model gets right. Passes made here are not counted anywhere. Several processes see the
-    same: each attacks its share, unless the model's answer depends on more than the image.
+    Rates are fractions of the examined examples that the model classifies correctly. The passes made here are counted
+    nowhere. All processes return the same result; each attacks its share of the examples, unless the output for an
+    image depends on more than that image.
 
-    A model call has at most `batch_size` rows. `passes` is what the examination may cost, forward and backward (None:
-    anything): where that is too little it looks at fewer examples, or leaves out what `left_out` among the facts names.
-    `watch` is told how many passes of how many are made.
+    Args:
+        model: from images (N, C, H, W) in [0, 1] to logits.
+        examples: the examples of the evaluation.
+        eps: Linf radius for pixels in [0, 1]; with 0 only outputs are examined.
+        seed: of the attacks.
+        device: where the model is.
+        batch_size: rows of a model call, at most.
+        parts: what to examine, a prefix of PARTS.
+        passes: budget of forward and backward passes, None for no limit; if it is too small, fewer examples are used,
+            or whole parts are skipped, which `left_out` in the facts names.
+        share: the part of the examples that this process attacks.
+        watch: called with passes done and passes in total.
 
     Source: Carlini et al. (2019), "On evaluating adversarial robustness"; Pintor et al. (2022), "Indicators of
-    attack failure"; the checks of AutoAttack's code. The thresholds leave honest models alone (see the tests).
+    attack failure"; the checks in AutoAttack's code. The thresholds raise no doubt on adversarially trained models
+    (see the tests).
     """
     asked, n = parts if eps > 0 else parts[:1], min(N, len(examples.labels))
     parts, n = (asked, n) if passes is None else _within(passes, n, asked)
@@ -118,9 +133,9 @@ def look_at(
 
 
 def _within(passes: int, n: int, asked: Sequence[str]) -> tuple[Sequence[str], int]:
-    """Return how much of what is asked of an examination so many passes allow, and of how many of n images.
+    """Return which of the requested parts fit into a budget of passes, and for how many of n images.
 
-    If not of all n, it is whole groups of ROWS, for calls are filled up to these.
+    Fewer than n images are a multiple of ROWS, because batches are padded to it.
     """
     for parts in (asked[:last] for last in range(len(asked), 0, -1)):
         images = (passes - ALONE) // sum(PARTS[part] for part in parts)
@@ -132,7 +147,7 @@ def _within(passes: int, n: int, asked: Sequence[str]) -> tuple[Sequence[str], i
 
 @contextlib.contextmanager
 def _watched(model: nn.Module) -> Iterator[set[torch.dtype]]:
-    """Within the block, collect the dtypes that the layers return."""
+    """Collect the dtypes of layer outputs within the block."""
     found: set[torch.dtype] = set()
 
     def see(module: nn.Module, inputs: object, output: object) -> None:
@@ -152,7 +167,7 @@ def _state(model: nn.Module) -> list[Tensor]:
 
 
 def _outputs(model: Model, x: Tensor) -> tuple[dict[str, Any], Tensor]:
-    """Ask twice, then for the first image without the others; return what was seen, and the first logits."""
+    """Compare two calls on the same batch and a call on its first image alone; return the facts and the logits."""
     with torch.no_grad():
         first, second, alone = (model(each).detach() for each in (x, x, x[:1]))
     same = SAME * max(1.0, float(first.abs().max()))
@@ -167,9 +182,10 @@ def _outputs(model: Model, x: Tensor) -> tuple[dict[str, Any], Tensor]:
 
 
 def _gradients(model: Model, x: Tensor, y: Tensor, most: int) -> dict[str, Any]:
-    """Say for how many images cross entropy has no gradient, and where the margin does not rise as its gradient says.
+    """Return the share of images whose gradient is zero, wrong or NaN.
 
-    It is wrong where a small step along its sign, within the pixels' range, does less than half of what it promises.
+    A gradient is zero for the cross-entropy loss. It is wrong if a small step along the sign of the margin's gradient,
+    within the pixel range, raises the margin by less than half of the first-order prediction.
     """
     try:
         seen = [_slopes(model, *part) for part in zip(x.split(most), y.split(most), strict=True)]
@@ -180,7 +196,7 @@ def _gradients(model: Model, x: Tensor, y: Tensor, most: int) -> dict[str, Any]:
 
 
 def _slopes(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each image if its gradient is zero, wrong, or NaN anywhere."""
+    """Return for each image whether its gradient is zero, wrong, or NaN in any pixel, (N,) each."""
     leaf = x.detach().requires_grad_()
     logits = model(leaf)
     steep = raw_gradient(cross_entropy(logits, y), leaf, keep=True)
@@ -197,7 +213,7 @@ def _slopes(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]
 def _attacks(
     model: Model, x: Tensor, y: Tensor, eps: float, seed: int, index: list[int], share: Share, most: int
 ) -> dict[str, Any]:
-    """Run the attacks below on this process's part of N images, and say what they found of all of them."""
+    """Attack this process's share of N images, and return facts about the images of all processes."""
     mine = share.of(torch.arange(len(y), device=y.device))
     seen = torch.zeros(3, len(y), dtype=torch.int64, device=y.device)
     for rows in mine.split(most):
@@ -219,7 +235,7 @@ def _attacks(
 
 
 def _seen(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float) -> Tensor:
-    """Return (3, N): steps until PGD on either loss fools an image, and if, where both fail, blind Square does."""
+    """Return (3, N): steps until PGD on each loss fools an image, and whether Square does where both fail."""
     step = step_at(2 / 255, eps)
     first = pgd(model, x, y, draws, eps=eps, step=step, steps=STEPS[-1])
     second = pgd(model, x, y, draws, eps=eps, step=step, steps=MARGIN_STEPS, loss="margin")
@@ -233,7 +249,7 @@ def _seen(model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, eps: float) -
 
 
 def _steps(outcome: Outcome) -> Tensor:
-    """Return the steps after which each example left, with one forward pass more than steps, or never."""
+    """Return the steps until each example was fooled, or NEVER; there is one forward pass more than steps."""
     return torch.where(outcome.fooled, outcome.forward - 1, NEVER)
 
 
@@ -242,20 +258,22 @@ def _share(mask: Tensor) -> float:
 
 
 def _doubts(facts: dict[str, Any]) -> list[str]:
-    """Return what the facts are signs of; where the output is not of the image alone, that explains the others."""
+    """Return the doubts that the facts raise; an output that depends on more than the image explains all others."""
     doubts = []
     if facts["changes_at_test_time"]:
-        doubts.append("its parameters or statistics change while it is evaluated: freeze them, the order matters now")
+        doubts.append(
+            "its parameters or statistics change during evaluation, so the order of images matters: freeze them"
+        )
     if facts["random"]:
-        return [*doubts, "its output is random; attacks must average over it: use autoattack-rand"]
+        return [*doubts, "its output is random, so attacks must average over it: use autoattack-rand"]
     if facts["depends_on_batch"]:
-        return [*doubts, "its output for an image depends on the batch: let it normalise by stored statistics"]
+        return [*doubts, "its output for an image depends on the rest of the batch: normalise with stored statistics"]
     if facts.get("half_precision"):
-        doubts.append("it computes in half precision by itself, so this is no number of fp32: take autocast out of it")
+        doubts.append("it computes in half precision, so this is not an fp32 result: remove autocast from the model")
     if facts.get("no_gradients"):
-        doubts.append("it gives no gradient, so nothing was looked at but its output; square and rays need none")
+        doubts.append("it has no gradient, so only its output was examined; square and rays need none")
     if facts["softmax"]:
-        doubts.append("its output looks like probabilities; attacks need logits: take the softmax out of the model")
+        doubts.append("its output looks like probabilities, but attacks need logits: remove the softmax from the model")
     for name, share, of_fooled, doubt in SIGNS:
         seen, least = facts.get(name, 0.0), share
         if of_fooled is not None:
@@ -266,11 +284,11 @@ def _doubts(facts: dict[str, Any]) -> list[str]:
 
 
 def late_doubts(accuracies: dict[str, float], n: int) -> list[str]:
-    """Return what the stages of one evaluation say together; `accuracies` after each, in order, of n examples."""
+    """Return the doubts that the stages of one evaluation raise, from the accuracy after each, on n examples."""
     names = list(accuracies)
     if "square" not in names or names.index("square") < 2:
         return []
     gain = accuracies[names[names.index("square") - 1]] - accuracies["square"]
-    if round(gain * n) <= max(1, SQUARE_GAIN * n):  # counted, for 0.48 - 0.478 is above 0.002
+    if round(gain * n) <= max(1, SQUARE_GAIN * n):  # in images, because 0.48 - 0.478 > 0.002 in floating point
         return []
-    return [f"Square fools {gain:.1%} that the attacks before it leave standing, so gradients mislead: run rays too"]
+    return [f"Square fools {gain:.1%} that the attacks before it do not, so gradients mislead: run rays too"]

@@ -1,4 +1,4 @@
-"""What flags decide of an evaluation beside its attacks."""
+"""The flags of an evaluation other than those of its attacks."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SPLITS = ("test", "val", "train")
 
 @dataclass(frozen=True)
 class ModelFlags:
-    """Which prepared data, and which network, if the checkpoint does not say all of it.
+    """Which prepared data and which network, where the checkpoint does not say.
 
     Attributes:
-        dataset, data: by name or by path; None for the data that the model was trained on.
-        model: of `weights`, or of a checkpoint whose network is code from outside.
-        weights: somebody else's weights, instead of a checkpoint; none where a `module:function` loads its own.
-        weights_key: which set of `weights`, where there are several; None for the first that fits.
-        mean, std: of somebody else's network: a number a channel.
-        class_order: the names of its classes, in the order of its outputs; None for the order of the data.
+        dataset, data: prepared data by name or by path; None for the data that the model was trained on.
+        model: the network of `weights`, or the code of the network in a checkpoint.
+        weights: a file of weights that bsk did not train; None where a `module:function` loads its own.
+        weights_key: which set of weights in the file; None for the first that fits.
+        mean, std: normalisation for `weights`, one number per channel.
+        class_order: class names in the order of the network's outputs; None for the order of the data.
     """
 
     dataset: str | None = None
@@ -39,33 +39,33 @@ class ModelFlags:
     class_order: Sequence[str] | None = None
 
     def check(self, checkpoints: Sequence[Path]) -> None:
-        """Raise a UsageError unless checkpoints are named, or weights with all that they need, and not both."""
-        alone = self.model is not None and not checkpoints  # beside a checkpoint it is the code of its network
-        loaded = alone and is_plugin(str(self.model))  # a network that loads its own weights, or asks a service
+        """Raise a UsageError unless either checkpoints are named, or weights with all that they need."""
+        alone = self.model is not None and not checkpoints  # with a checkpoint, it is the code of its network
+        loaded = alone and is_plugin(str(self.model))  # code that loads its own weights or queries a service
         if self.model is None if self.weights is not None else alone and not loaded:
             raise UsageError("--model and --weights: give both for a model trained elsewhere, or neither")
         if self.weights is None and not loaded and (self.mean or self.std):
-            raise UsageError("--mean and --std: a checkpoint of bsk has its own; they go with --weights")
+            raise UsageError("--mean and --std: a bsk checkpoint has its own; use them with --weights")
         if self.weights is None and not loaded and self.class_order:
-            raise UsageError("--class-order: a checkpoint of bsk has its own; it goes with --weights")
+            raise UsageError("--class-order: a bsk checkpoint has its own; use it with --weights")
         if self.weights is None and self.weights_key is not None:
-            raise UsageError("--weights-key: which set of the file of --weights; give that too, or leave it out")
+            raise UsageError("--weights-key: selects a set from --weights; give --weights too, or leave it out")
         if bool(checkpoints) == (self.weights is not None or loaded):
-            raise UsageError("name checkpoints of bsk train, or --model and --weights; not both, not neither")
+            raise UsageError("name either checkpoints of bsk train, or --model and --weights")
 
 
 @dataclass(frozen=True)
 class EvaluationFlags:
-    """Which examples, within which radius, by which draws.
+    """Which examples, radius, batch size, checks and seed.
 
     Attributes:
         split: "test", "val" or "train".
-        limit: only the first so many examples of the class-balanced order.
-        eps: the radius in the attack's norm, or several, ascending; None for the model's own.
-        batch_size: rows of a model call; None for what suits the device.
-        checks: whether the model is examined for signs that it cannot be believed.
-        compile: whether attacks search through torch.compile: on, off, or auto, where that pays.
-        seed: of the attacks' random numbers.
+        limit: number of examples, the first in the class-balanced order; None for all.
+        eps: radius in the norm of the attack, or several in ascending order; None for that of the model.
+        batch_size: rows of a model call; None for the default of the device.
+        checks: whether the model is examined for masked gradients and the like.
+        compile: "on", "off" or "auto": whether attacks use torch.compile; auto uses it where it saves time.
+        seed: random seed of the attacks.
     """
 
     split: str = "test"
@@ -78,7 +78,7 @@ class EvaluationFlags:
 
     @property
     def radii(self) -> list[float]:
-        """The radii that are asked for; none for the model's own."""
+        """The requested radii; an empty list means that of the model."""
         if self.eps is None:
             return []
         return [float(eps) for eps in (self.eps if isinstance(self.eps, Iterable) else [self.eps])]
@@ -90,20 +90,20 @@ class EvaluationFlags:
     def check_one(self) -> None:
         """Raise a UsageError if there are several radii."""
         if len(self.radii) > 1:
-            raise UsageError(f"--eps {self._listed}: the images of one radius; several are for bsk evaluate")
+            raise UsageError(f"--eps {self._listed}: expected one radius; only bsk evaluate takes several")
 
     def check(self, norm: str) -> None:
-        """Raise a UsageError if a value cannot be."""
+        """Raise a UsageError if a value is out of range or unknown."""
         one_of("split", self.split, SPLITS)
         one_of("compile", self.compile, COMPILE)
         for eps in self.radii:
             checked_eps(eps, zero=True, norm=norm)
         if any(one >= other for one, other in pairwise(self.radii)):
-            raise UsageError(f"--eps {self._listed}: several radii ascend; write 2/255,4/255,8/255")
+            raise UsageError(f"--eps {self._listed}: radii must be in ascending order; write 2/255,4/255,8/255")
         if self.eps is not None and not self.radii:
             raise UsageError("--eps: no radius; write 8/255")
         if self.eps is None and norm in CUSTOMARY:
-            raise UsageError(f"--norm {norm}: no customary radius; pass --eps, as {CUSTOMARY[norm]} for CIFAR-10")
+            raise UsageError(f"--norm {norm}: has no default radius; pass --eps, e.g. {CUSTOMARY[norm]} for CIFAR-10")
         for name, least in (("limit", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -1,4 +1,4 @@
-"""What is known of each example: which stage broke it, how far away, at what cost."""
+"""The verdict on each example: which stage broke it, at what distance, at what cost."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bsk.data.batches import Share
 from bsk.data.processes import sum_over_processes
 from bsk.evaluation.audit import Audit
 
-STANDING = -1  # no stage broke it
-NOWHERE = math.inf  # the distance of an example of which no misclassified image is known
+STANDING = -1  # no stage has broken the example
+NOWHERE = math.inf  # the distance of an example without a known adversarial image
 
 
 @dataclass(frozen=True)
 class Block:
-    """What one stage found of K examples: rows (K,) are their places in the split, the rest as in Ledger."""
+    """The result of one stage on K examples: rows (K,) are their positions in the split, the rest as in Ledger."""
 
     stage: int
     rows: Tensor
@@ -29,40 +29,40 @@ class Block:
     seconds: float
 
     def __repr__(self) -> str:
-        """Return all of it: two blocks are the same if their texts are."""
+        """Return all values, so that two blocks are equal if their texts are."""
         columns = (self.rows, self.fooled, self.distance, self.forward, self.backward)
         return f"Block({self.stage}, {[column.tolist() for column in columns]}, {self.seconds})"
 
 
 class StageResult:
-    """What one process finds in one stage, entered into tensors of all N examples.
+    """The results of one process in one stage, copied into tensors of all N examples.
 
-    A block's own tensors are let go: small ones that stay between large ones that go leave holes in the heap, which
-    grew by half a gigabyte in 100,000 images, by chance.
+    The tensors of a block are not kept: small tensors that stay between large ones that are freed fragment the heap,
+    which grew by half a gigabyte in 100,000 images.
 
     Attributes:
-        met: (N,) bool, which examples the stage has met here.
-        fooled, distance, forward, backward: (N,) as in Block, where it has.
-        seconds: of all blocks.
+        met: (N,) bool, which examples the stage has attacked in this process.
+        fooled, distance, forward, backward: (N,) as in Block, for those examples.
+        seconds: total of all blocks.
     """
 
     def __init__(self, n: int) -> None:
-        """Begin with N examples, none of them met."""
+        """Start with N examples, none of them attacked."""
         self.met, self.fooled = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
         self.distance = torch.full((n,), NOWHERE)
         self.forward, self.backward = (torch.zeros(n, dtype=torch.int64) for _ in range(2))
         self.seconds = 0.0
 
     def add(self, block: Block) -> None:
-        """Enter a block."""
+        """Copy the results of a block."""
         self.met[block.rows] = True
         for name in ("fooled", "distance", "forward", "backward"):
             getattr(self, name)[block.rows] = getattr(block, name)
         self.seconds += block.seconds
 
     def together(self, stage: int, share: Share, device: torch.device) -> Block:
-        """Return what all processes have found, as one block."""
-        reached = torch.where(self.distance < NOWHERE, self.distance, 0.0)  # infinity times zero is no number
+        """Return the results of all processes as one block."""
+        reached = torch.where(self.distance < NOWHERE, self.distance, 0.0)  # infinity times zero is NaN
         cells = (self.met, self.fooled, self.distance < NOWHERE, reached, self.forward, self.backward)
         seconds = torch.full_like(reached, self.seconds, dtype=torch.float64)
         table = torch.stack([*(each.double() for each in cells), seconds])
@@ -75,23 +75,24 @@ class StageResult:
 
 
 class Ledger:
-    """The verdicts on N examples as they come in.
+    """The verdicts on N examples so far.
 
     Attributes:
-        done: (N,) int64, how many stages each example has gone through.
+        done: (N,) int64, the number of stages that each example has met.
         broken_by: (N,) int64, the stage that broke it, or STANDING.
-        distance: (N,) fp32, of its misclassified image, in the attack's norm; NOWHERE where there is none.
-        forward, backward: (N,) int64, how often it went through the model.
-        seconds: of all blocks, added up, in the part that was new.
-        compiled: whether attacks searched through compiled passes; `compile_seconds`: what that took beside them.
-        pace: seconds a pass, forward or backward, of the quickest block: where nothing had to be warmed up first.
-        sample: (N,) bool, the only examples that stages from `whole` on are for.
-        audit: what the sample tells of the others.
-        carried: how many fell at a smaller radius already, and were not asked again.
+        distance: (N,) fp32, distance of its adversarial image in the norm of the attack; NOWHERE if there is none.
+        forward, backward: (N,) int64, its passes.
+        seconds: total time of the blocks; a block that was partly known counts for its new part.
+        compiled: whether attacks used torch.compile; `compile_seconds` is the time of compilation.
+        pace: seconds per pass of the fastest block, which excludes warm-up.
+        whole: stages from this number on meet the sample only.
+        sample: (N,) bool, the examples of an audit.
+        audit: the result of the audit, or None.
+        carried: number of examples that fell at a smaller radius and were not attacked again.
     """
 
     def __init__(self, n: int, whole: float = math.inf) -> None:
-        """Begin with N examples of which nothing is known; so many stages are for all of them."""
+        """Start with N examples without verdicts; the first `whole` stages meet all of them."""
         self.whole, self.sample = whole, torch.zeros(n, dtype=torch.bool)
         self.audit: Audit | None = None
         self.done, self.forward, self.backward = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
@@ -102,35 +103,35 @@ class Ledger:
         self.carried = 0
 
     def carry(self, smaller: Ledger, stages: int) -> None:
-        """Enter the examples that fell to the same attack, of so many stages, at a smaller radius: nothing is due."""
+        """Take over the examples that fell to the same attack, of `stages` stages, at a smaller radius."""
         fallen = ~smaller.standing
         self.done[fallen] = stages
         self.broken_by[fallen], self.distance[fallen] = smaller.broken_by[fallen], smaller.distance[fallen]
         self.carried = int(fallen.sum())
 
     def columns(self) -> dict[str, Tensor]:
-        """Return what is known of each example, by name."""
+        """Return the per-example tensors by name."""
         left_out = ("done",) if self.audit else ("done", "sample")
         return {name: each for name, each in vars(self).items() if isinstance(each, Tensor) and name not in left_out}
 
     @property
     def standing(self) -> Tensor:
-        """Which examples no stage has broken so far, (N,)."""
+        """Which examples no stage has broken so far, (N,) bool."""
         return self.broken_by == STANDING
 
     def due(self, stage: int) -> Tensor:
-        """Return the places, ascending, of the standing examples that a stage is for and has not met yet."""
+        """Return the positions, ascending, of the standing examples that a stage has yet to meet."""
         return (self.standing & (self.done <= stage) & self.meets(stage)).nonzero().squeeze(1)
 
     def meets(self, stage: int) -> Tensor:
-        """Return which examples a stage is for, as long as they stand, (N,)."""
+        """Return which examples a stage meets as long as they stand, (N,) bool."""
         return self.sample if stage >= self.whole else torch.ones_like(self.sample)
 
     def add(self, block: Block) -> None:
-        """Enter what a stage found of examples that have gone through those before it and no further.
+        """Enter the results of a stage for examples that have met all stages before it and none after.
 
-        What is known already, as from two evaluations at once, is not counted twice, nor are its seconds. What a stage
-        found of others than it is for is left out.
+        Results that are known already, as when two evaluations run at once, are not counted twice. Results for
+        examples that the stage does not meet are ignored.
         """
         new = (self.done[block.rows] == block.stage) & self.meets(block.stage)[block.rows]
         rows = block.rows[new]

@@ -1,4 +1,4 @@
-"""Several radii in one run: what falls at one has fallen at the larger ones."""
+"""Several radii in one run: an example that falls at one radius falls at every larger radius."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bsk.evaluation.ledger import Ledger
 
 @dataclass
 class Smaller:
-    """What is known of an attack at smaller radii, ascending.
+    """The verdicts of an attack at smaller radii, ascending.
 
-    The verdicts are looked for only where they are needed: records that are there already answer without them.
+    They are computed or read only when needed: an evaluation whose record exists does not need them.
     """
 
     radii: tuple[float, ...]
@@ -21,8 +21,8 @@ class Smaller:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The verdicts at the largest of them, which hold those at the others."""
+        """The verdicts at the largest of these radii, which include those at the others."""
         return self.find()
 
 
-Memory = dict[str, Smaller]  # by the name of the attack
+Memory = dict[str, Smaller]  # by name of the attack

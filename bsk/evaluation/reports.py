@@ -1,4 +1,4 @@
-"""The record of an evaluation, as `evaluate` writes and `compare` reads it, and the verdict on each example."""
+"""The record of an evaluation, as `evaluate` writes it and `compare` reads it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from bsk.version import VERSION
 
 _FROM_HEADER = ("method", "model", "dataset", "seed", "selected", "epoch", "complete", "flags")
 _COSTS = ("train_seconds", "train_forward_passes", "train_backward_passes")
-WHITE_ROWS = 256  # images taken at a time
-ENGINE = 1  # grows when a change of the attacks' code changes verdicts: what was computed before is not taken up
+WHITE_ROWS = 256  # images per batch
+ENGINE = 1  # increased when a change of the attack code changes verdicts, to invalidate the cache
 
 
 def facts_of(subject: Subject, stages: Sequence[Stage], settings: EvaluationSettings, n: int) -> dict[str, Any]:
-    """Return all that decides the verdicts of stages one after another on the first n examples."""
+    """Return everything that affects the verdicts of a sequence of stages on the first n examples."""
     return {
         "checkpoint_sha256": subject.sha256,
         "model": subject.header.get("model"),
@@ -57,9 +57,9 @@ def keys_of(
 ) -> tuple[str, list[tuple[str, str]]]:
     """Return the key of an evaluation's record, and for each stage its name and the key of all stages up to it.
 
-    A record answers on any device. Blocks are of one kind of device, for its last bits are its own: an evaluation that
-    was stopped on another starts over, so that `device` is true of the whole record.
-    Where verdicts come from smaller `radii` the record is one of its own; its blocks are anybody's.
+    A finished record is valid on every device. Blocks belong to one type of device, whose last bits differ: an
+    evaluation that was interrupted on another type starts over, so that `device` holds for the whole record.
+    A record that uses verdicts from smaller `radii` has its own key; its blocks are shared as usual.
     """
     own = {"attack": attack.name, "checks": settings.checks, **attack.sampling, **carried_from(radii)}
     whole = {**facts_of(subject, attack.stages, settings, n), **own}
@@ -78,36 +78,24 @@ def evaluation_record(
     key: str,
     radii: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Return everything one needs to believe, repeat and compare one accuracy.
+    """Return the record of one evaluation: the result and everything needed to repeat, check and compare it.
 
-    `accuracy` is a fraction of n, `low` and `high` its 95 % Wilson interval, `correct` one bit an example in
-    the data's fixed order; passes count images; `after` is the accuracy after each stage; `doubts` says when not to
-    believe it. Of an audit `accuracy` is an estimate, `low` and `high` cover the sample's error too, `after` has the
-    stages that met all, and there are neither bits nor classes: `audit` has what was found, and the exact interval for
-    these n examples. After smaller `radii` in the same run `carried` examples had fallen there.
+    `accuracy` is a fraction of n, `low` and `high` its 95 % Wilson interval, `correct` has one bit per example in the
+    fixed order of the data; passes count images; `after` is the accuracy after each stage; `doubts` are signs that the
+    accuracy cannot be trusted. In an audit, `accuracy` is an estimate, `low` and `high` include the sampling error,
+    `after` has the stages that met all examples, and there are neither bits nor classes; `audit` has the counts and the
+    exact interval for these n examples. With smaller `radii` in the same run, `carried` examples had fallen there.
     """
-    correct = ledger.standing
-    n, right, audit = len(correct), int(correct.sum()), ledger.audit
+    n, right, audit = len(ledger.standing), int(ledger.standing.sum()), ledger.audit
     low, high = wilson(right, n) if audit is None else audit.interval_of_new_images()
-    header = subject.header
     after = standing_after(ledger.broken_by, attack.stages[: attack.whole], n)
     late = late_doubts(after, n) if audit is None else _late_doubts_of(audit, ledger, attack)
-    open_doubts = [doubt for doubt in diagnostics.doubts if f"use {attack.name}" not in doubt]  # others it has answered
+    open_doubts = [doubt for doubt in diagnostics.doubts if f"use {attack.name}" not in doubt]  # it answers the others
     return {
         "schema": SCHEMA,
         "kind": "evaluation",
         "key": key,
-        "checkpoint": str(subject.path),
-        "checkpoint_sha256": subject.sha256,
-        **{name: header.get(name) for name in _FROM_HEADER},
-        **{name: header[name] for name in ("code", "method_code") if header.get(name)},
-        **{f"{name}_sha256": header[name].get("sha256") for name in ("init", "extra") if header.get(name)},
-        "normalisation": header.get("normalisation"),
-        **class_order(subject),
-        "train_eps": header.get("eps") if header.get("method") else None,
-        **{name: header.get(name) for name in _COSTS},
-        "train_device": header.get("device"),
-        "train_data_sha256": header.get("data_sha256"),
+        **_of_model(subject),
         "data_sha256": settings.data.sha256,
         "eps": settings.eps,
         "attack": attack.name,
@@ -128,9 +116,41 @@ def evaluation_record(
         "seconds": ledger.seconds,
         "forward_passes": int(ledger.forward.sum()),
         "backward_passes": int(ledger.backward.sum()),
-        **(by_class(correct, examples.labels, settings.data.classes) if audit is None else {}),
-        "correct": encode_correct(correct.numpy()) if audit is None else None,
-        "device": device_name(settings.device),
+        **_by_example(ledger, examples, settings),
+        **_circumstances(ledger, settings.device),
+    }
+
+
+def _of_model(subject: Subject) -> dict[str, Any]:
+    """Return the fields that tell which model was evaluated, and how it was trained."""
+    header = subject.header
+    return {
+        "checkpoint": str(subject.path),
+        "checkpoint_sha256": subject.sha256,
+        **{name: header.get(name) for name in _FROM_HEADER},
+        **{name: header[name] for name in ("code", "method_code") if header.get(name)},
+        **{f"{name}_sha256": header[name].get("sha256") for name in ("init", "extra") if header.get(name)},
+        "normalisation": header.get("normalisation"),
+        **class_order(subject),
+        "train_eps": header.get("eps") if header.get("method") else None,
+        **{name: header.get(name) for name in _COSTS},
+        "train_device": header.get("device"),
+        "train_data_sha256": header.get("data_sha256"),
+    }
+
+
+def _by_example(ledger: Ledger, examples: Examples, settings: EvaluationSettings) -> dict[str, Any]:
+    """Return the verdicts by class and by example, which an audit does not have."""
+    if ledger.audit is not None:
+        return {"correct": None}
+    classes = by_class(ledger.standing, examples.labels, settings.data.classes)
+    return {**classes, "correct": encode_correct(ledger.standing.numpy())}
+
+
+def _circumstances(ledger: Ledger, device: torch.device) -> dict[str, Any]:
+    """Return the fields that tell where and with which software the evaluation ran."""
+    return {
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         **({"compiled": True} if ledger.compiled else {}),
         **({"compile_seconds": ledger.compile_seconds} if ledger.compile_seconds else {}),
@@ -141,7 +161,7 @@ def evaluation_record(
 
 
 def by_class(correct: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Return as a field how many examples of each class are right, and how many there are, (N,) both."""
+    """Return the field `by_class`: correct examples and examples of each class; `correct` and `labels` are (N,)."""
     counts = (labels[which].bincount(minlength=len(classes)).tolist() for which in (correct, labels >= 0))
     return {"by_class": {name: [right, n] for name, right, n in zip(classes, *counts, strict=True) if n}}
 
@@ -149,7 +169,7 @@ def by_class(correct: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[st
 def of_targets(
     attack: Attack, labels: Tensor, predictions: Tensor, targets: Tensor, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what a targeted attack has reached: of images of other classes, and what is left right of all, (N,)."""
+    """Return the success of a targeted attack on images of other classes, and the accuracy on all; tensors are (N,)."""
     others, correct = targets != labels, predictions == labels
     right, n, asked, hits = (
         int(each.sum()) for each in (correct, labels >= 0, others, others & (predictions == targets))
@@ -171,24 +191,24 @@ def of_targets(
 
 
 def carried_from(radii: Sequence[float]) -> dict[str, Any]:
-    """Return the smaller radii at which examples have fallen as a field, if there are any."""
+    """Return the field of the smaller radii at which examples have fallen, if there are any."""
     return {"carried_from": list(radii)} if radii else {}
 
 
 def standing_after(broken_by: Tensor, stages: Sequence[Stage], n: int) -> dict[str, float]:
-    """Return by the name of each stage what part of n examples stands after it."""
+    """Return the accuracy on n examples after each stage, by name."""
     stands = [(broken_by == STANDING) | (broken_by > k) for k in range(len(stages))]
     return {stage.name: int(each.sum()) / n for stage, each in zip(stages, stands, strict=True)}
 
 
 def _late_doubts_of(audit: Audit, ledger: Ledger, attack: Attack) -> list[str]:
-    """Return what the sample says, counted against as many examples as it was drawn for."""
+    """Return the doubts that the sample of an audit raises, relative to the examples that it stands for."""
     n = max(1, round(audit.n * audit.audited / max(1, audit.survivors)))
     return late_doubts(standing_after(ledger.broken_by[ledger.sample], attack.stages, n), n)
 
 
 def audit_fields(ledger: Ledger) -> dict[str, Any]:
-    """Return what an audit found, with the exact 95 % interval of AutoAttack's accuracy on these examples."""
+    """Return the field `audit`, with the exact 95 % interval of AutoAttack's accuracy on these examples."""
     if ledger.audit is None:
         return {}
     found, (low, high) = asdict(ledger.audit), ledger.audit.interval()
@@ -197,24 +217,24 @@ def audit_fields(ledger: Ledger) -> dict[str, Any]:
 
 
 def class_order(subject: Subject) -> dict[str, Any]:
-    """Return the output of each class as a field, where the network has them in another order than the data."""
+    """Return the field with the output of each class, if the network orders the classes differently from the data."""
     return {name: subject.header[name] for name in ("class_order",) if name in subject.header}
 
 
 def other_data(subject: Subject, settings: EvaluationSettings) -> list[str]:
-    """Return the doubt that a network is judged on images it may have been trained on: other data of the same name."""
+    """Return the doubt that the network may have been trained on these images: it knows other data of this name."""
     begun, name = subject.header.get("init") or {}, settings.data.name
     if begun.get("dataset") == name and begun.get("data_sha256") not in (None, settings.data.sha256):
-        return [f"it began with weights that were trained on other {name} data, which may have images judged here"]
+        return [f"its initial weights were trained on other {name} data, which may include the images evaluated here"]
     trained = subject.header.get("data_sha256")
     if trained in (None, settings.data.sha256) or subject.header.get("dataset") != name:
         return []
-    rest = "" if settings.split == "test" else f", and its {settings.split} images may be among those"
-    return [f"{name} is not the data that it was trained on{rest}: pass --data with the file that it was trained on"]
+    rest = "" if settings.split == "test" else f", and its {settings.split} images may be among the training images"
+    return [f"this {name} is not the file that it was trained on{rest}: pass that file with --data"]
 
 
 def repeats(ledger: Ledger, attack: Attack) -> dict[str, Any]:
-    """Return of how many of the standing examples PGD left out steps, as their iterates repeat, and after how many."""
+    """Return the field `repeats`: on how many standing examples PGD stopped early because iterates repeat, and when."""
     stage = attack.stages[-1]
     if stage.run is not pgd or not stage.parameters.get("early_stop", True) or stage.parameters["steps"] == 1:
         return {}
@@ -225,15 +245,15 @@ def repeats(ledger: Ledger, attack: Attack) -> dict[str, Any]:
 
 
 def rays_summary(ledger: Ledger, attack: Attack, examples: Examples) -> dict[str, Any]:
-    """Return what RayS tells beside the accuracy: distances to the boundary and queries.
+    """Return the results of RayS besides the accuracy: distances to the decision boundary, and queries.
 
-    `adbd` is the average decision boundary distance of all examples, those that are misclassified as they are at 0
-    and those never fooled at the distance of the white image, as published; `adbd_correct` that of examples
-    classified right as they are.
+    `adbd` is the average decision boundary distance over all examples: 0 for those misclassified without a
+    perturbation, and the distance to the white image for those never fooled, as in the publication. `adbd_correct` is
+    the average over the examples that are classified correctly without a perturbation.
     """
     if attack.stages[-1].name != "rays":
         return {}
-    right = ledger.broken_by != 0  # by the natural stage
+    right = ledger.broken_by != 0  # 0 is the natural stage
     asked = ledger.forward[right].double() - 1
     never = (ledger.distance == NOWHERE).nonzero().squeeze(1)
     distance = ledger.distance.double()

@@ -1,4 +1,4 @@
-"""Adversarial images in 8 bits: rounded so that they stay in the ball, and judged again."""
+"""Adversarial images in 8 bits: rounded within the ball, then classified again."""
 
 from __future__ import annotations
 
@@ -21,28 +21,34 @@ from bsk.records.checkpoints import Bulk
 from bsk.records.pictures import is_folder, write_arrays, write_folder
 
 LEVELS = 255
-SLACK = 1e-5  # of the radius: 8/255 in fp32, times 255, is a little more than 8
+SLACK = 1e-5  # relative tolerance of the radius: in fp32, 8/255 times 255 is a little more than 8
 AT_A_TIME = 256  # images
 
 
 def levels_of(x_adv: Tensor, clean: Tensor, eps: float, norm: str) -> tuple[Tensor, Tensor]:
-    """Return images x_adv (N, C, H, W) in [0, 1] as bytes, and which of them nearest levels would lead out of the ball.
+    """Return images as uint8 levels within the ball, and which images (N,) plain rounding would move out of it.
 
-    Each value goes to the nearest level, halves to the even one, counted from that of the clean image, (N, C, H, W)
-    bytes. Where that leaves the ball of radius eps some go towards the clean image instead: by Linf each that is out,
-    by another norm as many of an image as it takes, those first that the nearest level takes furthest outwards. What is
-    towards the centre is never further away.
+    Each value is rounded to the nearest level, relative to the clean image, with ties to even. Where that leaves the
+    ball of radius eps, values are rounded towards the clean image instead: for Linf every value that is outside; for
+    other norms as many values of the image as needed, beginning with those that rounding moves outwards most. Rounding
+    towards the clean image never increases the distance.
+
+    Args:
+        x_adv: (N, C, H, W) in [0, 1].
+        clean: (N, C, H, W) uint8.
+        eps: radius for pixels in [0, 1].
+        norm: "linf", "l2" or "l1".
     """
     away = x_adv.double() * LEVELS - clean.double()
     near, most = away.round(), eps * LEVELS * (1 + SLACK)
-    inward = (away * (1 + SLACK)).trunc()  # 8 levels may be 7.999999 by fp32
+    inward = (away * (1 + SLACK)).trunc()  # in fp32, 8 levels may be 7.999999
     turned = near.abs() > most if norm == "linf" else _turned(away, near, inward, most, 1 if norm == "l1" else 2)
     levels = (clean.double() + torch.where(turned, inward, near)).clamp_(0, LEVELS)
     return levels.to(torch.uint8), turned.flatten(1).any(dim=1)
 
 
 def _turned(away: Tensor, near: Tensor, inward: Tensor, most: float, order: int) -> Tensor:
-    """Return which values (N, ...) go inward, so that the sum of |value|^order is at most most^order."""
+    """Return which values (N, ...) to round inward so that the sum of |value|^order is at most most^order."""
     gain = (near.abs() ** order - inward.abs() ** order).flatten(1)
     first = (near.abs() - away.abs()).flatten(1).argsort(dim=1, descending=True, stable=True)
     gain = gain.gather(1, first)
@@ -54,9 +60,9 @@ def _turned(away: Tensor, near: Tensor, inward: Tensor, most: float, order: int)
 def rounded(
     model: nn.Module, examples: Examples, settings: EvaluationSettings, norm: str, take: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Return images as bytes (N, C, H, W), the model's predictions of these (N,), and what the rounding did.
+    """Return the rounded images (N, C, H, W) uint8, the predictions on them (N,), and a summary of the rounding.
 
-    `take` gives the images (K, C, H, W) in [0, 1] of some rows (K,).
+    `take` returns the adversarial images (K, C, H, W) in [0, 1] of given rows (K,).
     """
     n, parts, predictions, inward, far = len(examples.labels), [], [], 0, 0.0
     with exact(model), torch.no_grad():
@@ -84,9 +90,9 @@ def write_rounded(
     tensors: dict[str, Tensor],
     record: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write an attack's images in 8 bits to the path of `images`; return the record with what that changed.
+    """Write adversarial images in 8 bits to the path of `images`; return the record with the effect of rounding.
 
-    `tensors`, (N,) each, stand beside them, the predictions those of the rounded images.
+    `tensors`, (N,) each, are written too, with the predictions on the rounded images.
 
     Raises:
         InputError: the file or folder cannot be written.

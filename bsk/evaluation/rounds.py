@@ -1,4 +1,4 @@
-"""Which stages of an attack run when: all of them once, or the last ones on a sample that may grow."""
+"""The order of the stages of an attack: each runs once, or the last ones run on a sample that may grow."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bsk.evaluation.ledger import Block, Ledger
 
 
 def rounds(attack: Attack, ledger: Ledger, known: Sequence[Block], index: Tensor, seed: int) -> Iterator[int]:
-    """Yield the number of each stage to run next, the ledger with all that is known of the examples it is for.
+    """Yield the number of each stage to run next, after entering the known blocks into the ledger.
 
-    An audit's last stages run once for each look at how many have fallen. Its sample is the first survivors in an order
-    of all examples (`random_order`), so that a larger one holds a smaller one; of the known blocks it takes no more.
+    The last stages of an audit run once per look at the number of fallen examples. The sample is the first survivors
+    in a fixed random order of all examples (`random_order`), so a larger sample contains every smaller one.
     """
     for block in known:
         ledger.add(block)
@@ -40,16 +40,16 @@ def rounds(attack: Attack, ledger: Ledger, known: Sequence[Block], index: Tensor
 
 
 def begun(attack: Attack, n: int, survivors: int) -> Audit:
-    """Return how many of so many survivors among n examples an audit begins with."""
+    """Return the audit at its start: n examples, so many survivors, and the first sample size."""
     if attack.within is not None:
         return Audit(n, survivors, 0).enlarged(attack.within)
     return Audit(n, survivors, min(attack.audit or 0, survivors))
 
 
 def random_order(index: Tensor, seed: int) -> Tensor:
-    """Return the places of examples in a random order, (N,): by a hash of the seed and an example's index in the data.
+    """Return the positions of the examples in random order, (N,): sorted by a hash of the seed and the data index.
 
-    So it is the same on every device, and two examples come in the same order whatever others there are.
+    The order is the same on every device, and the relative order of two examples does not depend on the others.
     """
     hashes = [hashlib.sha256(f"audit {seed} {each}".encode()).digest() for each in index.tolist()]
     return torch.tensor(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=torch.int64)

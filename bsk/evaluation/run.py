@@ -1,4 +1,4 @@
-"""From a model, data and attacks to records, one as soon as it is known, and nothing computed twice."""
+"""Run attacks on a model and yield one record each, as soon as it is known; nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bsk.errors import InputError
 from bsk.evaluation.cache import Cache
 from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.diagnostics import ALONE, PARTS, Diagnostics, N, look_at
-from bsk.evaluation.guessing import Suspicion
+from bsk.evaluation.guessing import GuessCheck
 from bsk.evaluation.ledger import Ledger
 from bsk.evaluation.radii import Memory, Smaller
 from bsk.evaluation.reports import evaluation_record, keys_of, of_targets
@@ -39,18 +39,19 @@ from bsk.records.pictures import TENSORS, check_channels
 Watch = Callable[[Attack, Progress], None]
 T = TypeVar("T")
 NOT_EXAMINED = Diagnostics({}, ())
-_OF_AUTOATTACK = ("outputs", "gradients")  # its stages attack better than the checks
+_OF_AUTOATTACK = ("outputs", "gradients")  # its stages are stronger than the attacks of the checks
 BESIDE = {"natural": ("outputs",), "autoattack": _OF_AUTOATTACK, AUDIT: _OF_AUTOATTACK}
-SHORT = {"outputs": 0.2, "gradients": 0.1, "attacks": 2.0}  # seconds that one may take so far without question
-SHARE, SHARE_OF_LONG = 0.17, 0.02  # of an attack's passes; so it was less than a quarter of its seconds
-STANDING = 0.5  # of the examples an attack meets, about; not known before
-TRIES = 10  # to read a file that others write
+SHORT = {"outputs": 0.2, "gradients": 0.1, "attacks": 2.0}  # seconds up to a part that are always allowed
+SHARE, SHARE_OF_LONG = 0.17, 0.02  # of the attack's passes; measured as less than a quarter of its time
+STANDING = 0.5  # assumed share of examples that an attack meets, which is not known beforehand
+TRIES = 10  # to read a file while other processes write it
 
 
 def sweep(works: Sequence[Work], out: Path | None, watch: Watch) -> Iterator[dict[str, Any]]:
-    """Yield the records of a model at one radius after another, ascending: see `evaluate`.
+    """Yield the records of a model at several radii in ascending order; see `evaluate`.
 
-    An example that falls to an attack falls at larger radii too, and is not asked again where the attack `nests`.
+    An example that falls to an attack at one radius falls at larger radii too; where the attack `nests`, it is not
+    attacked again.
     """
     memory: Memory | None = {} if len(works) > 1 else None
     for work in works:
@@ -65,36 +66,38 @@ def evaluate(
     watch: Watch,
     memory: Memory | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the record of each attack. With `out`, F.jsonl, it is appended there, unless it is there already.
+    """Yield the record of each attack, and append it to `out`, F.jsonl, unless it is there already.
 
-    What an earlier evaluation found of the same stages is taken up, whether it came to its end or not: blocks are in
-    `F.examples/`, and so is the verdict on each example in the end. Of several processes each yields the same records,
-    and the first writes them. A `memory` has what fell at smaller radii, and is told what falls at this one.
+    Results of earlier evaluations with the same stages are reused, whether they finished or not: blocks are in
+    `F.examples/`, and finally the verdict on each example. All processes yield the same records; the first writes them.
+
+    Args:
+        subject: the model.
+        attacks: the attacks, one record each.
+        settings: the examples, the radius, and how to run.
+        out: F.jsonl, or None to write nothing.
+        watch: called with the attack and its progress.
+        memory: what fell at smaller radii; the verdicts at this radius are added to it.
 
     Raises:
         InputError: the model does not fit the data, or a file cannot be read or written.
     """
     work = _Evaluation(subject, settings, watch)
-    examples = work.examples
     for attack in attacks:
         smaller = (memory or {}).get(attack.name)
         radii = smaller.radii if smaller else ()
-        key, stage_keys = keys_of(subject, attack, settings, len(examples.labels), radii)
+        key, stage_keys = keys_of(subject, attack, settings, len(work.examples.labels), radii)
         cache = Cache(out, key, stage_keys) if out is not None else None
         find = partial(work.judge, attack, cache, smaller=smaller)
         record = _agreed(cache.finished, settings) if cache else None
         one = cache is not None and record is None and settings.share.world == 1
         with cache.alone() if cache and one else contextlib.nullcontext():
-            record = cache.finished() if cache and one else record  # another may have been faster
+            record = cache.finished() if cache and one else record  # another process may have finished first
             if record is None:
                 ledger = find()
                 find = partial(lambda found: found, ledger)
-                diagnostics = work.examine(attack, ledger)
-                record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key, radii)
-                if cache and settings.share.rank == 0:
-                    stages = [stage.name for stage in attack.stages]
-                    tensors = {"labels": examples.labels, "index": examples.index, **ledger.columns()}
-                    cache.finish(record, tensors, {"attack": attack.name, "stages": stages})
+                record = work.record(attack, ledger, key, radii)
+                work.save(attack, ledger, cache, record)
             elif cache and settings.share.rank == 0:
                 cache.clean()
         if memory is not None and attack.nests:
@@ -103,13 +106,13 @@ def evaluate(
 
 
 def check_no_log(out: Path) -> None:
-    """Raise an InputError for the log of a training: it is locked while that runs, and cut when it goes on."""
+    """Raise an InputError for a training log: it is locked during training and truncated on resume."""
     if out.exists() and any(record.get("kind") == "start" for record in records.read(out, most=1)):
-        raise InputError(f"{out}: is the log of a training; choose another --out")
+        raise InputError(f"{out}: is a training log; choose another --out")
 
 
 class _Evaluation:
-    """A model and the examples that it is judged on, under one attack after another.
+    """A model and its examples, for one attack after another.
 
     Raises:
         InputError: the model does not fit the data.
@@ -119,14 +122,14 @@ class _Evaluation:
         self.subject, self.settings, self.watch = subject, settings, watch
         self.examples = settings.data.stream(settings.split, settings.limit)
         self.seen: dict[tuple[str, ...], Diagnostics] = {}
-        self.suspicion = Suspicion(subject, settings)
+        self.guess_check = GuessCheck(subject, settings)
         self.compiled: Compiled | None = None
         check_fit(subject, settings.data, self.examples.shape)
 
     def judge(
         self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None, smaller: Smaller | None = None
     ) -> Ledger:
-        """Return the verdicts under an attack; what the cache has of them, or a smaller radius, is not made again."""
+        """Return the verdicts under an attack; results in the cache or from a smaller radius are reused."""
         at, n = self.settings, len(self.examples.labels)
         return judge(
             self.subject.model,
@@ -145,11 +148,23 @@ class _Evaluation:
             watch=lambda progress: self.watch(attack, progress),
         )
 
-    def _compiled(self, attack: Attack) -> Compiled | None:
-        """Return the network's passes through torch.compile, where the settings say so or it pays.
+    def record(self, attack: Attack, ledger: Ledger, key: str, radii: Sequence[float] = ()) -> dict[str, Any]:
+        """Return the record of an attack, after examining the model."""
+        diagnostics = self.examine(attack, ledger)
+        return evaluation_record(self.subject, attack, ledger, self.examples, self.settings, diagnostics, key, radii)
 
-        By `auto` only bsk's own networks go there: others may do what it cannot follow. On a CPU none do: calls would
-        have to be full, and were 1.1 to 2 times as slow.
+    def save(self, attack: Attack, ledger: Ledger, cache: Cache | None, record: dict[str, Any]) -> None:
+        """Write the verdicts and the record of an attack, in the first process."""
+        if cache is None or self.settings.share.rank != 0:
+            return
+        tensors = {"labels": self.examples.labels, "index": self.examples.index, **ledger.columns()}
+        cache.finish(record, tensors, {"attack": attack.name, "stages": [stage.name for stage in attack.stages]})
+
+    def _compiled(self, attack: Attack) -> Compiled | None:
+        """Return the compiled passes of the network if the settings ask for them, or with auto if they save time.
+
+        With auto only bsk's own networks are compiled: others may use what torch.compile does not support. On a CPU
+        nothing is compiled: calls would need full batches, and were 1.1 to 2 times slower.
         """
         at, header, stages = self.settings, self.subject.header, [each for each in attack.stages if each.searches]
         outside = header.get("kind") == "live" or is_plugin(str(header.get("model")))
@@ -169,13 +184,13 @@ class _Evaluation:
         return self.compiled
 
     def examine(self, attack: Attack, ledger: Ledger) -> Diagnostics:
-        """Examine the model as far as it pays beside an attack, or take what was seen if that left nothing out."""
-        return self.suspicion.beside(self._examined(attack, ledger), attack, ledger)
+        """Examine the model within a budget that depends on the attack; a complete earlier result is reused."""
+        return self.guess_check.added_to(self._examined(attack, ledger), attack, ledger)
 
     def _examined(self, attack: Attack, ledger: Ledger) -> Diagnostics:
         if not self.settings.checks:
             return NOT_EXAMINED
-        shown = any(stage.by_index for stage in attack.stages)  # no attack on this network, which hides nothing from it
+        shown = any(stage.by_index for stage in attack.stages)  # saved images: masked gradients cannot hamper these
         parts = ("outputs",) if shown else BESIDE.get(attack.name, tuple(PARTS))
         known = self.seen.get(parts)
         if known is not None and "left_out" not in known.facts:
@@ -185,7 +200,7 @@ class _Evaluation:
         self.seen[parts] = look_at(
             self.subject.model,
             self.examples,
-            eps=at.data.eps if other else at.eps,  # the signs are looked for within a Linf ball
+            eps=at.data.eps if other else at.eps,  # the checks use a Linf ball
             seed=at.seed,
             device=at.device,
             batch_size=at.batch_size,
@@ -198,9 +213,9 @@ class _Evaluation:
 
 
 def _allowed(attack: Attack, ledger: Ledger, parts: Sequence[str]) -> int:
-    """Return how many passes the examination may take: a share of the attack's, or up to a part that is SHORT.
+    """Return the budget of passes of the examination: a share of the attack's, or the parts that stay within SHORT.
 
-    Beside autoattack it is the share alone.
+    With autoattack it is the share alone.
     """
     work = int(ledger.forward.sum() + ledger.backward.sum())
     if attack.name.startswith("autoattack"):
@@ -210,10 +225,10 @@ def _allowed(attack: Attack, ledger: Ledger, parts: Sequence[str]) -> int:
 
 
 def _agreed(read: Callable[[], T], settings: EvaluationSettings) -> T:
-    """Return what a file holds, when all processes have read the same; nobody writes before all have read.
+    """Return what `read` returns once all processes have read the same; no process writes before that.
 
     Raises:
-        InputError: they do not, again and again: another evaluation writes there, or the disks are not shared.
+        InputError: the results still differ after TRIES: another evaluation writes there, or the disk is not shared.
     """
     for _ in range(TRIES):
         found = read()
@@ -224,13 +239,15 @@ def _agreed(read: Callable[[], T], settings: EvaluationSettings) -> T:
         mine[settings.share.rank] = digest
         if bool((sum_over_processes(mine, settings.share) == digest).all()):
             return found
-    raise InputError("the processes read different --out files; give them one disk, and no other evaluation in it")
+    raise InputError(
+        "the processes read different --out files; use a shared disk, and run no other evaluation on that file"
+    )
 
 
 def perturbed(subject: Subject, attack: Attack, settings: EvaluationSettings, watch: Watch) -> Tensor:
     """Return the adversarial images of one attack, (N, C, H, W) fp32 in [0, 1], on the CPU.
 
-    An example that several stages met has the image of the last.
+    An example that several stages attacked has the image of the last stage.
 
     Raises:
         InputError: the model does not fit the data.
@@ -249,12 +266,13 @@ def perturbed(subject: Subject, attack: Attack, settings: EvaluationSettings, wa
 def attacked(
     subject: Subject, attack: Attack, settings: EvaluationSettings, out: Path, watch: Watch, show: int = 8
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write the adversarial images of one attack to `out`; return its record, and up to `show` examples to look at.
+    """Write the adversarial images of one attack to `out`; return its record and up to `show` examples to draw.
 
     F.safetensors has `images` (N, C, H, W) fp32 in [0, 1], `labels`, `index`, `predictions`, and `target` if there is
-    one; an example that several stages met has the image of the last. Images go to the disk as they come. The examples
-    are arrays by the names of `bsk.figures.sheet.draw_sheet`; those come first that were fooled, or reached a target.
-    F.npz, or a folder of PNGs, has them in 8 bits, and predictions of these; the record tells of both.
+    one. An example that several stages attacked has the image of the last stage. Images are written to disk as they
+    are computed. F.npz, or a folder of PNGs, has 8-bit images with the predictions on these; the record has both
+    accuracies. The examples to draw are the arrays that `bsk.figures.sheet.draw_sheet` takes, with those first that
+    were fooled, or reached their target.
 
     Raises:
         InputError: the model does not fit the data, or the file cannot be written.
@@ -273,8 +291,7 @@ def attacked(
                 targets[rows] = outcome.target.cpu()
 
         ledger = work.judge(attack, keep=keep)
-        diagnostics = work.examine(attack, ledger)
-        record = evaluation_record(subject, attack, ledger, examples, settings, diagnostics, key)
+        record = work.record(attack, ledger, key)
         targeted = "target" in attack.parameters
         more = of_targets(attack, examples.labels, predictions, targets, settings.data.classes) if targeted else {}
         record = {**record, **more, "kind": "attack", "out": str(out)}

@@ -1,4 +1,4 @@
-"""The circumstances of an evaluation, and from what flags name to them, a model and its attacks."""
+"""The settings of an evaluation, and how flags become settings, a model and attacks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from bsk.evaluation.subjects import Subject, foreign_subject, load_subject
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is the same for all attacks on one model.
+    """Settings that all attacks on one model share.
 
     Attributes:
-        eps: the radius, in pixel units for Linf.
-        seed: of the attacks' random numbers.
+        data, split, limit: the examples; limit is their number, None for all.
+        eps: radius for pixels in [0, 1].
+        seed: random seed of the attacks.
         batch_size: rows of a model call; it changes no result.
-        share: which part of the examples this process takes.
-        checks: whether the model is examined for signs that it cannot be believed.
-        compile: whether attacks search through torch.compile: on, off, or auto, where that pays.
+        device: where the model is.
+        share: the part of the examples that this process takes.
+        checks: whether the model is examined for masked gradients and the like.
+        compile: "on", "off" or "auto": whether attacks use torch.compile.
     """
 
     data: DataFile
@@ -48,7 +50,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Work:
-    """A model, the attacks on it, the circumstances, and what the user should hear of them."""
+    """A model, the attacks on it, the settings, and notices for the user."""
 
     subject: Subject
     attacks: list[Attack]
@@ -58,7 +60,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: attacks by name with their flags, or saved images instead, and the examples."""
+    """A requested evaluation: attacks by name with their flags, or saved images instead, and the examples."""
 
     names: Sequence[str]
     attack: AttackFlags
@@ -68,16 +70,16 @@ class Request:
     saved: Saved | None = None
 
     def check(self) -> None:
-        """Raise a UsageError for an unknown name or a value that cannot be, before a model is loaded."""
+        """Raise a UsageError for an unknown name or an invalid value, before a model is loaded."""
         self.evaluation.check(self.attack.norm)
         attacks_named(self.names, 1.0, self.attack)
 
     @classmethod
     def shown(cls, images: Path, evaluation: EvaluationFlags, device: torch.device, share: Share = WHOLE) -> Request:
-        """Return the request to show saved images, as many and within the radius that their file says.
+        """Return the request to evaluate on saved images; number and radius are by default those of their file.
 
         Raises:
-            InputError: the file is missing or another one.
+            InputError: the file is missing or is not one of adversarial images.
         """
         evaluation.check_one()
         saved = saved_images(images)
@@ -87,10 +89,10 @@ class Request:
         return cls((), AttackFlags(norm=saved.norm), wanted, device, share, saved)
 
     def of(self, subject: Subject, data: DataFile) -> list[Work]:
-        """Return the work on a model at each radius, the model's own where nothing else is said.
+        """Return the work on a model at each radius; without a requested radius, at that of the model.
 
         Raises:
-            UsageError: an attack is not for so few classes, or there is no such target.
+            UsageError: an attack needs more classes, or there is no such target.
         """
         return [self._at(eps, subject, data) for eps in self.evaluation.radii or [subject.header["eps"]]]
 
@@ -115,7 +117,7 @@ class Request:
             wanted.compile,
         )
         slow = (
-            [f"--search {search}: slow on this device; auto takes {fast}"]
+            [f"--search {search}: slow on this device; auto uses {fast}"]
             if search not in ("fp32", "auto", fast)
             else []
         )
@@ -127,7 +129,7 @@ def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device)
     """Return the model of a checkpoint, or of weights where `path` is None, and the data.
 
     Raises:
-        UsageError: an unknown name, or the network is code from outside that is not named.
+        UsageError: an unknown name, or the network is a user's own code and --model does not name it.
         InputError: a file is missing or does not fit.
     """
     if path is not None:
@@ -141,7 +143,7 @@ def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device)
 
 
 def each_data(flags: ModelFlags) -> list[ModelFlags]:
-    """Return the flags for each data file of a folder, where that is what they name; else as they are.
+    """Return the flags once per data file if they name a folder; otherwise the flags as they are.
 
     Raises:
         InputError: the folder has no data files.
@@ -152,12 +154,12 @@ def each_data(flags: ModelFlags) -> list[ModelFlags]:
         return [flags]
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise InputError(f"{folder}: a folder without data files; check --data, or run bsk prepare-data")
+        raise InputError(f"{folder}: the folder has no data files; check --data, or run bsk prepare-data")
     return [replace(flags, data=file) for file in files]
 
 
 def _trained_on(subject: Subject, flags: ModelFlags) -> Path | None:
-    """Return the file that a checkpoint was trained on, if it is where it was and still holds those data."""
+    """Return the data file that a checkpoint was trained on, if it still exists unchanged."""
     header = subject.header
     path = Path(str(header.get("data_path", "")))
     if flags.dataset is not None or path in (Path(), data_path(header["dataset"])) or not path.is_file():

@@ -1,4 +1,4 @@
-"""Where the starts of an inner maximisation land in output space: what Figure 4 sketches, of a real model."""
+"""Where starting points of the inner maximisation land in output space: Figure 4 of the paper, for a real model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bsk.perturb.starts import BACKWARD, begin, random_output
 from bsk.records.jsonl import SCHEMA
 
 _FROM_HEADER = ("method", "model", "dataset", "seed", "selected")
-DIGITS = 9  # that count: as many tell any two fp32 numbers apart
+DIGITS = 9  # significant digits: enough to distinguish any two fp32 numbers
 
 
 def landings(
@@ -31,14 +31,14 @@ def landings(
     gamma: float,
     watch: Callable[[int, int], None],
 ) -> Iterator[dict[str, Any]]:
-    """Yield a record for each image and start: the logits before and after, and the KL divergence between them.
+    """Yield a record per image and start: the logits before and after the start, and their KL divergence in nats.
 
-    In fp32, with the model in eval mode; the draws depend on (seed, start, index) alone. The step of the backward
-    start is eps, as the paper's; its record has the random output too that the step went towards. `watch` is told how
-    many of how many images are done.
+    The model runs in fp32 and eval mode; random numbers depend on (seed, start, index) alone. The step of the backward
+    start is eps, as in the paper; its record also has the random output that the step aims at. `watch` is called with
+    the number of images done and the total.
 
     Raises:
-        InputError: the model does not fit the data, or returns a number that is not finite.
+        InputError: the model does not fit the data, or a logit is not finite.
     """
     examples = settings.data.stream(settings.split, settings.limit)
     check_fit(subject, settings.data, examples.shape)
@@ -68,9 +68,9 @@ def _landed(
             z, landed = model(x) if z is None else z, model(start)
         checked.settle()
     except NotFiniteError as error:
-        raise InputError(f"{subject.path}: the model returns NaN or infinity; no start lands there") from error
+        raise InputError(f"{subject.path}: the model returns NaN or infinity; check its weights") from error
     kls = kl(z.cpu().double(), landed.cpu().double()).clamp(min=0)
-    # f(x) + gamma psi, drawn as the backward start drew it; other starts have no target
+    # f(x) + gamma psi with the same psi as in the backward start; other starts have no target
     target = _rounded(random_output(z, again, gamma)) if name == BACKWARD else [None] * len(index)
     return {"kl": kls.tolist(), "logits": _rounded(z), "landed": _rounded(landed), "target": target}
 

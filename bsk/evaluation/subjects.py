@@ -1,4 +1,4 @@
-"""What is evaluated: a model out of a checkpoint, with what its header says of it."""
+"""The model under evaluation, with its header: from a checkpoint, from weights of another source, or from memory."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from bsk.records import jsonl as records
 from bsk.records.checkpoints import MODEL, STATE, model_tensors
 from bsk.records.headers import load_header
 
-_ORIGIN = "_bsk_subject"  # the attribute of a model that was loaded
-NEEDED = ("dataset", "eps", "flags")  # of a header, by those who use the model, beside what it is built of
+_ORIGIN = "_bsk_subject"  # the attribute of a loaded model that holds its Subject
+NEEDED = ("dataset", "eps", "flags")  # header fields that evaluations need, besides those that build the model
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in eval mode on its device, its file, its header, and what its user should hear of it."""
+    """A model in eval mode on its device, with its file, its header and notices for the user."""
 
     model: nn.Module
     path: Path
@@ -43,20 +43,21 @@ class Subject:
 
 
 def load_subject(path: Path, device: torch.device, model: str | None = None) -> Subject:
-    """Return the model of F.safetensors or of F.last.safetensors; the file says all that is needed.
+    """Return the model of F.safetensors or F.last.safetensors.
 
-    Nothing is imported that a file names: for a network from outside the user names it again, as `model`.
+    Code that a file names is never imported on its word: for a user's own network, pass its `module:function` again
+    as `model`.
 
     Raises:
-        UsageError: the network is one from outside and `model` is None, or the other way round; or the file is
-            one of torch.
-        InputError: the file is missing, corrupt, replaced meanwhile, or its tensors do not fit its header.
+        UsageError: the network is a user's own and `model` is None, or the other way round; or the file was written by
+            torch.
+        InputError: the file is missing, corrupt, replaced while it was read, or its tensors do not fit its header.
     """
     _check_own(path)
-    load_header(path, (MODEL, STATE))  # it says best what is wrong with a file
+    load_header(path, (MODEL, STATE))  # its error messages are the clearest
     sha256 = records.sha256(path)
     tensors, header = checkpoints.load(path, (MODEL, STATE))
-    if records.sha256(path) != sha256:  # each of these opens the path anew
+    if records.sha256(path) != sha256:  # each of these opens the path again
         raise InputError(f"{path}: changed while it was read; run the command again")
     try:
         if lacking := [name for name in NEEDED if name not in header]:
@@ -64,7 +65,9 @@ def load_subject(path: Path, device: torch.device, model: str | None = None) -> 
         weights = model_tensors(tensors) if header["kind"] == STATE else tensors
         header, notices = _with_code(path, header, model)
         if model is None:
-            with torch.device("meta"):  # names and shapes first: a few bytes of header can name a network of any size
+            with torch.device(
+                "meta"
+            ):  # check names and shapes without allocating: a small header can name a network of any size
                 _built(header, header["model"]).load_state_dict(weights, assign=True)
         built = _built(header, model or header["model"]).to(device)
         built.load_state_dict(weights)
@@ -75,28 +78,28 @@ def load_subject(path: Path, device: torch.device, model: str | None = None) -> 
 
 
 def _check_own(path: Path) -> None:
-    """Raise a UsageError if a file is one of torch, whose weights need a network."""
-    with contextlib.suppress(OSError, zipfile.BadZipFile):  # the reader of headers says it better
+    """Raise a UsageError for a file of torch, whose weights need --model."""
+    with contextlib.suppress(OSError, zipfile.BadZipFile):  # load_header has the better message
         if (found := kind(path)) not in (SAFETENSORS, None):
-            raise UsageError(f"{path}: is {found}, no checkpoint of bsk train; use --model and --weights {path}")
+            raise UsageError(f"{path}: is {found}, not a checkpoint of bsk train; use --model and --weights {path}")
 
 
 def _with_code(path: Path, header: dict[str, Any], model: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the header with the code that runs now, and what its user should hear of it."""
+    """Return the header with the hash of the code that runs now, and notices for the user."""
     trained = header["model"]
     if model is None and is_plugin(trained):
-        raise UsageError(f"{path}: its network is code from outside; add --model {trained} if you trust that code")
+        raise UsageError(f"{path}: its network is your own code; add --model {trained} if you trust that code")
     if model is None:
         return header, ()
     if not is_plugin(trained):
-        raise UsageError(f"--model {model}: {path} is of bsk's own {trained}; leave --model out")
+        raise UsageError(f"--model {model}: {path} has bsk's own {trained}; leave --model out")
     code = load(model, "--model").sha256
-    other = f"{path}: the code of {model} is not what it was trained with; the number is that of the code as it is"
+    other = f"{path}: the code of {model} has changed since training; the result is for the current code"
     return {**header, "code": code}, (other,) if header.get("code") != code else ()
 
 
 def _built(header: dict[str, Any], model: str) -> Normalised:
-    """Return the network that a header describes, with weights of its own."""
+    """Return the network that a header describes, with initial weights."""
     channels, height, width = header["shape"]
     return registry.build(
         model,
@@ -118,17 +121,26 @@ def foreign_subject(
     key: str | None = None,
     class_order: Sequence[str] | None = None,
 ) -> Subject:
-    """Return a model that bsk did not train, taken to be for the data's classes and images.
+    """Return a model that bsk did not train, for the classes and image size of the data.
 
-    Its SHA-256 is that of the file, or, of weights that only a key takes, that of the tensors. Without `weights` the
-    network comes with its own. It is known by its code, parameters and buffers then. `class_order` has the names of
-    the data's classes in the order of its outputs, if that is not the data's.
+    Its SHA-256 is that of the file, or that of the tensors if `key` selects another set than the first. Without
+    `weights` the network loads its own, and is identified by its code, parameters and buffers.
+
+    Args:
+        model: name of a network, or `module:function`.
+        weights: a .pt, .pth or .safetensors file, or None.
+        data: the data to evaluate on.
+        mean: normalisation, one number per channel; None for what the weights hold.
+        std: likewise.
+        device: where the model goes.
+        key: which set of weights in the file.
+        class_order: names of the classes in the order of the outputs; None for the order of the data.
 
     Raises:
         UsageError: there is no such model or set of weights, or mean and std do not fit.
         InputError: the weights are missing, refused or do not fit.
     """
-    channels, height, width = data.stream(_there(data), 1).shape
+    channels, height, width = data.stream(_nonempty_split(data), 1).shape
     before = records.sha256(weights) if weights is not None and weights.is_file() else ""
     order = None if class_order is None else _outputs(class_order, data)
     found = foreign_model(
@@ -163,24 +175,24 @@ def foreign_subject(
     )
 
 
-def _there(data: DataFile) -> str:
-    """Return a split that has images."""
+def _nonempty_split(data: DataFile) -> str:
+    """Return the name of a split that has images."""
     return next((name for name in SPLITS if data.counts[name]), SPLITS[0])
 
 
 def _outputs(names: Sequence[str], data: DataFile) -> list[int]:
-    """Return the output of each of the data's classes, of their names in the order of the outputs."""
+    """Return the output of each class of the data, given the class names in the order of the outputs."""
     unknown = [name for name in names if name not in data.classes]
     start = f"--class-order: {len(names)} names for the {len(data.classes)} classes of {data.path.name}"
     if unknown:
-        raise InputError(f"{start}, and {unknown[0]!r} is none; {nearest(unknown[0], data.classes)}")
+        raise InputError(f"{start}, and {unknown[0]!r} is not one of them; {nearest(unknown[0], data.classes)}")
     if sorted(names) != sorted(data.classes):
-        raise InputError(f"{start}; give each of them once, in the order of the outputs")
+        raise InputError(f"{start}; give each class once, in the order of the outputs")
     return [list(names).index(name) for name in data.classes]
 
 
 def _identity(model: str, weights: Path | None, found: Foreign, before: str) -> str:
-    """Return the SHA-256 of what was loaded: of the file, which had one before, or of the tensors of one set in it."""
+    """Return the SHA-256 of what was loaded: the file, whose hash was `before`, or the tensors of one set in it."""
     if weights is None:
         return state_sha256(found.model, model)
     if records.sha256(weights) != before:
@@ -192,10 +204,10 @@ def _notices(weights: Path, found: Foreign, data: DataFile, key: str | None) -> 
     said = []
     if found.weights is not None and found.weights.others and key is None:
         others, taken = ", ".join(found.weights.others), shown(found.weights.key)
-        said.append(f"{weights}: has several sets of weights; takes {taken}, and by --weights-key also {others}")
-    if found.normalisation == "none" and takes_pixels(found.model, data.stream(_there(data), 1).shape):
+        said.append(f"{weights}: has several sets of weights; using {taken}; --weights-key selects another of {others}")
+    if found.normalisation == "none" and takes_pixels(found.model, data.stream(_nonempty_split(data), 1).shape):
         usual = " ".join(f"--{name} {','.join(map(str, getattr(data, name)))}" for name in ("mean", "std"))
-        said.append(f"{weights}: holds no mean and std, so images are not normalised; usual for {data.name} is {usual}")
+        said.append(f"{weights}: has no mean and std, so images are not normalised; common for {data.name}: {usual}")
     if found.dropped:
         more = f" and {len(found.dropped) - 1} more" if len(found.dropped) > 1 else ""
         said.append(f"{weights}: {found.dropped[0]}{more} not used")
@@ -210,18 +222,18 @@ def live_subject(
     eps: float,
     device: torch.device,
 ) -> Subject:
-    """Return a model that is in memory alone.
+    """Return a model that exists in memory only.
 
     Args:
         model: from images (N, C, H, W) in [0, 1], on the device, to logits (N, classes).
-        classes: their names, or None for as many as the model has logits.
+        classes: class names, or None for one per logit.
         shape: (C, H, W) of the images.
-        dataset: what the images are called.
-        eps: the customary radius.
+        dataset: name of the data.
+        eps: default radius.
         device: where the model is.
 
     Raises:
-        InputError: the model does not return logits.
+        InputError: the output of the model is not (N, classes).
     """
     name = getattr(model, "__name__", type(model).__name__)
     module = model if isinstance(model, nn.Module) else Called(model)
@@ -239,7 +251,7 @@ def live_subject(
 
 
 def state_sha256(model: nn.Module, name: str = "") -> str:
-    """Return the SHA-256 of a model's parameters and buffers, and of a name."""
+    """Return the SHA-256 of a name and a model's parameters and buffers, in hexadecimal."""
     digest = hashlib.sha256(name.encode())
     for key, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor):
@@ -249,13 +261,13 @@ def state_sha256(model: nn.Module, name: str = "") -> str:
 
 
 def remembered(subject: Subject) -> nn.Module:
-    """Return the model of a subject; `recalled` gives the subject for it, as long as its weights are the same."""
+    """Return the model of a subject, marked so that `recalled` finds the subject while its weights are unchanged."""
     vars(subject.model)[_ORIGIN] = (subject, state_sha256(subject.model))
     return subject.model
 
 
 def recalled(model: object) -> Subject | None:
-    """Return where a model was loaded from, or None if it was not, or was changed since."""
+    """Return the subject that a model was loaded as; None if it was not loaded, or changed since."""
     origin: tuple[Subject, str] | None = getattr(model, _ORIGIN, None)
     if origin is None:
         return None
@@ -266,7 +278,7 @@ def recalled(model: object) -> Subject | None:
 
 
 def check_fit(subject: Subject, data: DataFile, shape: tuple[int, ...]) -> None:
-    """Raise an InputError if the model was trained for other classes or images than the data has."""
+    """Raise an InputError if the model was trained for other classes or another image shape than the data has."""
     header = subject.header
     if len(header["classes"]) != len(data.classes):
         raise InputError(

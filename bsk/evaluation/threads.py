@@ -1,4 +1,4 @@
-"""How many threads an evaluation's passes have: all of torch's, fewer while others want the machine too."""
+"""The number of CPU threads of an evaluation: all of torch's, or fewer while other processes need the cores."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 
 from bsk.devices import threads_chosen
 
-WINDOW, CALLS = 0.02, 2  # seconds and calls, at least, by which a number of threads is judged
-CROWDED, CALM = 0.8, 0.95  # of its time the first thread has a core: below others want it too, above nobody does
-QUIET = 10  # windows of calm before more threads are tried
-HOLD, LONGEST = 0.5, 30.0  # seconds from a try in vain to the next, twice as long each time
+WINDOW, CALLS = 0.02, 2  # least seconds and calls over which a number of threads is measured
+CROWDED, CALM = 0.8, 0.95  # CPU time of the first thread per wall time: below, cores are contended; above, free
+QUIET = 10  # uncontended windows before more threads are tried
+HOLD, LONGEST = 0.5, 30.0  # seconds from a failed try to the next; doubled each time, up to the longest
 
 
 class Threads:
-    """Halves the number of threads while the first waits for a core, doubles it when it does not: where that is faster.
+    """Adapts the number of threads: halved under contention, doubled without it, and kept if passes get faster.
 
-    The threads of a pass wait for each other after each operation. Where others use the cores too, one of them has none
-    for a while, and all wait: seen up to a hundred times as long as by one thread. Nothing is tried where nobody
-    disturbs. The bits of a row do not depend on the number of threads (see `steady` and `bsk.models.products`), so that
-    no verdict depends on what is found here.
+    The threads of a pass synchronise after each operation. If other processes use the cores too, one thread has to
+    wait for a core and all others wait for it: up to a hundred times slower than one thread has been seen. Without
+    contention nothing is tried. The bits of a row do not depend on the number of threads (see `steady` and
+    `bsk.models.products`), so verdicts do not depend on it.
     """
 
     def __init__(
@@ -32,26 +32,28 @@ class Threads:
         busy: Callable[[], float] = time.thread_time,
         use: Callable[[int], None] = torch.set_num_threads,
     ) -> None:
-        """Begin with all of `most`; `clock` and `busy` are the seconds that pass, and those that this thread runs."""
+        """Start with `most` threads; `clock` is wall time and `busy` CPU time of this thread, in seconds."""
         self.most, self.now = most, most
         self._clock, self._busy, self._use = clock, busy, use
-        self._before: tuple[int, float] | None = None  # the number that was left for a try, and its passes a second
+        self._before: tuple[int, float] | None = (
+            None  # number of threads before the current try, and its passes per second
+        )
         self._hold, self._again, self._calm = HOLD, -1.0, 0
-        self._calls, self._passes, self._start = -1, 0, (0.0, 0.0)  # -1: the next call is not a part of a window
+        self._calls, self._passes, self._start = -1, 0, (0.0, 0.0)  # -1: the next call is not part of a window
 
     def begins(self, passes: int) -> None:
-        """Hear that a call of so many passes begins; what came since the call before was done by `now` threads."""
+        """Record that a call of so many passes begins; the time since the last call is for `now` threads."""
         now, busy = self._clock(), self._busy()
         seconds = now - self._start[0]
         if self._calls >= CALLS and seconds >= WINDOW:
             changed = self._judge(now, (busy - self._start[1]) / seconds, self._passes / seconds)
-            self._calls = -1 if changed else 0  # the first call after a change builds what is kept for the next ones
+            self._calls = -1 if changed else 0  # the first call after a change has set-up costs
         if self._calls <= 0:
             self._start, self._passes = (now, busy), 0
         self._calls, self._passes = self._calls + 1, self._passes + passes
 
     def _judge(self, now: float, share: float, rate: float) -> bool:
-        """Take a window's share of a core and passes a second; return whether the number of threads changed."""
+        """Judge a window by its CPU share and passes per second; return whether the number of threads changed."""
         if self._before is not None:
             (number, before), self._before = self._before, None
             if rate > before:
@@ -72,23 +74,23 @@ class Threads:
         return True
 
     def resume(self) -> None:
-        """Let torch have as many threads as were found, after a while in which it may have had others."""
-        if self._before is not None:  # a try that did not come to its end
+        """Set the number of threads found so far, which may have been changed elsewhere meanwhile."""
+        if self._before is not None:  # a try that was cut off
             (self.now, _), self._before = self._before, None
         self._use(self.now)
         self._calls = -1
 
 
-_found: Threads | None = None  # as the last evaluation of this process left it
+_found: Threads | None = None  # shared by all evaluations of this process
 _tries = False
 
 
 @contextlib.contextmanager
 def shared_threads(device: torch.device, fixed: bool = False) -> Iterator[None]:
-    """Let torch have as many threads within the block as are good here and now; afterwards as many as before.
+    """Adapt the number of torch's threads within the block; afterwards it is as before.
 
-    `fixed` keeps the number that an evaluation before has found. Nothing is changed where the user has chosen a number,
-    where there is one thread, or on another device than a CPU.
+    `fixed` keeps the number that an earlier evaluation has found. Nothing is changed if the user has chosen a number,
+    if there is one thread only, or if the device is not a CPU.
     """
     global _found, _tries
     most = torch.get_num_threads()
@@ -107,6 +109,6 @@ def shared_threads(device: torch.device, fixed: bool = False) -> Iterator[None]:
 
 
 def pass_begins(passes: int) -> None:
-    """Hear, within `shared_threads`, that a model call of so many passes begins."""
+    """Record, within `shared_threads`, that a model call of so many passes begins."""
     if _tries and _found is not None:
         _found.begins(passes)

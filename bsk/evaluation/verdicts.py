@@ -1,11 +1,11 @@
-"""Which examples survive which attack: stage by stage, block by block, each example for itself."""
+"""The verdict of an attack on each example, stage by stage and block by block."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,17 +30,22 @@ from bsk.perturb.draws import example_draws, own_randomness
 
 Examples = Split | Stream
 Keep = Callable[[Tensor, Outcome, Tensor], None]
-BLOCK_BYTES, FP32 = 1 << 25, 4  # of a block's images, where that is more than a call's; some ten copies come of it
-CHECKS = "checks"  # the name of the stage that examines the model
+BLOCK_BYTES, FP32 = 1 << 25, 4  # images of a block, at most, unless one call has more; an attack holds some ten copies
+CHECKS = "checks"  # the stage that examines the model, in `Progress`
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is: the stage that runs, and how many examples stand.
+    """The progress of an evaluation.
 
-    `done` and `total` count passes, forward and backward: of all stages of an attack, as far as can be told, or those
-    of the stage CHECKS. `sample` is how many examples the stage is for, where it is not for all that stand.
-    `notice` is a line that the user should hear, with nothing of how far it is.
+    Attributes:
+        stage: the stage that runs.
+        standing: number of examples that no stage has broken.
+        n: number of examples.
+        done, total: forward and backward passes; an estimate over all stages of the attack, or those of CHECKS.
+        ended: whether the stage has ended.
+        sample: number of examples that the stage meets, if these are not all standing ones.
+        notice: a line for the user; the other fields are then meaningless.
     """
 
     stage: str
@@ -70,23 +75,33 @@ def judge(
     smaller: Ledger | None = None,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Ledger:
-    """Attack every example, with the model in eval mode, and judge it in fp32; each stage meets what still stands.
+    """Attack every example, and return the verdicts; each stage meets the examples that still stand.
 
-    The verdict on an example depends on (seed, stage, its index in the data) and on nothing beside it: not on the
-    batch size, the order, the limit, the number of processes, or on what was `known` from an earlier run.
-    `batch_size` is in rows of a model call. What a model draws itself, from torch's global generators, depends on
-    (seed, stage, index of the block's first example): it is the same again for the same batch size and processes.
+    The model is in eval mode and the verdict is computed in fp32. It depends on the seed, the stage and the index of
+    the example in the data alone: not on the batch size, the order, the limit, the number of processes, or on results
+    `known` from an earlier run. Random numbers that a model draws itself, from torch's global generators, depend on
+    the seed, the stage and the index of the first example in the block: they repeat for the same batch size and
+    number of processes.
 
-    Where the passes are `compiled`, attacks search through these, and the model judges each claim as it is: the last
-    bits of compiled passes are their own, as those of another device.
-
-    Examples that have fallen to the same attack at a `smaller` radius are not asked again.
-
-    `grow` is given every block as it is known, `keep` rows (K,), what was found and predictions (K,) of each block of
-    each stage, and `watch` is told how far it is: as a stage begins, amid its blocks and after each.
+    Args:
+        model: from images (N, C, H, W) in [0, 1] to logits.
+        examples: images and labels.
+        attack: its stages run in order.
+        eps: radius for pixels in [0, 1].
+        seed: of the random numbers.
+        batch_size: rows of a model call.
+        device: where the model is.
+        known: blocks of an earlier run.
+        share: the part of the examples that this process takes.
+        compiled: compiled passes for the search of an attack; the model itself, uncompiled, gives the verdict, because
+            the last bits of compiled passes differ.
+        grow: called with each new block.
+        keep: called for each block of each stage with rows (K,), the outcome, and predictions (K,).
+        smaller: verdicts at a smaller radius; examples that fell there are not attacked again.
+        watch: called with the progress as a stage begins, within its blocks and after each.
 
     Raises:
-        InputError: the model returns a number that is not finite; the example is named.
+        InputError: the model returns NaN or infinity; the message names the example.
     """
     ledger, calls = Ledger(len(examples.labels), attack.whole), compiled.calls if compiled else 0
     if smaller is not None:
@@ -96,30 +111,36 @@ def judge(
         for number in rounds(attack, ledger, known, examples.index, seed):
             stage = attack.stages[number]
             run = _Runner(model, examples, number, stage, eps, seed, batch_size, device, keep, compiled)
-            due = ledger.due(number)
-            blocks = [rows for rows in due.split(run.examples_of_a_block(len(due), share.world)) if len(rows)]
             found = StageResult(len(examples.labels))
-            tell = _Teller(ledger, found, attack, number, share.world, watch)
-            tell()
-            for rows in blocks[share.rank :: share.world]:
-                with own_randomness(device, seed, stage.name, int(examples.index[rows[0]])):
-                    block = run(rows, tell)
-                if compiled is not None:
-                    ledger.compile_seconds += (spent := compiled.spent())
-                    block = replace(block, seconds=block.seconds - spent)
+            report = _Reporter(ledger, found, attack, number, share.world, watch)
+            report()
+            for block in _blocks(run, ledger, share, report):
                 if grow is not None:
                     grow(block)
                 found.add(block)
-                tell()
+                report()
             ledger.add(found.together(number, share, device))
             if len(ledger.due(number)):
-                raise InputError(f"{stage.name}: {len(ledger.due(number))} examples were attacked by no process")
-            _Teller(ledger, StageResult(0), attack, number, 1, watch)(ended=True)
+                raise InputError(f"{stage.name}: no process attacked {len(ledger.due(number))} examples")
+            _Reporter(ledger, StageResult(0), attack, number, 1, watch)(ended=True)
     if compiled is not None:
         mine = torch.tensor([compiled.calls - calls, ledger.compile_seconds], device=device)
         calls, ledger.compile_seconds = sum_over_processes(mine, share).tolist()
         ledger.compiled = calls > 0
     return ledger
+
+
+def _blocks(run: _Runner, ledger: Ledger, share: Share, report: Callable[[int], None]) -> Iterator[Block]:
+    """Yield the results of this process's blocks of one stage, without the time of compilation."""
+    due = ledger.due(run.number)
+    blocks = [rows for rows in due.split(run.examples_of_a_block(len(due), share.world)) if len(rows)]
+    for rows in blocks[share.rank :: share.world]:
+        with own_randomness(run.device, run.seed, run.stage.name, int(run.examples.index[rows[0]])):
+            block = run(rows, report)
+        if run.compiled is not None:
+            ledger.compile_seconds += (spent := run.compiled.spent())
+            block = replace(block, seconds=block.seconds - spent)
+        yield block
 
 
 @dataclass(frozen=True)
@@ -139,11 +160,11 @@ class _Runner:
 
     @property
     def rows(self) -> int:
-        """The rows of a call: in half precision twice as many, in the same memory."""
+        """The rows of a call; twice as many in half precision, for the same memory."""
         return self.batch_size * (2 if self.stage.search != "fp32" and self.batch_size >= LEAST else 1)
 
     def examples_of_a_block(self, due: int, world: int) -> int:
-        """Return how many of the examples due are attacked at a time: a call's, or several's if images are small."""
+        """Return the block size: the examples of one call, or of several if images are small."""
         most = max(self.rows, BLOCK_BYTES // (FP32 * math.prod(self.examples.shape)))
         calls = rows_within(self.rows) // self.stage.rows * self.stage.calls
         return max(1, min(calls, most, -(-due // world)))
@@ -164,7 +185,7 @@ class _Runner:
         return Block(self.number, rows, outcome.fooled.cpu(), distance.float().cpu(), *passes, seconds)
 
     def _attack(self, rows: Tensor, tell: Callable[[int], None]) -> tuple[Tensor, Outcome]:
-        """Attack some rows; if the model returns NaN for one of them, find out for which."""
+        """Attack some rows; if a logit is not finite, find the example by bisection."""
         x, y = to_unit(self.examples.take(rows).to(self.device)), self.examples.labels[rows].to(self.device)
         index: list[int] = self.examples.index[rows].tolist()
         draws = example_draws(self.seed, self.stage.name, index, self.device)
@@ -182,19 +203,21 @@ class _Runner:
             if len(rows) == 1:
                 raise InputError(
                     f"example {int(rows[0])} (index {index[0]}): the model returns NaN or infinity under "
-                    f"{self.stage.name}; no attack can judge that"
+                    f"{self.stage.name}; check the model and its input range"
                 ) from error
             for half in rows.tensor_split(2):
                 self._attack(half, tell)
-            raise InputError("the model returns NaN or infinity for some images, only in company") from error
+            raise InputError(
+                "the model returns NaN or infinity for some batches but for no single image; check the model"
+            ) from error
 
 
 @dataclass(frozen=True)
-class _Teller:
-    """Tells how far an evaluation is in one stage; an example that falls leaves nothing more to do.
+class _Reporter:
+    """Reports the progress within one stage; an example that falls needs no further passes.
 
-    Of several processes each knows its own blocks of this stage: what is done and left takes the others to be as far,
-    `standing` counts nobody as fallen who may stand.
+    Each process knows only its own blocks of this stage. Passes done and left assume that the others are equally far;
+    `standing` counts only the examples known to have fallen.
     """
 
     ledger: Ledger
@@ -205,7 +228,7 @@ class _Teller:
     watch: Callable[[Progress], None]
 
     def __call__(self, amid: int = 0, ended: bool = False) -> None:
-        """Count what is done and what is left, `amid` passes into a block."""
+        """Report passes done and left, `amid` passes into a block."""
         costs, due = [stage.passes for stage in self.attack.stages], len(self.ledger.due(self.number))
         cost, standing, fallen = costs[self.number], int(self.ledger.standing.sum()), int(self.found.fooled.sum())
         met = min(due * cost, self.world * (int(self.found.met.sum()) * cost + amid))
@@ -217,7 +240,7 @@ class _Teller:
         self.watch(Progress(name, standing - fallen, n, done, done + left, ended, sample))
 
     def _later(self, stage: int, standing: int, fallen: int) -> int:
-        """Return how many examples a later stage will meet, if nobody falls before it."""
+        """Return how many examples a later stage will meet if no more fall before it."""
         if self.number >= self.attack.whole:
             standing = int((self.ledger.standing & self.ledger.sample).sum())
         rest = max(0, standing - self.world * fallen)

@@ -1,1 +1,1 @@
-"""What bsk has made, in the forms of other tools: networks, logs, evaluations."""
+"""Export of networks, logs and evaluations to the formats of other tools."""

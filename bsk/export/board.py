@@ -1,4 +1,4 @@
-"""Logs of trainings as the event files of TensorBoard."""
+"""Training logs as TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from bsk.records.atomic import replacing
 from bsk.records.jsonl import SCHEMA, Record
 from bsk.records.schema import EpochRecord
 
-EVENTS = "events.out.tfevents.bsk"  # TensorBoard looks for the middle of it
+EVENTS = "events.out.tfevents.bsk"  # TensorBoard recognises event files by "tfevents"
 _NO_SCALARS = ("schema", "epoch")
 
 
 def export_logs(logs: Sequence[Path], folder: Path, force: bool = False) -> dict[str, Any]:
-    """Write FOLDER/RUN/events for each log RUN.jsonl, a scalar for each number of an epoch, and return the record.
+    """Write an event file in FOLDER/RUN for each log RUN.jsonl, one scalar per number and epoch; return the record.
 
-    The time of an event is that of the training: its seconds so far, without breaks.
+    The wall time of an event is the training time so far in seconds, without interruptions.
 
     Raises:
-        UsageError: tensorboard is not installed, or two logs have one name.
-        InputError: a log cannot be read or has no epochs, or something stands at FOLDER/RUN.
+        UsageError: tensorboard is not installed, or two logs have the same name.
+        InputError: a log cannot be read or has no epochs, or the event file exists.
     """
     check_installed("tensorboard", ("tensorboard",))
     runs = {log.stem: epochs_of(log) for log in logs}
     if len(runs) < len(logs):
-        raise UsageError("export: two logs of one name; give them names of their own, or a folder for each")
+        raise UsageError("export: two logs have the same name; rename one, or export each to its own folder")
     for run in runs:
         check_free(folder / run / EVENTS, force)
     for run, epochs in runs.items():
         _write(folder / run / EVENTS, epochs)
     count = sum(len(scalars_of(epoch)) for epochs in runs.values() for epoch in epochs)
     source = ", ".join(map(str, logs))
-    told = {"to": "tensorboard", "source": source, "out": str(folder), "runs": list(runs), "scalars": count}
-    return {"schema": SCHEMA, "kind": "export", **told}
+    facts = {"to": "tensorboard", "source": source, "out": str(folder), "runs": list(runs), "scalars": count}
+    return {"schema": SCHEMA, "kind": "export", **facts}
 
 
 def epochs_of(log: Path) -> list[Record]:
-    """Return the records of a log's epochs, of those that were run twice the later.
+    """Return the records of the epochs in a log; of an epoch that was run twice, the later one.
 
     Raises:
-        InputError: it cannot be read, a record is not as its schema says, or there is none.
+        InputError: the log cannot be read, a record violates its schema, or there are no epochs.
     """
     found = {}
     for item in located.stream(log):
         if item.record.get("kind") == "epoch":
             found[located.checked(item, EpochRecord).epoch] = item.record
     if not found:
-        raise InputError(f"{log}: has no epochs; give the log of bsk train, F.jsonl")
+        raise InputError(f"{log}: has no epochs; expected a log of bsk train, F.jsonl")
     return [found[epoch] for epoch in sorted(found)]
 
 
 def scalars_of(epoch: Record) -> dict[str, float]:
-    """Return the numbers of an epoch by their names, without accuracies that are not known."""
+    """Return the numbers of an epoch by name, without unknown accuracies."""
     numbers = {name: value for name, value in epoch.items() if type(value) in (int, float) and name not in _NO_SCALARS}
     return {name: value for name, value in numbers.items() if not (value == -1 and "_" in name)}
 

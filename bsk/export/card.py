@@ -1,4 +1,4 @@
-"""A model card: what a checkpoint is, how it was trained, what it withstands, and when not to believe that."""
+"""A model card: what a checkpoint is, how it was trained, how robust it is, and when to doubt that."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _USE = """\
 
 
 def card(path: Path, sha256: str, header: dict[str, Any], records: Sequence[EvaluationRecord]) -> str:
-    """Return the card of a checkpoint, in Markdown, from its header and its evaluations, of which there may be none."""
+    """Return the model card of a checkpoint in Markdown, from its header and its evaluations, if any."""
     parts = [f"# {_text(path.stem)}", _summary(header), "## Use", _use(path, header), "## Training", _training(header)]
     parts += ["## Robustness", _robustness(records), *_limits(records)]
     return "\n\n".join([*parts, "## Identity", _identity(path, sha256, header)]) + "\n"
@@ -33,7 +33,7 @@ def _summary(header: dict[str, Any]) -> str:
     mean, std = (", ".join(f"{each:g}" for each in header[name]) for name in ("mean", "std"))
     return (
         f"`{_code(header['model'])}`, an image classifier for {shape} images in {len(header['classes'])} classes: "
-        f"{classes}. It normalises images itself, by mean {mean} and standard deviation {std}."
+        f"{classes}. It normalises images itself, with mean {mean} and standard deviation {std}."
     )
 
 
@@ -47,12 +47,12 @@ def _training(header: dict[str, Any]) -> str:
     cost = "" if None in passes else f", {many(sum(filter(None, passes)))} passes of an image"
     data = f"{_text(header['dataset'])} (SHA-256 `{_code(str(header.get('data_sha256')))}`)"
     epoch = f"{header.get('epoch')} ({_text(str(header.get('selected')))})"
-    told = f"By `{_code(str(header.get('method')))}` on {data}, epoch {epoch}{cost}, radius {plain(header['eps'])}, "
-    told += f"seed {header.get('seed')}."
+    text = f"By `{_code(str(header.get('method')))}` on {data}, epoch {epoch}{cost}, radius {plain(header['eps'])}, "
+    text += f"seed {header.get('seed')}."
     if header.get("val_robust") is not None and header.get("val_robust", -1) >= 0:
-        told += f" On {header.get('val_n')} images held out: {estimate(header['val_natural'])} natural, "
-        told += f"{estimate(header['val_robust'])} under PGD-20."
-    return told + "\n\n" + _table(["flag", "value"], ([name, plain(value)] for name, value in _flags(header)), "flag")
+        text += f" On {header.get('val_n')} held-out images: {estimate(header['val_natural'])} natural, "
+        text += f"{estimate(header['val_robust'])} under PGD-20."
+    return text + "\n\n" + _table(["flag", "value"], ([name, plain(value)] for name, value in _flags(header)), "flag")
 
 
 def _flags(header: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -64,8 +64,10 @@ def _robustness(records: Sequence[EvaluationRecord]) -> str:
         return "Not evaluated: no record of an attack came with this card."
     lines = [[*_attack(each), _images(each), estimate(each.accuracy, each.low, each.high)] for each in records]
     lines = [list(line) for line in dict.fromkeys(map(tuple, lines))]
-    told = "Accuracy with its 95 % interval over images. An attack gives an upper bound: a stronger one may leave less."
-    return told + "\n\n" + _table(_TITLES, lines, "attack")
+    text = (
+        "Accuracy with its 95 % interval over images. Every attack gives an upper bound: a stronger one may find less."
+    )
+    return text + "\n\n" + _table(_TITLES, lines, "attack")
 
 
 def _attack(record: EvaluationRecord) -> list[str]:
@@ -74,7 +76,7 @@ def _attack(record: EvaluationRecord) -> list[str]:
 
 
 def _images(record: EvaluationRecord) -> str:
-    """Return of how many images of what an accuracy is, "2000 cifar10 test, fog 3"."""
+    """Return the images that an accuracy is for, as "2000 cifar10 test, fog 3"."""
     corrupted = f", {record.corruption} {record.severity}" if isinstance(record.corruption, str) else ""
     return f"{record.n} {record.dataset or ''} {record.split}{corrupted}"
 
@@ -95,10 +97,10 @@ def _table(titles: list[str], lines: Iterable[list[str]], left: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return text out of a file as Markdown that shows it as it is, on one line."""
+    """Return text from a file as Markdown that shows it literally, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", printable(text))
 
 
 def _code(text: str) -> str:
-    """Return text out of a file as it can stand between backticks, or in a line of Python between quotes."""
+    """Return text from a file without the characters that would end a code span or a Python string."""
     return re.sub(r"[`\"\\]", "", printable(text))

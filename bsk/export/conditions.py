@@ -1,4 +1,4 @@
-"""What other tools' forms need beside bsk, and where they may be written."""
+"""Checks before an export: installed packages, free paths and file endings."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from bsk.errors import InputError, UsageError
 
 
 def check_installed(form: str, packages: tuple[str, ...]) -> None:
-    """Raise a UsageError that names the extra of a form unless its packages are there."""
+    """Raise a UsageError that names the extra of a format unless its packages are installed."""
     for package in packages:
         if find_spec(package) is None:
             raise UsageError(f"--to {form}: {package} is not installed; pip install 'bsk[{form}]'")
 
 
 def check_free(path: Path, force: bool) -> None:
-    """Raise an InputError if something stands at `path`, unless forced."""
+    """Raise an InputError if `path` exists, unless forced."""
     if path.exists() and not force:
-        raise InputError(f"{path}: exists; choose another --out, or --force")
+        raise InputError(f"{path}: exists; choose another --out, or pass --force")
 
 
 def check_ending(path: Path, endings: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The evaluations of one network, out of records, for leaderboards and cards."""
+"""The evaluations of one network, read from records, for leaderboards and model cards."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bsk.records.schema import EvaluationRecord
 
 
 def evaluations_of(files: Sequence[Path], sha256: str | None = None) -> list[EvaluationRecord]:
-    """Return the evaluations in JSONL files of the checkpoint of that SHA-256, or of the one that they are all of.
+    """Return the evaluations in JSONL files, of the checkpoint with that SHA-256 if one is given.
 
     Raises:
-        UsageError: they are of several networks.
+        UsageError: the evaluations are of several networks.
         InputError: a file cannot be read, or has no such evaluation.
     """
     items = [item for path in files for item in located.stream(path) if item.record.get("kind") == "evaluation"]
@@ -23,7 +23,7 @@ def evaluations_of(files: Sequence[Path], sha256: str | None = None) -> list[Eva
     names = ", ".join(map(str, files))
     if not found:
         of_it = "of this checkpoint" if every else "in it"
-        raise InputError(f"{names}: no evaluation {of_it}; give what bsk evaluate --out wrote of it")
+        raise InputError(f"{names}: no evaluation {of_it}; give the records that bsk evaluate --out wrote")
     if len({each.checkpoint_sha256 for each in found}) > 1:
         raise UsageError(f"export: {names}: evaluations of several networks; give those of one")
     return found

@@ -1,4 +1,4 @@
-"""A trained network for other tools, read back from its file and held against bsk's own logits."""
+"""A trained network in the format of another tool, read back from its file and compared with bsk's own logits."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from bsk.plugins import outside
 from bsk.records import jsonl
 from bsk.records.atomic import replacing
 
-IMAGES = (8, 1)  # of the calls that are compared: a batch of any size must do
-TOLERANCE = 1e-4  # of logits, and of the largest one where that is above 1
+IMAGES = (8, 1)  # batch sizes of the comparison: the file must accept any
+TOLERANCE = 1e-4  # of a logit, relative to the largest one if that is above 1
 Run = Callable[[Tensor], Tensor]
 
 
 class Whole(nn.Module):
-    """A network with its normalisation, for images (N, C, H, W) in [0, 1], of plain operations alone."""
+    """A network with its normalisation, from images (N, C, H, W) in [0, 1] to logits, in plain operations only."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: Normalised) -> None:
-        """Take a copy of the network."""
+        """Copy the network."""
         super().__init__()
         self.network = copy.deepcopy(model.network).to(memory_format=torch.contiguous_format)
         self.register_buffer("mean", model.mean.clone())
@@ -49,7 +49,15 @@ class Whole(nn.Module):
 
 @dataclass(frozen=True)
 class Form:
-    """A form of networks: how it is written and run, its endings, and packages that it needs."""
+    """An export format.
+
+    Attributes:
+        write: writes a file.
+        read: reads it back and returns a function from images to logits.
+        endings: file endings.
+        inside: whether the file includes the normalisation.
+        packages: packages that it needs.
+    """
 
     write: Callable[[Subject, Path], None]
     read: Callable[[Subject, Path], Run]
@@ -61,44 +69,44 @@ class Form:
 def export_network(subject: Subject, name: str, out: Path) -> dict[str, Any]:
     """Write the network of a checkpoint in one of the FORMS, and return the record.
 
-    The file is read back and run on IMAGES random images before it gets its name.
+    The file is read back and run on random images before it gets its final name.
 
     Raises:
-        UsageError: the form needs a package that is not installed, or `out` has no ending of it.
-        InputError: the network cannot be had in this form, or its logits differ from bsk's own.
+        UsageError: the format needs a package that is not installed, or the ending of `out` is wrong.
+        InputError: the network cannot be exported to this format, or its logits differ from bsk's own.
     """
     form = FORMS[name]
     check_ending(out, form.endings)
     check_installed(name, form.packages)
     with replacing(out) as temporary:
-        with outside(f"--to {name}", "this network cannot be had so; try another form", InputError):
-            with warnings.catch_warnings(action="ignore"):  # torch will leave TorchScript behind, which was asked for
+        with outside(f"--to {name}", "this network cannot be exported to it; try another format", InputError):
+            with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated, but the user asked for it
                 form.write(subject, temporary)
                 run = form.read(subject, temporary)
             furthest = _furthest(subject, run)
         if not furthest <= TOLERANCE:
-            far = f"logits that are {furthest:.2g} from bsk's own, expected at most {TOLERANCE:g}"
-            raise InputError(f"{out}: the {name} form has {far}; nothing is written, try another form")
+            found = f"the logits of the {name} file differ by {furthest:.2g}, expected at most {TOLERANCE:g}"
+            raise InputError(f"{out}: {found}; nothing is written, try another format")
         sha256 = jsonl.sha256(temporary)
     return {**_described(subject, name), "out": str(out), "sha256": sha256, "n": IMAGES[0], "difference": furthest}
 
 
 def _described(subject: Subject, name: str) -> dict[str, Any]:
     header = subject.header
-    told = {key: header[key] for key in ("model", "classes", "shape", "mean", "std")}
+    facts = {key: header[key] for key in ("model", "classes", "shape", "mean", "std")}
     return {
         "schema": jsonl.SCHEMA,
         "kind": "export",
         "to": name,
         "source": str(subject.path),
         "checkpoint_sha256": subject.sha256,
-        **told,
+        **facts,
         "normalised": FORMS[name].inside,
     }
 
 
 def _furthest(subject: Subject, run: Run) -> float:
-    """Return how far logits are at most from bsk's own, in units of the largest of a call where that is above 1."""
+    """Return the largest difference from bsk's own logits, relative to the largest logit if that is above 1."""
     random = torch.Generator().manual_seed(0)
     found = 0.0
     for n in IMAGES:
@@ -117,18 +125,18 @@ def _model(subject: Subject) -> Normalised:
 
 
 def _write_torch(subject: Subject, path: Path) -> None:
-    """Write a state dict under the names that others know it by, with mean and std where these have buffers for it."""
+    """Write a state dict with the names of the published code, with mean and std if that has buffers for them."""
     model = _model(subject)
     own = model.network.state_dict()
     names = original_names(subject.header["model"], own) or {name: name for name in own}
     tensors = {names[name]: tensor.detach().contiguous() for name, tensor in own.items()}
-    if subject.header["model"].endswith("-silu"):  # DeepMind's networks hold them
+    if subject.header["model"].endswith("-silu"):  # DeepMind's networks have these buffers
         tensors |= {"mean": model.mean[0].clone(), "std": model.std[0].clone()}
     torch.save(tensors, path)
 
 
 def _read_torch(subject: Subject, path: Path) -> Run:
-    """Load the file as anybody's weights, into the network emptied before; no code is imported that a file names."""
+    """Load the file as weights of unknown origin into a zeroed copy of the network."""
     model = copy.deepcopy(_model(subject))
     own = {name: each for name, each in model.network.state_dict().items() if isinstance(each, Tensor)}
     for tensor in own.values():
@@ -136,12 +144,12 @@ def _read_torch(subject: Subject, path: Path) -> Run:
     fit = load_weights(path, Target(subject.header["model"], own, len(subject.header["mean"]))).fit
     if fit.problems:
         raise InputError(f"{path}: {fit.problems}; train it again")
-    model.network.load_state_dict(fit.tensors, strict=False)  # the fit is strict
+    model.network.load_state_dict(fit.tensors, strict=False)  # load_weights has checked all names
     return model
 
 
 def _write_script(subject: Subject, path: Path) -> None:
-    """Trace the network: torch leaves TorchScript behind, but C++ programs and older torch read nothing else."""
+    """Trace the network; TorchScript is deprecated, but C++ programs and older versions of torch read it."""
     whole = Whole(_model(subject)).eval()
     with torch.no_grad():
         traced = torch.jit.trace(whole, torch.rand(2, *subject.header["shape"]))
@@ -163,7 +171,7 @@ def _write_onnx(subject: Subject, path: Path) -> None:
         output_names=["logits"],
         dynamo=True,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
-        external_data=False,  # one file
+        external_data=False,  # a single file
         verbose=False,
     )
 

@@ -1,6 +1,6 @@
-"""The facts that RobustBench keeps of a network, as far as records have them.
+"""The model-info entry of RobustBench for a network, as far as records have the facts.
 
-Source: the JSON files of `model_info` in RobustBench: accuracies as texts of percent, the radius as "8/255".
+Source: the JSON files of `model_info` in RobustBench: accuracies are texts in percent, the radius is "8/255".
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from typing import Any
 from bsk.errors import UsageError
 from bsk.records.schema import EvaluationRecord
 
-WHOLE = 10_000  # test images of CIFAR, on which its numbers are
+WHOLE = 10_000  # test images of CIFAR, which its accuracies are for
 _RESNET = re.compile(r"(preact-)?resnet(\d+)(-(\d+))?(-[a-z]+)?")
 _WIDE = re.compile(r"wrn-(\d+)-(\d+)(-silu)?")
 
 
 def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
-    """Return RobustBench's fields of the one network of the records; what they do not tell is None.
+    """Return RobustBench's fields for the one network of the records; unknown fields are None.
 
-    Only `autoattack` itself gives `autoattack_acc`: neither its first half nor an estimate is its number.
+    Only a full `autoattack` gives `autoattack_acc`: neither screen nor an audit does.
 
     Raises:
-        UsageError: they are of several radii, splits or numbers of images.
+        UsageError: the records have several radii, splits or numbers of images.
     """
     if any(isinstance(each.corruption, str) for each in records):
-        raise UsageError("--to robustbench: records of corrupted images; give those of the clean test images alone")
+        raise UsageError("--to robustbench: records of corrupted images; give those of clean test images only")
     if len({(each.data_sha256, each.split, each.n) for each in records}) > 1:
-        raise UsageError("--to robustbench: records of several data, splits or numbers of images; give those of one")
+        raise UsageError(
+            "--to robustbench: records of several datasets, splits or numbers of images; give those of one"
+        )
     if len({(each.eps, norm_of(each)) for each in records if each.attack != "natural"}) > 1:
         raise UsageError("--to robustbench: records of several radii or norms; give those of one")
     whole = next((each for each in records if each.attack == "autoattack"), None)
@@ -54,7 +56,7 @@ def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
 
 
 def architecture(model: str | None) -> str | None:
-    """Return what RobustBench calls one of bsk's networks, None for others."""
+    """Return RobustBench's name of one of bsk's networks, or None for other networks."""
     if wide := _WIDE.fullmatch(model or ""):
         return f"WideResNet-{wide[1]}-{wide[2]}"
     if found := _RESNET.fullmatch(model or ""):
@@ -64,7 +66,7 @@ def architecture(model: str | None) -> str | None:
 
 
 def norm_of(record: EvaluationRecord) -> str:
-    """Return the norm of an attack, which an attack of several stages says in each of them."""
+    """Return the norm of an attack; an attack of several stages has it in each stage."""
     parameters = record.attack_parameters or {}
     nested = (each.get("norm") for each in parameters.values() if isinstance(each, dict))
     return str(parameters.get("norm") or next(filter(None, nested), "linf"))
@@ -83,5 +85,5 @@ def _percent(accuracy: float | None) -> str | None:
 
 
 def _footnote(record: EvaluationRecord) -> str | None:
-    """Return what tells the number from the leaderboard's own, which is on all test images."""
+    """Return a footnote unless the accuracy is on all test images, as on the leaderboard."""
     return None if (record.split, record.n) == ("test", WHOLE) else f"On {record.n} images of the {record.split} split."

@@ -1,4 +1,4 @@
-"""Model cards and RobustBench's facts, written to files."""
+"""Model cards and RobustBench entries, written to files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from bsk.records.atomic import replacing
 from bsk.records.header_schema import MODEL, STATE
 from bsk.records.headers import load_header
 
-_TOLD = (*NEEDED, "model", "classes", "shape", "mean", "std")  # of a header, by a card
+_TOLD = (*NEEDED, "model", "classes", "shape", "mean", "std")  # header fields that a card needs
 
 
 def export_card(checkpoint: Path, files: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Write the card of a checkpoint, from its header and its evaluations in JSONL files, and return the record.
+    """Write the model card of a checkpoint, from its header and its evaluations in JSONL files; return the record.
 
     Raises:
-        UsageError: `out` has another ending than .md.
-        InputError: a file cannot be read, or there are files and none has an evaluation of the checkpoint.
+        UsageError: `out` does not end in .md.
+        InputError: a file cannot be read, or the files have no evaluation of the checkpoint.
     """
     check_ending(out, (".md",))
     header = load_header(checkpoint, (MODEL, STATE))
@@ -40,10 +40,10 @@ def export_card(checkpoint: Path, files: Sequence[Path], out: Path) -> dict[str,
 
 
 def export_info(files: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Write RobustBench's facts of the one network that records are of, and return the record.
+    """Write the RobustBench entry of the one network of the records, and return the record of the export.
 
     Raises:
-        UsageError: `out` has another ending than .json, or the records are of several networks or settings.
+        UsageError: `out` does not end in .json, or the records are of several networks or settings.
         InputError: a file cannot be read, or has no evaluations.
     """
     check_ending(out, (".json",))
@@ -51,9 +51,9 @@ def export_info(files: Sequence[Path], out: Path) -> dict[str, Any]:
     info = model_info(records)
     with replacing(out) as temporary:
         temporary.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-    told = {"checkpoint_sha256": records[0].checkpoint_sha256, "evaluations": len(records)}
+    facts = {"checkpoint_sha256": records[0].checkpoint_sha256, "evaluations": len(records)}
     unknown = [name for name, value in info.items() if value is None and name != "footnote"]
-    return _record("robustbench", ", ".join(map(str, files)), out) | told | {"unknown": unknown}
+    return _record("robustbench", ", ".join(map(str, files)), out) | facts | {"unknown": unknown}
 
 
 def _record(to: str, source: str, out: Path) -> dict[str, Any]:

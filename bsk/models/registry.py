@@ -18,17 +18,14 @@ from torch.nn.parameter import is_lazy
 from bsk.errors import BskError, InputError, UsageError, nearest
 from bsk.models.architectures import PUBLISHED, SHAPE
 from bsk.models.modes import eval_mode
+from bsk.models.names import MODELS
 from bsk.models.preact import NETWORKS
 from bsk.models.resnet import resnet18, resnet50, resnet50_kuangliu
 from bsk.models.small import Size, cnn, sides
 from bsk.models.wide import wide_resnet
 from bsk.plugins import is_plugin, load, outside
 
-MODELS = [
-    "resnet18", "resnet50", "wrn-34-10", "cnn", "resnet18-16", "preact-resnet18", "preact-resnet50", "wrn-28-10",
-    "wrn-28-10-silu",
-]  # fmt: skip
-RESNETS: dict[str, Callable[..., nn.Module]] = {  # by name without width
+RESNETS: dict[str, Callable[..., nn.Module]] = {  # by name without a width
     "resnet18": resnet18,
     "resnet50": resnet50,
     "resnet50-kuangliu": resnet50_kuangliu,

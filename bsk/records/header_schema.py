@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
+from bsk.models.names import MODELS, ModelName
 from bsk.records.fields import (
     Accuracy,
     Amount,
@@ -38,12 +39,8 @@ _Deviation = Annotated[float, Meta(ge=1e-4, le=1e4)]
 _Means = Annotated[list[_Mean], Meta(min_length=1, description="numbers from -10000 to 10000")]
 _Deviations = Annotated[list[_Deviation], Meta(min_length=1, description="numbers from 0.0001 to 10000")]
 _Augmentation = Annotated[Literal["crop-flip", "flip", "none"], Meta(description="crop-flip, flip or none")]
-# A file is not to have a network of any size made: these are what data sets have by custom.
-ModelOfData = Literal[
-    "cnn", "resnet18", "resnet18-16", "resnet50", "wrn-34-10", "preact-resnet18", "preact-resnet50", "wrn-28-10",
-    "wrn-28-10-silu",
-]  # fmt: skip
-_Model = Annotated[ModelOfData, Meta(description=", ".join(get_args(ModelOfData)))]
+# Only these names: a crafted file must not make bsk build a network of arbitrary size.
+_Model = Annotated[ModelName, Meta(description=", ".join(MODELS))]
 
 
 def _struct(name: str, doc: str, *rows: tuple[Any, str], tag: str = "") -> type[Struct]:

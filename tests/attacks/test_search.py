@@ -164,7 +164,7 @@ def test_auto_uses_the_fast_precision_only_for_apgd(call, toy, trained, monkeypa
     assert apgd["attack_parameters"].get("search", "fp32") == fast and "slow" not in found.stderr
     assert "search" not in pgd["attack_parameters"] and pgd["repeats"]["stopped"] > 0
     slow = call("evaluate", trained, *words, "pgd-5", "--search", "fp16")
-    assert f"--search fp16: slow on this device; auto takes {fast}" in slow.stderr
+    assert f"--search fp16: slow on this device; auto uses {fast}" in slow.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
 from bsk.cli import options
+from bsk.cli.app import COMMANDS
 from bsk.data.datasets import DATASETS
 from bsk.data.store import Info, problem
 from bsk.methods import registry as methods
@@ -27,10 +28,10 @@ TRAIN = ["--model", "cnn-4", "--epochs", "2", "--batch-size", "32", "--schedule"
 
 
 def test_names_in_help_and_completion_are_the_registries() -> None:
-    assert list(DATASETS) == options.DATASETS and options.MODELS == MODELS
+    assert list(DATASETS) == options.DATASETS
     for model in {*MODELS, *(each.model for each in DATASETS.values())}:
         assert problem(Info("toy", ["a", "b"], 0.1, [0.5], [0.5], model=model)) is None
-    assert "expected cnn, resnet18" in str(problem(Info("toy", ["a", "b"], 0.1, [0.5], [0.5], model="cnn-999")))
+    assert "expected resnet18, resnet50" in str(problem(Info("toy", ["a", "b"], 0.1, [0.5], [0.5], model="cnn-999")))
     assert options.ATTACKS == attacks.ATTACKS
 
 
@@ -44,11 +45,20 @@ def test_help_has_every_method_and_of_the_chosen_one_its_flags(call) -> None:
         own = told("--method", name).partition(f"Optionsof{name}:")[2]
         expected = [text for each in methods.parameters(name).values() for text in (each.flag, each.help)]
         assert all("".join(text.split()) in own for text in [methods.summary(name).removesuffix("."), *expected])
-        assert ("bskmethodshaswhatitcosts" in own) == (name != "natural")
+        assert ("foritscostseebskmethods" in own) == (name != "natural")
         assert own.endswith("(none)") == (not expected)
     liet = told("--method=liet").partition("Optionsofliet:")[2]
     assert "--ramp/--no-rampincrease" in liet and "--boundXmaximumdistanceofx'fromx,inunitsofeps;none:" in liet
     assert "--stepXsizeofthesinglestepfromthestart,inpixels.[default:eps]" in liet and "--gamma" not in liet
+
+
+def test_help_fits_two_screens(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = [("train", "--method", name) for name in methods.names()]
+    commands += [(each.__name__.replace("_", "-"),) for each in COMMANDS]
+    for words in commands:
+        lines = call(*words, "--help").stdout.splitlines()
+        assert 10 < len(lines) <= 100 and max(map(len, lines)) <= 80, words
 
 
 @pytest.mark.parametrize(

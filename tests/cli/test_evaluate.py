@@ -93,7 +93,7 @@ def test_screen_is_reported_as_an_upper_bound(call, trained: Path, toy: Path) ->
 def test_evaluations_and_training_logs_are_not_mixed_in_one_file(call, trained: Path, toy, tmp_path) -> None:
     words = ["evaluate", trained, "--data", toy, "--attack", "natural", "--limit", 12, "--out"]
     log = (tmp_path / "m.jsonl").read_bytes()
-    assert "m.jsonl: is the log of a training; choose another --out" in call(*words, "m.jsonl", check=3).line
+    assert "m.jsonl: is a training log; choose another --out" in call(*words, "m.jsonl", check=3).line
     assert (tmp_path / "m.jsonl").read_bytes() == log
     call(*words, "r.jsonl")
     found = (tmp_path / "r.jsonl").read_bytes()
@@ -132,11 +132,11 @@ def test_several_radii_give_one_record_each_with_its_time(call, trained: Path, t
     done = call(*words, "--eps", "8/255,16/255,0.1", "--no-checks")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["eps"] for each in found] == [8 / 255, 16 / 255, 0.1] and found[1]["carried"] <= found[2]["carried"]
-    assert "3 radii: " in done.stderr and " s in all" in done.stderr
-    assert "several radii ascend" in call(*words, "--eps", "0.1,8/255", check=2).line
+    assert "3 radii: " in done.stderr and " s in total" in done.stderr
+    assert "radii must be in ascending order" in call(*words, "--eps", "0.1,8/255", check=2).line
     assert "is not a number" in call(*words, "--eps", "0.1,", check=2).line
     said = call("attack", trained, "--data", toy, "--eps", "0.1,0.2", "--out", "a.safetensors", check=2).line
-    assert "the images of one radius; several are for bsk evaluate" in said
+    assert "expected one radius; only bsk evaluate takes several" in said
 
 
 def test_a_targeted_attack_reports_its_success_rate(call, trained: Path, toy: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_targeted_attack_reports_its_success_rate(call, trained: Path, toy: Pa
 
 def test_l1_is_a_norm_of_its_own(call, trained: Path, toy: Path) -> None:
     words = ["evaluate", trained, "--data", toy, "--norm", "l1", "--limit", "12"]
-    assert "pass --eps, as 12 for CIFAR-10" in call(*words, "--attack", "apgd-ce", check=2).line
+    assert "pass --eps, e.g. 12 for CIFAR-10" in call(*words, "--attack", "apgd-ce", check=2).line
     said = call(*words, "--attack", "apgd-dlr", "--eps", "3", check=2).line
     assert "--norm l1: apgd-dlr has no L1 form; use apgd-ce, apgd-t, fab-t, square" in said
     more = ["--attack", "natural,autoattack", "--eps", "3", "--out", "r.jsonl"]
@@ -226,10 +226,10 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("evaluate", "name checkpoints of bsk train, or --model and --weights"),
-        ("evaluate m.safetensors --model cnn --weights t.pt", "not both"),
+        ("evaluate", "name either checkpoints of bsk train, or --model and --weights"),
+        ("evaluate m.safetensors --model cnn --weights t.pt", "name either checkpoints"),
         ("evaluate --model cnn", "give both"),
-        ("evaluate m.safetensors --mean 0.5 --std 0.5", "they go with --weights"),
+        ("evaluate m.safetensors --mean 0.5 --std 0.5", "use them with --weights"),
         ("evaluate --model cnn --weights t.pt --mean x --std 1", "--mean x"),
         ("evaluate m.safetensors --norm l3", "--norm l3"),
         ("evaluate m.safetensors --attack autoatack", "did you mean autoattack?"),
@@ -243,7 +243,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("evaluate m.safetensors --attack autoattack-audit", "no such attack"),
         ("attack m.safetensors --attack autoattack --audit 5 --out a.safetensors", "use it with bsk evaluate"),
         ("attack m.safetensors", "no --out"),
-        ("attack m.safetensors --attack fgsm,pgd-2 --out a.safetensors", "one attack a file"),
+        ("attack m.safetensors --attack fgsm,pgd-2 --out a.safetensors", "expected one attack"),
         ("attack m.safetensors --out a.safetensors --images a.gif", "--images a.gif"),
     ],
 )

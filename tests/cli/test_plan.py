@@ -17,11 +17,11 @@ TRAIN = "train\tm.train.json\t--data {toy} --model cnn-4 --epochs 1 --out m.safe
 @pytest.mark.parametrize(
     ("jobs", "said"),
     [
-        ('train\tm\t--method "bs', "plan: m: no closing quotation in '--method \"bs'; write it as for a shell"),
+        ('train\tm\t--method "bs', "plan: m: no closing quotation in '--method \"bs'; quote it as for a shell"),
         ("train\tm\t--out m\\", "plan: m: no escaped character"),
         (TRAIN + "evaluate\tr.jsonl\t--attack pgd-5", "plan: r.jsonl: evaluate without a checkpoint; name one"),
         (TRAIN + "evaluate\tr.jsonl", "plan: r.jsonl: evaluate without a checkpoint"),
-        (TRAIN + "evaluate\tr.jsonl\tother.safetensors", "plan: r.jsonl: nothing before it trains other.safetensors"),
+        (TRAIN + "evaluate\tr.jsonl\tother.safetensors", "plan: r.jsonl: no earlier job trains other.safetensors"),
         (TRAIN + "evaluate\tr.jsonl\tm.safetensors --attack pdg-5", "did you mean pgd-50x10?"),
         (TRAIN + "starts\tl.jsonl\tm.safetensors --start backwards", "no such start; did you mean backward?"),
         ("train\tm\t--data {toy} --gama 1", "--gama"),
@@ -29,7 +29,7 @@ TRAIN = "train\tm.train.json\t--data {toy} --model cnn-4 --epochs 1 --out m.safe
         ("train\tm\t--data {toy} --eps 8/0", "8/0 is not a number"),
         ("train\tm\t--data {toy} --method tradse", "did you mean trades, or module:function?"),
         ("train\tm\t--help", "--help"),
-        ("prepare-data\td.safetensors\t", "name"),
+        ("prepare-data\td.safetensors\t", "NAME"),
     ],
 )
 def test_an_invalid_job_is_a_one_line_error(call, toy, jobs, said, tmp_path) -> None:
@@ -56,7 +56,7 @@ def test_other_checkpoints_of_a_training_can_be_evaluated_too(call, toy, tmp_pat
     (tmp_path / "jobs").write_text(train)
     assert averaged == pytest.approx(2 * _megabytes(call), abs=0.002), "two averages, and one in .last"
     (tmp_path / "jobs").write_text(train + looks)
-    assert "nothing before it trains m.ema.safetensors" in call("plan", "jobs", "--device", "cpu", check=2).line
+    assert "no earlier job trains m.ema.safetensors" in call("plan", "jobs", "--device", "cpu", check=2).line
 
 
 def _megabytes(call) -> float:

@@ -60,7 +60,7 @@ def test_records_come_from_a_pipe_too(bsk, results: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ("boxs r.jsonl --out a.png", 2, "plot boxs: no such picture; did you mean boxes?"),
+        ("boxs r.jsonl --out a.png", 2, "plot boxs: no such figure; did you mean boxes?"),
         ("boxes r.jsonl", 2, "plot: no --out; name F.png or F.svg"),
         ("boxes r.jsonl --out a.png --out a.pdf", 2, "--out a.pdf: must end in .png or .svg"),
         ("boxes r.jsonl --y loss --out a.png", 2, "plot boxes: --y and --log are for curves; leave them out"),

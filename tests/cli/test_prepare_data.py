@@ -63,7 +63,7 @@ def test_its_record_names_the_classes_and_its_notes_the_images(call, pictures: P
     assert f"{pictures}: classes cat, dog\n" in said.stderr
     digits = call("prepare-data", "digits").stderr
     rows = "sklearn.datasets.load_digits(), whose customary splits are others"
-    assert f"data/digits.safetensors: train_index val_index test_index are the rows of {rows}; train networks" in digits
+    assert f"data/digits.safetensors: train_index val_index test_index number the rows of {rows}; train your" in digits
 
 
 def test_the_indices_are_rows_of_the_source(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_other_data_are_replaced_only_when_forced(call, tmp_path: Path) -> None:
     call("prepare-data", "digits")
     before = (tmp_path / "data/digits.safetensors").read_bytes()
     call("prepare-data", "digits")
-    assert "data/digits.safetensors: holds other data" in call("prepare-data", "digits", "--val", "700", check=3).stderr
+    assert "data/digits.safetensors: has other data" in call("prepare-data", "digits", "--val", "700", check=3).stderr
     assert (tmp_path / "data/digits.safetensors").read_bytes() == before
     assert json.loads(call("prepare-data", "digits", "--val", "700", "--force").stdout)["val"] == 700
 
@@ -105,7 +105,7 @@ def test_data_for_evaluation_only_are_refused_in_training(call, pictures: Path) 
     record = json.loads(call("prepare-data", "folder", "--from", pictures, "--out", "a.safetensors").stdout)
     assert (record["train"], record["val"], record["test"]) == (0, 0, 12)
     said = call("train", "--data", "a.safetensors", "--model", "cnn", check=3).stderr.splitlines()
-    expected = "no train examples to take of 0 train, 0 val, 12 test; take another split, or raise the limit"
+    expected = "no train examples (it has 0 train, 0 val, 12 test); choose another split, or raise the limit"
     assert said == [f"bsk: a.safetensors: {expected}"]
 
 

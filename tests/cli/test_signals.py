@@ -59,8 +59,8 @@ SLOW = {  # each works for long after the line that is waited for
 }
 
 
-NOTHING_KEPT = "bsk: stopped; nothing was kept; with --out F.jsonl the same command goes on"
-KEPT = "bsk: stopped; the same command goes on from what was saved"
+NOTHING_KEPT = "bsk: stopped; nothing was saved; with --out F.jsonl the same command would resume"
+KEPT = "bsk: stopped; run the same command again to resume"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_signal_that_is_sent_twice_saves_like_one(toy: Path, tmp_path: Path, n
         bsk.line(bsk.err)
         bsk.send(number)
         if moment != "at once":
-            bsk.line(bsk.err, "finishing the step and saving")
+            bsk.line(bsk.err, "finishing this step and saving")
         bsk.send(number)
         while moment == "to the very end" and bsk.running():
             bsk.send(number)

@@ -112,7 +112,7 @@ def test_doubts_are_counted_in_the_line_and_listed_below_it(terminal, call, trai
     call("prepare-data", "digits", "--out", "more.safetensors")
     text, _ = terminal("evaluate", "d.safetensors", "--data", "more.safetensors", "--attack", "natural")
     line, doubt = shown(text)
-    assert line.endswith(", 1 doubt") and doubt.startswith("d.safetensors: doubtful: digits is not the data")
+    assert line.endswith(", 1 doubt") and doubt.startswith("d.safetensors: doubtful: this digits is not the file")
 
 
 @pytest.mark.slow
@@ -144,4 +144,4 @@ def test_every_command_prints_a_line(terminal, trained: Path, toy: Path, words: 
 def test_control_characters_of_a_record_do_not_reach_the_terminal() -> None:
     counts = {"train": 1, "val": 2, "test": 3, "classes": 1, "class_names": ["\x9b2J"], "eps": 0.1}
     line = line_of({"kind": "data", "path": "\x1b]0;pwned\x07d.safetensors", "name": "d", **counts})
-    assert line == r"\x1b]0;pwned\x07d.safetensors: d, 1 train, 2 val, 3 test images of 1 classes (\x9b2J), eps 0.1"
+    assert line == r"\x1b]0;pwned\x07d.safetensors: d, 1 train, 2 val, 3 test images, 1 classes (\x9b2J), eps 0.1"

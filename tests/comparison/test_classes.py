@@ -96,9 +96,12 @@ def test_records_of_evaluate_are_compared_by_class(call, trained: Path, toy: Pat
     assert [(row["class"], row["natural"]) for row in rows] == [
         (name, right / n) for name, (right, n) in natural["by_class"].items()
     ]
-    assert "--pareto: does not go with --by" in call("compare", "r.jsonl", "--by", "class", "--pareto", check=2).line
+    assert (
+        "--pareto: cannot be combined with --by"
+        in call("compare", "r.jsonl", "--by", "class", "--pareto", check=2).line
+    )
     assert "did you mean class" in call("compare", "r.jsonl", "--by", "clas", check=2).line
     shown = bsk.compare(tmp_path / "r.jsonl", by="class")
     assert list(shown) == rows and "percent with 95 % intervals" in repr(shown)
-    with pytest.raises(UsageError, match="compare by class: paper, title and pareto"):
+    with pytest.raises(UsageError, match="compare by class: cannot be combined with paper, title or pareto"):
         bsk.compare(tmp_path / "r.jsonl", by="class", title="x")

@@ -100,7 +100,7 @@ def test_no_records_on_a_terminal_name_the_next_step() -> None:
     os.close(theirs)
     os.close(mine)
     assert done.returncode == 2
-    assert done.stderr == "bsk: compare: no records; name JSONL files, or pipe in what bsk evaluate prints\n"
+    assert done.stderr == "bsk: compare: no records; name JSONL files, or pipe in the output of bsk evaluate\n"
 
 
 def test_notices_go_to_stderr_and_the_picture_to_its_file(bsk: Make, file: Path, make: Make) -> None:

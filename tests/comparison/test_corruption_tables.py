@@ -164,7 +164,8 @@ def test_it_is_printed_in_every_format(call: Make, records: Make, tmp_path: Path
 def test_incompatible_flags_and_records_are_refused(call: Make, records: Make, make: Make, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text("".join(dumps(record) + "\n" for record in records))
     assert (
-        "--pareto: does not go with --by" in call("compare", "r.jsonl", "--by", "corruption", "--pareto", check=2).line
+        "--pareto: cannot be combined with --by"
+        in call("compare", "r.jsonl", "--by", "corruption", "--pareto", check=2).line
     )
     assert call("compare", "r.jsonl", "--by", "colour", check=2).line.startswith("bsk: --by colour: ")
     (tmp_path / "clean.jsonl").write_text(dumps(make("bs", 1)) + "\n")

@@ -108,7 +108,7 @@ def test_names_longer_than_paths_are_refused(tmp_path: Path) -> None:
         files = {"d/" * depth + f"{i}.png": b"x" for i in range(2)}
         for path in (zipped(tmp_path / "x.zip", files), tarred(tmp_path / "x.tar.gz", "d", files)):
             if depth == 20_000:
-                assert "d/d/ goes on to 4000" in refused(path)
+                assert "d/d/ has a name of 4000" in refused(path)
                 continue
             with open_tree(path) as tree:
                 assert [tree.read(name) for name in tree.sizes] == [b"x", b"x"]
@@ -118,7 +118,7 @@ def test_a_duplicate_member_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         for _ in range(2):
             archive.addfile(tarfile.TarInfo("a"))
-    assert "stands twice" in refused(tmp_path / "x.tar")
+    assert "occurs twice" in refused(tmp_path / "x.tar")
 
 
 def test_bombs_are_refused_before_they_expand(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_bombs_are_refused_before_they_expand(tmp_path: Path) -> None:
             out.write(bytes(1 << 20))
     tracemalloc.start()
     for name in ("x.tar.gz", "x.zip"):
-        assert "expands beyond reason" in refused(tmp_path / name)
+        assert "expands to an unreasonable size" in refused(tmp_path / name)
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()
 
@@ -143,7 +143,7 @@ def test_a_tar_whose_end_goes_on_for_ever_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(trees, "ROOM", 1 << 20)
     with gzip.open(tmp_path / "x.tar.gz", "wb", compresslevel=9) as file:
         file.write(tarfile.TarInfo("a").tobuf() + bytes(8 << 20))
-    assert "expands beyond reason" in refused(tmp_path / "x.tar.gz")
+    assert "expands to an unreasonable size" in refused(tmp_path / "x.tar.gz")
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
@@ -151,14 +151,14 @@ def test_a_header_that_asks_for_much_memory_is_refused(tmp_path: Path, kind: byt
     member = tarfile.TarInfo("header")
     member.type, member.size = kind, 40 << 20
     (tmp_path / "x.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
-    assert "expands beyond reason" in refused(tmp_path / "x.tar")
+    assert "expands to an unreasonable size" in refused(tmp_path / "x.tar")
 
 
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "MEMBERS", 10)
     many = {f"{i}": b"" for i in range(11)}
-    assert "one too many" in refused(tarred(tmp_path / "x.tar", "top", many, "w:"))
-    assert "one too many" in refused(zipped(tmp_path / "x.zip", many))
+    assert "exceeds the number of files allowed" in refused(tarred(tmp_path / "x.tar", "top", many, "w:"))
+    assert "exceeds the number of files allowed" in refused(zipped(tmp_path / "x.zip", many))
 
 
 def test_an_encrypted_or_damaged_zip_is_one_line(tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_an_encrypted_or_damaged_zip_is_one_line(tmp_path: Path) -> None:
     damaged = bytearray(whole)
     damaged[2000] ^= 1
     path.write_bytes(damaged)
-    assert "cannot be read, or is not whole" in refused(path)
+    assert "cannot be read or is corrupt" in refused(path)
     path.write_bytes(whole[:3000])
-    assert "cannot be read, or is not whole" in refused(path)
+    assert "cannot be read or is corrupt" in refused(path)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -188,7 +188,7 @@ def test_a_damaged_member_of_any_kind_is_one_line(tmp_path: Path, method: int, s
     damaged[place : place + 100] = bytes(each ^ 0x5A for each in damaged[place : place + 100])
     (tmp_path / "x.zip").write_bytes(damaged)
     usual = method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    said = "a.png: cannot be read, or is not whole" if usual else "'a.png' is packed by another method than deflate"
+    said = "a.png: cannot be read or is corrupt" if usual else "'a.png' is compressed with an unsupported method"
     assert said in refused(tmp_path / "x.zip")
 
 
@@ -196,7 +196,7 @@ def test_foreign_files_and_missing_ones(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"some text")
     assert "a text file, expected a .tar.gz, .tar or .zip" in refused(tmp_path / "x")
     (tmp_path / "y").write_bytes(gzip.compress(b"no tar in it"))
-    assert "cannot be read, or is not whole" in refused(tmp_path / "y")
+    assert "cannot be read or is corrupt" in refused(tmp_path / "y")
     assert "no such file or folder" in refused(tmp_path / "z")
 
 
@@ -258,5 +258,5 @@ def test_empty_members_without_end_are_refused(tmp_path: Path) -> None:
             folder = tarfile.TarInfo(f"{number}")
             folder.type = tarfile.DIRTYPE
             archive.addfile(folder)
-    with pytest.raises(InputError, match="expands beyond reason"), open_tree(path):
+    with pytest.raises(InputError, match="expands to an unreasonable size"), open_tree(path):
         pass

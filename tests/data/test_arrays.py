@@ -60,13 +60,13 @@ def test_channels_are_found(shape: tuple[int, ...], found: tuple[int, ...]) -> N
     [
         (np.zeros((2, 8)), r"shape \(2, 8\), expected \(N, C, H, W\)"),
         (np.zeros((0, 1, 8, 8)), "shape"),
-        (np.zeros((2, 8, 8, 8), np.uint8), r"shape \(2, 8, 8, 8\), which of its sides are channels"),
+        (np.zeros((2, 8, 8, 8), np.uint8), r"shape \(2, 8, 8, 8\) does not show which axis has the channels"),
         (np.full((2, 1, 8, 8), 255.0), r"values from 255 to 255, expected floats in \[0, 1\]"),
         (np.full((2, 1, 8, 8), -0.1), "values from -0.1"),
         (np.full((2, 1, 8, 8), np.nan), "values from nan"),
         (np.zeros((2, 1, 8, 8), np.int64), "int64, expected uint8"),
         ("images", "shape"),
-        ([[1], [2, 3]], "no array"),
+        ([[1], [2, 3]], "not an array"),
     ],
 )
 def test_invalid_images_are_refused(images, said: str) -> None:
@@ -82,11 +82,11 @@ def test_invalid_images_are_refused(images, said: str) -> None:
         ({"trian": 3}, "mine: 'trian' is unknown; did you mean train"),
         ({"train": BYTES}, r"mine: train: expected \(images, labels\), found a ndarray"),
         ({"train": (BYTES, LABELS[:3])}, r"mine: train labels: shape \(3,\), expected \(40,\)"),
-        ({"train": (BYTES, LABELS / 2)}, "mine: train labels: float64, expected whole numbers"),
-        ({"train": (BYTES, LABELS - 1)}, "mine: train labels: -1, expected numbers from 0"),
+        ({"train": (BYTES, LABELS / 2)}, "mine: train labels: float64, expected integers from 0"),
+        ({"train": (BYTES, LABELS - 1)}, "mine: train labels: -1, expected integers from 0"),
         ({"train": (BYTES, LABELS), "classes": ["a", "b"]}, "mine: a label is 3, but there are 2 classes"),
         ({"train": (BYTES, LABELS), "classes": 4}, "mine: classes must be a list"),
-        ({"train": (BYTES, LABELS), "test": (BYTES[:, :1], LABELS)}, "mine: images are .*expected one size"),
+        ({"train": (BYTES, LABELS), "test": (BYTES[:, :1], LABELS)}, "mine: image shapes differ .*; use one size"),
     ],
 )
 def test_invalid_splits_are_refused(found, said: str) -> None:
@@ -165,13 +165,13 @@ def test_a_function_s_images_become_a_data_file(call, module: str, tmp_path: Pat
     ("function", "more", "code", "said"),
     [
         ("nothing", [], 3, 'expected a dict {"train": (images, labels), "test": (images, labels)}, found a NoneType'),
-        ("only_train", [], 3, "has no test; return (images, labels) for train and test"),
+        ("only_train", [], 3, "no test split; return (images, labels) for train and test"),
         ("far", [], 3, "train images: values from "),
         ("wrong_eps", [], 3, "eps 8, expected a number above 0, at most 1"),
         ("leaves", [], 2, "SystemExit: no message; check the module and function"),
         ("mien", [], 2, "has no mien; did you mean mine?"),
-        ("mine", ["--from", "x"], 2, "knows where its data are"),
-        ("mine", ["--size", "8"], 2, "has images of one size"),
+        ("mine", ["--from", "x"], 2, "finds its own data"),
+        ("mine", ["--size", "8"], 2, "has labels and a fixed image size"),
         ("own_val", ["--val", "8"], 2, "has a val split of its own"),
     ],
 )

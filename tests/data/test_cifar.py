@@ -106,7 +106,7 @@ def test_copies_of_an_image_are_never_in_both_train_and_val(tmp_path: Path) -> N
     train = {image.tobytes() for image in found["train_images"]}
     assert not train & {image.tobytes() for image in found["val_images"]}
     assert len(found["val_images"]) == 60
-    with pytest.raises(InputError, match="200 train images can spare 120 for val"):
+    with pytest.raises(InputError, match="120 of 200 train images can be held out for val"):
         prepare("cifar10", str(tmp_path / "files"), tmp_path / "out.safetensors", val=150)
 
 
@@ -118,11 +118,11 @@ def test_only_unofficial_images_are_reported(tmp_path: Path, monkeypatch: pytest
     md5 = hashlib.md5(source.read_bytes()).hexdigest()
     out = tmp_path / "out.safetensors"
     rows = "the official batches of its train or test, in their order"
-    told = f"{out}: train_index val_index test_index are the rows of {rows}"
-    told += "; train networks of your own on those of train_index alone"
-    assert said == [f"{source}: not the official archive (md5 {md5}); going on with it", told]
+    told = f"{out}: train_index val_index test_index number the rows of {rows}"
+    told += "; train your own networks on the rows of train_index only"
+    assert said == [f"{source}: not the official archive (md5 {md5}); using it anyway", told]
     assert not prepare("cifar10", str(folder), tmp_path / "out.safetensors", notice=said.append)["official"]
-    assert said[2] == f"{folder}: not the official files; going on with it"
+    assert said[2] == f"{folder}: not the official files; using it anyway"
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     for name in ("cifar10", "cifar100"):
         monkeypatch.setitem(OFFICIAL, name, type(OFFICIAL[name])(OFFICIAL[name].url, "0", (md5,), sums))
@@ -174,9 +174,9 @@ def test_sources_that_lack_something(tmp_path: Path) -> None:
         ("test_batch", {"labels": [1]}, "not an array (N, 3072) of uint8"),
         ("test_batch", {"labels": [], "data": np.zeros((0, 3072), np.uint8)}, "0 labels for 0 images"),
         ("test_batch", ["a"], "expected a pickled dictionary, found list"),
-        ("batches.meta", {"label_names": ["a", "b"]}, "2 names of classes, expected 10"),
-        ("batches.meta", {"label_names": ["a"] * 10}, "1 names of classes, expected 10"),
-        ("batches.meta", {}, "0 names of classes, expected 10"),
+        ("batches.meta", {"label_names": ["a", "b"]}, "2 class names, expected 10"),
+        ("batches.meta", {"label_names": ["a"] * 10}, "1 class names, expected 10"),
+        ("batches.meta", {}, "0 class names, expected 10"),
     ],
 )
 def test_pickles_with_other_content_are_refused(tmp_path: Path, name: str, content: Any, expected: str) -> None:
@@ -191,7 +191,7 @@ def test_binary_files_with_other_content_are_refused(tmp_path: Path) -> None:
     label = unpacked(tmp_path / "label", files | {"test_batch.bin": b"\x63" + files["test_batch.bin"][1:]})
     assert "label 99 is outside 0..9" in _refused("cifar10", label)
     names = unpacked(tmp_path / "names", files | {"batches.meta.txt": b"cat dog"})
-    assert "2 names of classes, expected 10" in _refused("cifar10", names)
+    assert "2 class names, expected 10" in _refused("cifar10", names)
 
 
 @pytest.mark.parametrize("part", [0.001, 0.3, 0.6, 0.99, 0.99999])
@@ -286,5 +286,7 @@ def test_cifar100_has_coarse_labels_where_they_are_asked_for(tmp_path: Path, lay
     assert np.array_equal(found.labels, (labels % 20)[found.index])
     fine = prepare("cifar100", str(source), tmp_path / "b.safetensors", labels=["fine_labels"], val=10)
     assert fine["classes"] == 100
-    with pytest.raises(UsageError, match="--labels sex: cifar100 has fine_labels and coarse_labels; drop it, or name"):
+    with pytest.raises(
+        UsageError, match="--labels sex: cifar100 has fine_labels and coarse_labels; leave it out, or name"
+    ):
         prepare("cifar100", str(source), tmp_path / "c.safetensors", labels=["sex"])

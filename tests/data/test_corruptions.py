@@ -71,7 +71,7 @@ def test_an_archive_and_labels_of_one_severity_are_accepted(source: Path, tmp_pa
     check(tmp_path / "out", "jpeg_compression", 4)
     limited = next(prepare_each("cifar10-c", str(source), tmp_path / "few", test_limit=7))
     assert limited["test"] == 7
-    with pytest.raises(InputError, match="holds other data than this"):
+    with pytest.raises(InputError, match="has other data"):
         next(prepare_each("cifar10-c", str(source), tmp_path / "few"))
 
 
@@ -103,15 +103,19 @@ def changed(source: Path, name: str, array: NDArray[Any] | None) -> None:
         (
             "labels.npy",
             None,
-            "no cifar10-c in its 2 .npy files, expected CORRUPTION.npy files beside labels.npy; c",
+            "no cifar10-c in its 2 .npy files, expected CORRUPTION.npy files and labels.npy; c",
         ),
-        ("labels.npy", np.arange(7), "fog.npy: 7 labels for 5 x 30 images; take labels.npy of the same cifar10-c"),
+        ("labels.npy", np.arange(7), "fog.npy: 7 labels for 5 x 30 images; use labels.npy of the same cifar10-c"),
         ("labels.npy", np.full(150, 10), "fog.npy: severity 1: a label is 10, but there are 10 classes"),
-        ("fog.npy", ARRAYS["fog"][:-1], "fog.npy: shape (149, 32, 32, 3), expected (5 N, 32, 32, 3), a severity after"),
-        ("fog.npy", ARRAYS["fog"][:, :28], "fog.npy: shape (150, 28, 32, 3), expected (5 N, 32, 32, 3), a severity"),
-        ("fog.npy", np.float32(3), "fog.npy: shape (), expected (5 N, 32, 32, 3), a severity after another; take the"),
-        ("a b.npy", ARRAYS["fog"], "a b.npy: no name of a corruption, expected letters, digits and ._+-; rename it"),
-        ("a.npy", np.array([{}]), "a.npy: holds Python objects, which only a pickle can bring back; pickles are not"),
+        ("fog.npy", ARRAYS["fog"][:-1], "fog.npy: shape (149, 32, 32, 3), expected (5 N, 32, 32, 3), ordered by"),
+        ("fog.npy", ARRAYS["fog"][:, :28], "fog.npy: shape (150, 28, 32, 3), expected (5 N, 32, 32, 3), ordered"),
+        ("fog.npy", np.float32(3), "fog.npy: shape (), expected (5 N, 32, 32, 3), ordered by severity; use the"),
+        (
+            "a b.npy",
+            ARRAYS["fog"],
+            "a b.npy: not the name of a corruption, expected letters, digits and ._+-; rename it",
+        ),
+        ("a.npy", np.array([{}]), "a.npy: has Python objects, which need pickle; pickles are not"),
     ],
 )
 def test_invalid_sources_are_one_line_errors(
@@ -125,9 +129,9 @@ def test_invalid_sources_are_one_line_errors(
 
 def test_meaningless_flags_are_refused(call, source: Path, tmp_path: Path) -> None:
     said = call("prepare-data", "cifar10-c", "--from", source, "--val", 7, check=2)
-    assert said.line == "bsk: --val: cifar10-c has test images alone; leave it out"
+    assert said.line == "bsk: --val: cifar10-c has test images only; leave it out"
     said = call("prepare-data", "cifar10-c", "--from", source, "--out", "a.safetensors", check=2)
-    assert said.line == "bsk: --out a.safetensors: cifar10-c becomes many files; name a folder"
+    assert said.line == "bsk: --out a.safetensors: cifar10-c is written as many files; name a folder"
     assert "pass --from FOLDER, with labels.npy in it" in call("prepare-data", "cifar10-c", check=2).line
     with pytest.raises(UsageError, match="make them with: bsk prepare-data cifar10-c --from FOLDER"):
         package.prepare("cifar10-c", source=str(source))
@@ -137,7 +141,7 @@ def test_a_folder_of_data_is_each_file_of_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data" / "cifar10-c"
     folder.mkdir(parents=True)
-    with pytest.raises(InputError, match="a folder without data files; check --data, or run bsk prepare-data"):
+    with pytest.raises(InputError, match="the folder has no data files; check --data, or run bsk prepare-data"):
         each_data(ModelFlags(data=folder))
     for name in ("b", "a"):
         (folder / f"{name}.safetensors").touch()

@@ -65,7 +65,7 @@ def test_counts_are_those_of_all_pairs(train: Examples, test: Examples, val: Exa
     leaks = {image for image, _ in [*test, *(val or [])]}
     kept = [row for row, (image, _) in enumerate(train) if image not in leaks]
     if train and not kept:
-        with pytest.raises(InputError, match="x: all training images are test images too; leave --drop-leaks out"):
+        with pytest.raises(InputError, match="x: all training images are also test images; leave --drop-leaks out"):
             examined(whole, True, "x")
     else:
         clean, without = examined(whole, True, "x")
@@ -98,14 +98,14 @@ def test_they_are_in_the_record_and_in_one_line(call, tmp_path: Path) -> None:
         "train test": {"images": 3, "relabelled": 2},
     }
     assert "dropped" not in record and record["train"] == 97
-    within = "repeated within train: 3 images (1 under another label); repeated within test: 1 image"
-    line = f"bsk: a.npz: {within}; of test also in train: 3 images (2 under another label)"
-    assert f"{line}; --drop-leaks leaves these out of train and val\n" in said.stderr
+    within = "repeated within train: 3 images (1 with a different label); repeated within test: 1 image"
+    line = f"bsk: a.npz: {within}; of test also in train: 3 images (2 with a different label)"
+    assert f"{line}; --drop-leaks removes these from train and val\n" in said.stderr
     assert convert({key: value for key, value in record.items() if key != "kind"}, DataRecord).duplicates is not UNSET
     said = call("prepare-data", "folder", "--from", "a.npz", "--out", "b.safetensors", "--val", 6, "--drop-leaks")
     record = json.loads(said.stdout)
     assert (record["train"], record["val"], record["test"], record["dropped"]) == (94, 6, 24, 3)
-    assert f"{line}; 3 left out of train and val\n" in said.stderr
+    assert f"{line}; 3 removed from train and val\n" in said.stderr
     data = open_data(tmp_path / "b.safetensors")
     rows = np.concatenate([data.split(name).index for name in ("train", "val")])
     assert sorted(rows) == [row for row in range(103) if row not in (7, 8, 9)]  # the places in the source stay

@@ -119,7 +119,7 @@ def test_a_broken_download_resumes_where_it_broke(site: Site, tmp_path: Path) ->
 
 def test_a_later_run_resumes_the_partial_file(site: Site, tmp_path: Path) -> None:
     site.contents["/x.bin"], site.cut_after = CONTENT, [300_000, 0, 0, 0]
-    with pytest.raises(InputError, match="the connection broke after 300000 bytes; run it again to go on"):
+    with pytest.raises(InputError, match="the connection broke after 300000 bytes; run the command again to resume"):
         download(f"{site.url}/x.bin", tmp_path / "x.bin")
     assert left(tmp_path) == ["x.bin.part", "x.bin.part.tag"]
     site.asked.clear()
@@ -171,7 +171,7 @@ def test_a_part_file_that_is_no_beginning_is_dropped(site: Site, tmp_path: Path)
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path) -> None:
     site.contents["/x.bin"] = CONTENT[:-1] + b"!"
-    with pytest.raises(InputError, match=f"expected {MD5}; run it again"):
+    with pytest.raises(InputError, match=f"expected {MD5}; run the command again"):
         download(f"{site.url}/x.bin", tmp_path / "x.bin", md5=MD5)
     assert left(tmp_path) == []
 
@@ -194,10 +194,10 @@ def test_a_response_without_length_is_read_to_its_end(site: Site, tmp_path: Path
 def test_errors_of_the_server(site: Site, tmp_path: Path) -> None:
     site.contents["/x.bin"] = CONTENT
     site.codes = [404]
-    with pytest.raises(InputError, match="the server says 404 Not Found; check the URL"):
+    with pytest.raises(InputError, match="the server returned 404 Not Found; check the URL"):
         download(f"{site.url}/x.bin", tmp_path / "x.bin")
     site.codes = [503] * 3
-    with pytest.raises(InputError, match="the server says 503 after 0 bytes"):
+    with pytest.raises(InputError, match="the server returned 503 after 0 bytes"):
         download(f"{site.url}/x.bin", tmp_path / "x.bin")
     site.codes = [503, 429]
     download(f"{site.url}/x.bin", tmp_path / "x.bin")
@@ -262,7 +262,7 @@ def test_prepare_downloads_the_official_archive_once(site: Site, archive: Path, 
 
 def test_another_file_under_the_official_name_is_not_taken_for_it(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(archive.read_bytes() + bytes(512))
-    with pytest.raises(InputError, match="remove it, or use it as it is with --from"):
+    with pytest.raises(InputError, match="remove it, or use it anyway with --from"):
         prepare("cifar10", None, tmp_path / "out.safetensors")
 
 

@@ -69,7 +69,7 @@ def test_one_level_gives_a_fifth_to_test_whatever_holds_the_folders(tmp_path: Pa
         found.append([data.split(name).index.tolist() for name in ("train", "val", "test")])
     assert found[0] == found[1] == found[2]
     assert sorted(sum(found[0], [])) == list(range(40))
-    assert f"{sources[0]}: no test split; 8 of 40 images become it" in said
+    assert f"{sources[0]}: has no test split; 8 of 40 images become test" in said
 
 
 def test_folders_in_folders_take_no_memory(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_size_resizes_and_without_it_the_sizes_are_named(tmp_path: Path) -> None
     folder = unpacked(tmp_path / "x", classes() | {"dog/5.png": png(5, (9, 8, 3))})
     with pytest.raises(InputError) as caught:
         prepare("folder", str(folder), tmp_path / "a.safetensors")
-    expected = f"{folder}: dog/5.png: 8x9 pixels, expected 5x6 as in the others; pass --size N to resize"
+    expected = f"{folder}: dog/5.png: 8x9 pixels, expected 5x6 like the others; pass --size N to resize"
     assert str(caught.value) == expected
     prepare("folder", str(folder), tmp_path / "a.safetensors", size=4)
     assert open_data(tmp_path / "a.safetensors").split("train").images.shape[1:] == (3, 4, 4)
@@ -142,7 +142,7 @@ def test_other_files_are_left_out_with_a_notice(tmp_path: Path) -> None:
     files = classes() | {"cat/notes.txt": b"x", "cat/.hidden.png": b"x", "README": b"x", ".git/x.png": b"x"}
     record = prepare("folder", str(unpacked(tmp_path / "x", files)), tmp_path / "a.safetensors", notice=said.append)
     assert record["train"] + record["val"] + record["test"] == 40
-    assert said[:2] == [f"{tmp_path / 'x'}: classes cat, dog", f"{tmp_path / 'x'}: 4 other files are left out"]
+    assert said[:2] == [f"{tmp_path / 'x'}: classes cat, dog", f"{tmp_path / 'x'}: 4 other files are ignored"]
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,20 @@ def test_other_files_are_left_out_with_a_notice(tmp_path: Path) -> None:
         (classes(4, 0), "images in 0 class folders, expected 2 or more"),
         ({"a.png": png(1), "b.png": png(2)}, "images in 0 class folders"),
         (classes(at="train/") | {"test/cow/1.png": png(1)}, "test/cow has no counterpart in train/"),
-        (classes(4, 4, (6, 5), "train/") | {"test/cat/1.png": png(1)}, "train/ is grayscale, test/ has colour"),
+        (classes(4, 4, (6, 5), "train/") | {"test/cat/1.png": png(1)}, "train/ is grayscale but test/ has colour"),
         (classes() | {"cat/3.png": b"GIF89a"}, "cat/3.png: "),
-        (classes() | {"cat/3.png": b"%!PS-Adobe EPSF"}, "cat/3.png: no image"),
-        (classes() | {"cat/3.png": b""}, "cat/3.png: no image"),
-        (classes() | {"cat/3.png": png(3)[:-40]}, "cat/3.png: not a whole image"),
-        (classes() | {"c\nat/3.png": png(3)}, "the class folder 'c\\nat' has no printable name"),
-        ({f"{name}/{i}.png": png(1) for name in "ab" for i in range(9)}, "too few to split, or all the same"),
+        (classes() | {"cat/3.png": b"%!PS-Adobe EPSF"}, "cat/3.png: not an image"),
+        (classes() | {"cat/3.png": b""}, "cat/3.png: not an image"),
+        (classes() | {"cat/3.png": png(3)[:-40]}, "cat/3.png: a corrupt image"),
+        (classes() | {"c\nat/3.png": png(3)}, "the name of class folder 'c\\nat' is not printable"),
+        (
+            {f"{name}/1.png": png(i) for i, name in enumerate("ab")},
+            "because its 2 images are too few; add images, or pass",
+        ),
+        (
+            {f"{name}/{i}.png": png(1) for name in "ab" for i in range(9)},
+            "because each of its 18 images has an identical copy; add images, or pass --test-split none",
+        ),
     ],
 )
 def test_invalid_folders_are_refused(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
@@ -173,13 +180,19 @@ def test_invalid_folders_are_refused(tmp_path: Path, files: dict[str, bytes], ex
     assert "; " in message
 
 
+def test_images_that_cannot_be_split_can_all_be_train(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path / "x", {f"{name}/1.png": png(i) for i, name in enumerate("ab")})
+    record = prepare("folder", str(folder), tmp_path / "a.safetensors", test_split="none")
+    assert (record["train"], record["val"], record["test"]) == (2, 0, 0)
+
+
 def test_sixteen_bits_and_huge_images_are_refused(tmp_path: Path) -> None:
     deep = io.BytesIO()
     Image.fromarray(np.zeros((6, 5), np.uint16)).save(deep, "PNG")
     folder = unpacked(tmp_path / "x", classes() | {"cat/3.png": deep.getvalue()})
-    with pytest.raises(InputError, match="expected 8 bits a channel; convert it"):
+    with pytest.raises(InputError, match="expected 8 bits per channel; convert it"):
         prepare("folder", str(folder), tmp_path / "a.safetensors")
-    for side, expected in ((9_000, "9000x9000 pixels, expected at most"), (30_000, "not a whole image")):
+    for side, expected in ((9_000, "9000x9000 pixels, expected at most"), (30_000, "a corrupt image")):
         folder = unpacked(tmp_path / "y", classes() | {"cat/3.png": announcing(side)})
         with pytest.raises(InputError, match=f"cat/3.png: {expected}"):
             prepare("folder", str(folder), tmp_path / "a.safetensors", size=8)
@@ -217,8 +230,8 @@ def flat(width: int, height: int, mode: str) -> bytes:
 @pytest.mark.parametrize(
     ("width", "mode", "padding", "said"),
     [
-        (2800, "1", 0, "x.zip: 10 images of 2800x2800 pixels out of files so small are refused; pass --size N"),
-        (2800, "1", 4 << 20, "x.zip: 10 images of 2800x2800 pixels out of files so small are refused; pass --size N"),
+        (2800, "1", 0, "x.zip: 10 images of 2800x2800 pixels from such small files are refused; pass --size N"),
+        (2800, "1", 4 << 20, "x.zip: 10 images of 2800x2800 pixels from such small files are refused; pass --size N"),
         (5000, "P", 0, "x.zip: cat/0.png: 5000x5000 pixels, expected at most 8388608; make it smaller"),
         (5000, "P", 4 << 20, "x.zip: cat/0.png: 5000x5000 pixels, expected at most 8388608; make it smaller"),
     ],
@@ -243,7 +256,7 @@ def test_what_pillow_raises_over_a_torn_image_is_one_line(
 
     monkeypatch.setattr(Image, "open", fails)
     tree = Tree(str(tmp_path), {"a.tiff": 3}, lambda _: io.BytesIO(b"II*"))
-    with pytest.raises(InputError, match="a.tiff: not a whole image; remove it or replace it"):
+    with pytest.raises(InputError, match="a.tiff: a corrupt image; remove it or replace it"):
         decode(tree, "a.tiff", None)
 
 
@@ -298,7 +311,9 @@ def test_a_tiff_is_read_without_libtiff_or_not_at_all(capfd: pytest.CaptureFixtu
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
         whole = tiff(compression)
         for content in (whole, whole[:8] + b"\x5a" * 8 + whole[16:]):
-            with pytest.raises(InputError, match=r"here: a.tif: a compressed TIFF, expected one that is not, or PNG"):
+            with pytest.raises(
+                InputError, match=r"here: a.tif: a compressed TIFF, expected an uncompressed one or PNG"
+            ):
                 decoded("a.tif", content)
     assert capfd.readouterr() == ("", "")
 
@@ -309,6 +324,6 @@ def test_what_pillow_logs_does_not_go_to_stderr(
     monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own
     whole = tiff(None)
     samples = whole.index(struct.pack("<HHL", 277, 3, 1))
-    with pytest.raises(InputError, match="a.tif: no image"):
+    with pytest.raises(InputError, match="a.tif: not an image"):
         decoded("a.tif", whole[: samples + 8] + struct.pack("<H", 35) + whole[samples + 10 :])
     assert capfd.readouterr() == ("", "")

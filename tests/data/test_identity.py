@@ -131,7 +131,7 @@ def test_other_data_are_not_replaced_unless_forced(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         prepare("digits", None, path, val=700)
     counts = "train 1200, val 200, test 397 and train 700, val 700, test 397 images"
-    expected = f"{path}: holds other data than this ({counts}); choose another --out, or --force"
+    expected = f"{path}: has other data ({counts}); choose another --out, or pass --force"
     assert str(caught.value) == expected
     assert path.read_bytes() == before
     assert prepare("digits", None, path, val=700, force=True)["val"] == 700

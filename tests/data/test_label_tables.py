@@ -127,17 +127,17 @@ def test_the_table_lies_here_or_in_an_archive(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (table("{i},{name},{number}", "id,label,class"), "columns label, class may have the labels; keep one"),
-        (table("{i},1,0,0", "image,MEL,NV,BCC"), "columns MEL, NV, BCC may have the labels"),
-        (table("{i}", "image"), "no column but image to have the labels"),
-        (table("{i},{number},{name}", "a,b,c"), "columns a, b may name the images; keep one, named image"),
-        (table("x{i},{name}", "id,label"), "no column of id, label names images of --from"),
+        (table("{i},{name},{number}", "id,label,class"), "columns label, class may each be the labels; keep one"),
+        (table("{i},1,0,0", "image,MEL,NV,BCC"), "columns MEL, NV, BCC may each be the labels"),
+        (table("{i}", "image"), "no column besides image for the labels"),
+        (table("{i},{number},{name}", "a,b,c"), "columns a, b may each name the images; keep one, named image"),
+        (table("x{i},{name}", "id,label"), "none of the columns id, label names images of --from"),
         (table(n=22), "t.csv:22: no image 20 (2 of 22 are missing)"),
         (table() + b"3,dog\n", "t.csv:22: 3.png has two labels, bird and dog"),
         (table() + b"3\n", "t.csv:22: 1 columns, expected 2"),
         (table().replace(b"\n5,dog", b"\n5,"), "t.csv:7: no label for 5.png"),
-        (b"", "t.csv: no column of  names images"),
-        (b'"i\nd",label\n"x\ny",dog\n', r"t.csv: no column of 'i\nd', label names images"),
+        (b"", "t.csv: none of the columns  names images"),
+        (b'"i\nd",label\n"x\ny",dog\n', r"t.csv: none of the columns 'i\nd', label names images"),
         (b'id,label\n"' + b"x" * 200_000, "t.csv:2: cannot be read"),
     ],
 )
@@ -151,7 +151,7 @@ def test_ambiguous_tables_are_refused(tmp_path: Path, content: bytes, expected: 
 
 
 def test_an_ambiguous_image_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"t.csv:2: 0 may be a/0.png or b/0.png; write its folder"):
+    with pytest.raises(InputError, match=r"t.csv:2: 0 may be a/0.png or b/0.png; add folder"):
         labels_of(tmp_path, flat("a/") | flat("b/", 100) | {"t.csv": table()}, "t.csv")
     found = labels_of(tmp_path, flat("a/") | flat("b/", 100) | {"t.csv": table("a/{i},{name}")}, "t.csv")
     assert whole(found) == RIGHT
@@ -160,5 +160,5 @@ def test_an_ambiguous_image_name_is_refused(tmp_path: Path) -> None:
 def test_tables_must_exist_and_are_only_for_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--labels no.csv: 0 such files here and in .*; give its path"):
         labels_of(tmp_path, flat(), "no.csv")
-    with pytest.raises(UsageError, match="--labels: digits has images of one size and labels"):
+    with pytest.raises(UsageError, match="--labels: digits has labels and a fixed image size"):
         prepare("digits", None, tmp_path / "a.safetensors", labels=["t.csv"])

@@ -99,13 +99,13 @@ def test_data_to_evaluate_on_have_no_train_split(tmp_path: Path) -> None:
     said: list[str] = []
     data = made(tmp_path / "a", images("test/"), said)
     assert (data.classes, data.counts) == (list(CLASSES), {"train": 0, "val": 0, "test": 15})
-    assert f"{tmp_path / 'a/in'}: has no train split; this is data to evaluate on" in said
-    with pytest.raises(InputError, match="no train examples to take of 0 train, 0 val, 15 test"):
+    assert f"{tmp_path / 'a/in'}: has no train split, so the data are for evaluation only" in said
+    with pytest.raises(InputError, match="no train examples \\(it has 0 train, 0 val, 15 test"):
         data.split("train")
     both = made(tmp_path / "b", images("val/", 2) | images("Testing/"))
     assert both.counts == {"train": 0, "val": 6, "test": 15}
     assert both.split("test").images.equal(data.split("test").images) is False
-    with pytest.raises(InputError, match="has a val split alone; pass --test-split val"):
+    with pytest.raises(InputError, match="has only a val split; pass --test-split val"):
         made(tmp_path / "c", images("val/"))
     assert made(tmp_path / "c", images("val/"), test_split="val").counts == {"train": 0, "val": 0, "test": 15}
 
@@ -120,7 +120,7 @@ def test_a_requested_val_split_must_exist(tmp_path: Path) -> None:
 def test_train_alone_gives_a_fifth_to_test(tmp_path: Path) -> None:
     said: list[str] = []
     assert made(tmp_path, images("Training/"), said).counts == {"train": 11, "val": 1, "test": 3}
-    assert f"{tmp_path / 'in'}: no test split; 3 of 15 images become it" in said
+    assert f"{tmp_path / 'in'}: has no test split; 3 of 15 images become test" in said
 
 
 @pytest.mark.parametrize(
@@ -128,18 +128,18 @@ def test_train_alone_gives_a_fifth_to_test(tmp_path: Path) -> None:
     [
         (
             images("photo/") | images("sketch/"),
-            "photo/ and sketch/ share the subfolders bird, cat, dog, so they are no classes",
+            "photo/ and sketch/ have the same subfolders bird, cat, dog, so they are not classes",
         ),
         (
             images("cat/", classes=("train", "test")) | images("dog/", classes=("train", "test")),
-            "cat/ and dog/ share the subfolders test, train",
+            "cat/ and dog/ have the same subfolders test, train",
         ),
-        (images("test-tube/") | images("beaker/") | images("flask/"), "share the subfolders bird, cat, dog"),
-        (images("test-tube/") | images("beaker/"), "test-tube/ beside beaker/ may be a split or a class; rename one"),
-        (images("train/", classes=("cat",)) | images("other/"), "train/ beside other/ may be a split or a class"),
+        (images("test-tube/") | images("beaker/") | images("flask/"), "have the same subfolders bird, cat, dog"),
+        (images("test-tube/") | images("beaker/"), "test-tube/ next to beaker/ may be a split or a class; rename one"),
+        (images("train/", classes=("cat",)) | images("other/"), "train/ next to other/ may be a split or a class"),
         (
             images("train/") | images("Training/") | images("test/"),
-            "are both train by their names; remove or rename one",
+            "both indicate train; remove or rename one",
         ),
         (images("", classes=("train", "test")), "images in 0 class folders, expected 2 or more: "),
         (images("", classes=("train", "test", "sample")), "images in 0 class folders, expected 2 or more: "),
@@ -147,14 +147,14 @@ def test_train_alone_gives_a_fifth_to_test(tmp_path: Path) -> None:
             images("", classes=("Training", "valid")) | {"labels.csv": b"id,label\n"},
             "pass --labels FILE.csv (such as labels.csv)",
         ),
-        (images("", classes=("train", "unlabelled")), "expected 2 or more: train/0.png lies in none; sort them"),
+        (images("", classes=("train", "unlabelled")), "expected 2 or more: train/0.png is in none; sort them"),
         (images("test/", classes=("",)), "images in 0 class folders, expected 2 or more"),
-        (images() | {"fish/0.heic": b"x"}, "fish/: no image that can be read, expected .png .jpg"),
+        (images() | {"fish/0.heic": b"x"}, "fish/: no supported image, expected .png .jpg"),
         (
             images("train/") | images("test/") | {"train/fish/0.avi": b"x", "test/fish/0.avi": b"x"},
-            "train/fish/: no image",
+            "train/fish/: no supported image",
         ),
-        (images("train/") | images("test/") | {"test/fish/0.avi": b"x"}, "test/fish/: no image that can be read"),
+        (images("train/") | images("test/") | {"test/fish/0.avi": b"x"}, "test/fish/: no supported image"),
     ],
 )
 def test_other_folders_are_one_line_errors(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
@@ -180,7 +180,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / "in" / split / "fish").mkdir(parents=True)
     files = images("train/") | images("test/")
-    with pytest.raises(InputError, match=r"train/fish/: no image that can be read"):
+    with pytest.raises(InputError, match=r"train/fish/: no supported image"):
         made(tmp_path, files)
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         archive.add(tmp_path / "in", arcname="x")
@@ -189,7 +189,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
         for name, content in files.items():
             packed.writestr(f"x/{name}", content)
     for name in ("x.tar", "x.zip"):
-        with pytest.raises(InputError, match=re.escape(f"{name}: train/fish/: no image that can be read")):
+        with pytest.raises(InputError, match=re.escape(f"{name}: train/fish/: no supported image")):
             prepare("folder", str(tmp_path / name), tmp_path / "out.safetensors")
 
 
@@ -204,7 +204,7 @@ def test_every_usual_ending_of_jpeg_is_read(tmp_path: Path) -> None:
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     said: list[str] = []
     made(tmp_path, images("train/") | images("test/") | images("extra/", 2) | {"notes.txt": b"x"}, said)
-    assert f"{tmp_path / 'in'}: 7 other files are left out (extra/)" in said
+    assert f"{tmp_path / 'in'}: 7 other files are ignored (extra/)" in said
     assert f"{tmp_path / 'in'}: classes bird, cat, dog" in said
 
 
@@ -231,15 +231,15 @@ def test_names_that_begin_with_a_dot_or_have_backslashes(tmp_path: Path) -> None
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "save its arrays with numpy.savez"),
         (b"MATLAB 5.0 MAT-file, ", "a MATLAB file", "save its arrays with numpy.savez"),
         (b"\x80\x04\x95", "a pickle, which could run code", "save its arrays with numpy.savez"),
-        (b"\x00\x00\x08\x03", "images of MNIST's kind (IDX)", "save images and labels with numpy.savez"),
-        (b"\x89PNG\r\n\x1a\n", "one image", "give a folder with a folder of images for each class"),
+        (b"\x00\x00\x08\x03", "an image file in MNIST's IDX format", "save images and labels with numpy.savez"),
+        (b"\x89PNG\r\n\x1a\n", "a single image", "give a folder with one subfolder of images per class"),
         (b"ARROW1\x00\x00", "an Arrow file", "save it as parquet"),
         (b"of no kind", "an unknown kind of file", "unpack it and give the folder"),
         (b'\x28\0\0\0\0\0\0\0{"x":', "a safetensors file", "pass it with --data if prepare-data wrote it"),
-        (b"version https://git-lfs.github.com/", "a pointer of Git LFS and not the file", "fetch it with git lfs pull"),
+        (b"version https://git-lfs.github.com/", "a Git LFS pointer instead of the file", "fetch it with git lfs pull"),
         (
             gzip.compress(b"\0\0\x08\x03" + bytes(99), mtime=0),
-            "images of MNIST's kind (IDX)",
+            "an image file in MNIST's IDX format",
             "save images and labels with nu",
         ),
     ],
@@ -260,7 +260,7 @@ def test_a_text_or_a_file_of_torch_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a text file, expected .*; give the images, and tables of their labels with"):
         prepare("folder", str(tmp_path / "a.csv"), tmp_path / "a.safetensors")
     torch.save({"x": torch.zeros(3)}, tmp_path / "a.pt")
-    with pytest.raises(InputError, match="a file of torch.save, a pickle that could run code; save its arrays with nu"):
+    with pytest.raises(InputError, match="a file of torch.save, which is a pickle and could run code; save its arrays"):
         prepare("cifar10", str(tmp_path / "a.pt"), tmp_path / "a.safetensors")
 
 

@@ -154,7 +154,7 @@ def test_one_file_of_many_takes_its_labels_along(tmp_path: Path) -> None:
         (tmp_path / "made").mkdir(exist_ok=True)
         np.save(tmp_path / "made" / f"set1.1_{name}.npy", array)
     assert made(tmp_path / "made" / "set1.1_v4_data.npy", tmp_path / "a.safetensors", val=2)["test"] == 4
-    with pytest.raises(InputError, match="train has 2 arrays of images, set1.1_v4_data .*; give one of the files"):
+    with pytest.raises(InputError, match="train has 2 arrays of images, set1.1_v4_data .*; keep one of them"):
         made(tmp_path / "made", tmp_path / "b.safetensors")
 
 
@@ -165,9 +165,9 @@ def test_names_of_classes_may_be_an_array(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=x, y=y, **more)
     record = made(tmp_path / "a.npz", tmp_path / "a.safetensors", notice=said.append)
     assert record["class_names"] == ["a", "b", "ü"]
-    assert f"{tmp_path / 'a.npz'}: left out: filenames (20,), meta ()" in said
+    assert f"{tmp_path / 'a.npz'}: ignored: filenames (20,), meta ()" in said
     np.savez(tmp_path / "b.npz", x=x, y=y, class_names=np.array(["a", "b", "c\x1b"]))
-    with pytest.raises(InputError, match="has no printable name"):
+    with pytest.raises(InputError, match="is not printable"):
         made(tmp_path / "b.npz", tmp_path / "b.safetensors")
 
 
@@ -209,23 +209,35 @@ def test_other_images_are_not_cifar10(tmp_path: Path) -> None:
 X, Y = examples(20)
 BOTH = {"x_test": X, "y_test": Y}
 WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
-    "multi-label": ({"x": X, "y": np.eye(3, dtype=np.uint8)[Y]}, "labels (20, 3), expected one an image, (N,) or"),
-    "objects": ({"x": X, "y": np.array([{}] * 20)}, "y.npy: holds Python objects, which only a pickle can bring back"),
-    "no labels": ({"x_train": X, **BOTH}, "train has no labels; add an array of them, as x_train and y_train"),
+    "multi-label": (
+        {"x": X, "y": np.eye(3, dtype=np.uint8)[Y]},
+        "labels have shape (20, 3), expected one per image, (N,) or",
+    ),
+    "objects": ({"x": X, "y": np.array([{}] * 20)}, "y.npy: has Python objects, which need pickle"),
+    "no labels": ({"x_train": X, **BOTH}, "train has no labels; add an array for them, as x_train and y_train"),
     "other names": ({"faces": X, "ids": Y}, "no images among the arrays faces (20, 6, 5, 3), ids (20,); expected"),
     "flat": ({"x": X.reshape(20, -1), "y": Y}, "no images among the arrays x (20, 90), y (20,); expected names such"),
-    "too few": ({"x": X, "y": Y[:9]}, "train labels: shape (9,), expected (20,), one an image"),
-    "fractions": ({"x": X, "y": Y / 2}, "train labels: float64, expected whole numbers"),
-    "negative": ({"x": X, "y": Y - 1}, "train labels: -1, expected numbers from 0"),
+    "too few": ({"x": X, "y": Y[:9]}, "train labels: shape (9,), expected (20,), one label per image"),
+    "fractions": ({"x": X, "y": Y / 2}, "train labels: float64, expected integers from 0"),
+    "text": (
+        {"x": X, "y": np.array(["cat", "dog", "owl"])[Y]},
+        "array y (20,) has text labels, expected integers from 0; ",
+    ),
+    "text of labels": (
+        {"images": X, "labels": np.array([b"a", b"b", b"c"])[Y]},
+        "convert them: classes, labels = numpy.",
+    ),
+    "bools": ({"x": X, "y": Y > 0}, "train labels: bool, expected integers from 0; convert them with astype(int)"),
+    "negative": ({"x": X, "y": Y - 1}, "train labels: -1, expected integers from 0"),
     "sizes": (
         {"x": X, "y": Y, "x_test": X[:, :5], "y_test": Y},
-        "images are train (3, 6, 5), test (3, 5, 5), exp",
+        "image shapes differ (train (3, 6, 5), test (3, 5, 5)); use",
     ),
     "levels": ({"x": X.astype(float), "y": Y}, "x.npy: values from 0 to 255, expected floats in [0, 1]; rescale them"),
     "ints": ({"x": X.astype(np.int64), "y": Y}, "x.npy: int64, expected uint8, or float in [0, 1]"),
     "none": ({"x": X[:0], "y": Y[:0]}, "x.npy: shape (0, 6, 5, 3), expected (N, C, H, W), (N, H, W, C) or (N, H, W)"),
     "no names": ({"arr_0": X, "arr_1": Y, "arr_2": X, "arr_3": Y}, "4 arrays without names; save them with names, as"),
-    "val alone": ({"x_val": X, "y_val": Y}, "has a val split alone; pass --test-split val to evaluate on it"),
+    "val alone": ({"x_val": X, "y_val": Y}, "has only a val split; pass --test-split val to evaluate on it"),
 }
 
 
@@ -256,16 +268,16 @@ def header(shape: str, kind: str = "|u1") -> bytes:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (npy(X, header("(200000000000, 6, 5, 3)")), "its header says (200000000000, 6, 5, 3) of uint8, but there are"),
-        (npy(X, header("(-20, 6, -5, 3)")), "its header says (-20, 6, -5, 3) of uint8, but there are 1800 bytes"),
-        (npy(X, header("(20, 6, 5, 3)", "|O")), "holds Python objects"),
-        (npy(X, header("(20, 6, 5, 3)", "zzz")), "its header is none of numpy.save"),
-        (npy(X, header("__import__('os').abort()")), "its header is none of numpy.save"),
-        (npy(X, b"(" * 9000), "its header is none of numpy.save"),
+        (npy(X, header("(200000000000, 6, 5, 3)")), "its header says (200000000000, 6, 5, 3) of uint8, but it has"),
+        (npy(X, header("(-20, 6, -5, 3)")), "its header says (-20, 6, -5, 3) of uint8, but it has 1800 bytes"),
+        (npy(X, header("(20, 6, 5, 3)", "|O")), "has Python objects"),
+        (npy(X, header("(20, 6, 5, 3)", "zzz")), "its header is invalid"),
+        (npy(X, header("__import__('os').abort()")), "its header is invalid"),
+        (npy(X, b"(" * 9000), "its header is invalid"),
         (npy(X, header("(20, 6, 5, 3)") + b" " * 20_000), "a header of 20067 bytes, expected at most 10000"),
-        (npy(X)[:-1], "its header says (20, 6, 5, 3) of uint8, but there are 1799 bytes"),
-        (b"\x93NUMPY\x07\x00" + npy(X)[8:], "no array of numpy as numpy.save writes it"),
-        (b"PICKLE" + npy(X), "no array of numpy as numpy.save writes it"),
+        (npy(X)[:-1], "its header says (20, 6, 5, 3) of uint8, but it has 1799 bytes"),
+        (b"\x93NUMPY\x07\x00" + npy(X)[8:], "not an array written by numpy.save"),
+        (b"PICKLE" + npy(X), "not an array written by numpy.save"),
     ],
 )
 def test_hostile_headers_are_refused(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -281,7 +293,7 @@ def test_small_files_do_not_become_large_arrays(tmp_path: Path) -> None:
     x = np.zeros((100, 1000, 1000), np.uint8)
     np.savez_compressed(tmp_path / "a.npz", x=x, y=np.arange(100))
     tracemalloc.start()
-    with pytest.raises(InputError, match="expands beyond reason"):
+    with pytest.raises(InputError, match="expands to an unreasonable size"):
         made(tmp_path / "a.npz", tmp_path / "a.safetensors")
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
@@ -316,7 +328,7 @@ def test_memory_stays_within_the_data_and_a_piece(tmp_path: Path) -> None:
 def test_meaningless_flags_are_refused(call, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=X, y=Y)
     said = call("prepare-data", "folder", "--from", "a.npz", "--size", 8, check=2)
-    assert said.line == "bsk: --size: a.npz has arrays, whose images are all of one size; leave it out"
+    assert said.line == "bsk: --size: arrays are not resized; leave it out, or resize the images in a.npz"
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.write(tmp_path / "a.npz", "a.npz")
     said = call("prepare-data", "folder", "--from", "b.zip", check=3)
@@ -333,4 +345,4 @@ def test_labels_counted_from_one_and_classes_of_one_name_are_told(call, tmp_path
     assert "have no image" not in said.stderr
     np.savez(tmp_path / "twice.npz", x=x, y=y - 1, class_names=np.array(["crane", "b", "crane"]))
     said = call("prepare-data", "folder", "--from", "twice.npz", "--out", "t.safetensors", check=3)
-    assert "two classes are called 'crane'; give each a name of its own" in said.stderr
+    assert "two classes are named 'crane'; names must be unique" in said.stderr

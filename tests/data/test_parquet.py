@@ -127,9 +127,7 @@ def test_size_makes_all_images_equally_large(tmp_path: Path) -> None:
     content["img"] = pa.array([{"bytes": each, "path": None} for each in other], FILE)
     mixed = pa.concat_tables([pa.table(content), pa.table(columns(pictures(20), np.arange(20) % 2))])
     pq.write_table(mixed, tmp_path / "a.parquet")
-    with pytest.raises(
-        InputError, match=r"a.parquet: row 20: 5x6 pixels, expected 8x8 as in the others; pass --size N"
-    ):
+    with pytest.raises(InputError, match=r"a.parquet: row 20: 5x6 pixels, expected 8x8 like the others; pass --size N"):
         made(tmp_path / "a.parquet", tmp_path / "a.safetensors")
     made(tmp_path / "a.parquet", tmp_path / "a.safetensors", size=4)
     assert open_data(tmp_path / "a.safetensors").split("train").images.shape[1:] == (3, 4, 4)
@@ -185,14 +183,17 @@ X, Y = pictures(20), np.arange(20) % 2
 GOOD = columns(X, Y)
 DEEP = png(X[0, :, :, 0].astype(np.uint16))
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no images": ({"a": [1, 2], "label": [0, 1]}, "a parquet file without images in its columns a, label; expected"),
-    "no labels": ({"img": GOOD["img"], "name": [0] * 20}, "a parquet file without labels in its columns img, name; "),
-    "two images": ({"mask": GOOD["img"], **GOOD}, "columns mask, img may have the images; keep one"),
-    "two labels": ({**GOOD, "label_2": [0] * 20}, "columns label, label_2 may have the labels; pass --labels NAME"),
-    "paths": ({**GOOD, "img": pa.array([{"bytes": None, "path": "a.png"}] * 20, FILE)}, "row 0 has no image in it, at"),
-    "no label": ({**GOOD, "label": [0] * 19 + [None]}, "row 19 has no label; remove the rows without a label, or"),
-    "hidden labels": ({**GOOD, "label": [-1] * 20}, "row 0 has the label '-1', of no class of train; remove the rows"),
-    "torn": ({**GOOD, "img": pa.array([{"bytes": png(X[0])[:60]}] * 20, FILE)}, "row 0: not a whole image; remove it"),
+    "no images": ({"a": [1, 2], "label": [0, 1]}, "no images in the columns a, label; expected"),
+    "no labels": ({"img": GOOD["img"], "name": [0] * 20}, "no labels in the columns img, name; "),
+    "two images": ({"mask": GOOD["img"], **GOOD}, "columns mask, img may each be the images; keep one"),
+    "two labels": ({**GOOD, "label_2": [0] * 20}, "columns label, label_2 may each be the labels; pass --labels NAME"),
+    "paths": ({**GOOD, "img": pa.array([{"bytes": None, "path": "a.png"}] * 20, FILE)}, "row 0 has no image data, at"),
+    "no label": ({**GOOD, "label": [0] * 19 + [None]}, "row 19 has no label; remove such rows, or"),
+    "hidden labels": (
+        {**GOOD, "label": [-1] * 20},
+        "row 0 has the label '-1', which train does not have; remove such rows",
+    ),
+    "torn": ({**GOOD, "img": pa.array([{"bytes": png(X[0])[:60]}] * 20, FILE)}, "row 0: a corrupt image; remove it"),
     "sixteen bits": (
         {**GOOD, "img": pa.array([{"bytes": png(X[0, :, :, 0].astype(np.uint16))}] * 20, FILE)},
         "row 0: ",
@@ -213,17 +214,17 @@ def test_invalid_tables_are_one_line_errors(tmp_path: Path, case: str) -> None:
 
 def test_several_labels_an_image_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "a.parquet", {"img": GOOD["img"], "labels": pa.array([[0, 1]] * 20)})
-    with pytest.raises(InputError, match=r"column labels is list<.*>, expected one whole number or text"):
+    with pytest.raises(InputError, match=r"column labels is list<.*>, expected one integer or text"):
         made(tmp_path / "a.parquet", tmp_path / "a.safetensors", labels=["labels"])
 
 
 def test_splits_are_of_one_data_set(tmp_path: Path) -> None:
     written(tmp_path / "made" / "train.parquet", GOOD, {"label": ["a", "b"]})
     written(tmp_path / "made" / "test.parquet", GOOD, {"label": ["b", "a"]})
-    with pytest.raises(InputError, match="its splits have other columns or classes; give one data set"):
+    with pytest.raises(InputError, match="its splits differ in columns or classes; give one dataset"):
         made(tmp_path / "made", tmp_path / "a.safetensors")
     written(tmp_path / "made" / "test.parquet", columns(pictures(9, shape=(8, 8, 3)), Y[:9]), {"label": ["a", "b"]})
-    with pytest.raises(InputError, match=r"test.parquet: row 0: 8x8 pixels, expected 5x6 as in the others"):
+    with pytest.raises(InputError, match=r"test.parquet: row 0: 8x8 pixels, expected 5x6 like the others"):
         made(tmp_path / "made", tmp_path / "a.safetensors")
 
 
@@ -245,7 +246,7 @@ def test_without_pyarrow_one_line_says_what_is_missing(call, tmp_path: Path, mon
 def test_other_files_of_that_name_are_named(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "train.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    with pytest.raises(InputError, match="train.parquet: a pointer of Git LFS and not the file, .*git lfs pull"):
+    with pytest.raises(InputError, match="train.parquet: a Git LFS pointer instead of the file, .*git lfs pull"):
         made(tmp_path / "made", tmp_path / "a.safetensors")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("train.parquet", b"PAR1")
@@ -257,12 +258,12 @@ def test_small_files_do_not_become_large(tmp_path: Path) -> None:
     """Neither repeated values in a column nor pictures of one colour."""
     big = png(np.zeros((2000, 2000), np.uint8))
     written(tmp_path / "a.parquet", {"img": pa.array([{"bytes": big}] * 400, FILE), "label": [0, 1] * 200})
-    with pytest.raises(InputError, match="400 images of 2000x2000 pixels out of files so small are refused"):
+    with pytest.raises(InputError, match="400 images of 2000x2000 pixels from such small files are refused"):
         made(tmp_path / "a.parquet", tmp_path / "a.safetensors")
     padded = png(X[0]) + bytes(100_000)
     content = {"img": pa.array([{"bytes": padded}] * 2000, FILE), "label": [0, 1] * 1000}
     written(tmp_path / "b.parquet", content, use_dictionary=False, compression="zstd")
-    with pytest.raises(InputError, match="b.parquet: expands beyond reason"):
+    with pytest.raises(InputError, match="b.parquet: expands to an unreasonable size"):
         made(tmp_path / "b.parquet", tmp_path / "a.safetensors")
 
 

@@ -89,9 +89,9 @@ def test_a_grayscale_image_becomes_rgb(tmp_path: Path) -> None:
         ({"val/val_annotations.txt": b"../../x\tn01\t0\n"}, "val/images/../../x is missing"),
         ({"val/val_annotations.txt": b""}, "no train or no val images"),
         ({"wnids.txt": b"n01\nn02\n"}, "class n03 is not in wnids.txt"),
-        ({"train/n02/images/n02_1.JPEG": b"no image"}, "n02_1.JPEG: no image"),
-        ({"train/n02/images/n02_1.JPEG": picture(9)[:400]}, "n02_1.JPEG: not a whole image"),
-        ({"train/n02/images/n02_1.JPEG": picture(9, size=(32, 64))}, "32x64 pixels, expected 64x64 as in"),
+        ({"train/n02/images/n02_1.JPEG": b"no image"}, "n02_1.JPEG: not an image"),
+        ({"train/n02/images/n02_1.JPEG": picture(9)[:400]}, "n02_1.JPEG: a corrupt image"),
+        ({"train/n02/images/n02_1.JPEG": picture(9, size=(32, 64))}, "32x64 pixels, expected 64x64 like"),
     ],
 )
 def test_what_is_missing_or_broken(tmp_path: Path, change: dict[str, bytes | None], expected: str) -> None:

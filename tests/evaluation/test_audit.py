@@ -25,7 +25,7 @@ from bsk.evaluation.ledger import Block, Ledger, StageResult
 from bsk.evaluation.reports import audit_fields, keys_of
 from bsk.evaluation.rounds import random_order
 from bsk.evaluation.run import evaluate
-from bsk.evaluation.verdicts import _Teller
+from bsk.evaluation.verdicts import _Reporter
 from bsk.records.bits import decode_correct
 
 EPS = 0.1
@@ -307,7 +307,7 @@ def test_progress_counts_what_is_left_of_a_sample() -> None:
         ledger.add(Block(stage, places, fooled, torch.zeros(n), none[:n], none[:n], 0.0))
 
     def left(stage: int, found: StageResult | None = None) -> int:
-        _Teller(ledger, found or StageResult(20), attack, stage, 1, seen.append)()
+        _Reporter(ledger, found or StageResult(20), attack, stage, 1, seen.append)()
         return seen[-1].total - seen[-1].done
 
     assert left(0) == 20 * sum(cost[:3]) + 6 * sum(cost[3:])

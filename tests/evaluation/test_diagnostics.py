@@ -26,13 +26,13 @@ WORDS = {  # what a doubt about each says
     "wrong": "gradient is wrong",
     "black box": "Square fools",
     "early": "after its first 10 steps",
-    "late": "still gains",
-    "cross entropy": "on cross entropy misses",
+    "late": "more after 50 steps",
+    "cross entropy": "on cross-entropy misses",
     "margin": "on the margin misses",
     "random": "output is random",
-    "batch": "depends on the batch",
+    "batch": "depends on the rest of the batch",
     "softmax": "looks like probabilities",
-    "changes": "change while it is evaluated",
+    "changes": "change during evaluation",
 }
 
 

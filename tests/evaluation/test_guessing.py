@@ -115,7 +115,7 @@ def test_the_flags_that_a_doubt_names_make_the_network_right(measured, name: str
 @pytest.mark.parametrize("name", ["turned", "turned_pixels"])
 def test_channels_in_another_order_are_named(measured, name: str) -> None:
     (doubt,) = measured(name)[0]["doubts"]
-    assert "with channels in the order BGR and --mean 0,0,0 --std" in doubt and "x.flip(1)" in doubt
+    assert "with channels in BGR order and --mean 0,0,0 --std" in doubt and "x.flip(1)" in doubt
     assert ("1/255,1/255,1/255" in doubt) == (name == "turned_pixels")
 
 
@@ -123,7 +123,7 @@ def test_another_order_of_classes_is_found_and_a_file_of_it_puts_it_right(measur
     out = tmp_path / "found.jsonl"
     before, _ = measured("shifted", "--out", out)
     assert before["accuracy"] == 0
-    expected = "another order of classes (its output 0 is bee, 1 is cow, 2 is dog, ...) it is 100.0% of 64 others"
+    expected = "another class order (its output 0 is bee, 1 is cow, 2 is dog, ...) it is 100.0% of 64 others"
     assert expected in before["doubts"][0] and "--class-order FILE" in before["doubts"][0]
     (tmp_path / "order.txt").write_text("\ufeffbee\ncow\r\n\ndog\nelk\nfox\nant\n", encoding="utf-8")
     after, _ = measured("shifted", "--class-order", tmp_path / "order.txt", "--out", out)
@@ -135,12 +135,12 @@ def test_another_order_of_classes_is_found_and_a_file_of_it_puts_it_right(measur
 
 def test_an_order_of_classes_behind_a_missing_normalisation(measured) -> None:
     (doubt,) = measured("shifted_normalised")[0]["doubts"]
-    assert "with --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 and another order of classes (its output 0" in doubt
+    assert "with --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 and another class order (its output 0" in doubt
 
 
 def test_an_unexplained_low_accuracy_is_a_doubt_too(measured) -> None:
     (doubt,) = measured("hopeless")[0]["doubts"]
-    assert doubt.startswith("natural accuracy is that of a guess, 16.8% of 256 images; no usual normalisation, ")
+    assert doubt.startswith("natural accuracy is at chance level, 16.8% of 256 images; no common normalisation, ")
 
 
 def test_an_accurate_network_or_disabled_checks_cost_no_trials(measured, monkeypatch) -> None:
@@ -157,7 +157,7 @@ def test_trying_keeps_the_batch_size(measured) -> None:
 def test_a_slow_network_is_tried_on_fewer_images_or_beside_a_longer_attack(measured, colours, monkeypatch) -> None:
     monkeypatch.setattr(guessing, "SHORT", 0.0)
     (doubt,) = measured("hopeless")[0]["doubts"]  # 12 passes are allowed beside 300
-    assert doubt.endswith("of 300 images; to try why takes longer than this attack allows: run natural,pgd-100")
+    assert doubt.endswith("of 300 images; finding the cause takes longer than this attack: run natural,pgd-100")
     # 9 normalisations, two orders: 18 * 32 + 3 * 256 + 2 * 256 passes, or 18 * 8 + 3 * 64 + 2 * 64
     subject = foreign_subject("colournets:pixels", None, open_data(colours), None, None, torch.device("cpu"))
     settings = EvaluationSettings(open_data(colours), "test", None, 0.02, 0, 128, torch.device("cpu"))
@@ -173,12 +173,12 @@ def test_a_model_in_memory_is_told_what_its_forward_should_do(colours: Path, mon
 
     test = open_data(colours).split("test")
     found = bsk.evaluate(colournets.pixels(), test.images, test.labels, attack="natural", progress=False)
-    assert "let its forward take images in [0, 1] and do that" in found.doubts[0]
+    assert "do that in its forward, for images in [0, 1]" in found.doubts[0]
     assert bsk.evaluate(colournets.plain(), test.images, test.labels, attack="natural", progress=False).doubts == []
 
 
 def test_only_a_network_without_a_normalisation_of_its_own_is_advised_to_have_one(measured) -> None:
-    assert "usual for colours is --mean 0.485,0.456,0.406" in measured("Raw")[1]
+    assert "common for colours: --mean 0.485,0.456,0.406" in measured("Raw")[1]
     record, said = measured("Around")
     assert record["accuracy"] == 1 and "--mean" not in said
 
@@ -186,9 +186,9 @@ def test_only_a_network_without_a_normalisation_of_its_own_is_advised_to_have_on
 @pytest.mark.parametrize(
     "lines, expected",
     [
-        ("bee\ncow", "2 names for the 6 classes of colours.safetensors; give each of them once"),
-        ("bee\ncow\ndog\nelk\nfox\nfox", "6 names for the 6 classes of colours.safetensors; give each of them once"),
-        ("bee\ncow\ndog\nelk\nfox\nanr", "'anr' is none; did you mean ant?"),
+        ("bee\ncow", "2 names for the 6 classes of colours.safetensors; give each class once"),
+        ("bee\ncow\ndog\nelk\nfox\nfox", "6 names for the 6 classes of colours.safetensors; give each class once"),
+        ("bee\ncow\ndog\nelk\nfox\nanr", "'anr' is not one of them; did you mean ant?"),
     ],
 )
 def test_an_invalid_class_order_is_refused(call, colours: Path, tmp_path: Path, lines: str, expected: str) -> None:
@@ -199,10 +199,10 @@ def test_an_invalid_class_order_is_refused(call, colours: Path, tmp_path: Path, 
 
 def test_an_order_without_a_file_or_for_a_checkpoint_is_refused(call, colours: Path, tmp_path: Path) -> None:
     words = ("--model", "colournets:plain", "--data", colours, "--class-order", tmp_path / "none.txt")
-    assert "none.txt: cannot read a class a line" in call("evaluate", *words, check=3).line
+    assert "none.txt: cannot read class names, one per line" in call("evaluate", *words, check=3).line
     (tmp_path / "order.txt").write_text("\n".join(CLASSES))
     line = call("evaluate", "bs.safetensors", "--class-order", tmp_path / "order.txt", check=2).line
-    assert "--class-order: a checkpoint of bsk has its own" in line
+    assert "--class-order: a bsk checkpoint has its own" in line
 
 
 @pytest.mark.parametrize("classes, least", [(2, 65), (10, 37), (100, 31)])

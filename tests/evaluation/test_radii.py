@@ -149,8 +149,8 @@ def test_in_python_several_radii_are_a_list(subject: Subject, toy: Path) -> None
         ("natural", 0.06),
         ("pgd-3", 0.06),
     ]
-    for eps, said in (([0.06, 0.03], "several radii ascend"), ([0.03, 0.03], "ascend"), ([], "no radius")):
+    for eps, said in (([0.06, 0.03], "radii must be in ascending order"), ([0.03, 0.03], "ascend"), ([], "no radius")):
         with pytest.raises(UsageError, match=said):
             bsk.evaluate(model, eps=eps, **more)
-    with pytest.raises(UsageError, match=r"--eps 0.03,0.06: the images of one radius"):
+    with pytest.raises(UsageError, match=r"--eps 0.03,0.06: expected one radius"):
         bsk.attack(model, data.split("test").images, data.split("test").labels, eps=[0.03, 0.06])

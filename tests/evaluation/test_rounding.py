@@ -89,7 +89,7 @@ def test_arrays_have_the_rounded_images_and_their_own_verdicts(call, trained: Pa
     exact, _ = attacked(call, trained, toy, "a.safetensors", "--eps", "9.5/255")
     assert "rounded" not in exact and exact["accuracy"] == record["accuracy"] and exact["correct"] == record["correct"]
     assert (
-        "exists; choose another --out, or --force"
+        "exists; choose another --out, or pass --force"
         in call("attack", trained, "--data", toy, "--out", "a.npz", check=3).line
     )
 

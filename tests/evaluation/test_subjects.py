@@ -123,7 +123,7 @@ def test_weights_without_normalisation_are_reported(checkpoint: Path, data: Data
     subject = foreign_subject("cnn-4", weights, data, None, None, CPU)
     assert (subject.header["normalisation"], subject.header["mean"]) == ("none", [0.0])
     (notice,) = subject.notices
-    assert notice.startswith(str(weights)) and notice.endswith("usual for toy is --mean 0.25 --std 0.2")
+    assert notice.startswith(str(weights)) and notice.endswith("common for toy: --mean 0.25 --std 0.2")
     torch.save(bsk.load(checkpoint).state_dict(), weights)
     subject = foreign_subject("cnn-4", weights, data, [0.5], [0.5], CPU)
     assert subject.notices == (f"{weights}: mean and 1 more not used",)

@@ -46,4 +46,4 @@ def test_the_file_that_it_was_trained_on_is_taken(call, two, tmp_path: Path) -> 
 def test_data_prepared_anew_with_other_splits_are_a_doubt(call, two, split: str) -> None:
     call("prepare-data", "digits", "--val", "500", "--force", "--quiet")
     ((doubt,),) = doubts(call("evaluate", two[0], "--split", split, "--limit", "60", "--attack", "natural"))
-    assert "not the data that it was trained on" in doubt and (split == "test" or f"its {split} images" in doubt)
+    assert "not the file that it was trained on" in doubt and (split == "test" or f"its {split} images" in doubt)

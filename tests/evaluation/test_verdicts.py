@@ -17,7 +17,7 @@ from bsk.data.store import Split, open_data
 from bsk.errors import InputError
 from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.ledger import Block, Ledger, StageResult
-from bsk.evaluation.verdicts import Progress, _Teller, judge
+from bsk.evaluation.verdicts import Progress, _Reporter, judge
 from bsk.models.registry import Normalised, build
 from bsk.records.bits import decode_correct, encode_correct
 
@@ -138,7 +138,7 @@ def test_progress_counts_the_work_of_all_processes() -> None:
     seen: list[Progress] = []
 
     def told(world: int, amid: int = 0) -> Progress:
-        _Teller(ledger, found, attack, 1, world, seen.append)(amid)
+        _Reporter(ledger, found, attack, 1, world, seen.append)(amid)
         return seen[-1]
 
     one, two = told(1), told(2)

@@ -49,7 +49,7 @@ def test_a_state_dict_is_readable_by_other_tools(call, saved, toy: Path, name: s
     done = call("export", saved(name), "--to", "torch", "--out", "w.pt", *model)
     record = printed(done.stdout)
     assert record["difference"] == 0.0 and record["sha256"] == sha256(Path("w.pt"))
-    assert "w.pt: takes images that are normalised; in bsk by --mean 0.3 --std 0.2" in done.stderr
+    assert "w.pt: expects normalised images; in bsk pass --mean 0.3 --std 0.2" in done.stderr
     found = torch.load("w.pt", weights_only=True)
     assert NAMES[name] <= found.keys() and all(type(each) is Tensor for each in found.values())
     words = ["evaluate", "--data", toy, "--attack", "fgsm", "--no-checks", "--batch-size", 64]
@@ -92,7 +92,7 @@ def test_onnx_takes_any_number_of_images_in_0_to_1(call, saved, name: str) -> No
 def test_a_network_with_other_logits_is_not_exported(call, saved, name: str, to: str) -> None:
     spec = f"exported_nets:{name}"
     line = call("export", saved(spec), "--to", to, "--out", "m.pt", "--model", spec, check=3).line
-    assert line.startswith(f"bsk: m.pt: the {to} form has logits that are ") and line.endswith("another form")
+    assert line.startswith(f"bsk: m.pt: the logits of the {to} file differ by ") and line.endswith("another format")
     assert not list(Path().glob("*m.pt*"))
 
 
@@ -101,7 +101,7 @@ def test_the_check_reads_the_exported_file(call, saved, monkeypatch: pytest.Monk
     write = torch.save
     monkeypatch.setattr(torch, "save", lambda found, path: write({k: v * 0.5 for k, v in found.items()}, path))
     line = call("export", saved("cnn-2"), "--to", "torch", "--out", "w.pt", check=3).line
-    assert "logits that are" in line and not Path("w.pt").exists()
+    assert "file differ by" in line and not Path("w.pt").exists()
     monkeypatch.setattr(torch, "save", lambda found, path: write(dict(list(found.items())[1:]), path))
     line = call("export", saved("cnn-2"), "--to", "torch", "--out", "w.pt", check=3).line
     assert "1 missing (0.weight)" in line and not Path("w.pt").exists()
@@ -119,11 +119,11 @@ def test_nan_logits_fail_the_check(saved) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ("--to onx --out m.onnx", 2, "--to onx: no such form; did you mean onnx?"),
+        ("--to onx --out m.onnx", 2, "--to onx: no such format; did you mean onnx?"),
         ("--to onnx --out m.pt", 2, "--out m.pt: must end in .onnx"),
-        ("--to torch", 2, "export: no --out; name the file to write, of tensorboard the folder"),
-        ("--to torch --out taken.pt", 3, "taken.pt: exists; choose another --out, or --force"),
-        ("--to torch --out m.pt --model mynets:net", 2, "--model mynets:net: m.safetensors is of bsk's own cnn-2"),
+        ("--to torch", 2, "export: no --out; name the file to write, or the folder for tensorboard"),
+        ("--to torch --out taken.pt", 3, "taken.pt: exists; choose another --out, or pass --force"),
+        ("--to torch --out m.pt --model mynets:net", 2, "--model mynets:net: m.safetensors has bsk's own cnn-2"),
         ("--to card --out m.md --model mynets:net", 2, "--model mynets:net: --to card needs no network"),
         ("--to card --out m.txt", 2, "--out m.txt: must end in .md"),
     ],

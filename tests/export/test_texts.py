@@ -35,7 +35,7 @@ def test_a_log_as_events_of_tensorboard(call, tmp_path: Path) -> None:
     assert [(each.step, each.value, each.wall_time) for each in events.Scalars("loss")] == [(1, 2.5, 2), (2, 1.5, 5)]
     assert [(each.step, each.value) for each in events.Scalars("val_robust")] == [(1, 0.25)]
     line = call("export", "bs.jsonl", "--to", "tensorboard", "--out", "board", check=3).line
-    assert line == f"bsk: board/bs/{EVENTS}: exists; choose another --out, or --force"
+    assert line == f"bsk: board/bs/{EVENTS}: exists; choose another --out, or pass --force"
     call("export", "bs.jsonl", "--to", "tensorboard", "--out", "board", "--force")
     assert len(list((tmp_path / "board" / "bs").iterdir())) == 1
 
@@ -44,7 +44,7 @@ def test_other_files_than_logs_are_refused_before_writing(call, tmp_path: Path) 
     pytest.importorskip("tensorboard")
     good, bad = EPOCHS[0], {**EPOCHS[0], "epoch": "one"}
     for name, content, said in (
-        ("none.jsonl", [evaluation()], "none.jsonl: has no epochs; give the log of bsk train"),
+        ("none.jsonl", [evaluation()], "none.jsonl: has no epochs; expected a log of bsk train"),
         ("bad.jsonl", [good, bad], "bad.jsonl:2: epoch: expected a whole number from 0, found 'one'"),
     ):
         (tmp_path / name).write_text("".join(json.dumps(each) + "\n" for each in content))
@@ -54,7 +54,7 @@ def test_other_files_than_logs_are_refused_before_writing(call, tmp_path: Path) 
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "good.jsonl").write_text(json.dumps(good) + "\n")
     words = ["export", "good.jsonl", "other/good.jsonl", "--to", "tensorboard", "--out", "board"]
-    assert "two logs of one name" in call(*words, check=2).line
+    assert "two logs have the same name" in call(*words, check=2).line
 
 
 NATURAL, ROBUST = "1111111100", "1110000000"
@@ -113,7 +113,7 @@ def test_records_of_several_networks_or_settings_are_refused(call, tmp_path: Pat
         ({**first, "eps": 0.5}, "records of several radii or norms"),
         (
             {**evaluation(attack="natural", correct="11111", **WHOLE), "n": 5},
-            "records of several data, splits or numbers of images",
+            "records of several datasets, splits or numbers of images",
         ),
         ({**first, "attack": "natural", "corruption": "fog", "severity": 1}, "records of corrupted images"),
         ({**first, "attack_parameters": {"apgd-ce": {"norm": "l2"}}}, "records of several radii or norms"),
@@ -153,10 +153,10 @@ def test_a_card_has_what_the_header_and_the_records_say(call, saved, tmp_path: P
     text = Path("c.md").read_text()
     for said in (
         "# m\n",
-        "`cnn-2`, an image classifier for 1x8x8 images in 3 classes: a, b, c. It normalises images itself, by mean 0.3",
+        "`cnn-2`, an image classifier for 1x8x8 images in 3 classes: a, b, c. It normalises images itself, with mean",
         'bsk.load("m.safetensors")',
         "epoch 3 (best), 1.23k passes of an image, radius 8/255, seed 1.",
-        "On 60 images held out: 90.0 natural, 50.0 under PGD-20.",
+        "On 60 held-out images: 90.0 natural, 50.0 under PGD-20.",
         "| lr | 0.1 |",
         "| natural |  |  | 10 digits test | 80.0 [49.0, 94.3] |",
         "| pgd-100 | linf | 8/255 | 10 digits test | 30.0 [10.8, 60.3] |",

@@ -87,7 +87,7 @@ def test_a_violated_contract_is_a_one_line_error(module: str, toy: Path, name: s
 def test_a_file_imports_nothing(call, checkpoint: Path, toy: Path) -> None:
     words = ["evaluate", checkpoint, "--data", toy, "--attack", "natural", "--limit", 30]
     line = call(*words, check=2).line
-    assert "m.safetensors: its network is code from outside; add --model mynets:net" in line
+    assert "m.safetensors: its network is your own code; add --model mynets:net" in line
     assert "mynets" not in sys.modules
     record = json.loads(call(*words, "--model", "mynets:net").stdout)
     assert record["model"] == "mynets:net" and len(record["code"]) == 64
@@ -102,11 +102,11 @@ def test_changed_code_is_reported_and_gives_another_evaluation(
 ) -> None:
     words = ["evaluate", checkpoint, "--data", toy, "--attack", "natural", "--limit", 30, "--model", "mynets:net"]
     same = call(*words)
-    assert "is not what it was trained with" not in same.stderr
+    assert "has changed since training" not in same.stderr
     sys.modules.pop("mynets")
     (tmp_path / "mynets.py").write_text(SOURCE + "# edited\n")
     edited = call(*words)
-    assert "the code of mynets:net is not what it was trained with" in edited.stderr
+    assert "the code of mynets:net has changed since training" in edited.stderr
     assert json.loads(edited.stdout)["key"] != json.loads(same.stdout)["key"]
 
 
@@ -114,7 +114,7 @@ def test_a_network_of_bsk_needs_no_code(call, checkpoint: Path, toy: Path, tmp_p
     tensors, header = checkpoints.load(checkpoint, MODEL)
     own = built(open_data(toy), "cnn-4")
     checkpoints.save(tmp_path / "own.safetensors", own.state_dict(), {**header, "model": "cnn-4"})
-    with pytest.raises(UsageError, match="own.safetensors is of bsk's own cnn-4; leave --model out"):
+    with pytest.raises(UsageError, match="own.safetensors has bsk's own cnn-4; leave --model out"):
         bsk.load(tmp_path / "own.safetensors", model="mynets:net")
     checkpoints.save(tmp_path / "odd.safetensors", own.state_dict(), header)
     with pytest.raises(InputError, match="header and tensors do not fit"):

@@ -459,7 +459,9 @@ def test_the_identity_is_that_of_what_is_loaded(nets, net: nn.Module, toy: Path)
 
     default, ema = subject(None), subject("ema")
     assert default.sha256 == subject("state_dict").sha256 == records.sha256(Path("w.pt")) != ema.sha256
-    assert default.notices == ("w.pt: has several sets of weights; takes state_dict, and by --weights-key also ema",)
+    assert default.notices == (
+        "w.pt: has several sets of weights; using state_dict; --weights-key selects another of ema",
+    )
     assert ema.notices == ()
     torch.save({"state_dict": random(copy.deepcopy(net), 11).state_dict(), "ema": other.state_dict()}, "w.pt")
     assert subject("ema").sha256 == ema.sha256 and subject(None).sha256 != default.sha256
@@ -482,7 +484,7 @@ def test_the_commands_take_the_key(call, nets, net: nn.Module, toy: Path) -> Non
         0.1,
     ]
     default = call(*words)
-    assert "takes state_dict, and by --weights-key also ema" in default.stderr
+    assert "using state_dict; --weights-key selects another of ema" in default.stderr
     ema = call(*words, "--weights-key", "ema")
     keys = [json.loads(each.stdout)["key"] for each in (default, ema, call(*words, "--weights-key", "state_dict"))]
     assert keys[0] == keys[2] != keys[1]

@@ -91,7 +91,7 @@ def test_what_is_held_out_of_the_data_is_kept_out_of_training(more: Path, data: 
     assert len(found.labels) == 86 and found.record["left_out"] == 4 and found.record["images"] == 86
     held_out = {image.numpy().tobytes() for name in ("val", "test") for image in data.split(name).images}
     assert not held_out & {image.numpy().tobytes() for image in found.images}
-    assert said == [f"--extra {more}: 4 of its images are in val or test of the data, and left out"]
+    assert said == [f"--extra {more}: 4 images left out because val or test of the data has them too"]
     with pytest.raises(InputError, match="no image of its train split is left"):
         open_extra(from_arrays(_pair(data, "val"), classes=data.classes, val_images=3), 0.5, data, said.append)
 
@@ -143,9 +143,9 @@ def test_invalid_extra_images_are_one_line_errors(more: Path, data: DataFile, tm
             val_images=4,
         ),
     )
-    with pytest.raises(InputError, match=r"its classes \(x, y, z, ...\) are not those of the data \(a, b, c, ...\)"):
+    with pytest.raises(InputError, match=r"classes \(x, y, z, ...\) differ from those of the data \(a, b, c, ...\)"):
         open_extra(names, 0.5, data, print)
-    with pytest.raises(InputError, match=r"images \(1, 9, 9\), the data has \(1, 8, 8\)"):
+    with pytest.raises(InputError, match=r"images \(1, 9, 9\), but the data has \(1, 8, 8\)"):
         open_extra(size, 0.5, data, print)
 
 

@@ -228,5 +228,5 @@ def test_weights_that_saw_other_data_of_the_name_are_a_doubt(before: Path, data:
     words = ["--method", "natural", "--epochs", 1, "--init", before, "--out", "m.safetensors", "--quiet"]
     call("train", "--data", "other.safetensors", *words)
     record = json.loads(call("evaluate", "m.safetensors", "--data", "other.safetensors", "--attack", "natural").stdout)
-    assert "it began with weights that were trained on other toy data" in record["doubts"][-1]
+    assert "its initial weights were trained on other toy data" in record["doubts"][-1]
     assert record["init_sha256"] == records.sha256(before)

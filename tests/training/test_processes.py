@@ -156,7 +156,7 @@ def test_a_last_batch_with_too_few_images_for_all_is_left_out() -> None:
     for world, count in ((1, 4), (2, 3)):
         loader = Loader(images, labels, batch_size=3, augment="none", seed=1, device=CPU, share=Share(0, world))
         assert len(loader) == count == sum(1 for _ in loader.epoch(0))
-    with pytest.raises(UsageError, match="--batch-size 3: must be at least the 4 processes"):
+    with pytest.raises(UsageError, match="--batch-size 3: must be at least the number of processes, 4"):
         Loader(images, labels, batch_size=3, augment="none", seed=1, device=CPU, share=Share(0, 4))
 
 

@@ -1,1 +1,1 @@
-"""One reader for each form of data, a function from what is asked for to the splits that the source has."""
+"""One reader per data format: a function from a Request to the Contents of the source."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, in their python and their binary layout."""
+"""CIFAR-10 and CIFAR-100 in the python and the binary layout."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
 
-PIXELS = 3 * 32 * 32  # of an image: red, then green, then blue, each row by row
-ROWS = 1000  # of a binary file read at a time
+PIXELS = 3 * 32 * 32  # bytes of an image: the red, green and blue planes, each row by row
+ROWS = 1000  # images of a binary file read at once
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One form of the dataset: its files, where the labels are, and where the names of the classes are.
+    """One layout of the dataset.
 
-    `label` and `names_key` are keys in the pickles of the python layout. In the binary layout there are `label_bytes`
-    bytes before the pixels of each image, of which the one at `label_at` is its label.
+    Attributes:
+        train, test, names: names of the files; names has the class names.
+        label, names_key: keys in the pickles of the python layout.
+        label_bytes: in the binary layout, the number of bytes before the pixels of each image.
+        label_at: which of these bytes is the label.
     """
 
     train: tuple[str, ...]
@@ -39,7 +42,7 @@ class Layout:
 
     @property
     def files(self) -> list[str]:
-        """All files that are read."""
+        """The names of all files that are read."""
         return [*self.train, self.test, self.names]
 
     @property
@@ -69,7 +72,7 @@ _FINE = """
     poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
     squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
     wardrobe whale willow_tree wolf woman worm"""
-NAMES = {  # of the classes, for forms that have numbers alone. Source: batches.meta and meta of the official archives
+NAMES = {  # class names, for formats with numbers only. Source: batches.meta and meta of the official archives
     "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
     "cifar100": _FINE.split(),
 }
@@ -78,7 +81,7 @@ NAMES = {  # of the classes, for forms that have numbers alone. Source: batches.
 def read(request: Request) -> Contents:
     """Return CIFAR-10 or CIFAR-100, images (N, 3, 32, 32), from an archive or folder in either layout.
 
-    CIFAR-100 has its fine labels, or the coarse ones if `request.labels` asks for them.
+    CIFAR-100 has its fine labels, or the coarse ones if `request.labels` names them.
     Source: Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
     """
     coarse = _coarse(request)
@@ -99,22 +102,22 @@ def read(request: Request) -> Contents:
 
 
 def _coarse(request: Request) -> bool:
-    """Return whether the coarse labels are asked for."""
+    """Return whether `request.labels` names the coarse labels."""
     asked = [each.lower().removesuffix("s").removesuffix("_label") for each in request.labels]
     if asked and (request.name != "cifar100" or asked[0] not in ("coarse", "fine")):
         has = "fine_labels and coarse_labels" if request.name == "cifar100" else "one set of labels"
-        raise UsageError(f"--labels {request.labels[0]}: {request.name} has {has}; drop it, or name one")
+        raise UsageError(f"--labels {request.labels[0]}: {request.name} has {has}; leave it out, or name one")
     return asked == ["coarse"]
 
 
 def _layout(dataset: str, whole: Tree) -> tuple[Tree, Layout]:
-    """Return the folder of the dataset's files, and which layout they have."""
+    """Return the folder of the dataset's files and their layout."""
     for layout in LAYOUTS[dataset]:
         tree = whole.around(layout.train[0], layout.names)
         if tree:
             missing = [name for name in layout.files if name not in tree.sizes]
             if missing:
-                raise InputError(f"{tree.where(missing[0])} is missing; take the whole official archive")
+                raise InputError(f"{tree.where(missing[0])} is missing; use the complete official archive")
             return tree, layout
     for other, layouts in LAYOUTS.items():
         if any(whole.around(layout.train[0], layout.names) for layout in layouts):
@@ -133,22 +136,22 @@ def _names(n: int, tree: Tree, layout: Layout) -> list[str]:
         listed = found if isinstance(found, list) else []
         names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in listed]
     if len(names) != n or len(set(names)) != n:
-        raise InputError(f"{where}: {len(set(names))} names of classes, expected {n}; take the official archive")
+        raise InputError(f"{where}: {len(set(names))} class names, expected {n}; use the official archive")
     return names
 
 
 def _part(place: str, found: dict[str, Any], names: Sequence[str], classes: int) -> Part:
-    """Join the files of a split in the order of the layout, and let go of them."""
+    """Join the files of a split in the order of the layout, and release them."""
     labels = np.concatenate([found[name][1] for name in names])
     if labels.min() < 0 or labels.max() >= classes:
         wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise InputError(f"{place}: label {wrong} is outside 0..{classes - 1}; take the official archive")
+        raise InputError(f"{place}: label {wrong} is outside 0..{classes - 1}; use the official archive")
     images = joined([found.pop(name)[0] for name in names])
     return Part(images.reshape(-1, 3, 32, 32), labels)
 
 
 def joined(pieces: list[Images]) -> Images:
-    """Return the rows of all pieces, (N, ...); each piece is let go of as soon as it is copied."""
+    """Return the rows of all pieces, (N, ...); each piece is released as soon as it is copied."""
     if len(pieces) == 1:
         return pieces[0]
     whole = np.empty((sum(len(piece) for piece in pieces), *pieces[0].shape[1:]), pieces[0].dtype)
@@ -168,9 +171,9 @@ def _read_pickle(tree: Tree, layout: Layout, name: str) -> tuple[Images, Labels]
     images = pickles.pixels(found.get("data"), where)
     labels = found.get(layout.label)
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
-        raise InputError(f"{where}: {layout.label} is not a list of whole numbers; take the official archive")
+        raise InputError(f"{where}: {layout.label} is not a list of whole numbers; use the official archive")
     if len(labels) != len(images) or not labels:
-        raise InputError(f"{where}: {len(labels)} labels for {len(images)} images; take the official archive")
+        raise InputError(f"{where}: {len(labels)} labels for {len(images)} images; use the official archive")
     return images, np.array(np.clip(labels, -1, 1000), np.int64)
 
 

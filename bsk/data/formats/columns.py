@@ -1,4 +1,4 @@
-"""Which columns of a parquet file are images and labels."""
+"""The columns of a parquet file that are images and labels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bsk.data.splits import Request
 from bsk.data.tree import printable
 from bsk.errors import InputError
 
-COLUMNS = 12  # named in a message
+COLUMNS = 12  # columns listed in a message, at most
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of images and labels; `leaf` is where the bytes of an image are, `names` those of the classes."""
+    """The columns of images and labels; `leaf` is the leaf column with the image files, `names` are class names."""
 
     image: str
     leaf: str
@@ -27,28 +27,26 @@ class Columns:
 
 
 def columns_of(request: Request, path: Path, schema: Any) -> Columns:
-    """Return which columns of a file of that schema are the images and the labels.
+    """Return the columns of images and labels in a file with this schema.
 
     Raises:
-        InputError: none is, or several may be, or the labels are not one an image.
+        InputError: there is no such column, there are several candidates, or there is not one label per image.
     """
     features = _features(schema.metadata)
     leaves = {each.name: leaf for each in schema if (leaf := _leaf(each))}
-    told = [name for name in leaves if features.get(name, {}).get("_type") == "Image"]
-    image = _one(path, "images", told or [*leaves], schema.names, "keep one")
+    declared = [name for name in leaves if features.get(name, {}).get("_type") == "Image"]
+    image = _one(path, "images", declared or [*leaves], schema.names, "keep one")
     numbers = [each.name for each in schema if _is_label(each.type) and each.name != image]
-    told = [name for name in numbers if features.get(name, {}).get("_type") == "ClassLabel"]
+    declared = [name for name in numbers if features.get(name, {}).get("_type") == "ClassLabel"]
     named = [name for name in numbers if any(map(LABELS.fullmatch, re.split("[^a-z0-9]+", name.lower())))]
-    likely = told or named
+    likely = declared or named
     likely = [name for name in likely if "fine" in name.lower()] or likely if len(likely) > 1 else likely
     asked = [name for name in schema.names if name in request.labels]
     label = _one(path, "labels", asked if request.labels else likely, schema.names, "pass --labels NAME")
     if label not in numbers:
         kind = schema.field(label).type
-        found = (
-            f"{path}: column {printable(label)[:40]} is {str(kind)[:40]}, expected one whole number or text an image"
-        )
-        raise InputError(f"{found}; sets with several labels an image are not read")
+        found = f"{path}: column {printable(label)[:40]} is {str(kind)[:40]}, expected one integer or text per image"
+        raise InputError(f"{found}; datasets with several labels per image are not supported")
     names = features.get(label, {}).get("names")
     if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
         names = None
@@ -56,7 +54,7 @@ def columns_of(request: Request, path: Path, schema: Any) -> Columns:
 
 
 def _features(metadata: Any) -> dict[str, dict[str, Any]]:
-    """Return what Hugging Face's metadata say of each column, as far as they can be read."""
+    """Return the features in Hugging Face's metadata by column, or {} if they cannot be read."""
     try:
         found = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return {name: each for name, each in found.items() if isinstance(each, dict)}
@@ -65,7 +63,7 @@ def _features(metadata: Any) -> dict[str, dict[str, Any]]:
 
 
 def _leaf(column: Any) -> str | None:
-    """Return which leaf of a column has the bytes of image files, if it has any."""
+    """Return the leaf of a column that has the content of image files, or None."""
     from pyarrow import types
 
     if types.is_struct(column.type):
@@ -95,6 +93,6 @@ def _one(path: Path, what: str, found: list[str], among: list[str], advice: str)
     there = ", ".join(printable(name)[:40] for name in among[:COLUMNS])
     if found:
         both = ", ".join(printable(name)[:40] for name in found[:COLUMNS])
-        raise InputError(f"{path}: columns {both} may have the {what}; {advice}")
+        raise InputError(f"{path}: columns {both} may each be the {what}; {advice}")
     expected = "image files as bytes" if what == "images" else "a column named label"
-    raise InputError(f"{path}: a parquet file without {what} in its columns {there}; expected {expected}")
+    raise InputError(f"{path}: no {what} in the columns {there}; expected {expected}")

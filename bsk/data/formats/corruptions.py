@@ -1,4 +1,4 @@
-"""CIFAR-10-C and CIFAR-100-C: the test images under many corruptions, each in five severities."""
+"""CIFAR-10-C and CIFAR-100-C: the test images with many corruptions, each in five severities."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from bsk.errors import InputError, UsageError
 
 LABELS = "labels.npy"
 SEVERITIES = 5
-CLEAN = {"cifar10-c": "cifar10", "cifar100-c": "cifar100"}  # of which test images these are
+CLEAN = {"cifar10-c": "cifar10", "cifar100-c": "cifar100"}  # the dataset of the clean test images
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,79}")
 
 
 def read(request: Request) -> Never:
-    """Say that these are many data files.
+    """Raise an error, because these datasets are many data files.
 
     Raises:
         UsageError: always.
     """
     advice = f"make them with: bsk prepare-data {request.name} --from FOLDER"
-    raise UsageError(f"{request.name}: is a data file for each corruption and severity; {advice}")
+    raise UsageError(f"{request.name}: has one data file per corruption and severity; {advice}")
 
 
 def each_set(request: Request) -> Iterator[Contents]:
-    """Yield the test images, (N, 3, 32, 32), of each corruption and severity; never more than one is held.
+    """Yield the test images, (N, 3, 32, 32), of each corruption and severity, one set at a time.
 
-    `origin` of each says which they are. There is a file CORRUPTION.npy for each, (5 N, 32, 32, 3) with one severity
-    after another, and labels.npy, (5 N,) or (N,). Source: Hendrycks and Dietterich 2019.
+    `origin` names corruption and severity. The source has one file CORRUPTION.npy each, (5 N, 32, 32, 3) ordered by
+    severity, and labels.npy, (5 N,) or (N,). Source: Hendrycks and Dietterich 2019.
 
     Raises:
         UsageError: no source is given.
-        InputError: a file is missing, or has another form.
+        InputError: a file is missing or has another shape.
     """
     if not request.source:
         raise UsageError(f"--from: {request.name} is not downloaded; pass --from FOLDER, with {LABELS} in it")
@@ -53,7 +53,7 @@ def each_set(request: Request) -> Iterator[Contents]:
         tree = whole.around(LABELS)
         names = [name for name in tree.sizes if _is_corruption(name)] if tree else []
         if tree is None or not names:
-            found = f"no {request.name} in its {whole.endings()}, expected CORRUPTION.npy files beside {LABELS}"
+            found = f"no {request.name} in its {whole.endings()}, expected CORRUPTION.npy files and {LABELS}"
             raise InputError(f"{whole.place}: {found}; check --from")
         labels = labels_in(tree, LABELS)
         for name in sorted(names):
@@ -67,7 +67,9 @@ def _is_corruption(name: str) -> bool:
 def _severities(request: Request, tree: Tree, name: str, labels: Labels) -> Iterator[Contents]:
     corruption = name.removesuffix(".npy")
     if not NAME.fullmatch(corruption):
-        raise InputError(f"{tree.where(name)}: no name of a corruption, expected letters, digits and ._+-; rename it")
+        raise InputError(
+            f"{tree.where(name)}: not the name of a corruption, expected letters, digits and ._+-; rename it"
+        )
     with open_array(tree, name) as file:
         n = _images_of_one(request, file, len(labels))
         every = labels if len(labels) > n else np.tile(labels, SEVERITIES)
@@ -79,12 +81,12 @@ def _severities(request: Request, tree: Tree, name: str, labels: Labels) -> Iter
 
 
 def _images_of_one(request: Request, file: ArrayFile, labels: int) -> int:
-    """Return how many images a severity has."""
+    """Return the number of images of each severity."""
     n, rest = divmod(file.shape[0] if file.shape else 0, SEVERITIES)
     if rest or not n or file.shape[1:] != (32, 32, 3):
-        expected = f"({SEVERITIES} N, 32, 32, 3), a severity after another"
-        raise InputError(f"{file.where}: shape {file.shape}, expected {expected}; take the files of {request.name}")
+        expected = f"({SEVERITIES} N, 32, 32, 3), ordered by severity"
+        raise InputError(f"{file.where}: shape {file.shape}, expected {expected}; use the files of {request.name}")
     if labels not in (n, SEVERITIES * n):
         found = f"{labels} labels for {SEVERITIES} x {n} images"
-        raise InputError(f"{file.where}: {found}; take {LABELS} of the same {request.name}")
+        raise InputError(f"{file.where}: {found}; use {LABELS} of the same {request.name}")
     return n

@@ -12,20 +12,20 @@ from bsk.data.store import PUBLISHED, Part
 from bsk.errors import UsageError
 
 TEST = 397
-NAME, OFFICIAL = PUBLISHED["digits"]  # of pixels, then labels
+NAME, OFFICIAL = PUBLISHED["digits"]  # OFFICIAL is a hash of the pixels, then the labels
 
 
 def read(request: Request) -> Contents:
-    """Return the digits, images (N, 1, 8, 8): 397 test images by smallest hash, the rest to train with.
+    """Return the digits, images (N, 1, 8, 8): 397 test images, chosen by smallest hash, and the rest as train.
 
-    Pixels of 0..16 become round(v * 255 / 16).
+    Pixel values v in 0..16 become round(v * 255 / 16).
     Source: Alpaydin and Kaynak 1998, UCI; `sklearn.datasets.load_digits`.
 
     Raises:
         UsageError: a source is given.
     """
     if request.source is not None:
-        raise UsageError("--from: the digits come with scikit-learn; drop it, or prepare another dataset")
+        raise UsageError("--from: the digits come with scikit-learn; leave it out, or prepare another dataset")
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -1,4 +1,4 @@
-"""Anybody's images: a folder for each class, or a table of their labels."""
+"""A user's own images: one folder per class, or a table of labels."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bsk.errors import InputError, UsageError
 
 
 def read(request: Request) -> Contents:
-    """Return the images, (N, C, H, W), of a folder or archive, in the order of their classes and names.
+    """Return the images, (N, C, H, W), of a folder or archive, sorted by class and name.
 
-    Folders for train, val and test, by whatever usual name, are these splits. Without one for test a fifth of the
-    images, those of the smallest hash, is the test split; without one for train there is only data to evaluate on.
+    Folders with common names for train, val and test are these splits. Without a test folder, a fifth of the images,
+    those with the smallest hashes, becomes test; without a train folder, the data are for evaluation only.
     """
     if not request.source:
-        raise UsageError("--from: no images given; pass --from FOLDER, with a folder for each class in it")
+        raise UsageError("--from: no images given; pass --from FOLDER with one subfolder per class")
     path = located(request, request.source)
     with open_tree(path) as whole:
         top = _around(name for name in whole.sizes if "/" in name or is_picture(name))
@@ -34,16 +34,16 @@ def read(request: Request) -> Contents:
         if request.test_split == "val":
             splits.pop("test", None)
         classes = _classes(tree, splits, numbered=bool(request.labels))
-        _tell(request, tree, splits, classes)
+        _report(request, tree, splits, classes)
         parts = _parts(request, tree, splits, classes)
     files = {} if path.is_dir() else {path.name: f"md5:{file_md5(path)}"}
     return assembled(request, tree.place, classes, parts, files)
 
 
 def _around(names: Iterable[str]) -> str:
-    """Return the folders, one in the other, that hold all files but hidden ones.
+    """Return the path of the innermost folder that contains all files except hidden ones.
 
-    All in one pass, since an archive may have as many folders in folders as it likes.
+    This takes one pass, because an archive may nest folders arbitrarily deep.
     """
     top, final = "", False  # final: no later name can make it longer
     for name in names:
@@ -61,32 +61,32 @@ def _around(names: Iterable[str]) -> str:
 
 
 def _classes(tree: Tree, splits: Splits, numbered: bool) -> list[str]:
-    """Return the classes, of train where it is there; numbers in their own order where they are `numbered`."""
+    """Return the classes, those of train if it exists; with `numbered`, numbers are sorted by value."""
     counts = Counter(each for split in splits.values() for each, _ in split)
     if len(counts) < 2:
         found = f"images in {len(counts)} class folders, expected 2 or more, among {tree.endings()}"
         raise InputError(f"{tree.place}: {found}; check --from")
     for name in counts:
         if not name.isprintable():
-            raise InputError(f"{tree.place}: the class folder {ascii(name)} has no printable name; rename it")
+            raise InputError(f"{tree.place}: the name of class folder {ascii(name)} is not printable; rename it")
     known = {each for each, _ in splits.get("train", [])} or set(counts)
     for split, images in splits.items():
         unknown = sorted({each for each, _ in images} - known)
         if unknown:
             found = f"{split}/{unknown[0]} has no counterpart in train/"
-            raise InputError(f"{tree.place}: {found}; remove it or add train images")
+            raise InputError(f"{tree.place}: {found}; remove it, or add train images")
     whole = numbered and all(name.isdecimal() for name in known)
     return sorted(known, key=int if whole else None)
 
 
 def _parts(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> dict[str, Part]:
-    """Read the images of all splits, of the size and colour of the first."""
+    """Read the images of all splits, with the size and colour of the first."""
     parts: dict[str, Part] = {}
     for split, images in splits.items():
         first, like = next(iter(parts.items()), ("", None))
         parts[split] = _part(request, tree, images, classes, like)
         if like is not None and like.images.shape[1] != parts[split].images.shape[1]:
-            raise InputError(f"{tree.place}: {first}/ is grayscale, {split}/ has colour; convert one of them")
+            raise InputError(f"{tree.place}: {first}/ is grayscale but {split}/ has colour; convert one of them")
     return parts
 
 
@@ -98,7 +98,7 @@ def _part(request: Request, tree: Tree, images: Labelled, classes: list[str], li
     return labelled(request, tree, images, classes, shape, colour)
 
 
-def _tell(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> None:
+def _report(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> None:
     request.say(f"{tree.place}: classes {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}")
     used = {name for images in splits.values() for _, name in images}
     skipped = len(tree.sizes) - len(used)
@@ -107,4 +107,4 @@ def _tell(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> N
         others = {name.partition("/")[0] + "/" for name in tree.sizes if "/" in name and not HIDDEN.match(name)}
         named = sorted(others - {f"{top}/" for top in tops})[:5]
         where = f" ({', '.join(named)})" if named else ""
-        request.say(f"{tree.place}: {skipped} other files are left out{where}")
+        request.say(f"{tree.place}: {skipped} other files are ignored{where}")

@@ -1,4 +1,4 @@
-"""Which form a source has, by what is in it."""
+"""Detection of the format of a source from its content."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ARRAYS = (".npy", ".npz")
 
 
 def reader(request: Request) -> Reader | None:
-    """Return the reader of a source that is parquet or numpy's; None for archives and folders of other files.
+    """Return the reader for a parquet or numpy source; None for other archives and folders.
 
-    A file is known by its first bytes, a folder by what most tells: pictures, then parquet, then arrays. A tar archive
-    is not looked into.
+    A file is recognised by its first bytes, a folder by its files: images first, then parquet, then arrays. The
+    content of a tar archive is not examined.
 
     Raises:
-        InputError: it is a file of torch.
+        InputError: the source is a file of torch.save.
     """
     if not request.source:
         return None
     path = located(request, request.source)
     if path.is_dir():
-        if any(is_picture(name) for _, _, names in os.walk(path) for name in names):  # at once, with the first
+        if any(is_picture(name) for _, _, names in os.walk(path) for name in names):  # stops at the first image
             return None
         with open_tree(path) as tree:
             return _of([name for name in tree.sizes if not HIDDEN.search(name)])
@@ -45,7 +45,7 @@ def reader(request: Request) -> Reader | None:
     members = _members(path) if start.startswith(b"PK") else []
     if any(name.endswith("/data.pkl") for name in members):
         raise InputError(
-            f"{path}: a file of torch.save, a pickle that could run code; save its arrays with numpy.savez"
+            f"{path}: a file of torch.save, which is a pickle and could run code; save its arrays with numpy.savez"
         )
     return _of(members)
 
@@ -62,7 +62,7 @@ def _start(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(8)
-    except OSError:  # who reads it says what is wrong
+    except OSError:  # the error is raised when it is read
         return b""
 
 

@@ -1,4 +1,4 @@
-"""Arrays as numpy writes them, read from their start to their end, a few megabytes at a time."""
+"""Arrays in numpy's .npy format, read from start to end, a few megabytes at a time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from bsk.data.tree import Tree
 from bsk.errors import InputError
 
 MAGIC = b"\x93NUMPY"
-HEADER = 10_000  # bytes of a header that are still believed; numpy believes as many
-_LENGTH = {1: 2, 2: 4, 3: 4}  # bytes that say how long a header is, by the version of the format
+HEADER = 10_000  # bytes of a header, at most, as in numpy
+_LENGTH = {1: 2, 2: 4, 3: 4}  # bytes of the header length, by format version
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An array that can be read once, from its start to its end; `where` is what messages begin with."""
+    """An array that can be read once, from start to end; `where` is the beginning of messages."""
 
     where: str
     file: IO[bytes]
@@ -36,10 +36,10 @@ class ArrayFile:
     fortran: bool
 
     def blocks(self, n: int) -> Iterator[NDArray[Any]]:
-        """Yield its rows, (at most n, ...); one that is stored column by column has to be read whole before.
+        """Yield blocks of at most n rows; an array in Fortran order is read completely first.
 
         Raises:
-            InputError: it is torn.
+            InputError: the file is truncated.
         """
         if self.fortran:
             whole = self._next(self.shape[::-1]).T
@@ -49,7 +49,7 @@ class ArrayFile:
             yield self._next((min(n, self.shape[0] - start), *self.shape[1:]))
 
     def whole(self) -> NDArray[Any]:
-        """Return all of it; see `blocks`."""
+        """Return the whole array; see `blocks`."""
         return next(self.blocks(max(1, self.shape[0])))
 
     def _next(self, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -62,49 +62,49 @@ class ArrayFile:
 
 @contextlib.contextmanager
 def open_array(tree: Tree, name: str) -> Iterator[ArrayFile]:
-    """Open an array of numbers or texts; nothing but its header is read yet.
+    """Open an array of numbers or text; only its header is read at first.
 
     Raises:
-        InputError: it is no array, torn, of Python objects, or not as large as its header says.
+        InputError: it is not an array, corrupt, has Python objects, or its size differs from its header.
     """
     where = tree.where(name)
     with tree.open(name) as file:
         shape, fortran, dtype, length = _header(file, where)
         if dtype.hasobject:
-            found = f"{where}: holds Python objects, which only a pickle can bring back"
+            found = f"{where}: has Python objects, which need pickle"
             raise InputError(f"{found}; pickles are not read, save it as an array of numbers")
         expected = math.prod(shape) * dtype.itemsize
         if tree.sizes[name] - length != expected or min(shape, default=0) < 0:
-            found = f"{where}: its header says {shape} of {dtype}, but there are {tree.sizes[name] - length} bytes"
+            found = f"{where}: its header says {shape} of {dtype}, but it has {tree.sizes[name] - length} bytes"
             raise InputError(f"{found}; check it, or save it again")
         yield ArrayFile(where, file, shape, dtype, fortran)
 
 
 def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Return shape, whether columns come first, and type of an array, and how many bytes said so."""
+    """Return shape, Fortran order, type and header size of an array."""
     magic = file.read(8)
     version = magic[6] if magic.startswith(MAGIC) and len(magic) == 8 else 0
     if version not in _LENGTH:
-        raise InputError(f"{where}: no array of numpy as numpy.save writes it; save it again")
+        raise InputError(f"{where}: not an array written by numpy.save; save it again")
     length = file.read(_LENGTH[version])
     size = int.from_bytes(length, "little")
     if size > HEADER:
         raise InputError(f"{where}: a header of {size} bytes, expected at most {HEADER}; save it again")
     try:
         text = file.read(size).decode("utf-8" if version == 3 else "latin1")
-        found = ast.literal_eval(re.sub(r"(?<=\d)L", "", text))  # as Python 2 wrote long numbers
+        found = ast.literal_eval(re.sub(r"(?<=\d)L", "", text))  # Python 2 wrote long integers this way
         shape, fortran, dtype = found["shape"], found["fortran_order"], npy.descr_to_dtype(found["descr"])
     except (ValueError, TypeError, SyntaxError, LookupError, RecursionError, MemoryError) as error:
-        raise InputError(f"{where}: its header is none of numpy.save; save it again") from error
+        raise InputError(f"{where}: its header is invalid; save it again with numpy.save") from error
     if not isinstance(shape, tuple) or not all(type(each) is int for each in shape) or type(fortran) is not bool:
-        raise InputError(f"{where}: its header is none of numpy.save; save it again")
+        raise InputError(f"{where}: its header is invalid; save it again with numpy.save")
     return shape, fortran and len(shape) > 1, dtype, len(magic) + len(length) + size
 
 
 def pixels_of(array: ArrayFile) -> Images:
-    """Return images, (N, C, H, W) uint8, of an array (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or in [0, 1].
+    """Return images (N, C, H, W) uint8 from an array (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or in [0, 1].
 
-    There is never more than a piece of the array beside the result, so that peak memory is little more than that.
+    The array is converted block by block, so peak memory is little more than the result.
 
     Raises:
         InputError: see `bsk.data.arrays.images_of`.

@@ -1,4 +1,4 @@
-"""Images and labels as arrays: a .npz file, or .npy files in a folder, told apart by their names."""
+"""Images and labels in a .npz file, or in the .npy files of a folder, recognised by their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bsk.data.archive import open_tree
-from bsk.data.arrays import contents_of
+from bsk.data.arrays import TEXT_LABELS, contents_of
 from bsk.data.formats.cifar import NAMES
 from bsk.data.formats.layout import HIDDEN, split_of
 from bsk.data.formats.npy import open_array, pixels_of
@@ -20,16 +20,18 @@ from bsk.data.store import SPLITS
 from bsk.data.tree import Tree, printable
 from bsk.errors import InputError, UsageError
 
-IMAGES = re.compile(r"x|data|pixels|inputs?|samples|pictures?|photos?|[a-z]*(images?|imgs?)")  # a word of a name
+IMAGES = re.compile(
+    r"x|data|pixels|inputs?|samples|pictures?|photos?|[a-z]*(images?|imgs?)"
+)  # matched against the words of a name
 LABELS = re.compile(r"y|class(es)?|fine|coarse|[a-z]*(labels?|targets?)")
 CLASS_NAMES = re.compile(r"(class|label|category|categorie)(es|s)?_?(names?)?|(fine|coarse)_label_names|meta|names")
-UNNAMED = {"arr_0": "x", "arr_1": "y"}  # as numpy.savez calls what has no name, unless it is more
-FEW = 12  # arrays named in a message
+UNNAMED = {"arr_0": "x", "arr_1": "y"}  # numpy.savez names unnamed arrays this way; more than two are rejected
+FEW = 12  # arrays listed in a message, at most
 
 
-@dataclass(frozen=True, eq=False)  # each is itself
+@dataclass(frozen=True, eq=False)  # compared by identity
 class _Array:
-    """An array: where it is, the name that tells what it is, its shape and kind of number."""
+    """An array: its file, the key that tells what it is, its shape and the kind of its dtype."""
 
     tree: Tree
     name: str
@@ -43,7 +45,11 @@ class _Array:
 
     @property
     def is_labels(self) -> bool:
-        return self.kind in "iufb" and len(self.shape) < 3 and any(map(LABELS.fullmatch, self.words))
+        return self.kind in "iufb" and self.is_named_labels
+
+    @property
+    def is_named_labels(self) -> bool:
+        return len(self.shape) < 3 and any(map(LABELS.fullmatch, self.words))
 
     @property
     def is_images(self) -> bool:
@@ -62,19 +68,18 @@ def _words(key: str) -> list[str]:
 
 
 def read(request: Request) -> Contents:
-    """Return images, (N, C, H, W), of arrays such as x_train and y_train, train_images and train_labels, or image.
+    """Return images (N, C, H, W) from arrays such as x_train and y_train, train_images and train_labels, or image.
 
-    Which split an array belongs to is what its name says, or else the file's. Arrays that name no split are train, and
-    a fifth of the images is held out as test where there is none. `request.labels` names the array of the labels where
-    there are several.
+    The split of an array comes from its name, else from the name of the file, else it is train; without test, a fifth
+    of the images is held out. `request.labels` names the label array if there are several.
 
     Raises:
-        InputError: there are no images, no labels, several of either, or labels of several classes an image.
+        InputError: there are no images or no labels, several candidates for either, or several labels per image.
     """
-    assert request.source  # else nobody knows that it is arrays
+    assert request.source  # the format was detected from it
     path = located(request, request.source)
     if request.size:
-        raise UsageError(f"--size: {path} has arrays, whose images are all of one size; leave it out")
+        raise UsageError(f"--size: arrays are not resized; leave it out, or resize the images in {path}")
     with _open_arrays(path) as arrays:
         pairs = _pairs(request, path, arrays)
         found = {split: _examples(*pair) for split, pair in pairs.items()}
@@ -84,7 +89,7 @@ def read(request: Request) -> Contents:
 def checked(
     request: Request, path: Path, found: Mapping[str, tuple[Images, Labels]], classes: list[str] | None
 ) -> Contents:
-    """Return the images (N, C, H, W) and labels of the splits that a source has; without `classes` numbers name them.
+    """Return the contents of a source from images (N, C, H, W) and labels; without `classes`, classes are numbers.
 
     Raises:
         InputError: see `bsk.data.arrays.contents_of` and `bsk.data.splits.assembled`.
@@ -96,10 +101,10 @@ def checked(
 
 @contextlib.contextmanager
 def _open_arrays(path: Path) -> Iterator[list[_Array]]:
-    """Open all arrays of a .npz file or folder; of one .npy file those whose names differ as x_test and y_test do."""
+    """Open all arrays of a .npz file or folder; for one .npy file, also its label array, as y_test for x_test."""
     with contextlib.ExitStack() as stack:
         if path.is_file() and path.suffix == ".npy":
-            yield _beside(path)
+            yield _with_labels(path)
             return
         tree = stack.enter_context(open_tree(path))
         found = _arrays(tree, "")
@@ -111,7 +116,7 @@ def _open_arrays(path: Path) -> Iterator[list[_Array]]:
         yield found
 
 
-def _beside(path: Path) -> list[_Array]:
+def _with_labels(path: Path) -> list[_Array]:
     sizes = {each.name: each.stat().st_size for each in sorted(path.parent.glob("*.npy")) if each.is_file()}
     tree = Tree(str(path.parent), sizes, lambda name: (path.parent / name).open("rb"))
     arrays = _arrays(tree, "")
@@ -147,7 +152,7 @@ def _is_asked_for(name: str) -> bool:
 
 
 def _pairs(request: Request, path: Path, arrays: list[_Array]) -> dict[str, tuple[_Array, _Array]]:
-    """Return the array of the images of each split and that of their labels, and say which these are."""
+    """Return the arrays of images and labels of each split, and print a notice of the choice."""
     if any(each.key == "arr_2" for each in arrays):
         raise InputError(f"{path}: {len(arrays)} arrays without names; save them with names, as x_train=, y_train=")
     usual = split_of(path.stem) or "train"
@@ -157,33 +162,44 @@ def _pairs(request: Request, path: Path, arrays: list[_Array]) -> dict[str, tupl
         images = [each for each in arrays if splits[each] == split and each.is_images]
         labels = [each for each in arrays if splits[each] == split and each.is_labels]
         if images and not (split == "test" and request.test_split == "val"):
-            pairs[split] = _one(path, split, "images", images), _one(path, split, "labels", _asked(request, labels))
+            image = _one(path, split, "images", images)
+            if not labels:
+                _check_no_text(path, image, [each for each in arrays if splits[each] == split])
+            pairs[split] = image, _one(path, split, "labels", _asked(request, labels))
     if not pairs:
-        known = "names such as x_train or images, of (N, C, H, W), (N, H, W, C) or (N, H, W)"
+        known = "names such as x_train or images, and shape (N, C, H, W), (N, H, W, C) or (N, H, W)"
         raise InputError(f"{path}: no images among the arrays {_listed(arrays)}; expected {known}")
     taken = [each for pair in pairs.values() for each in pair]
     for split, (x, y) in pairs.items():
         rounded = ", rounded to 256 levels" if x.kind == "f" else ""
-        request.say(f"{path}: {split} is {printable(x.key)} {x.shape}{rounded} with the labels {printable(y.key)}")
+        request.say(f"{path}: {split} is array {printable(x.key)} {x.shape}{rounded}, labels are {printable(y.key)}")
     if left := [each for each in arrays if each not in taken and not each.is_names]:
-        request.say(f"{path}: left out: {_listed(left)}")
+        request.say(f"{path}: ignored: {_listed(left)}")
     return pairs
 
 
 def _asked(request: Request, labels: list[_Array]) -> list[_Array]:
-    """Return the arrays of labels that are asked for; of several without that the fine ones."""
+    """Return the label arrays that `request.labels` names; by default all, or only the fine ones of several."""
     asked = {word for each in request.labels for word in re.split("[^a-z0-9]+", each.lower()) if word}
     if asked:
         return [each for each in labels if asked <= set(each.words)]
     return [each for each in labels if "fine" in each.words] or labels if len(labels) > 1 else labels
 
 
+def _check_no_text(path: Path, images: _Array, arrays: list[_Array]) -> None:
+    """Raise an InputError if labels are stored as text, one per image."""
+    for each in arrays:
+        if each.kind in "US" and each.is_named_labels and each.shape[:1] == images.shape[:1]:
+            found = f"array {printable(each.key)} {each.shape} has text labels, expected integers from 0"
+            raise InputError(f"{path}: {found}; {TEXT_LABELS}")
+
+
 def _one(path: Path, split: str, what: str, arrays: list[_Array]) -> _Array:
     if len(arrays) == 1:
         return arrays[0]
     if not arrays:
-        raise InputError(f"{path}: {split} has no {what}; add an array of them, as x_{split} and y_{split}")
-    advice = "pass --labels NAME" if what == "labels" else "give one of the files, or keep one of them"
+        raise InputError(f"{path}: {split} has no {what}; add an array for them, as x_{split} and y_{split}")
+    advice = "pass --labels NAME" if what == "labels" else "keep one of them, or give a single file"
     raise InputError(f"{path}: {split} has {len(arrays)} arrays of {what}, {_listed(arrays)}; {advice}")
 
 
@@ -199,21 +215,23 @@ def _examples(images: _Array, labels: _Array) -> tuple[Images, Labels]:
 
 
 def labels_in(tree: Tree, name: str) -> Labels:
-    """Return labels, (N,), of an array (N,) or (N, 1).
+    """Return labels (N,) from an array (N,) or (N, 1).
 
     Raises:
-        InputError: it has several labels an image.
+        InputError: it has several labels per image.
     """
     with open_array(tree, name) as file:
         found = file.whole()
     if found.ndim == 2 and found.shape[1] != 1:
-        wrong = f"{tree.where(name)}: labels {found.shape}, expected one an image, (N,) or (N, 1)"
-        raise InputError(f"{wrong}; sets with several are not read, and of one-hot labels save labels.argmax(1)")
+        wrong = f"{tree.where(name)}: labels have shape {found.shape}, expected one per image, (N,) or (N, 1)"
+        raise InputError(
+            f"{wrong}; convert one-hot labels with labels.argmax(1); several labels per image are not supported"
+        )
     return found.reshape(len(found))
 
 
 def _class_names(request: Request, arrays: list[_Array], pairs: dict[str, tuple[_Array, _Array]]) -> list[str] | None:
-    """Return the names of the classes, which an array has, or which are known of the data."""
+    """Return class names from an array, or those of the known dataset, or None."""
     for each in arrays:
         if each.is_names:
             with open_array(each.tree, each.name) as file:

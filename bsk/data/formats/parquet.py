@@ -1,4 +1,4 @@
-"""Parquet files with an image and a label column, as Hugging Face's data sets come."""
+"""Parquet files with an image and a label column, as in Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bsk.data.formats.layout import HIDDEN, split_of
 from bsk.data.formats.npz import checked
 from bsk.data.official import located
 from bsk.data.order import Images, Labels
-from bsk.data.pictures import FILE, Shape, Told, stacked
+from bsk.data.pictures import FILE, BytesRead, Shape, stacked
 from bsk.data.splits import Contents, Request
 from bsk.data.store import SPLITS
 from bsk.data.tree import believable, reading, too_large
 from bsk.errors import InputError, UsageError
 
 MAGIC, SUFFIX = b"PAR1", ".parquet"
-ROWS = 100  # read at a time: what repeats in a column is small in its file
+ROWS = 100  # rows read at once: repeated values are small in the file but not in memory
 
 
 @dataclass
 class _Split:
-    """The rows of a split, from one file after another, and the labels of those that were read."""
+    """The rows of a split in one or more files, and the labels of the rows read so far."""
 
     files: list[Any]
     columns: Columns
@@ -40,11 +40,11 @@ class _Split:
 
     @property
     def size(self) -> int:
-        """How many bytes its columns are once they are unpacked."""
+        """Bytes of its columns after decompression."""
         return sum(_unpacked(file) for _, file in self.files)
 
     def images(self) -> Iterator[tuple[str, bytes]]:
-        """Yield what messages call each image, and the bytes of its file; keep its label."""
+        """Yield the name of each image in messages and the content of its file; store its label."""
         at = self.columns
         for path, file in self.files:
             row = 0
@@ -61,17 +61,17 @@ class _Split:
 
 
 def read(request: Request) -> Contents:
-    """Return images, (N, C, H, W), of a .parquet file, or of those in a folder, in the order of their names and rows.
+    """Return images (N, C, H, W) from a .parquet file or a folder of them, in the order of file names and rows.
 
-    Which split a file belongs to is what its name or its folder says; without one it is train, and a fifth of the
-    images is held out as test where there is none. Class names are those of Hugging Face's metadata, else the labels.
-    `request.labels` names the column of the labels where there are several: of CIFAR-100 the fine ones are taken.
+    The split of a file comes from its name or its folder, else it is train; without test, a fifth of the images is
+    held out. Class names come from Hugging Face's metadata, else from the labels. `request.labels` names the label
+    column if there are several; the default for CIFAR-100 is the fine labels.
 
     Raises:
-        UsageError: pyarrow is not there.
-        InputError: there is no column of images, or none of labels, or several; an image or label is missing.
+        UsageError: pyarrow is not installed.
+        InputError: no column, or more than one, is images or labels; or an image or label is missing.
     """
-    assert request.source  # else nobody knows that it is parquet
+    assert request.source  # the format was detected from it
     path = located(request, request.source)
     splits = _splits(request, path)
     found: dict[str, Any] = {}
@@ -93,7 +93,7 @@ def _splits(request: Request, path: Path) -> dict[str, _Split]:
         file = _opened(each)
         split = found.setdefault(name, _Split([], columns_of(request, each, file.schema_arrow)))
         if split.columns != columns_of(request, each, file.schema_arrow):
-            raise InputError(f"{each}: has other columns or classes than other files of {name}; give one data set")
+            raise InputError(f"{each}: has other columns or classes than other files of {name}; give one dataset")
         if file.metadata.num_rows:
             split.files.append((each, file))
     kept = {name: found[name] for name in SPLITS if name in found and found[name].files}
@@ -116,7 +116,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _opened(path: Path) -> Any:
-    """Return an opened file, of which nothing but its footer is read."""
+    """Open a file; only its footer is read."""
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -128,7 +128,7 @@ def _opened(path: Path) -> Any:
     if not start.startswith(MAGIC):
         raise unfit(path, start)
     with reading(str(path)):
-        file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)  # else a whole column is kept
+        file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)  # otherwise a whole column is buffered
     if _unpacked(file) > believable(path.stat().st_size):
         raise too_large(str(path))
     return file
@@ -141,21 +141,21 @@ def _unpacked(file: Any) -> int:
 
 def _checked(data: bytes | None, path: Path, row: int) -> bytes:
     if data is None:
-        raise InputError(f"{path}: row {row} has no image in it, at most the path of one; save it with its images")
+        raise InputError(f"{path}: row {row} has no image data, at most a path; save the dataset with its images")
     if len(data) > FILE:
         raise InputError(f"{path}: row {row} has {len(data)} bytes, expected at most {FILE}; remove it")
     return data
 
 
 def _pixels(request: Request, path: Path, split: _Split, before: list[Any]) -> Images:
-    """Return the images of a split, of the size of those before and in colour if those are."""
+    """Return the images of a split, with the size and colour of the splits before."""
     shape = Shape(request.size, request.size, resize=True) if request.size else None
     if before and shape is None:
         shape = Shape(*before[0][0].shape[2:])
     most = believable(sum(each.stat().st_size for each, _ in split.files))
     colour = any(pixels.shape[1] == 3 for pixels, _ in before)
-    told = request.progress and Told(request.progress, split.size)
-    pixels = stacked(split.images(), split.rows, str(path), most, shape, colour, told)
+    report = request.progress and BytesRead(request.progress, split.size)
+    pixels = stacked(split.images(), split.rows, str(path), most, shape, colour, report)
     if len(split.labels) != len(pixels):
         raise InputError(
             f"{path}: {len(split.labels)} rows, but its footer says {len(pixels)}; check it, or replace it"
@@ -164,10 +164,10 @@ def _pixels(request: Request, path: Path, split: _Split, before: list[Any]) -> I
 
 
 def _class_names(request: Request, path: Path, splits: dict[str, _Split]) -> list[str] | None:
-    """Return the names of the classes: of the metadata, or labels that are text, or known; None for numbers."""
+    """Return class names from the metadata, text labels or the known dataset; None for numbers."""
     first = next(iter(splits.values()))
     if any(split.columns != first.columns for split in splits.values()):
-        raise InputError(f"{path}: its splits have other columns or classes; give one data set")
+        raise InputError(f"{path}: its splits differ in columns or classes; give one dataset")
     if any(isinstance(label, str) for label in first.labels):
         return sorted({str(label) for label in first.labels})
     if first.columns.names:
@@ -176,11 +176,13 @@ def _class_names(request: Request, path: Path, splits: dict[str, _Split]) -> lis
 
 
 def _numbers(path: Path, labels: list[Any], classes: list[str]) -> Labels:
-    """Return labels as numbers, (N,)."""
+    """Return labels as integers, (N,)."""
     number = {name: i for i, name in enumerate(classes)}
     found = [number.get(label, label) if isinstance(label, str) else label for label in labels]
     wrong = next((i for i, each in enumerate(found) if each is None or isinstance(each, str) or each < 0), None)
     if wrong is not None:
-        said = "no label" if found[wrong] is None else f"the label {str(found[wrong])[:40]!r}, of no class of train"
-        raise InputError(f"{path}: row {wrong} has {said}; remove the rows without a label, or their file")
+        said = (
+            "no label" if found[wrong] is None else f"the label {str(found[wrong])[:40]!r}, which train does not have"
+        )
+        raise InputError(f"{path}: row {wrong} has {said}; remove such rows, or their file")
     return np.array(found, np.int64)

@@ -1,4 +1,4 @@
-"""The pickles of CIFAR, read without running anything: only what those files hold is admitted."""
+"""The pickles of CIFAR, read without running code: only what these files contain is allowed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bsk.compat import python_unpickler
 from bsk.data.order import Images
 from bsk.errors import InputError
 
-LIBRARY: Any = python_unpickler().dispatch  # opcode -> what it does
+LIBRARY: Any = python_unpickler().dispatch  # opcode -> implementation
 OPCODES = (
     *("PROTO", "STOP", "MARK", "POP", "NONE", "NEWTRUE", "NEWFALSE"),
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
@@ -23,23 +23,23 @@ OPCODES = (
     *("PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"),
     *("GLOBAL", "REDUCE", "BUILD"),
 )
-GROWTH, ROOM = 2, 1 << 20  # bytes that a pickle may make: so many times its own, and so many more
-OPCODE = 128  # bytes charged for any opcode, of which the dearest make a dictionary or an entry of the memo
-MAKING = ("UNICODE", "REDUCE")  # opcodes that are charged what they make too: it may be more than they read
-LINE = 4096  # bytes of a text argument
+GROWTH, ROOM = 2, 1 << 20  # a pickle may allocate GROWTH times its size, plus ROOM bytes
+OPCODE = 128  # bytes charged per opcode; the most expensive make a dictionary or a memo entry
+MAKING = ("UNICODE", "REDUCE")  # opcodes that are also charged for their result, which may exceed what they read
+LINE = 4096  # bytes of a text argument, at most
 
 
 class Array:
-    """Stands in for a numpy array while unpickling: it keeps the state it is given and does nothing."""
+    """A stand-in for a numpy array during unpickling, which only stores its state."""
 
     state: Any = None
 
 
 class Dtype:
-    """Stands in for a numpy dtype in the same way."""
+    """A stand-in for a numpy dtype."""
 
     def __init__(self, code: object) -> None:
-        """Keep the code, such as u1."""
+        """Store the type code, such as u1."""
         self.code = code
 
 
@@ -59,28 +59,29 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
 
 
 class Unpickler(python_unpickler()):  # type: ignore[misc] # its type is not public
-    """The interpreter of Python's library in Python, left with the opcodes and callables of CIFAR's files.
+    """Python's pure-Python unpickler, restricted to the opcodes and callables of CIFAR's files.
 
-    The one in C allocates what a pickle says rather than what it holds, and hashes nested keys without a limit.
+    The C implementation allocates what a pickle announces rather than what it contains, and hashes nested keys
+    without a limit.
     """
 
-    dispatch: ClassVar[Any] = {}  # opcode -> what it does; below
+    dispatch: ClassVar[Any] = {}  # opcode -> implementation, filled below
     stack: list[Any]  # of the library: what was read since the last mark
     read: Callable[[int], bytes]
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        """Read a pickle of `size` bytes, which bound what it may make."""
+        """Read a pickle of `size` bytes, which limit what it may allocate."""
         super().__init__(_Reader(file, size), encoding="bytes")
         self.left = GROWTH * size + ROOM
 
     def charge(self, made: int) -> None:
-        """Take the bytes of what was made from those that are left."""
+        """Subtract allocated bytes from the budget."""
         self.left -= made
         if self.left < 0:
-            raise pickle.UnpicklingError("it makes more than any data file of CIFAR")
+            raise pickle.UnpicklingError("it allocates more than any data file of CIFAR")
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a stand-in for what CIFAR's pickles name; refuse everything else."""
+        """Return a stand-in for what CIFAR's pickles name; raise an error for everything else."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {f'{module}.{name}'!r:.60}, which no image data needs")
         return ALLOWED[module, name]
@@ -91,21 +92,21 @@ def _build(self: Unpickler) -> None:
     if isinstance(made, Array):
         made.state = state
     elif not isinstance(made, Dtype):
-        raise pickle.UnpicklingError("it sets the state of something that is no array")
+        raise pickle.UnpicklingError("it sets the state of something that is not an array")
 
 
 def _binunicode(self: Unpickler) -> None:
-    """Refuse characters beyond U+00FF before they are decoded: one among many makes each of them take four bytes."""
+    """Reject characters beyond U+00FF before decoding: a single one makes every character take four bytes."""
     text = self.read(int.from_bytes(self.read(4), "little"))
     if not text.isascii() and np.frombuffer(text, np.uint8).max() > 0xC3:
-        raise pickle.UnpicklingError("a text that is not of Latin-1")
+        raise pickle.UnpicklingError("a text outside Latin-1")
     self.stack.append(str(text, "utf-8"))
 
 
 def _only_text(keys: list[Any]) -> None:
-    """Refuse other keys before they are hashed: a deeply nested one would exhaust the stack."""
+    """Reject other keys before they are hashed: a deeply nested key would exhaust the stack."""
     if not all(type(key) in (str, bytes) for key in keys):
-        raise pickle.UnpicklingError("a key that is no text")
+        raise pickle.UnpicklingError("a key that is not text")
 
 
 def _setitem(self: Unpickler) -> None:
@@ -133,7 +134,7 @@ OWN: dict[str, Callable[[Unpickler], None]] = {
 
 
 def _charged(name: str) -> tuple[int, Callable[[Unpickler], None]]:
-    """Return an opcode and what it does, which is charged for."""
+    """Return an opcode and its implementation, which charges the budget."""
     code: int = getattr(pickle, name)[0]
     act = OWN.get(name, LIBRARY[code])
 
@@ -148,14 +149,14 @@ Unpickler.dispatch.update(map(_charged, OPCODES))
 
 
 class _Reader:
-    """Reads what is there, whatever is announced."""
+    """Reads no more than the file contains, whatever the pickle announces."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self.file, self.size = file, size
 
     def read(self, n: int) -> bytes:
         if not 0 <= n <= self.size:
-            raise pickle.UnpicklingError("it holds more than any data file of CIFAR")
+            raise pickle.UnpicklingError("it announces more than any data file of CIFAR")
         found = self.file.read(n)
         if len(found) < n:
             raise pickle.UnpicklingError("it ends too early")
@@ -172,7 +173,7 @@ def load(file: IO[bytes], size: int, place: str) -> dict[str, Any]:
     """Return the dictionary that a pickle of `size` bytes holds; arrays as `Array`, old strings as bytes.
 
     Raises:
-        InputError: the pickle is torn, asks to run something, or is no dictionary; `place` names it.
+        InputError: the pickle is corrupt, asks to run code, or is not a dictionary; `place` names the file.
     """
     try:
         found = Unpickler(file, size).load()
@@ -180,18 +181,18 @@ def load(file: IO[bytes], size: int, place: str) -> dict[str, Any]:
         raise
     except Exception as error:  # hostile bytes can raise anything
         reason = f"opcode {error}" if isinstance(error, KeyError) else f"{error}".split("\n")[0][:120]
-        raise InputError(f"{place}: not a pickle of CIFAR ({reason}); take the official archive") from error
+        raise InputError(f"{place}: not a pickle of CIFAR ({reason}); use the official archive") from error
     if not isinstance(found, dict):
         kind = type(found).__name__
-        raise InputError(f"{place}: expected a pickled dictionary, found {kind}; take the official archive")
+        raise InputError(f"{place}: expected a pickled dictionary, found {kind}; use the official archive")
     return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in found.items()}
 
 
 def pixels(array: object, place: str) -> Images:
-    """Return the array (N, 3072) uint8 that a pickle held, without copying it.
+    """Return an array (N, 3072) uint8 from a pickle without copying it.
 
     Raises:
-        InputError: it is not such an array.
+        InputError: it is another array.
     """
     try:
         if isinstance(array, Array):
@@ -200,4 +201,4 @@ def pixels(array: object, place: str) -> Images:
                 return np.frombuffer(raw, np.uint8).reshape((n, width), order="F" if fortran else "C")
     except (AttributeError, TypeError, ValueError):
         pass
-    raise InputError(f"{place}: data is not an array (N, 3072) of uint8; take the official archive")
+    raise InputError(f"{place}: data is not an array (N, 3072) of uint8; use the official archive")

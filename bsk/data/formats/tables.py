@@ -1,4 +1,4 @@
-"""The labels of images that have no class folders, in tables beside them."""
+"""Tables with the labels of images that are not in class folders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLIT = re.compile(r"(data)?(split|set|subset|usage|partition|phase)")
 
 @dataclass(frozen=True)
 class _Table:
-    """A table: where it is, the split that its name speaks of, the names of its columns, and its rows by line."""
+    """A table: its place in messages, the split in its name, column names, and rows with line numbers."""
 
     where: str
     split: str | None
@@ -35,7 +35,7 @@ class _Table:
         return [row[j] for _, row in self.rows]
 
     def called(self, pattern: re.Pattern[str], among: list[int]) -> list[int]:
-        """Return those of the columns that have such a name, whatever its case and marks."""
+        """Return the columns whose names match, ignoring case and punctuation."""
         return [j for j in among if pattern.fullmatch(re.sub(r"[^a-z]", "", self.columns[j].lower()))]
 
     def named(self, among: list[int]) -> str:
@@ -43,7 +43,7 @@ class _Table:
 
 
 class _Images:
-    """The images of a tree, found by what a table calls them: with or without folders, with or without ending."""
+    """The images of a tree, found by the names in a table, with or without folders and ending."""
 
     def __init__(self, names: list[str]) -> None:
         self._by_name: dict[str, list[str]] = defaultdict(list)
@@ -59,17 +59,17 @@ class _Images:
 
 
 def _ends(one: str, other: str) -> bool:
-    """Return whether one path is the end of the other."""
+    """Return whether one path is a suffix of the other."""
     return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
 
 
 def from_tables(request: Request, tree: Tree) -> Splits:
-    """Return class and name of the images that the tables `request.labels` have, by split.
+    """Return (class, file name) of the images in the tables `request.labels`, by split.
 
-    Which split an image belongs to is what a column says, else its folder, else the name of the table, else train.
+    The split of an image comes from a column, else from its folder, else from the name of the table, else it is train.
 
     Raises:
-        InputError: a table cannot be read, or does not say surely which image has which label.
+        InputError: a table cannot be read, or is ambiguous about the label of an image.
     """
     names = pictures_of(tree)
     images, found = _Images(names), dict[str, tuple[str, str]]()
@@ -81,7 +81,7 @@ def from_tables(request: Request, tree: Tree) -> Splits:
             name = _image(table, line, row[image], asked or table.split, images)
             value = row[label].strip(), asked or _folder_split(name) or table.split or "train"
             if not value[0]:
-                raise InputError(f"{table.where}:{line}: no label for {name}; fill it in or remove the row")
+                raise InputError(f"{table.where}:{line}: no label for {name}; fill it in, or remove the row")
             if found.setdefault(name, value) != value:
                 both = f"{printable(found[name][0])} and {printable(value[0])}"
                 raise InputError(f"{table.where}:{line}: {name} has two labels, {both}; keep one")
@@ -102,7 +102,9 @@ def _read(tree: Tree, given: str, images: _Images) -> _Table:
     else:
         inside = [name for name in tree.sizes if _ends(name, given.removeprefix("./"))]
         if len(inside) != 1:
-            raise InputError(f"--labels {given}: {len(inside)} such files here and in {tree.place}; give its path")
+            raise InputError(
+                f"--labels {given}: {len(inside)} such files here and in {tree.place}, expected one; give its path"
+            )
         name, where = inside[0], tree.where(inside[0])
     content = tree.read(name)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -112,18 +114,18 @@ def _read(tree: Tree, given: str, images: _Images) -> _Table:
     try:
         rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise InputError(f"{where}:{lines.line_num}: cannot be read ({error}); mend the table") from error
+        raise InputError(f"{where}:{lines.line_num}: cannot be read ({error}); fix the table") from error
     for line, row in rows:
         if len(row) != len(rows[0][1]):
-            raise InputError(f"{where}:{line}: {len(row)} columns, expected {len(rows[0][1])}; mend the table")
+            raise InputError(f"{where}:{line}: {len(row)} columns, expected {len(rows[0][1])}; fix the table")
     head = [cell.strip() for cell in rows[0][1]] if rows else []
-    if any(map(images.called, head)):  # it has no names for its columns
+    if any(map(images.called, head)):  # the table has no header
         return _Table(where, split_of(PurePosixPath(given).stem), [f"column {j + 1}" for j in range(len(head))], rows)
     return _Table(where, split_of(PurePosixPath(given).stem), head, rows[1:])
 
 
 def _columns(table: _Table, images: _Images) -> tuple[int, int, int | None]:
-    """Return which column names the images, which has their labels, and which their splits, if one does."""
+    """Return the columns of file names, of labels, and of splits if there is one."""
     every = list(range(len(table.columns)))
     splits = [j for j in table.called(SPLIT, every) if all(map(split_of, table.column(j)))]
     rest = [j for j in every if j not in splits[:1]]
@@ -131,10 +133,10 @@ def _columns(table: _Table, images: _Images) -> tuple[int, int, int | None]:
     rest = [j for j in rest if j != image]
     labels = table.called(LABEL, rest) or rest
     if len(labels) != 1:
-        found = f"columns {table.named(labels)} may" if labels else f"no column but {table.named([image])} to"
-        raise InputError(
-            f"{table.where}: {found} have the labels; keep one, named label, beside {table.named([image])}"
+        names = (
+            f"columns {table.named(labels)} may each be" if labels else f"no column besides {table.named([image])} for"
         )
+        raise InputError(f"{table.where}: {names} the labels; keep one, named label, next to {table.named([image])}")
     return image, labels[0], splits[0] if splits else None
 
 
@@ -147,10 +149,12 @@ def _image_column(table: _Table, among: list[int], images: _Images) -> int:
     if whole and all(found[j] == found[whole[0]] for j in whole):
         return whole[0]
     if whole:
-        raise InputError(f"{table.where}: columns {table.named(whole)} may name the images; keep one, named image")
+        raise InputError(f"{table.where}: columns {table.named(whole)} may each name the images; keep one, named image")
     likely = max(among, key=lambda j: sum(map(bool, found[j])), default=None)
     if likely is None or not any(found[likely]):
-        raise InputError(f"{table.where}: no column of {table.named(among)} names images of --from; check the table")
+        raise InputError(
+            f"{table.where}: none of the columns {table.named(among)} names images of --from; check the table"
+        )
     missing = next(i for i, each in enumerate(found[likely]) if not each)
     line, row = table.rows[missing]
     lacking = sum(not each for each in found[likely])
@@ -164,9 +168,7 @@ def _image(table: _Table, line: int, value: str, split: str | None, images: _Ima
         found = [name for name in found if _folder_split(name) == split] or found
     if len(found) > 1:
         both = " or ".join(found[:2])
-        raise InputError(
-            f"{table.where}:{line}: {printable(value)} may be {both}; write its folder and ending into the table"
-        )
+        raise InputError(f"{table.where}:{line}: {printable(value)} may be {both}; add folder and ending in the table")
     return found[0]
 
 
