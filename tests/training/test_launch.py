@@ -102,11 +102,11 @@ def test_signals_of_schedulers_save_and_stop(name: str, toy: Path, tmp_path: Pat
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """As nohup has it for SIGHUP."""
-    from bsk.cli.signals import _heard
+    from bsk.cli.signals import _handled
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert signal.SIGHUP not in _heard() and signal.SIGUSR1 in _heard()
+        assert signal.SIGHUP not in _handled() and signal.SIGUSR1 in _handled()
     finally:
         signal.signal(signal.SIGHUP, before)
 
