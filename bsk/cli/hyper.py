@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bsk.cli.help import FLAG_COLUMN, SectionedCommand
-from bsk.contract.parameters import Parameter
+from bsk.contract.parameters import Parameter, unknown
 from bsk.errors import UsageError
 from bsk.methods import registry
 from bsk.perturb.radius import AtRadius
@@ -73,7 +73,7 @@ def _as_set(args: list[str], own: dict[str, Parameter]) -> Iterator[str]:
         elif switched_off and not equals:
             yield from ("--set", f"{name[3:]}=false")
         elif name in foreign:
-            raise registry.unknown(_method(args), name)
+            raise unknown(_method(args), own, name)
         else:
             yield word
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,31 @@ class Parameter:
             if self.name in SHARES and found > 1:
                 raise UsageError(f"{self.flag} {found:g}: must be at most 1")
         return found
+
+
+def resolve(method: str, known: Mapping[str, Parameter], eps: float, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of each hyper-parameter at the radius eps: the given one, parsed if it is text, or the default.
+
+    Args:
+        method: what the message calls the method.
+        known: its hyper-parameters.
+        eps: the radius.
+        given: values by name.
+
+    Raises:
+        UsageError: the method has no hyper-parameter of that name, or a value is invalid.
+    """
+    for key in given:
+        if key not in known:
+            raise unknown(method, known, key)
+    values = {key: each.parsed(given[key]) if key in given else each.default for key, each in known.items()}
+    return {key: value.at(eps) if isinstance(value, AtRadius) else value for key, value in values.items()}
+
+
+def unknown(method: str, known: Mapping[str, Parameter], key: str) -> UsageError:
+    """Return the error for a hyper-parameter that a method does not have."""
+    own = ", ".join(known) or "no hyper-parameters"
+    return UsageError(f"--{key.replace('_', '-')}: {method} has no {key}; it has {own}")
 
 
 def from_source(definition: ast.FunctionDef) -> dict[str, Parameter]:

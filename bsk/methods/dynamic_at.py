@@ -39,8 +39,7 @@ def dynamic_at(
     the limit reaches 0 after 100 of 120 epochs.
     Differs: FOSC refers to the ball around the image, as in the paper; the authors' code uses the ball around the
     random start, and weights each loss by itself, which the paper does not mention. Here the limit decreases with every
-    update, in their code with every epoch. FOSC ignores the bounds [0, 1], so that an image
-    with many values at 0 or 1 takes all steps.
+    update, in their code with every epoch. FOSC ignores [0, 1]: images near its ends take all steps.
     """
     ball, limit = ball_around(x, eps), most * max(1 - progress / until, 0.0)
     with net.frozen() as f:

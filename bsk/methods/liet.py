@@ -43,14 +43,14 @@ def liet(
     label from the perturbation. The forward pass at the start serves both the step and the loss.
 
     Args:
-        step: size of the single step from the start, in pixels.
+        step: size of the single step, in pixels.
         beta: weight of the Jensen-Shannon divergence.
         ramp: increase the weight from 0 to beta over the training.
         noise: amplitude of the noise, in units of eps.
         least: smallest fraction of an image's values that are noise.
         most: largest fraction of an image's values that are noise.
         bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
-        every: number of updates after which the patterns are computed again.
+        every: updates after which the patterns are computed again.
 
     Source: Pan et al. (2025), the authors' code at 8/255. They smooth labels by 0.6, unequally over the wrong classes.
     Differs: these defaults hold at every radius; above 8/255 they use beta 20, noise 2, fractions from 0 to 1, no bound

@@ -100,8 +100,7 @@ def llr(
     Differs: the search takes sign steps of size eps instead of steps of Adam with learning rate 0.1, about three
     radii; batch norms are in eval mode in these passes, as in every attack. In the loss each pass has the statistics of
     its own batch, as in every method here; in their code f(x + d) has those of x. Passes with second-order gradients
-    are in fp32. As in their code, the search treats the gradient of the linear term as zero. The weights are those of
-    their code: 2, 4 and 1.2.
+    are in fp32. As in their code, the search treats the gradient of the linear term as zero.
     """
     ball = ball_around(x, eps * min(progress / growing, 1.0) if growing else eps)
     leaf = x.detach().requires_grad_()

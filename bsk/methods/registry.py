@@ -13,7 +13,7 @@ from typing import Any
 
 from bsk.contract.parameters import Parameter, from_signature, from_source
 from bsk.errors import UsageError, nearest
-from bsk.perturb.radius import ABNORMAL_N, EPS, AtRadius, paper_step
+from bsk.perturb.radius import ABNORMAL_N, EPS, paper_step
 from bsk.plugins import Plugin, is_plugin, load
 
 
@@ -73,10 +73,8 @@ METHODS: dict[str, Row] = {
 
 # In a line, what an id is whose function has other ids too.
 ABOUT = {
-    "at": "Cross entropy after ten steps of ascent.",
     "fast-at": "Cross entropy after one step from a uniform random start.",
     "bs-at": "Cross entropy after one step from the backward start.",
-    "trades": "The TRADES loss after ten steps of ascent on the KL divergence from the clean output.",
     "fast-trades": "The TRADES loss after one step from a uniform random start.",
     "fast-trades-2": "The TRADES loss after two steps from a uniform random start.",
     "bs-alone": "The TRADES loss at the backward start, without ascent.",
@@ -155,26 +153,6 @@ def function(name: str) -> Callable[..., Any]:
     row = METHODS[checked(name)]
     found: Callable[..., Any] = getattr(importlib.import_module(f"bsk.methods.{row.file}"), row.function)
     return found
-
-
-def resolve(name: str, eps: float, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of each hyper-parameter at the radius eps: the given one, parsed if it is text, or the default.
-
-    Raises:
-        UsageError: the method has no hyper-parameter of that name, or a value is invalid.
-    """
-    known = parameters(name)
-    for key in given:
-        if key not in known:
-            raise unknown(name, key)
-    values = {key: each.parsed(given[key]) if key in given else each.default for key, each in known.items()}
-    return {key: value.at(eps) if isinstance(value, AtRadius) else value for key, value in values.items()}
-
-
-def unknown(name: str, key: str) -> UsageError:
-    """Return the error for a hyper-parameter that a method does not have."""
-    own = ", ".join(parameters(name)) or "no hyper-parameters"
-    return UsageError(f"--{key.replace('_', '-')}: {name} has no {key}; it has {own}")
 
 
 def _definition(row: Row) -> ast.FunctionDef:

@@ -45,9 +45,8 @@ def rs_cs(
         bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
 
     Source: Zhao et al. (2023), "Fast adversarial training with smooth convergence", FGSM-RS: the authors' code. They
-    smooth the labels as in `fgsm-pgi`, and leave the term out in the epochs next to a drop of the learning rate. Their
-    script does not define its number of first epochs; 2 is that of FastAT_Benchmark.
-    Differs: they compute f at the start again for its loss; here once, see `gat`.
+    smooth the labels as in `fgsm-pgi`, and leave the term out in the epochs next to a drop of the learning rate. `wait`
+    is that of FastAT_Benchmark. Differs: they compute f at the start again for its loss; here once, as in `gat`.
     """
     kept = memory.shared.get("start", x.new_full((4,), -9.0))  # this epoch, last epoch's mean, sum, count
     mean = torch.where(kept[0] == epoch - 1, kept[2] / kept[3].clamp(min=1), -1.0)  # -1: no mean

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bsk.contract.method import BatchMemory, Losses, Validate
 from bsk.contract.network import Network
-from bsk.contract.parameters import GIVEN
+from bsk.contract.parameters import GIVEN, resolve
 from bsk.errors import UsageError
 from bsk.methods import registry
 from bsk.perturb.draws import Draws
@@ -106,4 +106,4 @@ def bind(name: str, eps: float, given: Mapping[str, Any] | None = None) -> Bound
     Raises:
         UsageError: there is no such method or hyper-parameter, or a value is invalid.
     """
-    return Bound(registry.checked(name), eps, registry.resolve(name, eps, given or {}))
+    return Bound(name, eps, resolve(name, registry.parameters(name), eps, given or {}))

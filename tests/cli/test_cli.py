@@ -49,7 +49,7 @@ def test_help_has_every_method_and_of_the_chosen_one_its_flags(call) -> None:
         assert own.endswith("(none)") == (not expected)
     liet = told("--method=liet").partition("Optionsofliet:")[2]
     assert "--ramp/--no-rampincrease" in liet and "--boundXmaximumdistanceofx'fromx,inunitsofeps;none:" in liet
-    assert "--stepXsizeofthesinglestepfromthestart,inpixels.[default:eps]" in liet and "--gamma" not in liet
+    assert "--stepXsizeofthesinglestep,inpixels.[default:eps]" in liet and "--gamma" not in liet
 
 
 def test_help_fits_two_screens(call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bsk.contract.network import Network
 from bsk.errors import UsageError
-from bsk.methods.registry import ABOUT, METHODS, names, resolve, summary
+from bsk.methods.registry import ABOUT, METHODS, names, summary
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.losses import cross_entropy
 from bsk.perturb.passes import PassCounter
@@ -143,7 +143,7 @@ def test_a_pattern_is_of_the_labels_as_training_smooths_them() -> None:
 
 def test_an_unknown_hyper_parameter_is_named_as_a_flag() -> None:
     with pytest.raises(UsageError, match=r"^--rescue-every: natural has no rescue_every; it has no hyper-parameters$"):
-        resolve("natural", EPS, {"rescue_every": 3})
+        bind("natural", EPS, {"rescue_every": 3})
 
 
 def test_ids_of_one_function_are_told_apart() -> None:

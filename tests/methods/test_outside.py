@@ -150,7 +150,7 @@ def test_the_type_of_an_argument_does_not_depend_on_its_name(call, train, toy: P
 
 def test_help_lists_its_arguments(train) -> None:
     text = " ".join(train("mine", "--help").stdout.split())
-    own = text.partition("Options of mymethods:mine: Noise, and the loss there:")[2]
+    own = text.partition("Options of mymethods:mine: Noise, and the loss there.")[2]
     assert (
         "--alpha X weight of the noise. [default: 0.25] --deep/--no-deep [default: false] --way NAME [default: left]"
         in own
