@@ -77,7 +77,10 @@ def contents(path: Path) -> object:
         raise InputError(f"{path}: is {found}, which includes code; {_taken_out(path, _WITH_CODE[found])}")
     if found == OTHER_ZIP:
         raise InputError(f"{path}: is {found}; {AGAIN}")
-    return torch_load(path)
+    try:
+        return torch_load(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror or error}; check --weights") from error
 
 
 def _refuse_others(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import pickletools
@@ -47,9 +48,10 @@ def torch_load(path: Path) -> object:
         with warnings.catch_warnings(), torch.serialization.safe_globals(names), path.open("rb") as file:
             warnings.simplefilter("ignore")
             found: object = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, InputError):
-        raise
     except Exception as error:
+        damaged = isinstance(error, OSError) and error.errno == errno.EINVAL  # a member before the file's beginning
+        if isinstance(error, OSError | InputError) and not damaged:
+            raise
         if needs := re.search(r"GLOBAL (\S+)", str(error)):
             raise _too_much(path, needs[1]) from error
         raise InputError(f"{path}: not a whole file of torch.save ({type(error).__name__}); {AGAIN}") from error

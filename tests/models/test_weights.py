@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from bsk.data.store import open_data
 from bsk.errors import InputError, UsageError
 from bsk.evaluation.subjects import foreign_subject
+from bsk.models.files import contents
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.records import jsonl as records
 
@@ -413,6 +414,16 @@ def test_other_kinds_of_files_are_named(content: bytes, said: str, nets) -> None
     np.savez("w.npz", a=np.ones(3))
     with pytest.raises(InputError, match="is a zip archive, not of torch.save"):
         foreign_model("theirnets:Net", Path("w.npz"), **TOY)
+
+
+@pytest.mark.parametrize("cut", [1, 200, 1618, 2157])
+def test_an_archive_without_some_bytes_is_not_whole(cut: int, tmp_path: Path) -> None:
+    """Members may then begin before the file does, and reading them is an error of the system's."""
+    torch.save({"w": torch.arange(400.0)}, tmp_path / "w.pt")
+    content = (tmp_path / "w.pt").read_bytes()
+    (tmp_path / "w.pt").write_bytes(content[:cut] + content[cut + 1 :])
+    with pytest.raises(InputError, match="w.pt: not a whole (zip archive|file of torch.save)"):
+        contents(tmp_path / "w.pt")
 
 
 def test_the_content_says_the_kind_of_file_and_not_its_name(net: nn.Module, x: Tensor) -> None:
