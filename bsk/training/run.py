@@ -43,6 +43,8 @@ from bsk.training.threads import enough_threads, shared_machine_notice
 from bsk.training.validation import TEST_IMAGES
 from bsk.version import VERSION
 
+FEW_EPOCHS = 20  # in which the rate of a piecewise schedule falls too soon
+
 
 def run(
     flags: TrainingFlags,
@@ -132,6 +134,8 @@ def _begin(
     if force:
         setup.outputs.remove()
     setup.outputs.begin_log(-1)
+    if setup.settings.schedule == "piecewise" and setup.settings.epochs < FEW_EPOCHS:
+        watcher.notice(f"--epochs {setup.settings.epochs}: few for --schedule piecewise; cyclic is usually more robust")
     if weights is not None:
         watcher.notice(weights.summary())
 
