@@ -28,6 +28,8 @@ pytest_plugins = ["made_records"]
 hypothesis.settings.register_profile("bsk", deadline=None)  # no test depends on how fast the machine is
 hypothesis.settings.load_profile("bsk")
 ROOT = Path(__file__).parent.parent
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; commands would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,10 @@ def methods(
 
     The table has paper, passes, memory, requirements, and how many runs have collapsed. Each method is run on a toy
     network to count its forward (F) and backward (B) passes per image and update, and the images it stores per training
-    image, per batch position, per class and in total. A method that needs the whole batch does not run under torchrun.
+    image, per batch position, per class and in total. A method that needs the whole batch does not run under torchrun;
+    one that needs validation attacks val images as it trains; second order are gradients of gradients.
     A run has collapsed if its log has an alarm; an empty cell means that no run was monitored. In a pipe the table is
-    TSV: 1 method, 2 paper, 3 year, 4 forward, 5 backward, ...
+    TSV: 1 method, 2 paper, 3 year, 4 forward, 5 backward, ..., 14 about, which says in a line what a method does.
 
         bsk methods | sort -t$'\t' -k4 -n
         bsk methods runs/*.jsonl

@@ -18,7 +18,7 @@ from bsk.training.profile import IMAGES, profile, whole_batch
 SHAPE, CLASSES, EPS = (3, 4, 4), 10, 8 / 255  # methods are profiled on such images; no column depends on these values
 COLUMNS = ["method", "paper", "year", "forward", "backward"]
 COLUMNS += ["image_memory", "place_memory", "class_memory", "shared_memory"]
-COLUMNS += ["needs", "runs", "collapsed", "where"]
+COLUMNS += ["needs", "runs", "collapsed", "where", "about"]
 TEXT_COLUMNS = {"method", "paper", "memory", "needs", "where"}  # aligned left
 
 
@@ -35,7 +35,7 @@ class Collapses:
     @property
     def place(self) -> str:
         """Return "cifar10 at 8/255: 1 of 3"."""
-        return f"{self.dataset} at {plain(round(255 * self.eps, 1))}/255: {self.collapsed} of {self.runs}"
+        return f"{self.dataset} at {plain(self.eps)}: {self.collapsed} of {self.runs}"
 
 
 def count_collapses(records: Iterable[Located]) -> list[Collapses]:
@@ -91,7 +91,7 @@ def _row(name: str, counts: Sequence[Collapses]) -> dict[str, Any]:
     values = [name, paper, year, passes.forward * times, (passes.to_input + passes.full) * times]
     values += [*_images(found.memory), ", ".join(need for need, so in needs.items() if so)]
     values += [sum(each.runs for each in counts), sum(each.collapsed for each in counts)]
-    values.append("; ".join(each.place for each in counts if each.collapsed))
+    values += ["; ".join(each.place for each in counts if each.collapsed), registry.summary(name)]
     return dict(zip(COLUMNS, values, strict=True))
 
 

@@ -255,11 +255,8 @@ def test_a_closed_pipe_is_silent(trained: Path, toy: Path, tmp_path: Path) -> No
 
 
 SIGNALLED = """
-import os, signal, sys
+import os, sys
 from bsk.cli.app import main
-
-for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first one, and so does bsk then
-    signal.signal(number, signal.SIG_DFL)
 
 def write(text, whole=sys.stderr.write):
     if "epoch 1:" in text:

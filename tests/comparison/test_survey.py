@@ -30,7 +30,7 @@ def test_a_monitored_training_counts_once() -> None:
         Collapses("bs", "cifar10", 16 / 255, 2, 1),
         Collapses("fast-at", "cifar10", 16 / 255, 1, 1),
     ]
-    assert [each.place for each in found][:2] == ["cifar10 at 7.9/255: 1 of 1", "cifar10 at 16/255: 1 of 2"]
+    assert [each.place for each in found][:2] == ["cifar10 at 0.031: 1 of 1", "cifar10 at 16/255: 1 of 2"]
 
 
 def test_an_alarm_in_the_first_epoch_counts_as_monitored() -> None:
@@ -69,8 +69,8 @@ def test_every_method_has_a_complete_row(listed: list[dict]) -> None:
     }
     for name, expected in known.items():
         assert tuple(rows[name].values())[1:10] == expected, name
-    assert [rows["cuap"][column] for column in COLUMNS[-3:]] == [5, 1, "digits at 51/255: 1 of 3"]
-    assert [rows["bs"][column] for column in COLUMNS[-3:]] == [0, 0, ""]
+    assert [rows["cuap"][column] for column in COLUMNS[-4:-1]] == [5, 1, "digits at 0.2: 1 of 3"]
+    assert [rows["bs"][column] for column in COLUMNS[-4:-1]] == [0, 0, ""]
     assert {name for name, row in rows.items() if "second order" in row["needs"]} == {"gradalign", "llr"}
 
 
@@ -93,7 +93,7 @@ def test_the_command_lists_them_in_every_format(call, listed, monkeypatch, forma
     path.write_bytes(b"\n".join(log("bs", 1)) + b"\n")
     shown = call("methods", str(path), "--format", format).stdout
     assert all(name in shown.replace("\\", "") for name in registry.names())
-    assert "digits at 51/255: 1 of 3" in shown
+    assert "digits at 0.2: 1 of 3" in shown
     if format == "tsv":
         lines = [line.split("\t") for line in shown.splitlines()]
         assert lines[0] == COLUMNS and {len(line) for line in lines} == {len(COLUMNS)}
