@@ -46,7 +46,9 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
         if device.type == "cpu":
             keep_freed_memory()
     except Exception as error:
-        raise UsageError(f"--device {name}: not available here; use auto, cpu, cuda or mps") from error
+        found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        usable = ", ".join(["auto", "cpu", *(kind for kind, there in found.items() if there)])
+        raise UsageError(f"--device {name}: not available here; available: {usable}") from error
     return device
 
 

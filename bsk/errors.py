@@ -76,6 +76,6 @@ def nearest(name: str, known: list[str], also: str = "") -> str:
     """
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     more, other = ", ..." if len(known) > LISTED else "", f", or {also}" if also else ""
     return f"did you mean {close[0]}{other}?" if close else f"known: {', '.join(known[:LISTED])}{more}{other}"

@@ -43,6 +43,18 @@ def above_zero(or_zero: bool = False, **values: float) -> None:
             raise UsageError(f"--{flag.replace('_', '-')} {value:g}: must be finite and {least} 0")
 
 
+def pixel_step(step: float) -> float:
+    """Return step if it is a valid step size in pixels of [0, 1] under Linf: above 0, at most 1.
+
+    Raises:
+        UsageError: it is not.
+    """
+    above_zero(step=step)
+    if step > 1:
+        raise UsageError(f"--step {step:g}: must be at most 1, in pixels of [0, 1]; write 2/255 for 2 grey levels")
+    return step
+
+
 def checked_eps(eps: float, zero: bool = False, norm: str = "linf") -> float:
     """Return eps if it is a valid radius: above 0 (or 0 if `zero`) and, for Linf, at most 1.
 

@@ -1,4 +1,7 @@
-"""Write the generated pages of docs/ and the table in README.md, or with --check report which are out of date."""
+"""Write the generated pages of docs/ and the table in README.md, or with --check report which are out of date.
+
+With --picture draw docs/pictures/cost.png from the same records as that table.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ def stale() -> dict[str, str]:
 
 def main(words: list[str]) -> int:
     """Write or check the pages; return the exit status, 1 if --check finds a page out of date."""
+    if "--picture" in words:
+        results.picture(ROOT / "docs" / "pictures" / "cost.png")
     check, found = "--check" in words, stale()
     for name, text in found.items():
         if not check:

@@ -30,6 +30,7 @@ from bsk.comparison.evidence import trainings
 from bsk.comparison.matrix import CAPTION, TEXT_COLUMNS, grid, transfers
 from bsk.comparison.statistics import quarter_means
 from bsk.comparison.tables import markdown, markdown_of
+from bsk.figures.plots import accuracy_against_cost
 from bsk.records.located import Located, read
 from bsk.records.words import estimate, many
 
@@ -212,6 +213,11 @@ def _items(source: str) -> tuple[Located, ...]:
     if not found:
         raise KeyError(f"{source}: no records")
     return tuple(item for path in found for item in read(path))
+
+
+def picture(path: Path) -> None:
+    """Draw the README's picture from the records of its table."""
+    accuracy_against_cost(compare(_items("16/255"))[0], path)
 
 
 def readme(text: str) -> str:

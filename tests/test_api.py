@@ -205,6 +205,11 @@ def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch)
     assert floats.images.dtype == torch.float32
 
 
+def test_train_makes_its_network_itself(toy: Path) -> None:
+    with pytest.raises(UsageError, match="model: a Linear, expected a name or module:function"):
+        bsk.train(toy, "bs", model=torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "said"),
     [

@@ -8,7 +8,7 @@ from typing import Any
 
 from bsk.errors import UsageError
 from bsk.plugins import is_plugin
-from bsk.values import above_zero, one_of
+from bsk.values import above_zero, one_of, pixel_step
 
 NORMS = ("linf", "l2", "l1")
 STARTS = ("zero", "uniform")
@@ -75,7 +75,7 @@ class AttackFlags:
         one_of("engine", self.engine, ENGINES)
         one_of("search", self.search, SEARCHES)
         if self.step is not None:
-            above_zero(step=self.step)
+            above_zero(step=self.step) if self.norm != "linf" else pixel_step(self.step)
         for flag, takers in TAKERS.items():
             if getattr(self, flag) != getattr(AttackFlags, flag) and not any(
                 name.split("-")[0] in takers for name in names

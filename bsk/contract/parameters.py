@@ -13,7 +13,7 @@ from bsk.errors import UsageError
 from bsk.perturb import radius
 from bsk.perturb.radius import AtRadius
 from bsk.signature import defaults_of, keywords_of, typed
-from bsk.values import above_zero
+from bsk.values import above_zero, pixel_step
 
 GIVEN = (
     "eps",
@@ -65,6 +65,8 @@ class Parameter:
         found = typed(self.name, value, self.default, kind)
         if isinstance(found, float | int) and not isinstance(found, bool):
             above_zero(or_zero=self.name not in POSITIVE, **{self.name: found})
+            if self.name == "step" and isinstance(self.default, AtRadius):
+                pixel_step(found)
             if self.name in SHARES and found > 1:
                 raise UsageError(f"{self.flag} {found:g}: must be at most 1")
         return found

@@ -149,7 +149,9 @@ def numbered(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, Record]]:
             if not line.endswith(b"\n"):
                 return
             where = f"{printable(name)}:{number}"
-            raise InputError(f"{where}: not a JSON record ({reason(error)}); remove the line") from error
+            foreign = number == 1 and not line.lstrip().startswith(b"{")  # a checkpoint, say
+            advice = "give JSONL that bsk wrote, or remove the line" if foreign else "remove the line"
+            raise InputError(f"{where}: not a JSON record ({reason(error)}); {advice}") from error
         yield number, record
 
 

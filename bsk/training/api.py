@@ -89,6 +89,10 @@ def train(
         InputError: the data or the files at `out` are invalid.
         DivergedError, CollapsedError: see `bsk.training.loop.train`.
     """
+    if not isinstance(model, str | None):
+        raise UsageError(
+            f"model: a {type(model).__name__}, expected a name or module:function, which returns a new network"
+        )
     where = chosen_device(device, threads)
     found = opened(data)
     known = {each.name for each in fields(TrainingFlags)}

@@ -296,3 +296,8 @@ def test_the_examples_of_make_pandas_and_the_notebook_run(folder: Path) -> None:
     run([sys.executable, "-c", "\n".join(code).replace("epochs=10", "epochs=1")], folder)
     pytest.importorskip("pandas")
     assert "pgd-100" in run([sys.executable, str(ROOT / "examples/read_records.py"), "results.jsonl"], folder)
+
+
+def test_the_readme_s_picture_is_drawn_from_the_records_of_its_table(tmp_path: Path) -> None:
+    results.picture(tmp_path / "cost.png")
+    assert (tmp_path / "cost.png").read_bytes()[:4] == (ROOT / "docs/pictures/cost.png").read_bytes()[:4] == b"\x89PNG"

@@ -221,3 +221,12 @@ def test_a_hostile_header_is_a_one_line_error(tmp_path: Path, head: str, said: s
     with pytest.raises(InputError) as error:
         load_header(path, "model")
     assert said in str(error.value) and "m.safetensors" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"), [(b"\x90\1\0\0{}\n", "give JSONL"), (b"# bsk\n", "give JSONL"), (b'{"a"\n', "remove")]
+)
+def test_a_file_of_another_kind_is_not_to_be_mended(content: bytes, advice: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(content)
+    with pytest.raises(InputError, match=rf"f:1: not a JSON record \(.*\); {advice}"):
+        records.read(tmp_path / "f")
