@@ -117,7 +117,12 @@ def test_notices_go_to_stderr_and_the_picture_to_its_file(bsk: Make, file: Path,
     [
         ({}, "", 3, "stdin: no evaluation or log records among 0; run bsk evaluate"),
         ({}, '{"kind": "data"}\n', 3, "stdin: no evaluation or log records among 1; run bsk evaluate"),
-        ({}, "not json\n", 3, "stdin:1: not a JSON record (Expecting value); remove the line"),
+        (
+            {},
+            "not json\n",
+            3,
+            "stdin:1: not a JSON record (Expecting value); give JSONL that bsk wrote, or remove the line",
+        ),
         ({"files": [Path("no.jsonl")]}, "", 3, "no.jsonl: cannot read: No such file or directory; give a JSONL file"),
         ({"format": "tvs"}, "", 2, "--format tvs: no such format; did you mean tsv?"),
         ({"plot": Path("a.pdf")}, "", 2, "--plot a.pdf: must end in .png or .svg; other formats are not drawn"),
