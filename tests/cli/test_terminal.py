@@ -121,7 +121,7 @@ def test_doubts_are_counted_in_the_line_and_listed_below_it(terminal, call, trai
     [
         (
             "prepare-data digits --out d.safetensors",
-            r"d\.safetensors: digits, 1200 train, 200 val, 397 test images of .*",
+            r"d\.safetensors: digits, 1200 train, 200 val, 397 test images, .*",
         ),
         (
             f"train --data TOY {' '.join(TRAIN)} --out n.safetensors",
