@@ -29,10 +29,11 @@ help: ## Show the targets
 	@echo "  variables: SCALE=smoke|small|medium|paper SEEDS='1 2 3' OUT= DATA= DEVICE= LAUNCH= JOBS= PARTIAL= CIFAR10= CIFAR100= TINY="
 
 # compat: Python finds bsk in the folder above the checkout too, whose name may be bsk.
+editable := $(VENV)/bin/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable
 INSTALLED := $(VENV)/.installed
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[test]'
+	$(editable) '.[test]'
 	touch $@
 
 install: $(INSTALLED) ## Create .venv with bsk and its test tools
@@ -57,13 +58,13 @@ coverage: $(INSTALLED) ## Run the tests and report which lines of bsk/ they do n
 	$(VENV)/bin/coverage report --show-missing --skip-covered
 
 docs: $(INSTALLED) ## Write the generated pages and build the site in site/index.html
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(editable) '.[docs]'
 	$(VENV)/bin/python -m documentation
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 	@echo $(CURDIR)/site/index.html
 
 mutants: $(INSTALLED) ## Mutation testing of methods and attacks: which changes does no test detect? MUTANTS='bsk.perturb.*' selects some
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	$(editable) '.[mutants]'
 	$(VENV)/bin/mutmut run --max-children $(JOBS) $(MUTANTS)
 	$(VENV)/bin/python -m benchmarks.mutants mutants/unnoticed.txt
 
