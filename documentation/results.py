@@ -71,6 +71,7 @@ SOURCES: dict[str, tuple[str, ...]] = {  # name -> file patterns, in the order o
     **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("table2", "table6", "table7", "table9", "table10")},
     **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("figure1", "figure2", "figure5", "section54")},
 }
+BENCHMARKS = ("results/bench-amd.txt", "results/bench-intel.txt")
 PLACE = re.compile(r"\{\{([^|{}]+?) \| ([^{}]+?)\}\}")
 COLUMNS = {"natural": "natural", "sd": "robust_sd", "[]": "robust", "best": "robust_best"}
 LOGGED = re.compile(r"(\S+) (kl_start|kl_ascent|val_robust)(?:@(\d+|last))?")
@@ -87,6 +88,8 @@ def filled(source: str, wanted: str) -> str:
     Raises:
         KeyError: there is no such source or row.
     """
+    if source == "bench":
+        return _benchmark(wanted)
     if wanted == "table":
         return markdown(compare(_items(source))[0]).rstrip()
     if wanted == "matrix":
@@ -109,6 +112,19 @@ def filled(source: str, wanted: str) -> str:
     if column in COLUMNS:
         return _cell(_rows(source, None)[row], COLUMNS[column], "", interval=column in ("sd", "[]"))
     return _cell(_rows(source, None)[wanted], "robust", "", interval=False)
+
+
+def _benchmark(wanted: str) -> str:
+    """Return the range over machines of a median in results/bench-*.txt, by the beginning of its line, or 1 over it."""
+    row, inverse = wanted.removeprefix("1 / "), wanted.startswith("1 / ")
+    lines = [line for path in BENCHMARKS for line in (ROOT / path).read_text(encoding="utf-8").splitlines()]
+    medians = [
+        float(found[1]) for line in lines if line.startswith(row) if (found := re.search(r" {2,}([\d.]+) ", line))
+    ]
+    if len(medians) != len(BENCHMARKS):
+        raise KeyError(f"{wanted}: {len(medians)} lines")
+    shown = [f"{1 / each:.2f}" if inverse else f"{each:.1f}" for each in sorted(medians, reverse=inverse)]
+    return " to ".join(dict.fromkeys(shown))
 
 
 def _link(source: str) -> str:
