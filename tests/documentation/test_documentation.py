@@ -298,6 +298,15 @@ def test_the_examples_of_make_pandas_and_the_notebook_run(folder: Path) -> None:
     assert "pgd-100" in run([sys.executable, str(ROOT / "examples/read_records.py"), "results.jsonl"], folder)
 
 
-def test_the_readme_s_picture_is_drawn_from_the_records_of_its_table(tmp_path: Path) -> None:
+def test_the_readme_s_picture_is_drawn_from_the_records_of_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, draw = [], results.accuracy_against_cost
+    monkeypatch.setattr(results, "accuracy_against_cost", lambda rows, path: drawn.extend(rows) or draw(rows, path))
     results.picture(tmp_path / "cost.png")
+    table = (ROOT / "README.md").read_text().partition("<!-- results -->")[2].partition("<!-- /results -->")[0]
+    for row in drawn:
+        cells = [f"`{str(row['name']).partition(' ')[0]}`", *(f"{100 * row[key]:.1f}" for key in ("natural", "robust"))]
+        assert f"| {' | '.join(cells)} |" in table
+    assert len(drawn) == table.count("| `")
     assert (tmp_path / "cost.png").read_bytes()[:4] == (ROOT / "docs/pictures/cost.png").read_bytes()[:4] == b"\x89PNG"
