@@ -28,8 +28,9 @@ pytest_plugins = ["made_records"]
 hypothesis.settings.register_profile("bsk", deadline=None)  # no test depends on how fast the machine is
 hypothesis.settings.load_profile("bsk")
 ROOT = Path(__file__).parent.parent
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; commands would ignore it too
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in STOPPING:  # those that nohup and a shell's background jobs ignore would not reach the commands either
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
