@@ -42,6 +42,12 @@ _BLIND = "use attacks that need no gradient, square and rays"
 SIGNS = (  # fact; least share of the images examined; least share of the images that PGD fools, if any; doubt
     ("nan_gradients", 0.02, None, f"the gradient is NaN for {{:.0%}} of images and treated as 0: {_BLIND}"),
     ("zero_gradients", 0.05, None, f"the gradient is zero for {{:.0%}} of images: {_BLIND}"),
+    (
+        "zero_at_bounds",
+        0.05,
+        None,
+        "pixels of 0 and 1 have no gradient in {:.0%} of images: remove the clamp in the model",
+    ),
     ("wrong_gradients", 0.15, None, f"the gradient is wrong for {{:.0%}} of images: {_BLIND}"),
     ("black_box_gain", 0.04, None, f"Square fools {{:.0%}} that PGD does not, so gradients mislead: {_BLIND}"),
     ("gain_after_10", 0.15, None, "PGD fools {:.0%} more after its first 10 steps: use pgd-100 or autoattack"),
@@ -182,21 +188,23 @@ def _outputs(model: Model, x: Tensor) -> tuple[dict[str, Any], Tensor]:
 
 
 def _gradients(model: Model, x: Tensor, y: Tensor, most: int) -> dict[str, Any]:
-    """Return the share of images whose gradient is zero, wrong or NaN.
+    """Return the share of images whose gradient is zero, zero only where a value is 0 or 1, wrong, or NaN.
 
-    A gradient is zero for the cross-entropy loss. It is wrong if a small step along the sign of the margin's gradient,
-    within the pixel range, raises the margin by less than half of the first-order prediction.
+    A gradient is zero for the cross-entropy loss. If a model clamps its images, attacks leave pixels of 0 and 1 as they
+    are, because from torch 2.14 on the gradient of `clamp` is 0 at its bounds. A gradient is wrong if a small step
+    along the sign of the margin's gradient, within the pixel range, raises the margin by less than half of the
+    first-order prediction.
     """
     try:
         seen = [_slopes(model, *part) for part in zip(x.split(most), y.split(most), strict=True)]
     except NoGradientError:
         return {"no_gradients": True}
-    zero, wrong, nan = (_share(torch.cat(each)) for each in zip(*seen, strict=True))
-    return {"zero_gradients": zero, "wrong_gradients": wrong, "nan_gradients": nan}
+    names = ("zero_gradients", "zero_at_bounds", "wrong_gradients", "nan_gradients")
+    return {name: _share(torch.cat(each)) for name, each in zip(names, zip(*seen, strict=True), strict=True)}
 
 
-def _slopes(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each image whether its gradient is zero, wrong, or NaN in any pixel, (N,) each."""
+def _slopes(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Return for each image whether its gradient is zero, zero where x is 0 or 1, wrong, or NaN anywhere, (N,) each."""
     leaf = x.detach().requires_grad_()
     logits = model(leaf)
     steep = raw_gradient(cross_entropy(logits, y), leaf, keep=True)
@@ -207,7 +215,9 @@ def _slopes(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]
         rise = margin(model(up), y) - margin(model(down), y)
     visible = promised > 1e-5 * logits.detach().abs().amax(dim=1)  # above the rounding of fp32
     zero = steep.flatten(1).abs().amax(dim=1) == 0
-    return zero, visible & (rise < promised / 2), (steep + gradient).flatten(1).isnan().any(dim=1)
+    edge = ((x == 0) | (x == 1)).flatten(1)
+    stuck = edge.any(dim=1) & ~(edge & (steep.flatten(1) != 0)).any(dim=1) & ~zero
+    return zero, stuck, visible & (rise < promised / 2), (steep + gradient).flatten(1).isnan().any(dim=1)
 
 
 def _attacks(

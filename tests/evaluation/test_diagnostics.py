@@ -23,6 +23,7 @@ from bsk.training.bound import UpdateContext, bind
 CPU = torch.device("cpu")
 WORDS = {  # what a doubt about each says
     "zero": "gradient is zero",
+    "bounds": "pixels of 0 and 1",
     "wrong": "gradient is wrong",
     "black box": "Square fools",
     "early": "after its first 10 steps",
@@ -165,6 +166,11 @@ def shuffled(gradient: Tensor, x: Tensor) -> Tensor:
     return torch.sin(1e5 * x + 3)
 
 
+def clamped(gradient: Tensor, x: Tensor) -> Tensor:
+    """Return the gradient of `x.clamp(0, 1)` as torch has it from 2.14 on."""
+    return torch.where((x > 0) & (x < 1), gradient, 0.0)
+
+
 def half_hidden(gradient: Tensor, x: Tensor) -> Tensor:
     """Add such a pattern to the gradient: PGD still succeeds, but less than it could."""
     return gradient + 3 * gradient.abs().mean(dim=(1, 2, 3), keepdim=True) * torch.sin(1e5 * x + 3)
@@ -196,6 +202,7 @@ MASKED: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str], set[str]]] =
     "softmax": (lambda m: Masked(m, after=lambda z: z.softmax(dim=1)), {"softmax"}, set()),
     "noise": (lambda m: Masked(m, before=lambda x: x + 0.05 * torch.randn_like(x)), {"random"}, set()),
     "dropout": (lambda m: Masked(m, before=lambda x: F.dropout(x, 0.1, training=True)), {"random"}, set()),
+    "clamped": (lambda m: Masked(m, before=bent(clamped)), {"bounds"}, {"black box", "wrong"}),
     "uphill": (lambda m: Masked(m, before=bent(lambda g, x: -g)), {"wrong", "black box"}, set()),
     "shuffled": (lambda m: Masked(m, before=bent(shuffled)), {"wrong", "black box"}, set()),
     "half hidden": (lambda m: Masked(m, before=bent(half_hidden)), {"wrong"}, {"black box"}),
