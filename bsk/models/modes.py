@@ -77,12 +77,16 @@ def _plain(*layers: nn.Module) -> bool:
 
 
 def in_precision(model: Model, precision: str) -> Model:
-    """Return the model with its passes in a precision of PRECISIONS; the dtype of the logits is not converted."""
+    """Return the model with its passes in a precision of PRECISIONS; the dtype of the logits is not converted.
+
+    Weights are cast in each pass: autocast's cache would give those from before an update to a pass after it, if the
+    caller has an autocast region of its own around both.
+    """
     if precision == "fp32":
         return model
 
     def forward(x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=PRECISIONS[precision]):
+        with torch.autocast(x.device.type, dtype=PRECISIONS[precision], cache_enabled=False):
             return model(x)
 
     return forward

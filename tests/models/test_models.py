@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from bsk.errors import UsageError
-from bsk.models.modes import eval_mode
+from bsk.models.modes import eval_mode, in_precision
 from bsk.models.registry import MODELS, Normalised, build, network
 
 
@@ -104,3 +104,16 @@ def test_eval_mode_gives_each_module_its_own_mode_back() -> None:
     with eval_mode(model):
         assert not any(m.training for m in model.modules())
     assert model.training and not any(m.training for m in model.blocks[0].modules()) and model.blocks[1].training
+
+
+def test_a_pass_in_bf16_has_the_weights_of_its_time_also_within_a_region_of_the_caller() -> None:
+    """A step between two passes, such as adversarial weight perturbation, changes the second."""
+    layer, x = torch.nn.Linear(4, 3), torch.ones(2, 4)
+    model = in_precision(layer, "bf16")
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x)  # autocast keeps these weights
+        before = model(x)
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        after = model(x)
+    torch.testing.assert_close(after.float(), before.float() + 4, atol=0.1, rtol=0.0)
