@@ -35,6 +35,15 @@ def test_kl_sends_its_gradient_through_both_arguments() -> None:
     assert p.grad is not None and p.grad.abs().min() > 0
 
 
+def test_the_gradient_of_kl_is_finite_where_a_probability_is_zero() -> None:
+    """Of fp32 probabilities (1, 0, 0): softmax and then logarithms would give NaN."""
+    p = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
+    q = torch.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    kl(p, q).sum().backward()
+    assert p.grad is not None and torch.equal(p.grad, torch.zeros(1, 3))  # s(p) is at a corner of the simplex
+    torch.testing.assert_close(q.grad, (q.softmax(1) - torch.tensor([1.0, 0, 0])).detach())
+
+
 def test_jensen_shannon_by_hand() -> None:
     """Of (1/2, 1/2) and (1/4, 3/4): m = (3/8, 5/8)."""
     p, q = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, math.log(3)]])
