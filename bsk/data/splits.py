@@ -166,8 +166,8 @@ def described(name: str, contents: Contents, parts: Parts, limits: dict[str, Any
     """Return the description of a data file; mean and std are measured on train unless given."""
     shape = parts["train"].images.shape[1:]
     customs = dict(contents.customs)
-    if customs.get("mean") is None or customs.get("std") is None:
-        customs["mean"], customs["std"] = mean_and_std(parts["train"])
+    if not {"mean", "std"} <= customs.keys():
+        customs = dict(zip(("mean", "std"), mean_and_std(parts["train"]), strict=True)) | customs
     model = "resnet18" if min(shape[1:]) >= LARGE else "cnn"
     source = {"files": contents.files, "official": contents.official, **contents.origin}
     return Info(
