@@ -110,9 +110,34 @@ def test_data_to_evaluate_on_have_no_train_split(tmp_path: Path) -> None:
     assert made(tmp_path / "c", images("val/"), test_split="val").counts == {"train": 0, "val": 0, "test": 15}
 
 
+def test_all_images_are_train_images_except_those_of_other_splits(tmp_path: Path) -> None:
+    said: list[str] = []
+    files = images("train/") | images("val/", 2)
+    for other, left in ({}, "6 val"), (images("test/", 1), "6 val and 3 test"):
+        data = made(tmp_path / left, files | other, said, test_split="none")
+        assert data.counts == {"train": 15, "val": 0, "test": 0}
+        there = f"{tmp_path / left / 'in'}: without its {left} images, all are train images; use them with bsk train"
+        assert said[-2].startswith(there)
+    made(tmp_path / "train", images("train/"), said, test_split="none")
+    assert f"{tmp_path / 'train/in'}: all images are train images; use them with bsk train --extra" in said
+    with pytest.raises(UsageError, match="--test-split none: .* has no train split; leave it out"):
+        made(tmp_path / "test", images("test/"), test_split="none")
+
+
+@pytest.mark.parametrize("flag", ["val", "train_limit"])
+def test_numbers_of_train_images_need_a_train_split(tmp_path: Path, flag: str) -> None:
+    with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')} 3: .* has no train split; leave --"):
+        made(tmp_path, images("test/"), **{flag: 3})
+
+
 def test_a_requested_val_split_must_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--test-split val: .* has no val split; leave it out"):
         made(tmp_path, images("train/") | images("test/"), test_split="val")
+    np.savez(tmp_path / "a.npz", x_test=np.zeros((9, 8, 8), np.uint8), y_test=np.arange(9) % 2)
+    with pytest.raises(UsageError, match=r"--test-split val: .*a.npz has no val split; leave it out"):
+        prepare("folder", str(tmp_path / "a.npz"), tmp_path / "a.safetensors", test_split="val")
+    with pytest.raises(UsageError, match=r"--test-split val: .*only/in has no val split; leave it out"):
+        made(tmp_path / "only", images("in/test/"), test_split="val")
     with pytest.raises(UsageError, match="--test-split dev: no such test-split"):
         made(tmp_path, images("train/"), test_split="dev")
 

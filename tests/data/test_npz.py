@@ -261,6 +261,10 @@ WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
     ),
     "none": ({"x": X[:0], "y": Y[:0]}, "x.npy: shape (0, 6, 5, 3), expected (N, C, H, W), (N, H, W, C) or (N, H, W)"),
     "no names": ({"arr_0": X, "arr_1": Y, "arr_2": X, "arr_3": Y}, "4 arrays without names; save them with names, as"),
+    "unlabelled test": (
+        {"x": X, "y": Y, "x_test": X},
+        "test has no labels; add an array for them, as x_test and y_test",
+    ),
     "val alone": ({"x_val": X, "y_val": Y}, "has only a val split; pass --test-split val to evaluate on it"),
 }
 

@@ -11,7 +11,7 @@ from bsk.data.formats.layout import HIDDEN, Labelled, Splits, class_folders
 from bsk.data.formats.tables import from_tables
 from bsk.data.official import file_md5, located
 from bsk.data.pictures import Shape, is_picture, labelled
-from bsk.data.splits import Contents, Request, assembled
+from bsk.data.splits import Contents, Request, assembled, tested
 from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
@@ -31,8 +31,7 @@ def read(request: Request) -> Contents:
         tree = whole.below(top)
         splits = from_tables(request, whole) if request.labels else class_folders(tree, top)
         tree = whole if request.labels else tree
-        if request.test_split == "val":
-            splits.pop("test", None)
+        splits = tested(request, tree.place, splits)
         classes = _classes(tree, splits, numbered=bool(request.labels))
         _report(request, tree, splits, classes)
         parts = _parts(request, tree, splits, classes)

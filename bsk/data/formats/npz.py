@@ -15,7 +15,7 @@ from bsk.data.formats.layout import HIDDEN, split_of
 from bsk.data.formats.npy import open_array, pixels_of
 from bsk.data.official import located
 from bsk.data.order import Images, Labels
-from bsk.data.splits import Contents, Request, assembled
+from bsk.data.splits import Contents, Request, assembled, tested
 from bsk.data.store import SPLITS
 from bsk.data.tree import Tree, printable
 from bsk.errors import InputError, UsageError
@@ -159,16 +159,16 @@ def _pairs(request: Request, path: Path, arrays: list[_Array]) -> dict[str, tupl
         raise InputError(f"{path}: {len(arrays)} arrays without names; save them with names, as x_train=, y_train=")
     usual = split_of(path.stem) or "train"
     splits = {each: split_of(each.key) or usual for each in arrays}
-    pairs = {}
-    for split in SPLITS:
-        images = [each for each in arrays if splits[each] == split and each.is_images]
-        if images and not (split == "test" and request.test_split == "val"):
-            image = _one(path, split, "images", images)
-            labels = _labels(request, path, split, [each for each in arrays if splits[each] == split], image.shape[0])
-            pairs[split] = image, _one(path, split, "labels", labels)
-    if not pairs:
+    found = {split: [each for each in arrays if splits[each] == split and each.is_images] for split in SPLITS}
+    found = {split: images for split, images in found.items() if images}
+    if not found:
         known = "names such as x_train or images, and shape (N, C, H, W), (N, H, W, C) or (N, H, W)"
         raise InputError(f"{path}: no images among the arrays {_listed(arrays)}; expected {known}")
+    pairs = {}
+    for split, images in tested(request, str(path), found).items():
+        image = _one(path, split, "images", images)
+        labels = _labels(request, path, split, [each for each in arrays if splits[each] == split], image.shape[0])
+        pairs[split] = image, _one(path, split, "labels", labels)
     taken = [each for pair in pairs.values() for each in pair]
     for split, (x, y) in pairs.items():
         rounded = ", rounded to 256 levels" if x.kind == "f" else ""
