@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -15,6 +16,8 @@ from bsk.data.splits import Contents, Request, assembled, tested
 from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
+
+NUMBER = re.compile(r"\d+(\.0*)?", re.ASCII)  # pandas writes 3 as 3.0 in a column with gaps
 
 
 def read(request: Request) -> Contents:
@@ -74,8 +77,7 @@ def _classes(tree: Tree, splits: Splits, numbered: bool) -> list[str]:
         if unknown:
             found = f"{split}/{unknown[0]} has no counterpart in train/"
             raise InputError(f"{tree.place}: {found}; remove it, or add train images")
-    whole = numbered and all(name.isdecimal() for name in known)
-    return sorted(known, key=int if whole else None)
+    return sorted(known, key=float if numbered and all(map(NUMBER.fullmatch, known)) else None)
 
 
 def _parts(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> dict[str, Part]:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from bsk.data.fetch import local_path
 from bsk.data.formats.layout import Splits, pictures_of, split_of
+from bsk.data.pictures import is_picture
 from bsk.data.splits import Request
 from bsk.data.store import SPLITS
 from bsk.data.tree import Tree, printable
@@ -108,8 +109,11 @@ def _read(tree: Tree, given: str, images: _Images) -> _Table:
         name, where = inside[0], tree.where(inside[0])
     content = tree.read(name)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = content.decode("utf-16" if wide else "utf-8-sig", "replace")
-    mark = next((each for each in ",;\t " if each in text.partition("\n")[0]), ",")
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: is not text in UTF-8; save the table as CSV in UTF-8") from error
+    mark = next((each for each in ",;\t| " if each in text.partition("\n")[0]), ",")
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
     try:
         rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
@@ -141,24 +145,24 @@ def _columns(table: _Table, images: _Images) -> tuple[int, int, int | None]:
 
 
 def _image_column(table: _Table, among: list[int], images: _Images) -> int:
-    found = {j: [images.called(value) for value in table.column(j)] for j in among}
-    whole = [j for j in among if found[j] and all(found[j])]
-    whole = [j for j in whole if j not in table.called(LABEL, whole)] or whole
+    likely = [j for j in among if j not in table.called(LABEL, among)] or among
+    found = {j: [images.called(value) for value in table.column(j)] for j in likely}
+    whole = [j for j in likely if found[j] and all(found[j])]
     if any(found[j] != found[whole[0]] for j in whole):
-        whole = table.called(IMAGE, whole) or whole
+        whole = table.called(IMAGE, whole) or [j for j in whole if all(map(is_picture, table.column(j)))] or whole
     if whole and all(found[j] == found[whole[0]] for j in whole):
         return whole[0]
     if whole:
         raise InputError(f"{table.where}: columns {table.named(whole)} may each name the images; keep one, named image")
-    likely = max(among, key=lambda j: sum(map(bool, found[j])), default=None)
-    if likely is None or not any(found[likely]):
+    best = max(likely, key=lambda j: sum(map(bool, found[j])), default=None)
+    if best is None or not any(found[best]):
         raise InputError(
             f"{table.where}: none of the columns {table.named(among)} names images of --from; check the table"
         )
-    missing = next(i for i, each in enumerate(found[likely]) if not each)
+    missing = next(i for i, each in enumerate(found[best]) if not each)
     line, row = table.rows[missing]
-    lacking = sum(not each for each in found[likely])
-    where = f"{table.where}:{line}: no image {printable(row[likely])[:60]} ({lacking} of {len(table.rows)} are missing)"
+    lacking = sum(not each for each in found[best])
+    where = f"{table.where}:{line}: no image {printable(row[best])[:60]} ({lacking} of {len(table.rows)} are missing)"
     raise InputError(f"{where}; add the images, or remove the rows")
 
 
