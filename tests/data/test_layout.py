@@ -10,9 +10,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from made_archives import unpacked
+from made_archives import cifar10_python, cifar100_binary, unpacked
 from PIL import Image
 
 from bsk.data.formats.layout import split_of
@@ -289,6 +291,50 @@ def test_a_text_or_a_file_of_torch_is_named(tmp_path: Path) -> None:
         prepare("cifar10", str(tmp_path / "a.pt"), tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (cifar10_python(10, 10), "in: holds cifar10; use: bsk prepare-data cifar10 --from "),
+        (cifar100_binary(10, 10), "in: holds cifar100; use: bsk prepare-data cifar100 --from "),
+        (
+            images("train/")
+            | {"val/images/1.png": png(1), "val/val_annotations.txt": b"1.png\tcat\n", "wnids.txt": b"cat"},
+            "in: holds tiny-imagenet; use: bsk prepare-data tiny-imagenet --from ",
+        ),
+        (
+            {"dataset_dict.json": b"{}", "train/data-00000-of-00001.arrow": b"\xff\xff\xff\xff\xb0"},
+            "in: train/data-00000-of-00001.arrow: an Arrow file; save it as parquet",
+        ),
+        (
+            {"train-labels-idx1-ubyte": b"\0\0\x08\x01", "x-images-idx3-ubyte": b"\0\0\x08\x03"},
+            "in: train-labels-idx1-ubyte: a label file in MNIST's IDX format; save images and labels with numpy.savez",
+        ),
+    ],
+)
+def test_a_folder_of_a_known_dataset_or_kind_is_named(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
+    with pytest.raises(InputError, match=re.escape(expected)):
+        made(tmp_path, files)
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet"])
+def test_a_few_images_may_illustrate_other_files(tmp_path: Path, form: str) -> None:
+    pixels, labels = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3), np.uint8), np.arange(40) % 2
+    source = unpacked(tmp_path / "in", {"figure.png": png(0)} | {f"assets/{i}.png": png(i) for i in range(8)})
+    if form == "npz":
+        np.savez(source / "train.npz", x=pixels, y=labels)
+    else:
+        table = pa.table({"image": [png(i) for i in range(40)], "label": labels})
+        pq.write_table(table, source / "train.parquet")
+    record = prepare("folder", str(source), tmp_path / "a.safetensors")
+    assert (record["train"], record["val"], record["test"]) == (29, 3, 8)
+    unpacked(source, {"cat/1.png": png(1)})
+    assert prepare("folder", str(source), tmp_path / "b.safetensors")["class_names"] == ["assets", "cat"]
+    unpacked(source / "many", {f"{i}.png": png(i) for i in range(10)})
+    np.savez(source / "many" / "features.npz", x=pixels, y=labels)
+    with pytest.raises(InputError, match="images in 0 class folders, .*: 0.png is in none"):
+        prepare("folder", str(source / "many"), tmp_path / "c.safetensors")
+
+
 def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     for i in range(3):
@@ -298,5 +344,7 @@ def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
         prepare("folder", str(tmp_path / "x"), tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="no cifar10 in its 3 .h5, 1 .csv files, expected data_batch_1 and"):
         prepare("cifar10", str(tmp_path / "x"), tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="no cifar10 in its 15 .png files, .*; use: bsk prepare-data folder --from "):
+        prepare("cifar10", str(unpacked(tmp_path / "y", images())), tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="no Tiny ImageNet in its 3 .h5, 1 .csv files, expected wnids.txt and"):
         prepare("tiny-imagenet", str(tmp_path / "x"), tmp_path / "a.safetensors")
