@@ -251,8 +251,8 @@ def expected(name: str, path: Path, train_limit: int | None = None, test_limit: 
     )
 
 
-def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
-    """Return prepared data by name, or by path if one is given.
+def open_dataset(dataset: str, path: Path | None = None, flag: str = "--dataset") -> DataFile:
+    """Return prepared data by name, given by `flag`, or by path if one is given.
 
     Raises:
         InputError: the file is missing or invalid.
@@ -260,12 +260,12 @@ def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
     """
     found = path or data_path(dataset)
     if path is None and not found.exists() and dataset not in DATASETS:
-        raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
+        raise UsageError(f"{flag} {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
     return open_data(found)
 
 
-def opened(data: str | Path | DataFile) -> DataFile:
-    """Return prepared data, given by name, by path, or opened already.
+def opened(data: str | Path | DataFile, flag: str = "--dataset") -> DataFile:
+    """Return prepared data, given by name, by path, or opened already; messages about a name begin with `flag`.
 
     Raises:
         InputError: the file is missing or invalid.
@@ -273,5 +273,5 @@ def opened(data: str | Path | DataFile) -> DataFile:
     """
     if isinstance(data, DataFile):
         return data
-    named = isinstance(data, str) and not data.endswith(".safetensors")
-    return open_dataset(str(data)) if named else open_data(Path(data))
+    named = isinstance(data, str) and not data.endswith(".safetensors") and not Path(data).is_file()
+    return open_dataset(str(data), flag=flag) if named else open_data(Path(data))

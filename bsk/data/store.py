@@ -363,4 +363,6 @@ def _check_labels(data: DataFile, name: str, labels: Labels) -> None:
 def _advice(path: Path) -> str:
     if path.stem in PUBLISHED:
         return f"make it with: bsk prepare-data {path.stem}"
+    if path.exists() and path.suffix != ".safetensors":
+        return f"convert it first: bsk prepare-data folder --from {path}"
     return f"check the path, or make it with: bsk prepare-data folder --from FOLDER --out {path}"

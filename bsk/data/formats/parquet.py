@@ -143,7 +143,9 @@ def _unpacked(file: Any) -> int:
 
 def _checked(data: bytes | None, path: Path, row: int) -> bytes:
     if data is None:
-        raise InputError(f"{path}: row {row} has no image data, at most a path; save the dataset with its images")
+        raise InputError(
+            f"{path}: row {row} has no image data, at most a path; give the folder of the images, or save them with it"
+        )
     if len(data) > FILE:
         raise InputError(f"{path}: row {row} has {len(data)} bytes, expected at most {FILE}; remove it")
     return data
