@@ -258,7 +258,7 @@ def images_of(x: Array | Tensor, start: str) -> NDArray[Any]:
         raise InputError(f"{start}: {images.dtype}, expected uint8, or float in [0, 1]; {advice}")
     least, most = float(images.min()), float(images.max())
     if not (least >= 0 and most <= 1):
-        raise InputError(f"{start}: values from {least:g} to {most:g}, expected floats in [0, 1]; rescale them")
+        raise InputError(f"{start}: values from {least:.9g} to {most:.9g}, expected floats in [0, 1]; rescale them")
     exact = np.ascontiguousarray(images, np.float32)
     levels = np.rint(exact * 255).astype(np.uint8)
     return levels if np.array_equal(levels / np.float32(255), exact) else exact

@@ -64,6 +64,7 @@ def test_channels_are_found(shape: tuple[int, ...], found: tuple[int, ...]) -> N
         (np.zeros((2, 8, 8, 8), np.uint8), r"shape \(2, 8, 8, 8\) does not show which axis has the channels"),
         (np.full((2, 1, 8, 8), 255.0), r"values from 255 to 255, expected floats in \[0, 1\]"),
         (np.full((2, 1, 8, 8), -0.1), "values from -0.1"),
+        (np.full((2, 1, 8, 8), 1 + 2**-23), "values from 1.00000012 to 1.00000012, expected"),
         (np.full((2, 1, 8, 8), np.nan), "values from nan"),
         (np.zeros((2, 1, 8, 8), np.int64), "int64, expected uint8, .*; convert levels from 0 to 255 with astype"),
         ("images", "shape"),

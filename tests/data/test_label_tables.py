@@ -171,6 +171,16 @@ def test_an_ambiguous_image_name_is_refused(tmp_path: Path) -> None:
     assert whole(found) == RIGHT
 
 
+def test_names_are_relative_to_the_folder_of_a_table(tmp_path: Path) -> None:
+    """As in the metadata.csv of Hugging Face's image folders."""
+    files = flat("train/") | flat("test/", 100, 9)
+    files |= {"train/metadata.csv": table("{i}.png,{name}"), "test/metadata.csv": table("{i},{name}", n=9)}
+    for start in ("", f"{tmp_path / 'in'}/"):
+        found = labels_of(tmp_path, files, f"{start}train/metadata.csv", f"{start}test/metadata.csv")
+        assert found["test"] == {100 + i: CLASSES[i % 3] for i in range(9)}
+        assert found["train"] | found["val"] == RIGHT
+
+
 def test_tables_must_exist_and_are_only_for_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--labels no.csv: 0 such files here and in .*; give its path"):
         labels_of(tmp_path, flat(), "no.csv")

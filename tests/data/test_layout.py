@@ -220,6 +220,11 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
             prepare("folder", str(tmp_path / name), tmp_path / "out.safetensors")
 
 
+def test_a_folder_of_classes_beside_others_is_advised(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"in: parts/: no supported image, expected .*; give only images/"):
+        made(tmp_path, images("images/") | {"parts/parts.txt": b"1", "classes.txt": b"1 bird"})
+
+
 def test_every_usual_ending_of_jpeg_is_read(tmp_path: Path) -> None:
     files = images("train/") | images("test/")
     for i, end in enumerate(("jfif", "JFIF", "jpe", "jpg", "JPEG")):

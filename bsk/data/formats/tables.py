@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from bsk.data.fetch import local_path
 from bsk.data.formats.layout import Splits, pictures_of, split_of
@@ -25,9 +26,10 @@ SPLIT = re.compile(r"(data)?(split|set|subset|usage|partition|phase)")
 
 @dataclass(frozen=True)
 class _Table:
-    """A table: its place in messages, the split in its name, column names, and rows with line numbers."""
+    """A table: its place in messages, its folder in the tree, the split in its name, column names, numbered rows."""
 
     where: str
+    folder: str
     split: str | None
     columns: list[str]
     rows: list[tuple[int, list[str]]]
@@ -96,9 +98,11 @@ def from_tables(request: Request, tree: Tree) -> Splits:
 
 
 def _read(tree: Tree, given: str, images: _Images) -> _Table:
-    path = local_path(given)
+    path, folder = local_path(given), ""
     if path.is_file():
         name, where = path.name, str(path)
+        with contextlib.suppress(ValueError):  # it lies elsewhere
+            folder = f"{path.resolve().parent.relative_to(Path(tree.place).resolve()).as_posix()}/".removeprefix("./")
         tree = Tree(str(path.parent), {name: path.stat().st_size}, lambda _: path.open("rb"))
     else:
         inside = [name for name in tree.sizes if _ends(name, given.removeprefix("./"))]
@@ -107,6 +111,7 @@ def _read(tree: Tree, given: str, images: _Images) -> _Table:
                 f"--labels {given}: {len(inside)} such files here and in {tree.place}, expected one; give its path"
             )
         name, where = inside[0], tree.where(inside[0])
+        folder = name[: name.rfind("/") + 1]
     content = tree.read(name)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -123,9 +128,10 @@ def _read(tree: Tree, given: str, images: _Images) -> _Table:
         if len(row) != len(rows[0][1]):
             raise InputError(f"{where}:{line}: {len(row)} columns, expected {len(rows[0][1])}; fix the table")
     head = [cell.strip() for cell in rows[0][1]] if rows else []
+    split = split_of(PurePosixPath(given).stem)
     if any(map(images.called, head)):  # the table has no header
-        return _Table(where, split_of(PurePosixPath(given).stem), [f"column {j + 1}" for j in range(len(head))], rows)
-    return _Table(where, split_of(PurePosixPath(given).stem), head, rows[1:])
+        return _Table(where, folder, split, [f"column {j + 1}" for j in range(len(head))], rows)
+    return _Table(where, folder, split, head, rows[1:])
 
 
 def _columns(table: _Table, images: _Images) -> tuple[int, int, int | None]:
@@ -170,6 +176,9 @@ def _image(table: _Table, line: int, value: str, split: str | None, images: _Ima
     found = images.called(value)
     if len(found) > 1:
         found = [name for name in found if _folder_split(name) == split] or found
+    if len(found) > 1:
+        near = table.folder + value.strip()
+        found = [name for name in found if near in (name, name.rpartition(".")[0])] or found
     if len(found) > 1:
         both = " or ".join(found[:2])
         raise InputError(f"{table.where}:{line}: {printable(value)} may be {both}; add folder and ending in the table")
