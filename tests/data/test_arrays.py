@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bsk.data.arrays import contents_of, from_arrays, images_of
+from bsk.data.arrays import arranged, contents_of, from_arrays, images_of
 from bsk.data.batches import to_unit
 from bsk.data.store import Info, open_data, write
 from bsk.errors import InputError
@@ -150,6 +150,9 @@ def test_invalid_properties_of_data_are_refused() -> None:
         from_arrays(test=(BYTES, LABELS), name="a b")
     with pytest.raises(InputError, match=r"mine: eps 2, expected a number above 0, at most 1"):
         from_arrays(test=(BYTES, LABELS), name="mine", eps=2)
+    with pytest.raises(InputError, match=r"mine: eps array\(\[\[1., 1.\], \[1., 1.\]\]\), expected a number"):
+        contents = {"test": (BYTES, LABELS), "eps": np.ones((2, 2))}
+        arranged(contents, "mine")
 
 
 SOURCE = """

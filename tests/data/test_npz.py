@@ -246,6 +246,7 @@ WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
         "convert them: classes, labels = numpy.",
     ),
     "bools": ({"x": X, "y": Y > 0}, "train labels: bool, expected integers from 0; convert them with astype(int)"),
+    "empty labels": ({"x": X, "y": Y[:0]}, "train labels: shape (0,), expected (20,), one label per image"),
     "no shape": ({"x": X, "y": np.array(3)}, "train has no labels; add an array for them, as x_train and y_train"),
     "identifiers": ({"x": X, "y": Y + 10**12}, "train labels: 1000000000002, expected integers below 32768; convert"),
     "names of classes only": ({"x": X, "class_names": np.array(["a", "b"])}, "train has no labels; add an array for"),

@@ -239,6 +239,10 @@ def test_splits_are_of_one_data_set(tmp_path: Path) -> None:
     written(tmp_path / "made" / "test.parquet", GOOD, {"label": ["b", "a"]})
     with pytest.raises(InputError, match="its splits differ in columns or classes; give one dataset"):
         made(tmp_path / "made", tmp_path / "a.safetensors")
+    written(tmp_path / "texts" / "train.parquet", {**GOOD, "label": ["x", "y"] * 10})
+    written(tmp_path / "texts" / "test.parquet", GOOD)
+    with pytest.raises(InputError, match="its splits differ in columns or classes; give one dataset"):
+        made(tmp_path / "texts", tmp_path / "a.safetensors")
     written(tmp_path / "made" / "test.parquet", columns(pictures(9, shape=(8, 8, 3)), Y[:9]), {"label": ["a", "b"]})
     with pytest.raises(InputError, match=r"test.parquet: row 0: 8x8 pixels, expected 5x6 like the others"):
         made(tmp_path / "made", tmp_path / "a.safetensors")

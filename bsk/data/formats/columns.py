@@ -18,12 +18,13 @@ COLUMNS = 12  # columns listed in a message, at most
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of images and labels; `leaf` is the leaf column with the image files, `names` are class names."""
+    """The columns of images and labels, the leaf column with the image files, class names, and if labels are text."""
 
     image: str
     leaf: str
     label: str
     names: tuple[str, ...] | None
+    text: bool
 
 
 def columns_of(request: Request, path: Path, schema: Any) -> Columns:
@@ -51,7 +52,8 @@ def columns_of(request: Request, path: Path, schema: Any) -> Columns:
     names = features.get(label, {}).get("names")
     if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
         names = None
-    return Columns(image, leaves[image], label, None if names is None else tuple(names))
+    text = _is_text(schema.field(label).type)
+    return Columns(image, leaves[image], label, None if names is None else tuple(names), text)
 
 
 def _features(metadata: Any) -> dict[str, dict[str, Any]]:
@@ -82,9 +84,15 @@ def _is_binary(kind: Any) -> bool:
 def _is_label(kind: Any) -> bool:
     from pyarrow import types
 
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(_is_text(kind) or types.is_integer(value) or types.is_boolean(value))
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
     kind = kind.value_type if types.is_dictionary(kind) else kind
-    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    return bool(text or types.is_integer(kind) or types.is_boolean(kind))
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _described(column: Any) -> str:
