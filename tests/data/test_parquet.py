@@ -234,6 +234,13 @@ def test_several_labels_an_image_are_refused(tmp_path: Path) -> None:
             made(tmp_path / "a.parquet", tmp_path / "a.safetensors", labels=asked)
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table([GOOD["img"], Y, Y], ["img", "label", "label"]), tmp_path / "a.parquet")
+    for asked in ([], ["label"]):
+        with pytest.raises(InputError, match="a.parquet: columns label, label may each be the labels; pass"):
+            made(tmp_path / "a.parquet", tmp_path / "a.safetensors", labels=asked)
+
+
 def test_splits_are_of_one_data_set(tmp_path: Path) -> None:
     written(tmp_path / "made" / "train.parquet", GOOD, {"label": ["a", "b"]})
     written(tmp_path / "made" / "test.parquet", GOOD, {"label": ["b", "a"]})

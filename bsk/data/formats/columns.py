@@ -39,8 +39,8 @@ def columns_of(request: Request, path: Path, schema: Any) -> Columns:
     image = _one(path, "images", declared or [*leaves], schema, "keep one")
     numbers = [each.name for each in schema if _is_label(each.type) and each.name != image]
     declared = [name for name in numbers if features.get(name, {}).get("_type") == "ClassLabel"]
-    words = {name: re.split("[^a-z0-9]+", name.lower()) for name in schema.names if name != image}
-    named = [name for name, each in words.items() if any(map(LABELS.fullmatch, each))]
+    others = [name for name in schema.names if name != image]
+    named = [name for name in others if any(map(LABELS.fullmatch, re.split("[^a-z0-9]+", name.lower())))]
     likely = declared or [name for name in named if name in numbers] or named
     likely = [name for name in likely if "fine" in name.lower()] or likely if len(likely) > 1 else likely
     asked = [name for name in schema.names if name in request.labels]
