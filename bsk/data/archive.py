@@ -16,6 +16,7 @@ from bsk.data.tree import BLOCK, MEMBERS, TORN, Tree, admit, believable, reading
 from bsk.errors import InputError
 
 UNKNOWN = "an unknown kind of file"
+LFS = b"version https://git-lfs"
 KINDS = {  # the first bytes of files of other kinds, what they are, and what to do
     b"\x89HDF\r\n": ("an HDF5 file", "save its arrays with numpy.savez"),
     b"MATLAB 5.0": ("a MATLAB file", "save its arrays with numpy.savez"),
@@ -25,7 +26,7 @@ KINDS = {  # the first bytes of files of other kinds, what they are, and what to
     b"\x80\x05": ("a pickle, which could run code", "save its arrays with numpy.savez"),
     b"\x00\x00\x08\x01": ("a label file in MNIST's IDX format", "save images and labels with numpy.savez"),
     b"\x00\x00\x08\x03": ("an image file in MNIST's IDX format", "save images and labels with numpy.savez"),
-    b"version https://git-lfs": ("a Git LFS pointer instead of the file", "fetch it with git lfs pull"),
+    LFS: ("a Git LFS pointer instead of the file", "fetch it with git lfs pull"),
     b"ARROW1": ("an Arrow file", "save it as parquet"),
     b"\xff\xff\xff\xff": ("an Arrow file", "save it as parquet"),  # as of save_to_disk of Hugging Face's datasets
     b"SQLite format 3": ("an SQLite database", "save images and labels with numpy.savez"),
