@@ -47,7 +47,7 @@ def prepare_data(
     ] = None,
     test_split: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Source split to test on: test, val, or none, which makes all images train."),
+        typer.Option(metavar="NAME", help="Source split to test on: test, val, or none, which leaves only train."),
     ] = "test",
     drop_leaks: Annotated[
         bool, typer.Option("--drop-leaks", help="Remove training images that are also in test or val.")

@@ -16,6 +16,7 @@ from bsk.data.tree import BLOCK, MEMBERS, TORN, Tree, admit, believable, reading
 from bsk.errors import InputError
 
 UNKNOWN = "an unknown kind of file"
+LFS = b"version https://git-lfs"
 KINDS = {  # the first bytes of files of other kinds, what they are, and what to do
     b"\x89HDF\r\n": ("an HDF5 file", "save its arrays with numpy.savez"),
     b"MATLAB 5.0": ("a MATLAB file", "save its arrays with numpy.savez"),
@@ -25,8 +26,9 @@ KINDS = {  # the first bytes of files of other kinds, what they are, and what to
     b"\x80\x05": ("a pickle, which could run code", "save its arrays with numpy.savez"),
     b"\x00\x00\x08\x01": ("a label file in MNIST's IDX format", "save images and labels with numpy.savez"),
     b"\x00\x00\x08\x03": ("an image file in MNIST's IDX format", "save images and labels with numpy.savez"),
-    b"version https://git-lfs": ("a Git LFS pointer instead of the file", "fetch it with git lfs pull"),
+    LFS: ("a Git LFS pointer instead of the file", "fetch it with git lfs pull"),
     b"ARROW1": ("an Arrow file", "save it as parquet"),
+    b"\xff\xff\xff\xff": ("an Arrow file", "save it as parquet"),  # as of save_to_disk of Hugging Face's datasets
     b"SQLite format 3": ("an SQLite database", "save images and labels with numpy.savez"),
     b"\x89PNG": ("a single image", "give a folder with one subfolder of images per class"),
     b"\xff\xd8\xff": ("a single image", "give a folder with one subfolder of images per class"),
@@ -72,6 +74,11 @@ def foreign(start: bytes) -> str:
     return UNKNOWN if start else "an empty file"
 
 
+def kind_of(start: bytes) -> tuple[str, str] | None:
+    """Return what a file of another kind is, from its first bytes, and what to do; None if that is unknown."""
+    return next((kind for begin, kind in KINDS.items() if start.startswith(begin)), None)
+
+
 def unfit(path: Path, start: bytes) -> InputError:
     """Return the error for an unsupported file, from its first bytes: what it is, and what to do."""
     found = foreign(start)
@@ -80,7 +87,7 @@ def unfit(path: Path, start: bytes) -> InputError:
         found, again = "a safetensors file", "pass it with --data if prepare-data wrote it"
     elif start and not start.translate(None, TEXT) and found == UNKNOWN:
         found, again = "a text file", "give the images, and tables of their labels with --labels"
-    found, again = next((kind for begin, kind in KINDS.items() if start.startswith(begin)), (found, again))
+    found, again = kind_of(start) or (found, again)
     return InputError(f"{path}: {found}, expected a .tar.gz, .tar or .zip archive, .parquet, .npz or .npy; {again}")
 
 
@@ -94,7 +101,7 @@ def _kind(path: Path, file: IO[bytes]) -> str:
         with contextlib.suppress(*TORN):  # the error is raised when it is unpacked
             inside = gzip.GzipFile(fileobj=file).read(16)
         file.seek(0)
-        if any(map(inside.startswith, KINDS)):
+        if kind_of(inside):
             raise unfit(path, inside)
         return "tar.gz"
     if start[257:262] == b"ustar":

@@ -3,8 +3,8 @@
 The contract of `bsk prepare-data module:function`: the function is called without arguments and returns a dict
 `{"train": (images, labels), "test": (images, labels)}`. Optional keys are "val" (otherwise val is held out of train),
 "classes" (names; otherwise "0", "1", ...), and the defaults of the data: "eps", "augment", "model", "mean", "std".
-Images are (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1]; labels (N,) are integers from 0.
-A data file holds uint8 images, so floats are rounded to 256 levels there; in memory they are kept.
+Images are (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1]; labels (N,) or (N, 1) are integers from
+0. A data file holds uint8 images, so floats are rounded to 256 levels there; in memory they are kept.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Parts, Request, de
 from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
 from bsk.errors import InputError, UsageError, nearest
 from bsk.plugins import load, outside
+from bsk.records.header_schema import CLASSES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +74,11 @@ def in_memory(parts: Parts, info: Info, start: str) -> ArrayData:
     """
     if wrong := problem(info):
         raise InputError(f"{start}: {wrong}")
+    channels = parts["test"].images.shape[1]
+    if len(info.mean) != channels:
+        raise InputError(
+            f"{start}: mean and std have {len(info.mean)} numbers, expected one for each of {channels} channels"
+        )
     counts = {name: len(parts[name].ordered()) for name in SPLITS}
     return ArrayData(**info.said(), path=Path(info.name), counts=counts, parts=parts)
 
@@ -93,7 +99,8 @@ def from_arrays(
 ) -> ArrayData:
     """Return images and labels as a dataset for `bsk.train` and `bsk.evaluate`.
 
-    Images are (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1]; labels (N,) are integers from 0.
+    Images are (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1]; labels (N,) or (N, 1) are integers
+    from 0.
 
     Args:
         train: images and labels; at least one of the three splits must be given.
@@ -205,13 +212,23 @@ def contents_of(found: Mapping[str, Any], start: str, in_bytes: bool = False) ->
         val=parts.get("val"),
         files={},
         official=False,
-        customs={name: found[name] for name in CUSTOMS if name in found},
+        customs={name: _custom(found[name], name, start) for name in CUSTOMS if found.get(name) is not None},
     )
+
+
+def _custom(value: Any, name: str, start: str) -> Any:
+    """Return a default of the data; a mean or std may also be an array or tensor."""
+    if name not in ("mean", "std"):
+        return value
+    numbers = _array(value, f"{start}: {name}")
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
+        raise InputError(f"{start}: {name}: expected a list with one number per channel")
+    return numbers.astype(float).tolist()
 
 
 def _part(pair: Any, start: str, in_bytes: bool) -> Part:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise InputError(f"{start}: expected (images, labels), found a {type(pair).__name__}")
+        raise InputError(f"{start}: expected (images, labels), found a {type(pair).__name__}; return two arrays")
     images = images_of(pair[0], f"{start} images")
     images = bytes_of(images) if in_bytes else images
     return Part(images, labels_of(pair[1], len(images), f"{start} labels"))
@@ -237,10 +254,11 @@ def images_of(x: Array | Tensor, start: str) -> NDArray[Any]:
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     if images.dtype.kind != "f":
-        raise InputError(f"{start}: {images.dtype}, expected uint8, or float in [0, 1]")
+        advice = "convert levels from 0 to 255 with astype('uint8')" if images.dtype.kind in "iu" else "convert them"
+        raise InputError(f"{start}: {images.dtype}, expected uint8, or float in [0, 1]; {advice}")
     least, most = float(images.min()), float(images.max())
     if not (least >= 0 and most <= 1):
-        raise InputError(f"{start}: values from {least:g} to {most:g}, expected floats in [0, 1]; rescale them")
+        raise InputError(f"{start}: values from {least:.9g} to {most:.9g}, expected floats in [0, 1]; rescale them")
     exact = np.ascontiguousarray(images, np.float32)
     levels = np.rint(exact * 255).astype(np.uint8)
     return levels if np.array_equal(levels / np.float32(255), exact) else exact
@@ -263,12 +281,14 @@ def channels_last(shape: tuple[int, ...], start: str) -> bool:
 
 
 def labels_of(y: Array | Tensor, n: int, start: str) -> Labels:
-    """Return labels (N,) int64.
+    """Return labels (N,) int64 from an array (N,) or (N, 1).
 
     Raises:
-        InputError: they are not n integers from 0.
+        InputError: they are not n integers from 0, or as large as no number of a class.
     """
     labels = _array(y, start)
+    check_one_each(labels.shape, start)
+    labels = labels.reshape(-1)
     if labels.shape != (n,):
         raise InputError(f"{start}: shape {labels.shape}, expected ({n},), one label per image")
     if labels.dtype.kind not in "iu":
@@ -276,7 +296,18 @@ def labels_of(y: Array | Tensor, n: int, start: str) -> Labels:
         raise InputError(f"{start}: {kind_of(labels.dtype)}, expected integers from 0; {advice}")
     if int(labels.min()) < 0:
         raise InputError(f"{start}: {labels.min()}, expected integers from 0; shift them")
+    if int(labels.max()) >= CLASSES:
+        raise InputError(f"{start}: {labels.max()}, expected integers below {CLASSES}; {TEXT_LABELS}")
     return labels.astype(np.int64)
+
+
+def check_one_each(shape: tuple[int, ...], start: str) -> None:
+    """Raise an InputError unless labels of a shape are (N,) or (N, 1)."""
+    if not shape or shape[1:] not in ((), (1,)):
+        wrong = f"{start}: shape {shape}, expected one label per image, (N,) or (N, 1)"
+        raise InputError(
+            f"{wrong}; convert one-hot labels with labels.argmax(1); several labels per image are not supported"
+        )
 
 
 def kind_of(dtype: np.dtype[Any]) -> str:
@@ -285,6 +316,8 @@ def kind_of(dtype: np.dtype[Any]) -> str:
 
 
 def _array(values: Array | Tensor, start: str) -> NDArray[Any]:
+    if isinstance(values, (list, tuple)) and any(getattr(each, "mode", None) in ("P", "PA") for each in values):
+        raise InputError(f"{start}: images of Pillow with a palette; convert them with image.convert('RGB')")
     try:
         return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
     except (TypeError, ValueError, RuntimeError) as error:

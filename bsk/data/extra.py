@@ -49,7 +49,8 @@ def open_extra(extra: DataFile, fraction: float, data: DataFile, say: Callable[[
     if list(extra.classes) != list(data.classes):
         found, names = ", ".join(extra.classes[:3]), ", ".join(data.classes[:3])
         raise InputError(
-            f"--extra {extra.path}: its classes ({found}, ...) differ from those of the data ({names}, ...)"
+            f"--extra {extra.path}: its classes ({found}, ...) differ from those of the data ({names}, ...); "
+            f"prepare it under the same name, {data.name}, or with the same class names"
         )
     if shape != wanted:
         raise InputError(

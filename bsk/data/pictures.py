@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from bsk.data.archive import LFS
 from bsk.data.order import Images
 from bsk.data.splits import Progress, Request
 from bsk.data.store import Part
@@ -102,6 +103,8 @@ def decoded(data: bytes, where: str, most: int, shape: Shape | None, colour: boo
                 image = image.resize((shape.width, shape.height), Image.Resampling.BICUBIC)
             array = np.asarray(image, np.uint8)
     except BROKEN as error:
+        if data.startswith(LFS):
+            raise InputError(f"{where}: a Git LFS pointer instead of the file; fetch it with git lfs pull") from error
         kind = "not an image" if isinstance(error, UnidentifiedImageError) else "a corrupt image"
         raise InputError(f"{where}: {kind}; remove it or replace it") from error
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

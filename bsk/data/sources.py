@@ -151,11 +151,14 @@ def read(
             raise UsageError(f"--test-split val: {request.source or name} has no val split; leave it out")
         contents = replace(contents, test=contents.val, val=None)
     if request.test_split == "none":
+        _report_left_out(request, contents)
         nothing = Part(contents.train.images[:0], contents.train.labels[:0])
         contents = replace(contents, test=nothing, val=nothing)
-        request.say(f"{request.source or name}: all images are train images; use them with bsk train --extra")
     if contents.val is not None and val is not None:
         raise UsageError(f"--val {val}: {name} has a val split of its own; leave --val out")
+    for flag, number in (("--val", val), ("--train-limit", train_limit)):
+        if number is not None and not len(contents.train.labels):
+            raise UsageError(f"{flag} {number}: {request.source or name} has no train split; leave {flag} out")
     counts = {"val": val, "train_limit": train_limit, "test_limit": test_limit}
     rows = "each split of the source, in their order" if other else dataset.rows
     return replace(_split(request, dataset, contents, counts), rows=rows)
@@ -174,6 +177,21 @@ def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mappi
     kept, cut = limited(parts, {split: counts.get(f"{split}_limit") for split in ("train", "test")})
     info = described(name.rpartition(":")[2], contents, parts, cut)
     return replace(arrays.in_memory(kept, info, name), duplicates=duplicates)
+
+
+def _report_left_out(request: Request, contents: Contents) -> None:
+    """Print a notice that all images are train images, apart from the val and test splits of the source.
+
+    Raises:
+        UsageError: there are no train images.
+    """
+    start = request.source or request.name
+    if not len(contents.train.labels):
+        raise UsageError(f"--test-split none: {start} has no train split; leave it out")
+    parts = {"val": contents.val, "test": contents.test}
+    left = [f"{len(part.labels)} {split}" for split, part in parts.items() if part is not None and len(part.labels)]
+    there = f"without its {' and '.join(left)} images, all" if left else "all images"
+    request.say(f"{start}: {there} are train images; use them with bsk train --extra")
 
 
 def _report_empty_classes(request: Request, contents: Contents, start: str) -> None:
@@ -233,8 +251,8 @@ def expected(name: str, path: Path, train_limit: int | None = None, test_limit: 
     )
 
 
-def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
-    """Return prepared data by name, or by path if one is given.
+def open_dataset(dataset: str, path: Path | None = None, flag: str = "--dataset") -> DataFile:
+    """Return prepared data by name, given by `flag`, or by path if one is given.
 
     Raises:
         InputError: the file is missing or invalid.
@@ -242,12 +260,12 @@ def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
     """
     found = path or data_path(dataset)
     if path is None and not found.exists() and dataset not in DATASETS:
-        raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
+        raise UsageError(f"{flag} {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
     return open_data(found)
 
 
-def opened(data: str | Path | DataFile) -> DataFile:
-    """Return prepared data, given by name, by path, or opened already.
+def opened(data: str | Path | DataFile, flag: str = "--dataset") -> DataFile:
+    """Return prepared data, given by name, by path, or opened already; messages about a name begin with `flag`.
 
     Raises:
         InputError: the file is missing or invalid.
@@ -255,5 +273,5 @@ def opened(data: str | Path | DataFile) -> DataFile:
     """
     if isinstance(data, DataFile):
         return data
-    named = isinstance(data, str) and not data.endswith(".safetensors")
-    return open_dataset(str(data)) if named else open_data(Path(data))
+    named = isinstance(data, str) and not data.endswith(".safetensors") and not Path(data).is_file()
+    return open_dataset(str(data), flag=flag) if named else open_data(Path(data))

@@ -6,18 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bsk.data.order import held_out, image_hashes
 from bsk.data.store import Info, Part
-from bsk.errors import InputError
+from bsk.errors import InputError, UsageError
 
 Progress = Callable[[int, int | None], None]  # bytes downloaded or read, and the total if known
 Notice = Callable[[str], None]
 Parts = Mapping[str, Part]
+T = TypeVar("T")
 VAL_RULE = "of each class the train images of the smallest SHA-256 of their pixels, none that has an identical copy"
 VAL, MOST = 1000, 0.1  # images held out of train, and at most this share of it
 EPS = 0.031  # the default radius, from the paper
@@ -79,6 +80,19 @@ class Contents:
     val: Part | None = None
     customs: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+
+
+def tested(request: Request, place: str, splits: dict[str, T]) -> dict[str, T]:
+    """Return the splits of a source, without test if val is tested on.
+
+    Raises:
+        UsageError: there is no val split to test on.
+    """
+    if request.test_split != "val":
+        return splits
+    if "val" not in splits:
+        raise UsageError(f"--test-split val: {place} has no val split; leave it out")
+    return {name: each for name, each in splits.items() if name != "test"}
 
 
 def assembled(
@@ -166,8 +180,8 @@ def described(name: str, contents: Contents, parts: Parts, limits: dict[str, Any
     """Return the description of a data file; mean and std are measured on train unless given."""
     shape = parts["train"].images.shape[1:]
     customs = dict(contents.customs)
-    if customs.get("mean") is None or customs.get("std") is None:
-        customs["mean"], customs["std"] = mean_and_std(parts["train"])
+    if not {"mean", "std"} <= customs.keys():
+        customs = dict(zip(("mean", "std"), mean_and_std(parts["train"]), strict=True)) | customs
     model = "resnet18" if min(shape[1:]) >= LARGE else "cnn"
     source = {"files": contents.files, "official": contents.official, **contents.origin}
     return Info(

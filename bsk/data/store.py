@@ -76,7 +76,8 @@ def problem(info: Info) -> str | None:
     try:
         convert({"kind": DATA, **info.said()}, HEADERS[DATA])
     except FieldError as error:
-        return f"{error.place} {error.found!r:.40}, expected {error.expected}"
+        found = " ".join(f"{error.found!r}".split())  # that of an array has several lines
+        return f"{error.place} {found:.40}, expected {error.expected}"
     return None if len(info.mean) == len(info.std) else "mean and std must have one number per channel"
 
 
@@ -363,4 +364,6 @@ def _check_labels(data: DataFile, name: str, labels: Labels) -> None:
 def _advice(path: Path) -> str:
     if path.stem in PUBLISHED:
         return f"make it with: bsk prepare-data {path.stem}"
+    if path.exists() and path.suffix != ".safetensors":
+        return f"convert it first: bsk prepare-data folder --from {path}"
     return f"check the path, or make it with: bsk prepare-data folder --from FOLDER --out {path}"

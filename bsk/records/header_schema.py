@@ -32,7 +32,8 @@ _FileName = Annotated[  # a part of file names
         description="letters, digits and ._+- (a part of file names)",
     ),
 ]
-_Classes = Annotated[list[str], Meta(min_length=1, max_length=1 << 15, description="a list of 1 to 32768 names")]
+CLASSES = 1 << 15  # classes of a data file, at most
+_Classes = Annotated[list[str], Meta(min_length=1, max_length=CLASSES, description=f"a list of 1 to {CLASSES} names")]
 _Radius = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
 _Mean = Annotated[float, Meta(ge=-1e4, le=1e4)]  # beyond these limits normalised images are useless for training
 _Deviation = Annotated[float, Meta(ge=1e-4, le=1e4)]

@@ -109,6 +109,17 @@ def test_data_for_evaluation_only_are_refused_in_training(call, pictures: Path) 
     assert said == [f"bsk: a.safetensors: {expected}"]
 
 
+def test_data_that_are_not_converted_yet_are_not_written_over_on_advice(call, tmp_path: Path) -> None:
+    (tmp_path / "mine.npz").write_bytes(b"PK")
+    for flags in (["--data", "mine.npz"], ["--dataset", "digits", "--extra", "mine.npz"]):
+        call("prepare-data", "digits")
+        said = call("train", *flags, "--model", "cnn-4", "--epochs", 1, check=3).line
+        assert said.startswith("bsk: mine.npz: not a ")
+        assert said.endswith("; convert it first: bsk prepare-data folder --from mine.npz")
+    said = call("train", "--dataset", "digits", "--extra", "digit", "--model", "cnn-4", "--epochs", 1, check=2).line
+    assert said == "bsk: --extra digit: no data/digit.safetensors; did you mean digits?"
+
+
 def test_the_command_suggested_for_missing_data_exists(call) -> None:
     said = call("train", "--data", "mine.safetensors", check=3).stderr
     advice = "check the path, or make it with: bsk prepare-data folder --from FOLDER --out mine.safetensors"

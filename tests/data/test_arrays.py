@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from bsk.data.arrays import contents_of, from_arrays, images_of
+from bsk.data.arrays import arranged, contents_of, from_arrays, images_of
 from bsk.data.batches import to_unit
 from bsk.data.store import Info, open_data, write
 from bsk.errors import InputError
@@ -63,10 +64,12 @@ def test_channels_are_found(shape: tuple[int, ...], found: tuple[int, ...]) -> N
         (np.zeros((2, 8, 8, 8), np.uint8), r"shape \(2, 8, 8, 8\) does not show which axis has the channels"),
         (np.full((2, 1, 8, 8), 255.0), r"values from 255 to 255, expected floats in \[0, 1\]"),
         (np.full((2, 1, 8, 8), -0.1), "values from -0.1"),
+        (np.full((2, 1, 8, 8), 1 + 2**-23), "values from 1.00000012 to 1.00000012, expected"),
         (np.full((2, 1, 8, 8), np.nan), "values from nan"),
-        (np.zeros((2, 1, 8, 8), np.int64), "int64, expected uint8"),
+        (np.zeros((2, 1, 8, 8), np.int64), "int64, expected uint8, .*; convert levels from 0 to 255 with astype"),
         ("images", "shape"),
         ([[1], [2, 3]], "not an array"),
+        ([Image.new("P", (8, 8))] * 2, r"images of Pillow with a palette; convert them with image.convert\('RGB'\)"),
     ],
 )
 def test_invalid_images_are_refused(images, said: str) -> None:
@@ -80,9 +83,24 @@ def test_invalid_images_are_refused(images, said: str) -> None:
     [
         ({}, "mine: no images"),
         ({"trian": 3}, "mine: 'trian' is unknown; did you mean train"),
-        ({"train": BYTES}, r"mine: train: expected \(images, labels\), found a ndarray"),
+        ({"train": BYTES}, r"mine: train: expected \(images, labels\), found a ndarray; return two arrays"),
         ({"train": (BYTES, LABELS[:3])}, r"mine: train labels: shape \(3,\), expected \(40,\)"),
         ({"train": (BYTES, LABELS / 2)}, "mine: train labels: float64, expected integers from 0"),
+        (
+            {"train": (BYTES, np.eye(4)[LABELS])},
+            r"mine: train labels: shape \(40, 4\), expected one label per image, .* one-",
+        ),
+        ({"train": (BYTES, np.int64(3))}, r"mine: train labels: shape \(\), expected one label per image"),
+        (
+            {"train": (BYTES, LABELS + 10**12)},
+            "mine: train labels: 1000000000003, expected integers below 32768; convert",
+        ),
+        (
+            {"train": (BYTES, LABELS.astype(np.uint64) << np.uint64(62))},
+            "mine: train labels: 13835058055282163712, expec",
+        ),
+        ({"train": (BYTES, LABELS), "mean": 0.5}, "mine: mean: expected a list with one number per channel"),
+        ({"train": (BYTES, LABELS), "std": ["a"] * 3}, "mine: std: expected a list with one number per channel"),
         ({"train": (BYTES, LABELS - 1)}, "mine: train labels: -1, expected integers from 0"),
         ({"train": (BYTES, LABELS), "classes": ["a", "b"]}, "mine: a label is 3, but there are 2 classes"),
         ({"train": (BYTES, LABELS), "classes": 4}, "mine: classes must be a list"),
@@ -109,11 +127,32 @@ def test_a_data_set_in_memory_is_the_file_that_it_would_be(tmp_path: Path) -> No
             assert torch.equal(ours.labels, theirs.labels) and torch.equal(ours.index, theirs.index)
 
 
+def test_labels_may_have_a_second_axis_of_one() -> None:
+    whole = from_arrays((BYTES, LABELS), test=(BYTES[:8], LABELS[:8]), val_images=8)
+    column = from_arrays((BYTES, LABELS[:, None]), test=(BYTES[:8], torch.from_numpy(LABELS)[:8, None]), val_images=8)
+    assert column.sha256 == whole.sha256
+
+
+def test_a_mean_is_used_without_a_std_and_the_other_way_round() -> None:
+    measured = from_arrays((BYTES, LABELS), val_images=8)
+    mean = from_arrays((BYTES, LABELS), val_images=8, mean=[0.1, 0.2, 0.3])
+    assert (mean.mean, mean.std) == ([0.1, 0.2, 0.3], measured.std)
+    std = contents_of({"train": (BYTES, LABELS), "mean": None, "std": torch.tensor([0.5, 0.25, 1])}, "mine").customs
+    assert std == {"std": [0.5, 0.25, 1.0]}
+    std_only = from_arrays((BYTES, LABELS), val_images=8, std=[0.5, 0.25, 1])
+    assert (std_only.mean, std_only.std) == (measured.mean, [0.5, 0.25, 1.0])
+
+
 def test_invalid_properties_of_data_are_refused() -> None:
+    with pytest.raises(InputError, match="mine: mean and std have 1 numbers, expected one for each of 3 channels"):
+        from_arrays(test=(BYTES, LABELS), name="mine", mean=[0.5], std=[0.2])
     with pytest.raises(InputError, match="a b: name 'a b', expected letters"):
         from_arrays(test=(BYTES, LABELS), name="a b")
     with pytest.raises(InputError, match=r"mine: eps 2, expected a number above 0, at most 1"):
         from_arrays(test=(BYTES, LABELS), name="mine", eps=2)
+    with pytest.raises(InputError, match=r"mine: eps array\(\[\[1., 1.\], \[1., 1.\]\]\), expected a number"):
+        contents = {"test": (BYTES, LABELS), "eps": np.ones((2, 2))}
+        arranged(contents, "mine")
 
 
 SOURCE = """

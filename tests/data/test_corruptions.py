@@ -93,6 +93,11 @@ def test_shared_cases(tmp_path: Path, shared: Path) -> None:
         assert np.array_equal(found.labels, labels[rows])
 
 
+def test_a_single_file_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"fog.npy: a single file; give the folder that has it and labels.npy"):
+        list(prepare_each("cifar10-c", str(source / "fog.npy"), tmp_path / "out"))
+
+
 def changed(source: Path, name: str, array: NDArray[Any] | None) -> None:
     (source / name).unlink() if array is None else np.save(source / name, array)
 
@@ -106,6 +111,7 @@ def changed(source: Path, name: str, array: NDArray[Any] | None) -> None:
             "no cifar10-c in its 2 .npy files, expected CORRUPTION.npy files and labels.npy; c",
         ),
         ("labels.npy", np.arange(7), "fog.npy: 7 labels for 5 x 30 images; use labels.npy of the same cifar10-c"),
+        ("labels.npy", np.int64(3), "labels.npy: shape (), expected one label per image, (N,) or (N, 1)"),
         ("labels.npy", np.full(150, 10), "fog.npy: severity 1: a label is 10, but there are 10 classes"),
         ("fog.npy", ARRAYS["fog"][:-1], "fog.npy: shape (149, 32, 32, 3), expected (5 N, 32, 32, 3), ordered by"),
         ("fog.npy", ARRAYS["fog"][:, :28], "fog.npy: shape (150, 28, 32, 3), expected (5 N, 32, 32, 3), ordered"),

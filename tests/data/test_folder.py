@@ -156,6 +156,10 @@ def test_other_files_are_left_out_with_a_notice(tmp_path: Path) -> None:
         (classes() | {"cat/3.png": b"GIF89a"}, "cat/3.png: "),
         (classes() | {"cat/3.png": b"%!PS-Adobe EPSF"}, "cat/3.png: not an image"),
         (classes() | {"cat/3.png": b""}, "cat/3.png: not an image"),
+        (
+            classes() | {"cat/3.png": b"version https://git-lfs.github.com/spec/v1\n"},
+            "3.png: a Git LFS pointer instead",
+        ),
         (classes() | {"cat/3.png": png(3)[:-40]}, "cat/3.png: a corrupt image"),
         (classes() | {"c\nat/3.png": png(3)}, "the name of class folder 'c\\nat' is not printable"),
         (

@@ -68,6 +68,7 @@ RIGHT = {i: CLASSES[i % 3] for i in range(20)}
         ("{i}.png;{name}", "image;label"),
         ("{i}.png\t{name}", "image\tlabel"),
         ("{i}.png {name}", "image label"),
+        ("{i}.png|{name}", "image|label"),
         ('"{i}.png","{name}"', '"image","label"'),
         ("7,{i}.png,{i},{name}", "width,image,id,label"),
         ("{i}.png,{name}", ""),
@@ -93,6 +94,17 @@ def test_numbers_as_labels_are_not_taken_for_names_of_images(tmp_path: Path) -> 
     found = labels_of(tmp_path, flat() | {"t.csv": lines}, "t.csv")
     assert open_data(tmp_path / "out.safetensors").classes == ["9", "10"]
     assert whole(found) == {i: str(9 + i % 2) for i in range(20)}
+    found = labels_of(tmp_path, flat() | {"t.csv": table("{i}.png,{number}", "")}, "t.csv")
+    assert whole(found) == {i: str(i % 3) for i in range(20)}
+    with pytest.raises(InputError, match="t.csv: none of the columns id, label names images"):
+        labels_of(tmp_path, flat() | {"t.csv": table("00{i},{number}")}, "t.csv")
+
+
+def test_numbers_as_labels_are_classes_in_their_order(tmp_path: Path) -> None:
+    for end in ("", ".0"):
+        lines = "id,label\n" + "".join(f"{i},{i % 12}{end}\n" for i in range(20))
+        labels_of(tmp_path, flat() | {"t.csv": lines.encode()}, "t.csv")
+        assert open_data(tmp_path / "out.safetensors").classes == [f"{i}{end}" for i in range(12)]
 
 
 def test_a_table_named_after_a_split_speaks_of_its_folder(tmp_path: Path) -> None:
@@ -136,6 +148,8 @@ def test_the_table_lies_here_or_in_an_archive(tmp_path: Path, monkeypatch: pytes
         (table() + b"3,dog\n", "t.csv:22: 3.png has two labels, bird and dog"),
         (table() + b"3\n", "t.csv:22: 1 columns, expected 2"),
         (table().replace(b"\n5,dog", b"\n5,"), "t.csv:7: no label for 5.png"),
+        (b"PK\x03\x04\xff", "t.csv: is not text in UTF-8; save the table as CSV in UTF-8"),
+        (table("{i},caf\xe9").decode().encode("latin-1"), "t.csv: is not text in UTF-8; save"),
         (b"", "t.csv: none of the columns  names images"),
         (b'"i\nd",label\n"x\ny",dog\n', r"t.csv: none of the columns 'i\nd', label names images"),
         (b'id,label\n"' + b"x" * 200_000, "t.csv:2: cannot be read"),
@@ -155,6 +169,16 @@ def test_an_ambiguous_image_name_is_refused(tmp_path: Path) -> None:
         labels_of(tmp_path, flat("a/") | flat("b/", 100) | {"t.csv": table()}, "t.csv")
     found = labels_of(tmp_path, flat("a/") | flat("b/", 100) | {"t.csv": table("a/{i},{name}")}, "t.csv")
     assert whole(found) == RIGHT
+
+
+def test_names_are_relative_to_the_folder_of_a_table(tmp_path: Path) -> None:
+    """As in the metadata.csv of Hugging Face's image folders."""
+    files = flat("train/") | flat("test/", 100, 9)
+    files |= {"train/metadata.csv": table("{i}.png,{name}"), "test/metadata.csv": table("{i},{name}", n=9)}
+    for start in ("", f"{tmp_path / 'in'}/"):
+        found = labels_of(tmp_path, files, f"{start}train/metadata.csv", f"{start}test/metadata.csv")
+        assert found["test"] == {100 + i: CLASSES[i % 3] for i in range(9)}
+        assert found["train"] | found["val"] == RIGHT
 
 
 def test_tables_must_exist_and_are_only_for_folders(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from made_archives import unpacked
+from made_archives import cifar10_python, cifar100_binary, unpacked
 from PIL import Image
 
 from bsk.data.formats.layout import split_of
@@ -110,9 +112,34 @@ def test_data_to_evaluate_on_have_no_train_split(tmp_path: Path) -> None:
     assert made(tmp_path / "c", images("val/"), test_split="val").counts == {"train": 0, "val": 0, "test": 15}
 
 
+def test_all_images_are_train_images_except_those_of_other_splits(tmp_path: Path) -> None:
+    said: list[str] = []
+    files = images("train/") | images("val/", 2)
+    for other, left in ({}, "6 val"), (images("test/", 1), "6 val and 3 test"):
+        data = made(tmp_path / left, files | other, said, test_split="none")
+        assert data.counts == {"train": 15, "val": 0, "test": 0}
+        there = f"{tmp_path / left / 'in'}: without its {left} images, all are train images; use them with bsk train"
+        assert said[-2].startswith(there)
+    made(tmp_path / "train", images("train/"), said, test_split="none")
+    assert f"{tmp_path / 'train/in'}: all images are train images; use them with bsk train --extra" in said
+    with pytest.raises(UsageError, match="--test-split none: .* has no train split; leave it out"):
+        made(tmp_path / "test", images("test/"), test_split="none")
+
+
+@pytest.mark.parametrize("flag", ["val", "train_limit"])
+def test_numbers_of_train_images_need_a_train_split(tmp_path: Path, flag: str) -> None:
+    with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')} 3: .* has no train split; leave --"):
+        made(tmp_path, images("test/"), **{flag: 3})
+
+
 def test_a_requested_val_split_must_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--test-split val: .* has no val split; leave it out"):
         made(tmp_path, images("train/") | images("test/"), test_split="val")
+    np.savez(tmp_path / "a.npz", x_test=np.zeros((9, 8, 8), np.uint8), y_test=np.arange(9) % 2)
+    with pytest.raises(UsageError, match=r"--test-split val: .*a.npz has no val split; leave it out"):
+        prepare("folder", str(tmp_path / "a.npz"), tmp_path / "a.safetensors", test_split="val")
+    with pytest.raises(UsageError, match=r"--test-split val: .*only/in has no val split; leave it out"):
+        made(tmp_path / "only", images("in/test/"), test_split="val")
     with pytest.raises(UsageError, match="--test-split dev: no such test-split"):
         made(tmp_path, images("train/"), test_split="dev")
 
@@ -193,6 +220,11 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
             prepare("folder", str(tmp_path / name), tmp_path / "out.safetensors")
 
 
+def test_a_folder_of_classes_beside_others_is_advised(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"in: parts/: no supported image, expected .*; give only images/"):
+        made(tmp_path, images("images/") | {"parts/parts.txt": b"1", "classes.txt": b"1 bird"})
+
+
 def test_every_usual_ending_of_jpeg_is_read(tmp_path: Path) -> None:
     files = images("train/") | images("test/")
     for i, end in enumerate(("jfif", "JFIF", "jpe", "jpg", "JPEG")):
@@ -264,6 +296,50 @@ def test_a_text_or_a_file_of_torch_is_named(tmp_path: Path) -> None:
         prepare("cifar10", str(tmp_path / "a.pt"), tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (cifar10_python(10, 10), "in: holds cifar10; use: bsk prepare-data cifar10 --from "),
+        (cifar100_binary(10, 10), "in: holds cifar100; use: bsk prepare-data cifar100 --from "),
+        (
+            images("train/")
+            | {"val/images/1.png": png(1), "val/val_annotations.txt": b"1.png\tcat\n", "wnids.txt": b"cat"},
+            "in: holds tiny-imagenet; use: bsk prepare-data tiny-imagenet --from ",
+        ),
+        (
+            {"dataset_dict.json": b"{}", "train/data-00000-of-00001.arrow": b"\xff\xff\xff\xff\xb0"},
+            "in: train/data-00000-of-00001.arrow: an Arrow file; save it as parquet",
+        ),
+        (
+            {"train-labels-idx1-ubyte": b"\0\0\x08\x01", "x-images-idx3-ubyte": b"\0\0\x08\x03"},
+            "in: train-labels-idx1-ubyte: a label file in MNIST's IDX format; save images and labels with numpy.savez",
+        ),
+    ],
+)
+def test_a_folder_of_a_known_dataset_or_kind_is_named(tmp_path: Path, files: dict[str, bytes], expected: str) -> None:
+    with pytest.raises(InputError, match=re.escape(expected)):
+        made(tmp_path, files)
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet"])
+def test_a_few_images_may_illustrate_other_files(tmp_path: Path, form: str) -> None:
+    pixels, labels = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3), np.uint8), np.arange(40) % 2
+    source = unpacked(tmp_path / "in", {"figure.png": png(0)} | {f"assets/{i}.png": png(i) for i in range(8)})
+    if form == "npz":
+        np.savez(source / "train.npz", x=pixels, y=labels)
+    else:
+        table = pa.table({"image": [png(i) for i in range(40)], "label": labels})
+        pq.write_table(table, source / "train.parquet")
+    record = prepare("folder", str(source), tmp_path / "a.safetensors")
+    assert (record["train"], record["val"], record["test"]) == (29, 3, 8)
+    unpacked(source, {"cat/1.png": png(1)})
+    assert prepare("folder", str(source), tmp_path / "b.safetensors")["class_names"] == ["assets", "cat"]
+    unpacked(source / "many", {f"{i}.png": png(i) for i in range(10)})
+    np.savez(source / "many" / "features.npz", x=pixels, y=labels)
+    with pytest.raises(InputError, match="images in 0 class folders, .*: 0.png is in none"):
+        prepare("folder", str(source / "many"), tmp_path / "c.safetensors")
+
+
 def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     for i in range(3):
@@ -273,5 +349,7 @@ def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
         prepare("folder", str(tmp_path / "x"), tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="no cifar10 in its 3 .h5, 1 .csv files, expected data_batch_1 and"):
         prepare("cifar10", str(tmp_path / "x"), tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="no cifar10 in its 15 .png files, .*; use: bsk prepare-data folder --from "):
+        prepare("cifar10", str(unpacked(tmp_path / "y", images())), tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="no Tiny ImageNet in its 3 .h5, 1 .csv files, expected wnids.txt and"):
         prepare("tiny-imagenet", str(tmp_path / "x"), tmp_path / "a.safetensors")

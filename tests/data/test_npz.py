@@ -7,6 +7,7 @@ import runpy
 import tracemalloc
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ def test_names_of_classes_may_be_an_array(tmp_path: Path) -> None:
     record = made(tmp_path / "a.npz", tmp_path / "a.safetensors", notice=said.append)
     assert record["class_names"] == ["a", "b", "ü"]
     assert f"{tmp_path / 'a.npz'}: ignored: filenames (20,), meta ()" in said
+    np.savez(tmp_path / "c.npz", images=x, target=y, target_names=np.array(["a", "b", "c"]))  # as in scikit-learn
+    assert made(tmp_path / "c.npz", tmp_path / "c.safetensors")["class_names"] == ["a", "b", "c"]
     np.savez(tmp_path / "b.npz", x=x, y=y, class_names=np.array(["a", "b", "c\x1b"]))
     with pytest.raises(InputError, match="is not printable"):
         made(tmp_path / "b.npz", tmp_path / "b.safetensors")
@@ -179,6 +182,21 @@ def test_several_labels_an_image_are_chosen_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", images=x, label_sex=y, label_age=y)
     with pytest.raises(InputError, match=r"label_sex \(20,\), label_age \(20,\); pass --labels NAME"):
         made(tmp_path / "b.npz", tmp_path / "c.safetensors")
+
+
+def test_any_array_may_be_named_as_labels(tmp_path: Path) -> None:
+    x, y = examples(20)
+    np.savez(tmp_path / "a.npz", x_train=x, race_train=y, x_test=x, race_test=y, race_2_train=y % 2, race_2_test=y % 2)
+    for name, classes in {"race": 3, "race_test": 3, "race_2": 2}.items():
+        assert made(tmp_path / "a.npz", tmp_path / f"{name}.safetensors", labels=[name])["classes"] == classes
+    check = partial(pytest.raises, InputError)
+    with check(match=r"a.npz: --labels age: no such array of train among x_train .*, race_train \(20,\), .*; name one"):
+        made(tmp_path / "a.npz", tmp_path / "b.safetensors", labels=["age"])
+    with check(match="a.npz: train has no labels; add an array"):
+        made(tmp_path / "a.npz", tmp_path / "b.safetensors")
+    np.savez(tmp_path / "b.npz", x=x, race=y.astype(str))
+    with check(match=r"array race \(20,\) has text labels, expected integers from 0; convert"):
+        made(tmp_path / "b.npz", tmp_path / "b.safetensors", labels=["race"])
 
 
 def cifar10_arrays(batch: int, test: int) -> dict[str, Array]:
@@ -211,7 +229,7 @@ BOTH = {"x_test": X, "y_test": Y}
 WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
     "multi-label": (
         {"x": X, "y": np.eye(3, dtype=np.uint8)[Y]},
-        "labels have shape (20, 3), expected one per image, (N,) or",
+        "y.npy: shape (20, 3), expected one label per image, (N,) or (N, 1); convert one-hot labels with",
     ),
     "objects": ({"x": X, "y": np.array([{}] * 20)}, "y.npy: has Python objects, which need pickle"),
     "no labels": ({"x_train": X, **BOTH}, "train has no labels; add an array for them, as x_train and y_train"),
@@ -228,15 +246,26 @@ WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
         "convert them: classes, labels = numpy.",
     ),
     "bools": ({"x": X, "y": Y > 0}, "train labels: bool, expected integers from 0; convert them with astype(int)"),
+    "empty labels": ({"x": X, "y": Y[:0]}, "train labels: shape (0,), expected (20,), one label per image"),
+    "no shape": ({"x": X, "y": np.array(3)}, "train has no labels; add an array for them, as x_train and y_train"),
+    "identifiers": ({"x": X, "y": Y + 10**12}, "train labels: 1000000000002, expected integers below 32768; convert"),
+    "names of classes only": ({"x": X, "class_names": np.array(["a", "b"])}, "train has no labels; add an array for"),
     "negative": ({"x": X, "y": Y - 1}, "train labels: -1, expected integers from 0"),
     "sizes": (
         {"x": X, "y": Y, "x_test": X[:, :5], "y_test": Y},
         "image shapes differ (train (3, 6, 5), test (3, 5, 5)); use",
     ),
     "levels": ({"x": X.astype(float), "y": Y}, "x.npy: values from 0 to 255, expected floats in [0, 1]; rescale them"),
-    "ints": ({"x": X.astype(np.int64), "y": Y}, "x.npy: int64, expected uint8, or float in [0, 1]"),
+    "ints": (
+        {"x": X.astype(np.int64), "y": Y},
+        "x.npy: int64, expected uint8, or float in [0, 1]; convert levels from 0 to 255",
+    ),
     "none": ({"x": X[:0], "y": Y[:0]}, "x.npy: shape (0, 6, 5, 3), expected (N, C, H, W), (N, H, W, C) or (N, H, W)"),
     "no names": ({"arr_0": X, "arr_1": Y, "arr_2": X, "arr_3": Y}, "4 arrays without names; save them with names, as"),
+    "unlabelled test": (
+        {"x": X, "y": Y, "x_test": X},
+        "test has no labels; add an array for them, as x_test and y_test",
+    ),
     "val alone": ({"x_val": X, "y_val": Y}, "has only a val split; pass --test-split val to evaluate on it"),
 }
 

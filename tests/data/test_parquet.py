@@ -80,10 +80,15 @@ def test_a_hugging_face_folder_is_read_to_the_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip"])
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
-def test_plain_bytes_and_texts_are_accepted(tmp_path: Path, compression: str, kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [(pa.binary(), pa.string()), (pa.large_binary(), pa.large_string()), (pa.binary_view(), pa.string_view())],
+)
+def test_plain_bytes_and_texts_are_accepted(tmp_path: Path, compression: str, kind: Any, text: Any) -> None:
     x, y = pictures(40), np.array(["dog", "cat"] * 20)
-    content = {"picture": pa.array([png(each) for each in x], kind), "class": pa.array(y.tolist()), "id": range(40)}
+    content = {"picture": pa.array([png(each) for each in x], kind), "class": pa.array(y.tolist(), text)} | {
+        "id": range(40)
+    }
     written(tmp_path / "a.parquet", content, compression=compression)
     record = made(tmp_path / "a.parquet", tmp_path / "a.safetensors")
     assert (record["test"], record["class_names"]) == (8, ["cat", "dog"])
@@ -183,15 +188,25 @@ X, Y = pictures(20), np.arange(20) % 2
 GOOD = columns(X, Y)
 DEEP = png(X[0, :, :, 0].astype(np.uint16))
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no images": ({"a": [1, 2], "label": [0, 1]}, "no images in the columns a, label; expected"),
-    "no labels": ({"img": GOOD["img"], "name": [0] * 20}, "no labels in the columns img, name; "),
+    "no images": ({"a": [1, 2], "label": [0, 1]}, "no images in the columns a (int64), label (int64); expected"),
+    "no labels": (
+        {"name": [0] * 20, "img": GOOD["img"]},
+        "no labels in the columns name (int64), img (struct<bytes: binary, path: string>); expected one named label; "
+        "pass --labels NAME",
+    ),
+    "pixels": (
+        {"image": X.tolist(), "label": [0] * 20},
+        "no images in the columns image (list<element: list<element: list<element), label (int64); expected image",
+    ),
+    "fractions": ({**GOOD, "label": [0.0] * 20}, "column label is double, expected one integer or text per image; con"),
+    "identifiers": ({**GOOD, "label": pa.array([0, 2**63] * 10, pa.uint64())}, "train labels: 9223372036854775808, ex"),
     "two images": ({"mask": GOOD["img"], **GOOD}, "columns mask, img may each be the images; keep one"),
     "two labels": ({**GOOD, "label_2": [0] * 20}, "columns label, label_2 may each be the labels; pass --labels NAME"),
     "paths": ({**GOOD, "img": pa.array([{"bytes": None, "path": "a.png"}] * 20, FILE)}, "row 0 has no image data, at"),
-    "no label": ({**GOOD, "label": [0] * 19 + [None]}, "row 19 has no label; remove such rows, or"),
+    "no label": ({**GOOD, "label": [0] * 19 + [None]}, "train row 19 has no label; remove such rows, or"),
     "hidden labels": (
         {**GOOD, "label": [-1] * 20},
-        "row 0 has the label '-1', which train does not have; remove such rows",
+        "train row 0 has the label '-1', which train does not have; remove such rows",
     ),
     "torn": ({**GOOD, "img": pa.array([{"bytes": png(X[0])[:60]}] * 20, FILE)}, "row 0: a corrupt image; remove it"),
     "sixteen bits": (
@@ -214,8 +229,16 @@ def test_invalid_tables_are_one_line_errors(tmp_path: Path, case: str) -> None:
 
 def test_several_labels_an_image_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "a.parquet", {"img": GOOD["img"], "labels": pa.array([[0, 1]] * 20)})
-    with pytest.raises(InputError, match=r"column labels is list<.*>, expected one integer or text"):
-        made(tmp_path / "a.parquet", tmp_path / "a.safetensors", labels=["labels"])
+    for asked in ([], ["labels"]):
+        with pytest.raises(InputError, match=r"column labels is list<.*>, expected one integer or text"):
+            made(tmp_path / "a.parquet", tmp_path / "a.safetensors", labels=asked)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table([GOOD["img"], Y, Y], ["img", "label", "label"]), tmp_path / "a.parquet")
+    for asked in ([], ["label"]):
+        with pytest.raises(InputError, match="a.parquet: columns label, label may each be the labels; pass"):
+            made(tmp_path / "a.parquet", tmp_path / "a.safetensors", labels=asked)
 
 
 def test_splits_are_of_one_data_set(tmp_path: Path) -> None:
@@ -223,9 +246,22 @@ def test_splits_are_of_one_data_set(tmp_path: Path) -> None:
     written(tmp_path / "made" / "test.parquet", GOOD, {"label": ["b", "a"]})
     with pytest.raises(InputError, match="its splits differ in columns or classes; give one dataset"):
         made(tmp_path / "made", tmp_path / "a.safetensors")
+    written(tmp_path / "texts" / "train.parquet", {**GOOD, "label": ["x", "y"] * 10})
+    written(tmp_path / "texts" / "test.parquet", GOOD)
+    with pytest.raises(InputError, match="its splits differ in columns or classes; give one dataset"):
+        made(tmp_path / "texts", tmp_path / "a.safetensors")
     written(tmp_path / "made" / "test.parquet", columns(pictures(9, shape=(8, 8, 3)), Y[:9]), {"label": ["a", "b"]})
     with pytest.raises(InputError, match=r"test.parquet: row 0: 8x8 pixels, expected 5x6 like the others"):
         made(tmp_path / "made", tmp_path / "a.safetensors")
+
+
+def test_folders_of_several_data_sets_are_not_joined(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("small", "large"):
+            written(tmp_path / "made" / name / f"{split}-00000-of-00001.parquet", GOOD)
+    with pytest.raises(InputError, match="made: test is in two folders, large/ and small/; give one dataset"):
+        made(tmp_path / "made", tmp_path / "a.safetensors")
+    assert made(tmp_path / "made" / "small", tmp_path / "a.safetensors")["classes"] == 2
 
 
 def test_useless_metadata_are_ignored(tmp_path: Path) -> None:

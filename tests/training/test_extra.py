@@ -143,7 +143,9 @@ def test_invalid_extra_images_are_one_line_errors(more: Path, data: DataFile, tm
             val_images=4,
         ),
     )
-    with pytest.raises(InputError, match=r"classes \(x, y, z, ...\) differ from those of the data \(a, b, c, ...\)"):
+    with pytest.raises(
+        InputError, match=r"classes \(x, y, z, ...\) differ from those of the data \(a, b, c, ...\); prepare"
+    ):
         open_extra(names, 0.5, data, print)
     with pytest.raises(InputError, match=r"images \(1, 9, 9\), but the data has \(1, 8, 8\)"):
         open_extra(size, 0.5, data, print)

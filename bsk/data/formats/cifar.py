@@ -12,6 +12,7 @@ from bsk.data.archive import open_tree
 from bsk.data.formats import pickles
 from bsk.data.official import find
 from bsk.data.order import Images, Labels
+from bsk.data.pictures import is_picture
 from bsk.data.splits import Contents, Request
 from bsk.data.store import Part
 from bsk.data.tree import Tree
@@ -123,7 +124,9 @@ def _layout(dataset: str, whole: Tree) -> tuple[Tree, Layout]:
         if any(whole.around(layout.train[0], layout.names) for layout in layouts):
             raise InputError(f"{whole.place}: holds {other}, expected {dataset}; use: bsk prepare-data {other}")
     expected = " or ".join(f"{layout.train[0]} and {layout.names}" for layout in LAYOUTS[dataset])
-    raise InputError(f"{whole.place}: no {dataset} in its {whole.endings()}, expected {expected}; check --from")
+    pictured = any(map(is_picture, whole.sizes))
+    advice = f"use: bsk prepare-data folder --from {whole.place}" if pictured else "check --from"
+    raise InputError(f"{whole.place}: no {dataset} in its {whole.endings()}, expected {expected}; {advice}")
 
 
 def _names(n: int, tree: Tree, layout: Layout) -> list[str]:

@@ -49,7 +49,10 @@ def each_set(request: Request) -> Iterator[Contents]:
     """
     if not request.source:
         raise UsageError(f"--from: {request.name} is not downloaded; pass --from FOLDER, with {LABELS} in it")
-    with open_tree(located(request, request.source)) as whole:
+    path = located(request, request.source)
+    if path.is_file() and path.suffix == ".npy":
+        raise InputError(f"{path}: a single file; give the folder that has it and {LABELS}")
+    with open_tree(path) as whole:
         tree = whole.around(LABELS)
         names = [name for name in tree.sizes if _is_corruption(name)] if tree else []
         if tree is None or not names:

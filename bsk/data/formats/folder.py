@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 
-from bsk.data.archive import open_tree
+from bsk.data.archive import kind_of, open_tree
+from bsk.data.formats.cifar import LAYOUTS
 from bsk.data.formats.layout import HIDDEN, Labelled, Splits, class_folders
 from bsk.data.formats.tables import from_tables
+from bsk.data.formats.tiny_imagenet import ANNOTATIONS, NAMES
 from bsk.data.official import file_md5, located
 from bsk.data.pictures import Shape, is_picture, labelled
-from bsk.data.splits import Contents, Request, assembled
+from bsk.data.splits import Contents, Request, assembled, tested
 from bsk.data.store import Part
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError
+
+FEW = 100  # files that are opened, at most, to tell what a folder without images has
+NUMBER = re.compile(r"\d+(\.0*)?", re.ASCII)  # pandas writes 3 as 3.0 in a column with gaps
 
 
 def read(request: Request) -> Contents:
@@ -29,15 +35,31 @@ def read(request: Request) -> Contents:
     with open_tree(path) as whole:
         top = _around(name for name in whole.sizes if "/" in name or is_picture(name))
         tree = whole.below(top)
-        splits = from_tables(request, whole) if request.labels else class_folders(tree, top)
-        tree = whole if request.labels else tree
-        if request.test_split == "val":
-            splits.pop("test", None)
-        classes = _classes(tree, splits, numbered=bool(request.labels))
+        try:
+            splits = from_tables(request, whole) if request.labels else class_folders(tree, top)
+            tree = whole if request.labels else tree
+            splits = tested(request, tree.place, splits)
+            classes = _classes(tree, splits, numbered=bool(request.labels))
+        except InputError:
+            _check_kind(request, whole)
+            raise
         _report(request, tree, splits, classes)
         parts = _parts(request, tree, splits, classes)
     files = {} if path.is_dir() else {path.name: f"md5:{file_md5(path)}"}
     return assembled(request, tree.place, classes, parts, files)
+
+
+def _check_kind(request: Request, tree: Tree) -> None:
+    """Raise an InputError if files without class folders are those of a known dataset, or have no image among them."""
+    marks = [(name, layout.train[0], layout.names) for name, layouts in LAYOUTS.items() for layout in layouts]
+    for name, *files in [*marks, ("tiny-imagenet", ANNOTATIONS, NAMES)]:
+        if tree.around(*files):
+            raise InputError(f"{tree.place}: holds {name}; use: bsk prepare-data {name} --from {request.source}")
+    for name in [] if any(map(is_picture, tree.sizes)) else list(tree.sizes)[:FEW]:
+        with tree.open(name) as file:
+            found = kind_of(file.read(16))
+        if found:
+            raise InputError(f"{tree.where(name)}: {found[0]}; {found[1]}")
 
 
 def _around(names: Iterable[str]) -> str:
@@ -75,8 +97,7 @@ def _classes(tree: Tree, splits: Splits, numbered: bool) -> list[str]:
         if unknown:
             found = f"{split}/{unknown[0]} has no counterpart in train/"
             raise InputError(f"{tree.place}: {found}; remove it, or add train images")
-    whole = numbered and all(name.isdecimal() for name in known)
-    return sorted(known, key=int if whole else None)
+    return sorted(known, key=float if numbered and all(map(NUMBER.fullmatch, known)) else None)
 
 
 def _parts(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> dict[str, Part]:

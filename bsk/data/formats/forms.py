@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bsk.data.archive import open_tree
@@ -18,13 +18,14 @@ from bsk.errors import InputError
 
 Reader = Callable[[Request], Contents]
 ARRAYS = (".npy", ".npz")
+ILLUSTRATIONS = 9  # images in a single folder, as of a README, at most
 
 
 def reader(request: Request) -> Reader | None:
     """Return the reader for a parquet or numpy source; None for other archives and folders.
 
-    A file is recognised by its first bytes, a folder by its files: images first, then parquet, then arrays. The
-    content of a tar archive is not examined.
+    A file is recognised by its first bytes, a folder by its files: images first, then parquet, then arrays. A few
+    images in one folder do not count if there are others. The content of a tar archive is not examined.
 
     Raises:
         InputError: the source is a file of torch.save.
@@ -33,8 +34,9 @@ def reader(request: Request) -> Reader | None:
         return None
     path = located(request, request.source)
     if path.is_dir():
-        if any(is_picture(name) for _, _, names in os.walk(path) for name in names):  # stops at the first image
-            return None
+        folders = os.walk(path)
+        if _has_images(f"{Path(at).relative_to(path)}/{name}" for at, _, names in folders for name in names):
+            return None  # after the first images; the list of all files takes longer
         with open_tree(path) as tree:
             return _of([name for name in tree.sizes if not HIDDEN.search(name)])
     start = _start(path)
@@ -51,11 +53,21 @@ def reader(request: Request) -> Reader | None:
 
 
 def _of(names: list[str]) -> Reader | None:
-    if any(map(is_picture, names)):
+    if _has_images(names):
         return None
     if any(name.lower().endswith(parquet.SUFFIX) for name in names):
         return parquet.read
     return npz.read if any(name.lower().endswith(ARRAYS) for name in names) else None
+
+
+def _has_images(names: Iterable[str]) -> bool:
+    """Return whether there are images in two subfolders, or more of them than may illustrate other files."""
+    folders: set[str] = set()
+    for count, name in enumerate(filter(is_picture, names), 1):
+        folders.add(name.rpartition("/")[0])
+        if count > ILLUSTRATIONS or len(folders - {"", "."}) > 1:
+            return True
+    return False
 
 
 def _start(path: Path) -> bytes:

@@ -145,7 +145,9 @@ def _listed(folders: _Folders, folder: str) -> Labelled:
     for child, pictured in folders.all_in(folder).items():
         if not pictured:
             found = f"{folders.tree.where(folder + child)}/: no supported image"
-            raise InputError(f"{found}, expected {' '.join(SUFFIXES)}; convert its files, or remove it")
+            others = folders.pictured_in(folder)
+            advice = f"give only {folder}{others[0]}/" if len(others) == 1 else "convert its files, or remove it"
+            raise InputError(f"{found}, expected {' '.join(SUFFIXES)}; {advice}")
     start = len(folder)
     names = [name for name in folders.pictures if name.startswith(folder) and "/" in name[start:]]
     return sorted((name[start:].partition("/")[0], name) for name in names)

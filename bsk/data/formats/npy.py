@@ -50,7 +50,7 @@ class ArrayFile:
 
     def whole(self) -> NDArray[Any]:
         """Return the whole array; see `blocks`."""
-        return next(self.blocks(max(1, self.shape[0])))
+        return next(self.blocks(max(1, self.shape[0])), np.empty(self.shape, self.dtype))
 
     def _next(self, shape: tuple[int, ...]) -> NDArray[Any]:
         size = math.prod(shape) * self.dtype.itemsize

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bsk.data.archive import open_tree
-from bsk.data.arrays import TEXT_LABELS, contents_of
+from bsk.data.arrays import TEXT_LABELS, check_one_each, contents_of
 from bsk.data.formats.cifar import NAMES
 from bsk.data.formats.layout import HIDDEN, split_of
 from bsk.data.formats.npy import open_array, pixels_of
 from bsk.data.official import located
 from bsk.data.order import Images, Labels
-from bsk.data.splits import Contents, Request, assembled
+from bsk.data.splits import Contents, Request, assembled, tested
 from bsk.data.store import SPLITS
 from bsk.data.tree import Tree, printable
 from bsk.errors import InputError, UsageError
@@ -24,7 +24,9 @@ IMAGES = re.compile(
     r"x|data|pixels|inputs?|samples|pictures?|photos?|[a-z]*(images?|imgs?)"
 )  # matched against the words of a name
 LABELS = re.compile(r"y|class(es)?|fine|coarse|[a-z]*(labels?|targets?)")
-CLASS_NAMES = re.compile(r"(class|label|category|categorie)(es|s)?_?(names?)?|(fine|coarse)_label_names|meta|names")
+CLASS_NAMES = re.compile(
+    r"(class|label|target|category|categorie)(es|s)?_?(names?)?|(fine|coarse)_label_names|meta|names"
+)
 UNNAMED = {"arr_0": "x", "arr_1": "y"}  # numpy.savez names unnamed arrays this way; more than two are rejected
 FEW = 12  # arrays listed in a message, at most
 
@@ -44,12 +46,12 @@ class _Array:
         return _words(self.key)
 
     @property
-    def is_labels(self) -> bool:
-        return self.kind in "iufb" and self.is_named_labels
+    def may_be_labels(self) -> bool:
+        return len(self.shape) in (1, 2) and self.kind in "iufbUS"
 
     @property
-    def is_named_labels(self) -> bool:
-        return len(self.shape) < 3 and any(map(LABELS.fullmatch, self.words))
+    def is_labels(self) -> bool:
+        return self.may_be_labels and any(map(LABELS.fullmatch, self.words))
 
     @property
     def is_images(self) -> bool:
@@ -157,18 +159,16 @@ def _pairs(request: Request, path: Path, arrays: list[_Array]) -> dict[str, tupl
         raise InputError(f"{path}: {len(arrays)} arrays without names; save them with names, as x_train=, y_train=")
     usual = split_of(path.stem) or "train"
     splits = {each: split_of(each.key) or usual for each in arrays}
-    pairs = {}
-    for split in SPLITS:
-        images = [each for each in arrays if splits[each] == split and each.is_images]
-        labels = [each for each in arrays if splits[each] == split and each.is_labels]
-        if images and not (split == "test" and request.test_split == "val"):
-            image = _one(path, split, "images", images)
-            if not labels:
-                _check_no_text(path, image, [each for each in arrays if splits[each] == split])
-            pairs[split] = image, _one(path, split, "labels", _asked(request, labels))
-    if not pairs:
+    found = {split: [each for each in arrays if splits[each] == split and each.is_images] for split in SPLITS}
+    found = {split: images for split, images in found.items() if images}
+    if not found:
         known = "names such as x_train or images, and shape (N, C, H, W), (N, H, W, C) or (N, H, W)"
         raise InputError(f"{path}: no images among the arrays {_listed(arrays)}; expected {known}")
+    pairs = {}
+    for split, images in tested(request, str(path), found).items():
+        image = _one(path, split, "images", images)
+        labels = _labels(request, path, split, [each for each in arrays if splits[each] == split], image.shape[0])
+        pairs[split] = image, _one(path, split, "labels", labels)
     taken = [each for pair in pairs.values() for each in pair]
     for split, (x, y) in pairs.items():
         rounded = ", rounded to 256 levels" if x.kind == "f" else ""
@@ -178,20 +178,28 @@ def _pairs(request: Request, path: Path, arrays: list[_Array]) -> dict[str, tupl
     return pairs
 
 
-def _asked(request: Request, labels: list[_Array]) -> list[_Array]:
-    """Return the label arrays that `request.labels` names; by default all, or only the fine ones of several."""
-    asked = {word for each in request.labels for word in re.split("[^a-z0-9]+", each.lower()) if word}
+def _labels(request: Request, path: Path, split: str, arrays: list[_Array], n: int) -> list[_Array]:
+    """Return the label arrays of a split of n images: any that `request.labels` names, else those of usual names.
+
+    Raises:
+        InputError: none has the requested name, or labels are stored as text.
+    """
+    asked = {word for each in request.labels for word in _words(each) if not split_of(word)}
     if asked:
-        return [each for each in labels if asked <= set(each.words)]
-    return [each for each in labels if "fine" in each.words] or labels if len(labels) > 1 else labels
-
-
-def _check_no_text(path: Path, images: _Array, arrays: list[_Array]) -> None:
-    """Raise an InputError if labels are stored as text, one per image."""
-    for each in arrays:
-        if each.kind in "US" and each.is_named_labels and each.shape[:1] == images.shape[:1]:
-            found = f"array {printable(each.key)} {each.shape} has text labels, expected integers from 0"
-            raise InputError(f"{path}: {found}; {TEXT_LABELS}")
+        found = [each for each in arrays if each.may_be_labels and asked <= set(each.words)]
+        if not found:
+            among = f"no such array of {split} among {_listed(arrays)}"
+            raise InputError(f"{path}: --labels {request.labels[0]}: {among}; name one")
+        fewest = min(len(each.words) for each in found)  # the name alone, not the beginning of another
+        found = [each for each in found if len(each.words) == fewest]
+    else:
+        found = [each for each in arrays if each.is_labels]
+    numbers = [each for each in found if each.kind not in "US"]
+    texts = [each for each in found if each.kind in "US" and each.shape[0] == n]
+    if texts and not numbers:
+        text = f"array {printable(texts[0].key)} {texts[0].shape} has text labels, expected integers from 0"
+        raise InputError(f"{path}: {text}; {TEXT_LABELS}")
+    return [each for each in numbers if "fine" in each.words] or numbers if len(numbers) > 1 else numbers
 
 
 def _one(path: Path, split: str, what: str, arrays: list[_Array]) -> _Array:
@@ -218,16 +226,11 @@ def labels_in(tree: Tree, name: str) -> Labels:
     """Return labels (N,) from an array (N,) or (N, 1).
 
     Raises:
-        InputError: it has several labels per image.
+        InputError: it has another shape.
     """
     with open_array(tree, name) as file:
-        found = file.whole()
-    if found.ndim == 2 and found.shape[1] != 1:
-        wrong = f"{tree.where(name)}: labels have shape {found.shape}, expected one per image, (N,) or (N, 1)"
-        raise InputError(
-            f"{wrong}; convert one-hot labels with labels.argmax(1); several labels per image are not supported"
-        )
-    return found.reshape(len(found))
+        check_one_each(file.shape, file.where)
+        return file.whole().reshape(-1)
 
 
 def _class_names(request: Request, arrays: list[_Array], pairs: dict[str, tuple[_Array, _Array]]) -> list[str] | None:

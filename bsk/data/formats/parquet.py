@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bsk.data.archive import open_tree, unfit
+from bsk.data.arrays import labels_of
 from bsk.data.formats.cifar import NAMES
 from bsk.data.formats.columns import Columns, columns_of
 from bsk.data.formats.layout import HIDDEN, split_of
@@ -17,7 +18,7 @@ from bsk.data.formats.npz import checked
 from bsk.data.official import located
 from bsk.data.order import Images, Labels
 from bsk.data.pictures import FILE, BytesRead, Shape, stacked
-from bsk.data.splits import Contents, Request
+from bsk.data.splits import Contents, Request, tested
 from bsk.data.store import SPLITS
 from bsk.data.tree import believable, reading, too_large
 from bsk.errors import InputError, UsageError
@@ -81,7 +82,7 @@ def read(request: Request) -> Contents:
         request.say(f"{path}: {name} has {len(pixels)} images {pixels.shape[1:]}, labels are {split.columns.label}")
     classes = _class_names(request, path, splits)
     for name, (pixels, labels) in found.items():
-        found[name] = pixels, _numbers(path, labels, classes or [])
+        found[name] = pixels, _numbers(path, name, labels, classes or [])
     return checked(request, path, found, classes)
 
 
@@ -94,14 +95,15 @@ def _splits(request: Request, path: Path) -> dict[str, _Split]:
         split = found.setdefault(name, _Split([], columns_of(request, each, file.schema_arrow)))
         if split.columns != columns_of(request, each, file.schema_arrow):
             raise InputError(f"{each}: has other columns or classes than other files of {name}; give one dataset")
+        if split.files and split.files[0][0].parent != each.parent:  # as several configurations of a dataset
+            both = " and ".join(f"{one.parent.relative_to(path)}/" for one in (split.files[0][0], each))
+            raise InputError(f"{path}: {name} is in two folders, {both}; give one dataset")
         if file.metadata.num_rows:
             split.files.append((each, file))
     kept = {name: found[name] for name in SPLITS if name in found and found[name].files}
-    if request.test_split == "val":
-        kept.pop("test", None)
     if not kept:
         raise InputError(f"{path}: no rows in its parquet files; check --from")
-    return kept
+    return tested(request, str(path), kept)
 
 
 def _files(path: Path) -> list[Path]:
@@ -141,7 +143,9 @@ def _unpacked(file: Any) -> int:
 
 def _checked(data: bytes | None, path: Path, row: int) -> bytes:
     if data is None:
-        raise InputError(f"{path}: row {row} has no image data, at most a path; save the dataset with its images")
+        raise InputError(
+            f"{path}: row {row} has no image data, at most a path; give the folder of the images, or save them with it"
+        )
     if len(data) > FILE:
         raise InputError(f"{path}: row {row} has {len(data)} bytes, expected at most {FILE}; remove it")
     return data
@@ -175,8 +179,8 @@ def _class_names(request: Request, path: Path, splits: dict[str, _Split]) -> lis
     return None if "coarse" in first.columns.label.lower() else NAMES.get(request.name)
 
 
-def _numbers(path: Path, labels: list[Any], classes: list[str]) -> Labels:
-    """Return labels as integers, (N,)."""
+def _numbers(path: Path, split: str, labels: list[Any], classes: list[str]) -> Labels:
+    """Return the labels of a split as integers, (N,)."""
     number = {name: i for i, name in enumerate(classes)}
     found = [number.get(label, label) if isinstance(label, str) else label for label in labels]
     wrong = next((i for i, each in enumerate(found) if each is None or isinstance(each, str) or each < 0), None)
@@ -184,5 +188,5 @@ def _numbers(path: Path, labels: list[Any], classes: list[str]) -> Labels:
         said = (
             "no label" if found[wrong] is None else f"the label {str(found[wrong])[:40]!r}, which train does not have"
         )
-        raise InputError(f"{path}: row {wrong} has {said}; remove such rows, or their file")
-    return np.array(found, np.int64)
+        raise InputError(f"{path}: {split} row {wrong} has {said}; remove such rows, or their file")
+    return labels_of(np.array(found, np.uint64), len(found), f"{path}: {split} labels")

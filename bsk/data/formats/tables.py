@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from bsk.data.fetch import local_path
 from bsk.data.formats.layout import Splits, pictures_of, split_of
+from bsk.data.pictures import is_picture
 from bsk.data.splits import Request
 from bsk.data.store import SPLITS
 from bsk.data.tree import Tree, printable
@@ -24,9 +26,10 @@ SPLIT = re.compile(r"(data)?(split|set|subset|usage|partition|phase)")
 
 @dataclass(frozen=True)
 class _Table:
-    """A table: its place in messages, the split in its name, column names, and rows with line numbers."""
+    """A table: its place in messages, its folder in the tree, the split in its name, column names, numbered rows."""
 
     where: str
+    folder: str
     split: str | None
     columns: list[str]
     rows: list[tuple[int, list[str]]]
@@ -95,9 +98,11 @@ def from_tables(request: Request, tree: Tree) -> Splits:
 
 
 def _read(tree: Tree, given: str, images: _Images) -> _Table:
-    path = local_path(given)
+    path, folder = local_path(given), ""
     if path.is_file():
         name, where = path.name, str(path)
+        with contextlib.suppress(ValueError):  # it lies elsewhere
+            folder = f"{path.resolve().parent.relative_to(Path(tree.place).resolve()).as_posix()}/".removeprefix("./")
         tree = Tree(str(path.parent), {name: path.stat().st_size}, lambda _: path.open("rb"))
     else:
         inside = [name for name in tree.sizes if _ends(name, given.removeprefix("./"))]
@@ -106,10 +111,14 @@ def _read(tree: Tree, given: str, images: _Images) -> _Table:
                 f"--labels {given}: {len(inside)} such files here and in {tree.place}, expected one; give its path"
             )
         name, where = inside[0], tree.where(inside[0])
+        folder = name[: name.rfind("/") + 1]
     content = tree.read(name)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = content.decode("utf-16" if wide else "utf-8-sig", "replace")
-    mark = next((each for each in ",;\t " if each in text.partition("\n")[0]), ",")
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: is not text in UTF-8; save the table as CSV in UTF-8") from error
+    mark = next((each for each in ",;\t| " if each in text.partition("\n")[0]), ",")
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
     try:
         rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
@@ -119,9 +128,10 @@ def _read(tree: Tree, given: str, images: _Images) -> _Table:
         if len(row) != len(rows[0][1]):
             raise InputError(f"{where}:{line}: {len(row)} columns, expected {len(rows[0][1])}; fix the table")
     head = [cell.strip() for cell in rows[0][1]] if rows else []
+    split = split_of(PurePosixPath(given).stem)
     if any(map(images.called, head)):  # the table has no header
-        return _Table(where, split_of(PurePosixPath(given).stem), [f"column {j + 1}" for j in range(len(head))], rows)
-    return _Table(where, split_of(PurePosixPath(given).stem), head, rows[1:])
+        return _Table(where, folder, split, [f"column {j + 1}" for j in range(len(head))], rows)
+    return _Table(where, folder, split, head, rows[1:])
 
 
 def _columns(table: _Table, images: _Images) -> tuple[int, int, int | None]:
@@ -141,24 +151,24 @@ def _columns(table: _Table, images: _Images) -> tuple[int, int, int | None]:
 
 
 def _image_column(table: _Table, among: list[int], images: _Images) -> int:
-    found = {j: [images.called(value) for value in table.column(j)] for j in among}
-    whole = [j for j in among if found[j] and all(found[j])]
-    whole = [j for j in whole if j not in table.called(LABEL, whole)] or whole
+    likely = [j for j in among if j not in table.called(LABEL, among)] or among
+    found = {j: [images.called(value) for value in table.column(j)] for j in likely}
+    whole = [j for j in likely if found[j] and all(found[j])]
     if any(found[j] != found[whole[0]] for j in whole):
-        whole = table.called(IMAGE, whole) or whole
+        whole = table.called(IMAGE, whole) or [j for j in whole if all(map(is_picture, table.column(j)))] or whole
     if whole and all(found[j] == found[whole[0]] for j in whole):
         return whole[0]
     if whole:
         raise InputError(f"{table.where}: columns {table.named(whole)} may each name the images; keep one, named image")
-    likely = max(among, key=lambda j: sum(map(bool, found[j])), default=None)
-    if likely is None or not any(found[likely]):
+    best = max(likely, key=lambda j: sum(map(bool, found[j])), default=None)
+    if best is None or not any(found[best]):
         raise InputError(
             f"{table.where}: none of the columns {table.named(among)} names images of --from; check the table"
         )
-    missing = next(i for i, each in enumerate(found[likely]) if not each)
+    missing = next(i for i, each in enumerate(found[best]) if not each)
     line, row = table.rows[missing]
-    lacking = sum(not each for each in found[likely])
-    where = f"{table.where}:{line}: no image {printable(row[likely])[:60]} ({lacking} of {len(table.rows)} are missing)"
+    lacking = sum(not each for each in found[best])
+    where = f"{table.where}:{line}: no image {printable(row[best])[:60]} ({lacking} of {len(table.rows)} are missing)"
     raise InputError(f"{where}; add the images, or remove the rows")
 
 
@@ -166,6 +176,9 @@ def _image(table: _Table, line: int, value: str, split: str | None, images: _Ima
     found = images.called(value)
     if len(found) > 1:
         found = [name for name in found if _folder_split(name) == split] or found
+    if len(found) > 1:
+        near = table.folder + value.strip()
+        found = [name for name in found if near in (name, name.rpartition(".")[0])] or found
     if len(found) > 1:
         both = " or ".join(found[:2])
         raise InputError(f"{table.where}:{line}: {printable(value)} may be {both}; add folder and ending in the table")
