@@ -198,6 +198,8 @@ def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch)
     words = ["--val", 20, "--train-limit", 50, "--test-limit", 30]
     record = json.loads(call("prepare-data", "digits", *words).stdout)
     assert memory.sha256 == file.sha256 == record["sha256"] and memory.counts == file.counts
+    said = "(digits: 50 train, 20 val, 30 test, 10 classes, eps 0.2)"
+    assert (repr(memory), repr(file)) == (f"ArrayData{said}", f"DataFile{said}")
     pairs = {name: (file.split(name).images, file.split(name).labels) for name in ("train", "val", "test")}
     mine = bsk.prepare(pairs, out="mine.safetensors")
     assert mine.name == "mine" and torch.equal(mine.split("test").images, file.split("test").images)
