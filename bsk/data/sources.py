@@ -151,6 +151,8 @@ def read(
             raise UsageError(f"--test-split val: {request.source or name} has no val split; leave it out")
         contents = replace(contents, test=contents.val, val=None)
     if request.test_split == "none":
+        if val is not None:
+            raise UsageError(f"--val {val}: --test-split none makes all images train; leave one of the two out")
         nothing = Part(contents.train.images[:0], contents.train.labels[:0])
         contents = replace(contents, test=nothing, val=nothing)
         request.say(f"{request.source or name}: all images are train images; use them with bsk train --extra")
@@ -233,8 +235,8 @@ def expected(name: str, path: Path, train_limit: int | None = None, test_limit: 
     )
 
 
-def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
-    """Return prepared data by name, or by path if one is given.
+def open_dataset(dataset: str, path: Path | None = None, flag: str = "--dataset") -> DataFile:
+    """Return prepared data by name, or by path if one is given; `flag` is how messages refer to the name.
 
     Raises:
         InputError: the file is missing or invalid.
@@ -242,12 +244,12 @@ def open_dataset(dataset: str, path: Path | None = None) -> DataFile:
     """
     found = path or data_path(dataset)
     if path is None and not found.exists() and dataset not in DATASETS:
-        raise UsageError(f"--dataset {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
+        raise UsageError(f"{flag} {dataset}: no {found}; {nearest(dataset, list(DATASETS))}")
     return open_data(found)
 
 
-def opened(data: str | Path | DataFile) -> DataFile:
-    """Return prepared data, given by name, by path, or opened already.
+def opened(data: str | Path | DataFile, flag: str = "--dataset") -> DataFile:
+    """Return prepared data, given by name, by path, or opened already; `flag` is how messages refer to a name.
 
     Raises:
         InputError: the file is missing or invalid.
@@ -256,4 +258,4 @@ def opened(data: str | Path | DataFile) -> DataFile:
     if isinstance(data, DataFile):
         return data
     named = isinstance(data, str) and not data.endswith(".safetensors")
-    return open_dataset(str(data)) if named else open_data(Path(data))
+    return open_dataset(str(data), flag=flag) if named else open_data(Path(data))

@@ -190,7 +190,7 @@ def _extra(settings: Settings, data: DataFile, watcher: Watcher) -> Extra | None
     if settings.extra is None:
         return None
     assert settings.extra_fraction is not None
-    return open_extra(opened(settings.extra), settings.extra_fraction, data, watcher.notice)
+    return open_extra(opened(settings.extra, "--extra"), settings.extra_fraction, data, watcher.notice)
 
 
 def _compiles(
