@@ -504,3 +504,6 @@ def test_the_commands_take_the_key(call, nets, net: nn.Module, toy: Path) -> Non
     for more in ([], ["--model", "theirnets:Net"]):
         said = call("evaluate", "w.pt", *more, "--data", toy, check=2).line
         assert "w.pt: is a file of torch.save" in said and "use --model and --weights w.pt" in said
+    save_file({"linear.weight": torch.ones(3, 64)}, "w.safetensors")
+    said = call("evaluate", "w.safetensors", "--data", toy, check=3).line
+    assert said.endswith("not written by bsk; give one that bsk wrote, or weights of others by --model and --weights")
