@@ -405,6 +405,7 @@ def test_torchscript_and_export_are_named_with_the_next_step(net: nn.Module, x: 
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b"\x1f\x8b\x08\0", "gzip"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"\x08\x0a\x12\x07pytorch", "ONNX"),
     ],
 )
 def test_other_kinds_of_files_are_named(content: bytes, said: str, nets) -> None:
