@@ -96,6 +96,7 @@ def test_images_and_labels_are_judged_in_their_order(trained: Path, toy: Path) -
     found = bsk.evaluate(model, x.flip(0), y.flip(0), attack="pgd-5", checks=False)
     assert torch.equal(found.correct.flip(0), whole.correct)
     assert found.record["eps"] == whole.record["eps"] and found.record["dataset"] == "toy"
+    assert found.doubts == whole.doubts, "that arrays are not the training data's file is no doubt"
     first = bsk.evaluate(model, x, y, attack="pgd-5", limit=7, checks=False)
     assert torch.equal(first.correct, whole.correct[:7])
 
@@ -224,6 +225,7 @@ def test_train_makes_its_network_itself(toy: Path) -> None:
         ({"data": 1, "attack": "natural,pgd-10"}, UsageError, "pass several attacks as a list"),
         ({"data": 1, "steps": 3}, UsageError, "unexpected keyword argument 'steps'"),
         ({"data": 1, "eps": 8}, UsageError, "--eps 8: must be between 0 and 1"),
+        ({"data": 1, "eps": "8/255"}, UsageError, "--eps '8/255': expected a number, or several in a list"),
         ({"data": 1, "split": "trian"}, UsageError, "did you mean train"),
         ({"data": 1, "limit": 0}, UsageError, "--limit 0: must be at least 1"),
         ({"data": 1, "device": "cudda"}, UsageError, "--device cudda: not available"),

@@ -81,7 +81,10 @@ class EvaluationFlags:
         """The requested radii; an empty list means that of the model."""
         if self.eps is None:
             return []
-        return [float(eps) for eps in (self.eps if isinstance(self.eps, Iterable) else [self.eps])]
+        try:
+            return [float(eps) for eps in (self.eps if isinstance(self.eps, Iterable) else [self.eps])]
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"--eps {self.eps!r:.40}: expected a number, or several in a list; as 8/255") from error
 
     @property
     def _listed(self) -> str:
