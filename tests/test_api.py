@@ -213,6 +213,13 @@ def test_train_makes_its_network_itself(toy: Path) -> None:
         bsk.train(toy, "bs", model=torch.nn.Linear(2, 2))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("name", "value"), [("epochs", 1.5), ("seed", "1"), ("eps", "8/255"), ("save_every", None)])
+def test_numbers_of_another_kind_are_refused(name: str, value: object, toy: Path) -> None:
+    """1.5 epochs would be two."""
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .*: expected a "):
+        bsk.train(toy, "natural", **{"model": "cnn-4", name: value})
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "said"),
     [
@@ -226,6 +233,9 @@ def test_train_makes_its_network_itself(toy: Path) -> None:
         ({"data": 1, "steps": 3}, UsageError, "unexpected keyword argument 'steps'"),
         ({"data": 1, "eps": 8}, UsageError, "--eps 8: must be between 0 and 1"),
         ({"data": 1, "eps": "8/255"}, UsageError, "--eps '8/255': expected a number, or several in a list"),
+        ({"data": 1, "limit": 1.5}, UsageError, "--limit 1.5: expected a whole number"),
+        ({"data": 1, "attack": "pgd-10", "step": "2/255"}, UsageError, "--step '2/255': expected a number, as 8/255"),
+        ({"data": 1, "compile": True}, UsageError, "--compile True: no such compile"),
         ({"data": 1, "split": "trian"}, UsageError, "did you mean train"),
         ({"data": 1, "limit": 0}, UsageError, "--limit 0: must be at least 1"),
         ({"data": 1, "device": "cudda"}, UsageError, "--device cudda: not available"),
