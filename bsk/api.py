@@ -423,7 +423,7 @@ def _works(
     opened = None if data is None else sources.opened(data)
     known = load_subject(Path(model), request.device) if isinstance(model, (str, Path)) else recalled(model)
     if known is not None:
-        given = x is not None and examples(x, y, known.header["classes"], known.header["dataset"], known.header["eps"])
+        given = x is not None and examples(x, y, known.header["classes"], eps=known.header["eps"])
         return request.of(known, given or opened or sources.open_dataset(known.header["dataset"]))
     assert callable(model)
     if x is not None and wanted.eps is None and any(name != "natural" for name in names):

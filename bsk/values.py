@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any
 
 from bsk.errors import UsageError, nearest
+
+_NUMBERS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number, as 8/255")}
 
 
 def number(text: str | float) -> float:
@@ -31,8 +36,18 @@ def one_of(flag: str, value: str, known: Iterable[str]) -> str:
         UsageError: it is not; the message suggests the nearest one.
     """
     if value not in (names := list(known)):
-        raise UsageError(f"--{flag} {value}: no such {flag}; {nearest(value, names)}")
+        raise UsageError(f"--{flag} {value}: no such {flag}; {nearest(str(value), names)}")
     return value
+
+
+def checked_numbers(flags: Any) -> None:
+    """Raise a UsageError for the first field of a dataclass that is declared a number and is something else."""
+    for each in fields(flags):
+        value, (kind, *more) = getattr(flags, each.name), str(each.type).split(" | ")
+        if kind in _NUMBERS and more in ([], ["None"]) and (value is not None or not more):
+            wanted, said = _NUMBERS[kind]
+            if not isinstance(value, wanted):
+                raise UsageError(f"--{each.name.replace('_', '-')} {value!r:.40}: expected {said}")
 
 
 def above_zero(or_zero: bool = False, **values: float) -> None:

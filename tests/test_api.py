@@ -96,6 +96,7 @@ def test_images_and_labels_are_judged_in_their_order(trained: Path, toy: Path) -
     found = bsk.evaluate(model, x.flip(0), y.flip(0), attack="pgd-5", checks=False)
     assert torch.equal(found.correct.flip(0), whole.correct)
     assert found.record["eps"] == whole.record["eps"] and found.record["dataset"] == "toy"
+    assert found.doubts == whole.doubts, "that arrays are not the training data's file is no doubt"
     first = bsk.evaluate(model, x, y, attack="pgd-5", limit=7, checks=False)
     assert torch.equal(first.correct, whole.correct[:7])
 
@@ -198,6 +199,8 @@ def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch)
     words = ["--val", 20, "--train-limit", 50, "--test-limit", 30]
     record = json.loads(call("prepare-data", "digits", *words).stdout)
     assert memory.sha256 == file.sha256 == record["sha256"] and memory.counts == file.counts
+    said = "(digits: 50 train, 20 val, 30 test, 10 classes, eps 0.2)"
+    assert (repr(memory), repr(file)) == (f"ArrayData{said}", f"DataFile{said}")
     pairs = {name: (file.split(name).images, file.split(name).labels) for name in ("train", "val", "test")}
     mine = bsk.prepare(pairs, out="mine.safetensors")
     assert mine.name == "mine" and torch.equal(mine.split("test").images, file.split("test").images)
@@ -208,6 +211,13 @@ def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch)
 def test_train_makes_its_network_itself(toy: Path) -> None:
     with pytest.raises(UsageError, match="model: a Linear, expected a name or module:function"):
         bsk.train(toy, "bs", model=torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", 1.5), ("seed", "1"), ("eps", "8/255"), ("save_every", None)])
+def test_numbers_of_another_kind_are_refused(name: str, value: object, toy: Path) -> None:
+    """1.5 epochs would be two."""
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .*: expected a "):
+        bsk.train(toy, "natural", **{"model": "cnn-4", name: value})
 
 
 @pytest.mark.parametrize(
@@ -222,6 +232,10 @@ def test_train_makes_its_network_itself(toy: Path) -> None:
         ({"data": 1, "attack": "natural,pgd-10"}, UsageError, "pass several attacks as a list"),
         ({"data": 1, "steps": 3}, UsageError, "unexpected keyword argument 'steps'"),
         ({"data": 1, "eps": 8}, UsageError, "--eps 8: must be between 0 and 1"),
+        ({"data": 1, "eps": "8/255"}, UsageError, "--eps '8/255': expected a number, or several in a list"),
+        ({"data": 1, "limit": 1.5}, UsageError, "--limit 1.5: expected a whole number"),
+        ({"data": 1, "attack": "pgd-10", "step": "2/255"}, UsageError, "--step '2/255': expected a number, as 8/255"),
+        ({"data": 1, "compile": True}, UsageError, "--compile True: no such compile"),
         ({"data": 1, "split": "trian"}, UsageError, "did you mean train"),
         ({"data": 1, "limit": 0}, UsageError, "--limit 0: must be at least 1"),
         ({"data": 1, "device": "cudda"}, UsageError, "--device cudda: not available"),

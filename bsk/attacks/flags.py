@@ -8,7 +8,7 @@ from typing import Any
 
 from bsk.errors import UsageError
 from bsk.plugins import is_plugin
-from bsk.values import above_zero, one_of, pixel_step
+from bsk.values import above_zero, checked_numbers, one_of, pixel_step
 
 NORMS = ("linf", "l2", "l1")
 STARTS = ("zero", "uniform")
@@ -70,6 +70,7 @@ class AttackFlags:
 
     def check(self, names: Sequence[str]) -> None:
         """Raise a UsageError if a value is invalid, or if no attack takes it: nobody should report what never ran."""
+        checked_numbers(self)
         one_of("start", self.start, STARTS)
         one_of("norm", self.norm, NORMS)
         one_of("engine", self.engine, ENGINES)
@@ -91,8 +92,8 @@ class AttackFlags:
             raise UsageError(f"{self.sampling}: no attack here takes it; it is for autoattack with --engine bsk")
         if self.audit is not None and self.within is not None:
             raise UsageError("--audit and --within: give the size of the sample or the width of the interval, not both")
-        if self.audit is not None and (type(self.audit) is not int or self.audit < 1):
-            raise UsageError(f"--audit {self.audit}: must be a whole number, at least 1")
+        if self.audit is not None and self.audit < 1:
+            raise UsageError(f"--audit {self.audit}: must be at least 1")
         if self.within is not None:
             above_zero(within=self.within)
 

@@ -81,14 +81,15 @@ class Saved:
         for each, label in zip(index, y.tolist(), strict=True):
             if each not in self.place or int(self.labels[self.place[each]]) != label:
                 found = f"image {each} of the data" + (" with this label" if each in self.place else "")
-                raise InputError(f"{self.path}: no {found}; use the data, --split and --limit it was made with")
+                raise InputError(f"{self.path}: no {found}; use the data and --limit it was made with")
         if self.images.shape[1:] != x.shape[1:]:
             found = f"images {tuple(self.images.shape[1:])}, the data has {tuple(x.shape[1:])}"
             raise InputError(f"{self.path}: {found}; use the data it was made with")
         x_adv = self.images[[self.place[each] for each in index]].to(x)
         away = float(length(x_adv - x, norm).max())
         if away > eps * (1 + ROUNDING) + ROUNDING:
-            raise InputError(f"{self.path}: an image is {away:.6g} from the clean one, beyond eps {eps:.6g} ({norm})")
+            found = f"an image is {away:.6g} from the clean one, beyond eps {eps:.6g} ({norm})"
+            raise InputError(f"{self.path}: {found}; use the data and --eps it was made with")
         return natural(model, x_adv, y, draws, eps=eps)
 
 
@@ -98,6 +99,8 @@ def saved_images(path: Path) -> Saved:
     Raises:
         InputError: the file is missing, corrupt or of another kind, or its images are not in [0, 1].
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; write F.safetensors or F.npz with bsk attack")
     tensors, header = _arrays(path) if path.suffix == ".npz" else checkpoints.load(path, KIND)
     try:
         record = convert({key: value for key, value in header.items() if key != "kind"}, AttackRecord)

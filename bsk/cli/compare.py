@@ -73,6 +73,8 @@ def compare(
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
     flags = {"--plot": plot, "--paper": paper, "--pareto": pareto, "--require": require, "--title": title}
+    if matrix and by:
+        raise UsageError(f"--by {by}: cannot be combined with --matrix; leave one out")
     if view := "matrix" if matrix else by:
         _print_view(view, files, chosen, out or [], [flag for flag, given in flags.items() if given])
         return

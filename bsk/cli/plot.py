@@ -28,8 +28,11 @@ def plot(
     ] = None,
     out: Annotated[list[Path] | None, o.option("--out", metavar="F", help="F.png or F.svg; may be repeated.")] = None,
     by: Annotated[
-        str, typer.Option(metavar="FLAG", help="The flag that groups runs into boxes or lines, e.g. gamma.")
-    ] = "method",
+        str | None,
+        o.option(
+            "--by", metavar="FLAG", help="boxes, curves: the flag that groups runs, e.g. gamma [default: method]."
+        ),
+    ] = None,
     y: Annotated[
         str | None,
         o.option("--y", metavar="Y[,Y...]", help="curves: log fields [default: val_natural,val_robust]."),
@@ -63,14 +66,16 @@ def plot(
     paths = [checked_picture(path, "--out") for path in out]
     if kind != "curves" and (y or log):
         raise UsageError(f"plot {kind}: --y and --log are for curves; leave them out")
+    if kind not in ("boxes", "curves") and by:
+        raise UsageError(f"plot {kind}: --by is for boxes and curves; leave it out")
     items = records_of("plot", files)
     if kind == "boxes":
-        notices = draw_boxes(items, by, paths, title)
+        notices = draw_boxes(items, by or "method", paths, title)
     elif kind == "radius":
         notices = draw_radius(items, paths, title)
     elif kind == "landings":
         notices = draw_landings(items, paths, title)
     else:
-        notices = draw_curves(items, by, (y or "val_natural,val_robust").split(","), paths, title, log=log)
+        notices = draw_curves(items, by or "method", (y or "val_natural,val_robust").split(","), paths, title, log=log)
     for notice in notices:
         note(notice)

@@ -45,7 +45,7 @@ def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
     robust: dict[Key, tuple[Key, Group]] = {}
     order: dict[int, int] = {}
     for position, item in enumerate(evaluations):
-        training = (item.run.settings, item.split, item.n)
+        training = (item.run.settings, item.split, item.n, item.corruption, item.severity)
         if item.attack == NATURAL:
             group = natural.setdefault(training, Group())
             group.natural.append(item)
@@ -68,7 +68,8 @@ def latest(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], list[st
     replaced = []
     for item in evaluations:
         attacked = () if item.attack == NATURAL else (item.eps, as_text(without_seed(item.parameters)), item.carried)
-        key = (item.run.settings, item.split, item.n, item.attack, item.run.identity, *attacked)
+        images = (item.split, item.n, item.corruption, item.severity)
+        key = (item.run.settings, *images, item.attack, item.run.identity, *attacked)
         if key in kept and not _same_result(kept[key], item):
             replaced.append((kept[key], item))
         kept[key] = item

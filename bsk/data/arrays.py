@@ -35,7 +35,7 @@ TEXT_LABELS = "convert them: classes, labels = numpy.unique(labels, return_inver
 CUSTOMS = ("eps", "augment", "model", "mean", "std")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ArrayData(DataFile):
     """A dataset in memory, with the interface of an opened data file; `path` is its name."""
 

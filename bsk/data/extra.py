@@ -46,16 +46,16 @@ def open_extra(extra: DataFile, fraction: float, data: DataFile, say: Callable[[
     """
     split = extra.split("train")
     shape, wanted = split.shape, data.stream("train").shape
-    if list(extra.classes) != list(data.classes):
-        found, names = ", ".join(extra.classes[:3]), ", ".join(data.classes[:3])
-        raise InputError(
-            f"--extra {extra.path}: its classes ({found}, ...) differ from those of the data ({names}, ...); "
-            f"prepare it under the same name, {data.name}, or with the same class names"
-        )
+    if len(extra.classes) != len(data.classes):
+        found = f"{len(extra.classes)} classes, but the data has {len(data.classes)}"
+        raise InputError(f"--extra {extra.path}: {found}; give images of the same classes")
+    for place, (name, other) in enumerate(zip(extra.classes, data.classes, strict=True)):
+        if name != other:
+            found = f"class {place} is {name!r}, but {other!r} in the data"
+            raise InputError(f"--extra {extra.path}: {found}; give the same class names in the same order")
     if shape != wanted:
-        raise InputError(
-            f"--extra {extra.path}: images {shape}, but the data has {wanted}; prepare it with that --size"
-        )
+        step = "prepare it with that --size" if shape[0] == wanted[0] else "give images with as many channels"
+        raise InputError(f"--extra {extra.path}: images {shape}, but the data has {wanted}; {step}")
     kept = _not_held_out(split.images, data)
     record = {"path": str(extra.path), "name": extra.name, "sha256": extra.sha256, "images": len(kept)}
     if len(kept) < len(split.labels):

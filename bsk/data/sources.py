@@ -151,6 +151,8 @@ def read(
             raise UsageError(f"--test-split val: {request.source or name} has no val split; leave it out")
         contents = replace(contents, test=contents.val, val=None)
     if request.test_split == "none":
+        if val is not None:
+            raise UsageError(f"--val {val}: --test-split none leaves only train; leave one of the two out")
         _report_left_out(request, contents)
         nothing = Part(contents.train.images[:0], contents.train.labels[:0])
         contents = replace(contents, test=nothing, val=nothing)

@@ -159,7 +159,7 @@ class Stream:
         return torch.from_numpy(images).view(-1, *self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataFile(Info):
     """An opened data file: its description, and its splits, which are read on demand."""
 
@@ -167,6 +167,13 @@ class DataFile(Info):
     counts: dict[str, int] = field(default_factory=dict)
     version: str = VERSION
     named_by: str = CONTENT
+
+    def __repr__(self) -> str:
+        """Return name, sizes and default radius in one line."""
+        return f"{type(self).__name__}({self.name}: {self._sizes()}, {len(self.classes)} classes, eps {self.eps})"
+
+    def _sizes(self) -> str:
+        return ", ".join(f"{self.counts[split]} {split}" for split in SPLITS)
 
     @cached_property
     def sha256(self) -> str:
@@ -223,9 +230,8 @@ class DataFile(Info):
     def _count(self, name: str, limit: int | None) -> int:
         n = self.counts[name] if limit is None else min(limit, self.counts[name])
         if n <= 0:
-            there = ", ".join(f"{self.counts[split]} {split}" for split in SPLITS)
             raise InputError(
-                f"{self.path}: no {name} examples (it has {there}); choose another split, or raise the limit"
+                f"{self.path}: no {name} examples (it has {self._sizes()}); choose another split, or raise the limit"
             )
         return n
 

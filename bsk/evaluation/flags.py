@@ -10,7 +10,7 @@ from pathlib import Path
 from bsk.devices import COMPILE
 from bsk.errors import UsageError
 from bsk.plugins import is_plugin
-from bsk.values import checked_eps, one_of
+from bsk.values import checked_eps, checked_numbers, one_of
 
 CUSTOMARY = {"l2": 0.5, "l1": 12}  # Source: Croce & Hein (2020, 2021)
 SPLITS = ("test", "val", "train")
@@ -81,7 +81,10 @@ class EvaluationFlags:
         """The requested radii; an empty list means that of the model."""
         if self.eps is None:
             return []
-        return [float(eps) for eps in (self.eps if isinstance(self.eps, Iterable) else [self.eps])]
+        try:
+            return [float(eps) for eps in (self.eps if isinstance(self.eps, Iterable) else [self.eps])]
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"--eps {self.eps!r:.40}: expected a number, or several in a list; as 8/255") from error
 
     @property
     def _listed(self) -> str:
@@ -94,6 +97,7 @@ class EvaluationFlags:
 
     def check(self, norm: str) -> None:
         """Raise a UsageError if a value is out of range or unknown."""
+        checked_numbers(self)
         one_of("split", self.split, SPLITS)
         one_of("compile", self.compile, COMPILE)
         for eps in self.radii:

@@ -61,7 +61,8 @@ def keys_of(
     evaluation that was interrupted on another type starts over, so that `device` holds for the whole record.
     A record that uses verdicts from smaller `radii` has its own key; its blocks are shared as usual.
     """
-    own = {"attack": attack.name, "checks": settings.checks, **attack.sampling, **carried_from(radii)}
+    said = {**attack.sampling, **settings.data.corrupted, **carried_from(radii)}
+    own = {"attack": attack.name, "checks": settings.checks, **said}
     whole = {**facts_of(subject, attack.stages, settings, n), **own}
     begun = [attack.stages[: k + 1] for k in range(len(attack.stages))]
     up_to = [key_of({**facts_of(subject, stages, settings, n), "device": settings.device.type}) for stages in begun]

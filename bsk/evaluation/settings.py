@@ -16,7 +16,7 @@ from bsk.data.batches import WHOLE, Share
 from bsk.data.sources import open_dataset
 from bsk.data.store import DataFile, data_path, open_data
 from bsk.devices import fast_precision, rows_of_a_call
-from bsk.errors import InputError
+from bsk.errors import InputError, UsageError
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.evaluation.subjects import Subject, foreign_subject, load_subject
 
@@ -79,13 +79,17 @@ class Request:
         """Return the request to evaluate on saved images; number and radius are by default those of their file.
 
         Raises:
+            UsageError: another split than theirs is requested, or several radii.
             InputError: the file is missing or is not one of adversarial images.
         """
         evaluation.check_one()
         saved = saved_images(images)
+        split = str(saved.header["split"])
+        if evaluation.split not in (split, EvaluationFlags.split):
+            raise UsageError(f"--split {evaluation.split}: {images} has images of {split}; leave --split out")
         eps = saved.header["eps"] if evaluation.eps is None else evaluation.eps
         limit = len(saved.images) if evaluation.limit is None else evaluation.limit
-        wanted = replace(evaluation, split=saved.header["split"], eps=eps, limit=limit, compile="off")
+        wanted = replace(evaluation, split=split, eps=eps, limit=limit, compile="off")
         return cls((), AttackFlags(norm=saved.norm), wanted, device, share, saved)
 
     def of(self, subject: Subject, data: DataFile) -> list[Work]:

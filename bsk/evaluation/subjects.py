@@ -25,7 +25,7 @@ from bsk.plugins import is_plugin, load
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import MODEL, STATE, model_tensors
-from bsk.records.headers import load_header
+from bsk.records.headers import AGAIN, load_header
 
 _ORIGIN = "_bsk_subject"  # the attribute of a loaded model that holds its Subject
 NEEDED = ("dataset", "eps", "flags")  # header fields that evaluations need, besides those that build the model
@@ -54,7 +54,7 @@ def load_subject(path: Path, device: torch.device, model: str | None = None) -> 
         InputError: the file is missing, corrupt, replaced while it was read, or its tensors do not fit its header.
     """
     _check_own(path)
-    load_header(path, (MODEL, STATE))  # its error messages are the clearest
+    load_header(path, (MODEL, STATE), f"{AGAIN}, or weights of others by --model and --weights")  # the clearest errors
     sha256 = records.sha256(path)
     tensors, header = checkpoints.load(path, (MODEL, STATE))
     if records.sha256(path) != sha256:  # each of these opens the path again

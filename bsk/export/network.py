@@ -101,8 +101,13 @@ def _described(subject: Subject, name: str) -> dict[str, Any]:
         "source": str(subject.path),
         "checkpoint_sha256": subject.sha256,
         **facts,
-        "normalised": FORMS[name].inside,
+        "normalised": FORMS[name].inside or _normalises(subject),
     }
+
+
+def _normalises(subject: Subject) -> bool:
+    """Return whether the published network has buffers for mean and std, as DeepMind's have."""
+    return str(subject.header["model"]).endswith("-silu")
 
 
 def _furthest(subject: Subject, run: Run) -> float:
@@ -130,7 +135,7 @@ def _write_torch(subject: Subject, path: Path) -> None:
     own = model.network.state_dict()
     names = original_names(subject.header["model"], own) or {name: name for name in own}
     tensors = {names[name]: tensor.detach().contiguous() for name, tensor in own.items()}
-    if subject.header["model"].endswith("-silu"):  # DeepMind's networks have these buffers
+    if _normalises(subject):
         tensors |= {"mean": model.mean[0].clone(), "std": model.std[0].clone()}
     torch.save(tensors, path)
 

@@ -41,7 +41,7 @@ def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
         "link": None,
         "name": None,
         "authors": None,
-        "additional_data": None,
+        "additional_data": _additional_data(first),
         "number_forward_passes": 1 if architecture(first.model) else None,
         "dataset": first.dataset,
         "venue": None,
@@ -53,6 +53,14 @@ def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
         "footnote": _footnote(first),
         "unreliable": bool(whole.doubts) if whole else None,
     }
+
+
+def _additional_data(record: EvaluationRecord) -> bool | None:
+    """Return whether the network saw more than its training data, or None if its initial weights may have."""
+    flags = record.flags or {}
+    if flags.get("extra"):
+        return True
+    return None if "extra" not in flags or flags.get("init") else False
 
 
 def architecture(model: str | None) -> str | None:

@@ -24,6 +24,7 @@ _OTHERS = {
     b"\x1f\x8b": "a gzip archive; unpack it first",
     b"\x89HDF": "an HDF5 file, as written by Keras; give a state dict of torch",
     b"\x93NUMPY": "a numpy array; give a state dict of torch",
+    b"\x08": "a protocol buffer, as ONNX and TensorFlow write; give a state dict of torch",
 }
 
 

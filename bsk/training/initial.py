@@ -64,7 +64,11 @@ class Initial:
         """Return a message about what was loaded and what is new."""
         said, path = self.record, self.record["path"]
         text = f"--init {path}: {said['loaded']} tensors loaded, normalisation: {said['normalisation']}"
-        return f"{text}; new: {', '.join(said['new'])} (the file has {said['classes']} classes)" if self.new else text
+        if not self.new:
+            return text
+        text += f"; new: {', '.join(said['new'])} (the file has {said['classes']} classes)"
+        step = "; if the network expects normalised images, save mean and std with its weights"
+        return text + (step if said["normalisation"] == "none" else "")
 
 
 def _numbers(tensor: Tensor) -> list[float]:

@@ -18,7 +18,7 @@ from bsk.models.modes import PRECISIONS
 from bsk.training.bound import Bound, bind
 from bsk.training.flags import TrainingFlags
 from bsk.training.schedules import DEFAULT_LR, SCHEDULES
-from bsk.values import above_zero, checked_eps, one_of
+from bsk.values import above_zero, checked_eps, checked_numbers, one_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def resolve(flags: TrainingFlags, data: DataFile, device: torch.device) -> Setti
     Raises:
         UsageError: a name is unknown, or a number is out of range.
     """
+    checked_numbers(flags)
     augment, eps = flags.augment or data.augment, checked_eps(data.eps if flags.eps is None else flags.eps)
     for flag, value, names in (
         ("schedule", flags.schedule, list(SCHEDULES)),

@@ -235,7 +235,7 @@ def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
         ("evaluate m.safetensors --attack autoatack", "did you mean autoattack?"),
         ("evaluate m.safetensors --audit 5", "--audit: no attack here takes it; it is for autoattack"),
         ("evaluate m.safetensors --attack autoattack-rand --audit 5", "--audit: no attack here takes it"),
-        ("evaluate m.safetensors --attack autoattack --audit 0", "--audit 0: must be a whole number, at least 1"),
+        ("evaluate m.safetensors --attack autoattack --audit 0", "--audit 0: must be at least 1"),
         ("evaluate m.safetensors --attack autoattack --audit x", "--audit"),
         ("evaluate m.safetensors --attack autoattack --within 0", "--within 0: must be finite and above 0"),
         ("evaluate m.safetensors --attack autoattack --within nan", "--within"),

@@ -64,6 +64,7 @@ def test_records_come_from_a_pipe_too(bsk, results: Path, tmp_path: Path) -> Non
         ("boxes r.jsonl", 2, "plot: no --out; name F.png or F.svg"),
         ("boxes r.jsonl --out a.png --out a.pdf", 2, "--out a.pdf: must end in .png or .svg"),
         ("boxes r.jsonl --y loss --out a.png", 2, "plot boxes: --y and --log are for curves; leave them out"),
+        ("radius r.jsonl --by step --out a.png", 2, "plot radius: --by is for boxes and curves; leave it out"),
         ("boxes missing.jsonl --out a.png", 3, "missing.jsonl: cannot read: No such file or directory"),
         ("boxes r.jsonl --out a.png", 3, "plot boxes: no evaluation under attack among the records"),
         ("curves r.jsonl --out a.png", 3, "plot curves: no epochs among the records"),

@@ -79,6 +79,7 @@ def test_a_matrix_has_a_line_for_each_file_and_a_column_for_each_network(
     tsv = call("compare", "t.jsonl", "--matrix").stdout.splitlines()
     assert tsv[0].split("\t")[:6] == ["source", "attack", "eps", "target", "accuracy", "low"] and len(tsv) == 5
     assert "no record of saved images" in call("compare", "m.jsonl", "--matrix", check=3).line
+    assert "cannot be combined with" in call("compare", "t.jsonl", "--matrix", "--by", "class", check=2).line
     pooled = call("compare", "t.jsonl", "--format", "table").stdout
     assert "pgd-10@m" in pooled and "fgsm@other" in pooled
 
@@ -113,11 +114,13 @@ def test_images_of_other_data_are_refused(call, images: Path, other: Path, toy: 
     moved = tensors["images"].clone()
     moved[7, 0, 0, 0] = (moved[7, 0, 0, 0] + 0.5) % 1
     assert "from the clean one, beyond eps 0.15 (linf)" in refused(changed(images=moved))
-    assert "beyond eps 0.05 (linf)" in refused(images, "--eps", 0.05)
-    assert "of the data; use the data, --split and --limit" in refused(changed(index=tensors["index"] + 999))
+    assert "beyond eps 0.05 (linf); use the data and --eps it was made with" in refused(images, "--eps", 0.05)
+    assert "has images of test; leave --split out" in refused(images, "--split", "val", check=2)
+    assert "is a folder; write F.safetensors or F.npz with bsk attack" in refused(tmp_path)
+    assert "of the data; use the data and --limit" in refused(changed(index=tensors["index"] + 999))
     assert "with this label" in refused(changed(labels=(tensors["labels"] + 1) % 3))
     assert "expected fp32 images (N, C, H, W) in [0, 1]" in refused(changed(images=tensors["images"] + 1))
-    assert "of the data; use the data, --split and --limit" in refused(images, "--limit", 90)
+    assert "of the data; use the data and --limit" in refused(images, "--limit", 90)
     assert "expected labels (45,), at least one integer" in refused(changed(labels=tensors["labels"][:, None]))
     assert "expected index (45,), at least one integer" in refused(changed(index=tensors["index"].float()))
     wide = tensors["images"].expand(-1, 3, -1, -1).contiguous()

@@ -191,6 +191,19 @@ def test_an_evaluation_says_which_images_it_had(call, source: Path, tmp_path: Pa
     assert float(table[3][11]) == pytest.approx(every)
 
 
+def test_equal_images_at_two_severities_have_a_record_each(call, source: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "corrupted_toy.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    np.save(source / "fog.npy", np.concatenate([ARRAYS["fog"][:N]] * 5))
+    call("prepare-data", "cifar10-c", "--from", source)
+    common = ["--model", "corrupted_toy:network", "--dataset", "cifar10-c", "--eps", "0.01", "--out", "r.jsonl"]
+    said = call("evaluate", *common, "--attack", "natural", "--no-checks")
+    records = [json.loads(line) for line in said.stdout.splitlines()]
+    assert len({(record["corruption"], record["severity"]) for record in records}) == len(records) == 10
+    table = [line.split("\t") for line in call("compare", "r.jsonl", "--by", "corruption").stdout.splitlines()]
+    assert set(table[1][6:12]) == {str(records[0]["accuracy"])}
+
+
 def test_cifar10_1_takes_the_version_that_is_recommended(tmp_path: Path) -> None:
     folder, random = tmp_path / "CIFAR-10.1" / "datasets", np.random.default_rng(0)
     folder.mkdir(parents=True)

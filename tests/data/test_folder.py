@@ -188,6 +188,8 @@ def test_images_that_cannot_be_split_can_all_be_train(tmp_path: Path) -> None:
     folder = unpacked(tmp_path / "x", {f"{name}/1.png": png(i) for i, name in enumerate("ab")})
     record = prepare("folder", str(folder), tmp_path / "a.safetensors", test_split="none")
     assert (record["train"], record["val"], record["test"]) == (2, 0, 0)
+    with pytest.raises(UsageError, match="--val 1: --test-split none leaves only train"):
+        prepare("folder", str(folder), tmp_path / "a.safetensors", test_split="none", val=1)
 
 
 def test_sixteen_bits_and_huge_images_are_refused(tmp_path: Path) -> None:

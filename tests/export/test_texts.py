@@ -100,6 +100,22 @@ def test_the_facts_of_robustbench_and_what_bsk_does_not_know(call, tmp_path: Pat
     assert info_of(call, tmp_path, by_l2)[0]["eps"] == "0.501961"
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"extra": None, "init": None}, False),
+        ({"extra": "ddpm", "init": None}, True),
+        ({"extra": None, "init": "theirs.pt"}, None),
+        ({}, None),
+    ],
+)
+def test_additional_data_are_the_extra_images(call, tmp_path: Path, flags: dict, expected: bool | None) -> None:
+    made = {**evaluation(attack="autoattack", correct=ROBUST, **WHOLE), "flags": flags}
+    info, record = info_of(call, tmp_path, made)
+    assert info["additional_data"] is expected
+    assert ("additional_data" in record["unknown"]) == (expected is None)
+
+
 def test_only_autoattack_records_are_accepted(call, tmp_path: Path) -> None:
     info, record = info_of(call, tmp_path, evaluation(attack="screen", correct=ROBUST, **{**WHOLE, "eps": 0.031}))
     assert info["autoattack_acc"] is info["clean_acc"] is info["unreliable"] is None

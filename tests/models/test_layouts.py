@@ -10,6 +10,7 @@ from made_states import State, bn, conv, norm, saved
 from torch import Tensor
 
 from bsk.errors import InputError
+from bsk.models.architectures import PUBLISHED
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.models.registry import network
 
@@ -244,6 +245,7 @@ def test_the_preact_resnet18_of_deepmind(x: Tensor, tmp_path: Path) -> None:
         ),
         (deepmind_wide(16, 2), "wrn-28-10", "wrn-16-2-silu"),
         (deepmind_preact(4), "preact-resnet18-4", "preact-resnet18-4-silu"),
+        *[(network(name, 10, 3, 32).state_dict(), "resnet18", name) for name in ("cnn", "cnn-4", *PUBLISHED)],
     ],
 )
 def test_weights_of_another_network_are_refused_and_it_is_named(

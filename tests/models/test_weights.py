@@ -405,6 +405,7 @@ def test_torchscript_and_export_are_named_with_the_next_step(net: nn.Module, x: 
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b"\x1f\x8b\x08\0", "gzip"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"\x08\x0a\x12\x07pytorch", "ONNX"),
     ],
 )
 def test_other_kinds_of_files_are_named(content: bytes, said: str, nets) -> None:
@@ -504,3 +505,6 @@ def test_the_commands_take_the_key(call, nets, net: nn.Module, toy: Path) -> Non
     for more in ([], ["--model", "theirnets:Net"]):
         said = call("evaluate", "w.pt", *more, "--data", toy, check=2).line
         assert "w.pt: is a file of torch.save" in said and "use --model and --weights w.pt" in said
+    save_file({"linear.weight": torch.ones(3, 64)}, "w.safetensors")
+    said = call("evaluate", "w.safetensors", "--data", toy, check=3).line
+    assert said.endswith("not written by bsk; give one that bsk wrote, or weights of others by --model and --weights")

@@ -135,20 +135,20 @@ def test_invalid_extra_images_are_one_line_errors(more: Path, data: DataFile, tm
     assert resolve(TrainingFlags(extra=str(more)), data, CPU).extra_fraction == 0.5
     with pytest.raises(UsageError, match="--method rst: needs extra images; give them with --extra"):
         resolve(TrainingFlags(method="rst"), data, CPU)
-    names, size = (
-        replace(data, classes=["x", "y", "z"]),
-        from_arrays(
-            (np.arange(40 * 81, dtype=np.uint8).reshape(40, 1, 9, 9), np.arange(40) % 3),
-            classes=data.classes,
-            val_images=4,
-        ),
-    )
-    with pytest.raises(
-        InputError, match=r"classes \(x, y, z, ...\) differ from those of the data \(a, b, c, ...\); prepare"
-    ):
+    names = replace(data, classes=["x", "y", "z"])
+    images, labels = np.arange(40 * 3 * 81, dtype=np.uint8).reshape(40, 3, 9, 9), np.arange(40) % 3
+    size = from_arrays((images[:, :1], labels), classes=data.classes, val_images=4)
+    colour = from_arrays((images[:, :, :8, :8], labels), classes=data.classes, val_images=4)
+    with pytest.raises(InputError, match="class 0 is 'x', but 'a' in the data; give the same class names"):
         open_extra(names, 0.5, data, print)
-    with pytest.raises(InputError, match=r"images \(1, 9, 9\), but the data has \(1, 8, 8\)"):
+    with pytest.raises(InputError, match="4 classes, but the data has 3; give images of the same classes"):
+        open_extra(replace(names, classes=["a", "b", "c", "d"]), 0.5, data, print)
+    with pytest.raises(InputError, match=r"images \(1, 9, 9\), but the data has \(1, 8, 8\); prepare it with that"):
         open_extra(size, 0.5, data, print)
+    with pytest.raises(InputError, match=r"images \(3, 8, 8\), but the data has \(1, 8, 8\); give images with as many"):
+        open_extra(colour, 0.5, data, print)
+    with pytest.raises(UsageError, match="--extra nowhere: no data/nowhere.safetensors"):
+        trained(tmp_path / "x.safetensors", data, settings("natural", extra="nowhere", extra_fraction=0.5))
 
 
 def test_self_training_is_trades_on_both_kinds(more: Path, data: DataFile, tmp_path: Path) -> None:

@@ -162,6 +162,11 @@ def test_anothers_weights_for_other_classes(data: DataFile, tmp_path: Path) -> N
     begin.put_into(fresh)
     for name, each in fresh.network.state_dict().items():
         assert torch.equal(each, drawn[name] if name in begin.new else theirs[name]), name
+    assert begin.summary().endswith("; if the network expects normalised images, save mean and std with its weights")
+    torch.save({"state_dict": theirs, "mean": [0.3], "std": [0.2]}, tmp_path / "seven.pt")
+    begin = initial(tmp_path / "seven.pt", "cnn-4", data, data.split("val"), CPU)
+    assert (begin.mean, begin.std, begin.record["normalisation"]) == ([0.3], [0.2], "weights")
+    assert begin.summary().endswith("(the file has 7 classes)")
 
 
 def test_weights_that_do_not_fit_are_reported(data: DataFile, tmp_path: Path) -> None:
