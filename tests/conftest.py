@@ -66,6 +66,12 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Give each test the same initial weights, whichever tests ran before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def examined_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks of a model do not depend on the clock, however busy the machine is."""
     monkeypatch.setattr("bsk.evaluation.run.SHORT", dict.fromkeys(PARTS, 3600))

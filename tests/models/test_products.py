@@ -47,7 +47,7 @@ def test_a_row_does_not_depend_on_batch_position_or_threads(inputs: int, outputs
 
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
 def test_it_is_as_accurate_as_torch(inputs: int, outputs: int) -> None:
-    """Against float64, forward and backward: the worst error of 64 rows is at most four times that of torch."""
+    """Against float64, forward and backward: the root mean square error of 64 rows is at most four times torch's."""
     layer = nn.Linear(inputs, outputs).requires_grad_(False)
     x, gradient = rows_for(layer, 64)
     truth = x.double() @ layer.weight.double().t() + layer.bias.double()
@@ -57,7 +57,7 @@ def test_it_is_as_accurate_as_torch(inputs: int, outputs: int) -> None:
         found = both(layer, x, gradient)
     for true, ours, theirs in zip((truth, back), found, usual, strict=True):
         assert ours.dtype == torch.float32
-        error, customary = ((each.double() - true).abs().max() for each in (ours, theirs))
+        error, customary = ((each.double() - true).square().mean().sqrt() for each in (ours, theirs))
         assert error < 4 * customary
 
 
