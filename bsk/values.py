@@ -40,14 +40,23 @@ def one_of(flag: str, value: str, known: Iterable[str]) -> str:
     return value
 
 
+def plain(value: Any) -> Any:
+    """Return a number of NumPy as Python's, which records need, and anything else as it is."""
+    return value.item() if isinstance(value, Real) and hasattr(value, "item") else value
+
+
 def checked_numbers(flags: Any) -> None:
-    """Raise a UsageError for the first field of a dataclass that is declared a number and is something else."""
+    """Raise a UsageError for the first field of a dataclass that is declared a number and is something else.
+
+    Numbers of NumPy become Python's.
+    """
     for each in fields(flags):
         value, (kind, *more) = getattr(flags, each.name), str(each.type).split(" | ")
         if kind in _NUMBERS and more in ([], ["None"]) and (value is not None or not more):
             wanted, said = _NUMBERS[kind]
             if not isinstance(value, wanted):
                 raise UsageError(f"--{each.name.replace('_', '-')} {value!r:.40}: expected {said}")
+            object.__setattr__(flags, each.name, plain(value))  # even if it is frozen
 
 
 def above_zero(or_zero: bool = False, **values: float) -> None:

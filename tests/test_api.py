@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,6 +219,21 @@ def test_numbers_of_another_kind_are_refused(name: str, value: object, toy: Path
     """1.5 epochs would be two."""
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .*: expected a "):
         bsk.train(toy, "natural", **{"model": "cnn-4", name: value})
+
+
+def test_numbers_of_numpy_are_those_of_python(toy: Path) -> None:
+    given: dict[str, Any] = {"epochs": 1, "batch_size": 16, "seed": 2, "limit": 32, "eps": 0.125, "beta": 6.0}
+    numbers = {name: (np.int32 if type(value) is int else np.float32)(value) for name, value in given.items()}
+    one, two = (bsk.train(toy, "bs", model="cnn-4", **each, progress=False) for each in (given, numbers))
+    assert one.log[0]["flags"] == two.log[0]["flags"] and one.log[1]["loss"] == two.log[1]["loss"]
+    a, b = (
+        bsk.evaluate(one.model, data=toy, attack="pgd-2", progress=False, **each).record
+        for each in (
+            {"eps": 0.125, "limit": 8, "seed": 3},
+            {"eps": np.float32(0.125), "limit": np.int64(8), "seed": np.int8(3)},
+        )
+    )
+    assert a["key"] == b["key"] and a["correct"] == b["correct"]
 
 
 @pytest.mark.parametrize(

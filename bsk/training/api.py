@@ -22,6 +22,7 @@ from bsk.records import jsonl
 from bsk.training.flags import TrainingFlags
 from bsk.training.outputs import log_path
 from bsk.training.run import run
+from bsk.values import plain
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def train(
         watcher = stack.enter_context(TrainingProgress(progress))
         folder = stack.enter_context(tempfile.TemporaryDirectory()) if out is None else ""
         path = Path(out) if out is not None else Path(folder) / "run.safetensors"
-        record = run(flags, found, path, device=where, watcher=watcher, force=force, limit=limit)
+        record = run(flags, found, path, device=where, watcher=watcher, force=force, limit=plain(limit))
         outside = model if model is not None and is_plugin(model) else None
         trained, log = load_subject(path, where, outside).model, jsonl.read(log_path(path))
     if out is None:
