@@ -76,7 +76,7 @@ class AttackFlags:
         one_of("engine", self.engine, ENGINES)
         one_of("search", self.search, SEARCHES)
         if self.step is not None:
-            above_zero(step=self.step) if self.norm != "linf" else pixel_step(self.step)
+            pixel_step(self.step)  # attacks that take it are for Linf
         for flag, takers in TAKERS.items():
             if getattr(self, flag) != getattr(AttackFlags, flag) and not any(
                 name.split("-")[0] in takers for name in names

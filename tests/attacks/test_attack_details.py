@@ -168,6 +168,8 @@ def test_parameters_of_one_stage_and_of_several() -> None:
         ({"norm": "l3"}, ["apgd-ce"], "--norm l3: no such norm; did you mean l2?"),
         ({"engine": "bks"}, ["apgd-ce"], "--engine bks: no such engine; did you mean bsk?"),
         ({"step": -1.0}, ["pgd-5"], "--step -1: must be finite and above 0"),
+        ({"step": 2.0}, ["pgd-5"], "--step 2: must be at most 1"),
+        ({"search": "bf61"}, ["pgd-5"], "--search bf61: no such search; did you mean bf16?"),
         ({"queries": 5}, ["pgd-5"], "--queries: no attack here takes it; it is for square, rays"),
         ({"stop_at_eps": True}, ["square"], "--stop-at-eps: no attack here takes it; it is for rays"),
         ({"step": 0.1}, ["apgd-ce", "square"], "--step: no attack here takes it; it is for fgsm, pgd, cw"),
