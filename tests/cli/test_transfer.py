@@ -115,6 +115,10 @@ def test_images_of_other_data_are_refused(call, images: Path, other: Path, toy: 
     moved[7, 0, 0, 0] = (moved[7, 0, 0, 0] + 0.5) % 1
     assert "from the clean one, beyond eps 0.15 (linf)" in refused(changed(images=moved))
     assert "beyond eps 0.05 (linf); use the data and --eps it was made with" in refused(images, "--eps", 0.05)
+    assert "an image is 0.15 from the clean one, beyond eps 0.149 (linf)" in refused(images, "--eps", 0.149)
+    assert "expected fp32 images" in refused(changed(images=tensors["images"][:, 0]))
+    ones = changed(images=torch.ones_like(tensors["images"]))  # values of 1 are in [0, 1]
+    call("evaluate", other, "--data", toy, "--images", ones, "--eps", 1, "--quiet")
     assert "has images of test; leave --split out" in refused(images, "--split", "val", check=2)
     assert "is a folder; write F.safetensors or F.npz with bsk attack" in refused(tmp_path)
     assert "of the data; use the data and --limit" in refused(changed(index=tensors["index"] + 999))
