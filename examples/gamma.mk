@@ -1,8 +1,9 @@
-# Sweep gamma with three seeds each and draw the result: make -f examples/gamma.mk -j2
+# Sweep gamma with several seeds each and draw the result: make -f examples/gamma.mk -j2
 BSK    ?= bsk
 OUT    ?= out/gamma
 EPOCHS ?= 10
-runs   := $(foreach gamma,0.5 1 2,$(foreach seed,1 2 3,$(OUT)/gamma-$(gamma)-$(seed)))
+SEEDS  ?= 1 2 3
+runs   := $(foreach gamma,0.5 1 2,$(foreach seed,$(SEEDS),$(OUT)/gamma-$(gamma)-$(seed)))
 
 $(OUT)/gamma.png: $(runs:=.jsonl.done)
 	$(BSK) plot boxes $(runs:=.eval.jsonl) --by gamma --out $@

@@ -233,7 +233,7 @@ def network(shared: Path, name: str) -> nn.Module:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "n"), [("apgd-ce", 100), ("apgd-dlr", 100), ("apgd-t", 40), ("fab-t", 16), ("square", 16)]
+    ("name", "n"), [("apgd-ce", 64), ("apgd-dlr", 64), ("apgd-t", 24), ("fab-t", 8), ("square", 16)]
 )
 def test_on_a_real_network(shared: Path, cifar: Split, name: str, n: int) -> None:
     """With the standard version's settings, Square's 5000 queries too; the slower the reference, the fewer images."""
@@ -241,7 +241,7 @@ def test_on_a_real_network(shared: Path, cifar: Split, name: str, n: int) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "n"), [("apgd-ce", 40), ("apgd-t", 40), ("fab-t", 16), ("square", 16)])
+@pytest.mark.parametrize(("name", "n"), [("apgd-ce", 24), ("apgd-t", 24), ("fab-t", 8), ("square", 16)])
 def test_on_a_real_network_in_l1(shared: Path, cifar: Split, name: str, n: int) -> None:
     """`python -m benchmarks.parity --norm l1` asks on 100 images, and Square 5000 times an image."""
     compare(chosen(network(shared, "cnn-a"), cifar, n), [name], 2.0, "l1", queries=1000)
