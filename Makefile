@@ -42,11 +42,11 @@ checked := bsk benchmarks documentation examples tests torture # not what a user
 
 PYTEST = $(VENV)/bin/pytest --numprocesses $(JOBS) --dist worksteal
 
+# mypy uses one core, so the tests run beside it.
 test: $(INSTALLED) ## Check style and types, and run the tests that take only seconds each
 	$(VENV)/bin/ruff check $(checked)
 	$(VENV)/bin/ruff format --check --quiet $(checked)
-	$(VENV)/bin/mypy
-	$(PYTEST) -m 'not slow'
+	$(VENV)/bin/mypy & types=$$!; $(PYTEST) -m 'not slow' && tests=0 || tests=$$?; wait $$types; exit $$tests
 
 test-all: test ## Run the slow tests too: whole pipelines, many processes, slow reference implementations
 	$(PYTEST) -m slow
