@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import bsk
 from benchmarks.autoattack import ours, theirs
 from benchmarks.material import Material, Model
 from benchmarks.processes import over_processes
-from benchmarks.timing import say
+from benchmarks.timing import ratio, say, spread
 from bsk.data.store import Split
 from bsk.perturb.radius import step_at
 
@@ -35,6 +37,7 @@ def attacks(given: Material, other: Path | None) -> None:
         early_stop(given, model, "pgd-100", 64, 5, 0.60)
         early_stop(given, model, "pgd-1000", 32, 1, 0.12)
         pgd_of_torchattacks(model, given.images(64))
+        several_radii(given, model)
         if other is not None:
             for attack in ("pgd-100", "screen"):
                 beside_build(given, model, attack, other)
@@ -84,6 +87,22 @@ def beside_build(given: Material, model: Model, attack: str, other: Path, n: int
 def _row(what: str, over: float, equal: bool, most: float, mine: dict[str, Any], base: dict[str, Any]) -> None:
     detail = f"{mine['seconds']:.2f} s and {base['seconds']:.2f} s; outcomes {'equal' if equal else 'DIFFER'}"
     say(what, over, f"<= {most:.2f}", over <= most and equal, f"{detail}; {mine['accuracy']:.1%} stand")
+
+
+def several_radii(given: Material, model: Model, n: int = 200) -> None:
+    """Time three radii in one run against each of them alone."""
+    radii = [model.eps / 4, model.eps / 2, model.eps]
+
+    def run(eps: float | list[float], attack: str) -> Any:
+        return bsk.evaluate(model.model, data=given.data, attack=attack, eps=eps, limit=n, progress=False)
+
+    for attack in ("pgd-100", "apgd-ce"):
+        passes = [each.record["forward_passes"] for each in run(radii, attack)]
+        for eps in radii:
+            found = ratio(partial(run, radii, attack), partial(run, eps, attack), 3)
+            what = f"{attack} at three radii / at {eps:.3g} alone, {model.name}, {n} images"
+            more = sum(passes) / run(eps, attack).record["forward_passes"]
+            say(what, found.median, "<= 1.6", found.median <= 1.6, f"{spread(found)}; {more:.2f} of its passes")
 
 
 def pgd_of_torchattacks(model: Model, images: Split) -> None:

@@ -24,7 +24,7 @@ from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.diagnostics import ALONE, PARTS, Diagnostics, N, look_at
 from bsk.evaluation.guessing import GuessCheck
 from bsk.evaluation.ledger import Ledger
-from bsk.evaluation.radii import Memory, Smaller
+from bsk.evaluation.radii import Radii, Smaller
 from bsk.evaluation.reports import evaluation_record, keys_of, of_targets
 from bsk.evaluation.rounding import write_rounded
 from bsk.evaluation.settings import EvaluationSettings, Work
@@ -51,11 +51,11 @@ def sweep(works: Sequence[Work], out: Path | None, watch: Watch) -> Iterator[dic
     """Yield the records of a model at several radii in ascending order; see `evaluate`.
 
     An example that falls to an attack at one radius falls at larger radii too; where the attack `nests`, it is not
-    attacked again.
+    attacked again. The model is examined once, at the largest radius.
     """
-    memory: Memory | None = {} if len(works) > 1 else None
+    radii = Radii(works[-1].settings.eps) if len(works) > 1 else None
     for work in works:
-        yield from evaluate(work.subject, work.attacks, work.settings, out, watch, memory)
+        yield from evaluate(work.subject, work.attacks, work.settings, out, watch, radii)
 
 
 def evaluate(
@@ -64,7 +64,7 @@ def evaluate(
     settings: EvaluationSettings,
     out: Path | None,
     watch: Watch,
-    memory: Memory | None = None,
+    radii: Radii | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each attack, and append it to `out`, F.jsonl, unless it is there already.
 
@@ -77,16 +77,16 @@ def evaluate(
         settings: the examples, the radius, and how to run.
         out: F.jsonl, or None to write nothing.
         watch: called with the attack and its progress.
-        memory: what fell at smaller radii; the verdicts at this radius are added to it.
+        radii: what evaluations at several radii share; the verdicts at this radius are added to it.
 
     Raises:
         InputError: the model does not fit the data, or a file cannot be read or written.
     """
-    work = _Evaluation(subject, settings, watch)
+    work = _Evaluation(subject, settings, watch, radii)
     for attack in attacks:
-        smaller = (memory or {}).get(attack.name)
-        radii = smaller.radii if smaller else ()
-        key, stage_keys = keys_of(subject, attack, settings, len(work.examples.labels), radii)
+        smaller = radii.fallen.get(attack.name) if radii else None
+        before = smaller.radii if smaller else ()
+        key, stage_keys = keys_of(subject, attack, settings, len(work.examples.labels), before)
         cache = Cache(out, key, stage_keys) if out is not None else None
         find = partial(work.judge, attack, cache, smaller=smaller)
         record = _agreed(cache.finished, settings) if cache else None
@@ -96,12 +96,12 @@ def evaluate(
             if record is None:
                 ledger = find()
                 find = partial(lambda found: found, ledger)
-                record = work.record(attack, ledger, key, radii)
+                record = work.record(attack, ledger, key, before)
                 work.save(attack, ledger, cache, record)
             elif cache and settings.share.rank == 0:
                 cache.clean()
-        if memory is not None and attack.nests:
-            memory[attack.name] = Smaller((*radii, settings.eps), find)
+        if radii is not None and attack.nests:
+            radii.fallen[attack.name] = Smaller((*before, settings.eps), find)
         yield record
 
 
@@ -118,10 +118,13 @@ class _Evaluation:
         InputError: the model does not fit the data.
     """
 
-    def __init__(self, subject: Subject, settings: EvaluationSettings, watch: Watch) -> None:
+    def __init__(
+        self, subject: Subject, settings: EvaluationSettings, watch: Watch, radii: Radii | None = None
+    ) -> None:
         self.subject, self.settings, self.watch = subject, settings, watch
+        self.radii = radii or Radii(settings.eps)
+        self.examined_before = bool(self.radii.examined)  # at a smaller radius
         self.examples = settings.data.stream(settings.split, settings.limit)
-        self.seen: dict[tuple[str, ...], Diagnostics] = {}
         self.guess_check = GuessCheck(subject, settings)
         self.compiled: Compiled | None = None
         check_fit(subject, settings.data, self.examples.shape)
@@ -192,15 +195,15 @@ class _Evaluation:
             return NOT_EXAMINED
         shown = any(stage.by_index for stage in attack.stages)  # saved images: masked gradients cannot hamper these
         parts = ("outputs",) if shown else BESIDE.get(attack.name, tuple(PARTS))
-        known = self.seen.get(parts)
-        if known is not None and "left_out" not in known.facts:
-            return known
+        seen = self.radii.examined
+        if parts in seen and (self.examined_before or "left_out" not in seen[parts].facts):
+            return self.radii.told(parts, self.settings.eps)
         at, standing, n = self.settings, int(ledger.standing.sum()), len(ledger.done)
         other = any(stage.parameters.get("norm", "linf") != "linf" for stage in attack.stages)
-        self.seen[parts] = look_at(
+        seen[parts] = look_at(
             self.subject.model,
             self.examples,
-            eps=at.data.eps if other else at.eps,  # the checks use a Linf ball
+            eps=at.data.eps if other else self.radii.largest,  # the checks use a Linf ball
             seed=at.seed,
             device=at.device,
             batch_size=at.batch_size,
@@ -209,7 +212,7 @@ class _Evaluation:
             share=at.share,
             watch=lambda done, total: self.watch(attack, Progress(CHECKS, standing, n, done, total)),
         )
-        return self.seen[parts]
+        return self.radii.told(parts, at.eps)
 
 
 def _allowed(attack: Attack, ledger: Ledger, parts: Sequence[str]) -> int:

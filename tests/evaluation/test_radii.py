@@ -1,6 +1,7 @@
 """Several radii in one run: fallen images are not attacked again; other verdicts equal those of separate runs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import attacks_named
 from bsk.data.store import open_data
 from bsk.errors import UsageError
+from bsk.evaluation import run
+from bsk.evaluation.diagnostics import Diagnostics
 from bsk.evaluation.run import evaluate, sweep
 from bsk.evaluation.settings import Work
 from bsk.evaluation.subjects import Subject
@@ -132,6 +135,27 @@ def test_the_file_of_verdicts_tells_of_the_image_at_the_smaller_radius(
     fallen = one["broken_by"] >= 0
     assert fallen.any() and torch.equal(two["broken_by"][fallen], one["broken_by"][fallen])
     assert torch.equal(two["distance"][fallen], one["distance"][fallen]) and not two["forward"][fallen].any()
+
+
+def test_the_model_is_examined_once_at_the_largest_radius(
+    subject: Subject, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records at the other radii name the radius of the attacks that examined it, and so do their doubts."""
+    seen, facts = [], {"random": False, "fooled": 0.5, "left_out": ["attacks"]}
+
+    def look(model, examples, *, eps: float, **more) -> Diagnostics:
+        seen.append(eps)
+        return Diagnostics(facts, ("weak",))
+
+    monkeypatch.setattr(run, "look_at", look)
+    each = [replace(work, settings=replace(work.settings, checks=True)) for work in works(subject, toy, ["pgd-3"])]
+    one, two, three = records(*each)
+    assert seen == [RADII[2]]
+    assert one["checks"] == two["checks"] == {**facts, "eps": RADII[2]}
+    assert one["doubts"] == two["doubts"] == ["weak (at eps 0.08)"]
+    assert three["checks"] == facts and three["doubts"] == ["weak"]
+    records(each[0])
+    assert seen == [RADII[2], RADII[0]], "a run at one radius examines it there"
 
 
 def test_in_python_several_radii_are_a_list(subject: Subject, toy: Path) -> None:
