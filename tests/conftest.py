@@ -33,6 +33,11 @@ for number in STOPPING:  # those that nohup and a shell's background jobs ignore
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first."""
+    items.sort(key=lambda item: not any(mark.kwargs.get("first") for mark in item.iter_markers("slow")))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real images and checkpoints: $BSK_SHARED, or `shared` beside the checkout; else skip."""

@@ -15,7 +15,7 @@ from benchmarks.searches import exact_interval, main
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_the_script_for_a_gpu_runs_on_a_cpu_and_past_a_part_that_fails(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(

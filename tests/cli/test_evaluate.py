@@ -294,7 +294,7 @@ class Kept:
         return process
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_killed_again_and_again_the_record_is_the_same(
     trained: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,7 +361,7 @@ def test_two_processes_share_the_examples(trained: Path, toy: Path, tmp_path: Pa
     assert 1 < expected[-1]["audit"]["audited"] < expected[-1]["audit"]["survivors"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     """The peak of 40,000 images is that of 3,000 but for less than half of the pixels between, of 114 MB.
 

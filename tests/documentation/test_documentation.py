@@ -236,7 +236,7 @@ def tolerance_here() -> float:
     return 0.0 if "avx512_bf16" in flags and "amx_bf16" not in flags else ELSEWHERE
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_the_tutorial_shows_what_its_commands_print(tmp_path: Path) -> None:
     text = (ROOT / "docs/tutorial.md").read_text().partition("## The digits")[2].partition("## CIFAR-10")[0]
     steps, tolerance = session(text), tolerance_here()
@@ -286,7 +286,7 @@ def test_an_example_runs(name: str, folder: Path) -> None:
     assert "at eps" in out or "Run(" in out
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_the_examples_of_make_pandas_and_the_notebook_run(folder: Path) -> None:
     python = f"{sys.executable} -m bsk"
     run(["make", "-f", str(ROOT / "examples/gamma.mk"), f"BSK={python}", "EPOCHS=1", "SEEDS=1 2"], folder)

@@ -231,7 +231,7 @@ def test_a_plan_reports_passes_and_finished_jobs(make, tmp_path: Path) -> None:
     assert all(float(row["hours"]) > 0 for row in found)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_a_table_at_smoke_scale_end_to_end(make, tmp_path: Path) -> None:
     made = make("-j2", "table10", "SCALE=smoke", "SEEDS=1")
     folder = tmp_path / "out/smoke/table10/cifar10"
@@ -408,7 +408,7 @@ def test_parallel_jobs_make_the_same_files(make, stub, tmp_path: Path) -> None:
     assert found[0] == found[1] and len(found[0]) > 50
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_parallel_jobs_give_the_same_results(make, tmp_path: Path) -> None:
     for jobs_at_once in ("-j1", "-j2"):
         short = ["SEEDS=1", "smoke=--epochs 1 --batch-size 100 --limit 300", "usual=--attack natural,pgd-1 --no-checks"]

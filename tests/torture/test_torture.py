@@ -22,7 +22,7 @@ from torture.situations import ALL, SUBJECTS, Ended, Situation, drawn, judged
 from torture.subjects import COMMANDS, contents, differences, epochs_behind, saved, unreadable
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_each_command_killed_once_and_each_reader_sent_one_damaged_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kills", "mutations", "--kills", "4", "--mutations", "25", "--seed", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -61,7 +61,7 @@ LATER = ["zero-grad", "multi-grad", "ssat", "elle", "llr", "dynamic-at", "n-fgsm
 METHODS = ["bs", "trades", "fast-at", "liet", "gat", *LATER]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_two_processes_give_the_result_of_one(toy: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
     mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, METHODS, str(tmp_path / "out")), nprocs=2)
     both = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in (0, 1)]
