@@ -228,7 +228,7 @@ def evaluate(
             ascending order give a list; an example that falls at one radius is not attacked at larger ones.
         norm: "linf", "l2" or "l1".
         seed: random seed of the attack.
-        batch_size: rows of a model call; default: 128 on a CPU, else 512.
+        batch_size: rows of a model call; default: 128 on a CPU with images larger than 16 x 16, else 512.
         device: "auto" (where the model is), "cpu", "cuda", "cuda:1" or "mps".
         checks: whether to check for masked gradients and other signs that the accuracy is too high.
         compile: "on", "off" or "auto": whether attacks use torch.compile; auto uses it where it saves time.

@@ -115,7 +115,8 @@ Format = Annotated[
 ]
 Force = Annotated[bool, option("--force", help="Replace existing files.")]
 Rows = Annotated[
-    int | None, count("--batch-size", help="Batch size [default: 128 on a CPU, else 512].", show_default=False)
+    int | None,
+    count("--batch-size", help="Batch size [default: 512; 128 on a CPU, unless images are tiny].", show_default=False),
 ]
 Attacks = Annotated[
     str,

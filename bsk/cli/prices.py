@@ -127,9 +127,9 @@ class Prices:
         if checkpoint not in self._trained:
             raise UsageError(f"plan: {job.target}: no earlier job trains {checkpoint}")
         settings, training = self._trained[checkpoint]
-        data, _ = self._open(training.data)
+        data, shape = self._open(training.data)
         images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
-        batch = job.flags["batch_size"] or rows_of_a_call(self.device)
+        batch = job.flags["batch_size"] or rows_of_a_call(self.device, shape)
         radii = len(eps) if isinstance(eps := job.flags["eps"], list) else 1
         work = self._work(job, settings.eps, len(data.classes), images, batch) * (len(checkpoints) * radii)
         return work.images, self._rates(settings, training, "fp32").seconds(work), 0.0

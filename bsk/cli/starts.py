@@ -68,7 +68,7 @@ def starts(
     own = subject.header["flags"].get("gamma")  # of a user's own method this may be anything
     size = gamma if gamma is not None else float(own) if isinstance(own, (int, float)) else 1.0
     above_zero(or_zero=True, gamma=size)
-    rows = batch_size or rows_of_a_call(where)
+    rows = batch_size or rows_of_a_call(where, opened.stream(split, limit).shape)
     settings = EvaluationSettings(opened, split, limit, radius, seed, rows, where)
     with closing(Bar(checkpoint.name, not sys.stdout.isatty())) as bar:  # the printed lines show the progress there
         for record in landings(subject, names, settings, size, bar.show):

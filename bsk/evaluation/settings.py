@@ -107,7 +107,8 @@ class Request:
         flags = replace(self.attack, classes=len(data.classes), fast=fast, target=target)
         attacks = attacks_named(self.names, eps, flags)
         attacks = attacks if self.saved is None else [self.saved.attack()]
-        size = wanted.batch_size or rows_of_a_call(self.device)
+        shape = data.stream(wanted.split, wanted.limit).shape
+        size = wanted.batch_size or rows_of_a_call(self.device, shape)
         settings = EvaluationSettings(
             data,
             wanted.split,

@@ -237,6 +237,21 @@ def test_no_number_of_rows_changes_a_bit(model, threads: int, numbers: list[int]
                 assert torch.equal(logits, whole[:n]) and torch.equal(part, gradient[:n]), f"{n} rows"
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_number_of_rows_changes_a_bit_of_small_images(threads: int) -> None:
+    """Up to 512 rows, the default for them."""
+    torch.set_num_threads(threads)
+    for name, channels in (("cnn", 1), ("resnet18-8", 3)):
+        network = build(name, classes=10, channels=channels, size=8, mean=[0] * channels, std=[1] * channels)
+        images = torch.rand(512, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+        images = images.contiguous(memory_format=torch.channels_last)
+        with exact(network):
+            whole, gradient = _both(network, images)
+            for n in (1, 16, 128, 200, 264, 400, 504):
+                logits, part = _both(network, images[:n])
+                assert torch.equal(logits, whole[:n]) and torch.equal(part, gradient[:n]), f"{name}, {n} rows"
+
+
 def _both(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     leaf = images.clone().requires_grad_()
     logits = steady(network)(leaf)
