@@ -101,13 +101,14 @@ def decoded(data: bytes, where: str, most: int, shape: Shape | None, colour: boo
             image = _converted(image, "RGB" if colour else mode)
             if shape and shape.resize:
                 image = image.resize((shape.width, shape.height), Image.Resampling.BICUBIC)
-            array = np.asarray(image, np.uint8)
+            pixels = np.frombuffer(image.tobytes(), np.uint8)  # faster than np.asarray(image)
+            array = pixels.reshape(image.height, image.width, -1).transpose(2, 0, 1)
     except BROKEN as error:
         if data.startswith(LFS):
             raise InputError(f"{where}: a Git LFS pointer instead of the file; fetch it with git lfs pull") from error
         kind = "not an image" if isinstance(error, UnidentifiedImageError) else "a corrupt image"
         raise InputError(f"{where}: {kind}; remove it or replace it") from error
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return array
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
