@@ -391,7 +391,9 @@ def prepare(
 
 
 def _names(attack: str | Sequence[str]) -> list[str]:
-    names = [attack] if isinstance(attack, str) else list(attack)
+    names = [attack] if isinstance(attack, str) else [*attack] if isinstance(attack, Iterable) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"attack {attack!r}: expected the name of an attack, or a list of names")
     for name in names:
         if "," in name:
             raise UsageError(f"attack {name!r}: pass several attacks as a list, {name.split(',')}")

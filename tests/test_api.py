@@ -246,6 +246,8 @@ def test_numbers_of_numpy_are_those_of_python(toy: Path) -> None:
         ({"data": 1, "attack": "pdg-10"}, UsageError, "did you mean pgd-1"),
         ({"data": 1, "attack": "pgd-10", "target": "random"}, UsageError, "gives no accuracy to compare"),
         ({"data": 1, "attack": "natural,pgd-10"}, UsageError, "pass several attacks as a list"),
+        ({"data": 1, "attack": 5}, UsageError, "attack 5: expected the name of an attack"),
+        ({"data": 1, "attack": []}, UsageError, r"attack \[\]: expected the name of an attack"),
         ({"data": 1, "steps": 3}, UsageError, "unexpected keyword argument 'steps'"),
         ({"data": 1, "eps": 8}, UsageError, "--eps 8: must be between 0 and 1"),
         ({"data": 1, "eps": "8/255"}, UsageError, "--eps '8/255': expected a number, or several in a list"),
