@@ -204,6 +204,7 @@ def evaluate(
     limit: int | None = None,
     attack: str | Sequence[str] = "autoattack",
     eps: float | Sequence[float] | None = None,
+    largest_first: bool = False,
     norm: str = "linf",
     seed: int = 0,
     batch_size: int | None = None,
@@ -226,6 +227,8 @@ def evaluate(
         attack: a name as in `bsk evaluate --attack`, or `module:function`; a list of attacks gives a list of results.
         eps: radius in `norm` for pixels in [0, 1]; default: that of the checkpoint or of `data`. Several radii in
             ascending order give a list; an example that falls at one radius is not attacked at larger ones.
+        largest_first: whether several radii are taken from the largest on. An example that stands at one is then
+            assumed to stand at smaller ones, which is faster.
         norm: "linf", "l2" or "l1".
         seed: random seed of the attack.
         batch_size: rows of a model call; default: 128 on a CPU with images larger than 16 x 16, else 512.
@@ -243,7 +246,7 @@ def evaluate(
         InputError: images, labels, the model or a file are invalid.
     """
     names = _names(attack)
-    wanted = EvaluationFlags(split, limit, eps, batch_size, checks, compile, seed)
+    wanted = EvaluationFlags(split, limit, eps, largest_first, batch_size, checks, compile, seed)
     how = _attack_flags(norm, flags)
     how.check_untargeted()
     works = _works(model, x, y, data, names, how, wanted, device)

@@ -79,6 +79,9 @@ FLAGS: dict[type, dict[str, Any]] = {
         "split": o.SplitName,
         "limit": o.Limit,
         "eps": o.Radii,
+        "largest_first": o.option(
+            "--largest-first", help="Several radii: assume that what stands at one stands at smaller ones; faster."
+        ),
         "batch_size": o.Rows,
         "checks": o.option("--checks/--no-checks", help="Check for masked gradients and weak attacks [default: on]."),
         "compile": o.Compile,
@@ -154,7 +157,7 @@ SECTIONS: dict[type, dict[str, str]] = {  # of --help: the title, and the flags 
     ModelFlags: {"Network and data": "dataset data model weights weights_key mean std class_order"},
     EvaluationFlags: {
         "Network and data": "split limit",
-        "Attack": "attack eps target seed",
+        "Attack": "attack eps largest_first target seed",
         "Execution": "batch_size checks compile device threads",
     },
     AttackFlags: {"Attack": " ".join(FLAGS[AttackFlags])},

@@ -24,6 +24,10 @@ from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.located import Located
 from bsk.records.words import counted, plain
 
+CARRIED = {
+    "smaller": "images that fell at smaller radii of the same run count as fallen",
+    "larger": "images that stood at larger radii of the same run are assumed to stand",
+}
 ESTIMATED = (
     "robust is estimated from a sample of survivors; audited is the 95 % interval of AutoAttack's accuracy on these "
     "images; there is no difference and no test"
@@ -271,7 +275,7 @@ def _remarks(group: Group) -> list[str]:
     if group.audits:
         found.append(ESTIMATED)
     if group.robust and group.first.carried:
-        found.append("images that fell at smaller radii of the same run count as fallen")
+        found.append(CARRIED[group.first.carried])
     if group.robust and run.eps is not None and eps is not None and run.eps != eps:
         found.append(f"trained at eps {plain(run.eps)}")
     if group.robust and group.natural and len(group.natural) != len(group.robust):

@@ -33,7 +33,7 @@ class Evaluation:
         audit: if set, the accuracy is an estimate from this audit.
         by_class: for each class, how many images are classified right and how many there are.
         corruption: the corruption of the images, None for clean ones; `severity` is its severity.
-        carried: True if some images count as fallen because they fell at a smaller radius of the same run.
+        carried: whether verdicts come from "smaller" or "larger" radii of the same run; None if all are its own.
     """
 
     where: str
@@ -50,7 +50,7 @@ class Evaluation:
     by_class: Mapping[str, Sequence[int]] | None = None
     corruption: str | None = None
     severity: int | None = None
-    carried: bool = False
+    carried: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,15 @@ def evaluation(item: Located) -> Evaluation:
         by_class=None if record.by_class is UNSET else _classes(item, record.by_class),
         corruption=None if record.corruption is UNSET else intern(record.corruption),
         severity=None if record.severity is UNSET else record.severity,
-        carried=record.carried is not UNSET and record.carried > 0,
+        carried=_carried(record),
     )
+
+
+def _carried(record: EvaluationRecord) -> str | None:
+    if record.carried is UNSET or not record.carried:
+        return None
+    others = [] if record.carried_from is UNSET else record.carried_from
+    return "larger" if others and record.eps is not None and max(others) > record.eps else "smaller"
 
 
 def _classes(item: Located, found: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:

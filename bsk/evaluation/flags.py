@@ -62,6 +62,8 @@ class EvaluationFlags:
         split: "test", "val" or "train".
         limit: number of examples, the first in the class-balanced order; None for all.
         eps: radius in the norm of the attack, or several in ascending order; None for that of the model.
+        largest_first: whether several radii are taken from the largest on, and an example that stands at one is assumed
+            to stand at smaller ones.
         batch_size: rows of a model call; None for the default of the device.
         checks: whether the model is examined for masked gradients and the like.
         compile: "on", "off" or "auto": whether attacks use torch.compile; auto uses it where it saves time.
@@ -71,6 +73,7 @@ class EvaluationFlags:
     split: str = "test"
     limit: int | None = None
     eps: float | Sequence[float] | None = None
+    largest_first: bool = False
     batch_size: int | None = None
     checks: bool = True
     compile: str = "auto"
@@ -104,6 +107,8 @@ class EvaluationFlags:
             checked_eps(eps, zero=True, norm=norm)
         if any(one >= other for one, other in pairwise(self.radii)):
             raise UsageError(f"--eps {self._listed}: radii must be in ascending order; write 2/255,4/255,8/255")
+        if self.largest_first and len(self.radii) < 2:
+            raise UsageError("--largest-first: needs several radii, as --eps 2/255,4/255,8/255")
         if self.eps is not None and not self.radii:
             raise UsageError("--eps: no radius; write 8/255")
         if self.eps is None and norm in CUSTOMARY:

@@ -88,7 +88,7 @@ class Ledger:
         whole: stages from this number on meet the sample only.
         sample: (N,) bool, the examples of an audit.
         audit: the result of the audit, or None.
-        carried: number of examples that fell at a smaller radius and were not attacked again.
+        carried: number of examples whose verdict at another radius holds here too, and that were not attacked again.
     """
 
     def __init__(self, n: int, whole: float = math.inf) -> None:
@@ -102,12 +102,11 @@ class Ledger:
         self.compiled, self.compile_seconds = False, 0.0
         self.carried = 0
 
-    def carry(self, smaller: Ledger, stages: int) -> None:
-        """Take over the examples that fell to the same attack, of `stages` stages, at a smaller radius."""
-        fallen = ~smaller.standing
-        self.done[fallen] = stages
-        self.broken_by[fallen], self.distance[fallen] = smaller.broken_by[fallen], smaller.distance[fallen]
-        self.carried = int(fallen.sum())
+    def carry(self, other: Ledger, rows: Tensor, stages: int) -> None:
+        """Take over the verdicts on `rows`, (N,) bool, of the same attack, of `stages` stages, at another radius."""
+        self.done[rows] = stages
+        self.broken_by[rows], self.distance[rows] = other.broken_by[rows], other.distance[rows]
+        self.carried = int(rows.sum())
 
     def columns(self) -> dict[str, Tensor]:
         """Return the per-example tensors by name."""

@@ -1,18 +1,23 @@
-"""What the evaluations of one model at several radii share: fallen examples, and the examination of the model."""
+"""What the evaluations of one model at several radii share: verdicts, and the examination of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from bsk.evaluation.diagnostics import Diagnostics
+from torch import Tensor
+
 from bsk.evaluation.ledger import Ledger
+
+if TYPE_CHECKING:
+    from bsk.evaluation.diagnostics import Diagnostics
 
 
 @dataclass
-class Smaller:
-    """The verdicts of an attack at smaller radii, ascending.
+class Before:
+    """The verdicts of an attack at the radii before, all smaller or all larger than the present one.
 
     They are computed or read only when needed: an evaluation whose record exists does not need them.
     """
@@ -22,8 +27,19 @@ class Smaller:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The verdicts at the largest of these radii, which include those at the others."""
+        """The verdicts at the last of these radii, which include those at the others."""
         return self.find()
+
+    def decided(self, eps: float) -> Tensor:
+        """Return which examples need no attack at radius `eps`, (N,) bool.
+
+        What fell at a smaller radius falls here, by the same image. What fell at a larger one falls here if its image
+        lies in the smaller ball too. What stood at a larger one is assumed to stand here: a weak attack may miss there
+        what it finds here.
+        """
+        if self.radii[-1] < eps:
+            return ~self.ledger.standing
+        return self.ledger.standing | (self.ledger.distance <= eps)
 
 
 @dataclass
@@ -32,13 +48,12 @@ class Radii:
 
     Attributes:
         largest: the largest radius; the model is examined there, once for all radii.
-        fallen: by name of the attack, the verdicts at smaller radii: an example that fell there falls at every larger
-            radius too.
+        before: by name of the attack, the verdicts at the radii before.
         examined: by its parts, the examination of the model.
     """
 
     largest: float
-    fallen: dict[str, Smaller] = field(default_factory=dict)
+    before: dict[str, Before] = field(default_factory=dict)
     examined: dict[tuple[str, ...], Diagnostics] = field(default_factory=dict)
 
     def told(self, parts: tuple[str, ...], eps: float) -> Diagnostics:
@@ -47,4 +62,4 @@ class Radii:
         if eps == self.largest or "fooled" not in found.facts:
             return found
         doubts = tuple(f"{doubt} (at eps {self.largest:.6g})" for doubt in found.doubts)
-        return Diagnostics({**found.facts, "eps": self.largest}, doubts)
+        return replace(found, facts={**found.facts, "eps": self.largest}, doubts=doubts)

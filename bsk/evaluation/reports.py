@@ -59,7 +59,7 @@ def keys_of(
 
     A finished record is valid on every device. Blocks belong to one type of device, whose last bits differ: an
     evaluation that was interrupted on another type starts over, so that `device` holds for the whole record.
-    A record that uses verdicts from smaller `radii` has its own key; its blocks are shared as usual.
+    A record that uses verdicts from other `radii` has its own key; its blocks are shared as usual.
     """
     said = {**attack.sampling, **settings.data.corrupted, **carried_from(radii)}
     own = {"attack": attack.name, "checks": settings.checks, **said}
@@ -85,7 +85,7 @@ def evaluation_record(
     fixed order of the data; passes count images; `after` is the accuracy after each stage; `doubts` are signs that the
     accuracy cannot be trusted. In an audit, `accuracy` is an estimate, `low` and `high` include the sampling error,
     `after` has the stages that met all examples, and there are neither bits nor classes; `audit` has the counts and the
-    exact interval for these n examples. With smaller `radii` in the same run, `carried` examples had fallen there.
+    exact interval for these n examples. With other `radii` in the same run, these decided `carried` examples.
     """
     n, right, audit = len(ledger.standing), int(ledger.standing.sum()), ledger.audit
     low, high = wilson(right, n) if audit is None else audit.interval_of_new_images()
@@ -192,7 +192,7 @@ def of_targets(
 
 
 def carried_from(radii: Sequence[float]) -> dict[str, Any]:
-    """Return the field of the smaller radii at which examples have fallen, if there are any."""
+    """Return the field of the other radii whose verdicts are reused, if there are any."""
     return {"carried_from": list(radii)} if radii else {}
 
 

@@ -24,7 +24,7 @@ from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.diagnostics import ALONE, PARTS, Diagnostics, N, look_at
 from bsk.evaluation.guessing import GuessCheck
 from bsk.evaluation.ledger import Ledger
-from bsk.evaluation.radii import Radii, Smaller
+from bsk.evaluation.radii import Before, Radii
 from bsk.evaluation.reports import evaluation_record, keys_of, of_targets
 from bsk.evaluation.rounding import write_rounded
 from bsk.evaluation.settings import EvaluationSettings, Work
@@ -48,12 +48,12 @@ TRIES = 10  # to read a file while other processes write it
 
 
 def sweep(works: Sequence[Work], out: Path | None, watch: Watch) -> Iterator[dict[str, Any]]:
-    """Yield the records of a model at several radii in ascending order; see `evaluate`.
+    """Yield the records of a model at several radii, in ascending or descending order; see `evaluate`.
 
-    An example that falls to an attack at one radius falls at larger radii too; where the attack `nests`, it is not
-    attacked again. The model is examined once, at the largest radius.
+    Where the attack `nests`, an example that the verdict before decides (`Before`) is not attacked again. The model is
+    examined once, at the largest radius.
     """
-    radii = Radii(works[-1].settings.eps) if len(works) > 1 else None
+    radii = Radii(max(work.settings.eps for work in works)) if len(works) > 1 else None
     for work in works:
         yield from evaluate(work.subject, work.attacks, work.settings, out, watch, radii)
 
@@ -84,11 +84,11 @@ def evaluate(
     """
     work = _Evaluation(subject, settings, watch, radii)
     for attack in attacks:
-        smaller = radii.fallen.get(attack.name) if radii else None
-        before = smaller.radii if smaller else ()
-        key, stage_keys = keys_of(subject, attack, settings, len(work.examples.labels), before)
+        before = radii.before.get(attack.name) if radii else None
+        others = before.radii if before else ()
+        key, stage_keys = keys_of(subject, attack, settings, len(work.examples.labels), others)
         cache = Cache(out, key, stage_keys) if out is not None else None
-        find = partial(work.judge, attack, cache, smaller=smaller)
+        find = partial(work.judge, attack, cache, before=before)
         record = _agreed(cache.finished, settings) if cache else None
         one = cache is not None and record is None and settings.share.world == 1
         with cache.alone() if cache and one else contextlib.nullcontext():
@@ -96,12 +96,12 @@ def evaluate(
             if record is None:
                 ledger = find()
                 find = partial(lambda found: found, ledger)
-                record = work.record(attack, ledger, key, before)
+                record = work.record(attack, ledger, key, others)
                 work.save(attack, ledger, cache, record)
             elif cache and settings.share.rank == 0:
                 cache.clean()
         if radii is not None and attack.nests:
-            radii.fallen[attack.name] = Smaller((*before, settings.eps), find)
+            radii.before[attack.name] = Before((*others, settings.eps), find)
         yield record
 
 
@@ -123,16 +123,16 @@ class _Evaluation:
     ) -> None:
         self.subject, self.settings, self.watch = subject, settings, watch
         self.radii = radii or Radii(settings.eps)
-        self.examined_before = bool(self.radii.examined)  # at a smaller radius
+        self.examined_before = bool(self.radii.examined)  # in the evaluation at another radius
         self.examples = settings.data.stream(settings.split, settings.limit)
         self.guess_check = GuessCheck(subject, settings)
         self.compiled: Compiled | None = None
         check_fit(subject, settings.data, self.examples.shape)
 
     def judge(
-        self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None, smaller: Smaller | None = None
+        self, attack: Attack, cache: Cache | None = None, keep: Keep | None = None, before: Before | None = None
     ) -> Ledger:
-        """Return the verdicts under an attack; results in the cache or from a smaller radius are reused."""
+        """Return the verdicts under an attack; results in the cache or from other radii are reused."""
         at, n = self.settings, len(self.examples.labels)
         return judge(
             self.subject.model,
@@ -147,7 +147,7 @@ class _Evaluation:
             compiled=self._compiled(attack),
             grow=None if cache is None else cache.grow,
             keep=keep,
-            smaller=smaller.ledger if smaller else None,
+            before=before,
             watch=lambda progress: self.watch(attack, progress),
         )
 

@@ -93,12 +93,13 @@ class Request:
         return cls((), AttackFlags(norm=saved.norm), wanted, device, share, saved)
 
     def of(self, subject: Subject, data: DataFile) -> list[Work]:
-        """Return the work on a model at each radius; without a requested radius, at that of the model.
+        """Return the work on a model at each radius, in order; without a requested radius, at that of the model.
 
         Raises:
             UsageError: an attack needs more classes, or there is no such target.
         """
-        return [self._at(eps, subject, data) for eps in self.evaluation.radii or [subject.header["eps"]]]
+        radii = self.evaluation.radii or [subject.header["eps"]]
+        return [self._at(eps, subject, data) for eps in sorted(radii, reverse=self.evaluation.largest_first)]
 
     def _at(self, eps: float, subject: Subject, data: DataFile) -> Work:
         wanted = self.evaluation

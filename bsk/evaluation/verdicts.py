@@ -21,6 +21,7 @@ from bsk.data.store import Split, Stream
 from bsk.errors import InputError
 from bsk.evaluation.calls import LEAST, SIZES, Checked, counted, exact, rough, rows_within, steady
 from bsk.evaluation.ledger import NOWHERE, Block, Ledger, StageResult
+from bsk.evaluation.radii import Before
 from bsk.evaluation.rounds import begun, rounds
 from bsk.evaluation.threads import shared_threads
 from bsk.models.compiled import Compiled
@@ -72,7 +73,7 @@ def judge(
     compiled: Compiled | None = None,
     grow: Callable[[Block], None] | None = None,
     keep: Keep | None = None,
-    smaller: Ledger | None = None,
+    before: Before | None = None,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Ledger:
     """Attack every example, and return the verdicts; each stage meets the examples that still stand.
@@ -97,15 +98,15 @@ def judge(
             the last bits of compiled passes differ.
         grow: called with each new block.
         keep: called for each block of each stage with rows (K,), the outcome, and predictions (K,).
-        smaller: verdicts at a smaller radius; examples that fell there are not attacked again.
+        before: verdicts at other radii; examples that these decide are not attacked again.
         watch: called with the progress as a stage begins, within its blocks and after each.
 
     Raises:
         InputError: the model returns NaN or infinity; the message names the example.
     """
     ledger, calls = Ledger(len(examples.labels), attack.whole), compiled.calls if compiled else 0
-    if smaller is not None:
-        ledger.carry(smaller, len(attack.stages))
+    if before is not None:
+        ledger.carry(before.ledger, before.decided(eps), len(attack.stages))
     keeping = compiling() if compiled else contextlib.nullcontext()
     with keeping, exact(model), shared_threads(device, fixed=compiled is not None):
         for number in rounds(attack, ledger, known, examples.index, seed):

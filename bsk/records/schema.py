@@ -70,9 +70,10 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     has one bit per example, the first in the highest bit, as base64. `by_class` has for each class the number
     classified right and the number of images. `repeats` tells for how many of the standing images PGD stopped
     early, because its iterates repeated. `adbd` is the mean distance to the decision boundary, measured by RayS.
-    `corruption` and `severity` are those of the images. `carried` images had already fallen at the smaller radii
-    `carried_from` in the same run and were not attacked again. With `audit`, `accuracy` is an estimate, and `low`
-    and `high` cover the sampling error too.
+    `corruption` and `severity` are those of the images. `carried` images were not attacked, because the radii
+    `carried_from` of the same run decide them: those that fell at a smaller radius, or, if these are larger ones, those
+    that stood, which are assumed to stand here, and those whose adversarial image lies in this ball too. With `audit`,
+    `accuracy` is an estimate, and `low` and `high` cover the sampling error too.
     """
 
     checkpoint: f.Text

@@ -133,6 +133,9 @@ def test_several_radii_give_one_record_each_with_its_time(call, trained: Path, t
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["eps"] for each in found] == [8 / 255, 16 / 255, 0.1] and found[1]["carried"] <= found[2]["carried"]
     assert "3 radii: " in done.stderr and " s in total" in done.stderr
+    done = call(*words, "--eps", "8/255,16/255,0.1", "--largest-first")
+    assert [json.loads(line)["eps"] for line in done.stdout.splitlines()] == [0.1, 16 / 255, 8 / 255]
+    assert "--largest-first: needs several radii" in call(*words, "--eps", "0.1", "--largest-first", check=2).line
     assert "radii must be in ascending order" in call(*words, "--eps", "0.1,8/255", check=2).line
     assert "is not a number" in call(*words, "--eps", "0.1,", check=2).line
     said = call("attack", trained, "--data", toy, "--eps", "0.1,0.2", "--out", "a.safetensors", check=2).line

@@ -145,12 +145,14 @@ def test_seeds_with_their_own_initial_weights_are_in_one_row(make: Make, place: 
     assert [row["seeds"] for row in rows] == [3, 1, 1, 1], "12 is no seed 2, and what begins the name is none"
 
 
-def test_numbers_carried_from_smaller_radii_are_rows_of_their_own(make: Make, place: Make) -> None:
-    carried = make("bs", 2, carried=3, carried_from=[0.1])
-    rows, _ = compare(place([make("bs", 1), carried]))
-    assert [row["seeds"] for row in rows] == [1, 1]
+def test_numbers_carried_from_other_radii_are_rows_of_their_own(make: Make, place: Make) -> None:
+    carried = make("bs", 2, eps=0.2, carried=3, carried_from=[0.1])
+    assumed = make("bs", 3, eps=0.2, carried=3, carried_from=[0.3])
+    rows, _ = compare(place([make("bs", 1, eps=0.2), carried, assumed]))
+    assert [row["seeds"] for row in rows] == [1, 1, 1]
     assert "images that fell at smaller radii of the same run count as fallen" in str(rows[1]["note"])
-    assert rows[0]["note"] is None
+    assert "images that stood at larger radii of the same run are assumed to stand" in str(rows[2]["note"])
+    assert "stood" not in str(rows[0]["note"]) and "fell" not in str(rows[0]["note"])
 
 
 @pytest.mark.parametrize("name", ["init", "extra"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_cache import bench, images_through, stopped_after
 
 import bsk
@@ -71,6 +72,31 @@ def test_a_verdict_is_that_of_its_own_run_or_of_a_smaller_radius(
     assert images() >= sum(record["forward_passes"] for record in found)
 
 
+@pytest.mark.parametrize(("name", "flags"), [("pgd-40", {}), ("screen", {}), ("apgd-ce", {"norm": "l2"})])
+def test_from_the_largest_on_what_stands_is_assumed_to_stand(
+    subject: Subject, toy: Path, tmp_path: Path, name: str, flags: dict
+) -> None:
+    """What fell at a larger radius by an image of the smaller ball falls; the rest have the verdict of a single run."""
+    radii = tuple(eps * {"linf": 1, "l2": 8}[flags.get("norm", "linf")] for eps in RADII)
+    each = works(subject, toy, [name], radii, **flags, **({"step": 0.002} if name == "pgd-40" else {}))[::-1]
+    found = records(*each, out=tmp_path / "r.jsonl")
+    alone = [records(work)[0] for work in each]
+    assert [one["eps"] for one in found] == list(radii[::-1])
+    assert found[0] == {**alone[0], "seconds": found[0]["seconds"]}
+    for k, (one, other) in enumerate(zip(found[1:], alone[1:], strict=True), 1):
+        far = load_file(tmp_path / "r.examples" / f"{found[k - 1]['key']}.safetensors")["distance"].numpy()
+        larger = stands(found[k - 1])
+        near = ~larger & (far <= one["eps"])
+        assert larger.any() and (~larger & ~near).any() and (near.any() or name != "pgd-40")
+        assert np.array_equal(stands(one), larger | (~near & stands(other)))
+        assert one["carried"] == (larger | near).sum() and one["carried_from"] == list(radii[::-1][:k])
+        assert one["forward_passes"] < other["forward_passes"]
+        assert one["accuracy"] >= found[k - 1]["accuracy"]
+    assert records(*each, out=tmp_path / "r.jsonl") == found
+    ascending = records(*each[::-1])
+    assert {one["key"] for one in found[1:]}.isdisjoint(one["key"] for one in ascending)
+
+
 def test_passes_are_counted_only_for_images_that_stood_before(subject: Subject, toy: Path) -> None:
     """PGD without early stop: a standing example takes 6 passes and one more of the natural stage."""
     two = works(subject, toy, ["pgd-5"], RADII[:2], early_stop=False)
@@ -128,8 +154,6 @@ def test_an_interrupted_run_resumes_and_shares_its_blocks(subject: Subject, toy:
 def test_the_file_of_verdicts_tells_of_the_image_at_the_smaller_radius(
     subject: Subject, toy: Path, tmp_path: Path
 ) -> None:
-    from safetensors.torch import load_file
-
     first, second = records(*works(subject, toy, ["pgd-5"], RADII[:2]), out=tmp_path / "r.jsonl")
     one, two = (load_file(tmp_path / "r.examples" / f"{record['key']}.safetensors") for record in (first, second))
     fallen = one["broken_by"] >= 0
@@ -173,6 +197,10 @@ def test_in_python_several_radii_are_a_list(subject: Subject, toy: Path) -> None
         ("natural", 0.06),
         ("pgd-3", 0.06),
     ]
+    two, one = bsk.evaluate(model, eps=[0.03, 0.06], largest_first=True, **more)
+    assert [two.record["eps"], one.record["eps"]] == [0.06, 0.03] and one.record["carried_from"] == [0.06]
+    with pytest.raises(UsageError, match="--largest-first: needs several radii"):
+        bsk.evaluate(model, eps=0.03, largest_first=True, **more)
     for eps, said in (([0.06, 0.03], "radii must be in ascending order"), ([0.03, 0.03], "ascend"), ([], "no radius")):
         with pytest.raises(UsageError, match=said):
             bsk.evaluate(model, eps=eps, **more)
