@@ -72,7 +72,14 @@ def test_a_verdict_is_that_of_its_own_run_or_of_a_smaller_radius(
     assert images() >= sum(record["forward_passes"] for record in found)
 
 
-@pytest.mark.parametrize(("name", "flags"), [("pgd-40", {}), ("screen", {}), ("apgd-ce", {"norm": "l2"})])
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("pgd-40", {}),
+        pytest.param("screen", {}, marks=pytest.mark.slow),
+        pytest.param("apgd-ce", {"norm": "l2"}, marks=pytest.mark.slow),
+    ],
+)
 def test_from_the_largest_on_what_stands_is_assumed_to_stand(
     subject: Subject, toy: Path, tmp_path: Path, name: str, flags: dict
 ) -> None:
