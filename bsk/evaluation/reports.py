@@ -113,7 +113,7 @@ def evaluation_record(
         **rays_summary(ledger, attack, examples),
         **repeats(ledger, attack),
         "checks": diagnostics.facts,
-        "doubts": [*open_doubts, *late, *other_data(subject, settings)],
+        "doubts": [*open_doubts, *late, *other_data(subject, settings), *_assumed(ledger, settings.eps, radii)],
         "seconds": ledger.seconds,
         "forward_passes": int(ledger.forward.sum()),
         "backward_passes": int(ledger.backward.sum()),
@@ -194,6 +194,14 @@ def of_targets(
 def carried_from(radii: Sequence[float]) -> dict[str, Any]:
     """Return the field of the other radii whose verdicts are reused, if there are any."""
     return {"carried_from": list(radii)} if radii else {}
+
+
+def _assumed(ledger: Ledger, eps: float, radii: Sequence[float]) -> list[str]:
+    """Return the doubt that a verdict from larger radii is an assumption, if some standing example has one."""
+    never = int((ledger.standing & (ledger.forward == 0)).sum())
+    if not never or max(radii, default=eps) <= eps:
+        return []
+    return [f"{never} images were not attacked because they stood at larger radii: leave out --largest-first"]
 
 
 def standing_after(broken_by: Tensor, stages: Sequence[Stage], n: int) -> dict[str, float]:

@@ -99,6 +99,7 @@ def test_from_the_largest_on_what_stands_is_assumed_to_stand(
         assert one["carried"] == (larger | near).sum() and one["carried_from"] == list(radii[::-1][:k])
         assert one["forward_passes"] < other["forward_passes"]
         assert one["accuracy"] >= found[k - 1]["accuracy"]
+        assert one["doubts"][-1].startswith(f"{larger.sum()} images were not attacked") and not other["doubts"]
     assert records(*each, out=tmp_path / "r.jsonl") == found
     ascending = records(*each[::-1])
     assert {one["key"] for one in found[1:]}.isdisjoint(one["key"] for one in ascending)

@@ -14,6 +14,7 @@ from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import attack_named
 from bsk.data.sources import prepare
 from bsk.data.store import Split, open_data
+from bsk.devices import rows_of_a_call
 from bsk.errors import InputError
 from bsk.evaluation.calls import exact, steady
 from bsk.evaluation.ledger import Block, Ledger, StageResult
@@ -250,6 +251,12 @@ def test_no_number_of_rows_changes_a_bit_of_small_images(threads: int) -> None:
             for n in (1, 16, 128, 200, 264, 400, 504):
                 logits, part = _both(network, images[:n])
                 assert torch.equal(logits, whole[:n]) and torch.equal(part, gradient[:n]), f"{name}, {n} rows"
+
+
+def test_the_default_number_of_rows() -> None:
+    shapes = [(1, 8, 8), (3, 16, 16), (3, 16, 17), (3, 32, 32)]
+    assert [rows_of_a_call(CPU, shape) for shape in shapes] == [512, 512, 128, 128]
+    assert [rows_of_a_call(torch.device("cuda"), shape) for shape in shapes] == [512] * 4
 
 
 def _both(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
