@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.outside import ROUNDING
 from bsk.attacks.registry import Attack, Stage, natural
+from bsk.data.archive import open_tree
+from bsk.data.pictures import decode_all
 from bsk.errors import InputError
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
@@ -21,6 +24,7 @@ from bsk.perturb.draws import ExampleDraws
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.fields import FieldError, convert
+from bsk.records.pictures import INDEX
 from bsk.records.schema import AttackRecord
 
 KIND = "attack"  # the kind in the header of a file of bsk attack
@@ -29,14 +33,15 @@ _AGAIN = "write it again with bsk attack"
 
 @dataclass(frozen=True)
 class Saved:
-    """The images of a file, and its header.
+    """The images of a file or folder, and its header.
 
     Attributes:
-        path: F.safetensors.
+        path: F.safetensors, F.npz or a folder.
         images: (N, C, H, W) fp32 in [0, 1].
         labels: (N,).
         place: the row of each image, by its index in the data's source.
         header: the record of the attack that made them.
+        sha256: checksum of the file, or of the index and the pixels of a folder.
     """
 
     path: Path
@@ -44,6 +49,7 @@ class Saved:
     labels: Tensor
     place: dict[int, int]
     header: dict[str, Any]
+    sha256: str
 
     @property
     def norm(self) -> str:
@@ -58,7 +64,7 @@ class Saved:
         source = {"attack": said["attack"], "attack_parameters": said.get("attack_parameters"), "eps": said["eps"]}
         source |= {name: said.get(name) for name in ("checkpoint", "checkpoint_sha256", "method")}
         name = f"{said['attack']}@{Path(str(said['checkpoint'])).stem}"
-        parameters = {"norm": self.norm, "images": records.sha256(self.path), "source": source}
+        parameters = {"norm": self.norm, "images": self.sha256, "source": source}
         return Attack(name, (Stage(name, self, parameters, by_index=True),))
 
     def __call__(
@@ -94,14 +100,16 @@ class Saved:
 
 
 def saved_images(path: Path) -> Saved:
-    """Return the images of a file written by `bsk attack`, F.safetensors or F.npz.
+    """Return the images that `bsk attack` wrote to F.safetensors, F.npz or a folder of PNG files.
 
     Raises:
-        InputError: the file is missing, corrupt or of another kind, or its images are not in [0, 1].
+        InputError: the file or folder is missing, corrupt or of another kind, or its images are not in [0, 1].
     """
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; write F.safetensors or F.npz with bsk attack")
-    tensors, header = _arrays(path) if path.suffix == ".npz" else checkpoints.load(path, KIND)
+        tensors, header, checksum = _folder(path)
+    else:
+        tensors, header = _arrays(path) if path.suffix == ".npz" else checkpoints.load(path, KIND)
+        checksum = records.sha256(path)
     try:
         record = convert({key: value for key, value in header.items() if key != "kind"}, AttackRecord)
     except FieldError as error:
@@ -115,7 +123,27 @@ def saved_images(path: Path) -> Saved:
     for name, each in (("labels", labels), ("index", index)):
         if each.dtype != torch.int64 or each.shape != images.shape[:1] or not len(each):
             raise InputError(f"{path}: expected {name} ({len(images)},), at least one integer; {_AGAIN}")
-    return Saved(path, images, labels, {each: row for row, each in enumerate(index.tolist())}, header)
+    return Saved(path, images, labels, {each: row for row, each in enumerate(index.tolist())}, header, checksum)
+
+
+def _folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Return the tensors, the record and the checksum of a folder of PNG files and their index."""
+    with open_tree(path) as tree:
+        if INDEX not in tree.sizes:
+            raise InputError(f"{path}: no {INDEX}, expected a folder of bsk attack; {_AGAIN}")
+        listed = tree.read(INDEX)
+        record, *lines = [*records.parse(listed.splitlines(keepends=True), tree.where(INDEX))] or [{}]
+        names = [str(line.get("file")) for line in lines]
+        missing = next((name for name in names if name not in tree.sizes), None if names else "an image")
+        if missing is not None:
+            raise InputError(f"{path}: lacks {missing:.80} of its {INDEX}; {_AGAIN}")
+        pixels = decode_all(tree, names, shape=None)
+    numbers = {name: [line.get(name) for line in lines] for name in ("labels", "index")}
+    if not all(type(each) is int for column in numbers.values() for each in column):
+        raise InputError(f"{path}: {INDEX} lacks labels or index of an image; {_AGAIN}")
+    tensors = {name: torch.tensor(column) for name, column in numbers.items()}
+    tensors["images"] = torch.from_numpy(pixels).float() / 255
+    return tensors, record, hashlib.sha256(listed + pixels.tobytes()).hexdigest()
 
 
 def _arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

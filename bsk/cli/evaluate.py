@@ -37,7 +37,7 @@ def evaluate(
     ] = None,
     images: Annotated[
         Path | None,
-        o.option("--images", metavar="F", help="Evaluate on saved images of bsk attack instead."),
+        o.option("--images", metavar="F", help="Evaluate on saved images of bsk attack, a file or folder."),
     ] = None,
     last: Annotated[bool, o.option("--last", help="Include F.last.safetensors where F.safetensors is named.")] = False,
     device: o.Device = "auto",

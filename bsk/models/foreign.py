@@ -90,9 +90,7 @@ def foreign_model(
     left: list[str] = []
     if found is not None:
         if found.fit.problems:
-            names = matching_networks(found.fit.given, classes, channels, size)
-            others = " or ".join(f"--model {name}" for name in names)
-            step = f"it fits {others}" if others else "check --model and --data"
+            step = _fitting(found.fit.given, classes, channels, size) or "check --model and --data"
             raise InputError(f"{weights}: does not fit {model}: {found.fit.problems}; {step}")
         bare.load_state_dict(found.fit.tensors, strict=False)  # Target.fits has already checked what is missing
         pair, left = found.fit.pair, found.fit.left
@@ -102,6 +100,16 @@ def foreign_model(
         whole.to(memory_format=torch.channels_last)
     check_logits(whole, (channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
     return Foreign(whole, chosen_mean, chosen_std, source, [*(pair if flags else ()), *left], found)
+
+
+def _fitting(tensors: Mapping[str, Tensor], classes: int, channels: int, size: Size) -> str:
+    """Return a message that names networks which the tensors fit, with another number of classes if need be, or ""."""
+    rows = {len(each) for each in tensors.values() if each.dim() == 2}  # of linear layers, the last has one a class
+    for number in (classes, *sorted(rows - {classes, 0})):
+        if names := matching_networks(tensors, number, channels, size):
+            others = " or ".join(f"--model {name}" for name in names)
+            return f"it fits {others}" + (f" for {number} classes, the data has {classes}" if number != classes else "")
+    return ""
 
 
 def takes_pixels(model: Normalised, shape: tuple[int, ...]) -> bool:

@@ -120,7 +120,7 @@ def test_images_of_other_data_are_refused(call, images: Path, other: Path, toy: 
     ones = changed(images=torch.ones_like(tensors["images"]))  # values of 1 are in [0, 1]
     call("evaluate", other, "--data", toy, "--images", ones, "--eps", 1, "--quiet")
     assert "has images of test; leave --split out" in refused(images, "--split", "val", check=2)
-    assert "is a folder; write F.safetensors or F.npz with bsk attack" in refused(tmp_path)
+    assert "no images.jsonl, expected a folder of bsk attack; write it again" in refused(tmp_path)
     assert "of the data; use the data and --limit" in refused(changed(index=tensors["index"] + 999))
     assert "with this label" in refused(changed(labels=(tensors["labels"] + 1) % 3))
     assert "expected fp32 images (N, C, H, W) in [0, 1]" in refused(changed(images=tensors["images"] + 1))
@@ -138,14 +138,43 @@ def test_images_of_other_data_are_refused(call, images: Path, other: Path, toy: 
     assert "leave the flags of attacks out" in refused(images, "--step", "0.1", check=2)
 
 
-def test_8_bit_images_are_accepted_too(call, trained: Path, other: Path, toy: Path, tmp_path: Path) -> None:
-    words = ["--data", toy, "--attack", "pgd-10", "--eps", 0.15, "--limit", 45, "--out", "a.npz"]
+@pytest.mark.parametrize("out", ["a.npz", "pictures"])
+def test_8_bit_images_are_accepted_too(call, trained: Path, other: Path, toy: Path, tmp_path: Path, out: str) -> None:
+    words = ["--data", toy, "--attack", "pgd-10", "--eps", 0.15, "--limit", 45, "--out", out]
     made = json.loads(call("attack", trained, *words).stdout)
-    shown = json.loads(call("evaluate", trained, "--data", toy, "--images", "a.npz", "--quiet").stdout)
+    shown = json.loads(call("evaluate", trained, "--data", toy, "--images", out, "--quiet").stdout)
     assert shown["accuracy"] == made["rounded"]["accuracy"] and shown["attack"] == "pgd-10@m"
+
+
+def test_what_is_no_file_of_bsk_attack_is_refused(call, trained: Path, other: Path, toy: Path, tmp_path: Path) -> None:
+    def refused(file: Path) -> str:
+        return call("evaluate", other, "--data", toy, "--images", file, "--quiet", check=3).line
+
     (tmp_path / "b.npz").write_bytes(b"PK no archive")
-    line = call("evaluate", other, "--data", toy, "--images", "b.npz", "--quiet", check=3).line
-    assert "b.npz: not an .npz of bsk attack" in line
+    assert "b.npz: not an .npz of bsk attack" in refused(tmp_path / "b.npz")
+    folder = tmp_path / "pictures"
+    call("attack", trained, "--data", toy, "--attack", "fgsm", "--limit", 6, "--out", folder)
+    index = folder / "images.jsonl"
+    record, first, *rest = index.read_text().splitlines()
+    name = json.loads(first)["file"]
+    for line, said in {
+        first.replace(name, "../m.safetensors"): "lacks ../m.safetensors of its images.jsonl",
+        first.replace('"index"', '"at"'): "lacks labels or index of an image",
+        first.replace('"labels":', '"labels": 0.5, "was":'): "lacks labels or index of an image",
+    }.items():
+        index.write_text("\n".join([record, line, *rest]) + "\n")
+        assert said in refused(folder)
+    index.write_text(record + "\n")
+    assert "lacks an image of its images.jsonl" in refused(folder)
+    index.write_text("\n".join([first, *rest]) + "\n")
+    assert "its header" in refused(folder)
+    index.write_text("")
+    assert "write it again with bsk attack" in refused(folder)
+    index.write_text("\n".join([record, first, *rest]) + "\n")
+    shutil.copy(folder / json.loads(rest[0])["file"], folder / name)
+    assert "from the clean one, beyond eps" in refused(folder)
+    (folder / name).write_bytes(b"GIF")
+    assert f"{name}: not an image" in refused(folder)
 
 
 def test_one_file_under_another_name_is_known_again(call, images: Path, other: Path, toy: Path, tmp_path: Path) -> None:

@@ -260,6 +260,15 @@ def test_weights_of_another_network_are_refused_and_it_is_named(
         assert "\n" not in line
 
 
+@pytest.mark.parametrize("model", ["preact-resnet18-4", "resnet18"])
+def test_weights_for_another_number_of_classes_are_refused_and_both_numbers_are_named(
+    model: str, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "w.pt", network("preact-resnet18-4", 100, 3, 32).state_dict())
+    with pytest.raises(InputError, match="; it fits --model preact-resnet18-4 for 100 classes, the data has 10$"):
+        foreign_model(model, path, **CIFAR)
+
+
 def test_weights_of_unknown_networks_are_refused(tmp_path: Path) -> None:
     for state in ({"a.weight": torch.ones(3)}, {"a.weight": torch.ones(4, 3, 3, 3), "b.weight": torch.ones(2, 9)}):
         with pytest.raises(InputError, match="; check --model and --data$"):
