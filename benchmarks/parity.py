@@ -33,15 +33,20 @@ from bsk.version import VERSION
 
 UNION = tuple(stage.name for stage in ENSEMBLES["autoattack"](AttackFlags()))
 SEEDS = (0, 1)  # of the reference, to see how much it differs from itself
+MORE_SEEDS = (0, 1, 2, 3, 4)  # of both, for the random search: its count changes with the seed
 RESULTS = Path(__file__).parents[1] / "results"
 COLUMNS = ("model", "attack", "bsk", "reference", "different", "reference_again", "bsk_seconds", "reference_seconds")
+COUNTS = ("bsk_counts", "reference_counts")
 
 Verdicts = tuple[Tensor, float]  # which of the n examples stand, (n,) bool, and seconds in one thread
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison in one norm: radius, number of images, attacks, published networks, and the file of results."""
+    """A comparison in one norm: radius, number of images, attacks, published networks, and the file of results.
+
+    `of_square` has the seeds of bsk and of the reference for `square`; the other attacks have one and two.
+    """
 
     norm: str
     eps: float
@@ -49,6 +54,11 @@ class Comparison:
     attacks: tuple[str, ...]
     networks: tuple[str, ...]
     record: Path
+    of_square: tuple[tuple[int, ...], tuple[int, ...]] = ((0,), SEEDS)
+
+    def seeds(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the seeds of bsk and of the reference under which the attack runs."""
+        return self.of_square if name == "square" else ((0,), SEEDS)
 
     def attack(self, name: str, **flags: Any) -> Attack:
         """Return the attack with the standard version's settings."""
@@ -56,14 +66,14 @@ class Comparison:
 
 
 LINF = Comparison("linf", 2 / 255, 200, ("apgd-ce", "apgd-dlr", *UNION[1:]), tuple(PUBLISHED), RESULTS / "parity.jsonl")
-L1 = Comparison("l1", 2.0, 100, UNION, ("cnn-a",), RESULTS / "parity-l1.jsonl")
+L1 = Comparison("l1", 2.0, 100, UNION, ("cnn-a",), RESULTS / "parity-l1.jsonl", (MORE_SEEDS, MORE_SEEDS))
 
 
-def ours(model: nn.Module, images: Split, comparison: Comparison, name: str) -> Verdicts:
+def ours(model: nn.Module, images: Split, comparison: Comparison, name: str, seed: int) -> Verdicts:
     """Return which examples stand after one attack of bsk alone, with the standard version's settings."""
     start = time.process_time()
     attack, rows = comparison.attack(name), len(images.labels)
-    ledger = judge(model, images, attack, eps=comparison.eps, seed=0, batch_size=rows, device=CPU)
+    ledger = judge(model, images, attack, eps=comparison.eps, seed=seed, batch_size=rows, device=CPU)
     return ledger.standing, time.process_time() - start
 
 
@@ -82,12 +92,13 @@ def rows(name: str, images: Split, comparison: Comparison) -> Iterator[dict[str,
 
     `bsk` and `reference` count the standing images of n, `different` those on which the two disagree, and
     `reference_again` those on which the reference disagrees with itself under another seed. Seconds are for one core.
+    `bsk_counts` and `reference_counts` have the standing images of every seed, of which those before are the first.
     `bsk_correct` and `reference_correct` have one bit per example.
     """
     path = SHARED / "models" / PUBLISHED[name]
     model = published(name, path).requires_grad_(False)
     plain = published(name, path).requires_grad_(False).to(memory_format=torch.contiguous_format)
-    found: dict[str, list[Verdicts]] = {}
+    found: dict[str, tuple[list[Verdicts], list[Verdicts]]] = {}
     facts = {
         "model": name,
         "weights_sha256": records.sha256(path),
@@ -96,16 +107,23 @@ def rows(name: str, images: Split, comparison: Comparison) -> Iterator[dict[str,
         "n": len(images.labels),
     }
     for attack in comparison.attacks:
-        found[attack] = [ours(model, images, comparison, attack)]
-        found[attack] += [theirs(plain, images, comparison, attack, seed) for seed in SEEDS]
-        yield {**facts, "attack": attack, **_row(found[attack])}
-    stands = zip(*(found[attack] for attack in UNION), strict=True)
-    union = [(torch.stack([s for s, _ in each]).all(dim=0), sum(t for _, t in each)) for each in stands]
-    yield {**facts, "attack": "autoattack", **_row(union)}
+        our_seeds, their_seeds = comparison.seeds(attack)
+        bsk = [ours(model, images, comparison, attack, seed) for seed in our_seeds]
+        reference = [theirs(plain, images, comparison, attack, seed) for seed in their_seeds]
+        found[attack] = bsk, reference
+        yield {**facts, "attack": attack, **_row(bsk, reference)}
+    both = ([found[attack][side] for attack in UNION] for side in (0, 1))
+    yield {**facts, "attack": "autoattack", **_row(*(_union(side) for side in both))}
 
 
-def _row(found: list[Verdicts]) -> dict[str, Any]:
-    (our, seconds), (their, their_seconds), (again, _) = found
+def _union(found: list[list[Verdicts]]) -> list[Verdicts]:
+    """Return what all attacks together leave, for each seed that all of them have."""
+    seeds = zip(*found, strict=False)
+    return [(torch.stack([stands for stands, _ in each]).all(dim=0), sum(s for _, s in each)) for each in seeds]
+
+
+def _row(bsk: list[Verdicts], reference: list[Verdicts]) -> dict[str, Any]:
+    (our, seconds), (their, their_seconds), (again, _) = bsk[0], reference[0], reference[1]
     return {
         "bsk": int(our.sum()),
         "reference": int(their.sum()),
@@ -113,6 +131,8 @@ def _row(found: list[Verdicts]) -> dict[str, Any]:
         "reference_again": int((their != again).sum()),
         "bsk_seconds": round(seconds, 1),
         "reference_seconds": round(their_seconds, 1),
+        "bsk_counts": [int(stands.sum()) for stands, _ in bsk],
+        "reference_counts": [int(stands.sum()) for stands, _ in reference],
         "bsk_correct": encode_correct(our.numpy()),
         "reference_correct": encode_correct(their.numpy()),
     }
@@ -125,12 +145,12 @@ def main(comparison: Comparison) -> None:
     torch.set_num_threads(1)
     made = {"device": device_name(CPU), "threads": 1, "torch": torch.__version__, "package": installed()}
     comparison.record.unlink(missing_ok=True)
-    print(*COLUMNS, sep="\t")
+    print(*COLUMNS, *COUNTS, sep="\t")
     with tempfile.TemporaryDirectory() as folder:
         data = material(Path(folder)).data
         for name in comparison.networks:
             for row in rows(name, data.split("test", comparison.n), comparison):
-                print(*(row[column] for column in COLUMNS), sep="\t", flush=True)
+                print(*(row[column] for column in (*COLUMNS, *COUNTS)), sep="\t", flush=True)
                 records.append(comparison.record, {**row, "data_sha256": data.sha256, "version": VERSION, **made})
 
 
