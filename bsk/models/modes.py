@@ -77,7 +77,10 @@ def _plain(*layers: nn.Module) -> bool:
 
 
 def in_precision(model: Model, precision: str) -> Model:
-    """Return the model with its passes in a precision of PRECISIONS; the dtype of the logits is not converted.
+    """Return the model with its passes in a precision of PRECISIONS, and with logits in fp32.
+
+    Losses of half-precision logits lose their small terms, and autocast would hide it: on a CPU its `log_softmax` stays
+    in half precision and its `kl_div` returns fp32 (`findings/torch_cpu_autocast_log_softmax.sh`).
 
     Weights are cast in each pass: autocast's cache would give those from before an update to a pass after it, if the
     caller has an autocast region of its own around both.
@@ -87,6 +90,8 @@ def in_precision(model: Model, precision: str) -> Model:
 
     def forward(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, dtype=PRECISIONS[precision], cache_enabled=False):
-            return model(x)
+            logits = model(x)
+        half = isinstance(logits, Tensor) and logits.dtype == PRECISIONS[precision]  # other outputs are refused later
+        return logits.float() if half else logits
 
     return forward

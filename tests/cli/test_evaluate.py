@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import bsk
 from bsk.cli.app import main
-from bsk.data.store import Info, Part, write
+from bsk.data.store import Info, Part, open_data, write
 from bsk.models.small import cnn
 
 
@@ -103,13 +103,25 @@ def test_evaluations_and_training_logs_are_not_mixed_in_one_file(call, trained: 
         assert "r.jsonl: has records of kind evaluation, so it is not a training log; choose another --out" in line
     assert (tmp_path / "r.jsonl").read_bytes() == found and not (tmp_path / "r.safetensors").exists()
     (tmp_path / "m.jsonl").write_bytes(log + found)  # as an older bsk let evaluate do
-    trained_words = ["train", "--data", toy, "--model", "cnn-4", "--epochs", 2, "--out", "m.safetensors"]
+    trained_words = [
+        "train",
+        "--data",
+        toy,
+        "--model",
+        "cnn-4",
+        "--epochs",
+        2,
+        "--precision",
+        "fp32",
+        "--out",
+        "m.safetensors",
+    ]
     assert "has records of kind evaluation" in call(*trained_words, check=3).line
     assert (tmp_path / "m.jsonl").read_bytes() == log + found
 
 
 def test_rays_reports_distances_and_queries(call, trained: Path, toy: Path) -> None:
-    words = ["evaluate", trained, "--data", toy, "--attack", "rays", "--limit", 12, "--queries", 300]
+    words = ["evaluate", trained, "--data", toy, "--attack", "rays", "--limit", 45, "--queries", 300]
     done = call(*words)
     record = json.loads(done.stdout)
     assert 0 < record["adbd"] < record["adbd_correct"] < 1 and record["never_fooled"] == 0
@@ -156,10 +168,13 @@ def test_a_targeted_attack_reports_its_success_rate(call, trained: Path, toy: Pa
     assert f"classified as the target 1: {hits / 40:.2%} [" in done.stderr
     model = bsk.load(trained)
     assert torch.equal(model(held["images"]).argmax(1), held["predictions"])
+    clean = open_data(toy).split("test")
+    unlikely = model(clean.images.float() / 255).scatter(1, clean.labels[:, None], torch.inf).argmin(1)
     for target in ("random", "least-likely"):
         call(*words, f"{target}.safetensors", "--target", target)
         held = load_file(tmp_path / f"{target}.safetensors")
-        assert not (held["target"] == held["labels"]).any() and len(held["target"].unique()) == 3
+        assert not (held["target"] == held["labels"]).any() and torch.equal(held["index"], clean.index)
+        assert len(held["target"].unique()) == 3 if target == "random" else torch.equal(held["target"], unlikely)
     assert "did you mean" in call(*words, "c.safetensors", "--target", "rnadom", check=2).line
     assert (
         "it is for fgsm, pgd, cw" in call(*words, "c.safetensors", "--target", "a", "--attack", "square", check=2).line

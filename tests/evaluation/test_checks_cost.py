@@ -16,6 +16,7 @@ from bsk.evaluation.diagnostics import ALONE, PARTS, _within
 from bsk.evaluation.ledger import Block, Ledger
 from bsk.perturb.passes import PassCounter, counting
 
+pytestmark = pytest.mark.checks
 ALL, SHORT = ["outputs", "gradients", "attacks"], run.SHORT
 
 

@@ -20,6 +20,7 @@ from bsk.models.registry import build
 from bsk.perturb.draws import BatchDraws, generator
 from bsk.training.bound import UpdateContext, bind
 
+pytestmark = pytest.mark.checks
 CPU = torch.device("cpu")
 WORDS = {  # what a doubt about each says
     "zero": "gradient is zero",

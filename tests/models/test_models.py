@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from bsk.errors import UsageError
-from bsk.models.modes import eval_mode, in_precision
+from bsk.models.modes import PRECISIONS, eval_mode, in_precision
 from bsk.models.registry import MODELS, Normalised, build, network
 
 
@@ -116,4 +116,17 @@ def test_a_pass_in_bf16_has_the_weights_of_its_time_also_within_a_region_of_the_
         with torch.no_grad():
             layer.weight.add_(1.0)
         after = model(x)
-    torch.testing.assert_close(after.float(), before.float() + 4, atol=0.1, rtol=0.0)
+    torch.testing.assert_close(after, before + 4, atol=0.1, rtol=0.0)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_logits_of_half_precision_passes_are_fp32_so_that_losses_keep_their_small_terms(precision: str) -> None:
+    """As torch's own functions compute the KL divergence; of half-precision logits it would often be negative."""
+    layer, x = torch.nn.Linear(8, 10), torch.randn(200, 8)
+    low = in_precision(layer, precision)
+    clean, other = low(x), low(x + 0.1 * torch.randn(200, 8))
+    assert clean.dtype == torch.float32 and torch.equal(clean, clean.to(PRECISIONS[precision]).float())
+    found = F.kl_div(other.log_softmax(1), clean.softmax(1), reduction="none").sum(1)
+    exact = F.kl_div(other.double().log_softmax(1), clean.double().softmax(1), reduction="none").sum(1)
+    torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=1e-3)
+    assert in_precision(layer.double(), precision)(x.double()).dtype == torch.float64
