@@ -37,12 +37,12 @@ def test_an_evaluation_as_json_schema(bsk) -> None:
     assert fields["correct"]["anyOf"][0]["contentEncoding"] == "base64"
 
 
-def test_every_kind_alone_and_all_together(bsk) -> None:
+def test_every_kind_alone_and_all_together(call) -> None:
     assert sorted(RECORDS) == sorted(schema.KINDS) and sorted(HEADERS.values()) == sorted(header_schema.HEADERS)
-    whole = json.loads(bsk("schema").stdout)
+    whole = json.loads(call("schema").stdout)
     assert len(whole["anyOf"]) == len(KINDS)
     for kind in KINDS:
-        alone = json.loads(bsk("schema", kind).stdout)
+        alone = json.loads(call("schema", kind).stdout)
         assert {"$ref": alone["$ref"]} in whole["anyOf"]
         assert all(whole["$defs"][name] == part for name, part in alone["$defs"].items())
         (own,) = properties(alone, alone["$ref"].split("/")[-1])["kind"]["enum"]
