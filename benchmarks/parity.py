@@ -45,7 +45,8 @@ Verdicts = tuple[Tensor, float]  # which of the n examples stand, (n,) bool, and
 class Comparison:
     """A comparison in one norm: radius, number of images, attacks, published networks, and the file of results.
 
-    `of_square` has the seeds of bsk and of the reference for `square`; the other attacks have one and two.
+    `of_square` has the seeds of bsk and of the reference for `square`. The other attacks have one seed of bsk and two
+    of the reference.
     """
 
     norm: str

@@ -16,7 +16,7 @@ from bsk.attacks.outcome import Outcome
 from bsk.attacks.outside import ROUNDING
 from bsk.attacks.registry import Attack, Stage, natural
 from bsk.data.archive import open_tree
-from bsk.data.pictures import decode_all
+from bsk.data.pictures import Shape, decode, decode_all
 from bsk.errors import InputError
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
@@ -24,7 +24,7 @@ from bsk.perturb.draws import ExampleDraws
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.fields import FieldError, convert
-from bsk.records.pictures import INDEX
+from bsk.records.pictures import ARRAYS, INDEX, TENSORS
 from bsk.records.schema import AttackRecord
 
 KIND = "attack"  # the kind in the header of a file of bsk attack
@@ -107,8 +107,10 @@ def saved_images(path: Path) -> Saved:
     """
     if path.is_dir():
         tensors, header, checksum = _folder(path)
+    elif path.exists() and path.suffix not in (TENSORS, ARRAYS):
+        raise InputError(f"{path}: expected F.safetensors, F.npz or a folder of bsk attack")
     else:
-        tensors, header = _arrays(path) if path.suffix == ".npz" else checkpoints.load(path, KIND)
+        tensors, header = _arrays(path) if path.suffix == ARRAYS else checkpoints.load(path, KIND)
         checksum = records.sha256(path)
     try:
         record = convert({key: value for key, value in header.items() if key != "kind"}, AttackRecord)
@@ -120,6 +122,8 @@ def saved_images(path: Path) -> Saved:
     images, labels, index = (tensors.get(name, torch.empty(0)) for name in ("images", "labels", "index"))
     if images.dim() != 4 or images.dtype != torch.float32 or not bool(((images >= 0) & (images <= 1)).all()):
         raise InputError(f"{path}: expected fp32 images (N, C, H, W) in [0, 1]; {_AGAIN}")
+    if record.n != len(images):
+        raise InputError(f"{path}: has {len(images)} images, its header says {record.n}; {_AGAIN}")
     for name, each in (("labels", labels), ("index", index)):
         if each.dtype != torch.int64 or each.shape != images.shape[:1] or not len(each):
             raise InputError(f"{path}: expected {name} ({len(images)},), at least one integer; {_AGAIN}")
@@ -128,18 +132,19 @@ def saved_images(path: Path) -> Saved:
 
 def _folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """Return the tensors, the record and the checksum of a folder of PNG files and their index."""
+    if not (path / INDEX).is_file():
+        raise InputError(f"{path}: no {INDEX}, expected a folder of bsk attack; {_AGAIN}")
     with open_tree(path) as tree:
-        if INDEX not in tree.sizes:
-            raise InputError(f"{path}: no {INDEX}, expected a folder of bsk attack; {_AGAIN}")
         listed = tree.read(INDEX)
         record, *lines = [*records.parse(listed.splitlines(keepends=True), tree.where(INDEX))] or [{}]
         names = [str(line.get("file")) for line in lines]
         missing = next((name for name in names if name not in tree.sizes), None if names else "an image")
         if missing is not None:
             raise InputError(f"{path}: lacks {missing:.80} of its {INDEX}; {_AGAIN}")
-        pixels = decode_all(tree, names, shape=None)
+        _, height, width = decode(tree, names[0], shape=None).shape
+        pixels = decode_all(tree, names, Shape(height, width, advice=_AGAIN))
     numbers = {name: [line.get(name) for line in lines] for name in ("labels", "index")}
-    if not all(type(each) is int for column in numbers.values() for each in column):
+    if not all(type(each) is int and 0 <= each < 2**63 for column in numbers.values() for each in column):
         raise InputError(f"{path}: {INDEX} lacks labels or index of an image; {_AGAIN}")
     tensors = {name: torch.tensor(column) for name, column in numbers.items()}
     tensors["images"] = torch.from_numpy(pixels).float() / 255

@@ -114,7 +114,7 @@ def rough(model: Model, precision: str) -> Model:
     low = in_precision(model, precision)
 
     def forward(x: Tensor) -> Tensor:
-        return checked_logits(low(x), len(x))
+        return checked_logits(low(x), len(x)).float()
 
     return forward
 

@@ -19,6 +19,7 @@ from bsk.data.processes import sum_over_processes
 from bsk.evaluation.calls import ROWS, Checked, counted, exact, rows_within, steady
 from bsk.evaluation.threads import shared_threads
 from bsk.evaluation.verdicts import Examples
+from bsk.models.modes import HALF
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws, example_draws, own_randomness
 from bsk.perturb.gradients import NoGradientError, raw_gradient
@@ -33,7 +34,6 @@ NEVER = 10**6  # steps
 QUERIES = 250  # of the black-box attack
 PARTS = {"outputs": 2, "gradients": 5, "attacks": 553}  # passes per image, forward and backward
 ALONE = 16  # rows of the call that has one image alone; also the fewest images worth examining
-HALF = {torch.float16, torch.bfloat16}
 PROBE = 1 / 1024  # step of the gradient test: small enough for local linearity, large enough for fp32
 SAME = 1e-4  # relative tolerance of equal outputs. Source: AutoAttack's check of randomised defences
 SQUARE_GAIN = 0.002  # fraction of all examples. Source: AutoAttack's check of Square

@@ -19,6 +19,8 @@ from bsk.models.small import Size, sides
 from bsk.models.weights import Weights, load_weights
 from bsk.plugins import is_plugin
 
+LINEAR = 3  # sizes of linear layers, the last in the file first, that are tried as the number of classes
+
 
 @dataclass(frozen=True)
 class Foreign:
@@ -104,11 +106,12 @@ def foreign_model(
 
 def _fitting(tensors: Mapping[str, Tensor], classes: int, channels: int, size: Size) -> str:
     """Return a message that names networks which the tensors fit, with another number of classes if need be, or ""."""
-    rows = {len(each) for each in tensors.values() if each.dim() == 2}  # of linear layers, the last has one a class
-    for number in (classes, *sorted(rows - {classes, 0})):
+    rows = dict.fromkeys(len(each) for each in reversed([*tensors.values()]) if each.dim() == 2 and len(each))
+    for number in (classes, *list(rows)[:LINEAR]):
         if names := matching_networks(tensors, number, channels, size):
-            others = " or ".join(f"--model {name}" for name in names)
-            return f"it fits {others}" + (f" for {number} classes, the data has {classes}" if number != classes else "")
+            step = "it fits " + " or ".join(f"--model {name}" for name in names)
+            more = f" with {number} classes, but the data has {classes}; use the data it was trained on"
+            return step if number == classes else step + more
     return ""
 
 

@@ -16,6 +16,7 @@ from bsk.models.resnet import ResNet
 from bsk.perturb.ascent import Model
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HALF = {torch.float16, torch.bfloat16}
 
 
 @contextlib.contextmanager
@@ -77,7 +78,7 @@ def _plain(*layers: nn.Module) -> bool:
 
 
 def in_precision(model: Model, precision: str) -> Model:
-    """Return the model with its passes in a precision of PRECISIONS, and with logits in fp32.
+    """Return the model with its passes in a precision of PRECISIONS; its logits are fp32, or fp64 if its own are.
 
     Losses of half-precision logits lose their small terms, and autocast would hide it: on a CPU its `log_softmax` stays
     in half precision and its `kl_div` returns fp32 (`findings/torch_cpu_autocast_log_softmax.sh`).
@@ -85,13 +86,14 @@ def in_precision(model: Model, precision: str) -> Model:
     Weights are cast in each pass: autocast's cache would give those from before an update to a pass after it, if the
     caller has an autocast region of its own around both.
     """
-    if precision == "fp32":
-        return model
 
     def forward(x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=PRECISIONS[precision], cache_enabled=False):
+        if precision == "fp32":
             logits = model(x)
-        half = isinstance(logits, Tensor) and logits.dtype == PRECISIONS[precision]  # other outputs are refused later
+        else:
+            with torch.autocast(x.device.type, dtype=PRECISIONS[precision], cache_enabled=False):
+                logits = model(x)
+        half = isinstance(logits, Tensor) and logits.dtype in HALF  # what is no tensor is refused later
         return logits.float() if half else logits
 
     return forward

@@ -4,15 +4,20 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from bsk.attacks.saved import saved_images
 from bsk.evaluation.intervals import wilson
 from bsk.evaluation.subjects import load_subject
 from bsk.records import checkpoints
+from bsk.records.pictures import write_folder
 
 TRAIN = ["--model", "cnn-4", "--epochs", 2, "--batch-size", 32, "--schedule", "cyclic", "--threads", 1]
+TRAIN += ["--precision", "fp32"]
 CPU = torch.device("cpu")
 
 
@@ -146,6 +151,17 @@ def test_8_bit_images_are_accepted_too(call, trained: Path, other: Path, toy: Pa
     assert shown["accuracy"] == made["rounded"]["accuracy"] and shown["attack"] == "pgd-10@m"
 
 
+def test_a_folder_of_colour_images_is_read_to_the_bit(images: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (3, 3, 9, 7), dtype=np.uint8)
+    columns = {"index": np.array([7, 5, 9]), "labels": np.array([2, 0, 2])}
+    record = {**checkpoints.load(images, "attack")[1], "n": 3}
+    write_folder(tmp_path / "rgb", pixels, ["cat", "dog", "eel"], columns, record)
+    saved = saved_images(tmp_path / "rgb")
+    assert torch.equal(saved.images, torch.from_numpy(pixels).float() / 255)
+    assert saved.labels.tolist() == [2, 0, 2] and saved.place == {7: 0, 5: 1, 9: 2}
+
+
 def test_what_is_no_file_of_bsk_attack_is_refused(call, trained: Path, other: Path, toy: Path, tmp_path: Path) -> None:
     def refused(file: Path) -> str:
         return call("evaluate", other, "--data", toy, "--images", file, "--quiet", check=3).line
@@ -161,20 +177,28 @@ def test_what_is_no_file_of_bsk_attack_is_refused(call, trained: Path, other: Pa
         first.replace(name, "../m.safetensors"): "lacks ../m.safetensors of its images.jsonl",
         first.replace('"index"', '"at"'): "lacks labels or index of an image",
         first.replace('"labels":', '"labels": 0.5, "was":'): "lacks labels or index of an image",
+        first.replace('"index":', f'"index": {2**63}, "was":'): "lacks labels or index of an image",
     }.items():
         index.write_text("\n".join([record, line, *rest]) + "\n")
         assert said in refused(folder)
     index.write_text(record + "\n")
     assert "lacks an image of its images.jsonl" in refused(folder)
+    whole = "\n".join([record, first, *rest]) + "\n"
+    for text, n in {whole[:-20]: 5, whole.replace(rest[-1] + "\n", ""): 5, whole + first + "\n": 7}.items():
+        index.write_text(text)
+        assert f"has {n} images, its header says 6; write it again" in refused(folder)
     index.write_text("\n".join([first, *rest]) + "\n")
     assert "its header" in refused(folder)
     index.write_text("")
     assert "write it again with bsk attack" in refused(folder)
-    index.write_text("\n".join([record, first, *rest]) + "\n")
+    index.write_text(whole)
     shutil.copy(folder / json.loads(rest[0])["file"], folder / name)
     assert "from the clean one, beyond eps" in refused(folder)
+    Image.new("L", (9, 8)).save(folder / name)
+    assert "expected 9x8 like the others; write it again with bsk attack" in refused(folder)
     (folder / name).write_bytes(b"GIF")
     assert f"{name}: not an image" in refused(folder)
+    assert "expected F.safetensors, F.npz or a folder of bsk attack" in refused(index)
 
 
 def test_one_file_under_another_name_is_known_again(call, images: Path, other: Path, toy: Path, tmp_path: Path) -> None:

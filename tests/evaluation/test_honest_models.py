@@ -10,6 +10,7 @@ import pytest
 
 from bsk.data.sources import prepare
 
+pytestmark = pytest.mark.checks
 METHODS = ("natural", "at", "trades", "bs", "fast-at", "n-fgsm", "mart", "liet", "nuat", "gat")
 TRAIN = "--model cnn-8 --epochs 4 --limit 600 --batch-size 50 --lr 0.1 --schedule cyclic --threads 1 --quiet"
 THEIRS = {"cnn-a": "cnn_a_adv.model", "resnet2b": "resnet2b.pth", "resnet20": "resnet20.th"}

@@ -265,7 +265,9 @@ def test_weights_for_another_number_of_classes_are_refused_and_both_numbers_are_
     model: str, tmp_path: Path
 ) -> None:
     path = saved(tmp_path / "w.pt", network("preact-resnet18-4", 100, 3, 32).state_dict())
-    with pytest.raises(InputError, match="; it fits --model preact-resnet18-4 for 100 classes, the data has 10$"):
+    with pytest.raises(
+        InputError, match="; it fits --model preact-resnet18-4 with 100 classes, but the data has 10; use"
+    ):
         foreign_model(model, path, **CIFAR)
 
 

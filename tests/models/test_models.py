@@ -130,3 +130,14 @@ def test_logits_of_half_precision_passes_are_fp32_so_that_losses_keep_their_smal
     exact = F.kl_div(other.double().log_softmax(1), clean.double().softmax(1), reduction="none").sum(1)
     torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=1e-3)
     assert in_precision(layer.double(), precision)(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_logits_are_fp32_also_where_the_network_has_autocast_of_its_own(precision: str) -> None:
+    layer, x = torch.nn.Linear(8, 10), torch.randn(4, 8)
+
+    def own(z: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return layer(z)
+
+    assert own(x).dtype == torch.bfloat16 and torch.equal(in_precision(own, precision)(x), own(x).float())

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 
 import bsk
 from bsk.data.store import DataFile, Info, Part, open_data, write
@@ -151,6 +150,8 @@ def test_networks_of_torchvision_are_trained_evaluated_and_loaded(call, name: st
     assert trained["model"] == spec and trained["code"] == load(spec, "--model").sha256
     own = bsk.load("t.safetensors", model=spec)
     x = torch.rand(2, 3, 32, 32)
+    import torchvision  # takes three seconds, so not while tests are collected
+
     theirs = getattr(torchvision.models, name)(num_classes=3).eval()
     theirs.load_state_dict(own.network.state_dict())
     torch.testing.assert_close(own(x), theirs((x - 0.5) / 0.25))
