@@ -288,7 +288,7 @@ class Curved(nn.Module):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-@pytest.mark.parametrize(("steps", "n"), [(2, 8), (3, 8), (5, 8), (100, 3)])
+@pytest.mark.parametrize(("steps", "n"), [(2, 8), (3, 8), (5, 8), pytest.param(100, 3, marks=pytest.mark.slow)])
 def test_its_nearest_image_is_that_of_the_naive_loop(norm: Norm, steps: int, n: int) -> None:
     """An eps a little above the naive loop's distance fools the model, and one a little below does not."""
     model, reached = Curved(), 0

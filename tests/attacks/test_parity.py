@@ -155,12 +155,15 @@ def test_on_digits(digits: Case, name: str) -> None:
     compare(digits, [name], 0.15, queries=1000)
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t", pytest.param("fab-t", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["apgd-ce", *(pytest.param(each, marks=pytest.mark.slow) for each in ("apgd-dlr", "apgd-t", "fab-t"))]
+)
 def test_on_digits_in_l2(digits: Case, name: str) -> None:
     compare(digits, [name], 0.6, "l2")
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", pytest.param("fab-t", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t"])
 def test_on_digits_in_l1(digits: Case, name: str) -> None:
     compare(digits, [name], 1.4, "l1")
 
@@ -179,6 +182,7 @@ def test_in_l1_with_their_projection_verdicts_are_theirs(digits: Case, name: str
     assert torch.equal(found, theirs(digits, name, 1.0, "l1")) and found.any() and not found.all()
 
 
+@pytest.mark.slow
 def test_square_in_l1_is_as_strong(digits: Case) -> None:
     compare(digits, ["square"], 1.0, "l1", queries=500)
 

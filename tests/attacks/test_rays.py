@@ -108,7 +108,7 @@ def test_each_call_has_one_query_per_example() -> None:
 # --- linear models ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 2))])
 def test_on_a_linear_model_it_comes_down_to_the_closed_form(seed: int) -> None:
     """The nearest boundary is at gap / |w|_1 along the signs of w; RayS is above it, and nearer with more queries."""
     torch.manual_seed(seed)

@@ -287,7 +287,8 @@ def test_a_doubtful_model_is_reported(call, toy: Path, tmp_path: Path) -> None:
 
 
 def test_images_are_drawn_and_all_of_them_written(call, trained: Path, toy: Path, tmp_path: Path) -> None:
-    words = ["--data", toy, "--attack", "apgd-ce", "--batch-size", "7", "--out", "a.safetensors", "--images", "a.svg"]
+    words = ["--data", toy, "--attack", "apgd-ce", "--batch-size", "7", "--limit", 20]
+    words += ["--out", "a.safetensors", "--images", "a.svg"]
     record = json.loads(call("attack", trained, *words).stdout)
     found = load_file(tmp_path / "a.safetensors")
     model = bsk.load(trained)

@@ -91,7 +91,11 @@ def test_a_signal_ends_an_attack_with_its_code(
 
 @pytest.mark.parametrize(
     ("moment", "number", "code"),
-    [("at once", *CODES[0]), ("when it is saving", *CODES[1]), ("to the very end", *CODES[0])],
+    [
+        pytest.param("at once", *CODES[0], marks=pytest.mark.slow),
+        ("when it is saving", *CODES[1]),
+        pytest.param("to the very end", *CODES[0], marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_that_is_sent_twice_saves_like_one(toy: Path, tmp_path: Path, number, code, moment) -> None:
     words = ["train", "--data", toy, *TRAIN, "--method", "trades", "--out", "m.safetensors"]

@@ -108,7 +108,9 @@ def test_help_that_cannot_be_written_is_one_line(shell) -> None:
     )
 
 
-@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2> >(true)"])
+@pytest.mark.parametrize(
+    "redirection", ["2>/dev/full", *(pytest.param(each, marks=pytest.mark.slow) for each in ("2>&-", "2> >(true)"))]
+)
 def test_nothing_on_stderr_ends_a_training(shell, toy: Path, tmp_path: Path, redirection) -> None:
     done = shell(redirection, "train", "--data", toy, *TRAIN, "--out", "m.safetensors")
     assert done.returncode == 0 and json.loads(done.stdout)["last_epoch"] == 3

@@ -61,12 +61,12 @@ def test_pareto_has_its_column_and_its_line(bsk: Make, file: Path, tmp_path: Pat
     assert drawn[0] == drawn[1] + 1
 
 
-def test_each_file_has_the_format_of_its_ending_and_is_whole_or_absent(bsk: Make, file: Path, tmp_path: Path) -> None:
+def test_each_file_has_the_format_of_its_ending_and_is_whole_or_absent(call, bsk: Make, file: Path, tmp_path) -> None:
     endings = {"txt": "table", "tsv": "tsv", "jsonl": "jsonl", "md": "markdown", "tex": "latex"}
     asked = [word for ending in endings for word in ("--out", f"tables/t.{ending}")]
     plain = bsk("compare", "results.jsonl", *asked).stdout
     for ending, name in endings.items():
-        expected = bsk("compare", "results.jsonl", "--format", name).stdout
+        expected = call("compare", "results.jsonl", "--format", name).stdout
         assert (tmp_path / f"tables/t.{ending}").read_text() == expected, ending
     assert plain == bsk("compare results.jsonl").stdout
     wrong = bsk("compare results.jsonl --out u.md --out u.pdf", check=2)

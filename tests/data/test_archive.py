@@ -245,6 +245,7 @@ def test_reading_goes_through_any_file_object() -> None:
     assert tree.read("a") == b"abc"
 
 
+@pytest.mark.slow
 def test_empty_members_without_end_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "many.tar.gz"
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:

@@ -236,7 +236,10 @@ def test_half_precision_inside_is_a_doubt(measured) -> None:
 
 @pytest.mark.parametrize(
     ("size", "attack"),
-    [(1, "fgsm"), *((size, attack) for size in (5, 64) for attack in ("fgsm", "apgd-t", "square --queries 20"))],
+    [
+        pytest.param(1, "fgsm", marks=pytest.mark.slow),
+        *((size, attack) for size in (5, 64) for attack in ("fgsm", "apgd-t", "square --queries 20")),
+    ],
 )
 def test_no_call_has_more_rows_than_the_batch_size(measured, odd: Path, size: int, attack: str) -> None:
     import odd_networks

@@ -47,7 +47,7 @@ def stands(record: dict) -> np.ndarray:
         ("pgd-5", {}),
         pytest.param("screen", {}, marks=pytest.mark.slow),
         ("square", {"queries": 40}),
-        ("apgd-ce", {"norm": "l2"}),
+        pytest.param("apgd-ce", {"norm": "l2"}, marks=pytest.mark.slow),
         pytest.param("fab-t", {"norm": "l1"}, marks=pytest.mark.slow),
     ],
 )

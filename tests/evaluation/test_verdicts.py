@@ -278,6 +278,7 @@ def small_cnn() -> nn.Sequential:
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(2048, 100), nn.ReLU(), nn.Linear(100, 10))
 
 
+@pytest.mark.slow
 def test_a_real_checkpoint_has_its_known_accuracy(shared: Path, tmp_path: Path) -> None:
     """cnn_a_adv on the 2,000 test images: PGD-20 51.25 % at 2/255 and 14.40 % at 8/255, as its README says."""
     network = small_cnn()

@@ -86,7 +86,9 @@ def test_processes_that_do_not_come_are_given_up(environment, monkeypatch: pytes
         pass
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU"])
+@pytest.mark.parametrize(
+    "name", ["SIGUSR1", *(pytest.param(each, marks=pytest.mark.slow) for each in ("SIGUSR2", "SIGHUP", "SIGXCPU"))]
+)
 def test_signals_of_schedulers_save_and_stop(name: str, toy: Path, tmp_path: Path) -> None:
     number, out = getattr(signal, name), tmp_path / "m.safetensors"
     words = ["--model", "cnn-4", "--epochs", "5000", "--threads", "1", "--out", str(out)]
