@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bsk.models.compiled import Compiled
 from bsk.models.modes import eval_mode, folded_eval_mode, in_precision
@@ -42,8 +43,12 @@ class Network:
         return self._counted(self.compiled.trained if self.compiled else self.module, self.precision)(x)
 
     def exact(self, x: Tensor) -> Tensor:
-        """Return f(x) in fp32 whatever the precision, and never compiled: for second-order gradients."""
-        return self._counted(self.module, "fp32")(x)
+        """Return f(x) in fp32 whatever the precision, and never compiled: for second-order gradients.
+
+        Attention is computed as the plain formula, because its fused kernels have no second derivative.
+        """
+        with sdpa_kernel(SDPBackend.MATH):
+            return self._counted(self.module, "fp32")(x)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[Model]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from bsk.errors import InputError
+from bsk.errors import BskError, InputError, out_of_memory
 
 HUGE = 1e15  # replaces infinity; the sum of squares of a million such values still fits in fp32
 
@@ -20,6 +23,30 @@ class NoGradientError(InputError):
         )
 
 
+class BackwardError(NoGradientError):
+    """The backward pass through the model fails."""
+
+    def __init__(self, error: Exception) -> None:
+        """Tell what failed."""
+        reason = (str(error) or "no message").splitlines()[0][:120]
+        said = f"the model's backward pass fails: {type(error).__name__}: {reason}"
+        InputError.__init__(self, f"{said}; check the model (the attacks square and rays need no gradient)")
+
+
+@contextlib.contextmanager
+def differentiating() -> Iterator[None]:
+    """Turn any failure of a backward pass within the block into a BackwardError; other errors of bsk are unchanged.
+
+    The layers of someone else's network may have no derivative, or no second one, or their own code for it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, BskError) or out_of_memory(error):
+            raise
+        raise BackwardError(error) from error
+
+
 def raw_gradient(losses: Tensor, x: Tensor, *, keep: bool = False, create: bool = False) -> Tensor:
     """Return d sum(losses) / dx unchanged, for losses (N,) computed from x (N, C, H, W).
 
@@ -27,13 +54,14 @@ def raw_gradient(losses: Tensor, x: Tensor, *, keep: bool = False, create: bool 
     be differentiated.
 
     Raises:
-        NoGradientError: the losses do not depend differentiably on x.
+        NoGradientError: the losses do not depend differentiably on x, or the backward pass fails.
     """
     if not losses.requires_grad:
         raise NoGradientError
     kept = keep or create
     gradient: Tensor | None
-    (gradient,) = torch.autograd.grad(losses.sum(), x, retain_graph=kept, create_graph=create, allow_unused=True)
+    with differentiating():
+        (gradient,) = torch.autograd.grad(losses.sum(), x, retain_graph=kept, create_graph=create, allow_unused=True)
     if gradient is None:
         raise NoGradientError
     return gradient

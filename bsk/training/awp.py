@@ -15,6 +15,7 @@ from bsk.data.batches import Share
 from bsk.data.processes import sum_over_processes
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import BatchDraws
+from bsk.perturb.gradients import differentiating
 
 _TINY = 1e-20  # keeps 0 / 0 from being NaN. Source: the authors' code
 
@@ -41,7 +42,9 @@ def worst_weights(
     tape, random = _Tape(), draws.generator.get_state()
     net.through = tape.recording
     with still_statistics(net.module):
-        gradients = torch.autograd.grad(loss(), weights)
+        found = loss()
+        with differentiating():
+            gradients = torch.autograd.grad(found, weights, materialize_grads=True)  # 0 for weights without influence
     net.through = tape.playing
     draws.generator.set_state(random)
     before = [weight.detach().clone() for weight in weights]

@@ -12,6 +12,7 @@ from bsk.contract.network import Network
 from bsk.data.batches import Batch, Share
 from bsk.data.processes import sum_gradients
 from bsk.perturb.draws import BatchDraws, generator
+from bsk.perturb.gradients import differentiating
 from bsk.training.averaging import follow
 from bsk.training.awp import worst_weights
 from bsk.training.bound import Bound, UpdateContext, bind
@@ -78,7 +79,7 @@ def _descend(
     with worst_weights(net, lambda: run()[2], draws, settings.awp, share):
         losses, memory, loss = run()
         state.optimiser.zero_grad(set_to_none=True)
-        with settings.bound.guard():  # hooks of a plugin method run here
+        with differentiating(), settings.bound.guard():  # hooks of a plugin method run here
             loss.backward()
     memory.commit()
     sum_gradients(state.model, share)

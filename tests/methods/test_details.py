@@ -141,6 +141,35 @@ def test_a_pattern_is_of_the_labels_as_training_smooths_them() -> None:
     assert signs == [-1.0, 1.0]
 
 
+class Attentive(nn.Module):
+    """One layer of attention over the rows of an image; its formula is written out, or is torch's function."""
+
+    def __init__(self, written_out: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.project, self.last, self.written_out = nn.Linear(8, 24), nn.Linear(64, 3), written_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (each.unsqueeze(1) for each in self.project(x[:, 0]).split(8, dim=2))
+        if self.written_out:
+            z = (q @ k.transpose(2, 3) / math.sqrt(8)).softmax(dim=3) @ v
+        else:
+            z = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.last(z.flatten(1))
+
+
+@pytest.mark.parametrize("name", ["gradalign", "llr"])
+def test_methods_of_second_order_train_networks_with_attention(name: str) -> None:
+    """The fused kernels of torch's attention have no second derivative."""
+    x, y = torch.rand(4, 1, 8, 8, generator=generator(1)), torch.tensor([0, 1, 2, 0])
+    gradients = []
+    for written_out in (True, False):
+        model = Attentive(written_out)
+        called(name, model, x, y).total.sum().backward()
+        gradients.append(model.project.weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
 def test_an_unknown_hyper_parameter_is_named_as_a_flag() -> None:
     with pytest.raises(UsageError, match=r"^--rescue-every: natural has no rescue_every; it has no hyper-parameters$"):
         bind("natural", EPS, {"rescue_every": 3})

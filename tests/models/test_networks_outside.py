@@ -17,7 +17,24 @@ from bsk.records import checkpoints
 from bsk.records.checkpoints import MODEL
 
 SOURCE = """
+import torch
 from torch import nn
+class Relu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x): return x.relu()
+    @staticmethod
+    def backward(ctx, g): raise NotImplementedError("relu without backward")
+class Backless(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+    def forward(self, x): return Relu.apply(self.layer(x.flatten(1)))
+class Once(Relu):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g): return g
+class Bent(Backless):
+    def forward(self, x): return self.layer(Once.apply(x.flatten(1)))
 def net(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
 def other(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 def wide(): return nn.Linear(3, 3)
@@ -127,6 +144,31 @@ def test_the_command_trains_it(call, module: str, toy: Path, tmp_path: Path) -> 
     done = call("evaluate", "t.safetensors", "--data", toy, "--attack", "natural", "--model", "mynets:net")
     record = json.loads(done.stdout)
     assert record["accuracy"] > 0.4 and record["code"] == trained["code"] and "not what" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("network", "method", "error"),
+    [
+        ("Backless", "natural", "NotImplementedError: relu without backward"),
+        ("Backless", "fast-at", "NotImplementedError: relu without backward"),
+        ("Bent", "gradalign", "RuntimeError: trying to differentiate twice"),
+    ],
+)
+def test_a_backward_pass_that_fails_is_a_one_line_error(
+    call, module: str, toy: Path, network: str, method: str, error: str
+) -> None:
+    words = ["--data", toy, "--epochs", 1, "--batch-size", 60, "--threads", 1, "--quiet", "--out", "t.safetensors"]
+    done = call("train", "--model", f"mynets:{network}", "--method", method, *words, check=3)
+    assert done.line.startswith(f"bsk: the model's backward pass fails: {error}") and "check the model" in done.line
+
+
+def test_attacks_without_gradients_evaluate_a_network_whose_backward_pass_fails(module: str, toy: Path) -> None:
+    model = built(open_data(toy), "mynets:Backless")
+    more = {"data": toy, "limit": 30, "eps": 0.1, "progress": False}
+    with pytest.raises(InputError, match="the model's backward pass fails: NotImplementedError: relu without"):
+        bsk.evaluate(model, attack="pgd-3", **more)
+    found = bsk.evaluate(model, attack="square", queries=20, **more)
+    assert found.record["checks"]["no_gradients"] and any("has no gradient" in doubt for doubt in found.doubts)
 
 
 def test_a_network_without_parameters_is_not_trained(call, module: str, toy: Path) -> None:

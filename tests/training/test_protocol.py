@@ -100,6 +100,17 @@ def test_within_the_block_weights_are_where_the_loss_is_higher_and_afterwards_ba
     assert worse > float(loss().detach())
 
 
+def test_weights_without_influence_stay_within_the_block() -> None:
+    model, x, y = network().train(), torch.rand(16, 1, 8, 8), torch.arange(16) % 3
+    model.register_module("unused", nn.Linear(2, 2))
+    model.forward = lambda images: nn.Sequential(*list(model)[:5])(images)
+    net, before = Network(model), {name: value.clone() for name, value in model.state_dict().items()}
+    with worst_weights(net, lambda: nn.functional.cross_entropy(net(x), y), BatchDraws(generator(0)), 0.02, WHOLE):
+        now = model.state_dict()
+        assert torch.equal(now["unused.weight"], before["unused.weight"])
+        assert not torch.equal(now["0.weight"], before["0.weight"])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_perturbation_within_the_block_is_the_one_before_it_without_its_passes(method: str) -> None:
     """It is computed with the weights before and the same random numbers; the method's loss is that of the perturbed
