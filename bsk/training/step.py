@@ -11,7 +11,7 @@ from bsk.contract.method import BatchMemory, Losses, Validate
 from bsk.contract.network import Network
 from bsk.data.batches import Batch, Share
 from bsk.data.processes import sum_gradients
-from bsk.perturb.draws import BatchDraws, generator
+from bsk.perturb.draws import BatchDraws, generator, own_randomness
 from bsk.perturb.gradients import differentiating
 from bsk.training.averaging import follow
 from bsk.training.awp import worst_weights
@@ -45,16 +45,17 @@ def update(
     draws = BatchDraws(state.noise, share.first(batch.total), batch.total)
     for group in state.optimiser.param_groups:
         group["lr"], group["momentum"] = rates
-    for replay in range(method.replays):
+    with own_randomness(batch.x.device, settings.seed, "network", state.step, share.rank):  # for dropout and the like
+        for replay in range(method.replays):
 
-        def losses_of(net: Network, memory: BatchMemory) -> Losses:
-            context = UpdateContext(memory, state.step, epoch, (state.step + 1) / total, validate)
-            return method(net, batch.x, batch.y, draws, context)
+            def losses_of(net: Network, memory: BatchMemory) -> Losses:
+                context = UpdateContext(memory, state.step, epoch, (state.step + 1) / total, validate)
+                return method(net, batch.x, batch.y, draws, context)
 
-        losses = _descend(state, settings, batch, draws, share, losses_of)
-        if replay == 0:
-            parts = (losses.total, losses.natural, losses.robust)
-            state.sums += torch.stack([_sum(part, losses.total) for part in parts])
+            losses = _descend(state, settings, batch, draws, share, losses_of)
+            if replay == 0:
+                parts = (losses.total, losses.natural, losses.robust)
+                state.sums += torch.stack([_sum(part, losses.total) for part in parts])
     state.step += 1
 
 

@@ -85,6 +85,24 @@ def test_every_method_resumes_bit_for_bit(method: str, data: DataFile, tmp_path:
     goes_on(settings(method), 13, data, tmp_path)
 
 
+def test_a_network_that_draws_random_numbers_resumes_bit_for_bit(
+    data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dropout is a function of seed and update, and leaves torch's global generator alone."""
+    (tmp_path / "dropped.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes): return nn.Sequential(nn.Flatten(), nn.Dropout(0.4), nn.Linear(64, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = torch.random.get_rng_state()
+    goes_on(settings("trades", {"steps": 2}, model="dropped:net"), 13, data, tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    still = {"lr": 1e-12, "weight_decay": 0.0, "augment": "none", "batch_size": 240}
+    trained(tmp_path / "still.safetensors", data, settings("natural", model="dropped:net", **still))
+    losses = [record["loss"] for record in records.read(tmp_path / "still.jsonl") if record["kind"] == "epoch"]
+    assert max(losses) - min(losses) > 1e-3, "each update drops others"
+
+
 def goes_on(s: Settings, updates: int, data: DataFile, tmp_path: Path) -> None:
     trained(tmp_path / "whole.safetensors", data, s)
     with pytest.raises(StoppedError) as stopped:
