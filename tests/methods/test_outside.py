@@ -45,6 +45,15 @@ def everything(net, x, y, *, eps, **given):
     given["memory"].logged["updates"] = given["update"]
     return F.cross_entropy(net(x), y, reduction="none")
 
+def noisy(net, x, y, *, eps, draws):
+    x_adv = (x + eps * draws.uniform(x)).clamp(0, 1)
+    return Losses(plain(net, x_adv, y, eps), start=x, x_adv=x_adv)
+def noisy_with_an_attack(net, x, y, *, eps, draws):  # as those of torchattacks and foolbox
+    torch.manual_seed(0)
+    with net.frozen() as f:
+        F.cross_entropy(f(x), y, reduction="sum").backward()
+    return noisy(net, x, y, eps=eps, draws=draws)
+
 def no_eps(net, x, y, *, draws): return plain(net, x, y, 0)
 def no_default(net, x, y, *, eps, alpha): return plain(net, x, y, eps)
 def a_flag(net, x, y, *, eps, seed=1): return plain(net, x, y, eps)
@@ -200,6 +209,14 @@ def test_processes_share_what_they_can(module: str, toy: Path, tmp_path: Path) -
     settings = resolve(TrainingFlags(f"{module}:everything"), data, torch.device("cpu"))
     with pytest.raises(UsageError, match="--method mymethods:everything: remembers each image of a batch"):
         run(settings, data, tmp_path / "m.safetensors", device=torch.device("cpu"), watcher=None, share=Share(0, 2))
+
+
+def test_an_attack_that_seeds_torch_and_leaves_gradients_changes_no_training(train, tmp_path: Path) -> None:
+    weights = []
+    for name in ("noisy", "noisy_with_an_attack"):
+        train(name, "--out", f"{name}.safetensors")
+        weights.append(checkpoints.load(tmp_path / f"{name}.safetensors", "model")[0])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 START = "bsk: --method mymethods:"
