@@ -158,7 +158,17 @@ def _called(name: str, classes: int, shape: tuple[int, ...]) -> nn.Module:
         if any(map(is_lazy, [*made.parameters(), *made.buffers()])):  # its sizes are determined by the first images
             with eval_mode(made), torch.no_grad():
                 made(torch.zeros(shape))
+        _dense(made)
     return made
+
+
+def _dense(network: nn.Module) -> None:
+    """Copy the buffers that repeat one value by strides, as `expand` makes them: these cannot be loaded or averaged."""
+    for module in network.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            strides = buffer.stride() if buffer.layout == torch.strided else ()
+            if any(stride == 0 and size > 1 for stride, size in zip(strides, buffer.shape, strict=False)):
+                setattr(module, name, buffer.contiguous())
 
 
 def checked_logits(logits: object, n: int, start: str = "model") -> Tensor:

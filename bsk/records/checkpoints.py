@@ -35,9 +35,8 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None
     Raises:
         InputError: the file cannot be written.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary, _safetensors_as_os_errors():
-        save_file(contiguous, temporary, metadata=metadata(header))
+        save_file(_apart(tensors), temporary, metadata=metadata(header))
 
 
 def load(path: Path, kind: str | tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -49,6 +48,17 @@ def load(path: Path, kind: str | tuple[str, ...]) -> tuple[dict[str, Tensor], di
     header = load_header(path, kind)
     with opening(path), safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - no dict
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors contiguous on the CPU; one with several names, as tied weights have, is copied for each."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        dense = tensor.detach().cpu().contiguous()
+        found[name] = dense.clone() if dense.untyped_storage().data_ptr() in seen else dense
+        seen.add(dense.untyped_storage().data_ptr())
+    return found
 
 
 @contextlib.contextmanager

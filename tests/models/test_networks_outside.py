@@ -29,6 +29,13 @@ class Backless(nn.Module):
         super().__init__()
         self.layer = nn.Linear(64, 3)
     def forward(self, x): return Relu.apply(self.layer(x.flatten(1)))
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 3)
+        self.second.weight = self.first.weight
+        self.register_buffer("places", torch.arange(64.0).expand(2, 64))
+    def forward(self, x): return self.last(self.second(self.first(x.flatten(1)).relu()).relu() + self.places[1] / 64)
 class Once(Relu):
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -144,6 +151,27 @@ def test_the_command_trains_it(call, module: str, toy: Path, tmp_path: Path) -> 
     done = call("evaluate", "t.safetensors", "--data", toy, "--attack", "natural", "--model", "mynets:net")
     record = json.loads(done.stdout)
     assert record["accuracy"] > 0.4 and record["code"] == trained["code"] and "not what" not in done.stderr
+
+
+def test_tied_weights_and_expanded_buffers_are_saved_averaged_and_resumed(
+    call, module: str, toy: Path, tmp_path: Path
+) -> None:
+    words = ["--data", toy, "--model", "mynets:Tied", "--batch-size", 60, "--schedule", "constant", "--threads", 1]
+    words += ["--method", "natural", "--ema", 0.9, "--precision", "fp32", "--quiet"]
+    for name, runs in (("whole", [3]), ("twice", [1, 3])):
+        for epochs in runs:
+            call("train", *words, "--epochs", epochs, "--out", f"{name}.safetensors")
+    for which in ("", ".last", ".ema"):
+        kinds = ("model", "training-state")
+        whole, twice = (
+            checkpoints.load(tmp_path / f"{name}{which}.safetensors", kinds)[0] for name in ("whole", "twice")
+        )
+        assert whole.keys() == twice.keys() and all(torch.equal(whole[name], twice[name]) for name in whole)
+        start = "model." * (which == ".last") + "network."
+        assert torch.equal(whole[start + "first.weight"], whole[start + "second.weight"])
+        assert torch.equal(whole[start + "places"], torch.arange(64.0).expand(2, 64))
+    ema = bsk.load(tmp_path / "whole.ema.safetensors", model="mynets:Tied")
+    assert bsk.evaluate(ema, data=toy, attack="natural", progress=False).accuracy > 0.5
 
 
 @pytest.mark.parametrize(

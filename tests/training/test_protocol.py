@@ -50,6 +50,18 @@ def test_the_average_follows_by_its_formula_with_batch_norm_statistics() -> None
     assert average_of(model, 0.0) is None
 
 
+def test_indices_masks_and_counters_are_copied_into_the_average() -> None:
+    model = network()
+    model.register_buffer("index", torch.arange(100))
+    model.register_buffer("mask", torch.arange(100) % 2 == 0)
+    average = average_of(model, 0.9995)
+    for _ in range(60):
+        model[1](torch.rand(6, 4, 2, 2))
+        follow(average, model)
+    for name in ("index", "mask", "1.num_batches_tracked"):
+        assert torch.equal(average.module.state_dict()[name], model.state_dict()[name]), name
+
+
 def test_an_average_is_saved_beside_and_changes_nothing_else(data: DataFile, tmp_path: Path) -> None:
     plain = trained(tmp_path / "plain.safetensors", data, settings())
     end = trained(tmp_path / "m.safetensors", data, settings(ema=0.9))
