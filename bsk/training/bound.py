@@ -79,8 +79,12 @@ class Bound:
         """
         offered = {"eps": self.eps, "draws": draws, **vars(context)}
         arguments = {**{name: offered[name] for name in self._taken}, **self.hyper}
+        training = net.module.training
         with self.guard():
-            return self._checked(self.function(net, x, y, **arguments), len(y))
+            losses = self._checked(self.function(net, x, y, **arguments), len(y))
+        if net.module.training != training:  # as after attacks of ART
+            raise UsageError(f"{self.start}: changes the network's mode; restore it before net(x)")
+        return losses
 
     def guard(self) -> contextlib.AbstractContextManager[None]:
         """Turn any failure of a plugin method within the block into a one-line error."""

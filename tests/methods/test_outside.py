@@ -45,6 +45,7 @@ def everything(net, x, y, *, eps, **given):
     given["memory"].logged["updates"] = given["update"]
     return F.cross_entropy(net(x), y, reduction="none")
 
+def left_in_eval_mode(net, x, y, *, eps): return plain(net.module.eval(), x, y, eps)
 def noisy(net, x, y, *, eps, draws):
     x_adv = (x + eps * draws.uniform(x)).clamp(0, 1)
     return Losses(plain(net, x_adv, y, eps), start=x, x_adv=x_adv)
@@ -240,6 +241,7 @@ START = "bsk: --method mymethods:"
         ("constant", START + "constant: its loss has no gradient with respect to the weights"),
         ("of_the_images", START + "of_the_images: its loss has no gradient with respect to the weights"),
         ("unseen", START + "unseen: its loss has no gradient with respect to the weights"),
+        ("left_in_eval_mode", START + "left_in_eval_mode: changes the network's mode; restore it before net(x)"),
         ("fails", START + "fails: IndexError: index 100 is out of bounds"),
         ("leaves", START + "leaves: SystemExit: I leave; check the method"),
         ("leaves_late", START + "leaves_late: SystemExit: no message; check the method"),
