@@ -65,7 +65,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Return whether an error of Python or torch, on any device, is an out-of-memory error."""
     said = str(error).lower()
     return isinstance(error, MemoryError) or any(
-        each in said for each in ("out of memory", "allocate memory", "not enough memory")
+        each in said for each in ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
     )
 
 

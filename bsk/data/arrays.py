@@ -21,7 +21,7 @@ from bsk.data.duplicates import Duplicates, examined, report_duplicates
 from bsk.data.order import Images, Labels
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Parts, Request, described, split_up
 from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
-from bsk.errors import InputError, UsageError, nearest
+from bsk.errors import BskError, InputError, UsageError, nearest, out_of_memory
 from bsk.plugins import load, outside
 from bsk.records.header_schema import CLASSES
 
@@ -170,6 +170,7 @@ def from_outside(request: Request) -> Contents:
     plugin = load(request.name, "prepare-data")
     with outside(f"prepare-data {request.name}", "check the module and function"):
         found = plugin.function()
+        found = dict(found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping):
         expected = 'a dict {"train": (images, labels), "test": (images, labels)}'
         raise InputError(f"{request.name}: expected {expected}, found a {type(found).__name__}; check the function")
@@ -318,10 +319,14 @@ def kind_of(dtype: np.dtype[Any]) -> str:
 def _array(values: Array | Tensor, start: str) -> NDArray[Any]:
     if isinstance(values, (list, tuple)) and any(getattr(each, "mode", None) in ("P", "PA") for each in values):
         raise InputError(f"{start}: images of Pillow with a palette; convert them with image.convert('RGB')")
+    if np.ma.is_masked(values):
+        raise InputError(f"{start}: some values are masked; fill them, by filled()")
     try:
         return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{start}: not an array ({str(error).splitlines()[0][:80]})") from error
+    except Exception as error:  # lazy arrays run their own code
+        if isinstance(error, BskError) or out_of_memory(error):
+            raise
+        raise InputError(f"{start}: not an array ({(str(error) or 'no message').splitlines()[0][:80]})") from error
 
 
 def _classes(names: Any, parts: Mapping[str, Part], start: str) -> list[str]:

@@ -99,14 +99,20 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def sum_gradients(model: nn.Module, share: Share) -> None:
-    """Sum the gradients of all processes with one reduction."""
+    """Sum the gradients of all processes with one reduction.
+
+    A weight may have none in some processes, as under stochastic depth; where no process has one, it remains None.
+    """
     if share.world == 1:
         return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    weights = [each for each in model.parameters() if each.requires_grad]
+    found = [weight.new_zeros(()) if weight.grad is None else weight.new_ones(()) for weight in weights]
+    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in weights]
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), torch.stack(found)])
     dist.all_reduce(flat)
-    for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-        gradient.copy_(summed.view_as(gradient))
+    *sums, count = torch.split(flat, [*(each.numel() for each in gradients), len(weights)])
+    for weight, gradient, summed, processes in zip(weights, gradients, sums, count.tolist(), strict=True):
+        weight.grad = gradient.copy_(summed.view_as(gradient)) if processes else None
 
 
 def sum_over_processes(values: Tensor, share: Share) -> Tensor:

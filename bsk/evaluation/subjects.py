@@ -108,6 +108,7 @@ def _built(header: dict[str, Any], model: str) -> Normalised:
         size=(height, width),
         mean=header["mean"],
         std=header["std"],
+        seed=header.get("seed") or 0,  # a user's network may draw constants that no state dict has
     )
 
 

@@ -7,10 +7,12 @@ The contract of `--model module:function`: the function returns a `torch.nn.Modu
 from __future__ import annotations
 
 import inspect
+import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -23,6 +25,7 @@ from bsk.models.preact import NETWORKS
 from bsk.models.resnet import resnet18, resnet50, resnet50_kuangliu
 from bsk.models.small import Size, cnn, sides
 from bsk.models.wide import wide_resnet
+from bsk.perturb.draws import kept_randomness
 from bsk.plugins import is_plugin, load, outside
 
 RESNETS: dict[str, Callable[..., nn.Module]] = {  # by name without a width
@@ -95,12 +98,14 @@ def build(
     Raises:
         UsageError: there is no such model, or its code fails or breaks the contract.
     """
-    with torch.random.fork_rng(devices=[]):
+    with kept_randomness(torch.device("cpu")):
+        random.seed(seed)
+        np.random.seed(seed % (1 << 32))  # noqa: NPY002 - the generator that users' networks may draw from
         torch.manual_seed(seed)
         model = Normalised(network(name, classes, channels, size), mean, std, named(name)).to(device)
-    if is_plugin(name):
-        check_logits(model, (channels, *sides(size)), classes, f"--model {name}", kind=UsageError)
-        return model
+        if is_plugin(name):
+            check_logits(model, (channels, *sides(size)), classes, f"--model {name}", kind=UsageError)
+            return model
     return model.to(memory_format=torch.channels_last)
 
 
@@ -166,9 +171,14 @@ def _dense(network: nn.Module) -> None:
     """Copy the buffers that repeat one value by strides, as `expand` makes them: these cannot be loaded or averaged."""
     for module in network.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            strides = buffer.stride() if buffer.layout == torch.strided else ()
-            if any(stride == 0 and size > 1 for stride, size in zip(strides, buffer.shape, strict=False)):
+            if repeats(buffer):
                 setattr(module, name, buffer.contiguous())
+
+
+def repeats(tensor: Tensor) -> bool:
+    """Return whether a dense tensor has elements at the same place in memory, as `expand` makes it."""
+    strides = tensor.stride() if tensor.layout == torch.strided else ()
+    return any(stride == 0 and size > 1 for stride, size in zip(strides, tensor.shape, strict=False))
 
 
 def checked_logits(logits: object, n: int, start: str = "model") -> Tensor:

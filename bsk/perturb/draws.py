@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -159,16 +161,29 @@ def generator(
 
 
 @contextlib.contextmanager
-def own_randomness(device: torch.device, *key: object) -> Iterator[None]:
-    """Seed torch's global generators from the key within the block, for models that draw random numbers themselves.
+def kept_randomness(device: torch.device) -> Iterator[None]:
+    """Restore the global generators after the block: Python's, NumPy's, and torch's on the CPU and a CUDA device."""
+    python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that others use
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)  # noqa: NPY002
 
-    Afterwards the caller's generators, on the CPU and on a CUDA device, are restored.
+
+@contextlib.contextmanager
+def own_randomness(device: torch.device, *key: object) -> Iterator[None]:
+    """Seed the global generators from the key within the block, for code that draws random numbers itself.
+
+    Afterwards those of the caller are restored; see `kept_randomness`.
     """
-    gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if gpu else []):
+    with kept_randomness(device):
         number = _hashed(key) % (1 << 64) >> 1
+        random.seed(number)
+        np.random.seed(number % (1 << 32))  # noqa: NPY002
         torch.default_generator.manual_seed(number)  # `torch.manual_seed` would also seed devices that are not restored
-        if gpu:
+        if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(number)
         yield

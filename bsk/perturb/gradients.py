@@ -42,9 +42,18 @@ def differentiating() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, BskError) or out_of_memory(error):
+        if isinstance(error, BskError) or out_of_memory(error) or _of_the_device(error):
             raise
         raise BackwardError(error) from error
+
+
+def _of_the_device(error: Exception) -> bool:
+    """Return whether a GPU or its libraries failed, which says nothing about the network."""
+    own = getattr(torch, "AcceleratorError", None)  # since torch 2.8
+    said = str(error).lower()
+    return (own is not None and isinstance(error, own)) or any(
+        word in said for word in ("cuda error", "cublas", "cudnn", "nccl", "hip error")
+    )
 
 
 def raw_gradient(losses: Tensor, x: Tensor, *, keep: bool = False, create: bool = False) -> Tensor:

@@ -55,7 +55,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        dense = tensor.detach().cpu().contiguous()
+        dense = tensor.detach().cpu().resolve_conj().contiguous()
         found[name] = dense.clone() if dense.untyped_storage().data_ptr() in seen else dense
         seen.add(dense.untyped_storage().data_ptr())
     return found

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bsk.plugins import outside
+
 
 def average_of(model: nn.Module, decay: float) -> AveragedModel | None:
     """Return the moving average of a model's weights and batch-norm statistics, or None if the decay is 0.
@@ -29,7 +31,8 @@ def average_of(model: nn.Module, decay: float) -> AveragedModel | None:
         t = int(average.n_averaged)  # on the CPU, where `updates` may be on the device
         get_ema_multi_avg_fn(min(decay, (1 + t) / (10 + t)))(averages, weights, updates)
 
-    average = AveragedModel(model, multi_avg_fn=approach, use_buffers=True)
+    with outside("--ema", "the network cannot be copied; leave --ema out"):
+        average = AveragedModel(model, multi_avg_fn=approach, use_buffers=True)
     return average
 
 

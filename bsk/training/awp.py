@@ -14,7 +14,7 @@ from bsk.contract.network import Network
 from bsk.data.batches import Share
 from bsk.data.processes import sum_over_processes
 from bsk.perturb.ascent import Model
-from bsk.perturb.draws import BatchDraws
+from bsk.perturb.draws import BatchDraws, kept_randomness
 from bsk.perturb.gradients import differentiating
 
 _TINY = 1e-20  # keeps 0 / 0 from being NaN. Source: the authors' code
@@ -39,14 +39,14 @@ def worst_weights(
         yield
         return
     weights = [each for each in net.module.parameters() if each.dim() > 1 and each.requires_grad]
-    tape, random = _Tape(), draws.generator.get_state()
+    tape, own = _Tape(), draws.generator.get_state()
     net.through = tape.recording
-    with still_statistics(net.module):
+    with still_statistics(net.module), kept_randomness(draws.generator.device):
         found = loss()
         with differentiating():
             gradients = torch.autograd.grad(found, weights, materialize_grads=True)  # 0 for weights without influence
     net.through = tape.playing
-    draws.generator.set_state(random)
+    draws.generator.set_state(own)
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):

@@ -79,11 +79,13 @@ class Bound:
         """
         offered = {"eps": self.eps, "draws": draws, **vars(context)}
         arguments = {**{name: offered[name] for name in self._taken}, **self.hyper}
-        training = net.module.training
+        trained = [each for each in (net.module, *net.module.children()) if each.training]
+        if is_plugin(self.name):
+            x, y = x.clone(), y.clone()  # it may write into them
         with self.guard():
             losses = self._checked(self.function(net, x, y, **arguments), len(y))
-        if net.module.training != training:  # as after attacks of ART
-            raise UsageError(f"{self.start}: changes the network's mode; restore it before net(x)")
+        if not all(each.training for each in trained):  # as after attacks of ART
+            raise UsageError(f"{self.start}: leaves the network in eval mode; call train() before net(x)")
         return losses
 
     def guard(self) -> contextlib.AbstractContextManager[None]:

@@ -20,7 +20,7 @@ from bsk.data.store import Split
 from bsk.errors import UsageError
 from bsk.models.modes import folded_eval_mode
 from bsk.perturb.ball import ball_around
-from bsk.perturb.draws import Draws, example_draws
+from bsk.perturb.draws import Draws, example_draws, own_randomness
 from bsk.perturb.losses import fosc, input_gradient, kl
 from bsk.training.bound import Bound, UpdateContext
 from bsk.training.settings import Settings
@@ -47,7 +47,8 @@ def divergences(
     rows = share.of(torch.arange(min(IMAGES, len(split.labels))))
     sums, device = torch.zeros(4, dtype=torch.float64), state.sums.device
     pause()
-    with folded_eval_mode(state.model), without_tf32():
+    random = own_randomness(device, settings.seed, "divergence", epoch, share.rank)
+    with folded_eval_mode(state.model), without_tf32(), random:
         for some in rows.split(BATCH):
             x, y = to_unit(split.images[some].to(device)), split.labels[some].to(device)
             draws = example_draws(settings.seed, f"divergence {epoch}", split.index[some].tolist(), device)
@@ -78,7 +79,11 @@ def divergence(
     """
     kept = replace(memory or Memory(), images=len(x), rows={}, numbers={}, logged={})
     context = UpdateContext(kept.batch(torch.arange(len(x))), 1, epoch, progress, lambda attack, turn: 1.0)
+    before = [each.clone() for each in model.buffers()]
     losses = method(Network(model), x, y, draws, context)
+    model.eval()  # a plugin method may have put it in train mode
+    for buffer, own in zip(model.buffers(), before, strict=True):
+        buffer.copy_(own)
     if losses.start is None or losses.x_adv is None:
         raise UsageError(f"--log-divergence: {method.name} does not say where its perturbation starts and ends")
     with torch.no_grad():

@@ -219,6 +219,9 @@ def new_state(
         begin.put_into(model)
     if not any(True for _ in model.parameters()):
         raise UsageError(f"--model {settings.model}: has no parameters to train; register its layers in the module")
+    for name, value in model.network.state_dict().items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or registry.repeats(value):
+            raise UsageError(f"--model {settings.model}: its {name} is no dense tensor, which bsk could not save")
     optimiser = sgd(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     sums_type = torch.float32 if device.type == "mps" else torch.float64

@@ -26,7 +26,7 @@ from bsk.data.batches import Share, to_unit
 from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.models.modes import folded_eval_mode, in_precision
-from bsk.perturb.draws import example_draws
+from bsk.perturb.draws import example_draws, own_randomness
 from bsk.perturb.losses import input_gradient
 from bsk.perturb.passes import Passes
 from bsk.training.profile import Profile
@@ -95,7 +95,8 @@ def _look(state: State, settings: Settings, val: Split, share: Share, images: in
     sums = torch.zeros(4, dtype=torch.float64)
     if len(rows):
         x, y = to_unit(val.images[rows].to(device)), val.labels[rows].to(device)
-        with folded_eval_mode(state.model):
+        random = own_randomness(device, settings.seed, "monitor", state.step, share.rank)
+        with folded_eval_mode(state.model), random:
             model = in_precision(state.model, settings.precision)
             stood = [
                 (~attack_named(name, settings.eps).stages[-1](model, x, y, NO_DRAWS, settings.eps).fooled).sum()
@@ -112,4 +113,4 @@ def _cosines(state: State, settings: Settings, x: Tensor, y: Tensor, index: list
     model = in_precision(state.model, settings.precision)
     noise = example_draws(settings.seed, f"monitor {state.step}", index, x.device).uniform(x)
     at_x, near = (input_gradient(model, each, y).float().flatten(1) for each in (x, x + settings.eps * noise))
-    return F.cosine_similarity(at_x, near, dim=1)
+    return torch.nan_to_num(F.cosine_similarity(at_x, near, dim=1), nan=0.0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bsk.contract.method import Losses, Memory
 from bsk.contract.network import Network
 from bsk.errors import UsageError
-from bsk.perturb.draws import BatchDraws, generator
+from bsk.perturb.draws import BatchDraws, generator, own_randomness
 from bsk.perturb.passes import Passes
 from bsk.training.bound import Bound, UpdateContext
 
@@ -124,16 +124,17 @@ def _try(
         toy, x = toy.double(), x.double()
     trial = _Trial(toy, Memory(images=images, classes=classes), Network(toy))
     updates = UPDATES if method.validates else ROUGH_UPDATES if rough else 2  # the first may initialise a memory
-    for update in range(updates):
-        toy.counts, toy.descending = {}, False
-        seen = trial.memory.batch(rows[mine])
-        draws = BatchDraws(generator("profile", update), mine.start or 0, images)
-        context = UpdateContext(seen, update, update, (update + 1) / 100, trial.validate)
-        trial.losses.append(method(trial.net, x[mine], y[mine], draws, context))
-        toy.descending = True
-        with method.guard():
-            trial.losses[-1].total.sum().backward()
-        seen.commit()
+    with own_randomness(torch.device("cpu"), "profile"):
+        for update in range(updates):
+            toy.counts, toy.descending = {}, False
+            seen = trial.memory.batch(rows[mine])
+            draws = BatchDraws(generator("profile", update), mine.start or 0, images)
+            context = UpdateContext(seen, update, update, (update + 1) / 100, trial.validate)
+            trial.losses.append(method(trial.net, x[mine], y[mine], draws, context))
+            toy.descending = True
+            with method.guard():
+                trial.losses[-1].total.sum().backward()
+            seen.commit()
     return trial
 
 

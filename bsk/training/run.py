@@ -208,7 +208,7 @@ def _compiles(
     second-order gradients, which torch.compile does not support, or code that it cannot trace. Methods with two
     backward passes through one output are excluded too, since this has not been tested with CUDA graphs.
     """
-    outside = is_plugin(settings.method) or is_plugin(settings.model) or found.trained.to_input > 0
+    outside = settings.plugin or found.trained.to_input > 0
     if settings.compile == "auto" and (outside or share.world > 1):
         return False
     passes = found.passes.seconds(monitor.WEIGHTS) * settings.bound.replays * settings.epochs * images

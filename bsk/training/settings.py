@@ -15,6 +15,7 @@ from bsk.devices import COMPILE, fast_precision
 from bsk.errors import UsageError
 from bsk.methods.registry import needs_extra
 from bsk.models.modes import PRECISIONS
+from bsk.plugins import is_plugin
 from bsk.training.bound import Bound, bind
 from bsk.training.flags import TrainingFlags
 from bsk.training.schedules import DEFAULT_LR, SCHEDULES
@@ -35,6 +36,11 @@ class Settings(TrainingFlags):
     def bound(self) -> Bound:
         """The method, ready to be called."""
         return Bound(self.method, self.eps, self.hyper)
+
+    @property
+    def plugin(self) -> bool:
+        """Whether the method or the network is a user's own code."""
+        return is_plugin(self.method) or is_plugin(self.model)
 
     def flags(self) -> dict[str, Any]:
         """Return all flags and hyper-parameters as one flat dict: {"gamma": 1.0, "eps": 0.031, ...}."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -45,7 +46,8 @@ def update(
     draws = BatchDraws(state.noise, share.first(batch.total), batch.total)
     for group in state.optimiser.param_groups:
         group["lr"], group["momentum"] = rates
-    with own_randomness(batch.x.device, settings.seed, "network", state.step, share.rank):  # for dropout and the like
+    key = (settings.seed, "network", state.step, share.rank)  # a user's code may draw random numbers, as dropout does
+    with own_randomness(batch.x.device, *key) if settings.plugin else nullcontext():
         for replay in range(method.replays):
 
             def losses_of(net: Network, memory: BatchMemory) -> Losses:

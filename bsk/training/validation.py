@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.models.modes import folded_eval_mode, in_precision
 from bsk.perturb.ascent import Model
-from bsk.perturb.draws import example_draws
+from bsk.perturb.draws import example_draws, own_randomness
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State
 
@@ -38,10 +39,10 @@ def validate(
     They only rank the epochs of one run; reported accuracies are measured by `bsk evaluate`, in fp32. `pause` is called
     between batches and, in a single process, every second within them; it may raise to stop.
     """
-    natural, robust = _accuracies(model, settings, val, share, pause)
-    if test is None:
-        return Scored(epoch, natural, robust)
-    return Scored(epoch, natural, robust, *_accuracies(model, settings, test, share, pause))
+    device = next(model.parameters()).device
+    with own_randomness(device, settings.seed, "validation", epoch, share.rank):
+        found = [_accuracies(model, settings, each, share, pause) for each in (val, test) if each is not None]
+    return Scored(epoch, *chain(*found))
 
 
 def _accuracies(

@@ -169,6 +169,14 @@ def nothing(): return None
 def only_train(): return {"train": mine()["train"]}
 def far(): return {"train": (mine()["train"][0] * 255, numpy.arange(40)), "test": mine()["test"]}
 def leaves(): raise SystemExit
+class Lazy:
+    def __init__(self, shape): self.shape = shape
+    def __len__(self): return self.shape[0]
+    def __array__(self, dtype=None, copy=None): raise OSError("the disk is gone")
+def lazy(): return {"train": (Lazy((40, 8, 8, 3)), mine()["train"][1]), "test": mine()["test"]}
+def masked():
+    x, y = mine()["train"]
+    return {"train": (numpy.ma.masked_array(x, x > 0.9), y), "test": mine()["test"]}
 def wrong_eps(): return mine() | {"eps": 8}
 """
 
@@ -207,6 +215,8 @@ def test_a_function_s_images_become_a_data_file(call, module: str, tmp_path: Pat
         ("only_train", [], 3, "no test split; return (images, labels) for train and test"),
         ("far", [], 3, "train images: values from "),
         ("wrong_eps", [], 3, "eps 8, expected a number above 0, at most 1"),
+        ("lazy", [], 3, "train images: not an array (the disk is gone)"),
+        ("masked", [], 3, "train images: some values are masked; fill them, by filled()"),
         ("leaves", [], 2, "SystemExit: no message; check the module and function"),
         ("mien", [], 2, "has no mien; did you mean mine?"),
         ("mine", ["--from", "x"], 2, "finds its own data"),

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from bsk.contract.method import Memory
+from bsk.contract.network import Network
 from bsk.data.batches import Share
 from bsk.data.store import open_data
 from bsk.errors import UsageError
+from bsk.perturb.draws import BatchDraws, generator
 from bsk.perturb.passes import Passes
 from bsk.records import checkpoints, jsonl
+from bsk.training.bound import UpdateContext, bind
 from bsk.training.flags import TrainingFlags
 from bsk.training.profile import profile
 from bsk.training.run import run
@@ -46,6 +50,20 @@ def everything(net, x, y, *, eps, **given):
     return F.cross_entropy(net(x), y, reduction="none")
 
 def left_in_eval_mode(net, x, y, *, eps): return plain(net.module.eval(), x, y, eps)
+def inner_left_in_eval_mode(net, x, y, *, eps):
+    next(net.module.children()).eval()
+    return plain(net, x, y, eps)
+def restored(net, x, y, *, eps, draws):
+    net.module.eval()
+    start = x + eps * draws.uniform(x)
+    net.module.train()
+    return Losses(plain(net, start, y, eps), start=x, x_adv=start)
+def of_random_steps(net, x, y, *, eps):
+    with net.frozen() as f:
+        for _ in range(int(torch.randint(1, 9, ()))):
+            f(x)
+    return plain(net, x, y, eps)
+def in_place(net, x, y, *, eps): return plain(net, x.mul_(0), y, eps)
 def noisy(net, x, y, *, eps, draws):
     x_adv = (x + eps * draws.uniform(x)).clamp(0, 1)
     return Losses(plain(net, x_adv, y, eps), start=x, x_adv=x_adv)
@@ -220,6 +238,22 @@ def test_an_attack_that_seeds_torch_and_leaves_gradients_changes_no_training(tra
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_a_method_may_restore_train_mode_itself(train, tmp_path: Path) -> None:
+    train("restored", "--log-divergence", "--model", "resnet18-2", "--out", "m.safetensors")
+    tensors, _ = checkpoints.load(tmp_path / "m.safetensors", "model")
+    counts = [int(tensor) for name, tensor in tensors.items() if name.endswith("num_batches_tracked")]
+    assert set(counts) == {8}, "only the 240 / 32 updates"
+
+
+def test_a_profile_is_the_same_each_time_and_a_batch_is_not_written_to(module: str) -> None:
+    found = {profile(bind(f"{module}:of_random_steps", 0.1), (1, 8, 8), 3).frozen for _ in range(4)}
+    assert len(found) == 1
+    x, context = torch.ones(4, 1, 8, 8), UpdateContext(Memory(images=4, classes=3), 0, 0, 1.0, lambda attack, turn: 1.0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    bind(f"{module}:in_place", 0.1)(Network(model), x, torch.arange(4) % 3, BatchDraws(generator(0)), context)
+    assert x.all()
+
+
 START = "bsk: --method mymethods:"
 
 
@@ -241,7 +275,8 @@ START = "bsk: --method mymethods:"
         ("constant", START + "constant: its loss has no gradient with respect to the weights"),
         ("of_the_images", START + "of_the_images: its loss has no gradient with respect to the weights"),
         ("unseen", START + "unseen: its loss has no gradient with respect to the weights"),
-        ("left_in_eval_mode", START + "left_in_eval_mode: changes the network's mode; restore it before net(x)"),
+        ("left_in_eval_mode", START + "left_in_eval_mode: leaves the network in eval mode; call train() before"),
+        ("inner_left_in_eval_mode", START + "inner_left_in_eval_mode: leaves the network in eval mode"),
         ("fails", START + "fails: IndexError: index 100 is out of bounds"),
         ("leaves", START + "leaves: SystemExit: I leave; check the method"),
         ("leaves_late", START + "leaves_late: SystemExit: no message; check the method"),

@@ -36,6 +36,23 @@ class Tied(nn.Module):
         self.second.weight = self.first.weight
         self.register_buffer("places", torch.arange(64.0).expand(2, 64))
     def forward(self, x): return self.last(self.second(self.first(x.flatten(1)).relu()).relu() + self.places[1] / 64)
+class Turned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.turn = nn.Linear(64, 3), torch.randn(64, 64)  # in no state dict
+    def forward(self, x): return self.layer(x.flatten(1) @ self.turn)
+class Told(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+    def forward(self, x): return self.layer(x.flatten(1))
+    def get_extra_state(self): return {"a": 1}
+    def set_extra_state(self, state): pass
+class Locked(Turned):
+    def __init__(self):
+        super().__init__()
+        import threading
+        self.lock = threading.Lock()
 class Once(Relu):
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -172,6 +189,33 @@ def test_tied_weights_and_expanded_buffers_are_saved_averaged_and_resumed(
         assert torch.equal(whole[start + "places"], torch.arange(64.0).expand(2, 64))
     ema = bsk.load(tmp_path / "whole.ema.safetensors", model="mynets:Tied")
     assert bsk.evaluate(ema, data=toy, attack="natural", progress=False).accuracy > 0.5
+
+
+def test_constants_that_a_network_draws_are_those_of_its_training(call, module: str, toy: Path, tmp_path: Path) -> None:
+    words = ["--data", toy, "--model", "mynets:Turned", "--method", "natural", "--epochs", 1, "--seed", 5, "--quiet"]
+    end = json.loads(call("train", *words, "--threads", 1, "--out", "t.safetensors").stdout)
+    model = bsk.load(tmp_path / "t.safetensors", model="mynets:Turned")
+    assert torch.equal(model.network.turn, built(open_data(toy), "mynets:Turned", seed=5).network.turn)
+    found = bsk.evaluate(model, data=toy, split="val", attack="natural", progress=False, checks=False)
+    assert found.accuracy == pytest.approx(end["val_natural"], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("network", "more", "said"),
+    [
+        ("Told", [], "--model mynets:Told: its _extra_state is no dense tensor, which bsk could not save"),
+        (
+            "Locked",
+            ["--ema", 0.9],
+            "--ema: TypeError: cannot pickle '_thread.lock' object; the network cannot",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_saved_or_copied_is_not_trained(
+    call, module: str, toy: Path, network: str, more: list, said: str
+) -> None:
+    words = ["--data", toy, "--model", f"mynets:{network}", "--method", "natural", "--epochs", 1, "--threads", 1]
+    assert said in call("train", *words, *more, "--quiet", check=2).line
 
 
 @pytest.mark.parametrize(

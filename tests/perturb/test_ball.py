@@ -4,9 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bsk.errors import StoppedError
 from bsk.perturb.ball import L1, ball_around, length, region
 from bsk.perturb.draws import BatchDraws, ExampleDraws, example_draws, generator
-from bsk.perturb.gradients import HUGE, NoGradientError, gradient_of, raw_gradient
+from bsk.perturb.gradients import HUGE, BackwardError, NoGradientError, gradient_of, raw_gradient
 from bsk.perturb.radius import paper_step
 
 
@@ -120,6 +121,37 @@ def test_an_output_that_does_not_use_the_images_has_no_gradient() -> None:
     for losses in (weight * 2, torch.ones(2)):
         with pytest.raises(NoGradientError):
             raw_gradient(losses, x)
+
+
+class _Fails(torch.autograd.Function):
+    error: Exception
+
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):  # type: ignore[no-untyped-def]
+        raise _Fails.error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NotImplementedError("no relu"), BackwardError),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling"), RuntimeError),
+        (RuntimeError("out of memory"), RuntimeError),
+        (StoppedError("stopped", 143), StoppedError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_only_a_failure_of_the_network_itself_is_one_of_its_backward_pass(error, kind) -> None:
+    _Fails.error = error
+    x = torch.ones(2, 3, requires_grad=True)
+    with pytest.raises(kind) as raised:
+        raw_gradient(_Fails.apply(x).sum(dim=1), x)
+    assert type(raised.value) is kind
 
 
 def test_the_error_without_gradient_names_attacks_that_need_none() -> None:

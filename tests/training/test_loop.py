@@ -2,11 +2,13 @@
 
 import fcntl
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from toys import ALONE, Silent, settings, stop_after, trained
@@ -88,15 +90,21 @@ def test_every_method_resumes_bit_for_bit(method: str, data: DataFile, tmp_path:
 def test_a_network_that_draws_random_numbers_resumes_bit_for_bit(
     data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its dropout is a function of seed and update, and leaves torch's global generator alone."""
+    """They are a function of seed and update, in train and eval mode, and the caller's generators stay as they are."""
     (tmp_path / "dropped.py").write_text(
+        "import random\n"
+        "import numpy, torch\n"
         "from torch import nn\n"
-        "def net(num_classes): return nn.Sequential(nn.Flatten(), nn.Dropout(0.4), nn.Linear(64, num_classes))\n"
+        "class Noise(nn.Module):\n"
+        "    def forward(self, x): return x + torch.randn_like(x) + random.random() + numpy.random.rand()\n"
+        "def net(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Dropout(0.4), Noise(), nn.Linear(64, num_classes))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = torch.random.get_rng_state()
-    goes_on(settings("trades", {"steps": 2}, model="dropped:net"), 13, data, tmp_path)
-    assert torch.equal(torch.random.get_rng_state(), before)
+    before = (random.getstate(), torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist())
+    s = settings("trades", {"steps": 2}, model="dropped:net", awp=0.01, ema=0.9, log_divergence=True)
+    goes_on(s, 13, data, tmp_path)
+    assert before == (random.getstate(), torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist())
     still = {"lr": 1e-12, "weight_decay": 0.0, "augment": "none", "batch_size": 240}
     trained(tmp_path / "still.safetensors", data, settings("natural", model="dropped:net", **still))
     losses = [record["loss"] for record in records.read(tmp_path / "still.jsonl") if record["kind"] == "epoch"]

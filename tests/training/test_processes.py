@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import Tensor
+from torch import Tensor, nn
 from toys import settings, stop_after, trained
 
 from bsk.data.batches import Loader, Share
-from bsk.data.processes import leave_group, sum_over_processes
+from bsk.data.processes import leave_group, sum_gradients, sum_over_processes
 from bsk.data.store import open_data
 from bsk.errors import StoppedError, UsageError
 from bsk.records import jsonl as records
@@ -51,8 +51,17 @@ def three_updates(data: Path, share: Share, method: str) -> tuple[torch.Tensor, 
 
 def one_of_two(rank: int, meeting: str, data: Path, methods: list[str], out: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    torch.save({method: three_updates(data, Share(rank, 2), method) for method in methods}, f"{out}.{rank}")
+    found = {method: three_updates(data, Share(rank, 2), method) for method in methods}
+    torch.save({**found, "partial": partial_gradients(rank)}, f"{out}.{rank}")
     leave_group()
+
+
+def partial_gradients(rank: int) -> list[Tensor | None]:
+    """Return the summed gradients of weights that one process has, both, and none, as under stochastic depth."""
+    layers = nn.ParameterList(nn.Parameter(torch.ones(2)) for _ in range(4))
+    (10.0**rank * (layers[rank] + layers[2]).sum()).backward()
+    sum_gradients(layers, Share(rank, 2))
+    return [each.grad for each in layers]
 
 
 LATER = ["zero-grad", "multi-grad", "ssat", "elle", "llr", "dynamic-at", "n-fgsm", "mart", "gradalign"]
@@ -65,6 +74,9 @@ METHODS = ["bs", "trades", "fast-at", "liet", "gat", *LATER]
 def test_two_processes_give_the_result_of_one(toy: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
     mp.spawn(one_of_two, (str(tmp_path / "meet"), toy, METHODS, str(tmp_path / "out")), nprocs=2)
     both = [torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in (0, 1)]
+    for found in both:
+        *some, none = found["partial"]
+        assert [each.tolist() for each in some] == [[1.0, 1.0], [10.0, 10.0], [11.0, 11.0]] and none is None
     for method in METHODS:
         with subtests.test(method=method):
             same_as_one([found[method] for found in both], *three_updates(toy, Share(), method))
