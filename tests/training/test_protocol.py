@@ -1,7 +1,9 @@
 """The modern protocol: averaged weights, weight perturbation, warm-up, smoothed labels."""
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -110,6 +112,19 @@ def test_within_the_block_weights_are_where_the_loss_is_higher_and_afterwards_ba
     model.load_state_dict({**model.state_dict(), **{k: v for k, v in before.items() if k.startswith("1.")}})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert worse > float(loss().detach())
+
+
+def test_both_calls_see_the_same_numbers_of_the_global_generators() -> None:
+    model, x, y, seen = network().train(), torch.rand(16, 1, 8, 8), torch.arange(16) % 3, []
+    net = Network(model)
+
+    def loss() -> Tensor:
+        seen.append((float(torch.rand(())), float(np.random.rand()), random.random()))
+        return nn.functional.cross_entropy(net(x), y)
+
+    with worst_weights(net, loss, BatchDraws(generator(0)), 0.02, WHOLE):
+        loss()
+    assert len(seen) == 2 and seen[0] == seen[1]
 
 
 def test_weights_without_influence_stay_within_the_block() -> None:
