@@ -61,6 +61,17 @@ class ReaderClosedError(BskError):
     exit_code = READER_CLOSED
 
 
+def first_line(error: BaseException, most: int = 120) -> str:
+    """Return the first line of an error's message, up to `most` characters, or its type if it is empty."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:most]
+
+
+def named_error(error: BaseException) -> str:
+    """Return the type of an error and the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error) if str(error).strip() else 'no message'}"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error of Python or torch, on any device, is an out-of-memory error."""
     said = str(error).lower()

@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from bsk.errors import BskError, UsageError, nearest, out_of_memory
+from bsk.errors import BskError, UsageError, named_error, nearest, out_of_memory
 
 _SOURCE = ".py"
 _BUILD = re.compile(r"\+(cpu|cu\d+|rocm[\d.]+|xpu)$")  # the local version: which device a build is for
@@ -102,8 +102,7 @@ def outside(
     except (Exception, SystemExit) as error:
         if out_of_memory(error):
             raise
-        reason = (str(error) or "no message").splitlines()[0][:120]
-        raise kind(f"{start}: {type(error).__name__}: {reason}; {step}") from error
+        raise kind(f"{start}: {named_error(error)}; {step}") from error
     finally:
         if sys.stderr.closed:  # by code that meant to close stdout
             sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - stays open until exit

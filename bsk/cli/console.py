@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bsk.cli.lines import line_of
 from bsk.cli.signals import Signalled, ignore_signals, stop_on_signals
 from bsk.compat import usage_message
-from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError, UsageError, out_of_memory
+from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError, UsageError, named_error, out_of_memory
 from bsk.records.atomic import naming_the_file
 from bsk.records.jsonl import dumps
 from bsk.terminal import CHOICES, for_people, unheard, whisper, write
@@ -133,7 +133,6 @@ def _report(error: BaseException) -> int:
 
         for line in "".join(traceback.format_exception(error)).splitlines():
             whisper(line)
-    name = type(error).__name__
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else BUG
     if isinstance(error, ReaderClosedError):
@@ -150,9 +149,7 @@ def _report(error: BaseException) -> int:
         return _say("stdout: cannot write: No space left on device; free some space or write elsewhere", 3)
     if out_of_memory(error):
         return _say("out of memory; lower --batch-size or choose a smaller --model", InputError.exit_code)
-    return _say(
-        f"a bug: {name}: {str(error).splitlines()[0] if str(error) else ''}; run with --debug for the traceback", BUG
-    )
+    return _say(f"a bug: {named_error(error)}; run with --debug for the traceback", BUG)
 
 
 def _say(text: str, code: int) -> int:

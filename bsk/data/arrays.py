@@ -21,7 +21,7 @@ from bsk.data.duplicates import Duplicates, examined, report_duplicates
 from bsk.data.order import Images, Labels
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Parts, Request, described, split_up
 from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
-from bsk.errors import BskError, InputError, UsageError, nearest, out_of_memory
+from bsk.errors import BskError, InputError, UsageError, first_line, nearest, out_of_memory
 from bsk.plugins import load, outside
 from bsk.records.header_schema import CLASSES
 
@@ -326,7 +326,7 @@ def _array(values: Array | Tensor, start: str) -> NDArray[Any]:
     except Exception as error:  # lazy arrays run their own code
         if isinstance(error, BskError) or out_of_memory(error):
             raise
-        raise InputError(f"{start}: not an array ({(str(error) or 'no message').splitlines()[0][:80]})") from error
+        raise InputError(f"{start}: not an array ({first_line(error, 80)})") from error
 
 
 def _classes(names: Any, parts: Mapping[str, Part], start: str) -> list[str]:

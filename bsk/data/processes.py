@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bsk.data.batches import Share
-from bsk.errors import InputError, UsageError
+from bsk.errors import InputError, UsageError, first_line
 from bsk.terminal import note
 
 RENDEZVOUS, TELL = 300.0, 5.0  # seconds to wait for all processes, and until a notice says so
@@ -77,7 +77,7 @@ def _meet(device: torch.device, world: int) -> None:
             announced = True
             note(f"waiting at {place} for {world} processes, for up to {RENDEZVOUS / 60:.0f} minutes")
     if failed or thread.is_alive():
-        reason = str(failed[0]).splitlines()[0][:120] if failed else f"no {world} in {RENDEZVOUS / 60:.0f} minutes"
+        reason = first_line(failed[0]) if failed else f"no {world} in {RENDEZVOUS / 60:.0f} minutes"
         raise InputError(f"{place}: not all processes joined ({reason}); start all of them with torchrun")
 
 
@@ -111,8 +111,9 @@ def sum_gradients(model: nn.Module, share: Share) -> None:
     flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), torch.stack(found)])
     dist.all_reduce(flat)
     *sums, count = torch.split(flat, [*(each.numel() for each in gradients), len(weights)])
-    for weight, gradient, summed, processes in zip(weights, gradients, sums, count.tolist(), strict=True):
-        weight.grad = gradient.copy_(summed.view_as(gradient)) if processes else None
+    for i, (weight, gradient, summed) in enumerate(zip(weights, gradients, sums, strict=True)):
+        if weight.grad is not None or bool(count[i]):  # read only where it decides, since a GPU waits for it
+            weight.grad = gradient.copy_(summed.view_as(gradient))
 
 
 def sum_over_processes(values: Tensor, share: Share) -> Tensor:

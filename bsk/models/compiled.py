@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the customary name
 
+from bsk.errors import first_line
 from bsk.models.modes import eval_mode, foldable
 from bsk.perturb.ascent import Model
 
@@ -119,8 +120,7 @@ class Compiled:
 
     def _give_up(self, error: Exception) -> None:
         self.works = False
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self._tell(f"torch.compile failed ({reason:.120}); continues without it; --compile off does not try")
+        self._tell(f"torch.compile failed ({first_line(error)}); continues without it; --compile off does not try")
 
 
 def _identities(model: nn.Module) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bsk.errors import InputError
+from bsk.errors import InputError, first_line
 from bsk.models.unpickling import AGAIN, quoted, saving, torch_load
 from bsk.records.headers import check_head
 
@@ -71,9 +71,9 @@ def contents(path: Path) -> object:
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror or error}; check --weights") from error
     except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file ({_line(error)}); {AGAIN}") from error
+        raise InputError(f"{path}: not a whole safetensors file ({first_line(error, 80)}); {AGAIN}") from error
     except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: not a whole zip archive ({_line(error)}); {AGAIN}") from error
+        raise InputError(f"{path}: not a whole zip archive ({first_line(error, 80)}); {AGAIN}") from error
     if found in _WITH_CODE:
         raise InputError(f"{path}: is {found}, which includes code; {_taken_out(path, _WITH_CODE[found])}")
     if found == OTHER_ZIP:
@@ -96,7 +96,3 @@ def _taken_out(path: Path, weights: str) -> str:
     """Return a command that saves the weights of a file as a state dict."""
     out = path.with_name(f"{path.stem}-weights.pt")
     return f"extract its weights with: {saving(weights.format(quoted(path)), out)}"
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:80]

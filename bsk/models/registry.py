@@ -7,17 +7,15 @@ The contract of `--model module:function`: the function returns a `torch.nn.Modu
 from __future__ import annotations
 
 import inspect
-import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from bsk.errors import BskError, InputError, UsageError, nearest
+from bsk.errors import BskError, InputError, UsageError, first_line, nearest
 from bsk.models.architectures import PUBLISHED, SHAPE
 from bsk.models.modes import eval_mode
 from bsk.models.names import MODELS
@@ -25,7 +23,7 @@ from bsk.models.preact import NETWORKS
 from bsk.models.resnet import resnet18, resnet50, resnet50_kuangliu
 from bsk.models.small import Size, cnn, sides
 from bsk.models.wide import wide_resnet
-from bsk.perturb.draws import kept_randomness
+from bsk.perturb.draws import own_randomness
 from bsk.plugins import is_plugin, load, outside
 
 RESNETS: dict[str, Callable[..., nn.Module]] = {  # by name without a width
@@ -98,9 +96,7 @@ def build(
     Raises:
         UsageError: there is no such model, or its code fails or breaks the contract.
     """
-    with kept_randomness(torch.device("cpu")):
-        random.seed(seed)
-        np.random.seed(seed % (1 << 32))  # noqa: NPY002 - the generator that users' networks may draw from
+    with own_randomness(torch.device("cpu"), "network", seed):  # a user's network may draw from any generator
         torch.manual_seed(seed)
         model = Normalised(network(name, classes, channels, size), mean, std, named(name)).to(device)
         if is_plugin(name):
@@ -229,7 +225,7 @@ def check_logits(
                 logits = model(torch.zeros((n, *shape), device=place))
             found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         except Exception as error:  # the forward pass may be foreign code
-            found = (str(error) or type(error).__name__).splitlines()[0][:120]
+            found = first_line(error)
         count = found[1] if isinstance(found, tuple) and len(found) == 2 else 0
         if found == (n, count) and count == (classes or count):
             return count

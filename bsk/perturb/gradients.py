@@ -8,34 +8,25 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bsk.errors import BskError, InputError, out_of_memory
+from bsk.errors import BskError, InputError, named_error, out_of_memory
 
 HUGE = 1e15  # replaces infinity; the sum of squares of a million such values still fits in fp32
 
 
 class NoGradientError(InputError):
-    """The model's output has no gradient with respect to its input."""
+    """The model's output has no gradient with respect to its input, or none that can be computed."""
 
-    def __init__(self) -> None:
-        """Name attacks that need no gradient."""
-        super().__init__(
-            "the model has no gradient with respect to its input, as this attack needs; use --attack square or rays"
-        )
-
-
-class BackwardError(NoGradientError):
-    """The backward pass through the model fails."""
-
-    def __init__(self, error: Exception) -> None:
-        """Tell what failed."""
-        reason = (str(error) or "no message").splitlines()[0][:120]
-        said = f"the model's backward pass fails: {type(error).__name__}: {reason}"
-        InputError.__init__(self, f"{said}; check the model (the attacks square and rays need no gradient)")
+    def __init__(self, failed: Exception | None = None) -> None:
+        """Name what failed in the backward pass, if it did, and attacks that need no gradient."""
+        none = "the model has no gradient with respect to its input, as this attack needs; use --attack square or rays"
+        advice = "check the model (the attacks square and rays need no gradient)"
+        fails = f"the model's backward pass fails: {named_error(failed)}; {advice}" if failed else ""
+        super().__init__(fails or none)
 
 
 @contextlib.contextmanager
 def differentiating() -> Iterator[None]:
-    """Turn any failure of a backward pass within the block into a BackwardError; other errors of bsk are unchanged.
+    """Turn any failure of a backward pass within the block into a NoGradientError; other errors of bsk are unchanged.
 
     The layers of someone else's network may have no derivative, or no second one, or their own code for it.
     """
@@ -44,7 +35,7 @@ def differentiating() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, BskError) or out_of_memory(error) or _of_the_device(error):
             raise
-        raise BackwardError(error) from error
+        raise NoGradientError(error) from error
 
 
 def _of_the_device(error: Exception) -> bool:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bsk.errors import first_line
 from bsk.records.atomic import make_folder, naming_the_file, replacing
 from bsk.records.header_schema import MODEL, STATE
 from bsk.records.headers import head, load_header, metadata, opening
@@ -67,7 +68,7 @@ def _safetensors_as_os_errors() -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise OSError(None, str(error).splitlines()[0][:80]) from error
+        raise OSError(None, first_line(error, 80)) from error
 
 
 class Bulk:

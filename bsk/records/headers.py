@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from bsk.errors import InputError
+from bsk.errors import InputError, first_line
 from bsk.records.fields import FieldError, convert
 from bsk.records.header_schema import HEADERS
 from bsk.records.jsonl import SCHEMA, decode, parse, reason
@@ -121,8 +121,7 @@ def opening(path: Path, again: str = AGAIN) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror or error}; check the path") from error
     except (SafetensorError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0][:80]
-        raise InputError(f"{path}: not a whole safetensors file ({reason}); {again}") from error
+        raise InputError(f"{path}: not a whole safetensors file ({first_line(error, 80)}); {again}") from error
 
 
 def check_replaceable(path: Path, kind: str, force: bool) -> None:

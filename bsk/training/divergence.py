@@ -81,7 +81,7 @@ def divergence(
     context = UpdateContext(kept.batch(torch.arange(len(x))), 1, epoch, progress, lambda attack, turn: 1.0)
     before = [each.clone() for each in model.buffers()]
     losses = method(Network(model), x, y, draws, context)
-    model.eval()  # a plugin method may have put it in train mode
+    model.eval()  # a plugin method may have put it in train mode, and then moved its statistics
     for buffer, own in zip(model.buffers(), before, strict=True):
         buffer.copy_(own)
     if losses.start is None or losses.x_adv is None:

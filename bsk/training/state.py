@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from bsk.contract.method import Memory
-from bsk.errors import InputError
+from bsk.errors import InputError, first_line
 from bsk.models.compiled import Compiled
 from bsk.models.registry import Normalised
 from bsk.perturb.passes import PassCounter
@@ -196,7 +196,7 @@ def restore(path: Path, state: State, written: Memory) -> None:
         if progress:
             raise ValueError(f"unexpected progress {next(iter(progress))!r:.40}")
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:80]
+        reason = first_line(error, 80)
         raise InputError(f"{path}: does not fit this training ({reason}); pass --force to start over") from error
 
 

@@ -46,14 +46,14 @@ def update(
     draws = BatchDraws(state.noise, share.first(batch.total), batch.total)
     for group in state.optimiser.param_groups:
         group["lr"], group["momentum"] = rates
+
+    def losses_of(net: Network, memory: BatchMemory) -> Losses:
+        context = UpdateContext(memory, state.step, epoch, (state.step + 1) / total, validate)
+        return method(net, batch.x, batch.y, draws, context)
+
     key = (settings.seed, "network", state.step, share.rank)  # a user's code may draw random numbers, as dropout does
     with own_randomness(batch.x.device, *key) if settings.plugin else nullcontext():
         for replay in range(method.replays):
-
-            def losses_of(net: Network, memory: BatchMemory) -> Losses:
-                context = UpdateContext(memory, state.step, epoch, (state.step + 1) / total, validate)
-                return method(net, batch.x, batch.y, draws, context)
-
             losses = _descend(state, settings, batch, draws, share, losses_of)
             if replay == 0:
                 parts = (losses.total, losses.natural, losses.robust)

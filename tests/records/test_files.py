@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from bsk.errors import InputError
+from bsk.errors import InputError, first_line, named_error
 from bsk.records import atomic, checkpoints
 from bsk.records import jsonl as records
 from bsk.records.atomic import replacing
@@ -178,6 +179,29 @@ def test_a_checkpoint_comes_back_and_is_the_same_bytes(tmp_path: Path) -> None:
     found, said = checkpoints.load(tmp_path / "one", "model")
     assert said == {"schema": 1, **header}
     assert found.keys() == tensors.keys() and all(torch.equal(found[k], tensors[k]) for k in tensors)
+
+
+def test_a_tensor_is_saved_by_value(tmp_path: Path) -> None:
+    """Tied weights, views, repeated values and lazy conjugates, of which safetensors would refuse or change some."""
+    base = torch.arange(6.0)
+    tensors = {"a": base, "tied": base, "part": base[2:4], "repeated": base[:1].expand(3), "turned": base.view(2, 3).T}
+    tensors["conjugate"] = torch.tensor([1 + 2j]).conj()
+    checkpoints.save(tmp_path / "t.safetensors", tensors, {"kind": "model"})
+    with safe_open(tmp_path / "t.safetensors", framework="pt") as file:
+        assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("message", "line", "named"),
+    [
+        ("one\ntwo", "one", "ValueError: one"),
+        ("\n\n  late\n", "late", "ValueError: late"),
+        ("", "ValueError", "ValueError: no message"),
+        ("x" * 200, "x" * 120, "ValueError: " + "x" * 120),
+    ],
+)
+def test_an_error_has_one_line(message: str, line: str, named: str) -> None:
+    assert (first_line(ValueError(message)), named_error(ValueError(message))) == (line, named)
 
 
 @pytest.mark.parametrize(
