@@ -120,7 +120,7 @@ def record(method: str, seed: int, attack: str, correct: np.ndarray[Any, np.dtyp
         "train_forward_passes": 990_000,
         "train_backward_passes": 990_000,
         "train_device": "cpu",
-        "data_sha256": "45e13cc4bedddaa65f0687aa8f15dd0aeac29fbe7c9000c903a1b4d559bbe576",
+        "data_sha256": "c81577e6f169bdeeceac51a2d8f37c67cea05096b6121f89afc7bdcc6c052c9e",
         "eps": FLAGS["eps"],
         "attack": attack,
         "attack_parameters": {"seed": 0} if attack == "natural" else {"steps": 20, "step": 2 / 255, "seed": 0},

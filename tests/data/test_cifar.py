@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import pickle
 import subprocess
 import sys
@@ -255,6 +256,9 @@ def test_real_images(
     record = prepare(dataset, str(source), tmp_path / "out.safetensors")
     assert (record["train"], record["val"], record["test"]) == counts
     assert not record["official"]
+    committed = Path(__file__).parents[2] / "results" / "small" / "runs" / dataset
+    named = {json.loads(line).get("data_sha256") for each in committed.glob("*.jsonl") for line in each.open()}
+    assert named - {None} == {record["sha256"]}  # so that make and bsk compare go on from these records
     data = open_data(tmp_path / "out.safetensors")
     for name, n in zip(("train", "val", "test"), counts, strict=True):
         split = data.split(name)
