@@ -29,12 +29,13 @@ CARRIED = {
     "larger": "images that stood at larger radii of the same run are assumed to stand",
 }
 ESTIMATED = (
-    "robust is estimated from a sample of survivors; audited is the 95 % interval of AutoAttack's accuracy on these "
-    "images; there is no difference and no test"
+    "robust is estimated from a sample of survivors, without differences and tests, and audited is the 95 % interval "
+    "of AutoAttack's accuracy on these images"
 )
 Value = str | int | float | None
 Row = dict[str, Value]
 
+BETWEEN = "; "  # between the remarks of a note
 PUBLISHED = "the paper's: "  # begins the note with the source of published numbers that are not the paper's own
 COLUMNS = (  # FIXED: scripts sort by position, so new columns go at the end
     "name", "model", "eps", "natural", "robust", "robust_low", "robust_high", "robust_sd", "natural_low",
@@ -134,7 +135,7 @@ def _row(name: str, group: Group, reference: Group) -> Row:
         cells.update(found)
         natural, _ = difference(group.natural, reference.natural) if group.natural and reference.natural else ({}, [])
         cells.update({f"natural_{name}": value for name, value in natural.items()})
-    cells["note"] = "; ".join([*reasons, *_remarks(group)]) or None
+    cells["note"] = BETWEEN.join([*reasons, *_remarks(group)]) or None
     return {column: cells.get(column) for column in COLUMNS}
 
 
@@ -180,7 +181,7 @@ def _published(group: Group, beside: Table | None) -> Row:
 
 
 def _joined(*notes: Value) -> str | None:
-    return "; ".join(str(note) for note in notes if note) or None
+    return BETWEEN.join(str(note) for note in notes if note) or None
 
 
 def _add_ratios(rows: Sequence[Row], groups: Sequence[Group]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bsk.comparison.compare import COLUMNS, PUBLISHED, Row, Value, as_float, cost_in_passes
+from bsk.comparison.compare import BETWEEN, COLUMNS, PUBLISHED, Row, Value, as_float, cost_in_passes
 from bsk.comparison.groups import checkpoint_kind
 from bsk.errors import UsageError, nearest
 from bsk.records.jsonl import dumps
@@ -194,8 +194,22 @@ def shared(rows: Sequence[Row]) -> str:
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
-    """Return "[1] eps 0.3, not 0.2" for each note."""
-    return [f"[{number}] {note}" for number, note in enumerate(_values(rows, "note"), 1)]
+    """Return the remarks of several rows, each once: those of all rows, then the others as "[1] trained at eps 0.1"."""
+    numbers = _numbers(rows)
+    common = [each for each in _remarks(rows[0]) if each not in numbers] if rows else []
+    return common + [f"[{number}] {remark}" for remark, number in numbers.items()]
+
+
+def _numbers(rows: Sequence[Row]) -> dict[str, int]:
+    """Return a number for each remark, but none for those that several rows have in common."""
+    found = [_remarks(row) for row in rows]
+    common = set.intersection(*map(set, found)) if len(found) > 1 else set()
+    some = dict.fromkeys(remark for each in found for remark in each if remark not in common)
+    return {remark: number for number, remark in enumerate(some, 1)}
+
+
+def _remarks(row: Row) -> list[str]:
+    return str(row["note"]).split(BETWEEN) if row["note"] else []
 
 
 def varying(rows: Sequence[Row]) -> list[str]:
@@ -221,7 +235,7 @@ def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
 
     Of the columns in `without`, accuracies and differences lose their intervals and "training" is left out.
     """
-    notes = {note: f"[{number}]" for number, note in enumerate(_values(rows, "note"), 1)}
+    numbers = _numbers(rows)
     columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
     columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
     columns["natural"] = estimates(rows, "natural", without)
@@ -237,7 +251,8 @@ def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     columns["adbd"] = [_short(row["adbd"]) for row in rows]
     if _is_beside(rows):
         columns |= _paper_columns(rows)
-    columns[""] = [notes[row["note"]] if row["note"] else "" for row in rows]
+    marks = [[str(numbers[remark]) for remark in _remarks(row) if remark in numbers] for row in rows]
+    columns[""] = [f"[{', '.join(each)}]" if each else "" for each in marks]
     kept = {title: column for title, column in columns.items() if any(column) or title == "method"}
     return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bsk.comparison.compare import COLUMNS, compare
-from bsk.comparison.tables import FORMATS, caption, render
+from bsk.comparison.tables import FORMATS, caption, cells, footnotes, render
 from bsk.errors import UsageError
 
 Row = dict[str, Any]
@@ -122,6 +122,26 @@ bs gamma=2 & 95.0 [92.0, 97.0] & 0.0 [0.0, 100.0] &  & $-$6.2 [$-$10.0, +2.5] & 
 @pytest.mark.parametrize(("format", "text"), [("tsv", TSV), ("table", TABLE), ("markdown", MARKDOWN), ("latex", LATEX)])
 def test_exact_bytes(format: str, text: str) -> None:
     assert render([FAST_AT, BS], format) == text
+
+
+@pytest.mark.parametrize(
+    ("notes", "marks", "under"),
+    [
+        (("a; b", "a; c", "a; b; c"), ["[1]", "[2]", "[1, 2]"], ["a", "[1] b", "[2] c"]),
+        (("a", None, "b; a"), ["[1]", "", "[2, 1]"], ["[1] a", "[2] b"]),
+        (("a", "a"), [], ["a"]),  # no column for what all rows have in common
+        (("a; b",), ["[1, 2]"], ["[1] a", "[2] b"]),
+        ((None, None), [], []),
+    ],
+)
+def test_each_remark_stands_once_below_and_without_number_if_all_rows_share_it(
+    notes: tuple[str | None, ...], marks: list[str], under: list[str]
+) -> None:
+    rows = [row(name=str(i), robust=0.5, note=note) for i, note in enumerate(notes)]
+    assert footnotes(rows) == under
+    table = cells(rows)
+    assert [line[-1] for line in table[1:]] == (marks or ["50.0"] * len(rows))
+    assert (table[0][-1] == "") == bool(marks)
 
 
 def test_jsonl_has_the_columns_in_order_and_gives_the_rows_back() -> None:
