@@ -99,6 +99,15 @@ class BatchMemory:
         """Keep values (N, ...), one row per image of the batch, until the image comes again."""
         self._kept[name] = values.detach()
 
+    def first_in(self, period: int) -> Tensor:
+        """Return which images of the batch come for the first time in a period, counted from 0: (N,) booleans.
+
+        With `--extra`, or after a rescue, an image can miss whole epochs, so the number of the epoch does not tell.
+        """
+        after = torch.full_like(self._rows, period + 1)
+        self.keep("period", after)
+        return self.rows("period", self._rows) < after
+
     def commit(self) -> None:
         """Store what the method has written."""
         self._memory.shared = {name: tensor.detach() for name, tensor in self.shared.items()}
@@ -106,4 +115,9 @@ class BatchMemory:
         for name, values in self._kept.items():
             if name not in self._memory.rows:
                 self._memory.rows[name] = values.new_zeros(self._memory.images, *values.shape[1:])
-            self._memory.rows[name][self._rows] = values
+            self._memory.rows[name][self._rows] = values[self._last()]
+
+    def _last(self) -> Tensor:
+        """Return the last place in the batch of each image (N,), since an extra image can be in a batch twice."""
+        places = torch.arange(len(self._rows), device=self._rows.device)
+        return ((self._rows[:, None] == self._rows) * places).amax(dim=1)

@@ -46,9 +46,9 @@ def fgsm_pgi(
     Source: Jia et al. (2022), "Prior-guided adversarial initialization", FGSM-MEP: the authors' code for CIFAR-10. They
     smooth the labels so that the true class gets 0.6 of the weight; with 10 classes that is --label-smoothing 0.444.
     """
-    ball, fresh = ball_around(x, eps), epoch % reset == 0
-    prior = eps * draws.uniform(x).sign() if fresh else memory.rows("prior", x)
-    momentum = torch.zeros_like(x) if fresh else memory.rows("momentum", x)
+    ball, fresh = ball_around(x, eps), per_image(memory.first_in(epoch // reset), x)
+    prior = torch.where(fresh, eps * draws.uniform(x).sign(), memory.rows("prior", x))
+    momentum = memory.rows("momentum", x).masked_fill(fresh, 0.0)
     start = (x + prior).requires_grad_()
     z = net(start)
     g = raw_gradient(net.cross_entropy(z, y), start, keep=True)
@@ -69,7 +69,6 @@ def pco(
     eps: float,
     draws: Draws,
     memory: BatchMemory,
-    epoch: int,
     step: float = EPS,
     stretch: float = 1.5,
     beta: float = 10.0,
@@ -87,8 +86,8 @@ def pco(
     Source: Wang et al. (2024), "Preventing catastrophic overfitting in fast adversarial training: a bi-level
     optimization perspective": the authors' code for CIFAR-10. They smooth the labels as in `fgsm-pgi`.
     """
-    ball = ball_around(x, eps)
-    prior = memory.rows("prior", x) if epoch else eps * coins(draws.uniform(x))
+    ball, fresh = ball_around(x, eps), per_image(memory.first_in(0), x)
+    prior = torch.where(fresh, eps * coins(draws.uniform(x)), memory.rows("prior", x))
     x_start = (x + prior).requires_grad_()
     z = net(x_start)
     g = raw_gradient(net.cross_entropy(z, y), x_start, keep=True)
@@ -132,8 +131,8 @@ def atas(
     Differs: in their code the perturbation follows the image's crop and flip, and does not restart in the last epoch;
     here a method does not see how images were augmented. Their steps do not scale with eps.
     """
-    ball, fresh = ball_around(x, eps), epoch == 0 or (epoch + 1) % reset == 0
-    x_start = (x + (eps * draws.uniform(x) if fresh else memory.rows("delta", x))).clamp(0.0, 1.0)
+    ball, fresh = ball_around(x, eps), per_image(memory.first_in((epoch + 1) // reset), x)
+    x_start = (x + torch.where(fresh, eps * draws.uniform(x), memory.rows("delta", x))).clamp(0.0, 1.0)
     with net.frozen() as f:
         g = input_gradient(f, x_start, y)
     squares, late = g.flatten(1).square().sum(dim=1), float(epoch >= warmup_epochs)

@@ -247,7 +247,11 @@ class StartRecord(Training, kw_only=True, tag="start"):
 
 
 class EpochRecord(Record, kw_only=True, tag="epoch"):
-    """An epoch in a training's log; `ema_` is for the averaged weights, `monitor_` the epoch's last measurement."""
+    """An epoch in a training's log.
+
+    `ema_` is for the averaged weights, `monitor_` the epoch's last measurement; `rescued_updates` counts from the start
+    of the training on.
+    """
 
     epoch: f.Count
     lr: f.Number | None = None

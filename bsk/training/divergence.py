@@ -78,7 +78,8 @@ def divergence(
     has no memory of these images, and the result is that of the method itself while PGD rescues it.
     """
     kept = replace(memory or Memory(), images=len(x), rows={}, numbers={}, logged={})
-    context = UpdateContext(kept.batch(torch.arange(len(x))), 1, epoch, progress, lambda attack, turn: 1.0)
+    seen = kept.batch(torch.arange(len(x), device=x.device))
+    context = UpdateContext(seen, 1, epoch, progress, lambda attack, turn: 1.0)
     before = [each.clone() for each in model.buffers()]
     losses = method(Network(model), x, y, draws, context)
     model.eval()  # a plugin method may have put it in train mode, and then moved its statistics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -47,14 +48,15 @@ def update(
     for group in state.optimiser.param_groups:
         group["lr"], group["momentum"] = rates
 
-    def losses_of(net: Network, memory: BatchMemory) -> Losses:
-        context = UpdateContext(memory, state.step, epoch, (state.step + 1) / total, validate)
+    def losses_of(net: Network, memory: BatchMemory, known: Validate) -> Losses:
+        context = UpdateContext(memory, state.step, epoch, (state.step + 1) / total, known)
         return method(net, batch.x, batch.y, draws, context)
 
     key = (settings.seed, "network", state.step, share.rank)  # a user's code may draw random numbers, as dropout does
     with own_randomness(batch.x.device, *key) if settings.plugin else nullcontext():
         for replay in range(method.replays):
-            losses = _descend(state, settings, batch, draws, share, losses_of)
+            known = cache(validate)  # AWP calls the method twice, and only the first time at the weights themselves
+            losses = _descend(state, settings, batch, draws, share, partial(losses_of, known=known))
             if replay == 0:
                 parts = (losses.total, losses.natural, losses.robust)
                 state.sums += torch.stack([_sum(part, losses.total) for part in parts])

@@ -35,7 +35,7 @@ def called(
 ) -> Losses:
     """Return a method's losses of a batch."""
     net = model if isinstance(model, Network) else Network(model)
-    memory = memory or remembered(len(x)).batch(torch.arange(len(x)))
+    memory = memory or remembered(len(x)).batch(torch.arange(len(x), device=x.device))
     context = UpdateContext(memory, update, epoch, progress, validate)
     return bind(method, eps, hyper)(net, x, y, draws or BatchDraws(generator(0)), context)
 

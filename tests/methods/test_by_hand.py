@@ -503,7 +503,7 @@ def test_rs_cs_pulls_the_loss_at_the_start_towards_that_of_the_epoch_before(off,
 
 def test_atas_steps_from_the_last_end_by_half_to_seven_quarters_of_eps_and_begins_anew() -> None:
     x, y, memory = pixels((0.5, 0.5), (0.4, 0.6)), torch.tensor([0, 0]), remembered(2)
-    memory.rows["delta"] = pixels((0.03, -0.03), (0.0, 0.05))
+    memory.rows["delta"], memory.rows["period"] = pixels((0.03, -0.03), (0.0, 0.05)), torch.tensor([1, 1])
     for c, eps in ((1e-9, 0.5), (1e9, 1.75)):
         found = called("atas", Fixed(OPPOSED), x, y, {"c": c}, memory=memory.batch(torch.arange(2)), epoch=8, eps=0.02)
         near(found.start, x + memory.rows["delta"])
@@ -511,8 +511,25 @@ def test_atas_steps_from_the_last_end_by_half_to_seven_quarters_of_eps_and_begin
         near(found.x_adv, expected)
     anew = called("atas", Fixed(OPPOSED), x, y, memory=memory.batch(torch.arange(2)), epoch=9)
     near(anew.start, x + EPS * BatchDraws(generator(0)).uniform(x))
+    memory.rows["period"] = torch.tensor([4, 4])
     at = called("atas", Fixed(OPPOSED), x, y, {"reset": 3}, memory=memory.batch(torch.arange(2)), epoch=9)
     near(at.start, x + memory.rows["delta"])
+
+
+@pytest.mark.parametrize(("method", "kept"), [("fgsm-pgi", "prior"), ("pco", "prior"), ("atas", "delta")])
+def test_an_image_that_comes_late_starts_where_others_start_in_their_first_epoch(method: str, kept: str) -> None:
+    """With --extra an image may come in epoch 1 for the first time; from x itself one step would collapse."""
+    x, memory = pixels((0.5, 0.5), (0.4, 0.6), (0.3, 0.7)), remembered(3)
+    for rows, epoch in (([0, 2], 0), ([0, 1], 1)):
+        seen = memory.batch(torch.tensor(rows))
+        y, draws = torch.tensor([0, 1]), BatchDraws(generator(epoch))
+        found = called(method, Fixed(OPPOSED), x[rows], y, draws=draws, memory=seen, epoch=epoch)
+        u = BatchDraws(generator(epoch)).uniform(x[rows])
+        begun = x[rows] + EPS * {"fgsm-pgi": u.sign(), "pco": torch.where(u < 0, -1.0, 1.0).to(u), "atas": u}[method]
+        if epoch == 1:
+            begun[0] = x[0] + memory.rows[kept][0]
+        near(found.start, begun.clamp(0, 1) if method == "atas" else begun)
+        seen.commit()
 
 
 @pytest.mark.parametrize("method", ["fgsm-pgi", "uap", "cuap", "pco", "atas"])

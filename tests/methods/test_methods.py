@@ -349,6 +349,21 @@ def test_each_image_has_a_memory_of_its_own() -> None:
     second.commit()
     assert torch.equal(memory.rows["prior"], pixels((5, 5), (6, 6), (0, 0), (7, 7), (0, 0)))
     assert not memory.rows["prior"].requires_grad
+    twice = memory.batch(torch.tensor([4, 1, 4, 1, 0]))  # as extra images can be
+    assert twice._last().tolist() == [2, 3, 2, 3, 4], "no order of writing matters, on a GPU either"
+    twice.keep("prior", pixels((1, 1), (2, 2), (3, 3), (4, 4), (5, 5)))
+    twice.commit()
+    assert torch.equal(memory.rows["prior"], pixels((5, 5), (4, 4), (0, 0), (7, 7), (3, 3)))
+
+
+def test_an_image_comes_once_in_a_period_for_the_first_time_whatever_periods_it_missed() -> None:
+    memory, found = remembered(3), []
+    for rows, period in (([0, 1], 0), ([0], 0), ([2, 0], 1), ([1, 2], 1), ([0, 1, 2], 3), ([2], 3)):
+        seen = memory.batch(torch.tensor(rows))
+        found.append(seen.first_in(period).tolist())
+        assert seen.first_in(period).tolist() == found[-1], "asked twice in an update"
+        seen.commit()
+    assert found == [[True, True], [False], [True, True], [True, False], [True, True, True], [False]]
 
 
 def test_what_all_images_share_is_kept_once_the_update_is_done() -> None:
@@ -399,6 +414,7 @@ def test_what_a_method_will_remember_is_known_from_its_first_updates() -> None:
     """Also tensors used only in later epochs, which resuming needs."""
     found = {name: profile(bind(name, EPS), SHAPE, CLASSES).memory for name in ("atas", "pco", "fgsm-pgi", "rs-cs")}
     assert {name: sorted(memory.rows) for name, memory in found.items()} == {
-        "atas": ["delta", "v"], "pco": ["prior"], "fgsm-pgi": ["momentum", "prior"], "rs-cs": [],
+        "atas": ["delta", "period", "v"], "pco": ["period", "prior"], "fgsm-pgi": ["momentum", "period", "prior"],
+        "rs-cs": [],
     }  # fmt: skip
     assert found["rs-cs"].shared["start"].shape == (4,) and not found["rs-cs"].numbers

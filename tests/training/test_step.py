@@ -107,6 +107,30 @@ def test_a_process_draws_its_part_of_the_batch_s_numbers(monkeypatch: pytest.Mon
     assert seen[-1][1].epoch == 0
 
 
+@pytest.mark.parametrize("replays", [1, 2])
+def test_an_accuracy_is_measured_once_per_descent_and_not_where_awp_has_moved_the_weights(replays: int) -> None:
+    s = settings("fast-at-plus", awp=0.02)
+    state, seen = begun(s), []
+
+    def method(net, x, y, draws, context) -> Losses:  # type: ignore[no-untyped-def]
+        accuracy = context.validate("pgd-10", 3)
+        context.memory.numbers["accuracy"] = accuracy
+        return Losses(net.cross_entropy(net(x), y) * accuracy)
+
+    method.replays = replays  # type: ignore[attr-defined]
+
+    def validate(attack: str, turn: int) -> float:
+        seen.append((attack, turn, weights(state.model)))
+        return 0.5 / len(seen)
+
+    before = weights(state.model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "method_in_force", lambda state, s: method)
+        one_update(state, s, validate=validate)
+    assert [each[:2] for each in seen] == [("pgd-10", 3)] * replays
+    assert torch.equal(seen[0][2], before) and state.memory.numbers == {"accuracy": 0.5 / replays}
+
+
 def test_the_loss_is_descended_where_the_weights_are_worst(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
 
