@@ -183,7 +183,7 @@ class _Evaluation:
             def tell(text: str) -> None:
                 self.watch(attack, Progress("", n, n, 0, 1, notice=text))
 
-            self.compiled = Compiled(self.subject.model, None, at.device, tell, fp32_logits=True)
+            self.compiled = Compiled(self.subject.model, None, at.device, tell, searches=True)
         return self.compiled
 
     def examine(self, attack: Attack, ledger: Ledger) -> Diagnostics:

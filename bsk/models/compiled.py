@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,9 @@ class Compiled:
     """A network compiled for calls of a fixed number of rows, or of any; all other calls run uncompiled.
 
     Both compiled forms share the network's tensors, so they always use its current weights. If a tensor is replaced by
-    another, compilation is given up. On a GPU the passes are CUDA graphs. If torch.compile fails, because there is no
-    C++ compiler or it cannot handle the network, all calls run uncompiled. `tell` receives a message before the first
-    compilation and one if it fails.
+    another, compilation is given up, unless the frozen form only `searches`. On a GPU the passes are CUDA graphs. If
+    torch.compile fails, because there is no C++ compiler or it cannot handle the network, all calls run uncompiled.
+    `tell` receives a message before the first compilation and one if it fails.
 
     Attributes:
         trained: from images (N, C, H, W) to logits, in the network's current mode, with gradients for its weights.
@@ -46,17 +47,24 @@ class Compiled:
         rows: int | None,
         device: torch.device,
         tell: Callable[[str], None],
-        fp32_logits: bool = False,
+        searches: bool = False,
     ) -> None:
-        """Take a network and the rows of its calls, None for any; `fp32_logits` keeps its last layer in fp32.
+        """Take a network and the rows of its calls, None for any.
 
-        This applies to the last linear layer of `frozen`, also when a call computes in bf16.
+        With `searches`, for an evaluation, the network itself judges what `frozen` finds. It is copied at once, before
+        its layers are replaced for exact passes, and its last linear layer computes in fp32, also in a call in bf16.
         """
         self.calls, self.works = 0, True
         self._model, self._rows, self._tell, self._on_gpu = model, rows, tell, device.type == "cuda"
-        self._seconds, self._tensors = 0.0, _identities(model)
+        self._seconds, self._tensors = 0.0, None if searches else _identities(model)
         self.trained = self._form(lambda: model)
-        self.frozen = self._form(lambda: frozen_form(model, fp32_logits))
+        make = functools.cache(lambda: frozen_form(model, fp32_logits=searches))
+        self.frozen = self._form(make)
+        if searches:
+            try:
+                make()
+            except Exception as error:  # of a network that cannot be copied
+                self._give_up(error)
 
     def begin(self) -> None:
         """Start an update: tensors returned by CUDA graphs before are no longer needed."""
@@ -107,14 +115,16 @@ class Compiled:
         """Compile the variant for this kind of call."""
         start = time.perf_counter()
         if not self.calls and not self._seconds:
-            self._tell("torch.compile takes up to a few minutes, not counted as training; --compile off avoids it")
-        for _ in range(GRAPH_CALLS if self._on_gpu else 1):
-            _run_once(module, compiled, x)
-        self._seconds += time.perf_counter() - start
+            self._tell("torch.compile takes up to a few minutes, which are counted apart; --compile off avoids it")
+        try:
+            for _ in range(GRAPH_CALLS if self._on_gpu else 1):
+                _run_once(module, compiled, x)
+        finally:
+            self._seconds += time.perf_counter() - start
 
     def _replaced(self) -> bool:
         """Return whether a tensor of the network was replaced, which the frozen form would not notice."""
-        if _identities(self._model) != self._tensors:
+        if self._tensors is not None and _identities(self._model) != self._tensors:
             self._give_up(ValueError("the network replaces its tensors"))
         return not self.works
 
@@ -183,7 +193,7 @@ def frozen_form(model: nn.Module, fp32_logits: bool = False) -> nn.Module:
         layers[i], layers[i + 1] = _Folded(conv, norm), nn.Identity()
     linear = [name for name, each in copied.named_modules() if type(each) is nn.Linear]
     if fp32_logits and linear:
-        copied.set_submodule(linear[-1], _Fp32(copied.get_submodule(linear[-1])))
+        copied.set_submodule(linear[-1], _Fp32(cast(nn.Linear, copied.get_submodule(linear[-1]))))
     return copied.eval()
 
 
@@ -203,15 +213,15 @@ class _Folded(nn.Module):
 
 
 class _Fp32(nn.Module):
-    """A layer that computes in fp32, even within `autocast`."""
+    """A linear layer that computes in the precision of its weights, even within `autocast`."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            logits: Tensor = self.layer(x.float())
+            logits: Tensor = self.layer(x.to(self.layer.weight.dtype))
         return logits
 
 

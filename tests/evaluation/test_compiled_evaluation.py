@@ -1,6 +1,7 @@
 """`--compile` in evaluations: attacks search with compiled passes, and the network itself verifies their claims."""
 
 import functools
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from bsk.evaluation import run as module
 from bsk.evaluation.calls import steady
 from bsk.evaluation.run import evaluate
 from bsk.evaluation.settings import EvaluationSettings
+from bsk.evaluation.subjects import Subject
+from bsk.models.compiled import Compiled
+from bsk.models.registry import build
 
 CPU = torch.device("cpu")
 EPS = 0.06
@@ -43,6 +47,44 @@ def test_the_verdicts_are_the_same_and_the_record_says_how(subject, toy: Path, q
         assert ("compiled" in b) is (a["attack"] != "natural")
     assert 0.1 < plain[3]["accuracy"] < 0.9
     assert sum(record.get("compile_seconds", 0.0) for record in compiled) > 0
+
+
+def of(name: str, toy: Path) -> Subject:
+    """An untrained network of a kind, of which some examples stand."""
+    data = open_data(toy)
+    model = build(name, classes=3, channels=1, size=8, mean=data.mean, std=data.std, seed=1).eval()
+    header = {"classes": data.classes, "shape": [1, 8, 8], "dataset": "toy", "eps": 0.1, "mean": data.mean}
+    return Subject(model, Path("m.safetensors"), "0" * 64, header)
+
+
+@pytest.mark.parametrize("name", ["cnn-2", "resnet18-2", "preact-resnet18-2", "wrn-10-1"])
+def test_every_kind_of_network_is_compiled_though_its_layers_are_replaced_for_exact_passes(
+    name: str, toy: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Compiled, "_give_up", lambda self, error: told.append(str(error)))
+    plain, found = (records(of(name, toy), toy, ["pgd-2", "apgd-ce"], compile=how) for how in ("off", "on"))
+    assert not told and all(each["compiled"] for each in found) and found[0]["compile_seconds"] > 0
+    assert [each["accuracy"] for each in found] == pytest.approx([each["accuracy"] for each in plain], abs=2 / 90)
+
+
+@pytest.mark.slow
+def test_the_cpu_s_own_compiler_takes_folded_batch_norms_and_linear_layers(toy: Path) -> None:
+    (found,) = records(of("resnet18-2", toy), toy, ["pgd-2"], compile="on")
+    assert found["compiled"] and 0 < found["compile_seconds"]
+
+
+def test_the_time_of_a_compilation_that_fails_is_not_the_attack_s(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiles_for_long(form: object, **options: object) -> object:
+        def call(x: Tensor) -> Tensor:
+            time.sleep(0.5)
+            raise RuntimeError("not supported here")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiles_for_long)
+    (found,) = records(of("cnn-2", toy), toy, ["fgsm"], compile="on")
+    assert "compiled" not in found and found["compile_seconds"] >= 0.5 > found["seconds"]
 
 
 def test_a_wrong_compiled_pass_changes_no_verdict(subject, toy: Path, monkeypatch) -> None:
