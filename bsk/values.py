@@ -54,7 +54,7 @@ def checked_numbers(flags: Any) -> None:
         value, (kind, *more) = getattr(flags, each.name), str(each.type).split(" | ")
         if kind in _NUMBERS and more in ([], ["None"]) and (value is not None or not more):
             wanted, said = _NUMBERS[kind]
-            if not isinstance(value, wanted):
+            if not isinstance(value, wanted) or isinstance(value, bool):
                 raise UsageError(f"--{each.name.replace('_', '-')} {value!r:.40}: expected {said}")
             object.__setattr__(flags, each.name, plain(value))  # even if it is frozen
 

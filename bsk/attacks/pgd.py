@@ -55,7 +55,8 @@ def pgd(
     `step` are in pixel units; `loss` is "cross_entropy", or "margin" for CW. `last_iterate` judges only the last
     iterate of each restart, as the paper does, which is weaker or equal. With `early_stop` (ignored with
     `last_iterate`) an example whose iterates repeat takes no more steps; its verdict and its last iterate are unchanged
-    if the model is deterministic. A model call has at most `rows` rows (N by default).
+    if the model is deterministic, and a random model takes all steps. A model call has at most `rows` rows (N by
+    default).
 
     With a `target` among `classes` classes the loss of that class is minimised instead, and an example counts as fooled
     if it is classified as the target (`targets_of`).
@@ -72,10 +73,10 @@ def pgd(
         owner, at, ball = active, x[active], ball_around(x[active], eps)
         if start == "uniform" or restart > 0:
             at = ball.project(at + eps * draws.uniform(at))
-        repeats = Repeats(at, steps, leave.every) if early_stop and not last_iterate else None
+        repeats, logits = Repeats(at, steps, leave.every) if early_stop and not last_iterate else None, None
         for i in range(steps + 1):  # the gradient at an iterate gives its prediction for free
             last = i == steps
-            if repeats is not None and not last and (ended := repeats.ended(at, i)) is not None:
+            if repeats is not None and not last and (ended := repeats.ended(at, i, logits)) is not None:
                 tally.x_adv[owner[ended]] = repeats.last(at)[ended]
                 owner, at, ball, repeats = owner[~ended], at[~ended], ball.keep(~ended), repeats.keep(~ended)
                 if len(owner) == 0:
@@ -93,7 +94,7 @@ def pgd(
                 continue
             stays = leave(owner, here, logits, y[owner], now=i + 1 >= steps)
             if stays is not None:
-                owner, at, ball = owner[stays], at[stays], ball.keep(stays)
+                owner, at, ball, logits = owner[stays], at[stays], ball.keep(stays), logits[stays]
                 repeats = repeats and repeats.keep(stays)
             if len(owner) == 0:
                 break

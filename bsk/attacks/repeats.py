@@ -9,6 +9,7 @@ from bsk.perturb.ball import per_image
 
 WINDOW = 256  # number of remembered iterates, and so the longest period that is found
 NEVER = -1
+SAME = 1e-4  # relative and absolute tolerance of equal logits: calls of other sizes round differently on a GPU
 
 
 class Repeats:
@@ -16,8 +17,9 @@ class Repeats:
 
     Sign steps on a ball move on a finite lattice, so the iterates of a deterministic model eventually repeat. If the
     hash of an iterate equals that of an earlier one, the difference in steps is taken as the period; if after one more
-    period the images themselves are equal, the repetition is confirmed. The last iterate is then the one that lies the
-    remaining number of steps, modulo the period, ahead.
+    period the images themselves are equal, and the logits that led to them are too, the repetition is confirmed. The
+    logits of a random model differ, so it takes all steps. The last iterate is then the one that lies the remaining
+    number of steps, modulo the period, ahead.
 
     Source: Doldo et al. (2025), "Stop walking in circles!", arXiv 2503.19347.
     """
@@ -30,24 +32,26 @@ class Repeats:
         self._steps = steps
         self._hashes = torch.empty((len(x), 0), dtype=torch.int32, device=x.device)
         self._before = x.clone()  # an image that may be repeated
+        self._logits: Tensor | None = None  # (R, classes) of the image before that one
         self._period, self._due = (torch.full((len(x),), NEVER, device=x.device) for _ in range(2))
         self._end = torch.full_like(self._due, steps)
         self._next_due = self._next_end = steps  # over all rows; nothing needs to be done before
         self._every = every
         self._last = x.clone()  # where each row ended, for rows that ended between two readings
 
-    def ended(self, at: Tensor, i: int) -> Tensor | None:
+    def ended(self, at: Tensor, i: int, logits: Tensor | None) -> Tensor | None:
         """Return a mask (R,) of the rows that are at their last iterate after i steps, or None if there is none.
 
-        `at` are the current images (R, C, H, W).
+        `at` are the current images (R, C, H, W), `logits` (R, classes) those of the images before, after the first
+        step.
         """
         at_once = self._every == 1  # otherwise the device is read only every few steps
         if not at_once or i >= self._next_due:
-            self._confirm(at, i)
+            self._confirm(at, i, logits)
         hashes = (_bits(at) * self._code).sum(dim=1, dtype=torch.int32)  # overflow wraps around
         met = self._hashes == hashes[:, None]
         if i > 0 and (not at_once or bool(met.any())):
-            self._suspect(at, i, met)
+            self._suspect(at, i, met, logits)
         self._hashes = torch.cat([self._hashes, hashes[:, None]], dim=1)[:, -WINDOW:]
         if at_once and i < self._next_end:
             return None
@@ -66,18 +70,22 @@ class Repeats:
         """Return the last iterates (R, C, H, W) of the rows that have `ended`; `at` are the current images."""
         return at if self._every == 1 else self._last
 
-    def _suspect(self, at: Tensor, i: int, met: Tensor) -> None:
+    def _suspect(self, at: Tensor, i: int, met: Tensor, logits: Tensor | None) -> None:
         """Note the rows whose images may have occurred before, and the step at which they would occur again."""
         new = met.any(dim=1) & (self._due < i) & (self._end == self._steps)
         period = met.flip(1).int().argmax(dim=1) + 1  # since the last time
         self._period, self._due = torch.where(new, period, self._period), torch.where(new, i + period, self._due)
         self._before = torch.where(per_image(new, at), at, self._before)
+        if logits is not None:
+            self._logits = torch.where(new[:, None], logits, logits if self._logits is None else self._logits)
         if self._every == 1:
             self._next_due = int(self._due.masked_fill(self._due <= i, self._steps).min())
 
-    def _confirm(self, at: Tensor, i: int) -> None:
-        """Compute the last step of the rows whose images equal those of one period ago."""
+    def _confirm(self, at: Tensor, i: int, logits: Tensor | None) -> None:
+        """Compute the last step of the rows whose images, and the logits before, equal those of one period ago."""
         again = (self._due == i) & (at == self._before).flatten(1).all(dim=1)
+        if logits is not None and self._logits is not None:
+            again &= torch.isclose(logits, self._logits, rtol=SAME, atol=SAME).all(dim=1)
         self._end = torch.where(again, i + (self._steps - i) % self._period, self._end)
         self._due = self._due.masked_fill(self._due == i, NEVER)
         if self._every == 1:
@@ -86,8 +94,8 @@ class Repeats:
 
     def keep(self, rows: Tensor) -> Repeats:
         """Keep only the selected rows."""
-        for name in ("_hashes", "_before", "_period", "_due", "_end", "_last"):
-            setattr(self, name, getattr(self, name)[rows])
+        for name in ("_hashes", "_before", "_logits", "_period", "_due", "_end", "_last"):
+            setattr(self, name, None if getattr(self, name) is None else getattr(self, name)[rows])
         return self
 
 

@@ -14,6 +14,7 @@ from bsk.evaluation.audit import Audit
 from bsk.records.words import plain
 
 NATURAL = "natural"
+SAMPLE = ("audit", "within")  # the parameters of an attack that choose how many survivors are audited
 _BESIDE = re.compile(r"\.(last|ema|ema-last)(?=\.safetensors$)")  # F.ema.safetensors belongs to the log of F
 OWN_COLUMNS = {"method", "model", "dataset"}  # have their own columns, so they are never part of a name
 
@@ -63,16 +64,23 @@ def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
 
 
 def latest(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], list[str]]:
-    """Return the last evaluation for each seed of each row, and a notice if an earlier one had another result."""
+    """Return the last evaluation for each seed of each row, and a notice if an earlier one had another result.
+
+    Of audits it is the one of most survivors, which includes the others.
+    """
     kept: dict[Key, Evaluation] = {}
     replaced = []
     for item in evaluations:
-        attacked = () if item.attack == NATURAL else (item.eps, as_text(without_seed(item.parameters)), item.carried)
+        size = SAMPLE if item.audit else ()
+        parameters = {name: value for name, value in without_seed(item.parameters).items() if name not in size}
+        attacked = () if item.attack == NATURAL else (item.eps, as_text(parameters), item.carried)
         images = (item.split, item.n, item.corruption, item.severity)
         key = (item.run.settings, *images, item.attack, item.run.identity, *attacked)
-        if key in kept and not _same_result(kept[key], item):
-            replaced.append((kept[key], item))
-        kept[key] = item
+        before = kept.get(key)
+        if before is not None and before.parameters == item.parameters and not _same_result(before, item):
+            replaced.append((before, item))
+        if before is None or _audited(before) <= _audited(item):
+            kept[key] = item
     if not replaced:
         return list(kept.values()), []
     old, new = replaced[0]
@@ -80,6 +88,10 @@ def latest(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], list[st
         f"{len(replaced)} record(s) left out, since a later one has the same settings, seed and attack but another "
         f"result; the first is {old.where} ({old.run.checkpoint}, {new.run.identity}), replaced by {new.where}"
     ]
+
+
+def _audited(item: Evaluation) -> int:
+    return item.audit.audited if item.audit else 0
 
 
 def completed(evidence: Evidence) -> list[Evaluation]:

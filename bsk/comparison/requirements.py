@@ -114,7 +114,9 @@ def _row(name: str, rows: Sequence[Row], said: str) -> Row:
     if len(named) > 1:
         telling = [fact for fact in FACTS if len({plain(row[fact]) for row in named}) > 1]
         longer = ["@".join([str(row["name"]), *(plain(row[fact]) for fact in telling)]) for row in named]
-        raise UsageError(f"{said}: matches {len(named)} rows; write one of {', '.join(longer)}")
+        different = len({*longer}) == len(longer)
+        way = f"write one of {', '.join(longer)}" if different else "some differ in other settings alone; compare one"
+        raise UsageError(f"{said}: matches {len(named)} rows; {way}")
     return named[0]
 
 

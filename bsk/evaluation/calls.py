@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from bsk.attacks.outcome import NotFiniteError
 from bsk.compat import without_tf32
 from bsk.devices import steps_between_answers
-from bsk.errors import InputError
+from bsk.errors import InputError, first_line, out_of_memory
 from bsk.evaluation.threads import pass_begins
 from bsk.models.modes import eval_mode, folded, in_precision
 from bsk.models.products import steady_products
 from bsk.models.registry import checked_logits
 from bsk.perturb.ascent import Model
+from bsk.perturb.gradients import of_the_device
 
 BEAT = 0.2  # seconds between two progress reports
 SIZES = 2  # batch sizes that a network is compiled for
@@ -110,11 +111,22 @@ class Checked:
 
 
 def rough(model: Model, precision: str) -> Model:
-    """Return the model in a low precision, for the search of an attack; logits are fp32 and may be infinite."""
+    """Return the model in a low precision, for the search of an attack; logits are fp32 and may be infinite.
+
+    Raises:
+        InputError: (when called) the model fails in this precision.
+    """
     low = in_precision(model, precision)
 
     def forward(x: Tensor) -> Tensor:
-        return checked_logits(low(x), len(x)).float()
+        try:
+            logits = low(x)
+        except Exception as error:
+            if precision == "fp32" or out_of_memory(error) or of_the_device(error):
+                raise
+            said = f"the model fails in {precision} ({first_line(error)}); leave out --search {precision}"
+            raise InputError(said) from error
+        return checked_logits(logits, len(x)).float()
 
     return forward
 

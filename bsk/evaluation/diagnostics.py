@@ -16,7 +16,7 @@ from bsk.attacks.pgd import pgd
 from bsk.attacks.square import square
 from bsk.data.batches import WHOLE, Share, to_unit
 from bsk.data.processes import sum_over_processes
-from bsk.evaluation.calls import ROWS, Checked, counted, exact, rows_within, steady
+from bsk.evaluation.calls import ROWS, Checked, counted, exact, rough, rows_within, steady
 from bsk.evaluation.threads import shared_threads
 from bsk.evaluation.verdicts import Examples
 from bsk.models.modes import HALF
@@ -49,6 +49,12 @@ SIGNS = (  # fact; least share of the images examined; least share of the images
         "pixels of 0 and 1 have no gradient in {:.0%} of images: remove the clamp in the model",
     ),
     ("wrong_gradients", 0.15, None, f"the gradient is wrong for {{:.0%}} of images: {_BLIND}"),
+    (
+        "lost_in_search",
+        0.05,
+        None,
+        "half precision loses the gradient of {:.0%} of images, so the search misses them: leave out --search",
+    ),
     ("black_box_gain", 0.04, None, f"Square fools {{:.0%}} that PGD does not, so gradients mislead: {_BLIND}"),
     ("gain_after_10", 0.15, None, "PGD fools {:.0%} more after its first 10 steps: use pgd-100 or autoattack"),
     ("gain_after_50", 0.04, None, "PGD fools {:.0%} more after 50 steps: use more steps, or autoattack"),
@@ -80,6 +86,7 @@ def look_at(
     batch_size: int = N,
     parts: Sequence[str] = tuple(PARTS),
     passes: int | None = None,
+    search: str = "fp32",
     share: Share = WHOLE,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnostics:
@@ -99,6 +106,7 @@ def look_at(
         parts: what to examine, a prefix of PARTS.
         passes: budget of forward and backward passes, None for no limit; if it is too small, fewer examples are used,
             or whole parts are skipped, which `left_out` in the facts names.
+        search: the precision of the attack's search; if it is low, its gradients are compared with those in fp32.
         share: the part of the examples that this process attacks.
         watch: called with passes done and passes in total.
 
@@ -128,6 +136,9 @@ def look_at(
         index = examples.index[rows][right.cpu()].tolist()
         if index and "gradients" in parts:
             facts |= _gradients(forward, x[right], y[right], rows_within(batch_size))
+        if search != "fp32" and "zero_gradients" in facts:
+            low = steady(rough(model, search), batch_size)
+            facts["lost_in_search"] = _lost(forward, low, x[right], y[right], rows_within(batch_size))
         if index and "attacks" in parts and not facts.get("no_gradients"):
             each = WHOLE if facts["random"] or facts["depends_on_batch"] else share
             facts |= _attacks(forward, x[right], y[right], eps, seed, index, each, rows_within(batch_size))
@@ -218,6 +229,23 @@ def _slopes(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     edge = ((x == 0) | (x == 1)).flatten(1)
     stuck = edge.any(dim=1) & ~(edge & (steep.flatten(1) != 0)).any(dim=1) & ~zero
     return zero, stuck, visible & (rise < promised / 2), (steep + gradient).flatten(1).isnan().any(dim=1)
+
+
+def _lost(model: Model, low: Model, x: Tensor, y: Tensor, most: int) -> float:
+    """Return the share of images with a gradient in fp32 and none, or none that is finite, in the low precision.
+
+    fp16 has no numbers above 65,504, nor between 0 and 6e-8, whereas the gradients of images that the model is sure of
+    are small.
+    """
+    lost = []
+    for at, label in zip(x.split(most), y.split(most), strict=True):
+        seen = []
+        for each in (model, low):
+            leaf = at.detach().requires_grad_()
+            gradient = raw_gradient(cross_entropy(each(leaf), label), leaf).flatten(1)
+            seen.append(gradient.isfinite().all(dim=1) & (gradient != 0).any(dim=1))
+        lost.append(seen[0] & ~seen[1])
+    return _share(torch.cat(lost))
 
 
 def _attacks(

@@ -49,16 +49,16 @@ class Radii:
     Attributes:
         largest: the largest radius; the model is examined there, once for all radii.
         before: by name of the attack, the verdicts at the radii before.
-        examined: by its parts, the examination of the model.
+        examined: by its parts and the precision of the attack's search, the examination of the model.
     """
 
     largest: float
     before: dict[str, Before] = field(default_factory=dict)
     examined: dict[tuple[str, ...], Diagnostics] = field(default_factory=dict)
 
-    def told(self, parts: tuple[str, ...], eps: float) -> Diagnostics:
+    def told(self, what: tuple[str, ...], eps: float) -> Diagnostics:
         """Return an examination for the record at radius `eps`; it names the radius of its attacks if that differs."""
-        found = self.examined[parts]
+        found = self.examined[what]
         if eps == self.largest or "fooled" not in found.facts:
             return found
         doubts = tuple(f"{doubt} (at eps {self.largest:.6g})" for doubt in found.doubts)

@@ -243,11 +243,14 @@ def other_data(subject: Subject, settings: EvaluationSettings) -> list[str]:
 
 
 def repeats(ledger: Ledger, attack: Attack) -> dict[str, Any]:
-    """Return the field `repeats`: on how many standing examples PGD stopped early because iterates repeat, and when."""
+    """Return the field `repeats`: on how many standing examples PGD stopped early because iterates repeat, and when.
+
+    Of several radii, these are the examples attacked at this one.
+    """
     stage = attack.stages[-1]
     if stage.run is not pgd or not stage.parameters.get("early_stop", True) or stage.parameters["steps"] == 1:
         return {}
-    whole, standing = stage.parameters["restarts"] * stage.parameters["steps"], ledger.standing
+    whole, standing = stage.parameters["restarts"] * stage.parameters["steps"], ledger.standing & (ledger.backward > 0)
     early = ledger.forward[standing][ledger.backward[standing] < whole].double()
     median = {"passes_median": float(early.quantile(0.5))} if len(early) else {}
     return {"repeats": {"stopped": len(early), "standing": int(standing.sum()), **median}}

@@ -195,12 +195,13 @@ class _Evaluation:
             return NOT_EXAMINED
         shown = any(stage.by_index for stage in attack.stages)  # saved images: masked gradients cannot hamper these
         parts = ("outputs",) if shown else BESIDE.get(attack.name, tuple(PARTS))
-        seen = self.radii.examined
-        if parts in seen and (self.examined_before or "left_out" not in seen[parts].facts):
-            return self.radii.told(parts, self.settings.eps)
+        search = next((each.search for each in attack.stages if each.search != "fp32"), "fp32")
+        seen, what = self.radii.examined, (*parts, search)
+        if what in seen and (self.examined_before or "left_out" not in seen[what].facts):
+            return self.radii.told(what, self.settings.eps)
         at, standing, n = self.settings, int(ledger.standing.sum()), len(ledger.done)
         other = any(stage.parameters.get("norm", "linf") != "linf" for stage in attack.stages)
-        seen[parts] = look_at(
+        seen[what] = look_at(
             self.subject.model,
             self.examples,
             eps=at.data.eps if other else self.radii.largest,  # the checks use a Linf ball
@@ -209,10 +210,11 @@ class _Evaluation:
             batch_size=at.batch_size,
             parts=parts,
             passes=_allowed(attack, ledger, parts),
+            search=search,
             share=at.share,
             watch=lambda done, total: self.watch(attack, Progress(CHECKS, standing, n, done, total)),
         )
-        return self.radii.told(parts, at.eps)
+        return self.radii.told(what, at.eps)
 
 
 def _allowed(attack: Attack, ledger: Ledger, parts: Sequence[str]) -> int:

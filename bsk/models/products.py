@@ -26,8 +26,8 @@ def steady_products(model: nn.Module) -> Iterator[None]:
     """Use oneDNN in the model's linear layers within the block, where they compute in fp32 on the CPU.
 
     This covers the forward pass and the backward pass to the input; the weights get no gradient. A batch of one row is
-    summed in a different order. Layers with their own `forward` stay unchanged. The last layer computes in the precision
-    of its weights even within `autocast`: logits with 8 bits would often be equal where attacks compare them.
+    summed in a different order. Layers with their own `forward` stay unchanged. The last layer computes in the
+    precision of its weights even within `autocast`: logits with 8 bits would often be equal where attacks compare them.
     """
     layers: list[Any] = [
         each for each in model.modules() if isinstance(each, nn.Linear) and "forward" not in vars(each)

@@ -33,12 +33,12 @@ def differentiating() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, BskError) or out_of_memory(error) or _of_the_device(error):
+        if isinstance(error, BskError) or out_of_memory(error) or of_the_device(error):
             raise
         raise NoGradientError(error) from error
 
 
-def _of_the_device(error: Exception) -> bool:
+def of_the_device(error: Exception) -> bool:
     """Return whether a GPU or its libraries failed, which says nothing about the network."""
     own = getattr(torch, "AcceleratorError", None)  # since torch 2.8
     said = str(error).lower()

@@ -78,7 +78,7 @@ def test_a_stopped_row_has_the_image_of_the_last_step(period: int, steps: int) -
     watched, left = Repeats(path[0], steps), [0, 1]
     ends = {}
     for i in range(steps):
-        ended = watched.ended(path[i][left], i)
+        ended = watched.ended(path[i][left], i, path[i - 1][left].flatten(1) if i else None)
         if ended is None:
             continue
         for row, stops in zip(left, ended.tolist(), strict=True):
@@ -88,6 +88,36 @@ def test_a_stopped_row_has_the_image_of_the_last_step(period: int, steps: int) -
         left = [row for row, stops in zip(left, ended.tolist(), strict=True) if not stops]
     assert left == [1] and ends[0][1] == float(path[steps][0])
     assert ends[0][0] <= 4 + 3 * period, "met again after one round, sure after two, at its end before three"
+
+
+@pytest.mark.parametrize("every", [1, 8])
+def test_equal_images_after_different_logits_are_no_repeat(every: int) -> None:
+    """Both rows go from 0 to 1 and back; the logits of the second are random."""
+    watched, ended = Repeats(torch.zeros(2, 1, 1, 1), 40, every), None
+    for i in range(40):
+        logits = torch.tensor([[float(i % 2)], [float(torch.rand(()))]]) if i else None
+        ended = watched.ended(torch.full((2, 1, 1, 1), float(i % 2)), i, logits)
+        if ended is not None:
+            break
+    assert ended is not None and ended.tolist() == [True, False]
+
+
+def test_a_random_model_is_called_in_all_steps_though_its_images_repeat() -> None:
+    """Its logits point the same way with another size each time, so that all iterates are those of the corner."""
+
+    class Linear(nn.Module):
+        def __init__(self, noise: float) -> None:
+            super().__init__()
+            self.noise = noise
+
+        def forward(self, z: Tensor) -> Tensor:
+            return (1 + self.noise * torch.rand(())) * z.flatten(1) @ torch.tensor([[1.0, -1.0]] * 4)
+
+    torch.manual_seed(1)
+    x, y = torch.full((3, 1, 2, 2), 0.9), torch.zeros(3, dtype=torch.long)
+    still, noisy, whole = (attacked(Linear(*how), x, y, early) for *how, early in ((0, True), (1, True), (1, False)))
+    assert not noisy.fooled.any() and torch.equal(noisy.backward, whole.backward)
+    assert (still.backward < noisy.backward).all()
 
 
 def test_a_random_model_is_called_as_long_as_its_images_change() -> None:

@@ -12,6 +12,7 @@ from bsk.attacks.flags import AttackFlags
 from bsk.attacks.outcome import Outcome
 from bsk.attacks.registry import AUDIT, Stage, attack_named
 from bsk.attacks.search import Search, ended, misclassified
+from bsk.errors import InputError
 from bsk.evaluation.calls import exact, rough, steady
 from bsk.models.registry import network
 from bsk.models.small import cnn
@@ -107,6 +108,35 @@ def test_the_last_layer_is_not_rounded() -> None:
         low, whole = rough(model, "bf16")(x), model(x)
     assert not torch.equal(low, whole) and torch.allclose(low, whole, atol=0.05)
     assert not torch.equal(low, low.bfloat16().float()), "logits of 8 bits would tie in Square"
+
+
+def test_a_network_in_fp64_is_searched_too_and_one_that_fails_in_half_precision_is_named() -> None:
+    model, x, y = given()
+
+    class Double(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = cnn(5, 1, 8, width=4).eval().double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x.double())
+
+    with exact(double := Double()):
+        assert torch.isfinite(rough(double, "bf16")(x)).all()
+
+    def fails(x: Tensor) -> Tensor:
+        out = torch.zeros(len(x), 5)
+        out[:] = model(x)
+        out.index_put_((torch.arange(len(x)),), nn.functional.conv2d(x, torch.ones(5, 1, 8, 8)).flatten(1))
+        return out
+
+    assert rough(fails, "fp32")(x).shape == (24, 5)
+    with pytest.raises(
+        InputError, match=r"^the model fails in bf16 \(Index put requires.*\); leave out --search bf16$"
+    ):
+        rough(fails, "bf16")(x)
+    with pytest.raises(RuntimeError, match="only in fp32 too"):
+        rough(lambda x: (_ for _ in ()).throw(RuntimeError("only in fp32 too")), "fp32")(x)
 
 
 def test_keys_and_records_contain_the_search(call, toy, trained) -> None:

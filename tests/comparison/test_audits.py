@@ -46,7 +46,7 @@ def test_audits_and_autoattack_are_never_one_row(make: Make, place: Make) -> Non
     whole = [make("bs", seed, "autoattack", correct=BITS) for seed in (1, 2)]
     parts = [an_audit(make, seed=seed) for seed in (1, 2)]
     rows, _ = compare(
-        place([*whole, *parts, an_audit(make, audited=100), make("fast-at", 1, "autoattack", correct=BITS)])
+        place([*whole, *parts, an_audit(make, seed=3, audited=100), make("fast-at", 1, "autoattack", correct=BITS)])
     )
     assert [(row["attack"], row["seeds"]) for row in rows] == [
         ("autoattack", 2),
@@ -56,6 +56,22 @@ def test_audits_and_autoattack_are_never_one_row(make: Make, place: Make) -> Non
     ]
     assert [row["p"] for row in rows] == [None, None, None, 1.0] and rows[0]["audit_low"] is None
     assert [row["difference"] for row in rows] == [None, None, None, 0.0]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_of_the_audits_of_a_network_the_largest_counts(make: Make, place: Make, order: tuple[int, ...]) -> None:
+    """A file has them all, if an audit was enlarged; the largest includes the others."""
+    records = [
+        an_audit(make, audited=100, fallen=1),
+        an_audit(make, audited=200, fallen=3),
+        an_audit(make, audited=400, fallen=4, attack_parameters={"within": 0.01}),
+    ]
+    rows, notices = compare(place([records[i] for i in order]))
+    assert [(row["audit_low"], row["audit_high"]) for row in rows] == [Audit(N, 500, 400, 4).interval()]
+    assert notices == []
+    other = an_audit(make, audited=400, fallen=5, attack_parameters={"within": 0.01})
+    rows, (notice,) = compare(place([records[2], other]))
+    assert rows[0]["robust"] == pytest.approx(Audit(N, 500, 400, 5).accuracy) and "another result" in notice
 
 
 def test_audits_have_no_test_no_standard_deviation_and_no_pareto(make: Make, place: Make) -> None:

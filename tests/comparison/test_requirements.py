@@ -91,6 +91,8 @@ def test_rows_with_the_same_name_are_told_apart_by_their_facts() -> None:
     assert failures(parse("bs@8/255@best.robust < 0.11"), rows) == []
     with pytest.raises(UsageError, match="matches 3 rows; write one of bs@best, bs@last, bs@best ema 0.999$"):
         failures(parse("bs@pgd-20.robust > 0"), rows)
+    with pytest.raises(UsageError, match="matches 2 rows; some differ in other settings alone; compare one"):
+        failures(parse("bs.robust > 0"), rows[:1] * 2)
     with pytest.raises(UsageError, match="no such row; known: bs"):
         failures(parse("bs@pgd-50@last.robust > 0"), rows)
     assert failures(parse("a@b@last.robust > 0"), [row("a@b", 0.5, selected="last"), row("a", 0.5)]) == []

@@ -335,6 +335,7 @@ def test_progress_counts_what_is_left_of_a_sample() -> None:
         (["autoattack"], {"audit": 5, "within": 1}, "not both"),
         (["autoattack"], {"audit": 0}, "--audit 0: must be at least 1"),
         (["autoattack"], {"audit": 2.5}, "--audit 2.5: expected a whole number"),
+        (["autoattack"], {"audit": True}, "--audit True: expected a whole number"),
         (["autoattack"], {"within": 0}, "--within 0: must be finite and above 0"),
         (["autoattack"], {"within": math.nan}, "--within nan: must be finite and above 0"),
     ],

@@ -1,9 +1,11 @@
 """Deceptive models, each with one defect, and honest ones: which of them the checks doubt."""
 
+import copy
 import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,8 +40,8 @@ WORDS = {  # what a doubt about each says
 }
 
 
-def look(model: nn.Module, split: Split, eps: float, seed: int = 0) -> Diagnostics:
-    return look_at(model, split, eps=eps, seed=seed, device=CPU)
+def look(model: nn.Module, split: Split, eps: float, seed: int = 0, **more: Any) -> Diagnostics:
+    return look_at(model, split, eps=eps, seed=seed, device=CPU, **more)
 
 
 def kinds(seen: Diagnostics) -> set[str]:
@@ -222,6 +224,22 @@ def test_a_deceptive_model_is_doubted_for_its_reason(models, test_split: Split, 
     mask, must, may = MASKED[name]
     seen = look(mask(models["fast-at"]), cut(test_split, first), 0.2)
     assert must <= kinds(seen) <= must | may, (seen, name)
+
+
+@pytest.mark.parametrize(("precision", "losing"), [("bf16", set()), ("fp16", {"large", "sure"})])
+def test_a_search_that_loses_the_gradient_is_doubted(models, test_split: Split, precision: str, losing) -> None:
+    """The first layer of `large` has outputs beyond 65,504; the gradients of `sure` are below 6e-8."""
+    plain = models["fast-at"]
+    large = copy.deepcopy(plain)
+    conv, norm = (next(m for m in large.modules() if isinstance(m, kind)) for kind in (nn.Conv2d, nn.BatchNorm2d))
+    with torch.no_grad():
+        for tensor, factor in ((conv.weight, 1e6), (norm.running_mean, 1e6), (norm.running_var, 1e12)):
+            tensor.mul_(factor)  # the same function
+    for name, model in {"plain": plain, "large": large, "sure": Masked(plain, after=lambda z: z * 3)}.items():
+        seen, fp32 = (look(model, cut(test_split, 0), 0.2, **how) for how in ({"search": precision}, {}))
+        assert (seen.facts["lost_in_search"] >= 0.05) is (name in losing), (name, seen)
+        assert ("leave out --search" in " ".join(seen.doubts)) is (name in losing)
+        assert {**seen.facts, "lost_in_search": None} == {**fp32.facts, "lost_in_search": None}
 
 
 class Moving(nn.Module):

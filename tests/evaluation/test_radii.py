@@ -207,6 +207,8 @@ def test_in_python_several_radii_are_a_list(subject: Subject, toy: Path) -> None
     ]
     two, one = bsk.evaluate(model, eps=[0.03, 0.06], largest_first=True, **more)
     assert [two.record["eps"], one.record["eps"]] == [0.06, 0.03] and one.record["carried_from"] == [0.06]
+    assert one.record["repeats"]["stopped"] == 0, "what was carried took no steps, and three steps repeat none"
+    assert one.record["repeats"]["standing"] < round(N * one.record["accuracy"])
     with pytest.raises(UsageError, match="--largest-first: needs several radii"):
         bsk.evaluate(model, eps=0.03, largest_first=True, **more)
     for eps, said in (([0.06, 0.03], "radii must be in ascending order"), ([0.03, 0.03], "ascend"), ([], "no radius")):
