@@ -8,6 +8,7 @@ The placeholders are
 - `{{SOURCE | ROW best}}`: robust accuracy of the best seed; `{{SOURCE | ROW passes}}`: the cost of training;
 - `{{SOURCE | ROW - OTHER}}`: difference of robust accuracies, with its interval;
 - `{{SOURCE | table}}`, `{{SOURCE | matrix}}`, `{{SOURCE | losses}}`: a whole table;
+- `{{SOURCE | beside fastat}}`: the same beside a published table; `{{SOURCE | count}}`: its number of rows;
 - `{{SOURCE | records}}`: a link to the files;
 - `{{SOURCE | METHOD kl_start}}`: the range of a logged field over epochs and seeds, in nats;
 - `{{SOURCE | METHOD val_robust@36}}`: percent of each seed after an epoch (`@last`: the last one);
@@ -28,6 +29,7 @@ import numpy as np
 from bsk.comparison.compare import Row, as_float, compare
 from bsk.comparison.evidence import trainings
 from bsk.comparison.matrix import CAPTION, TEXT_COLUMNS, grid, transfers
+from bsk.comparison.published import published
 from bsk.comparison.statistics import quarter_means
 from bsk.comparison.tables import markdown, markdown_of
 from bsk.figures.plots import accuracy_against_cost
@@ -57,6 +59,8 @@ SOURCES: dict[str, tuple[str, ...]] = {  # name -> file patterns, in the order o
     "cifar100": ("results/small/runs/cifar100/*.eval.jsonl",),
     "frontier": (f"{SMALL}/*.frontier.eval.jsonl",),
     "budget": (f"{SMALL}/*.budget.eval.jsonl",),
+    "fastat": (f"{SMALL}/bs_*.fastat.eval.jsonl", f"{SMALL}/*.fastat.eval.jsonl"),
+    "digits fastat": (f"{SMOKE}/fastat/fastat.jsonl",),
     "divergence": tuple(f"{SMALL}/{name}_seed-?.jsonl" for name in ("bs", "fast-trades")),
     "160 passes": tuple(
         f"{SMALL}/{name}_ema-0.999_seed-?.jsonl"
@@ -92,6 +96,10 @@ def filled(source: str, wanted: str) -> str:
         return _benchmark(wanted)
     if wanted == "table":
         return markdown(compare(_items(source))[0]).rstrip()
+    if wanted.startswith("beside "):
+        return markdown(compare(_items(source), published(wanted.removeprefix("beside ")))[0]).rstrip()
+    if wanted == "count":
+        return str(len(_rows(source, None)))
     if wanted == "matrix":
         rows = transfers(_items(source))
         return markdown_of(grid(rows), TEXT_COLUMNS, CAPTION).rstrip()

@@ -1,7 +1,7 @@
 # Published fast methods at equal cost, that of 15 epochs of bs: the number of epochs nearest to 120 passes per training
 # image, forward plus backward. Each is trained plainly, and with averaged weights and smoothed labels as in
 # FastAT_Benchmark, whose numbers are shown for comparison. fgsm-mep is fgsm-pgi.
-fastat.evaluate := --attack natural,autoattack --audit $(if $(filter smoke,$(SCALE)),30,100) $(if $(filter small,$(SCALE)),--limit 1000)
+fastat.evaluate := --attack natural,autoattack --audit $(if $(filter smoke small,$(SCALE)),30,100) $(if $(filter small,$(SCALE)),--limit 1000)
 fastat-averaged.evaluate := $(fastat.evaluate)
 fastat-averaged.weights := .ema
 fastat-epochs.evaluate := $(fastat.evaluate)
