@@ -22,7 +22,7 @@ from bsk.evaluation.audit import Audit
 from bsk.evaluation.intervals import Interval
 from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.located import Located
-from bsk.records.words import counted, plain
+from bsk.records.words import counted, plain, searched
 
 CARRIED = {
     "smaller": "images that fell at smaller radii of the same run count as fallen",
@@ -275,6 +275,8 @@ def _remarks(group: Group) -> list[str]:
     found = [run.interrupted] if run.interrupted else []
     if group.audits:
         found.append(ESTIMATED)
+    if group.robust and (said := searched(group.first.parameters)):
+        found.append(said)
     if group.robust and group.first.carried:
         found.append(CARRIED[group.first.carried])
     if group.robust and run.eps is not None and eps is not None and run.eps != eps:

@@ -14,7 +14,7 @@ from bsk.comparison.significance import paired_exact
 from bsk.comparison.statistics import bootstrap_interval, detectable, difference_interval, mean_sd, seed_interval
 from bsk.records.bits import unpacked
 from bsk.records.jsonl import BEST_ON_TEST
-from bsk.records.words import counted, plain
+from bsk.records.words import counted, flat, plain
 
 MOST = 6  # values that a notice lists
 Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
@@ -52,9 +52,10 @@ def mismatches(group: Group, reference: Group) -> list[str]:
     ]
     if not group.robust or not reference.robust:
         return found
-    mine, other = without_seed(ours.parameters), without_seed(theirs.parameters)
+    mine, other = (flat(without_seed(each.parameters)) for each in (ours, theirs))
     keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
-    return found + [f"attack {plain(key)} {plain(mine.get(key))}, not {plain(other.get(key))}" for key in keys]
+    differ = (f"attack {plain(key[-1])} {plain(mine.get(key))}, not {plain(other.get(key))}" for key in keys)
+    return found + list(dict.fromkeys(differ))  # several stages may differ in the same way
 
 
 def comparable(groups: Sequence[Group]) -> list[list[int]]:

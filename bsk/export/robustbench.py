@@ -11,6 +11,7 @@ from typing import Any
 
 from bsk.errors import UsageError
 from bsk.records.schema import EvaluationRecord
+from bsk.records.words import searched
 
 WHOLE = 10_000  # test images of CIFAR, which its accuracies are for
 _RESNET = re.compile(r"(preact-)?resnet(\d+)(-(\d+))?(-[a-z]+)?")
@@ -93,5 +94,7 @@ def _percent(accuracy: float | None) -> str | None:
 
 
 def _footnote(record: EvaluationRecord) -> str | None:
-    """Return a footnote unless the accuracy is on all test images, as on the leaderboard."""
-    return None if (record.split, record.n) == ("test", WHOLE) else f"On {record.n} images of the {record.split} split."
+    """Return a footnote unless the accuracy is on all test images and the search in fp32, as on the leaderboard."""
+    few = "" if (record.split, record.n) == ("test", WHOLE) else f"On {record.n} images of the {record.split} split."
+    low = searched(record.attack_parameters or {})
+    return " ".join(filter(None, [few, f"AutoAttack {low}." if low else ""])) or None

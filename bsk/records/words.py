@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -65,3 +66,18 @@ def many(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g}{unit}"
     return f"{count:.3g}"
+
+
+def flat(parameters: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return an attack's parameters by stage and name, or by name alone if it has no stages."""
+    found: dict[tuple[str, ...], Any] = {}
+    for name, value in parameters.items():
+        inner = flat(value) if isinstance(value, Mapping) else {(): value}
+        found |= {(name, *rest): each for rest, each in inner.items()}
+    return found
+
+
+def searched(parameters: Mapping[str, Any]) -> str:
+    """Return "searched in bf16, judged in fp32", or "" if the attack searched in fp32 alone."""
+    found = sorted({str(value) for name, value in flat(parameters).items() if name[-1] == "search"} - {"fp32"})
+    return f"searched in {', '.join(found)}, judged in fp32" if found else ""

@@ -235,6 +235,16 @@ def test_foreign_checkpoints_have_the_name_of_their_file_and_are_not_seeds_of_on
         ({"correct": "11111"}, "n 5, not 10", "rows of different n (10, 5)"),
         ({"attack_parameters": {"step": 0.1}}, "attack step 0.1, not 0.05", "rows of pgd-20 with different parameters"),
         (
+            {"attack_parameters": {"step": 0.05, "restarts": 1, "search": "bf16"}},
+            "attack search bf16, not none; searched in bf16, judged in fp32",
+            "parameters",
+        ),
+        (
+            {"attack_parameters": {"step": 0.05, "restarts": 1, "a": {"search": "bf16"}, "b": {"search": "bf16"}}},
+            "attack search bf16, not none; searched in bf16, judged in fp32",
+            "parameters",
+        ),
+        (
             {"attack_parameters": {"restarts": 5, "new": True}},
             "attack restarts 5, not 1; attack new true, not none",
             "parameters",

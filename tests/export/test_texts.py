@@ -98,6 +98,9 @@ def test_the_facts_of_robustbench_and_what_bsk_does_not_know(call, tmp_path: Pat
     assert info_of(call, tmp_path, doubted)[0]["clean_acc"] == "80.00"
     by_l2 = {**records[2], "eps": 128 / 255, "attack_parameters": {"norm": "l2"}}
     assert info_of(call, tmp_path, by_l2)[0]["eps"] == "0.501961"
+    low = {**records[2], "attack_parameters": {"apgd-ce": {"search": "bf16"}, "square": {"queries": 5}}}
+    said = "On 10 images of the test split. AutoAttack searched in bf16, judged in fp32."
+    assert info_of(call, tmp_path, low)[0]["footnote"] == said
 
 
 @pytest.mark.parametrize(
