@@ -175,6 +175,7 @@ def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mappi
     contents, duplicates = examined(contents, request.drop_leaks, start)
     report_duplicates(duplicates, start, request.notice)
     _report_empty_classes(request, contents, start)
+    _report_order(request, contents.classes, start)
     parts = split_up(contents, counts.get("val"), dataset.val, dataset.most, start)
     kept, cut = limited(parts, {split: counts.get(f"{split}_limit") for split in ("train", "test")})
     info = described(name.rpartition(":")[2], contents, parts, cut)
@@ -203,6 +204,17 @@ def _report_empty_classes(request: Request, contents: Contents, start: str) -> N
     if there and empty:
         some = f"{', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"
         request.say(f"{start}: {len(empty)} of {len(contents.classes)} classes have no image in train ({some})")
+
+
+def _report_order(request: Request, classes: Sequence[str], start: str) -> None:
+    """Print a notice if all class names are numbers, but not in their order: 0, 1, 10, 11, 2, ..."""
+    numbers = [int(name) for name in classes if name.isascii() and name.isdecimal() and len(name) < 19]
+    if len(numbers) == len(classes) and numbers != sorted(numbers):
+        place = next(i for i, number in enumerate(numbers) if number != sorted(numbers)[i])
+        request.say(
+            f"{start}: the class names are numbers in the order of text, so that class {place} is {classes[place]!r}; "
+            "for a network whose outputs are in their own order use bsk evaluate --class-order"
+        )
 
 
 def _contents(request: Request, dataset: Dataset, other: forms.Reader | None) -> tuple[Contents, Request]:

@@ -364,6 +364,24 @@ def test_meaningless_flags_are_refused(call, tmp_path: Path) -> None:
     assert said.line == "bsk: b.zip: a.npz: a .npz file in an archive; unpack it and give the folder"
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["0", "1", "10", "2"], "so that class 2 is '10'"),  # as `class_encode_column` of datasets 5.2.0 makes them
+        (["1", "0", "2", "3"], "so that class 0 is '1'"),
+        (["0", "1", "2", "10"], ""),
+        (["7", "8", "9", "10"], ""),
+        (["0", "1", "10", "b"], ""),
+        (["9" * 5000, "8", "7", "6"], ""),
+    ],
+)
+def test_numbers_as_class_names_out_of_order_are_told(call, tmp_path: Path, names: list[str], said: str) -> None:
+    x, y = np.random.default_rng(0).integers(0, 256, (80, 4, 4), np.uint8), np.arange(80) % 4
+    np.savez(tmp_path / "one.npz", x=x, y=y, class_names=np.array(names))
+    found = call("prepare-data", "folder", "--from", "one.npz", "--out", "one.safetensors", "--test-split", "none")
+    assert ("the class names are numbers in the order of text" in found.stderr) is bool(said) and said in found.stderr
+
+
 def test_labels_counted_from_one_and_classes_of_one_name_are_told(call, tmp_path: Path) -> None:
     x, y = np.random.default_rng(0).integers(0, 256, (60, 4, 4), np.uint8), np.arange(60) % 3 + 1
     np.savez(tmp_path / "one.npz", x=x, y=y)
