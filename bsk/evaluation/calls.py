@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from time import monotonic
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from bsk.models.modes import eval_mode, folded, in_precision
 from bsk.models.products import steady_products
 from bsk.models.registry import checked_logits
 from bsk.perturb.ascent import Model
+from bsk.perturb.ball import per_image
 from bsk.perturb.gradients import of_the_device
 
 BEAT = 0.2  # seconds between two progress reports
@@ -113,10 +115,15 @@ class Checked:
 def rough(model: Model, precision: str) -> Model:
     """Return the model in a low precision, for the search of an attack; logits are fp32 and may be infinite.
 
+    In fp16 the gradient of each image passes through the network with a size of about 1, since there is no number
+    between 0 and 6e-8. It has its own size again at the image.
+
     Raises:
         InputError: (when called) the model fails in this precision.
     """
     low = in_precision(model, precision)
+    if precision == "fp16":
+        low = _levelled(low)
 
     def forward(x: Tensor) -> Tensor:
         try:
@@ -129,6 +136,41 @@ def rough(model: Model, precision: str) -> Model:
         return checked_logits(logits, len(x)).float()
 
     return forward
+
+
+def _levelled(model: Model) -> Model:
+    """Return the model; a gradient is divided by its largest value at the logits of each image, to a power of 2."""
+
+    def forward(x: Tensor) -> Tensor:
+        sizes: list[Tensor] = []
+        return _Level.apply(model(_Restore.apply(x, sizes)), sizes)  # type: ignore[no-any-return]
+
+    return forward
+
+
+class _Level(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, sizes: list[Tensor]) -> Tensor:
+        ctx.sizes = sizes
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        largest = gradient.abs().flatten(1).amax(dim=1)
+        size = torch.where(largest > 0, largest, 1).log2().floor().exp2()
+        ctx.sizes[:] = [size]
+        return gradient / per_image(size, gradient), None
+
+
+class _Restore(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[Tensor]) -> Tensor:
+        ctx.sizes = sizes
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * per_image(ctx.sizes[0].to(gradient.dtype), gradient), None
 
 
 def counted(model: Model, tell: Callable[[int], None]) -> Model:

@@ -14,6 +14,7 @@ from bsk.attacks.registry import AUDIT, Stage, attack_named
 from bsk.attacks.search import Search, ended, misclassified
 from bsk.errors import InputError
 from bsk.evaluation.calls import exact, rough, steady
+from bsk.models.modes import in_precision
 from bsk.models.registry import network
 from bsk.models.small import cnn
 from bsk.perturb.ascent import Model
@@ -108,6 +109,20 @@ def test_the_last_layer_is_not_rounded() -> None:
         low, whole = rough(model, "bf16")(x), model(x)
     assert not torch.equal(low, whole) and torch.allclose(low, whole, atol=0.05)
     assert not torch.equal(low, low.bfloat16().float()), "logits of 8 bits would tie in Square"
+
+
+def test_gradients_in_fp16_do_not_vanish_and_have_their_own_size() -> None:
+    """Losses of up to 1e-9, as of an image that the network is sure of; the least number of fp16 is 6e-8."""
+    model, x, y = given()
+    sizes = 10.0 ** -torch.arange(9, 33).clamp(max=12)
+    low, exact_one, plain = (
+        gradient_of(sizes * nn.functional.cross_entropy(f(leaf), y, reduction="none"), leaf).flatten(1)
+        for f in (rough(model, "fp16"), model, in_precision(model, "fp16"))
+        for leaf in [x.clone().requires_grad_()]
+    )
+    assert not plain.any() and (exact_one != 0).any(dim=1).all()
+    error = (low - exact_one).norm(dim=1) / exact_one.norm(dim=1)
+    assert error.max() < 0.02
 
 
 def test_a_network_in_fp64_is_searched_too_and_one_that_fails_in_half_precision_is_named() -> None:
