@@ -108,7 +108,7 @@ def check_room(seen: Diagnostics) -> None:
 @pytest.mark.parametrize("method", ["natural", "fast-at", "bs"])
 def test_networks_trained_here_are_not_doubted(models, test_split: Split, method: str, eps: float) -> None:
     for first in (0, 128):
-        check_room(look(models[method], cut(test_split, first), eps, seed=first))
+        check_room(look(models[method], cut(test_split, first), eps, seed=first, search="fp16"))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def cifar(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Split:
 )
 def test_real_checkpoints_are_not_doubted(shared: Path, cifar: Split, name: str, weights: str, eps: float) -> None:
     model = foreign_model(name, shared / "models" / weights, classes=10, channels=3, size=32).model
-    seen = look(model, cut(cifar, 64), eps)
+    seen = look(model, cut(cifar, 64), eps, search="fp16")
     check_room(seen)
     assert (seen.facts["pgd_100"] == 0) == (name == "resnet20"), "the natural network falls, and rightly so"
 
