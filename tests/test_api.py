@@ -221,6 +221,13 @@ def test_numbers_of_another_kind_are_refused(name: str, value: object, toy: Path
         bsk.train(toy, "natural", **{"model": "cnn-4", name: value})
 
 
+@pytest.mark.parametrize(("size", "said"), [(8, 8), (16, None), (64, None)])
+def test_a_record_has_the_batch_size_where_verdicts_may_depend_on_it(toy: Path, size: int, said: int | None) -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    given = {"data": open_data(toy), "attack": "fgsm", "limit": 20, "checks": False, "progress": False}
+    assert bsk.evaluate(model, batch_size=size, **given).record.get("batch_size") == said
+
+
 def test_numbers_of_numpy_are_those_of_python(toy: Path) -> None:
     given: dict[str, Any] = {"epochs": 1, "batch_size": 16, "seed": 2, "limit": 32, "eps": 0.125, "beta": 6.0}
     numbers = {name: (np.int32 if type(value) is int else np.float32)(value) for name, value in given.items()}
@@ -234,6 +241,18 @@ def test_numbers_of_numpy_are_those_of_python(toy: Path) -> None:
         )
     )
     assert a["key"] == b["key"] and a["correct"] == b["correct"]
+
+
+def test_a_network_trained_here_is_known_as_bsk_s_own_until_its_weights_change(toy: Path, tmp_path: Path) -> None:
+    for out in (None, tmp_path / "m.safetensors"):
+        run = bsk.train(toy, "bs", model="cnn-4", epochs=1, schedule="cyclic", out=out, progress=False)
+        given = {"data": open_data(toy), "attack": "fgsm", "checks": False, "progress": False}
+        record = bsk.evaluate(run.model, **given).record
+        assert record["method"] == "bs" and record["train_forward_passes"] == run.record["train_forward_passes"]
+        assert record["checkpoint"] == str(out or "run.safetensors") and record["doubts"] == []
+        with torch.no_grad():
+            next(run.model.parameters()).add_(1)
+        assert bsk.evaluate(run.model, **given).record["method"] is None
 
 
 @pytest.mark.parametrize(

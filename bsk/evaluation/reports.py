@@ -47,9 +47,14 @@ def facts_of(subject: Subject, stages: Sequence[Stage], settings: EvaluationSett
         "seed": settings.seed,
         "code": subject.header.get("code"),
         **class_order(subject),
-        "batch": settings.batch_size if settings.batch_size < LEAST or any(s.batchwise for s in stages) else None,
+        "batch": _telling_batch(stages, settings),
         "engine": ENGINE,
     }
+
+
+def _telling_batch(stages: Sequence[Stage], settings: EvaluationSettings) -> int | None:
+    """Return the batch size if verdicts may depend on it."""
+    return settings.batch_size if settings.batch_size < LEAST or any(each.batchwise for each in stages) else None
 
 
 def keys_of(
@@ -85,7 +90,8 @@ def evaluation_record(
     fixed order of the data; passes count images; `after` is the accuracy after each stage; `doubts` are signs that the
     accuracy cannot be trusted. In an audit, `accuracy` is an estimate, `low` and `high` include the sampling error,
     `after` has the stages that met all examples, and there are neither bits nor classes; `audit` has the counts and the
-    exact interval for these n examples. With other `radii` in the same run, these decided `carried` examples.
+    exact interval for these n examples. With other `radii` in the same run, these decided `carried` examples. The
+    `batch_size` is there if verdicts may depend on it.
     """
     n, right, audit = len(ledger.standing), int(ledger.standing.sum()), ledger.audit
     low, high = wilson(right, n) if audit is None else audit.interval_of_new_images()
@@ -101,6 +107,7 @@ def evaluation_record(
         "eps": settings.eps,
         "attack": attack.name,
         "attack_parameters": {**attack.parameters, "seed": settings.seed},
+        **({"batch_size": batch} if (batch := _telling_batch(attack.stages, settings)) else {}),
         "split": settings.split,
         **settings.data.corrupted,
         "n": n,

@@ -167,7 +167,7 @@ class _Evaluation:
         """Return the compiled passes of the network if the settings ask for them, or with auto if they save time.
 
         With auto only bsk's own networks are compiled: others may use what torch.compile does not support. On a CPU
-        nothing is compiled: calls would need full batches, and were 1.1 to 2 times slower.
+        nothing is compiled: calls would need full batches, and were 1.4 to 5 times slower (docs/speed.md).
         """
         at, header, stages = self.settings, self.subject.header, [each for each in attack.stages if each.searches]
         outside = header.get("kind") == "live" or is_plugin(str(header.get("model")))

@@ -89,6 +89,7 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     eps: f.Amount | None = None
     attack: f.Text
     attack_parameters: f.Plain | None = None
+    batch_size: f.Count | UnsetType = UNSET
     split: f.Text
     corruption: f.Text | UnsetType = UNSET
     severity: f.Count | UnsetType = UNSET

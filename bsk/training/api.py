@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from bsk.data.sources import opened
 from bsk.data.store import DataFile
 from bsk.devices import chosen_device
 from bsk.errors import UsageError
-from bsk.evaluation.subjects import load_subject
+from bsk.evaluation.subjects import load_subject, remembered
 from bsk.plugins import is_plugin
 from bsk.progress import TrainingProgress
 from bsk.records import jsonl
@@ -115,8 +115,9 @@ def train(
         path = Path(out) if out is not None else Path(folder) / "run.safetensors"
         record = run(flags, found, path, device=where, watcher=watcher, force=force, limit=plain(limit))
         outside = model if model is not None and is_plugin(model) else None
-        trained, log = load_subject(path, where, outside).model, jsonl.read(log_path(path))
+        subject, log = load_subject(path, where, outside), jsonl.read(log_path(path))
     if out is None:
         for each in (record, *log):
             each.update({"checkpoint": None} if "checkpoint" in each else {})
-    return Run(trained, record, log, None if out is None else path)
+    kept = path if out is not None else Path(path.name)  # the temporary folder is gone
+    return Run(remembered(replace(subject, path=kept)), record, log, None if out is None else path)

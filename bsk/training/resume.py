@@ -64,6 +64,9 @@ def restore_training(
     changed = other_bits(saved, header)
     if changed and state.step < setup.total_steps:
         watcher.notice(f"{checkpoint}: resumes with {', '.join(changed)}: results may differ in the last bits")
+    if setup.settings.on_collapse == "rollback" and state.collapses.now and state.healthy is None:
+        gone = "it has collapsed, and went on without keeping weights to roll back to"
+        watcher.notice(f"{checkpoint}: {gone}; --force trains it anew")
     state.sums /= setup.share.world  # saved as a sum over all processes; each resumes with an equal part
     epochs = state.step - bool(state.epoch_passes.forward)
     outputs.begin_log(epochs // len(setup.loader), state.seen.get("step", -1))

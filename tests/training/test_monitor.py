@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import EPS, settings, stop_after, trained
+from toys import EPS, Silent, settings, stop_after, trained
 
 from bsk.comparison.evidence import collect
 from bsk.data.batches import Share
@@ -220,6 +220,20 @@ def test_rollback_restores_the_last_good_weights_and_continues_with_pgd(
     assert [record.get("rescued_updates") for record in epochs] == [None, 4, 4]
     assert epochs[1]["forward_passes"] == 240 * 2 + (3 * 32 + 16) * (11 - 2), "four of its eight updates are PGD's"
     assert end["train_forward_passes"] == sum(record["forward_passes"] for record in epochs)
+
+
+@pytest.mark.parametrize(("first", "said"), [("warn", True), ("rollback", False)])
+def test_rollback_after_a_collapse_that_was_only_warned_of_has_nothing_to_restore_and_says_so(
+    first: str, said: bool, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "every", lambda *_: 4)
+    found = lambda state, *_: Found(0.9, 0.1, 0.1, 128) if state.step >= 12 else Found(0.6, 0.6, 0.9, 128)  # noqa: E731
+    monkeypatch.setattr(monitor, "look", found)
+    with pytest.raises(StoppedError):
+        trained(tmp_path / "m.safetensors", data, settings("fast-at", on_collapse=first), stopping=stop_after(14))
+    watcher = Silent()
+    trained(tmp_path / "m.safetensors", data, settings("fast-at", on_collapse="rollback"), watcher=watcher)
+    assert any("without keeping weights to roll back to" in each for each in watcher.notices) is said
 
 
 def test_stop_in_the_first_epoch_claims_no_best(
