@@ -64,12 +64,9 @@ def test_an_audit_prints_an_estimate_and_can_continue_to_autoattack(
     assert call("evaluate", trained, *words, "--audit", 4, "--quiet").stdout == done.stdout
     keys = [json.loads(line)["key"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert keys == [audit["key"], whole["key"], within["key"]] and len(set(keys)) == 3
-    table = call("compare", "r.jsonl", "--format", "table").stdout
-    assert [line.split()[1] for line in table.splitlines() if line.startswith("bs ")] == [
-        "autoattack-audit",
-        "autoattack",
-        "autoattack-audit",
-    ]
+    rows = [json.loads(line) for line in call("compare", "r.jsonl", "--format", "jsonl").stdout.splitlines()]
+    assert [row["attack"] for row in rows] == ["autoattack-audit", "autoattack"], "the larger of the two audits"
+    assert rows[0]["audit_low"] == rows[0]["audit_high"] == rows[1]["robust"] == whole["accuracy"]
 
 
 def test_the_reference_runs_as_an_engine(call, trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
