@@ -236,7 +236,8 @@ def test_a_search_that_loses_the_gradient_is_doubted(models, test_split: Split, 
         for tensor, factor in ((conv.weight, 1e6), (norm.running_mean, 1e6), (norm.running_var, 1e12)):
             tensor.mul_(factor)  # the same function
     for name, model in {"plain": plain, "large": large, "sure": Masked(plain, after=lambda z: z * 3)}.items():
-        seen, fp32 = (look(model, cut(test_split, 0), 0.2, **how) for how in ({"search": precision}, {}))
+        few = {"parts": ("outputs", "gradients")}
+        seen, fp32 = (look(model, cut(test_split, 0), 0.2, **few, **how) for how in ({"search": precision}, {}))
         assert (seen.facts["lost_in_search"] >= 0.05) is (name in losing), (name, seen)
         assert ("leave out --search" in " ".join(seen.doubts)) is (name in losing)
         assert {**seen.facts, "lost_in_search": None} == {**fp32.facts, "lost_in_search": None}
