@@ -6,6 +6,7 @@ import contextlib
 import errno
 import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from io import FileIO
@@ -27,11 +28,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with naming_the_file(path):
         make_folder(path.parent)
-        _sweep(path)
+        sweep(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         temporary = Path(name)
         try:
-            _lock(handle)  # shows other processes that the file is being written
+            lock(handle)  # shows other processes that the file is being written
             yield temporary
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp creates it with mode 0600
             sync(temporary)
@@ -50,16 +51,20 @@ def still_named(handle: int, path: Path) -> bool:
         return False
 
 
-def _sweep(path: Path) -> None:
-    """Remove temporary files of `path` that killed processes have left, recognised by not being locked."""
+def sweep(path: Path) -> None:
+    """Remove temporary files and folders of `path` that killed processes have left, which are not locked."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with contextlib.suppress(OSError), left.open("rb") as file:
-            if _lock(file.fileno()):
-                left.unlink()
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                if lock(handle):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            finally:
+                os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Try to lock an open file and return whether that worked; without flock it does not."""
+def lock(handle: int) -> bool:
+    """Try to lock an open file or folder and return whether that worked; without flock it does not."""
     from filelock import lock_descriptor  # imported here to keep bsk --help fast
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from bsk.errors import InputError, UsageError
 from bsk.records import jsonl
-from bsk.records.atomic import make_folder, naming_the_file, replacing, sync
+from bsk.records.atomic import lock, make_folder, naming_the_file, replacing, sweep, sync
 
 TENSORS, ARRAYS = ".safetensors", ".npz"
 LOSSY = (".jpg", ".jpeg", ".webp")
@@ -80,8 +81,11 @@ def write_folder(
     mode, folders = MODES[images.shape[1]], _folders(classes)
     with naming_the_file(path):
         make_folder(path.absolute().parent)
+        sweep(path.absolute())
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.absolute().parent))
+        handle = os.open(temporary, os.O_RDONLY)
         try:
+            lock(handle)  # shows other processes that the folder is being written
             lines = [jsonl.dumps(record).strip()]
             for place, image in enumerate(images):
                 own = {name: int(values[place]) for name, values in columns.items()}
@@ -96,6 +100,7 @@ def write_folder(
             sync(path.absolute().parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            os.close(handle)
 
 
 def _folders(classes: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,8 +16,9 @@ from safetensors.torch import save_file
 from bsk.errors import InputError, first_line, named_error
 from bsk.records import atomic, checkpoints
 from bsk.records import jsonl as records
-from bsk.records.atomic import replacing
+from bsk.records.atomic import lock, replacing
 from bsk.records.headers import load_header
+from bsk.records.pictures import write_folder
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -254,3 +256,19 @@ def test_a_file_of_another_kind_is_not_to_be_mended(content: bytes, advice: str,
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(InputError, match=rf"f:1: not a JSON record \(.*\); {advice}"):
         records.read(tmp_path / "f")
+
+
+def test_a_folder_that_a_killed_process_left_is_removed_and_one_being_written_is_not(tmp_path: Path) -> None:
+    images, labels = np.zeros((2, 1, 4, 4), np.uint8), np.arange(2)
+    killed, alive, other = (tmp_path / name for name in (".out.abc.tmp", ".out.def.tmp", ".else.abc.tmp"))
+    for each in (killed, alive, other):
+        (each / "0").mkdir(parents=True)
+        (each / "0" / "1.png").write_bytes(b"part")
+    handle = os.open(alive, os.O_RDONLY)
+    try:
+        assert lock(handle)
+        write_folder(tmp_path / "out", images, ["a", "b"], {"labels": labels, "index": labels}, {})
+    finally:
+        os.close(handle)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".else.abc.tmp", ".out.def.tmp", "out"]
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["a", "b", "images.jsonl"]
