@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -142,35 +141,21 @@ def _levelled(model: Model) -> Model:
     """Return the model; a gradient is divided by its largest value at the logits of each image, to a power of 2."""
 
     def forward(x: Tensor) -> Tensor:
-        sizes: list[Tensor] = []
-        return _Level.apply(model(_Restore.apply(x, sizes)), sizes)  # type: ignore[no-any-return]
+        sizes = torch.ones(len(x), device=x.device)
+
+        def level(gradient: Tensor) -> Tensor:
+            largest = gradient.abs().amax(dim=1)
+            sizes.copy_(torch.where(largest > 0, largest, 1).log2().floor().exp2())
+            return gradient / per_image(sizes, gradient)
+
+        own = x.view_as(x)
+        logits = model(own)
+        if logits.requires_grad and own.requires_grad:
+            logits.register_hook(level)
+            own.register_hook(lambda gradient: gradient * per_image(sizes, gradient).to(gradient.dtype))
+        return logits
 
     return forward
-
-
-class _Level(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, sizes: list[Tensor]) -> Tensor:
-        ctx.sizes = sizes
-        return logits.view_as(logits)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        largest = gradient.abs().flatten(1).amax(dim=1)
-        size = torch.where(largest > 0, largest, 1).log2().floor().exp2()
-        ctx.sizes[:] = [size]
-        return gradient / per_image(size, gradient), None
-
-
-class _Restore(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[Tensor]) -> Tensor:
-        ctx.sizes = sizes
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * per_image(ctx.sizes[0].to(gradient.dtype), gradient), None
 
 
 def counted(model: Model, tell: Callable[[int], None]) -> Model:
