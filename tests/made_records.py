@@ -38,7 +38,7 @@ def evaluation(
         "checkpoint": f"runs/{method}-{seed}.safetensors",
         "checkpoint_sha256": f"{method}-{seed}",
         "selected": "best",
-        "epoch": 12,
+        "epoch": 15 if str(more.get("selected")).startswith("last") else 12,
         "method": method,
         "model": "cnn",
         "dataset": "digits",

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 
-from bsk.comparison.differences import baseline, comparable, detectables, difference, mismatches, mixtures, outcomes
+from bsk.comparison.differences import (
+    baseline,
+    comparable,
+    detectables,
+    difference,
+    mismatches,
+    mixtures,
+    natural_difference,
+    outcomes,
+)
 from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation, Evidence, TrainingLog, collect
-from bsk.comparison.groups import Group, completed, gather, interruption, latest, names, short_name, validations
+from bsk.comparison.groups import (
+    NATURAL,
+    Group,
+    completed,
+    gather,
+    interruption,
+    latest,
+    names,
+    short_name,
+    validations,
+)
 from bsk.comparison.published import Table
 from bsk.comparison.significance import holm
 from bsk.comparison.statistics import (
@@ -32,6 +52,7 @@ ESTIMATED = (
     "robust is estimated from a sample of survivors, without differences and tests, and audited is the 95 % interval "
     "of AutoAttack's accuracy on these images"
 )
+ASSUMED = "leave out --largest-first"  # ends the doubt about what CARRIED tells
 Value = str | int | float | None
 Row = dict[str, Value]
 
@@ -45,7 +66,7 @@ COLUMNS = (  # FIXED: scripts sort by position, so new columns go at the end
     "paper_time_ratio", "paper_robust_best", "paper_adbd", "title", "paper_robust_sd", "p_holm", "detectable",
     "difference_boot_low", "difference_boot_high", "difference_seeds_low", "difference_seeds_high", "pareto",
     "train_passes_ratio", "robust_sd_low", "robust_sd_high", "natural_difference", "natural_difference_low",
-    "natural_difference_high", "audit_low", "audit_high", "corruption", "severity",
+    "natural_difference_high", "audit_low", "audit_high", "corruption", "severity", "baseline",
 )  # fmt: skip
 
 
@@ -68,11 +89,12 @@ def compare(
       images, whereas the interval covers new seeds; so p can be small although the interval contains 0.
     - `p_holm`: p adjusted for all comparisons of the table (`significance.holm`).
     - `detectable`: the true difference that as many seeds and images would detect four times in five
-      (`statistics.detectable`).
+      (`statistics.detectable`); none would if it is 1 or more.
     - `difference_boot_*`: a paired bootstrap over images, for these networks; `difference_seeds_*`: a t interval over
       seeds, for these images.
-    - `pareto`, if asked for: 0 if a comparable row has at least this robust accuracy for at most these passes, and is
-      better in one of the two; else 1.
+    - `pareto`, if asked for: 0 if a comparable row of the same model has at least this robust accuracy for at most
+      these passes, and is better in one of the two; 1 if none has; None without passes or for an estimate.
+    - `baseline`: 1 if the row is its own baseline, so that it has no difference, else 0.
     - `train_time_ratio`, `train_passes_ratio`: the cost of training relative to the first row.
     - `robust_best`: the best of several seeds; `adbd`: the mean distance to the decision boundary that RayS measures.
     - `paper_*`: the numbers of the rows of `beside`, accuracies as fractions too; `title`: the same in every row.
@@ -108,6 +130,9 @@ def compare(
         [f"no row matches table {beside.name} of the paper in method, flags and attack"] if beside and lost else []
     )
     ignored = [f"{evidence.ignored} record(s) of other kinds ignored"] if evidence.ignored else []
+    unjudged = sum(row["pareto"] is None for row in rows) if pareto else 0
+    if unjudged:
+        ignored.append(f"--pareto: {counted(unjudged, 'row')} without passes or with an estimate not judged")
     return rows, [*missing, *mixtures(groups), *repeated, *_log_notices(evidence), *ignored]
 
 
@@ -133,9 +158,12 @@ def _row(name: str, group: Group, reference: Group) -> Row:
     if group is not reference and group.robust and not reasons:
         found, reasons = ({}, []) if group.audits else difference(group.robust, reference.robust)
         cells.update(found)
-        natural, _ = difference(group.natural, reference.natural) if group.natural and reference.natural else ({}, [])
-        cells.update({f"natural_{name}": value for name, value in natural.items()})
-    cells["note"] = BETWEEN.join([*reasons, *_remarks(group)]) or None
+        if group.natural and reference.natural:
+            natural, said = natural_difference(group, reference)
+            cells.update({f"natural_{name}": value for name, value in natural.items()})
+            reasons = [*reasons, *(each for each in said if each.removeprefix("natural: ") not in reasons)]
+    cells["baseline"] = int(group is reference)
+    cells["note"] = BETWEEN.join([*reasons, *remarks(group)]) or None
     return {column: cells.get(column) for column in COLUMNS}
 
 
@@ -220,13 +248,15 @@ def _add_tests(rows: Sequence[Row], compared: Sequence[tuple[Group, Group]]) -> 
 
 
 def _add_pareto(rows: Sequence[Row], groups: Sequence[Group]) -> None:
-    """Mark the rows that no comparable row beats in both robust accuracy and passes."""
+    """Mark the rows that no comparable row of the same model beats in both robust accuracy and passes."""
+    rivals: list[tuple[Row, float, float]]
     for indices in comparable(groups):
-        both = [(rows[index], as_float(rows[index]["robust"]), cost_in_passes(rows[index])) for index in indices]
-        rivals = [(row, r, c) for row, r, c in both if r is not None and c is not None]
-        for row, robust, passes in rivals:
-            beaten = any(r >= robust and c <= passes and (r, c) != (robust, passes) for _, r, c in rivals)
-            row["pareto"] = int(not beaten)
+        for model in {rows[index]["model"] for index in indices}:
+            both = ((rows[i], as_float(rows[i]["robust"]), cost_in_passes(rows[i])) for i in indices)
+            rivals = [(row, r, c) for row, r, c in both if row["model"] == model and r is not None and c is not None]
+            for row, robust, passes in rivals:
+                beaten = any(r >= robust and c <= passes and (r, c) != (robust, passes) for _, r, c in rivals)
+                row["pareto"] = int(not beaten)
 
 
 def cost_in_passes(row: Row) -> float | None:
@@ -269,21 +299,36 @@ def pooled_interval(evaluations: Sequence[Evaluation]) -> Interval | None:
     return rough_accuracy_interval([item.accuracy for item in evaluations], n)
 
 
-def _remarks(group: Group) -> list[str]:
+def remarks(group: Group) -> list[str]:
     """Return the remarks that a reader of this row alone needs."""
     run, eps = group.first.run, group.first.eps
     found = [run.interrupted] if run.interrupted else []
+    found += _doubtful(_members(group))
     if group.audits:
         found.append(ESTIMATED)
     if group.robust and (said := searched(group.first.parameters)):
         found.append(said)
     if group.robust and group.first.carried:
         found.append(CARRIED[group.first.carried])
-    if group.robust and run.eps is not None and eps is not None and run.eps != eps:
+    attacked = group.robust and group.first.attack != NATURAL
+    if attacked and run.eps is not None and eps is not None and run.eps != eps:
         found.append(f"trained at eps {plain(run.eps)}")
     if group.robust and group.natural and len(group.natural) != len(group.robust):
         found.append(f"natural over {counted(len(group.natural), 'seed')}")
     return found
+
+
+def _doubtful(members: Sequence[Evaluation]) -> list[str]:
+    """Return each kind of doubt once, in the words of the first seed that has it; they may differ in a number."""
+    known: dict[str, list[str]] = {}
+    for item in members:
+        said = [each for each in item.doubts if not each.endswith(ASSUMED)]  # CARRIED says this already
+        for text in said:
+            known.setdefault(re.sub(r"[\d.]+", "", text), []).append(text.replace(BETWEEN, ", "))
+    of_all = f"of {counted(len(members), 'seed')}"
+    return [
+        f"doubtful{f' ({len(texts)} {of_all})' if len(members) > 1 else ''}: {texts[0]}" for texts in known.values()
+    ]
 
 
 def _log_notices(evidence: Evidence) -> list[str]:

@@ -7,23 +7,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from bsk.comparison.compare import Row, as_float, pooled_interval
-from bsk.comparison.differences import outcomes
+from bsk.comparison.compare import BETWEEN, Row, pooled_interval, remarks
+from bsk.comparison.differences import baseline, mismatches, outcomes
 from bsk.comparison.evidence import Evaluation, collect
-from bsk.comparison.groups import NATURAL, Group, latest, names, without_seed
+from bsk.comparison.groups import NATURAL, Group, latest, names, telling_parameters
 from bsk.comparison.runs import as_text
 from bsk.comparison.statistics import mean_sd, share_interval
-from bsk.comparison.tables import estimates
+from bsk.comparison.tables import FACTS as WORDS
+from bsk.comparison.tables import estimates, marks
 from bsk.evaluation.intervals import Interval
 from bsk.records.located import Located
-from bsk.records.words import counted, plain
+from bsk.records.words import plain
 
 MEAN = "mean"
 # Corruptions of the published sets that are not among the 15 of the benchmark's mean.
 # Source: Hendrycks & Dietterich (2019), section 4.
 EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
-FACTS = ("name", "model", "attack", "eps", "n", "seeds")  # in the caption if they are the same in all rows
-TEXT_COLUMNS = {"method", "model", "attack", "corruption"}  # aligned left
+BENCHMARK, SEVERITIES = 15, (1, 2, 3, 4, 5)  # of the published sets
+# In the caption if they are the same in all rows.
+FACTS = ("name", "dataset", "split", "model", "selected", "attack", "eps", "n", "seeds")
+TEXT_COLUMNS = {"method", "dataset", "split", "model", "selected", "attack", "corruption", ""}  # aligned left
 Cells = Mapping[tuple[str, int], Sequence[Evaluation]]  # by corruption and severity, one evaluation per seed
 
 
@@ -50,11 +53,22 @@ def by_corruption(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     for name, group in zip(names(groups), groups, strict=True):
         table = _cells(group)
-        rows += _rows(name, group, table, corruptions, severities)
+        note = BETWEEN.join([*mismatches(group, baseline(group, groups)), *remarks(group)]) or None
+        rows += [row | {"note": note} for row in _rows(name, group, table, corruptions, severities)]
         whole = len(corruptions) * len(severities)
         if missing := whole - len(table):
             notices.append(f"{name}: {missing} of {whole} corruptions and severities are missing; means leave them out")
+        if len({frozenset(item.run.identity for item in cell) for cell in table.values()}) > 1:
+            notices.append(f"{name}: some corruptions or severities have other seeds than others; means mix them")
+    found_here = len(_benchmark(corruptions))
+    if groups and (found_here < BENCHMARK or tuple(severities) != SEVERITIES):
+        shown = ", ".join(map(str, severities))
+        notices.append(f"means over {found_here} corruptions at severities {shown}, not the benchmark's 15 at 1 to 5")
     return rows, notices
+
+
+def _benchmark(corruptions: Sequence[str]) -> list[str]:
+    return [each for each in corruptions if each not in EXTRA] or list(corruptions)
 
 
 def _groups(evaluations: Sequence[Evaluation]) -> list[Group]:
@@ -63,7 +77,7 @@ def _groups(evaluations: Sequence[Evaluation]) -> list[Group]:
     for item in evaluations:
         run = replace(item.run, data_sha256=None)
         eps = None if item.attack == NATURAL else item.eps
-        key = (run.settings, item.split, item.n, item.attack, eps, as_text(without_seed(item.parameters)))
+        key = (run.settings, item.split, item.n, item.attack, eps, as_text(telling_parameters(item)))
         found.setdefault(key, Group()).robust.append(replace(item, run=run))
     return list(found.values())
 
@@ -79,7 +93,8 @@ def _rows(name: str, group: Group, table: Cells, corruptions: Sequence[str], sev
     first = group.first
     seeds = len({item.run.identity for item in group.robust})
     facts: Row = {"name": name, "model": first.run.model, "attack": first.attack, "eps": first.eps, "seeds": seeds}
-    benchmark = [each for each in corruptions if each not in EXTRA] or list(corruptions)
+    images: Row = {"dataset": first.run.dataset, "split": first.split, "selected": first.run.selected}
+    benchmark = _benchmark(corruptions)
     extra = [each for each in corruptions if each not in benchmark]
     lines = [*((each, [each]) for each in benchmark), (MEAN, benchmark), *((each, [each]) for each in extra)]
     rows = []
@@ -89,7 +104,7 @@ def _rows(name: str, group: Group, table: Cells, corruptions: Sequence[str], sev
         row: Row = {**facts, "corruption": title, **{column: mean for column, (mean, _) in found.items()}, "n": first.n}
         for column, (_, interval) in found.items():
             row[f"{column}_low"], row[f"{column}_high"] = interval or (None, None)
-        rows.append(row)
+        rows.append(row | images)
     return rows
 
 
@@ -124,10 +139,12 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
     head = ["method" if name == "name" else name for name in facts]
     severities = [name for name in rows[0] if name.startswith("severity_") and not name.endswith(("_low", "_high"))]
     numbers = [estimates(rows, name, without=severities) for name in (*severities, MEAN)]
-    lines = [[*head, "corruption", *(name.removeprefix("severity_") for name in severities), MEAN]]
-    for row, values in zip(rows, zip(*numbers, strict=True), strict=True):
+    numbered = marks(rows)
+    last = [""] if any(numbered) else []
+    lines = [[*head, "corruption", *(name.removeprefix("severity_") for name in severities), MEAN, *last]]
+    for row, values, mark in zip(rows, zip(*numbers, strict=True), numbered, strict=True):
         own = ["" if row[name] is None else plain(row[name]) for name in facts]
-        lines.append([*own, str(row["corruption"]), *values])
+        lines.append([*own, str(row["corruption"]), *values, *([mark] if last else [])])
     return lines
 
 
@@ -136,7 +153,5 @@ def caption(rows: Sequence[Row], title: str | None = None) -> str:
     parts = [] if title is None else [f"{title}:"]
     for name in FACTS:
         if len({row[name] for row in rows}) == 1 and rows[0][name] is not None:
-            value = rows[0][name]
-            seeds = counted(int(as_float(value) or 0), "seed")
-            parts.append(f"{seeds if name == 'seeds' else f'n {value}' if name == 'n' else plain(value)},")
+            parts.append(f"{WORDS[name](rows[0][name]) if name in WORDS else plain(rows[0][name])},")
     return " ".join([*parts, "accuracy in percent by corruption and severity, and means with 95 % intervals"])

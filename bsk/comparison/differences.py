@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsk.comparison.evidence import VALIDATION_ATTACK, Evaluation
-from bsk.comparison.groups import Group, checkpoint_kind, without_seed
+from bsk.comparison.groups import Group, checkpoint_kind, telling_parameters
 from bsk.comparison.significance import paired_exact
 from bsk.comparison.statistics import bootstrap_interval, detectable, difference_interval, mean_sd, seed_interval
 from bsk.records.bits import unpacked
@@ -52,7 +52,7 @@ def mismatches(group: Group, reference: Group) -> list[str]:
     ]
     if not group.robust or not reference.robust:
         return found
-    mine, other = (flat(without_seed(each.parameters)) for each in (ours, theirs))
+    mine, other = (flat(telling_parameters(each)) for each in (ours, theirs))
     keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
     differ = (f"attack {plain(key[-1])} {plain(mine.get(key))}, not {plain(other.get(key))}" for key in keys)
     return found + list(dict.fromkeys(differ))  # several stages may differ in the same way
@@ -89,17 +89,30 @@ def mixtures(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         attacks.setdefault(group.first.attack if group.robust else "", []).append(group)
     for attack, rows in attacks.items():
-        if attack and any(without_seed(r.first.parameters) != without_seed(rows[0].first.parameters) for r in rows):
+        if attack and any(telling_parameters(r.first) != telling_parameters(rows[0].first) for r in rows):
             found.append(f"rows of {attack} with different parameters {NOT_COMPARED}")
     return found
 
 
-def difference(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[dict[str, float], list[str]]:
+def natural_difference(group: Group, reference: Group) -> tuple[dict[str, float], list[str]]:
+    """Return `difference` of the natural accuracies, over the seeds that are compared under attack.
+
+    Without attack some of the seeds may be missing. One seed each is a pair only if each row has one under attack.
+    """
+    alone = len(group.robust) == len(reference.robust) == 1
+    found, remarks = difference(group.natural, reference.natural, alone)
+    return found, [f"natural: {each}" for each in remarks]
+
+
+def difference(
+    row: Sequence[Evaluation], base: Sequence[Evaluation], alone: bool = True
+) -> tuple[dict[str, float], list[str]]:
     """Return the paired difference with its intervals and p, as far as they are known, and remarks on them.
 
-    A pair is the outcomes on one image of two networks with the same seed, one from each row.
+    A pair is the outcomes on one image of two networks with the same seed, one from each row. Two rows of a single
+    network each are a pair whatever their seeds, unless `alone` is False.
     """
-    ours, theirs = _paired(row, base)
+    ours, theirs = _paired(row, base, alone)
     if not ours:
         means = [mean_sd([item.accuracy for item in items])[0] for items in (row, base)]
         return {"difference": means[0] - means[1]}, ["no seed in common with the first row, so no paired test"]
@@ -136,9 +149,11 @@ def detectables(compared: Sequence[tuple[Group, Group]]) -> list[float | None]:
     return found
 
 
-def _paired(row: Sequence[Evaluation], base: Sequence[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:
-    """Return the evaluations of the seeds that both have, in the order of `base`; two single networks always pair."""
-    if len(row) == len(base) == 1:
+def _paired(
+    row: Sequence[Evaluation], base: Sequence[Evaluation], alone: bool = True
+) -> tuple[list[Evaluation], list[Evaluation]]:
+    """Return the evaluations of the seeds that both have, in the order of `base`; `alone`: see `difference`."""
+    if alone and len(row) == len(base) == 1:
         return list(row), list(base)
     ours = {item.run.identity: item for item in row}
     theirs = [item for item in base if item.run.identity in ours]

@@ -20,6 +20,7 @@ from bsk.records.schema import LOG_KINDS, EndRecord, EpochRecord, EvaluationReco
 VALIDATION_ATTACK = "pgd-20 (val)"  # selects the epoch in training; weaker than the attacks of `bsk evaluate`
 MOST_OUTCOMES = 2 * 10**7  # over all evaluations
 TRAINING_KINDS = ("start", "epoch", "end")
+NOTHING: Mapping[str, Any] = {}
 ALARM = "alarm"  # a collapse in training; not needed here, since the curves show it
 
 
@@ -33,6 +34,7 @@ class Evaluation:
         audit: if set, the accuracy is an estimate from this audit.
         by_class: for each class, how many images are classified right and how many there are.
         corruption: the corruption of the images, None for clean ones; `severity` is its severity.
+        doubts: signs that the accuracy is too high.
         carried: whether verdicts come from "smaller" or "larger" radii of the same run; None if all are its own.
     """
 
@@ -51,6 +53,7 @@ class Evaluation:
     corruption: str | None = None
     severity: int | None = None
     carried: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,10 @@ def evaluation(item: Located) -> Evaluation:
     audit = None if found is None else Audit(record.n, found.survivors, found.audited, found.fallen, found.looks)
     return Evaluation(
         where=item.where,
-        run=_run(record, record.checkpoint, record.train_eps, record.train_device),
+        run=replace(
+            _run(record, record.checkpoint, record.train_eps, record.train_device),
+            interrupted=_unfinished(record),
+        ),
         attack=intern(record.attack),
         parameters=record.attack_parameters or {},
         eps=record.eps,
@@ -143,7 +149,15 @@ def evaluation(item: Located) -> Evaluation:
         corruption=None if record.corruption is UNSET else intern(record.corruption),
         severity=None if record.severity is UNSET else record.severity,
         carried=_carried(record),
+        doubts=tuple(map(intern, record.doubts or ())),
     )
+
+
+def _unfinished(record: EvaluationRecord) -> str:
+    """Return the remark that a network comes from the middle of its training, or an empty text."""
+    planned = (record.flags or {}).get("epochs")
+    amid = record.selected == "last" and isinstance(planned, int) and (record.epoch or planned) < planned
+    return f"training unfinished at epoch {record.epoch}" if record.complete is False or amid else ""
 
 
 def _carried(record: EvaluationRecord) -> str | None:
@@ -223,8 +237,17 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
         flags={name: intern(each) if type(each) is str else each for name, each in (record.flags or {}).items()},
         selected=_shared(record.selected),
         device=_shared(train_device or record.device),  # old records have only the device of the evaluation
+        code=_code(record),
         **_costs(record),
     )
+
+
+def _code(record: Network) -> Mapping[str, Any]:
+    known = {name: getattr(record, name)[:8] for name in ("code", "method_code") if getattr(record, name) is not UNSET}
+    if isinstance(record, EvaluationRecord) and record.method in (None, "foreign"):
+        order = None if record.class_order is UNSET else record.class_order
+        known |= {"normalisation": record.normalisation, "class_order": order}
+    return known or NOTHING
 
 
 def _file(record: Network, name: str) -> str | None:

@@ -51,7 +51,7 @@ def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
             group = natural.setdefault(training, Group())
             group.natural.append(item)
         else:
-            key = (*training, item.eps, item.attack, as_text(without_seed(item.parameters)), item.carried)
+            key = (*training, item.eps, item.attack, as_text(telling_parameters(item)), item.carried)
             _, group = robust.setdefault(key, (training, Group()))
             group.robust.append(item)
         order.setdefault(id(group), position)
@@ -66,28 +66,34 @@ def gather(evaluations: Iterable[Evaluation]) -> list[Group]:
 def latest(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], list[str]]:
     """Return the last evaluation for each seed of each row, and a notice if an earlier one had another result.
 
-    Of audits it is the one of most survivors, which includes the others.
+    Of audits it is the one of most survivors, which includes the others. Results under several seeds of the attack are
+    results on the same network, so the last one stands here too.
     """
     kept: dict[Key, Evaluation] = {}
     replaced = []
     for item in evaluations:
-        size = SAMPLE if item.audit else ()
-        parameters = {name: value for name, value in without_seed(item.parameters).items() if name not in size}
-        attacked = () if item.attack == NATURAL else (item.eps, as_text(parameters), item.carried)
+        attacked = () if item.attack == NATURAL else (item.eps, as_text(telling_parameters(item)), item.carried)
         images = (item.split, item.n, item.corruption, item.severity)
         key = (item.run.settings, *images, item.attack, item.run.identity, *attacked)
         before = kept.get(key)
-        if before is not None and before.parameters == item.parameters and not _same_result(before, item):
+        grown = before is not None and item.audit and _sample(before) != _sample(item)
+        if before is not None and not grown and not _same_result(before, item):
             replaced.append((before, item))
         if before is None or _audited(before) <= _audited(item):
             kept[key] = item
     if not replaced:
         return list(kept.values()), []
     old, new = replaced[0]
+    reseeded = " with another seed of the attack" if old.parameters.get("seed") != new.parameters.get("seed") else ""
     return list(kept.values()), [
         f"{len(replaced)} record(s) left out, since a later one has the same settings, seed and attack but another "
         f"result; the first is {old.where} ({old.run.checkpoint}, {new.run.identity}), replaced by {new.where}"
+        + reseeded
     ]
+
+
+def _sample(item: Evaluation) -> tuple[Any, ...]:
+    return tuple(item.parameters.get(name) for name in SAMPLE)
 
 
 def _audited(item: Evaluation) -> int:
@@ -164,6 +170,15 @@ def checkpoint_kind(selected: str | None) -> str | None:
 def without_seed(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return an attack's parameters without the seed of its random draws."""
     return {key: value for key, value in parameters.items() if key != "seed"}
+
+
+def telling_parameters(item: Evaluation) -> dict[str, Any]:
+    """Return the parameters of an attack that make two results results of different attacks.
+
+    The seed of its draws does not, nor does the size of an audit: an audit of any size estimates the same accuracy.
+    """
+    parameters = without_seed(item.parameters)
+    return {name: value for name, value in parameters.items() if name not in SAMPLE} if item.audit else parameters
 
 
 def _relative_step(flags: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+DIGITS = 12
 _SIGNS = re.compile(r"\s([+-])\s")
 _RELATIVE = re.compile(r"(natural_)?difference|p$|p_holm$|detectable$")
 HELP = "write ROW.COLUMN, COLUMN or a number, joined by ' + ' or ' - ', on both sides of > >= < or <="
@@ -45,9 +46,9 @@ def parse(text: str) -> Requirement:
 def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
     """Return one line for each row that violates the condition; an empty list means that it holds.
 
-    A condition with a term without a row must hold for every row of the table. If such a term is relative to the first
-    row, as `difference` is, it must hold for every other row. Rows with the same name are told apart by their facts,
-    in any order: NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN.
+    A condition with a term without a row must hold for every row of the table. If such a term is relative to another
+    row, as `difference` is, it must hold for every row that is not its own baseline. Rows with the same name are told
+    apart by their facts, in any order: NAME@ATTACK.COLUMN or NAME@ATTACK@SELECTED.COLUMN.
 
     `robust` of an audit is an estimate, for which the condition must hold everywhere in its interval.
 
@@ -55,13 +56,15 @@ def failures(requirement: Requirement, rows: Sequence[Row]) -> list[str]:
         UsageError: a row or column is unknown, ambiguous or empty.
     """
     free = [term for _, term in (*requirement.left, *requirement.right) if _number(term) is None and "." not in term]
-    others = 1 if len(rows) > 1 and any(_RELATIVE.match(term) for term in free) else 0
+    relative = any(_RELATIVE.match(term) for term in free)
+    others = [row for row in rows if not row["baseline"]] if relative else []
     found = []
-    for row in rows[others:] if free else rows[:1]:
+    for row in (others or rows) if free else rows[:1]:
         sides = (requirement.left, requirement.right)
         left, right = (_sum([(sign, _value(term, row, rows, requirement)) for sign, term in side]) for side in sides)
         worst = (left[0], right[1]) if requirement.sign in (">", ">=") else (left[1], right[0])
-        if not OPERATORS[requirement.sign](*worst):
+        # 0.7 - 0.6 is not 0.1 in floating point
+        if not OPERATORS[requirement.sign](*(round(each, DIGITS) for each in worst)):
             where = f"{row['name']}: " if free else ""
             said = f"{_shown(left)} {requirement.sign} {_shown(right)}"
             found.append(f"--require {requirement.text!r}: {where}{said} does not hold")

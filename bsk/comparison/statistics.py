@@ -99,16 +99,13 @@ def share_interval(shares: NDArray[np.float64], confidence: float = 0.95) -> Int
     """Return the interval of the mean of (k, n) shares in [0, 1], of k >= 1 seeds on the same n images, within [0, 1].
 
     A share is one value per image, for example the fraction of corruptions under which it is classified right; so
-    outcomes on the same image may be correlated. For one seed it is `t_interval` over the images, for several the mean
-    -+ `half_width`, which covers new seeds too. If all shares are 0 or all are 1, it is `wilson` of n images.
+    outcomes on the same image may be correlated. As in `accuracy_interval` it is Wilson's interval for the effective
+    number of images, since mean -+ h misses means near 0 and 1 too often. If all shares are equal it is `wilson`.
     """
-    k, n = shares.shape
-    p = float(shares.mean())
-    if n == 1 or p in (0.0, 1.0):
+    p, n = float(shares.mean()), shares.shape[1]
+    if shares.min() == shares.max() or n == 1:
         return wilson(p * n, n, confidence)
-    half = half_width(shares, confidence)
-    low, high = t_interval(shares[0].tolist(), confidence) if k == 1 else (p - half, p + half)
-    return max(0.0, low), min(1.0, high)
+    return _of_half_width(p, half_width(shares, confidence), confidence)
 
 
 def audit_interval(audits: Sequence[Audit]) -> Interval:

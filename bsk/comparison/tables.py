@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,16 +39,21 @@ def printed(
     cells: Sequence[Sequence[str]],
     left: Collection[str],
     caption: str,
+    under: Sequence[str] = (),
 ) -> str:
-    """Return rows with any columns as text: for programs all of `rows`, for people `cells` under the caption."""
+    """Return rows with any columns as text: for programs all of `rows`, for people `cells` under the caption.
+
+    `under` are notes below the cells.
+    """
     if format == "jsonl":
         return "".join(dumps(dict(row)) + "\n" for row in rows)
     if format == "tsv":
         lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
         return "".join("\t".join(line) + "\n" for line in lines)
     if format == "table":
-        return "\n".join([caption, "", *(line.rstrip() for line in aligned(cells, left))]) + "\n"
-    return (markdown_of if format == "markdown" else latex_of)(cells, left, caption)
+        notes = ["", *under] if under else []
+        return "\n".join([caption, "", *(line.rstrip() for line in aligned(cells, left)), *notes]) + "\n"
+    return (markdown_of if format == "markdown" else latex_of)(cells, left, caption, under)
 
 
 def checked_format(format: str) -> str:
@@ -151,6 +157,15 @@ FACTS: dict[str, Callable[[Value], str]] = {  # in the caption if they are the s
     "attack": plain,
     "seeds": lambda value: f"{value} seed{'s' if value != 1 else ''}",
 }
+ABSENT = ("corruption", "severity", "selected")  # clean images have no corruption, others' networks no chosen epoch
+CLEAN = "clean"  # the corruption of images that have none
+
+
+def fact_of(row: Row, fact: str) -> str:
+    """Return a fact of a row as the text of a cell."""
+    if row[fact] is None:
+        return CLEAN if fact == "corruption" and row["split"] is not None else ""
+    return plain(row[fact])
 
 
 def caption(rows: Sequence[Row]) -> str:
@@ -161,7 +176,10 @@ def caption(rows: Sequence[Row]) -> str:
     if _values(rows, "difference"):
         legend.append(f"difference from {_first(rows)}" + _tests(rows))
     if _values(rows, "pareto"):
-        legend.append("* no other row beats it in both robust accuracy and passes")
+        models = " of its model" if "model" in varying(rows) else ""
+        legend.append(f"* no other row{models} beats it in both robust accuracy and passes")
+        if any(row["pareto"] is None for row in rows):
+            legend.append("? not judged, without passes or an estimate")
     if _is_beside(rows):
         notes = [str(row["note"]) for row in rows if row["paper_natural"] is not None]
         quoted = bool(notes) and all(PUBLISHED in note for note in notes)  # the notes name the source
@@ -183,14 +201,19 @@ def _tests(rows: Sequence[Row]) -> str:
     if not tested:
         return ""
     several = f", adjusted by Holm for {tested} comparisons" if tested > 1 else ""
-    most = max(each for row in rows if (each := as_float(row["detectable"])) is not None)
-    return f", p from an exact paired test{several}; a true difference of {estimate(most)} is detected 4 times in 5"
+    known = [each for row in rows if (each := as_float(row["detectable"])) is not None]
+    possible = [each for each in known if each < 1]
+    said = f"a true difference of {estimate(max(possible))} is" if possible else "no true difference would be"
+    said += " detected 4 times in 5"
+    some = ", except where seeds vary so much that none would be" if len(possible) < len(known) and possible else ""
+    return f", p from an exact paired test{several}; {said}{some}"
 
 
 def shared(rows: Sequence[Row]) -> str:
     """Return the facts that all rows share: "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds"."""
-    facts = {fact: _values(rows, fact) for fact in FACTS}
-    return ", ".join(FACTS[fact](values[0]) for fact, values in facts.items() if len(values) == 1)
+    facts = {fact: _distinct(rows, fact) for fact in FACTS}
+    common = {fact: values[0] for fact, values in facts.items() if len(values) == 1 and values[0] is not None}
+    return ", ".join(FACTS[fact](value) for fact, value in common.items())
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
@@ -198,6 +221,18 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     numbers = _numbers(rows)
     common = [each for each in _remarks(rows[0]) if each not in numbers] if rows else []
     return common + [f"[{number}] {remark}" for remark, number in numbers.items()]
+
+
+def marks(rows: Sequence[Row]) -> list[str]:
+    """Return for each row the numbers of its remarks among `footnotes`: "[1, 3]", or an empty text."""
+    numbers = _numbers(rows)
+    found = [[str(numbers[remark]) for remark in _remarks(row) if remark in numbers] for row in rows]
+    return [f"[{', '.join(each)}]" if each else "" for each in found]
+
+
+def remarks_of(rows: Sequence[Row]) -> list[str]:
+    """Return the remarks of several rows, each once, for pictures, which cannot say whose they are."""
+    return list(dict.fromkeys(remark for row in rows for remark in _remarks(row)))
 
 
 def _numbers(rows: Sequence[Row]) -> dict[str, int]:
@@ -214,16 +249,24 @@ def _remarks(row: Row) -> list[str]:
 
 def varying(rows: Sequence[Row]) -> list[str]:
     """Return the facts in which the rows differ, which therefore get columns."""
-    return [fact for fact in FACTS if len(_values(rows, fact)) > 1]
+    return [fact for fact in FACTS if len(_distinct(rows, fact)) > 1]
 
 
 def telling(row: Row, rows: Sequence[Row], among: Collection[str]) -> str:
     """Return those of a row's facts in which the rows differ."""
-    return ", ".join(FACTS[fact](row[fact]) for fact in varying(rows) if fact in among and row[fact] is not None)
+    facts = [fact for fact in varying(rows) if fact in among]
+    words = (fact_of(row, fact) if row[fact] is None else FACTS[fact](row[fact]) for fact in facts)
+    return ", ".join(filter(None, words))
 
 
 def _is_beside(rows: Sequence[Row]) -> bool:
     return bool(_values(rows, "paper_robust") or _values(rows, "paper_robust_best"))
+
+
+def _distinct(rows: Sequence[Row], fact: str) -> list[Value]:
+    """Return the values of a fact, None among them where it says something: of a row with an evaluation."""
+    absent = [None] if fact in ABSENT and any(row.get(fact) is None and row.get("split") for row in rows) else []
+    return [*_values(rows, fact), *absent]
 
 
 def _values(rows: Sequence[Row], column: str) -> list[Value]:
@@ -235,9 +278,8 @@ def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
 
     Of the columns in `without`, accuracies and differences lose their intervals and "training" is left out.
     """
-    numbers = _numbers(rows)
     columns: dict[str, list[str]] = {"method": [str(row["name"]) for row in rows]}
-    columns |= {fact: ["" if row[fact] is None else plain(row[fact]) for row in rows] for fact in varying(rows)}
+    columns |= {fact: [fact_of(row, fact) for row in rows] for fact in varying(rows)}
     columns["natural"] = estimates(rows, "natural", without)
     columns["robust"] = estimates(rows, "robust", without)
     columns["audited"] = [_audited(row) for row in rows]
@@ -245,14 +287,14 @@ def cells(rows: Sequence[Row], without: Sequence[str] = ()) -> list[list[str]]:
     columns["difference"] = estimates(rows, "difference", without, sign="+")
     columns["p"] = ["" if "difference" in without else probability(as_float(row["p_holm"])) for row in rows]
     columns["passes"] = ["" if _is_beside(rows) else _passes(row) for row in rows]
-    columns["pareto"] = ["*" if row["pareto"] else "" for row in rows]
+    if _values(rows, "pareto"):
+        columns["pareto"] = ["?" if row["pareto"] is None else "*" if row["pareto"] else "" for row in rows]
     if _is_beside(rows) or "training" not in without:
         columns["training"] = [duration(as_float(row["train_seconds"])) for row in rows]
     columns["adbd"] = [_short(row["adbd"]) for row in rows]
     if _is_beside(rows):
         columns |= _paper_columns(rows)
-    marks = [[str(numbers[remark]) for remark in _remarks(row) if remark in numbers] for row in rows]
-    columns[""] = [f"[{', '.join(each)}]" if each else "" for each in marks]
+    columns[""] = marks(rows)
     kept = {title: column for title, column in columns.items() if any(column) or title == "method"}
     return [list(kept), *(list(line) for line in zip(*kept.values(), strict=True))]
 
@@ -300,7 +342,7 @@ def _passes(row: Row) -> str:
 
 def cell(value: Value) -> str:
     """Return a value for programs: numbers in full precision, an empty text for None."""
-    if isinstance(value, float) and 1e-6 <= abs(value) < 1e16:
+    if isinstance(value, float) and math.isfinite(value):
         return np.format_float_positional(value, trim="0")
     return "" if value is None else str(value)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bsk.comparison import classes, corruptions, matrix
 from bsk.comparison.compare import Value
-from bsk.comparison.tables import printed
+from bsk.comparison.tables import footnotes, printed
 from bsk.records.located import Located
 
 
@@ -17,6 +17,7 @@ class View:
 
     Attributes:
         left: the titles of the columns that are aligned left.
+        under: notes below the cells.
     """
 
     rows: Sequence[Mapping[str, Value]]
@@ -24,22 +25,26 @@ class View:
     left: Collection[str]
     caption: str
     notices: Sequence[str] = field(default_factory=list)
+    under: Sequence[str] = ()
 
     def printed(self, format: str) -> str:
         """Return the table as text in one of the formats of `bsk.comparison.tables`."""
-        return printed(self.rows, format, self.cells, self.left, self.caption)
+        return printed(self.rows, format, self.cells, self.left, self.caption, self.under)
 
 
 def _of_classes(items: Iterable[Located]) -> View | None:
     rows, notices = classes.by_class(items)
-    return View(rows, classes.cells(rows), classes.TEXT, classes.caption(rows), notices) if rows else None
+    if not rows:
+        return None
+    return View(rows, classes.cells(rows), classes.TEXT, classes.caption(rows), notices, footnotes(rows))
 
 
 def _of_corruptions(items: Iterable[Located]) -> View | None:
     rows, notices = corruptions.by_corruption(items)
     if not rows:
         return None
-    return View(rows, corruptions.cells(rows), corruptions.TEXT_COLUMNS, corruptions.caption(rows), notices)
+    text = (corruptions.TEXT_COLUMNS, corruptions.caption(rows))
+    return View(rows, corruptions.cells(rows), *text, notices, footnotes(rows))
 
 
 def _of_images(items: Iterable[Located]) -> View | None:

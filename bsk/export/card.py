@@ -9,10 +9,10 @@ from typing import Any
 
 from bsk.comparison.tables import markdown_of
 from bsk.export.robustbench import norm_of
-from bsk.records.schema import EvaluationRecord
-from bsk.records.words import estimate, many, plain, printable
+from bsk.records.schema import AuditFields, EvaluationRecord
+from bsk.records.words import estimate, flat, many, plain, printable, searched
 
-_TITLES = ["attack", "norm", "eps", "images", "accuracy, percent"]
+_TITLES = ["attack", "norm", "eps", "images", "accuracy, percent", "remarks"]
 _USE = """\
     import bsk
 
@@ -62,10 +62,15 @@ def _flags(header: dict[str, Any]) -> list[tuple[str, Any]]:
 def _robustness(records: Sequence[EvaluationRecord]) -> str:
     if not records:
         return "Not evaluated: no record of an attack came with this card."
-    lines = [[*_attack(each), _images(each), estimate(each.accuracy, each.low, each.high)] for each in records]
-    lines = [list(line) for line in dict.fromkeys(map(tuple, lines))]
+    shown = [[*_attack(each), _images(each), estimate(each.accuracy, each.low, each.high)] for each in records]
+    alike: dict[tuple[str, ...], list[EvaluationRecord]] = {}
+    for line, record in zip(shown, records, strict=True):
+        alike.setdefault(tuple(line[:-1]), []).append(record)
+    remarks = (_remarks(record, alike[tuple(line[:-1])]) for line, record in zip(shown, records, strict=True))
+    lines = [list(each) for each in dict.fromkeys((*line, said) for line, said in zip(shown, remarks, strict=True))]
     text = (
-        "Accuracy with its 95 % interval over images. Every attack gives an upper bound: a stronger one may find less."
+        "Accuracy with its 95 % interval over images. Every attack gives an upper bound, since a stronger one may find "
+        "less; an audit gives an estimate of AutoAttack's accuracy."
     )
     return text + "\n\n" + _table(_TITLES, lines, "attack")
 
@@ -73,6 +78,21 @@ def _robustness(records: Sequence[EvaluationRecord]) -> str:
 def _attack(record: EvaluationRecord) -> list[str]:
     natural = record.attack == "natural"
     return [record.attack, *(("", "") if natural else (norm_of(record), plain(record.eps)))]
+
+
+def _remarks(record: EvaluationRecord, alike: Sequence[EvaluationRecord]) -> str:
+    """Return how a result was made where that matters, and the parameters that differ from those of like results."""
+    every, own = ([flat(each.attack_parameters or {}) for each in group] for group in (alike, [record]))
+    keys = [key for key in dict.fromkeys(key for each in every for key in each) if key[-1] != "search"]
+    telling = [key for key in keys if any(each.get(key) != every[0].get(key) for each in every)]
+    found = dict.fromkeys(f"{key[-1]} {plain(own[0][key])}" for key in telling if key in own[0])
+    carried = isinstance(record.carried, int) and record.carried > 0
+    said = [
+        "estimated from a sample" if isinstance(record.audit, AuditFields) else "",
+        searched(record.attack_parameters or {}),
+        f"{record.carried} images decided at other radii" if carried else "",
+    ]
+    return ", ".join([*found, *filter(None, said)])
 
 
 def _images(record: EvaluationRecord) -> str:

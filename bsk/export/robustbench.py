@@ -24,7 +24,7 @@ def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
     Only a full `autoattack` gives `autoattack_acc`: neither screen nor an audit does.
 
     Raises:
-        UsageError: the records have several radii, splits or numbers of images.
+        UsageError: the records have several radii, splits or numbers of images, or several results of one attack.
     """
     if any(isinstance(each.corruption, str) for each in records):
         raise UsageError("--to robustbench: records of corrupted images; give those of clean test images only")
@@ -34,10 +34,9 @@ def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
         )
     if len({(each.eps, norm_of(each)) for each in records if each.attack != "natural"}) > 1:
         raise UsageError("--to robustbench: records of several radii or norms; give those of one")
-    whole = next((each for each in records if each.attack == "autoattack"), None)
-    first = whole or records[0]
-    clean = next((each.accuracy for each in records if each.attack == "natural"), None)
-    clean = (first.after or {}).get("natural", clean)
+    whole = _one_result(records, "autoattack")
+    first, natural = whole or records[0], _one_result(records, "natural")
+    clean = (first.after or {}).get("natural", natural.accuracy if natural else None)
     return {
         "link": None,
         "name": None,
@@ -54,6 +53,15 @@ def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
         "footnote": _footnote(first),
         "unreliable": bool(whole.doubts) if whole else None,
     }
+
+
+def _one_result(records: Sequence[EvaluationRecord], attack: str) -> EvaluationRecord | None:
+    """Return the record of an attack, None without one; of several with the same accuracy one that searched in fp32."""
+    found = [each for each in records if each.attack == attack]
+    if len({each.accuracy for each in found}) > 1:
+        said = ", ".join(f"{_percent(each.accuracy)} %" for each in found)
+        raise UsageError(f"--to robustbench: several results of {attack} ({said}); give the record of one")
+    return min(found, key=lambda each: searched(each.attack_parameters or {}), default=None)
 
 
 def _additional_data(record: EvaluationRecord) -> bool | None:

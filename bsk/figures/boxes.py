@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bsk.comparison.compare import Row, facts
+from bsk.comparison.compare import Row, facts, remarks
 from bsk.comparison.differences import mismatches
 from bsk.comparison.evidence import Evaluation, collect
 from bsk.comparison.groups import NATURAL, Group, latest, short_name
@@ -19,7 +19,8 @@ from bsk.figures.series import Series, confounded, numeric, series
 from bsk.records.located import Located
 from bsk.records.words import counted
 
-PANEL_FACTS = ("dataset", "split", "n", "model", "selected", "eps", "attack")  # one panel for each combination
+# One panel for each combination.
+PANEL_FACTS = ("dataset", "split", "corruption", "severity", "n", "model", "selected", "eps", "attack")
 LEGEND = "box: quartiles and median; whiskers: minimum and maximum; dashed line and number: mean ± sd over seeds"
 NEAR = 0.025  # fraction of the axis height: dots closer than this are drawn side by side
 ASIDE = 0.09  # horizontal distance of such dots, where 1 is the distance of two boxes
@@ -43,7 +44,15 @@ def draw_boxes(items: Iterable[Located], by: str, paths: Sequence[Path], heading
     for path in paths:
         with drawing(path, layout="constrained") as figure:
             _draw(figure, panels, by, heading)
-    return notices + [said for groups in panels.values() for said in confounded(groups, by)]
+    return notices + [said for groups in panels.values() for said in (*confounded(groups, by), *_unlike(groups, by))]
+
+
+def _unlike(groups: Sequence[Series[Evaluation]], by: str) -> list[str]:
+    """Return a notice for each reason why the boxes of a panel cannot be compared, apart from the flag `by`."""
+    first = Group(groups[0].members[:1])
+    reasons = ((each.label, reason) for each in groups for reason in mismatches(Group(each.members[:1]), first))
+    intended = "epoch " if by == "selected" else f"{by} "
+    return [f"{label}: {reason} as {groups[0].label}" for label, reason in reasons if not reason.startswith(intended)]
 
 
 def _panels(items: Sequence[Evaluation], by: str) -> dict[str, list[Series[Evaluation]]]:
@@ -70,7 +79,9 @@ def _draw(figure: Any, panels: dict[str, list[Series[Evaluation]]], by: str, hea
     down = -(-len(panels) // across)
     figure.set_size_inches(max(4.8, 1.4 + 0.95 * widest) * across, 0.6 + 3.6 * down)
     rows = [_facts(member) for groups in panels.values() for group in groups for member in group.members]
-    title(figure, heading, f"{_headline(panels, by)}{shared(rows)}", LEGEND)
+    members = [member for groups in panels.values() for group in groups for member in group.members]
+    said = dict.fromkeys(remark for member in members for remark in remarks(Group([member])))
+    title(figure, heading, f"{_headline(panels, by)}{shared(rows)}", LEGEND, *said)
     for place, groups in enumerate(panels.values(), 1):
         axes = figure.add_subplot(down, across, place, sharey=figure.axes[0] if figure.axes else None)
         heading_of_panel = telling(_facts(groups[0].members[0]), rows, FACTS.keys() - {by})

@@ -39,7 +39,7 @@ TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 _CELLS: list[tuple[Any, str]] = [
     (Text | None, "name model attack dataset split selected note title corruption"),
-    (Count | None, "seeds n pareto severity"),
+    (Count | None, "seeds n pareto severity baseline"),
     (Fraction | None, "natural natural_low natural_high natural_sd robust robust_low robust_high robust_sd"),
     (Fraction | None, "robust_best adbd p p_holm paper_natural paper_robust paper_robust_best paper_robust_sd"),
     (Fraction | None, "paper_adbd audit_low audit_high"),
@@ -155,14 +155,14 @@ def _embedded(path: Path) -> str:
 
 def _against_the_paper(sections: Sequence[Section]) -> list[list[str]]:
     """Return a header and one line for each row that the paper has too, or an empty list."""
-    header = ["", "row", "seeds", "n", "natural", "paper natural", "robust", "paper robust", "time", "passes"]
+    header = ["", "row", "attack", "seeds", "n", "natural", "paper natural", "robust", "paper robust", "time", "passes"]
     both = [
         [section.title, str(row["name"]), *_against(row)]
         for section in sections
         for row in section.rows
         if row["paper_robust"] is not None or row["paper_robust_best"] is not None
     ]
-    return [[*header, "paper time"], *both] if both else []
+    return [[*header, "paper time", "remarks"], *both] if both else []
 
 
 def _against(row: Row) -> list[str]:
@@ -171,7 +171,8 @@ def _against(row: Row) -> list[str]:
     costs = (as_float(row[f"{name}_ratio"]) for name in ("train_time", "train_passes", "paper_time"))
     ratios = ["" if each is None else f"{each:.2f}" for each in costs]
     paper_robust = ", ".join(filter(None, [paper, best and f"best {best}"]))
-    return [plain(row["seeds"]), plain(row["n"]), natural, paper_natural, robust, paper_robust, *ratios]
+    facts = [plain(row[fact]) for fact in ("attack", "seeds", "n")]
+    return [*facts, natural, paper_natural, robust, paper_robust, *ratios, str(row["note"] or "")]
 
 
 def _trainings(logs: Sequence[TrainingLog]) -> list[list[str]]:

@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from bsk.comparison.compare import Row, Value, as_float
-from bsk.comparison.tables import shared, telling
+from bsk.comparison.tables import remarks_of, shared, telling
 from bsk.errors import UsageError
 from bsk.figures.canvas import QUIET, checked_picture, colour_and_marker, drawing, fix_layout, logarithmic, ruled, title
 from bsk.figures.placement import label_markers, side_by_side
 from bsk.records.words import duration, many
 
 CROWD = 16  # with more rows than this, only those of the frontier have their names beside them
-PANEL_FACTS = ("dataset", "split", "n", "eps", "attack")  # rows that differ in one of these are in different panels
+PANEL_FACTS = (
+    "dataset",
+    "split",
+    "corruption",
+    "severity",
+    "n",
+    "eps",
+    "attack",
+)  # rows that differ in one of these are in different panels
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ def _draw(figure: Any, rows: Sequence[Row], cost: Cost) -> None:
     crowded = len(rows) > CROWD and any(row["pareto"] is not None for row in rows)
     figure.set_size_inches(10.5 if crowded or across > 1 else 7, (6.0 if crowded else 4.6) if down == 1 else 4.2 * down)
     named = f"{rows[0]['title']}: " if rows[0].get("title") else ""
-    title(figure, f"{named}{shared(rows)}; bars are 95 % intervals")
+    title(figure, f"{named}{shared(rows)}; bars are 95 % intervals", *remarks_of(rows))
     names = {
         id(row): " ".join(filter(None, [str(row["name"]), telling(row, rows, ("model", "selected"))])) for row in rows
     }

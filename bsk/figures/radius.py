@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bsk.comparison.compare import Row, as_float, compare
-from bsk.comparison.differences import NOT_COMPARED
 from bsk.comparison.evidence import Evaluation, collect
 from bsk.comparison.groups import NATURAL
-from bsk.comparison.tables import shared, telling
+from bsk.comparison.tables import remarks_of, shared, telling
 from bsk.errors import InputError
 from bsk.figures.canvas import colour_and_marker, drawing, fix_layout, legible, ruled, title
 from bsk.figures.placement import mark_ends, spread_ends
 from bsk.figures.series import radius_labels
 from bsk.records.located import Located
 
-LINE_FACTS = ("dataset", "split", "n", "model", "selected", "attack")  # distinguish lines, together with their name
+# Distinguish lines, together with their name.
+LINE_FACTS = ("dataset", "split", "corruption", "severity", "n", "model", "selected", "attack")
+# Notices and remarks on several radii, and on steps in proportion to them.
+INTENDED = re.compile(r"rows of different eps |eps .+, not |trained at eps |attack step .+, not ")
+PARAMETERS = re.compile(r"rows of \S+ with different parameters ")
 MOST_TICKS = 12
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
@@ -40,7 +44,12 @@ def draw_radius(items: Iterable[Located], paths: Sequence[Path], heading: str = 
     for path in paths:
         with drawing(path, layout="constrained") as figure:
             _draw(figure, lines, norm, heading)
-    return [notice for notice in notices if not notice.endswith(NOT_COMPARED)]  # different radii are intended here
+    differ = any(each.startswith("attack ") for each in _remarks(attacked))
+    return [each for each in notices if not INTENDED.match(each) and (differ or not PARAMETERS.match(each))]
+
+
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    return [each for each in remarks_of(rows) if not INTENDED.match(each)]
 
 
 def _norm(evaluations: Sequence[Evaluation]) -> str:
@@ -84,7 +93,9 @@ def _in_order(lines: dict[str, list[Row]], rows: Sequence[Row]) -> list[str]:
 def _draw(figure: Any, lines: dict[str, list[Row]], norm: str, heading: str) -> None:
     figure.set_size_inches(7, 4.2)
     rows = [row for line in lines.values() for row in line]
-    title(figure, heading, f"{shared([{**row, 'eps': None} for row in rows])}; bars are 95 % intervals")
+    title(
+        figure, heading, f"{shared([{**row, 'eps': None} for row in rows])}; bars are 95 % intervals", *_remarks(rows)
+    )
     axes = figure.add_subplot()
     ruled(axes)
     axes.set_ylabel("accuracy, %")

@@ -28,7 +28,10 @@ class Record(Struct, kw_only=True, tag_field="kind"):
 
 
 class Network(Record, kw_only=True):
-    """A network and its training; `method` is "foreign" or null if bsk did not train it."""
+    """A network and its training; `method` is "foreign" or null if bsk did not train it.
+
+    `code` and `method_code` are the SHA-256 of the Python code of a network and a method from outside bsk.
+    """
 
     checkpoint_sha256: f.Text | None = None
     method: f.Text | None = None
@@ -46,6 +49,8 @@ class Network(Record, kw_only=True):
     threads: f.Count | None = None
     version: f.Text | None = None
     torch: f.Text | None = None
+    code: f.Text | UnsetType = UNSET
+    method_code: f.Text | UnsetType = UNSET
 
 
 class AuditFields(Struct, kw_only=True):

@@ -40,10 +40,10 @@ def estimate(value: float | None, low: float | None = None, high: float | None =
 
 
 def probability(p: float | None) -> str:
-    """Return p with two significant digits, "<0.0001" below 0.0001."""
+    """Return p with two or three significant digits, so that 0.0451 and 0.0549 differ; "<0.0001" below 0.0001."""
     if p is None:
         return ""
-    return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
+    return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -50,12 +50,11 @@ def test_audits_and_autoattack_are_never_one_row(make: Make, place: Make) -> Non
     )
     assert [(row["attack"], row["seeds"]) for row in rows] == [
         ("autoattack", 2),
-        ("autoattack-audit", 2),
-        ("autoattack-audit", 1),
+        ("autoattack-audit", 3),  # an audit of any size estimates the same accuracy
         ("autoattack", 1),
     ]
-    assert [row["p"] for row in rows] == [None, None, None, 1.0] and rows[0]["audit_low"] is None
-    assert [row["difference"] for row in rows] == [None, None, None, 0.0]
+    assert [row["p"] for row in rows] == [None, None, 1.0] and rows[0]["audit_low"] is None
+    assert [row["difference"] for row in rows] == [None, None, 0.0]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])

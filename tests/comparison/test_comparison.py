@@ -21,7 +21,7 @@ SEEDS = {"fast-at": (1, 2, 3), "bs": (3, 1, 2), "trades": (1, 2, 3), "at": (1,)}
 
 def test_columns_that_scripts_rely_on() -> None:
     assert COLUMNS[:5] == ("name", "model", "eps", "natural", "robust")
-    assert len(COLUMNS) == len(set(COLUMNS)) == 53
+    assert len(COLUMNS) == len(set(COLUMNS)) == 54
 
 
 def test_three_seeds_of_two_methods_by_hand(results: Make, place: Make) -> None:
@@ -302,7 +302,8 @@ def test_fewer_natural_than_robust_seeds_are_noted(make: Make, place: Make) -> N
 
 
 def of_kind(record: Any, selected: str) -> Any:
-    return {**record, "selected": selected, "checkpoint_sha256": f"{record['checkpoint_sha256']} {selected}"}
+    sha256 = f"{record['checkpoint_sha256']} {selected}"
+    return {**record, "selected": selected, "epoch": 15, "checkpoint_sha256": sha256}
 
 
 def test_each_kind_of_checkpoint_is_compared_with_the_first_of_its_own(make: Make, place: Make) -> None:
@@ -392,7 +393,7 @@ def test_an_evaluated_checkpoint_of_an_interrupted_training_has_its_own_row(
 def test_other_checkpoints_of_an_interrupted_training_are_interrupted_too(
     make: Make, make_log: Make, place: Make, which: str
 ) -> None:
-    beside = {"selected": which, "checkpoint_sha256": None}
+    beside = {"selected": which, "checkpoint_sha256": None, "epoch": 15}
     records = [{**make("bs", s), "checkpoint": f"runs/bs-{s}.{which}.safetensors", **beside} for s in (1, 2)]
     rows, _ = compare(place(records) + place(make_log("bs", 2, epochs=7, end=False), "b.jsonl"))
     assert [(row["seeds"], row["note"]) for row in rows] == [(1, None), (1, "interrupted at epoch 7 of 15")]
@@ -438,7 +439,7 @@ def test_trainings_without_evaluation_and_other_records_are_counted(make: Make, 
 def test_the_order_of_records_changes_no_accuracy(results: Make, make: Make, place: Make, seed: int) -> None:
     records = [*results, *(make("bs", s, flags={"gamma": 2.0}, checkpoint_sha256=f"x{s}") for s in (1, 2))]
     shuffled = random.Random(seed).sample(records, len(records))
-    relative = {"p", "p_holm", "detectable", "note", "train_time_ratio", "train_passes_ratio"}
+    relative = {"p", "p_holm", "detectable", "note", "baseline", "train_time_ratio", "train_passes_ratio"}
     relative |= {column for column in COLUMNS if "difference" in column}
 
     def numbers(rows: Any) -> dict[Any, list[Any]]:

@@ -22,6 +22,7 @@ CORRECT = {  # of seeds 1 and 2, by corruption and severity
     ("snow", 1): ("1111100000", "1111100000"),
     ("snow", 2): ("1000000000", "1110000000"),
 }
+FEW = "means over 2 corruptions at severities 1, 2, not the benchmark's 15 at 1 to 5"
 
 
 @pytest.fixture
@@ -36,17 +37,18 @@ def records(make: Make) -> list[dict[str, Any]]:
 
 def test_means_are_over_seeds_then_severities_then_corruptions(records: Make, place: Make, make: Make) -> None:
     rows, notices = by_corruption(place([make("bs", 1), *records]))  # one of clean images has no part in it
-    assert [row["corruption"] for row in rows] == ["fog", "snow", "mean"] and notices == []
+    assert [row["corruption"] for row in rows] == ["fog", "snow", "mean"]
+    assert notices == [FEW]
     values = [row[name] for row in rows for name in ("severity_1", "severity_2", "mean")]
     assert values == pytest.approx([0.9, 0.5, 0.7, 0.5, 0.2, 0.35, 0.7, 0.35, 0.525])
     assert {row["seeds"] for row in rows} == {2}
     assert cells(rows) == [
         ["corruption", "1", "2", "mean"],
-        ["fog", "90.0", "50.0", "70.0 [0.0, 100.0]"],
-        ["snow", "50.0", "20.0", "35.0 [0.0, 100.0]"],
-        ["mean", "70.0", "35.0", "52.5 [15.0, 90.0]"],
+        ["fog", "90.0", "50.0", "70.0 [5.6, 98.9]"],
+        ["snow", "50.0", "20.0", "35.0 [4.8, 85.3]"],
+        ["mean", "70.0", "35.0", "52.5 [21.6, 81.6]"],
     ]
-    facts = "bs, cnn, natural, 0.2, n 10, 2 seeds"
+    facts = "bs, digits, test split, cnn, best epoch, natural, eps 0.2, n 10, 2 seeds"
     text = f"{facts}, accuracy in percent by corruption and severity, and means with 95 % intervals"
     assert caption(rows) == text and caption(rows, "C") == f"C: {text}"
 
@@ -61,27 +63,28 @@ def test_one_corruption_at_one_severity_has_wilsons_interval(records: Make, plac
 
 
 def test_the_interval_of_a_mean_is_over_images(place: Make, make: Make) -> None:
-    """Shares 1, 1, 1, 1/2, 1/2, 1/2, 1/2, 0 of two corruptions: mean 5/8, sd sqrt(1/8), standard error 1/8.
+    """Shares 1, 1, 1, 1, 1/2, 1/2, 0, 0 of two corruptions: mean p = 5/8, variance v = 11/64.
 
-    t(7) at 97.5 % is 2.364624. Sixteen independent outcomes would give Wilson's narrower interval.
+    They tell as much as p (1 - p) n / v = 120/11 independent outcomes, fewer than sixteen.
     """
-    pair = {"fog": "11111000", "snow": "11100110"}
+    pair = {"fog": "11111000", "snow": "11110100"}
     given = [
         make("bs", 1, "natural", bits, corruption=name, severity=3, data_sha256=name, train_data_sha256="clean")
         for name, bits in pair.items()
     ]
     last = by_corruption(place(given))[0][-1]
-    half = 2.364624 / 8
-    assert (last["mean"], last["mean_low"], last["mean_high"]) == pytest.approx((0.625, 0.625 - half, 0.625 + half))
+    low, high = wilson(0.625 * 120 / 11, 120 / 11)
+    assert (last["mean"], last["mean_low"], last["mean_high"]) == pytest.approx((0.625, low, high))
     assert last["severity_3_low"] == last["mean_low"] < wilson(10, 16)[0]
 
 
 def test_a_mean_over_several_seeds_covers_new_seeds(records: Make, place: Make) -> None:
     """The (2, 10) shares of each seed and image, by the two-way layout of `half_width`."""
     bits = np.array([[[int(c) for c in seed] for seed in seeds] for seeds in CORRECT.values()])
-    half = half_width(bits.mean(axis=0))
+    half, z = half_width(bits.mean(axis=0)), 1.959964
     last = by_corruption(place(records))[0][-1]
-    assert (last["mean_low"], last["mean_high"]) == pytest.approx((0.525 - half, 0.525 + half))
+    n = z * z * 0.525 * 0.475 / half**2
+    assert (last["mean_low"], last["mean_high"]) == pytest.approx(wilson(0.525 * n, n))
 
 
 def test_a_mean_has_no_interval_where_seeds_have_different_cells_or_no_outcomes(records: Make, place: Make) -> None:
@@ -124,7 +127,7 @@ def test_the_mean_is_over_the_fifteen_and_other_corruptions_follow(records: Make
 def test_missing_cells_are_reported_and_left_out(records: Make, place: Make, make: Make) -> None:
     more = {"corruption": "fog", "severity": 1, "data_sha256": "fog1", "attack_parameters": {}}
     rows, notices = by_corruption(place([*records, make("fast-at", 1, "pgd-20", "1111111100", **more)]))
-    assert notices == ["fast-at: 3 of 4 corruptions and severities are missing; means leave them out"]
+    assert notices == ["fast-at: 3 of 4 corruptions and severities are missing; means leave them out", FEW]
     last = rows[-1]
     assert (last["name"], last["corruption"], last["severity_1"], last["severity_2"], last["mean"]) == (
         "fast-at",
@@ -140,7 +143,7 @@ def test_the_usual_table_has_a_row_per_corruption_and_severity(records: Make, pl
     rows, notices = compare(place(records))
     data = [f"digits {corruption}{severity}" for corruption, severity in CORRECT]
     assert notices == [f"rows of different data ({', '.join(data)}) are not compared with one another"]
-    assert COLUMNS[-2:] == ("corruption", "severity")
+    assert COLUMNS[-3:] == ("corruption", "severity", "baseline")
     assert [(row["corruption"], row["severity"], row["natural"]) for row in rows] == [
         (*place, pytest.approx(value)) for place, value in zip(CORRECT, (0.9, 0.5, 0.5, 0.2), strict=True)
     ]

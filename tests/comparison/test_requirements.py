@@ -67,11 +67,17 @@ def test_an_invalid_condition_is_refused(text: str, said: str) -> None:
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_relative_columns_apply_to_every_row_but_the_first() -> None:
-    rows = [row("bs", 0.5), row("at", 0.4, difference_low=-0.2, p=0.03), row("trades", 0.4, difference_low=0.1, p=0.2)]
+def test_relative_columns_apply_to_every_row_that_is_not_its_own_baseline() -> None:
+    rows = [
+        row("bs", 0.5, baseline=1),
+        row("at", 0.4, difference_low=-0.2, p=0.03),
+        row("trades", 0.4, difference_low=0.1, p=0.2),
+    ]
     assert failures(parse("difference_low > -1"), rows) == failures(parse("p + 0 < 0.5"), rows) == []
     assert failures(parse("difference_low > 0"), rows) == ["--require 'difference_low > 0': at: -0.2 > 0 does not hold"]
     rows[2]["difference_low"] = None  # not compared: of another eps
+    both = [*rows[:2], row("bs", 0.3, attack="pgd-100", baseline=1)]
+    assert failures(parse("difference_low > -1"), both) == []
     for alone in (rows, rows[:1]):
         with pytest.raises(UsageError, match="has no number there"):
             failures(parse("difference_low > -1"), alone)

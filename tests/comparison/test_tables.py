@@ -56,14 +56,14 @@ TSV = (
     "paper_natural\tpaper_robust\tpaper_minutes\tpaper_time_ratio\tpaper_robust_best\tpaper_adbd\ttitle\tpaper_robust_sd\t"
     "p_holm\tdetectable\tdifference_boot_low\tdifference_boot_high\tdifference_seeds_low\tdifference_seeds_high\tpareto\t"
     "train_passes_ratio\trobust_sd_low\trobust_sd_high\tnatural_difference\tnatural_difference_low\t"
-    "natural_difference_high\taudit_low\taudit_high\tcorruption\tseverity\n"
+    "natural_difference_high\taudit_low\taudit_high\tcorruption\tseverity\tbaseline\n"
     "fast-at\tcnn\t0.2\t0.98\t0.625\t0.58\t0.67\t0.01\t0.9612\t0.99\t0.004\t3\t397\t"
-    "pgd-20\t3.04\t84000\t84000\t\t\tdigits\ttest\tbest\t\t\t" + "\t" * 28 + "\n"
+    "pgd-20\t3.04\t84000\t84000\t\t\tdigits\ttest\tbest\t\t\t" + "\t" * 29 + "\n"
     "bs gamma=2\tcnn\t0.2\t0.95\t0.00001\t0.0\t1.0\t\t0.92\t0.97\t\t3\t397\t"
     "pgd-20\t564.0\t\t\t-0.0625\t0.00004\tdigits\ttest\tbest\ttrained at eps 0.1\t-0.1\t0.025"
     + "\t" * 12
     + "0.00008\t0.05"
-    + "\t" * 15
+    + "\t" * 16
     + "\n"
 )
 

@@ -96,6 +96,9 @@ def test_the_facts_of_robustbench_and_what_bsk_does_not_know(call, tmp_path: Pat
     doubted = {**records[2], "doubts": ["gradients are zero"]}
     assert info_of(call, tmp_path, doubted)[0]["unreliable"] is True
     assert info_of(call, tmp_path, doubted)[0]["clean_acc"] == "80.00"
+    low = {**records[2], "attack_parameters": {"apgd-ce": {"search": "bf16"}}}
+    for order in ([low, records[2]], [records[2], low]):
+        assert "searched" not in info_of(call, tmp_path, *order)[0]["footnote"]
     by_l2 = {**records[2], "eps": 128 / 255, "attack_parameters": {"norm": "l2"}}
     assert info_of(call, tmp_path, by_l2)[0]["eps"] == "0.501961"
     low = {**records[2], "attack_parameters": {"apgd-ce": {"search": "bf16"}, "square": {"queries": 5}}}
@@ -135,6 +138,7 @@ def test_records_of_several_networks_or_settings_are_refused(call, tmp_path: Pat
             "records of several datasets, splits or numbers of images",
         ),
         ({**first, "attack": "natural", "corruption": "fog", "severity": 1}, "records of corrupted images"),
+        (evaluation(attack="autoattack", correct="1000000000", **WHOLE), "several results of autoattack (30.00 %"),
         ({**first, "attack_parameters": {"apgd-ce": {"norm": "l2"}}}, "records of several radii or norms"),
     ):
         (tmp_path / "r.jsonl").write_text(json.dumps(first) + "\n" + json.dumps(other) + "\n")
@@ -184,6 +188,12 @@ def test_a_card_has_what_the_header_and_the_records_say(call, saved, tmp_path: P
     ):
         assert said in text, said
     assert "pgd-20 |" not in text
+    searched = {"restarts": 10, "search": "bf16"}
+    again = evaluation(attack="pgd-100", correct="1000000000", **own, attack_parameters=searched, low=0.01, high=0.4)
+    lines("r.jsonl", evaluation(attack="pgd-100", correct=ROBUST, **own, low=0.1, high=0.6), again)
+    call("export", path, "r.jsonl", "--to", "card", "--out", "c.md", "--force")
+    assert "| 30.0 [10.0, 60.0] | restarts 1 |" in Path("c.md").read_text()
+    assert "| 10.0 [1.0, 40.0] | restarts 10, searched in bf16, judged in fp32 |" in Path("c.md").read_text()
     assert "Not evaluated" in card_alone(call, path)
     lines("r.jsonl", evaluation())
     line = call("export", path, "r.jsonl", "--to", "card", "--out", "d.md", check=3).line

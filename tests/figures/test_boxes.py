@@ -114,6 +114,15 @@ def test_boxes_that_differ_in_more_than_the_flag_give_a_notice(make: Make, place
     assert draw_boxes(place(methods), "method", [tmp_path / "a.png"]) == [], "a method's own flags follow from it"
 
 
+def test_boxes_of_other_attack_parameters_give_a_notice_and_remarks_are_in_the_title(
+    make: Make, place: Make, tmp_path: Path
+) -> None:
+    low = make("fast-at", 1, attack_parameters={"search": "bf16"})
+    notices = draw_boxes(place([make("bs", 1), low]), "method", [tmp_path / "a.svg"])
+    assert notices == ["fast-at: attack search bf16, not none as bs"]
+    assert "searched in bf16, judged in fp32" in " ".join(said(tmp_path / "a.svg"))
+
+
 def test_errors_are_one_line(make: Make, place: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no evaluation under attack among the records; give what bsk evaluate wrote"):
         draw_boxes(place([make("bs", 1, "natural")]), "method", [tmp_path / "a.png"])

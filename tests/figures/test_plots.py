@@ -40,6 +40,17 @@ def test_rows_of_other_attacks_and_radii_have_their_own_panel(make: Make, place:
         assert f"<!-- {title} -->" in text
 
 
+def test_corrupted_images_have_a_panel_of_their_own_and_remarks_are_told(
+    make: Make, place: Make, tmp_path: Path
+) -> None:
+    doubted = {**make("bs", 1), "doubts": ["its gradients are zero"]}
+    fog = make("bs", 1, corruption="fog", severity=3, data_sha256="f00")
+    accuracy_against_cost(compare(place([doubted, fog]))[0], tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert "<!-- clean -->" in text and "<!-- fog, severity 3 -->" in text
+    assert "doubtful: its gradients are zero" in text
+
+
 def test_hostile_names_are_drawn_literally(make: Make, place: Make, tmp_path: Path) -> None:
     rows, _ = compare(place([make("bs", 1), {**make("bs", 2), "method": "$\\frac{$ --> _x"}]))
     accuracy_against_cost(rows, tmp_path / "a.svg")

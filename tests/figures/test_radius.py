@@ -85,6 +85,20 @@ def test_records_that_cannot_share_a_figure_are_refused(make: Make, place: Make,
     assert not (tmp_path / "a.svg").exists()
 
 
+def test_points_of_other_data_or_searches_are_told_apart(make: Make, place: Make, tmp_path: Path) -> None:
+    low = make("bs", 1, correct="1100000000", **TRAINED, eps=0.3, attack_parameters={"search": "bf16", "step": 0.1})
+    notices = draw_radius(place([*records(make), low]), [tmp_path / "a.svg"])
+    assert notices == ["rows of pgd-20 with different parameters are not compared with one another"]
+    assert "searched in bf16, judged in fp32" in " ".join(said(tmp_path / "a.svg"))
+    other = make(
+        "bs", 1, correct="1100000000", **TRAINED, eps=0.3, data_sha256="other", attack_parameters={"step": 0.1}
+    )
+    (notice,) = draw_radius(place([*records(make), other]), [tmp_path / "a.svg"])
+    assert notice.startswith("rows of different data (digits abcdef")
+    wider = make("bs", 1, correct="1100000000", **TRAINED, eps=0.3, attack_parameters={"step": 0.1})
+    assert draw_radius(place([*records(make), wider]), [tmp_path / "a.svg"]) == []  # a step in proportion to eps
+
+
 def test_radii_are_written_as_levels_where_all_are() -> None:
     assert radius_labels([0.0, 2 / 255, 8 / 255]) == ["0", "2/255", "8/255"]
     assert radius_labels([0.0, 2 / 255, 0.5]) == ["0", "2/255", "0.5"] and radius_labels([0.0]) == ["0"]
