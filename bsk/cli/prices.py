@@ -45,12 +45,12 @@ class Job:
 
         return str(self.flags["data"] or data_path(self.flags["dataset"]))
 
-    def settings(self, data: DataFile, device: torch.device) -> Settings:
-        """Return the settings of a training run."""
+    def settings(self, data: DataFile, device: torch.device, model: str | None) -> Settings:
+        """Return the settings of a training run of the network `model`, None for the data's."""
         from bsk.training.settings import resolve
 
         flags = {**{name: self.flags[name] for name in FLAGS[TrainingFlags]}, "hyper": pairs(self.flags["hyper"] or [])}
-        return resolve(TrainingFlags(**flags), data, device)
+        return resolve(TrainingFlags(**flags | {"model": model}), data, device)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Prices:
         from bsk.training.profile import profile
 
         data, shape = self._open(job.data)
-        settings = job.settings(data, self.device)
+        settings = job.settings(data, self.device, self._model(job))
         checkpoint = Path(job.target.removesuffix(".train.json") + ".safetensors")
         averages = [average_path(checkpoint, which) for which in ("", "-last")] if settings.ema else []
         self._trained |= {str(path): (settings, job) for path in (checkpoint, last_path(checkpoint), *averages)}
@@ -114,9 +114,24 @@ class Prices:
         rates = self._rates(settings, job, settings.precision)
         exact = self._rates(settings, job, "fp32") if settings.log_divergence else rates
         seconds = rates.seconds(costs.own + costs.beside) + exact.seconds(costs.exact) + costs.updates * rates.step
-        left = 1.0 - _part_done(job, costs.updates)
+        left = 1.0 - _part_done(job, costs.updates // settings.bound.replays)
         kept = sum(table[0].numel() * 4 for table in found.memory.rows.values()) * images / 1e6  # beside the state
-        return costs.own.images * left, seconds * left, (6 if settings.ema else 3) * rates.megabytes + kept
+        copies = 6 if settings.ema else 3  # of the weights: the selected model, and the state with its momentum
+        copies += settings.epochs // settings.save_every if settings.save_every else 0
+        copies += (3 if settings.ema else 2) if settings.on_collapse == "rollback" else 0
+        return costs.own.images * left, seconds * left, copies * rates.megabytes + kept
+
+    def _model(self, job: Job) -> str | None:
+        """Return the network of a training run: the one that its flags name, or that of its initial weights."""
+        from bsk.training.initial import model_of
+
+        named: str | None = job.flags["model"]
+        start = job.flags["init"]
+        if named is not None or start is None:
+            return named
+        if start in self._trained:
+            return self._trained[start][0].model
+        return model_of(Path(start)) if Path(start).exists() else None
 
     def _evaluate(self, job: Job) -> tuple[Passes, float, float]:
         """Return passes, seconds and megabytes of an evaluation or of `bsk starts`, both in fp32."""
@@ -128,7 +143,8 @@ class Prices:
             raise UsageError(f"plan: {job.target}: no earlier job trains {checkpoint}")
         settings, training = self._trained[checkpoint]
         data, shape = self._open(training.data)
-        images = min(data.counts["test"], job.flags["limit"] or data.counts["test"])
+        count = data.counts[job.flags.get("split", "test")]
+        images = min(count, job.flags["limit"] or count)
         batch = job.flags["batch_size"] or rows_of_a_call(self.device, shape)
         radii = len(eps) if isinstance(eps := job.flags["eps"], list) else 1
         work = self._work(job, settings.eps, len(data.classes), images, batch) * (len(checkpoints) * radii)

@@ -156,8 +156,10 @@ def evaluation(item: Located) -> Evaluation:
 def _unfinished(record: EvaluationRecord) -> str:
     """Return the remark that a network comes from the middle of its training, or an empty text."""
     planned = (record.flags or {}).get("epochs")
+    within = (record.selected or "").startswith("update ")
     amid = record.selected == "last" and isinstance(planned, int) and (record.epoch or planned) < planned
-    return f"training unfinished at epoch {record.epoch}" if record.complete is False or amid else ""
+    place = record.selected if within else f"epoch {record.epoch}"
+    return f"training unfinished at {place}" if record.complete is False or amid or within else ""
 
 
 def _carried(record: EvaluationRecord) -> str | None:
@@ -243,7 +245,8 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
 
 
 def _code(record: Network) -> Mapping[str, Any]:
-    known = {name: getattr(record, name)[:8] for name in ("code", "method_code") if getattr(record, name) is not UNSET}
+    known = {name: getattr(record, name) for name in ("code", "method_code", "processes")}
+    known = {name: each[:8] if isinstance(each, str) else each for name, each in known.items() if each is not UNSET}
     if isinstance(record, EvaluationRecord) and record.method in (None, "foreign"):
         order = None if record.class_order is UNSET else record.class_order
         known |= {"normalisation": record.normalisation, "class_order": order}

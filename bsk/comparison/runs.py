@@ -52,8 +52,8 @@ _USED = {
 class Run:
     """One trained network; if bsk did not train it, `method` is None and `label` is a distinct name where needed.
 
-    `code` has what else decides its outputs: the SHA-256 of code from outside bsk, and how a network that bsk did not
-    train is normalised and orders its classes.
+    `code` has what else decides its outputs: the SHA-256 of code from outside bsk, the number of processes if several
+    trained it, and how a network that bsk did not train is normalised and orders its classes.
     """
 
     checkpoint: str

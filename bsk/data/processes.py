@@ -116,6 +116,33 @@ def sum_gradients(model: nn.Module, share: Share) -> None:
             weight.grad = gradient.copy_(summed.view_as(gradient))
 
 
+def share_statistics(model: nn.Module, share: Share) -> None:
+    """Copy the statistics of the first process to all with one broadcast, as DDP does.
+
+    Batch norm estimates them from a process's own images. They must agree: the first process's are saved, and every
+    process perturbs, validates and selects with its own.
+    """
+    buffers = [each for each in model.buffers() if each.is_floating_point()]
+    if share.world == 1 or not buffers:
+        return
+    flat = torch.cat([each.reshape(-1) for each in buffers])
+    dist.broadcast(flat, 0)
+    for own, first in zip(buffers, torch.split(flat, [each.numel() for each in buffers]), strict=True):
+        own.copy_(first.view_as(own))
+
+
+def agree_on(step: int, share: Share, device: torch.device) -> None:
+    """Raise in every process unless all are at the same update.
+
+    Raises:
+        InputError: they are not, for example because they see different folders.
+    """
+    most, least = agree(step, share, device), -agree(-step, share, device)
+    if most != least:
+        found = f"the processes would go on from different updates, {least} to {most}"
+        raise InputError(f"{found}; give all of them the same files, in a folder that they share")
+
+
 def sum_over_processes(values: Tensor, share: Share) -> Tensor:
     """Return the sum of a tensor over all processes."""
     if share.world > 1:

@@ -136,7 +136,7 @@ def _of_model(subject: Subject) -> dict[str, Any]:
         "checkpoint": str(subject.path),
         "checkpoint_sha256": subject.sha256,
         **{name: header.get(name) for name in _FROM_HEADER},
-        **{name: header[name] for name in ("code", "method_code") if header.get(name)},
+        **{name: header[name] for name in ("code", "method_code", "processes") if header.get(name)},
         **{f"{name}_sha256": header[name].get("sha256") for name in ("init", "extra") if header.get(name)},
         "normalisation": header.get("normalisation"),
         **class_order(subject),

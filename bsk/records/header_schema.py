@@ -88,7 +88,7 @@ _TRAINED = (
     (Plain, "flags"),
     (_Object, "init extra"),
     (Amount, "train_seconds train_compile_seconds"),
-    (Count, "train_forward_passes train_backward_passes"),
+    (Count, "train_forward_passes train_backward_passes processes"),
     *_SCORED,
 )
 HEADERS = {

@@ -30,7 +30,8 @@ class Record(Struct, kw_only=True, tag_field="kind"):
 class Network(Record, kw_only=True):
     """A network and its training; `method` is "foreign" or null if bsk did not train it.
 
-    `code` and `method_code` are the SHA-256 of the Python code of a network and a method from outside bsk.
+    `code` and `method_code` are the SHA-256 of the Python code of a network and a method from outside bsk. `processes`
+    is their number if several trained it.
     """
 
     checkpoint_sha256: f.Text | None = None
@@ -51,6 +52,7 @@ class Network(Record, kw_only=True):
     torch: f.Text | None = None
     code: f.Text | UnsetType = UNSET
     method_code: f.Text | UnsetType = UNSET
+    processes: f.Count | UnsetType = UNSET
 
 
 class AuditFields(Struct, kw_only=True):

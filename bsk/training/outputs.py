@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -78,9 +79,11 @@ class Outputs:
             checkpoints.save(path, state.average.module.state_dict(), {**header, **scored.record()})
 
     def save_state(self, state: State) -> None:
-        """Write the state for resuming; the file is also a checkpoint of the last epoch."""
+        """Write the state for resuming; the file is also a checkpoint of the last epoch, or of an update within one."""
         if self._open_log():
-            header = {**self.header, "selected": "last", **state.last.record(), **totals(state)}
+            amid = bool(state.epoch_passes.forward)  # then these weights have not been validated
+            scored = {"epoch": state.last.epoch, "selected": f"update {state.step}"} if amid else state.last.record()
+            header = {**self.header, "selected": "last", **scored, **totals(state)}
             states.save(last_path(self.checkpoint), state, header)
 
     def complete(self, state: State) -> dict[str, Any]:
@@ -119,16 +122,16 @@ class Outputs:
                 with naming_the_file(path):
                     path.unlink(missing_ok=True)
 
-    def begin_log(self, epochs: int, looked: int = -1) -> None:
+    def begin_log(self, epochs: int, looked: int = -1) -> int:
         """Truncate the log to its start, the first `epochs` epochs, and alarms up to update `looked`.
 
         Everything after them is repeated. A log without a start record, such as a new one, or one of another number of
-        epochs gets a start record.
+        epochs gets a start record. Returns how many of those epochs the log lacks.
         """
         if not (log := self._open_log()):
-            return
+            return 0
         log.seek(0)
-        length, planned = 0, None
+        length, planned, kept = 0, None, 0
         for line in BytesIO(log.read() if epochs >= 0 else b""):  # the log itself is unbuffered
             record = next(records.parse([line], str(log_path(self.checkpoint))), {})
             told = record.get("kind") == "alarm" and record["step"] <= looked
@@ -137,12 +140,14 @@ class Outputs:
             if record.get("kind") == "end" or ahead or headless or not line.endswith(b"\n"):
                 break
             length += len(line)
+            kept += record.get("kind") == "epoch"
             if record.get("kind") == "start":
                 planned = (record.get("flags") or {}).get("epochs")
         log.truncate(length)
         if planned != self.header["flags"]["epochs"]:
             facts = {"schema": records.SCHEMA, "kind": "start", "checkpoint": str(self.checkpoint)}
             self.log({**self.header, **facts})
+        return max(0, epochs - kept)
 
 
 def selected(header: dict[str, Any]) -> str:
@@ -206,8 +211,25 @@ def average_path(checkpoint: Path, which: str = "") -> Path:
 def every_path(checkpoint: Path) -> list[Path]:
     """Return all model files that a training writes, starting with the one used for resuming."""
     averages = [average_path(checkpoint), average_path(checkpoint, "-last")]
-    epochs = checkpoint.parent.glob(f"{glob.escape(checkpoint.stem)}.epoch-*.safetensors")
-    return [last_path(checkpoint), checkpoint, *averages, *epochs]
+    kept = checkpoint.parent.glob(f"{glob.escape(checkpoint.stem)}.epoch-*.safetensors")
+    epochs = [each for each in kept if re.fullmatch(r"epoch-[1-9]\d*", each.stem.removeprefix(f"{checkpoint.stem}."))]
+    beside = [each for each in (*averages, *epochs) if not is_of_another(each)]
+    return [last_path(checkpoint), checkpoint, *beside]
+
+
+def is_of_another(path: Path) -> bool:
+    """Return whether a file beside a training, such as F.ema.safetensors, is the selected model of another training."""
+    if not path.exists() or last_path(path).exists() or not log_path(path).exists():
+        return path.exists() and last_path(path).exists()
+    return any(item.record.get("kind") == "start" for item in located.read(log_path(path), 1))
+
+
+def planned_paths(checkpoint: Path, flags: dict[str, Any]) -> tuple[list[Path], list[Path]]:
+    """Return the paths of the averages and of the epochs that a training with these flags writes."""
+    averages = [average_path(checkpoint, which) for which in ("", "-last")] if flags["ema"] else []
+    every = flags["save_every"]
+    epochs = range(every, flags["epochs"] + 1, every) if every else []
+    return averages, [epoch_path(checkpoint, epoch) for epoch in epochs]
 
 
 def epoch_path(checkpoint: Path, epoch: int) -> Path:
@@ -252,7 +274,7 @@ def _check_own(log: Path) -> None:
 # flags that may change when resuming, since they do not affect past updates; for epochs see `bsk.training.resume`
 MAY_CHANGE = {"on_collapse", "compile", "save_every", "epochs"}
 FILES = {"init", "extra"}  # compared by content, not by path
-BITS = ("device", "threads", "torch", "compiled")  # header fields that affect rounding
+BITS = ("device", "threads", "torch", "version", "compiled")  # header fields that affect rounding
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -263,6 +285,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     codes = {"method": "method_code", "model": "code"}
     changed += [f"other {what}" for what in ("init", "extra") if _file(old, what) != _file(new, what)]
     changed += [f"other code of {new[what]}" for what, code in codes.items() if old.get(code) != new.get(code)]
+    worlds = [found.get("processes", 1) for found in (old, new)]  # batch norm is over a process's part of a batch
+    changed += [f"processes {worlds[0]}, now {worlds[1]}"] if worlds[0] != worlds[1] else []
     return changed + ["other data"] * (old.get("data_sha256") != new["data_sha256"])
 
 

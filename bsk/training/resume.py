@@ -6,11 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from bsk.errors import InputError
+from bsk.records import located
 from bsk.records.checkpoints import MODEL, STATE
 from bsk.records.headers import load_header
+from bsk.records.words import counted
+from bsk.training import monitor
 from bsk.training import state as states
 from bsk.training.loop import Setup, Watcher, rates_at
-from bsk.training.outputs import average_path, differences, last_path, missing_model, other_bits
+from bsk.training.outputs import (
+    differences,
+    is_of_another,
+    last_path,
+    log_path,
+    missing_model,
+    other_bits,
+    planned_paths,
+)
 from bsk.training.state import State
 
 
@@ -21,11 +32,17 @@ def header_to_resume(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any]
         InputError: there are files of another training.
     """
     last = last_path(checkpoint)
+    averages, epochs = planned_paths(checkpoint, header["flags"])
+    for path in epochs:
+        if path.exists() and differences(load_header(path, MODEL), header):
+            raise InputError(f"{path}: is of another training; choose another --out, or pass --force to replace it")
     if not last.exists():
-        averages = [average_path(checkpoint, which) for which in ("", "-last")] if header["flags"]["ema"] else []
         for path in (checkpoint, *averages):
             if path.exists() and _finished_epoch(path):
                 raise InputError(f"{path}: exists, with no {last.name} to resume from; pass --force to replace it")
+        if log_path(checkpoint).exists() and _tells_a_training(log_path(checkpoint)):
+            said = f"{log_path(checkpoint)}: is the log of a training, with no {last.name} to resume from"
+            raise InputError(f"{said}; choose another --out, or pass --force to replace it")
         return None
     found = load_header(last, STATE)
     if gone := missing_model(checkpoint, found):
@@ -36,6 +53,25 @@ def header_to_resume(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any]
         advice = "choose another --out, or --force to start over"
         raise InputError(f"{checkpoint}: was trained with {', '.join(changed)}; {advice}")
     return found
+
+
+def refuse_files_of_others(checkpoint: Path, flags: dict[str, Any]) -> None:
+    """Raise if this training would write the selected model of another one, such as one with --out F.ema.safetensors.
+
+    Raises:
+        InputError: it would; --force does not allow it.
+    """
+    for path in (path for paths in planned_paths(checkpoint, flags) for path in paths):
+        if is_of_another(path):
+            raise InputError(
+                f"{path}: is the model of another training, which this one would replace; choose another --out"
+            )
+
+
+def _tells_a_training(log: Path) -> bool:
+    """Return whether a log must be kept: all but one whose training crashed as its first epoch ended."""
+    kinds = [(item.record.get("kind"), item.record.get("epoch")) for item in located.read(log)]
+    return any(kind == "end" or (kind == "epoch" and epoch != 1) for kind, epoch in kinds)
 
 
 def _finished_epoch(checkpoint: Path) -> bool:
@@ -69,7 +105,9 @@ def restore_training(
         watcher.notice(f"{checkpoint}: {gone}; --force trains it anew")
     state.sums /= setup.share.world  # saved as a sum over all processes; each resumes with an equal part
     epochs = state.step - bool(state.epoch_passes.forward)
-    outputs.begin_log(epochs // len(setup.loader), state.seen.get("step", -1))
+    if lost := outputs.begin_log(epochs // len(setup.loader), state.seen.get("step", -1)):
+        lacks = f"the log has no records of {counted(lost, 'epoch')} of this training"
+        watcher.notice(f"{checkpoint}: {lacks}, so tables and curves lack them too")
     if state.step and not state.epoch_passes.forward:
         outputs.keep_best(state)
 
@@ -85,9 +123,11 @@ def _check_epochs(setup: Setup, state: State, planned: Any) -> None:
         return
     total = planned * len(setup.loader)
     same = all(rates_at(setup, step) == rates_at(setup, step, total) for step in range(state.step))
-    if same and not settings.bound.paced:
+    looks = monitor.every(settings, setup.profile)
+    rolled_back = state.step == total and looks and state.collapses.rescued_until == total + looks
+    if same and not settings.bound.paced and not rolled_back:
         return
-    why = settings.method if same else f"the {settings.schedule} schedule"
+    why = f"the {settings.schedule} schedule" if not same else "its rollback" if rolled_back else settings.method
     found = f"{checkpoint}: was trained with epochs {planned}, now {settings.epochs}, and {why} depends on their number"
     advice = f"continue from its weights with --init {checkpoint} --out NEW, or --force to start over"
     raise InputError(f"{found}; {advice}")

@@ -13,6 +13,7 @@ import torch
 from bsk.compat import compiling
 from bsk.data.batches import WHOLE, Loader, Share
 from bsk.data.extra import Extra, open_extra
+from bsk.data.processes import agree_on
 from bsk.data.sources import opened
 from bsk.data.store import DataFile, Split
 from bsk.devices import device_name
@@ -36,7 +37,7 @@ from bsk.training.outputs import (
     totals,
 )
 from bsk.training.profile import Profile, check_shared, profile
-from bsk.training.resume import header_to_resume, restore_training
+from bsk.training.resume import header_to_resume, refuse_files_of_others, restore_training
 from bsk.training.settings import Settings, resolve
 from bsk.training.state import State, named
 from bsk.training.threads import enough_threads, shared_machine_notice
@@ -90,16 +91,19 @@ def run(
         if said := shared_machine_notice(device):
             watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
+        header |= {"processes": share.world} if share.world > 1 else {}
         header |= {"extra": extra.record} if extra else {}
         header |= _initial_fields(settings, weights, checkpoint)
         if _compiles(settings, found, state, shape, len(split.labels), share, device):
             _compile(state, settings, share, device, header, watcher)
+        refuse_files_of_others(checkpoint, header["flags"])
         saved = None if force else header_to_resume(checkpoint, header)
         outputs = Outputs(checkpoint, header, log)
         loader = _loader(split, settings, device, share, extra)
         _check_smallest_batch(state, loader, share)
         setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
         _begin(setup, state, saved, header, weights, watcher, force)
+        agree_on(state.step, share, device)
         with compiling() if state.compiled else contextlib.nullcontext():
             train(setup, state, watcher)
         return _end(outputs, state)
@@ -171,8 +175,11 @@ def _initial(
     path = Path(settings.init)
     if path.resolve() in [each.resolve() for each in every_path(checkpoint)]:
         raise UsageError(f"--init {settings.init}: is a file that this training writes; choose another --out")
-    if not force and not path.exists() and last_path(checkpoint).exists():
-        return None
+    last = last_path(checkpoint)
+    if not force and not path.exists() and last.exists():
+        begun = load_header(last, STATE).get("init")
+        if isinstance(begun, dict) and begun.get("path") == str(path):
+            return None
     return initial(path, settings.model, data, val, device)
 
 

@@ -27,12 +27,14 @@ def piecewise(step: int, total: int, lr: float, momentum: float) -> Rates:
 def cyclic(step: int, total: int, lr: float, momentum: float) -> Rates:
     """Return one triangle: lr rises from 0 to its peak in the middle and falls to 0; momentum falls and rises by 0.1.
 
+    Momentum does not fall below 0.
+
     Source: Smith (2017); Wong et al. (2020), whose scheduler cycles momentum inversely, as the authors' does.
     Differs from the paper: the authors' TRADES scripts reach the peak within one iteration; here all methods share this
     shape, so that they can be compared.
     """
     height = 1.0 - abs(2.0 * (step + 0.5) / total - 1.0)
-    return Rates(lr * height, momentum - 0.1 * height)
+    return Rates(lr * height, max(0.0, momentum - 0.1 * height))
 
 
 def cosine(step: int, total: int, lr: float, momentum: float) -> Rates:

@@ -12,7 +12,7 @@ from torch import Tensor
 from bsk.contract.method import BatchMemory, Losses, Validate
 from bsk.contract.network import Network
 from bsk.data.batches import Batch, Share
-from bsk.data.processes import sum_gradients
+from bsk.data.processes import share_statistics, sum_gradients
 from bsk.perturb.draws import BatchDraws, generator, own_randomness
 from bsk.perturb.gradients import differentiating
 from bsk.training.averaging import follow
@@ -90,6 +90,7 @@ def _descend(
     sum_gradients(state.model, share)
     state.scaler.step(state.optimiser)
     state.scaler.update()
+    share_statistics(state.model, share)
     follow(state.average, state.model)
     return losses
 

@@ -1,8 +1,10 @@
 """`bsk plan` on invalid job lists: one-line errors with the exit code of a usage error."""
 
 import pytest
+import torch
 
 from bsk.data.store import open_data
+from bsk.models.registry import build
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,52 @@ def test_other_checkpoints_of_a_training_can_be_evaluated_too(call, toy, tmp_pat
 
 def _megabytes(call) -> float:
     return float(call("plan", "jobs", "--device", "cpu").stdout.splitlines()[1].split("\t")[-1])
+
+
+def test_models_of_epochs_and_kept_weights_count_as_disk_space(call, toy, tmp_path) -> None:
+    train, sizes = TRAIN.format(toy=toy), {}
+    for flags in ("", "--save-every 1", "--on-collapse rollback", "--ema 0.9", "--ema 0.9 --on-collapse rollback"):
+        (tmp_path / "jobs").write_text(train.replace(" --out", f" --epochs 6 {flags} --out"))
+        sizes[flags] = round(_megabytes(call) / _one_copy(toy))
+    assert list(sizes.values()) == [3, 9, 5, 6, 9]
+
+
+def _one_copy(toy) -> float:
+    model = build("cnn-4", classes=3, channels=1, size=8, mean=[0.25], std=[0.2], device=torch.device("cpu"))
+    return sum(each.numel() * each.element_size() for each in model.state_dict().values()) / 1e6
+
+
+def test_a_partly_done_training_with_replays_and_other_splits_are_priced_right(call, toy, tmp_path) -> None:
+    train = f"train\tm.train.json\t--data {toy} --model cnn-4 --method free-at --epochs 8 --out m.safetensors\n"
+    (tmp_path / "jobs").write_text(train)
+    whole = _passes(call)
+    (tmp_path / "m.last.safetensors").write_bytes(b"")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bsk.records.headers.load_header", lambda path, kind: {"progress": {"step": 8}})
+        half = _passes(call)
+    (tmp_path / "m.last.safetensors").unlink()
+    assert half == [each // 2 for each in whole]  # 8 of 2 x 8 updates, whose replays are not counted
+    train = TRAIN.format(toy=toy)
+    passes = []
+    for split in ("test", "val", "train"):
+        line = f"evaluate\tr.jsonl\tm.safetensors --data {toy} --attack natural --split {split}\n"
+        (tmp_path / "jobs").write_text(train + line)
+        passes.append(int(call("plan", "jobs", "--device", "cpu").stdout.splitlines()[2].split("\t")[3]))
+    assert passes == [90, 60, 240]
+
+
+def _passes(call) -> list[int]:
+    return [int(each) for each in call("plan", "jobs", "--device", "cpu").stdout.splitlines()[1].split("\t")[3:5]]
+
+
+def test_the_network_of_initial_weights_is_priced(call, toy, trained, tmp_path) -> None:
+    sizes = []
+    for flags in ("--model cnn-4", f"--init {trained}", "--init m.safetensors"):
+        first = f"train\tm.train.json\t--data {toy} --model cnn-4 --out m.safetensors\n" if "m.safe" in flags else ""
+        (tmp_path / "jobs").write_text(f"{first}train\tn.train.json\t--data {toy} {flags} --out n.safetensors\n")
+        rows = call("plan", "jobs", "--device", "cpu").stdout.splitlines()[1:-1]
+        sizes.append(rows[-1].split("\t")[-1])
+    assert len({*sizes}) == 1
 
 
 def test_the_memory_of_a_method_counts_as_disk_space(call, toy, tmp_path) -> None:

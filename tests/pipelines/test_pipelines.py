@@ -83,7 +83,7 @@ def resolved(line: str) -> dict[str, Any]:
     command, flags = parsed(line)
     name = Path(flags["data"]).stem.removesuffix("-small").removesuffix("-medium")
     job = Job(command, flags["target"], flags)
-    found = job.settings(expected(name, Path(flags["data"])), torch.device("cpu")).flags()
+    found = job.settings(expected(name, Path(flags["data"])), torch.device("cpu"), flags["model"]).flags()
     return {**found, "data": str(flags["data"])}
 
 

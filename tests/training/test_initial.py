@@ -208,6 +208,9 @@ def test_a_resumed_training_does_not_need_its_initial_weights(before: Path, data
     assert trained(tmp_path / "m.safetensors", data, flags)["checkpoint_sha256"] == end["checkpoint_sha256"]
     whole, cut = (checkpoints.load(tmp_path / f"{name}.safetensors", MODEL) for name in ("whole", "m"))
     assert all(torch.equal(whole[0][name], cut[0][name]) for name in whole[0]) and whole[1]["init"] == cut[1]["init"]
+    other = TrainingFlags("natural", init="typo.safetensors", epochs=2, precision="fp32", augment="none", batch_size=64)
+    with pytest.raises(InputError, match="typo.safetensors: no such file; check --init"):
+        trained(tmp_path / "m.safetensors", data, other)
     for force, out in ((True, "m"), (False, "new")):
         with pytest.raises(InputError, match="natural.safetensors: no such file; check --init"):
             trained(tmp_path / f"{out}.safetensors", data, flags, force=force)

@@ -21,7 +21,7 @@ from bsk.records.checkpoints import STATE
 from bsk.records.headers import load_header
 from bsk.training import loop, validation
 from bsk.training.loop import is_better
-from bsk.training.outputs import Outputs
+from bsk.training.outputs import Outputs, last_path, log_path
 from bsk.training.profile import profile
 from bsk.training.settings import Settings
 from bsk.training.state import Scored, State
@@ -226,12 +226,76 @@ def test_an_average_of_another_training_is_neither_taken_nor_overwritten(data: D
     out, average = tmp_path / "m.safetensors", tmp_path / "m.ema.safetensors"
     trained(average, data, settings())  # where the average of m.safetensors would be
     before = average.read_bytes()
-    with pytest.raises(InputError, match=r"m.ema.safetensors: exists, with no m.last.safetensors to resume from"):
+    for force in (False, True):
+        with pytest.raises(
+            InputError, match=r"m.ema.safetensors: is the model of another training, which this one would"
+        ):
+            trained(out, data, settings(ema=0.9), force=force)
+    for force in (False, True):
+        assert trained(out, data, settings(), force=force)["last_epoch"] == 3, "it has no average"
+        assert average.read_bytes() == before
+    for path in (tmp_path / "m.ema.jsonl", tmp_path / "m.ema.last.safetensors"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"m.safetensors: was trained with ema 0.0, now 0.9"):
         trained(out, data, settings(ema=0.9))
-    assert trained(out, data, settings())["last_epoch"] == 3, "it has no average"
-    assert average.read_bytes() == before
     trained(out, data, settings(seed=2, ema=0.9), force=True)
     assert load_header(average, "model")["seed"] == 2
+
+
+def test_models_of_epochs_are_never_those_of_another_training(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    tuned, foreign = tmp_path / "m.epoch-1-tuned.safetensors", tmp_path / "m.epoch-2.safetensors"
+    trained(tuned, data, settings(epochs=1))
+    trained(out, data, settings(epochs=1), force=True)
+    assert tuned.exists() and last_path(tuned).exists(), "its name only begins like that of an epoch"
+    trained(foreign, data, settings(epochs=1, seed=7))
+    kept = foreign.read_bytes()
+    every = settings(epochs=3, save_every=2, seed=3)
+    for force in (False, True):
+        with pytest.raises(InputError, match=r"m.epoch-2.safetensors: is the model of another training"):
+            trained(out, data, every, force=force)
+    trained(out, data, settings(epochs=1), force=True)
+    assert foreign.read_bytes() == kept
+    log_path(foreign).unlink()
+    last_path(foreign).unlink()  # what an earlier training of m.safetensors may have left
+    with pytest.raises(InputError, match=r"m.epoch-2.safetensors: is of another training; .* --force"):
+        trained(out, data, replace(every, seed=1))
+    trained(out, data, every, force=True)
+    assert load_header(foreign, "model")["seed"] == 3
+
+
+def test_the_log_of_a_training_whose_files_were_removed_is_kept(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    trained(out, data, settings(epochs=2))
+    out.unlink()
+    last_path(out).unlink()
+    before = log_path(out).read_bytes()
+    with pytest.raises(
+        InputError, match=r"m.jsonl: is the log of a training, with no m.last.safetensors to resume from"
+    ):
+        trained(out, data, settings(epochs=2, lr=0.05))
+    assert log_path(out).read_bytes() == before
+    trained(out, data, settings(epochs=2, lr=0.05), force=True)
+
+
+def test_a_log_that_was_lost_is_told(data: DataFile, tmp_path: Path) -> None:
+    out, watcher = tmp_path / "m.safetensors", Silent()
+    with pytest.raises(StoppedError):
+        trained(out, data, settings(epochs=3), stopping=stop_after(18))
+    log_path(out).unlink()
+    trained(out, data, settings(epochs=3), watcher=watcher)
+    assert any("the log has no records of 1 epoch of this" in said for said in watcher.notices), watcher.notices
+
+
+def test_a_state_within_an_epoch_is_not_called_that_epoch(data: DataFile, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    with pytest.raises(StoppedError):
+        trained(out, data, settings(epochs=3), stopping=stop_after(12))
+    header = load_header(last_path(out), "training-state")
+    assert header["selected"] == "update 11" and header["epoch"] == 1 and "val_robust" not in header
+    trained(out, data, settings(epochs=3))
+    header = load_header(last_path(out), "training-state")
+    assert header["selected"] == "last" and header["epoch"] == 3 and header["val_robust"] >= 0
 
 
 def test_a_model_of_another_training_in_the_place_of_the_selected_is_told(data: DataFile, tmp_path: Path) -> None:

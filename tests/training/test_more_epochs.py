@@ -14,6 +14,7 @@ from bsk.evaluation.subjects import load_subject
 from bsk.records import checkpoints, located
 from bsk.records import jsonl as records
 from bsk.records.checkpoints import MODEL, STATE
+from bsk.training import monitor
 
 CPU = torch.device("cpu")
 
@@ -78,6 +79,19 @@ def test_a_training_that_depends_on_its_length_cannot_be_extended(
     found = f"{out}: was trained with epochs 2, now 3, and {why}; continue from its weights with --init {out} --out NEW"
     assert str(refused.value) == f"{found}, or --force to start over"
     assert before == [path.read_bytes() for path in (out, tmp_path / "m.last.safetensors", tmp_path / "m.jsonl")]
+
+
+def test_a_training_that_its_last_check_rolled_back_cannot_be_extended(
+    data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "every", lambda s, p: 5)
+    fine, fell = (monitor.MonitorResult(fgsm=0.9, pgd=pgd, cosine=0.1, n=60, classes=3, best=0.8) for pgd in (0.8, 0.0))
+    assert fell.collapsed and not fine.collapsed
+    monkeypatch.setattr(monitor, "look", lambda state, s, val, share: fell if state.step == 16 else fine)
+    out, flags = tmp_path / "m.safetensors", {"schedule": "constant", "on_collapse": "rollback"}
+    trained(out, data, settings("fast-at", epochs=2, **flags))
+    with pytest.raises(InputError, match="was trained with epochs 2, now 3, and its rollback depends on their number"):
+        trained(out, data, settings("fast-at", epochs=3, **flags))
 
 
 def test_an_extended_training_counts_once_in_a_survey(tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from toys import settings, stop_after, trained
 
-from bsk.data.batches import Loader, Share
-from bsk.data.processes import leave_group, sum_gradients, sum_over_processes
+import bsk
+from bsk.data.batches import Loader, Share, to_unit
+from bsk.data.processes import agree_on, leave_group, sum_gradients, sum_over_processes
 from bsk.data.store import open_data
-from bsk.errors import StoppedError, UsageError
+from bsk.errors import InputError, StoppedError, UsageError
 from bsk.records import jsonl as records
 from bsk.training import loop, run
 from bsk.training.initial import new_state
@@ -125,6 +127,57 @@ def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_d
     one, two = (records.read(tmp_path / f"{name}.jsonl") for name in ("one", "two"))
     assert [record["kind"] for record in two] == ["start", "epoch", "end"]
     assert two[1]["loss"] == two[1]["natural_loss"] == pytest.approx(one[1]["loss"], rel=1e-6)
+
+
+def train_with_batch_norm(rank: int, meeting: str, data: Path, out: str, updates: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    started = settings("bs", epochs=2, batch_size=33, ema=0.9)
+    with contextlib.suppress(StoppedError):
+        trained(Path(out), open_data(data), started, share=Share(rank, 2), stopping=stop_after(updates))
+    leave_group()
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_for_bit_since_they_have_the_statistics_of_the_first(
+    toy: Path, tmp_path: Path
+) -> None:
+    for name, parts in (("whole", (999,)), ("parts", (5, 999))):
+        for part in parts:
+            given = (str(tmp_path / f"meet {name} {part}"), toy, str(tmp_path / f"{name}.safetensors"), part)
+            mp.spawn(train_with_batch_norm, given, nprocs=2)
+    for end in (".safetensors", ".last.safetensors", ".ema-last.safetensors"):
+        one, two = (load_file(tmp_path / f"{name}{end}") for name in ("whole", "parts"))
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one), end
+    log = records.read(tmp_path / "whole.jsonl")
+    assert log[0]["processes"] == 2
+    measured = validate_alone(tmp_path / "whole.last.safetensors", toy)
+    assert log[2]["val_natural"] == measured  # the saved network is the one that all processes validated
+    with pytest.raises(InputError, match=r"was trained with processes 2, now 1; choose another --out"):
+        trained(tmp_path / "whole.safetensors", open_data(toy), settings("bs", epochs=2, batch_size=33, ema=0.9))
+
+
+def validate_alone(last: Path, data: Path) -> float:
+    val = open_data(data).split("val")
+    model = bsk.load(last)
+    return float((model(to_unit(val.images)).argmax(dim=1) == val.labels).double().mean())
+
+
+def disagree(rank: int, meeting: str, out: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    try:
+        agree_on(3, Share(rank, 2), CPU)
+        agree_on(7 * rank, Share(rank, 2), CPU)
+    except InputError as error:
+        Path(f"{out}.{rank}").write_text(str(error))
+    leave_group()
+
+
+@pytest.mark.slow
+def test_processes_that_see_different_files_say_so_instead_of_waiting(tmp_path: Path) -> None:
+    mp.spawn(disagree, (str(tmp_path / "meet"), str(tmp_path / "said")), nprocs=2)
+    for rank in (0, 1):
+        assert "go on from different updates, 0 to 7; give all" in (tmp_path / f"said.{rank}").read_text()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,11 @@ def test_cyclic_by_hand() -> None:
     assert [r.momentum for r in rates] == pytest.approx([0.875, 0.825, 0.825, 0.875])
 
 
+def test_the_momentum_of_cyclic_never_falls_below_0() -> None:
+    assert [cyclic(t, 4, 0.2, 0.05).momentum for t in range(4)] == pytest.approx([0.025, 0, 0, 0.025])
+    assert {cyclic(t, 10, 0.2, 0.0).momentum for t in range(10)} == {0.0}
+
+
 def test_cosine_by_hand() -> None:
     assert [cosine(t, 4, 0.1, 0.9).lr for t in range(4)] == pytest.approx([0.1, 0.0853553, 0.05, 0.0146447], rel=1e-5)
 

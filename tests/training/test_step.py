@@ -95,14 +95,16 @@ def test_a_process_draws_its_part_of_the_batch_s_numbers(monkeypatch: pytest.Mon
     method.replays = 3  # type: ignore[attr-defined]
     monkeypatch.setattr(module, "method_in_force", lambda state, s: method)
     summed: list[Any] = []
+    copied: list[Any] = []
     monkeypatch.setattr(module, "sum_gradients", lambda *given: summed.append(given))
+    monkeypatch.setattr(module, "share_statistics", lambda *given: copied.append(given))
     s, share = settings("natural"), Share(1, 2)
     state = begun(s)
     state.step = 4
     one_update(state, s, share=share, batch=batch(3, total=7), epoch=2)
     assert [(draws.first, draws.total) for draws, _ in seen] == [(4, 7)] * 3
     assert [(c.update, c.epoch, c.progress, c.validate("pgd-10", 0)) for _, c in seen] == [(4, 2, 0.5, 1.0)] * 3
-    assert summed == [(state.model, share)] * 3 and state.step == 5
+    assert summed == copied == [(state.model, share)] * 3 and state.step == 5
     one_update(state, s, batch=batch(3, total=7))
     assert seen[-1][1].epoch == 0
 
