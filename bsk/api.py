@@ -34,7 +34,7 @@ from bsk.comparison.views import VIEWS, View
 from bsk.data import sources
 from bsk.data.arrays import Array, Pair, arranged, examples
 from bsk.data.splits import Request as Source
-from bsk.data.store import DataFile, open_data, write
+from bsk.data.store import DataFile, open_data
 from bsk.devices import chosen_device
 from bsk.errors import InputError, UsageError
 from bsk.evaluation import run as evaluations
@@ -45,11 +45,13 @@ from bsk.models.registry import device_of
 from bsk.progress import EvaluationProgress, audit_line, remarks
 from bsk.records import jsonl
 from bsk.records.bits import decode_correct
+from bsk.records.header_schema import DATA
+from bsk.records.headers import check_replaceable
 from bsk.records.located import Located, located, read
 from bsk.records.locks import only_writer
 from bsk.records.words import percent, plain
 from bsk.terminal import Bar, note
-from bsk.values import one_of
+from bsk.values import checked_suffix, one_of
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 Record = dict[str, Any]
@@ -169,7 +171,9 @@ def _check_range(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     A compiled search is not checked, since the network itself judges its images.
     """
     for x in () if torch.compiler.is_compiling() else inputs:
-        if x.is_floating_point() and len(x):
+        if not x.is_floating_point():
+            raise InputError(f"images: {str(x.dtype).removeprefix('torch.')}, expected floats in [0, 1]; divide by 255")
+        if len(x):
             check_unit(x, edge=0.75)
 
 
@@ -358,6 +362,7 @@ def prepare(
     test_split: str = "test",
     drop_leaks: bool = False,
     downloads: str | Path = "data",
+    force: bool = False,
     progress: bool = True,
 ) -> DataFile:
     """Return a dataset, in memory or written to a file, as `bsk prepare-data` prepares it.
@@ -375,25 +380,33 @@ def prepare(
         test_split: "test", "val" to test on the val split of the source, or "none" to make all images train.
         drop_leaks: whether to remove training images that are also test or val images.
         downloads: folder of official archives.
+        force: whether `out` may replace a file of other data, or another file.
         progress: whether to draw a progress bar on a terminal.
 
     Raises:
         UsageError: an unknown name, or a number out of range.
-        InputError: the source is missing, corrupt or of another format; `out` cannot be written.
+        InputError: the source is missing, corrupt or of another format; `out` cannot be written, or has other data.
     """
+    path = None if out is None else checked_suffix(Path(out))
+    if path is not None:
+        check_replaceable(path, DATA, force)
     if isinstance(name, str):
         with closing(Bar("prepare", progress)) as bar:
             where, tables = Path(downloads), tuple(labels)
             request = Source(name, source, where, size, bar.show, note, tables, test_split, drop_leaks)
             found = sources.read(request, val=val, train_limit=train_limit, test_limit=test_limit)
     else:
+        others: dict[str, Any] = {"source": source, "train_limit": train_limit, "test_limit": test_limit, "size": size}
+        others |= {"labels": labels or None, "test_split": None if test_split == "test" else test_split}
+        if unused := [flag for flag, value in others.items() if value is not None]:
+            raise UsageError(f"prepare: {', '.join(unused)}: for sources, not for arrays; slice or resize the arrays")
         label = Path(out).stem if out else "arrays"
         found = arranged(name, label, val, in_bytes=out is not None, drop_leaks=drop_leaks, notice=note)
-    if out is None:
+    if path is None:
         return found
-    with only_writer(Path(out)):
-        write(Path(out), found.parts, found)
-        return open_data(Path(out))
+    with only_writer(path):
+        sources.keep(found, path, force)
+        return open_data(path)
 
 
 def _names(attack: str | Sequence[str]) -> list[str]:

@@ -6,11 +6,20 @@ import math
 from collections.abc import Iterable
 from dataclasses import fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from bsk.errors import UsageError, nearest
 
 _NUMBERS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number, as 8/255")}
+SUFFIX = ".safetensors"
+
+
+def checked_suffix(path: Path) -> Path:
+    """Return path; raise a UsageError unless it ends in .safetensors."""
+    if path.suffix != SUFFIX:
+        raise UsageError(f"--out {path}: must end in .safetensors, the only format written")
+    return path
 
 
 def number(text: str | float) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import bsk
@@ -190,6 +191,34 @@ def test_records_are_compared_as_by_the_command(call, trained: Path, toy: Path, 
     assert repr(rows) == call("compare", "r.jsonl", "--format", "table").stdout
     with pytest.raises(InputError, match="no evaluation or log records among 0"):
         bsk.compare([])
+
+
+def test_prepare_replaces_nothing_unasked_and_ignores_no_argument(tmp_path: Path) -> None:
+    x, y = np.zeros((40, 1, 4, 4), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None] * 6, np.arange(40) % 2
+    pairs, other = (
+        {"train": (x[:30], y[:30]), "test": (x[30:], y[30:])},
+        {"train": (x[10:], y[10:]), "test": (x[:10], y[:10])},
+    )
+    out, theirs = tmp_path / "d.safetensors", tmp_path / "theirs.safetensors"
+    first = bsk.prepare(pairs, out=out).sha256
+    assert bsk.prepare(pairs, out=out).sha256 == first
+    with pytest.raises(InputError, match="d.safetensors: has other data .*; choose another --out, or pass --force"):
+        bsk.prepare(other, out=out)
+    assert bsk.prepare(other, out=out, force=True).sha256 != first
+    save_file({"weight": torch.zeros(2)}, theirs)
+    with pytest.raises(InputError, match="theirs.safetensors: exists and is no data file"):
+        bsk.prepare(pairs, out=theirs)
+    with pytest.raises(UsageError, match="must end in .safetensors"):
+        bsk.prepare(pairs, out=tmp_path / "d.npz")
+    for name, value in {"train_limit": 5, "test_limit": 5, "size": 8, "test_split": "none", "source": "x"}.items():
+        with pytest.raises(UsageError, match=f"prepare: {name}: for sources, not for arrays"):
+            bsk.prepare(pairs, **{name: value})
+
+
+def test_a_loaded_network_refuses_images_as_bytes(trained: Path) -> None:
+    model = bsk.load(trained)
+    with pytest.raises(InputError, match=r"images: uint8, expected floats in \[0, 1\]; divide by 255"):
+        model(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
 
 
 def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch) -> None:

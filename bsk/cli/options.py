@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from bsk import values
-from bsk.errors import UsageError
 from bsk.evaluation.flags import SPLITS
 from bsk.terminal import CHOICES
 from bsk.values import one_of
@@ -40,7 +39,6 @@ def completing(known: Callable[[], list[str]]) -> Callable[[str], list[str]]:
 
 
 DATASETS = ["digits", "cifar10", "cifar100", "tiny-imagenet", "cifar10.1", "cifar10-c", "cifar100-c", "folder"]
-SUFFIX = ".safetensors"
 CORRUPTED = ["cifar10-c", "cifar100-c"]  # one data file per corruption and severity
 STARTS = ["zero", "uniform", "gaussian", "noise", "bernoulli", "backward"]
 ATTACKS = [
@@ -133,10 +131,3 @@ Attacks = Annotated[
 def starts_named(names: str) -> list[str]:
     """Return the starts that a flag names, without duplicates; raise a UsageError for an unknown one."""
     return [one_of("start", name, STARTS) for name in dict.fromkeys(names.split(","))]
-
-
-def checked_suffix(path: Path) -> Path:
-    """Return path; raise a UsageError unless it ends in .safetensors."""
-    if path.suffix != SUFFIX:
-        raise UsageError(f"--out {path}: must end in .safetensors, the only format written")
-    return path

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from bsk.cli.console import emit_record
-from bsk.cli.options import CORRUPTED, DATASETS, SUFFIX, Force, Json, Quiet, checked_suffix, completing, count
+from bsk.cli.options import CORRUPTED, DATASETS, Force, Json, Quiet, completing, count
 from bsk.errors import UsageError
 from bsk.terminal import Bar, note
+from bsk.values import SUFFIX, checked_suffix
 
 
 def prepare_data(

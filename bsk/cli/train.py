@@ -13,6 +13,7 @@ from bsk.devices import chosen_device, load_torch
 from bsk.progress import TrainingProgress
 from bsk.terminal import CHOICES, note
 from bsk.training.flags import TrainingFlags
+from bsk.values import checked_suffix
 
 
 @grouped
@@ -60,7 +61,7 @@ def train(
         record = run(
             flags,
             found,
-            o.checked_suffix(checkpoint),
+            checked_suffix(checkpoint),
             device=where,
             watcher=watcher,
             share=share,

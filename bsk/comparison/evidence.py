@@ -247,9 +247,10 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
 def _code(record: Network) -> Mapping[str, Any]:
     known = {name: getattr(record, name) for name in ("code", "method_code", "processes")}
     known = {name: each[:8] if isinstance(each, str) else each for name, each in known.items() if each is not UNSET}
-    if isinstance(record, EvaluationRecord) and record.method in (None, "foreign"):
+    if isinstance(record, EvaluationRecord) and record.method in (None, "foreign"):  # old records lack mean and std
         order = None if record.class_order is UNSET else record.class_order
-        known |= {"normalisation": record.normalisation, "class_order": order}
+        given = {name: getattr(record, name) for name in ("mean", "std") if getattr(record, name) is not UNSET}
+        known |= {"class_order": order, **given}
     return known or NOTHING
 
 

@@ -30,7 +30,7 @@ RESERVED = {  # other flags of `bsk train`
     "method", "dataset", "data", "out", "model", "set", "hyper", "epochs", "batch_size", "schedule", "lr",
     "momentum", "weight_decay", "precision", "augment", "select", "log_divergence", "ema", "label_smoothing", "awp",
     "warmup", "on_collapse", "save_every", "limit", "seed", "device", "threads", "force", "json", "quiet", "progress",
-    "help", "init", "extra", "extra_fraction",
+    "help", "init", "extra", "extra_fraction", "compile",
 }
 # fmt: on
 POSITIVE = ("step", "bound", "replays", "every", "rescue_every", "reset", "samples", "checks", "until")
@@ -64,10 +64,12 @@ class Parameter:
         kind = float if self.optional or isinstance(self.default, AtRadius) else None
         found = typed(self.name, value, self.default, kind)
         if isinstance(found, float | int) and not isinstance(found, bool):
-            above_zero(or_zero=self.name not in POSITIVE, **{self.name: found})
+            usual = self.default if isinstance(self.default, float | int) else 1.0
+            if usual >= 0:  # the default of someone else's method may be negative
+                above_zero(or_zero=self.name not in POSITIVE or usual == 0, **{self.name: found})
             if self.name == "step" and isinstance(self.default, AtRadius):
                 pixel_step(found)
-            if self.name in SHARES and found > 1:
+            if self.name in SHARES and 0 <= usual <= 1 < found:
                 raise UsageError(f"{self.flag} {found:g}: must be at most 1")
         return found
 

@@ -24,6 +24,7 @@ from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem,
 from bsk.errors import BskError, InputError, UsageError, first_line, nearest, out_of_memory
 from bsk.plugins import load, outside
 from bsk.records.header_schema import CLASSES
+from bsk.terminal import note
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,9 @@ Array = Any  # anything that numpy converts to an array, or a tensor on any devi
 Pair = tuple[Array, Array]
 CHANNELS = (1, 3, 4)  # common numbers of channels
 TEXT_LABELS = "convert them: classes, labels = numpy.unique(labels, return_inverse=True)"
+PILLOW = ("1", "L", "RGB")  # modes of images that are pixels and nothing else
+DARK = 64  # if no level reaches it, the images may have been scaled wrongly
+SPREAD = 2  # largest plausible std of pixels in [0, 1]
 CUSTOMS = ("eps", "augment", "model", "mean", "std")
 
 
@@ -122,7 +126,7 @@ def from_arrays(
     given: dict[str, Any] = {key: pair for key, pair in pairs.items() if pair is not None}
     customs = {"eps": eps, "augment": augment, "model": model, "mean": mean, "std": std, "classes": classes}
     given |= {key: value for key, value in customs.items() if value is not None}
-    return arranged(given, name, val_images)
+    return arranged(given, name, val_images, notice=note)
 
 
 def arranged(
@@ -140,8 +144,28 @@ def arranged(
     """
     found, duplicates = examined(contents_of(given, name, in_bytes), drop_leaks, name)
     report_duplicates(duplicates, name, notice)
+    if notice:
+        for said in oddities(found):
+            notice(f"{name}: {said}")
     parts = split_up(found, val_images, VAL, MOST, name)
     return replace(in_memory(parts, described(name, found, parts, {}), name), duplicates=duplicates)
+
+
+def oddities(contents: Contents) -> Iterator[str]:
+    """Yield what may be a mistake in a source: classes without training images, few levels, an alpha channel."""
+    labels, images = contents.train.labels[contents.train.ordered()], contents.train.images
+    there = set(labels.tolist())
+    empty = [name for number, name in enumerate(contents.classes) if number not in there]
+    if there and empty:
+        some = f"{', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"
+        yield f"{len(empty)} of {len(contents.classes)} classes have no image in train ({some})"
+    if not len(images):
+        return
+    most = round(float(images.max()) * (1 if images.dtype == np.uint8 else 255))
+    if most < DARK:
+        yield f"train has no level above {most} of 255; rescale the images, since eps is relative to 255"
+    if images.shape[1] == 4 and float(np.ptp(images[:, 3])) == 0:
+        yield "the fourth channel has one value, as alpha does, and attacks would change it; give 3 channels"
 
 
 def examples(x: Array, y: Array, classes: list[str] | None = None, name: str = "arrays", eps: float = EPS) -> ArrayData:
@@ -224,6 +248,8 @@ def _custom(value: Any, name: str, start: str) -> Any:
     numbers = _array(value, f"{start}: {name}")
     if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
         raise InputError(f"{start}: {name}: expected a list with one number per channel")
+    if numbers.size and numbers.max() > (1 if name == "mean" else SPREAD):
+        raise InputError(f"{start}: {name} {numbers.max():g}: expected values for pixels in [0, 1]; divide by 255")
     return numbers.astype(float).tolist()
 
 
@@ -317,12 +343,17 @@ def kind_of(dtype: np.dtype[Any]) -> str:
 
 
 def _array(values: Array | Tensor, start: str) -> NDArray[Any]:
-    if isinstance(values, (list, tuple)) and any(getattr(each, "mode", None) in ("P", "PA") for each in values):
-        raise InputError(f"{start}: images of Pillow with a palette; convert them with image.convert('RGB')")
+    modes = {getattr(each, "mode", None) for each in values} if isinstance(values, (list, tuple)) else set()
+    if odd := next((each for each in modes if isinstance(each, str) and each not in PILLOW), None):
+        found = "with a palette" if odd.startswith("P") else f"of mode {odd}"
+        raise InputError(f"{start}: images of Pillow {found}; convert them with image.convert('RGB')")
     if np.ma.is_masked(values):
         raise InputError(f"{start}: some values are masked; fill them, by filled()")
     try:
-        return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
+        if not hasattr(values, "detach"):
+            return np.asarray(values)
+        tensor = values.detach().cpu()
+        return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
     except Exception as error:  # lazy arrays run their own code
         if isinstance(error, BskError) or out_of_memory(error):
             raise

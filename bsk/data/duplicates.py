@@ -63,7 +63,9 @@ def examined(contents: Contents, drop: bool, start: str) -> tuple[Contents, Dupl
         InputError: no training images are left.
     """
     splits = {"train": contents.train, "val": contents.val, "test": contents.test}
-    hashed = {name: _hashed(part) for name, part in splits.items() if part is not None}
+    given = {name: part for name, part in splits.items() if part is not None}
+    mixed = len({part.images.dtype for part in given.values() if len(part.labels)}) > 1
+    hashed = {name: _hashed(part, mixed) for name, part in given.items()}
     found = {name: _within(*_rows(part)) for name, part in hashed.items()}
     for name in [each for each in hashed if each != "train"]:
         found[f"train {name}"] = _across(*_rows(hashed[name]), *_rows(hashed["train"]))
@@ -89,15 +91,20 @@ def report_duplicates(duplicates: Duplicates, start: str, notice: Notice | None)
         notice(f"{start}: {line}")
 
 
-def _hashed(part: Part) -> Part:
-    return part if part.hashes is not None else replace(part, hashes=_all_hashes(part))
+def _hashed(part: Part, mixed: bool) -> Part:
+    return part if part.hashes is not None else replace(part, hashes=_all_hashes(part, mixed))
 
 
-def _all_hashes(part: Part) -> list[bytes]:
-    """Return a hash per image of the array, empty for images that are not in the part."""
+def _all_hashes(part: Part, mixed: bool) -> list[bytes]:
+    """Return a hash per image of the array, empty for images that are not in the part.
+
+    Images of floats and of bytes are `mixed` among the splits: then floats are compared by their levels.
+    """
     found = [b""] * len(part.labels)
-    rows = _own(part)
-    for row, each in zip(rows, image_hashes(part.images, rows), strict=True):
+    rows, images = _own(part), part.images
+    if mixed and images.dtype != np.uint8:
+        images = np.rint(images * 255).astype(np.uint8)
+    for row, each in zip(rows, image_hashes(images, rows), strict=True):
         found[row] = each
     return found
 

@@ -139,9 +139,20 @@ def _mode(where: str, image: ImageFile.ImageFile, most: int) -> str:
         raise InputError(f"{where}: {width}x{height} pixels, expected at most {area}; make it smaller")
     if any(tile[0] == "libtiff" for tile in image.tile):  # libtiff prints to stderr
         raise InputError(f"{where}: a compressed TIFF, expected an uncompressed one or PNG; convert it")
-    if image.mode not in MODES:
+    if image.mode not in MODES or _more_than_8_bits(image):
         raise InputError(f"{where}: pixel mode {image.mode}, expected 8 bits per channel; convert it")
     return MODES[image.mode]
+
+
+def _more_than_8_bits(image: ImageFile.ImageFile) -> bool:
+    """Return whether Pillow would cut the samples of an image to their high bytes without a word."""
+    for tile in image.tile:
+        words = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        raw = next((word for word in words if isinstance(word, str)), "")
+        most = words[-1] if str(tile[0]).startswith("ppm") and isinstance(words[-1], int) else 0
+        if ";16" in raw or most > 255:
+            return True
+    return False
 
 
 def labelled(

@@ -86,10 +86,19 @@ def prepare_each(
         yield _kept(_split(request, dataset, contents, {"test_limit": test_limit}), path, force, start)
 
 
-def _kept(found: ArrayData, out: Path, force: bool, start: float) -> dict[str, Any]:
-    """Write data unless the file already has them, and return their record."""
+def keep(found: ArrayData, out: Path, force: bool) -> None:
+    """Write data unless the file already has them.
+
+    Raises:
+        InputError: it has others, and `force` is not given; or it cannot be written.
+    """
     if not _same(out, found, force):
         write(out, found.parts, found)
+
+
+def _kept(found: ArrayData, out: Path, force: bool, start: float) -> dict[str, Any]:
+    """Write data unless the file already has them, and return their record."""
+    keep(found, out, force)
     data = open_data(out)
     return {
         "schema": SCHEMA,
@@ -174,7 +183,8 @@ def _split(request: Request, dataset: Dataset, contents: Contents, counts: Mappi
     contents = replace(contents, customs={**customs, **contents.customs} if dataset.model else contents.customs)
     contents, duplicates = examined(contents, request.drop_leaks, start)
     report_duplicates(duplicates, start, request.notice)
-    _report_empty_classes(request, contents, start)
+    for said in arrays.oddities(contents):
+        request.say(f"{start}: {said}")
     _report_order(request, contents.classes, start)
     parts = split_up(contents, counts.get("val"), dataset.val, dataset.most, start)
     kept, cut = limited(parts, {split: counts.get(f"{split}_limit") for split in ("train", "test")})
@@ -195,15 +205,6 @@ def _report_left_out(request: Request, contents: Contents) -> None:
     left = [f"{len(part.labels)} {split}" for split, part in parts.items() if part is not None and len(part.labels)]
     there = f"without its {' and '.join(left)} images, all" if left else "all images"
     request.say(f"{start}: {there} are train images; use them with bsk train --extra")
-
-
-def _report_empty_classes(request: Request, contents: Contents, start: str) -> None:
-    """Print a notice if classes have no training images, as class 0 if labels start from 1."""
-    there = set(contents.train.labels[contents.train.ordered()].tolist())
-    empty = [name for number, name in enumerate(contents.classes) if number not in there]
-    if there and empty:
-        some = f"{', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"
-        request.say(f"{start}: {len(empty)} of {len(contents.classes)} classes have no image in train ({some})")
 
 
 def _report_order(request: Request, classes: Sequence[str], start: str) -> None:

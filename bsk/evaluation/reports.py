@@ -139,6 +139,7 @@ def _of_model(subject: Subject) -> dict[str, Any]:
         **{name: header[name] for name in ("code", "method_code", "processes") if header.get(name)},
         **{f"{name}_sha256": header[name].get("sha256") for name in ("init", "extra") if header.get(name)},
         "normalisation": header.get("normalisation"),
+        **({} if header.get("method") else {name: header[name] for name in ("mean", "std") if name in header}),
         **class_order(subject),
         "train_eps": header.get("eps") if header.get("method") else None,
         **{name: header.get(name) for name in _COSTS},

@@ -208,7 +208,18 @@ def _notices(weights: Path, found: Foreign, data: DataFile, key: str | None) -> 
         said.append(f"{weights}: has several sets of weights; using {taken}; --weights-key selects another of {others}")
     if found.normalisation == "none" and takes_pixels(found.model, data.stream(_nonempty_split(data), 1).shape):
         usual = " ".join(f"--{name} {','.join(map(str, getattr(data, name)))}" for name in ("mean", "std"))
-        said.append(f"{weights}: has no mean and std, so images are not normalised; common for {data.name}: {usual}")
+        common = f"; common for {data.name}: {usual}" if data.counts["train"] else ""
+        said.append(f"{weights}: has no mean and std, so images are not normalised{common}")
+    if found.normalisation == "weights" and found.weights is not None:
+        numbers = ", ".join(
+            f"{name} {','.join(f'{each:.4g}' for each in its)}" for name, its in found.weights.fit.pair.items()
+        )
+        said.append(f"{weights}: images are normalised by what the file has: {numbers}")
+    if found.changes:
+        twice = "the network changes images before its first layer, so they may be normalised twice"
+        said.append(f"{weights}: {twice}; if so, give --mean 0,... and --std 1,...")
+    if found.absent:
+        said.append(f"{weights}: has no {' and '.join(found.absent[:2])}; the network's own are used")
     if found.dropped:
         more = f" and {len(found.dropped) - 1} more" if len(found.dropped) > 1 else ""
         said.append(f"{weights}: {found.dropped[0]}{more} not used")

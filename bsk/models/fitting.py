@@ -17,6 +17,8 @@ _BESIDE = re.compile(r"(.*\.)?(n_averaged|criterion|loss\w*|attack|attacker)(\..
 _PAIRS = (("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std"))  # names of normalisation buffers
 _COUNTER = "num_batches_tracked"  # of batch norm; missing in old files
 _STATISTICS = ("running_mean", "running_var", _COUNTER)  # buffers of batch norm
+_HINT = re.compile(r".*(norm|pixel|input|image|data|pre|transform).*", re.I)  # parts whose scalars are for pixels
+_METRIC = re.compile(r"(.*[._])?(criterion|\w*loss\w*|\w*meter\w*|metrics?|\w*acc(uracy)?)(\..*)?", re.I)
 SPREAD = 2  # largest plausible std: that of pixels in [0, 1] is at most 0.5, but some networks scale further
 SET = 0.5  # fraction of a network's names that makes a set of weights
 _SHOWN = 3  # maximum number of names in a message
@@ -31,6 +33,7 @@ class Fit:
         prefix: the name prefix.
         tensors: the matching tensors by the network's own names.
         pair: mean and std stored beside the network, under their names and in this order; or {}.
+        odd: names of a mean and std beside the network that are not those of pixels in [0, 1], or ().
         left: names in the file that are not used; those of one part are summarised as `part.*`.
         problems: a description of missing and unexpected names and of wrong shapes; "" if there are none.
         share: fraction of the network's names that are present.
@@ -40,6 +43,7 @@ class Fit:
     prefix: str
     tensors: dict[str, Tensor]
     pair: dict[str, list[float]]
+    odd: tuple[str, ...]
     left: list[str]
     problems: str
     share: float
@@ -48,14 +52,14 @@ class Fit:
 class Target:
     """The network that weights are loaded into: its state dict, and the names of its parts in files."""
 
-    def __init__(self, model: str, own: Mapping[str, Tensor], channels: int) -> None:
-        """Take the network's name, its state dict, and the number of channels of its images.
+    def __init__(self, model: str, own: Mapping[str, Tensor], channels: int, learned: Collection[str] = ()) -> None:
+        """Take the network's name, its state dict, the number of channels of its images, and the names that it learns.
 
         The possible layouts are its own names, with and without the prefix that all of them share; the names of weight
         norm before parametrisations; and, for bsk's networks, those of other repositories.
         """
         self.own, self.channels = own, channels
-        self.inside = list(normalisation(own, channels))
+        self.inside = list(normalisation({name: own[name] for name in own if name not in learned}, channels))
         stripped = bare(own)
         self.layouts = [dict(zip(own, stripped, strict=True)), dict(zip(own, own, strict=True))]
         self.layouts += [{key: old_weight_norm(name) for key, name in self.layouts[0].items()}]
@@ -94,7 +98,7 @@ class Target:
         present = {key: tensors[prefix + name] for key, name in names.items() if prefix + name in tensors}
         used = _found(tensors, prefix, names)
         rest = [name for name in tensors if name not in used]
-        pairs = _pairs({name: tensors[name] for name in rest}, self.channels, prefix)
+        pairs, odd = _pairs({name: tensors[name] for name in rest}, self.channels, prefix)
         dead = [name for name in rest if names is self.original and name.startswith(prefix + DEAD)]
         twice = pairs if self.inside else {}  # a second normalisation beside the network's own
         pairs = {} if self.inside else pairs
@@ -108,6 +112,7 @@ class Target:
             prefix,
             present,
             {name.removeprefix(prefix): numbers for name, numbers in pair.items()},
+            tuple(name.removeprefix(prefix) for name in odd[:2]),
             left,
             ", ".join(_listed(what, found) for what, found in problems.items() if found),
             len(present) / max(1, len(self.own)),
@@ -132,7 +137,19 @@ class Target:
                 for key, tensor in present.items()
                 if tensor.shape != self.own[key].shape
             ],
+            "of another type": [
+                f"{names[key]} {tensor.dtype}, expected {self.own[key].dtype}"
+                for key, tensor in present.items()
+                if self.own[key].is_floating_point() and not tensor.is_floating_point()
+            ],
+            "tied in the network but different": [names[key] for key in self._untied(present)],
         }
+
+    def _untied(self, present: Mapping[str, Tensor]) -> list[str]:
+        """Return the names of tensors that are one in the network, but not equal to the first of them in the file."""
+        first: dict[object, Tensor] = {}
+        alike = ((key, first.setdefault(_storage(self.own[key]), tensor), tensor) for key, tensor in present.items())
+        return [key for key, one, other in alike if one is not other and plain(one) and not _equal(one, other)]
 
 
 def plain(tensor: Tensor) -> bool:
@@ -156,12 +173,41 @@ def normalisation(tensors: Mapping[str, Tensor], channels: int) -> dict[str, lis
     return found
 
 
-def _pairs(tensors: Mapping[str, Tensor], channels: int, prefix: str) -> dict[str, list[float]]:
-    """Return mean and std of each part, nearest to the prefix first and those of an attacker last."""
+def plausible(mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Return whether these may be mean and std of pixels in [0, 1]."""
+    return min(mean) >= -1 and max(mean) <= 1 and 0 < min(std) <= max(std) <= SPREAD
+
+
+def _pairs(tensors: Mapping[str, Tensor], channels: int, prefix: str) -> tuple[dict[str, list[float]], list[str]]:
+    """Return mean and std of each part, nearest to the prefix first and those of an attacker last; and names of others.
+
+    Those of losses and other metrics are left out, and numbers without a channel unless the name of the part shows
+    that they are for pixels. The others are not those of pixels in [0, 1].
+    """
     found = list(normalisation(tensors, channels).items())
-    pairs = list(zip(found[::2], found[1::2], strict=True))
+    pairs = [
+        (mean, std)
+        for mean, std in zip(found[::2], found[1::2], strict=True)
+        if not is_metric(mean[0])
+        and (channels == 1 or tensors[mean[0]].numel() > 1 or _is_for_pixels(mean[0].removeprefix(prefix)))
+    ]
     pairs.sort(key=lambda pair: (-len(shared(pair[0][0], prefix)), bool(_BESIDE.fullmatch(pair[0][0]))))
-    return dict(each for pair in pairs for each in pair)
+    odd = [name for (name, mean), (other, std) in pairs if not plausible(mean, std) for name in (name, other)]
+    return dict(each for pair in pairs for each in pair if pair[0][0] not in odd), odd
+
+
+def is_metric(name: str) -> bool:
+    """Return whether a name is that of a loss or another metric, whose mean and std are not those of pixels."""
+    return bool(_METRIC.fullmatch(name))
+
+
+def _is_for_pixels(name: str) -> bool:
+    part = name.rpartition(".")[0]
+    return not part or bool(_HINT.fullmatch(part))
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
 
 
 def _storage(tensor: Tensor) -> object:

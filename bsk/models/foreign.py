@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
-from bsk.models.fitting import SPREAD, Target
+from bsk.models.fitting import SPREAD, Target, plausible
 from bsk.models.recognition import matching_networks
 from bsk.models.registry import Normalised, check_logits, named, network
 from bsk.models.small import Size, sides
@@ -34,6 +34,8 @@ class Foreign:
         dropped: names in the file that are not used: dead parts, parts beside the network, or mean and std if flags
             override them.
         weights: which set of the file's weights was loaded; None without a file.
+        changes: whether the network may normalise the images itself besides, by constants.
+        absent: the network's own mean and std that are not in the file.
     """
 
     model: Normalised
@@ -42,6 +44,8 @@ class Foreign:
     normalisation: str
     dropped: list[str]
     weights: Weights | None
+    changes: bool = False
+    absent: Sequence[str] = ()
 
 
 def foreign_model(
@@ -83,25 +87,42 @@ def foreign_model(
     with torch.random.fork_rng(devices=[]):
         bare = network(model, classes, channels, size)
     own = {name: tensor for name, tensor in bare.state_dict().items() if isinstance(tensor, Tensor)}
-    target = Target(model, own, channels)
+    learned = {name for name, parameter in bare.named_parameters() if parameter.requires_grad}
+    target = Target(model, own, channels, learned)
     if target.inside and flags:
         inside = " and ".join(target.inside[:2])
         raise UsageError(f"--mean: {model} normalises by its own {inside}; leave out --mean and --std")
     found = None if weights is None else load_weights(weights, target, key)
     pair: dict[str, list[float]] = {}
     left: list[str] = []
+    absent: list[str] = []
     if found is not None:
         if found.fit.problems:
             step = _fitting(found.fit.given, classes, channels, size) or "check --model and --data"
             raise InputError(f"{weights}: does not fit {model}: {found.fit.problems}; {step}")
-        bare.load_state_dict(found.fit.tensors, strict=False)  # Target.fits has already checked what is missing
         pair, left = found.fit.pair, found.fit.left
+        if found.odd and not (flags or pair or target.inside):
+            said = f"{weights}: its {found.odd} are not those of pixels in [0, 1]"
+            raise InputError(f"{said}; give --mean and --std, one number per channel, divided by 255 if need be")
+        absent = [name for name in target.inside if name not in found.fit.tensors]
+        own_numbers = [own[name].reshape(-1).expand(channels).double() for name in absent]
+        stored = [torch.tensor(each, dtype=torch.float64) for each in found.stored.values()]
+        if absent and any(not torch.allclose(*both, atol=1e-4) for both in zip(own_numbers, stored, strict=False)):
+            said = f"{weights}: has mean and std, but not {model}'s own {' and '.join(absent[:2])}"
+            raise InputError(f"{said}; save these with the weights")
+        bare.load_state_dict(found.fit.tensors, strict=False)  # Target.fits has already checked what is missing
     chosen_mean, chosen_std, source = _chosen(flags, pair, bool(target.inside), model, channels)
+    changes = False
+    if is_plugin(model) and source in ("flags", "weights"):
+        zero, one = [0.0] * channels, [1.0] * channels
+        changes = not takes_pixels(
+            Normalised(bare, zero, one, named(model)).to(device).eval(), (channels, *sides(size))
+        )
     whole = Normalised(bare, chosen_mean, chosen_std, named(model), order).to(device).eval()
     if not is_plugin(model):
         whole.to(memory_format=torch.channels_last)
     check_logits(whole, (channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
-    return Foreign(whole, chosen_mean, chosen_std, source, [*(pair if flags else ()), *left], found)
+    return Foreign(whole, chosen_mean, chosen_std, source, [*(pair if flags else ()), *left], found, changes, absent)
 
 
 def _fitting(tensors: Mapping[str, Tensor], classes: int, channels: int, size: Size) -> str:
@@ -133,7 +154,9 @@ def takes_pixels(model: Normalised, shape: tuple[int, ...]) -> bool:
     finally:
         for handle in handles:
             handle.remove()
-    return bool(first) and isinstance(first[0], Tensor) and torch.equal(first[0].float(), x)
+    if not first or not isinstance(first[0], Tensor) or first[0].numel() != x.numel():
+        return False
+    return torch.equal(first[0].float().reshape(-1), x.reshape(-1))  # a linear layer gets them flattened
 
 
 def _checked_flags(
@@ -150,10 +173,11 @@ def _checked_flags(
             )
         if not all(math.isfinite(number) for number in numbers):
             raise UsageError(f"{flag}: {', '.join(map(str, numbers))}; give finite numbers")
-    if max(mean) > 1 or max(std) > SPREAD:
-        raise UsageError(f"--mean {mean[0]:g}, --std {std[0]:g}: expected values for pixels in [0, 1]; divide by 255")
     if min(std) <= 0:
         raise UsageError(f"--std: {min(std)}; give numbers above 0")
+    if not plausible(mean, std):
+        advice = "divide by 255" if max(mean) > 1 or max(std) > SPREAD else "check the sign of --mean"
+        raise UsageError(f"--mean {mean[0]:g}, --std {std[0]:g}: expected values for pixels in [0, 1]; {advice}")
     return list(mean), list(std)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bsk.errors import InputError, UsageError
 from bsk.models.files import contents
-from bsk.models.fitting import SET, SPREAD, Fit, Target, normalisation, plain
+from bsk.models.fitting import SET, Fit, Target, is_metric, normalisation, plain, plausible
+from bsk.models.numpy_numbers import Array
 from bsk.models.unpickling import AGAIN, printable
 
 # Keys under which training scripts store the state dict, the most common first.
@@ -31,12 +32,16 @@ class Weights:
         key: its name for `--weights-key`.
         first: whether it is the default.
         others: keys of the other sets in the file.
+        stored: mean and std of pixels beside the weights, as numbers, not as tensors of the network; or {}.
+        odd: where the file has a mean and std that are not those of pixels in [0, 1], one per channel; or "".
     """
 
     fit: Fit
     key: str
     first: bool = True
     others: tuple[str, ...] = ()
+    stored: Mapping[str, list[float]] = field(default_factory=dict)
+    odd: str = ""
 
 
 def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
@@ -70,10 +75,12 @@ def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
     chosen = first if key is None else _named(path, key, every, sets or every)
     _check_plain(path, chosen.fit.given)
     others = [each for each in sets if each is not chosen and not _same(each.fit.tensors, chosen.fit.tensors)]
-    fit = chosen.fit
+    fit, (stored, odd) = chosen.fit, _stored_normalisation(found, target.channels)
     if not fit.pair and not target.inside:
-        fit = replace(fit, pair=_stored_normalisation(found, target.channels))
-    return replace(chosen, fit=fit, first=chosen is first, others=tuple(shown(each.key) for each in others))
+        fit = replace(fit, pair=stored)
+    names = tuple(shown(each.key) for each in others)
+    odd = odd or " and ".join(fit.odd)
+    return replace(chosen, fit=fit, first=chosen is first, others=names, stored=stored, odd=odd)
 
 
 def places(
@@ -124,23 +131,38 @@ def _lists(
             yield from _lists(each, _joined(place, key), seen, levels - 1)
 
 
-def _stored_normalisation(found: object, channels: int, levels: int = LEVELS) -> dict[str, list[float]]:
-    """Return mean and std of pixels, one number per channel, from a dict that does not hold the weights."""
-    if not isinstance(found, Mapping) or not levels:
-        return {}
-    given = {str(name): _numbers(each, channels) for name, each in found.items()}
+def _stored_normalisation(
+    found: object, channels: int, place: str = "", levels: int = LEVELS
+) -> tuple[dict[str, list[float]], str]:
+    """Return mean and std of pixels, one number per channel, from a dict that does not hold the weights.
+
+    Also returns where there is a mean and std that are no such numbers, or an empty text.
+    """
+    if not isinstance(found, Mapping) or not levels or is_metric(place):
+        return {}, ""
+    names = {name: str(name).lower() for name in found}
+    given = {lower: _numbers(found[name], channels) for name, lower in names.items() if not is_metric(lower)}
     pair = normalisation({name: each for name, each in given.items() if each is not None}, channels)
     mean, std = [*pair.values(), [], []][:2]
-    if pair and max(mean) <= 1 and 0 < min(std) <= max(std) <= SPREAD:
-        return dict(list(pair.items())[:2])
-    inner = (_stored_normalisation(each, channels, levels - 1) for each in found.values())
-    return next(filter(None, inner), {})
+    if pair and plausible(mean, std):
+        return dict(list(pair.items())[:2]), ""
+    odd = f"{' and '.join([*pair][:2])}{f' in {place}' if place else ''}" if pair else ""
+    for name, each in found.items():
+        inside, other = _stored_normalisation(each, channels, _joined(place, name), levels - 1)
+        odd = odd or other
+        if inside:
+            return inside, ""
+    return {}, odd
 
 
 def _numbers(found: object, channels: int) -> Tensor | None:
     """Return one number per channel as a tensor, or None for anything else, such as the mean of some losses."""
+    if isinstance(found, (int, float)) and not isinstance(found, bool) and channels == 1:
+        found = [found]
     if isinstance(found, (list, tuple)) and all(isinstance(each, (int, float)) for each in found):
-        found = torch.tensor(found)
+        found = torch.tensor(found, dtype=torch.float64)
+    if isinstance(found, Array) and found.numbers.dtype.kind in "iuf":
+        found = torch.from_numpy(found.numbers.astype("f8"))
     usual = isinstance(found, Tensor) and plain(found) and found.dim() > 0 and found.numel() == channels
     return found if isinstance(found, Tensor) and usual else None
 

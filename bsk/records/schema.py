@@ -73,6 +73,7 @@ class AuditFields(Struct, kw_only=True):
 class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     """One network under one attack.
 
+    `mean` and `std` are how a network that bsk did not train is normalised, `normalisation` is where they come from.
     `low` and `high` are the 95 % Wilson interval of `accuracy`; `after` has the accuracy after each stage. `correct`
     has one bit per example, the first in the highest bit, as base64. `by_class` has for each class the number
     classified right and the number of images. `repeats` tells for how many of the standing images PGD stopped
@@ -88,6 +89,8 @@ class EvaluationRecord(Network, kw_only=True, tag="evaluation"):
     complete: f.Flag | None = None
     normalisation: f.Text | None = None
     class_order: list[f.Count] | UnsetType = UNSET
+    mean: f.Numbers | UnsetType = UNSET
+    std: f.Numbers | UnsetType = UNSET
     train_eps: f.Amount | None = None
     train_device: f.Text | None = None
     train_data_sha256: f.Text | None = None

@@ -228,3 +228,43 @@ def test_a_violated_contract_is_a_one_line_error(
     call, module: str, function: str, more: list[str], code: int, said: str
 ) -> None:
     assert said in call("prepare-data", f"{module}:{function}", *more, "--quiet", check=code).line
+
+
+def test_what_may_be_a_mistake_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from_arrays((BYTES, LABELS + 1), test=(BYTES[:8], LABELS[:8]), val_images=8)
+    said = capsys.readouterr().err
+    assert "arrays: 1 of 5 classes have no image in train (0)" in said and "of test also in train: 8 images" in said
+    from_arrays((BYTES // 16, LABELS), val_images=8)
+    assert "arrays: train has no level above 15 of 255; rescale the images" in capsys.readouterr().err
+    from_arrays((BYTES / np.float32(255 * 255), LABELS), val_images=8)
+    assert "train has no level above 1 of 255" in capsys.readouterr().err
+    alpha = np.concatenate([BYTES, np.full_like(BYTES[:, :1], 255)], axis=1)
+    from_arrays((alpha, LABELS), val_images=8)
+    assert "the fourth channel has one value, as alpha does" in capsys.readouterr().err
+    from_arrays((BYTES, LABELS), val_images=8)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_normalisation_for_levels_is_refused() -> None:
+    with pytest.raises(InputError, match=r"arrays: mean 125: expected values for pixels in \[0, 1\]; divide by 255"):
+        from_arrays((BYTES, LABELS), val_images=8, mean=[125.0, 120.0, 110.0], std=[60.0] * 3)
+    with pytest.raises(InputError, match="arrays: std 60: expected values for pixels"):
+        from_arrays((BYTES, LABELS), val_images=8, mean=[0.5] * 3, std=[60.0] * 3)
+
+
+def test_copies_are_found_though_one_split_has_floats(capsys: pytest.CaptureFixture[str]) -> None:
+    floats = BYTES * np.float32(1 / 255)  # not equal to BYTES / 255 in the last bit
+    from_arrays((floats, LABELS), test=(BYTES[:8], LABELS[:8]), val_images=8)
+    assert "of test also in train: 8 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK", "HSV"])
+def test_pillow_images_of_other_modes_are_refused(mode: str) -> None:
+    images = [Image.new("RGB", (4, 4)).convert("L" if mode == "LA" else "RGB").convert(mode) for _ in range(4)]
+    with pytest.raises(InputError, match=f"images of Pillow of mode {mode}; convert them"):
+        from_arrays((images, np.arange(4)), val_images=1)
+
+
+def test_tensors_in_bf16_are_taken() -> None:
+    x = (torch.arange(4 * 48).reshape(4, 3, 4, 4) / 256).bfloat16()
+    assert images_of(x, "mine").dtype == np.float32

@@ -204,6 +204,33 @@ def test_sixteen_bits_and_huge_images_are_refused(tmp_path: Path) -> None:
             prepare("folder", str(folder), tmp_path / "a.safetensors", size=8)
 
 
+def deep_png(colour: int, channels: int) -> bytes:
+    """A PNG of 5x6 pixels with 16 bits per sample; `colour` is its colour type."""
+    lines = b"".join(b"\0" + bytes(2 * 5 * channels) for _ in range(6))
+    parts = (
+        (b"IHDR", struct.pack(">2I5B", 5, 6, 16, colour, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
+    chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rgb.png", deep_png(2, 3)),
+        ("la.png", deep_png(4, 2)),
+        ("rgba.png", deep_png(6, 4)),
+        ("rgb.ppm", b"P6 5 6 4095\n" + bytes(2 * 5 * 6 * 3)),
+        ("plain.ppm", b"P3 5 6 4095\n" + b"0 " * (5 * 6 * 3)),
+    ],
+)
+def test_colours_of_sixteen_bits_are_refused_too(name: str, content: bytes) -> None:
+    with pytest.raises(InputError, match=f"{name}: pixel mode .*, expected 8 bits per channel; convert it"):
+        decoded(name, content)
+
+
 def announcing(side: int) -> bytes:
     """A small PNG that says it has side x side pixels."""
     whole = png(1)

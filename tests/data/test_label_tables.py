@@ -107,6 +107,24 @@ def test_numbers_as_labels_are_classes_in_their_order(tmp_path: Path) -> None:
         assert open_data(tmp_path / "out.safetensors").classes == [f"{i}{end}" for i in range(12)]
 
 
+def test_one_number_in_two_spellings_is_not_two_classes(tmp_path: Path) -> None:
+    lines = "id,label\n" + "".join(f"{i},{i % 2}{'.0' if i > 9 else ''}\n" for i in range(20))
+    with pytest.raises(InputError, match=r"the labels 0 and 0.0 are the same number; write it in one way"):
+        labels_of(tmp_path, flat() | {"t.csv": lines.encode()}, "t.csv")
+
+
+def test_a_split_that_is_none_is_refused_and_not_made_train(tmp_path: Path) -> None:
+    rows = [f"{i},{CLASSES[i % 3]},{'test' if i > 13 else 'train' if i > 1 else ''}" for i in range(20)]
+    with pytest.raises(InputError, match=r"t.csv:2: '' in column split is no split; write train, val or test"):
+        labels_of(tmp_path, flat() | {"t.csv": "\n".join(["id,label,split", *rows]).encode()}, "t.csv")
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
+    said: list[str] = []
+    labels_of(tmp_path, flat() | {"t.csv": table("{i},{name},{number}", "id,label,partition")}, "t.csv", said=said)
+    assert any(line.endswith("t.csv: columns not used: partition") for line in said), said
+
+
 def test_a_table_named_after_a_split_speaks_of_its_folder(tmp_path: Path) -> None:
     said: list[str] = []
     files = flat("train/") | flat("test/", 100) | {"trainLabels.csv": table()}

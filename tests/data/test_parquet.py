@@ -79,6 +79,17 @@ def test_a_hugging_face_folder_is_read_to_the_bit(tmp_path: Path) -> None:
     check(tmp_path / "a.safetensors", "test", test, its)
 
 
+def test_a_column_of_splits_is_refused_and_other_columns_are_named(tmp_path: Path) -> None:
+    x, y = pictures(40), np.arange(40) % 2
+    said: list[str] = []
+    written(tmp_path / "a.parquet", columns(x, y) | {"id": pa.array(range(40)), "photographer": pa.array(["me"] * 40)})
+    made(tmp_path / "a.parquet", tmp_path / "a.safetensors", labels=["label"], notice=said.append)
+    assert any(line.endswith("labels are label; columns not used: id, photographer") for line in said), said
+    written(tmp_path / "b.parquet", columns(x, y) | {"split": pa.array(["train"] * 30 + ["test"] * 10)})
+    with pytest.raises(InputError, match=r"b.parquet: has a column split; write each split to a file of its own"):
+        made(tmp_path / "b.parquet", tmp_path / "b.safetensors", labels=["label"])
+
+
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip"])
 @pytest.mark.parametrize(
     ("kind", "text"),

@@ -54,6 +54,13 @@ class Normalising(Net):
         self.register_buffer("std", torch.tensor([0.2]))
     def forward(self, x):
         return super().forward((x - self.mean) / self.std)
+class Constant(Net):
+    def forward(self, x):
+        return super().forward((x - 0.5) / 0.2)
+class Learned(Net):
+    def __init__(self):
+        super().__init__()
+        self.mu, self.sigma = nn.Parameter(torch.tensor([0.5])), nn.Parameter(torch.tensor([0.2]))
 def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 """
 TOY = {"classes": 3, "channels": 1, "size": 8}
@@ -105,6 +112,9 @@ def under(prefix: str, state: State) -> State:
         {"normalize": {"mean": (0.3,), "std": (0.4,)}, "epoch": 3},
         {"args": {"data": {"mu": torch.tensor([0.3]), "sigma": torch.tensor([[[0.4]]])}}},
         {"loss": {"mean": [0.5, 0.1], "std": [0.2, 0.1]}, "transform": {"mean": [0.3], "std": [0.4]}},
+        {"mean": 0.3, "std": 0.4},
+        {"MEAN": np.array([0.3]), "STD": np.float64(0.4).reshape(1)},
+        {"val_loss.mean": torch.tensor(0.7), "val_loss.std": torch.tensor(0.2), "mean": [0.3], "std": [0.4]},
     ],
 )
 def test_mean_and_std_in_another_dict_of_the_file_normalise_once(beside: State, net: nn.Module, x: Tensor) -> None:
@@ -116,16 +126,83 @@ def test_mean_and_std_in_another_dict_of_the_file_normalise_once(beside: State, 
 @pytest.mark.parametrize(
     "beside",
     [
-        {"mean": 0.3, "std": 0.4},
         {"loss": {"mean": [30.0], "std": [0.4]}},
-        {"mean": [0.3], "std": [0.0]},
+        {"val_loss": {"mean": [0.7], "std": [0.2]}},
         {"mean": ["0.3"], "std": [0.4]},
+        {"args": {"mean": None, "std": None}},
         {"mean": [0.3]},
     ],
 )
 def test_implausible_mean_and_std_are_not_used(beside: State, net: nn.Module, x: Tensor) -> None:
     found = read({"state_dict": net.state_dict(), **beside})
     assert found.normalisation == "none" and torch.equal(found.model(x), net(x))
+
+
+def test_numbers_of_metrics_in_the_state_dict_normalise_nothing(net: nn.Module, x: Tensor) -> None:
+    meters = {"val_loss.mean": torch.tensor(0.7), "val_loss.std": torch.tensor(0.3)}
+    meters |= {"meter.mean": torch.tensor([0.7]), "meter.std": torch.tensor([0.3])}
+    found = read({"state_dict": {**under("model.", net.state_dict()), **meters}})
+    assert found.normalisation == "none" and torch.equal(found.model(x), net(x))
+    norm = {"norm.mean": torch.tensor(0.3), "norm.std": torch.tensor(0.4)}
+    found = read({"state_dict": {**under("model.", net.state_dict()), **meters, **norm}})
+    assert found.normalisation == "weights" and [*found.mean, *found.std] == pytest.approx([0.3, 0.4])
+
+
+def test_a_normalisation_for_levels_in_the_state_dict_is_refused(net: nn.Module) -> None:
+    norm = {"norm.mean": torch.tensor([77.0]), "norm.std": torch.tensor([95.0])}
+    with pytest.raises(
+        InputError, match=r"its norm.mean and norm.std .*are not those of pixels in \[0, 1\]; give --mean"
+    ):
+        read({"state_dict": {**under("model.", net.state_dict()), **norm}})
+
+
+@pytest.mark.parametrize("given", ["file", "flags"])
+def test_a_network_that_changes_images_itself_is_told(given: str, net: nn.Module, toy: Path) -> None:
+    pair = {"mean": [0.5], "std": [0.2]}
+    torch.save({"state_dict": net.state_dict(), **(pair if given == "file" else {})}, "w.pt")
+    flags = tuple(pair.values()) if given == "flags" else (None, None)
+    for model, twice in (("Constant", True), ("Net", False)):
+        subject = foreign_subject(f"theirnets:{model}", Path("w.pt"), open_data(toy), *flags, None)
+        assert any("so they may be normalised twice" in said for said in subject.notices) is twice
+    used = [said for said in subject.notices if said.endswith("normalised by what the file has: mean 0.5, std 0.2")]
+    assert len(used) == (given == "file")
+
+
+def test_what_a_network_learns_is_not_its_normalisation_and_what_it_has_must_be_in_the_file(
+    nets, net: nn.Module, toy: Path
+) -> None:
+    with pytest.raises(InputError, match=r"does not fit theirnets:Learned: 2 missing \(mu; sigma\)"):
+        read({"state_dict": net.state_dict()}, "Learned")
+    own = random(nets.Learned(), 2).state_dict()
+    assert read({"state_dict": own, "mean": [0.3], "std": [0.4]}, "Learned").normalisation == "weights"
+    found = read({"state_dict": net.state_dict()}, "Normalising")
+    assert found.normalisation == "network" and list(found.absent) == ["mean", "std"]
+    notices = foreign_subject("theirnets:Normalising", Path("w.pt"), open_data(toy), None, None, None).notices
+    assert any("has no mean and std; the network's own are used" in said for said in notices)
+    read({"state_dict": net.state_dict(), "mean": [0.5], "std": [0.2]}, "Normalising")  # they agree
+    with pytest.raises(InputError, match=r"has mean and std, but not theirnets:Normalising's own mean and std; save"):
+        read({"state_dict": net.state_dict(), "mean": [0.3], "std": [0.4]}, "Normalising")
+
+
+def test_whole_numbers_are_not_weights_and_tied_tensors_are_equal(nets, net: nn.Module) -> None:
+    state = {name: (100 * each).to(torch.int8) if "conv" in name else each for name, each in net.state_dict().items()}
+    with pytest.raises(
+        InputError, match=r"2 of another type \(conv.weight torch.int8, expected torch.float32; conv.bias"
+    ):
+        read(state)
+    tied = {name: tensor.clone() for name, tensor in random(nets.Tied(), 1).state_dict().items()}
+    assert read(tied, "Tied").normalisation == "none"
+    with pytest.raises(InputError, match=r"1 tied in the network but different \(b.weight\)"):
+        read({**tied, "b.weight": tied["b.weight"] + 1}, "Tied")
+
+
+@pytest.mark.parametrize("beside", [{"mean": [77.0], "std": [95.0]}, {"norm": {"mean": [0.3], "std": [0.0]}}])
+def test_mean_and_std_for_other_pixels_are_refused_unless_flags_replace_them(beside: State, net: nn.Module) -> None:
+    with pytest.raises(
+        InputError, match=r"its mean and std( in norm)? are not those of pixels in \[0, 1\]; give --mean"
+    ):
+        read({"state_dict": net.state_dict(), **beside})
+    assert read({"state_dict": net.state_dict(), **beside}, mean=[0.3], std=[0.4]).normalisation == "flags"
 
 
 @pytest.mark.parametrize(

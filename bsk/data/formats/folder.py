@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -97,7 +98,13 @@ def _classes(tree: Tree, splits: Splits, numbered: bool) -> list[str]:
         if unknown:
             found = f"{split}/{unknown[0]} has no counterpart in train/"
             raise InputError(f"{tree.place}: {found}; remove it, or add train images")
-    return sorted(known, key=float if numbered and all(map(NUMBER.fullmatch, known)) else None)
+    if not (numbered and all(map(NUMBER.fullmatch, known))):
+        return sorted(known)
+    ordered = sorted(known, key=lambda each: (float(each), each))
+    for one, other in itertools.pairwise(ordered):
+        if float(one) == float(other):
+            raise InputError(f"{tree.place}: the labels {one} and {other} are the same number; write it in one way")
+    return ordered
 
 
 def _parts(request: Request, tree: Tree, splits: Splits, classes: list[str]) -> dict[str, Part]:

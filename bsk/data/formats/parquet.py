@@ -20,7 +20,7 @@ from bsk.data.order import Images, Labels
 from bsk.data.pictures import FILE, BytesRead, Shape, stacked
 from bsk.data.splits import Contents, Request, tested
 from bsk.data.store import SPLITS
-from bsk.data.tree import believable, reading, too_large
+from bsk.data.tree import believable, printable, reading, too_large
 from bsk.errors import InputError, UsageError
 
 MAGIC, SUFFIX = b"PAR1", ".parquet"
@@ -79,11 +79,19 @@ def read(request: Request) -> Contents:
     for name, split in splits.items():
         pixels = _pixels(request, path, split, [*found.values()])
         found[name] = pixels, split.labels
-        request.say(f"{path}: {name} has {len(pixels)} images {pixels.shape[1:]}, labels are {split.columns.label}")
+        others = [each for each in split.files[0][1].schema_arrow.names if each not in _used(split.columns)]
+        unused = f"; columns not used: {printable(', '.join(others))[:100]}" if others else ""
+        request.say(
+            f"{path}: {name} has {len(pixels)} images {pixels.shape[1:]}, labels are {split.columns.label}{unused}"
+        )
     classes = _class_names(request, path, splits)
     for name, (pixels, labels) in found.items():
         found[name] = pixels, _numbers(path, name, labels, classes or [])
     return checked(request, path, found, classes)
+
+
+def _used(columns: Columns) -> tuple[str, ...]:
+    return columns.image, columns.label
 
 
 def _splits(request: Request, path: Path) -> dict[str, _Split]:

@@ -78,7 +78,7 @@ def from_tables(request: Request, tree: Tree) -> Splits:
     images, found = _Images(names), dict[str, tuple[str, str]]()
     for given in request.labels:
         table = _read(tree, given, images)
-        image, label, split = _columns(table, images)
+        image, label, split = _columns(request, table, images)
         for line, row in table.rows:
             asked = split_of(row[split]) if split is not None else None
             name = _image(table, line, row[image], asked or table.split, images)
@@ -134,10 +134,15 @@ def _read(tree: Tree, given: str, images: _Images) -> _Table:
     return _Table(where, folder, split, head, rows[1:])
 
 
-def _columns(table: _Table, images: _Images) -> tuple[int, int, int | None]:
+def _columns(request: Request, table: _Table, images: _Images) -> tuple[int, int, int | None]:
     """Return the columns of file names, of labels, and of splits if there is one."""
     every = list(range(len(table.columns)))
-    splits = [j for j in table.called(SPLIT, every) if all(map(split_of, table.column(j)))]
+    splits = [j for j in table.called(SPLIT, every) if any(map(split_of, table.column(j)))]
+    for j in splits[:1]:
+        for line, row in table.rows:
+            if not split_of(row[j]):
+                said = f"{table.where}:{line}: {printable(row[j])[:40]!r} in column {table.named([j])} is no split"
+                raise InputError(f"{said}; write train, val or test, or rename the column")
     rest = [j for j in every if j not in splits[:1]]
     image = _image_column(table, rest, images)
     rest = [j for j in rest if j != image]
@@ -147,6 +152,9 @@ def _columns(table: _Table, images: _Images) -> tuple[int, int, int | None]:
             f"columns {table.named(labels)} may each be" if labels else f"no column besides {table.named([image])} for"
         )
         raise InputError(f"{table.where}: {names} the labels; keep one, named label, next to {table.named([image])}")
+    chosen = [image, labels[0], *splits[:1]]
+    if ignored := [j for j in every if j not in chosen]:
+        request.say(f"{table.where}: columns not used: {table.named(ignored)}")
     return image, labels[0], splits[0] if splits else None
 
 
