@@ -30,7 +30,8 @@ def test_trainings_on_different_data_are_not_seeds_of_one_row(call, two) -> None
     assert [len(each) for each in doubts(said)] == [0, 1]
     rows = [json.loads(line) for line in call("compare", "r.jsonl", "--format", "jsonl").stdout.splitlines()]
     assert [row["seeds"] for row in rows] == [1, 1] and rows[1]["name"].startswith("bs train_data=")
-    assert all(row["note"] is None for row in rows)  # the images are the same, so they may be compared
+    assert rows[0]["note"] is None  # the images are the same, so they may be compared, but the doubt is told
+    assert rows[1]["note"].startswith("doubtful: this digits is not the file that it was trained on")
 
 
 def test_the_file_that_it_was_trained_on_is_taken(call, two, tmp_path: Path) -> None:
