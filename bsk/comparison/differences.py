@@ -55,6 +55,8 @@ def mismatches(group: Group, reference: Group) -> list[str]:
     mine, other = (flat(telling_parameters(each)) for each in (ours, theirs))
     keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
     differ = (f"attack {plain(key[-1])} {plain(mine.get(key))}, not {plain(other.get(key))}" for key in keys)
+    if (ours.carried == "larger") != (theirs.carried == "larger"):  # assumed to stand, so biased upwards
+        found.append("verdicts assumed from larger radii in only one of the two")
     return found + list(dict.fromkeys(differ))  # several stages may differ in the same way
 
 

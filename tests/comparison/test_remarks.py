@@ -43,6 +43,17 @@ def test_doubts_are_remarks_counted_over_seeds(make: Make, place: Make) -> None:
     assert row["note"] == "images that stood at larger radii of the same run are assumed to stand"  # once
 
 
+def test_assumed_verdicts_are_compared_only_with_their_like(make: Make, place: Make) -> None:
+    assumed = {"carried": 3, "carried_from": [0.3]}
+    rows, _ = compare(place([make("fast-at", 1), make("bs", 1, **assumed)]))
+    assert rows[1]["difference"] is None
+    assert "verdicts assumed from larger radii in only one of the two" in str(rows[1]["note"])
+    rows, _ = compare(place([make("fast-at", 1, **assumed), make("bs", 1, **assumed)]))
+    assert rows[1]["difference"] == pytest.approx(0.2)
+    rows, _ = compare(place([make("fast-at", 1), make("bs", 1, carried=3, carried_from=[0.1])]))
+    assert rows[1]["difference"] == pytest.approx(0.2)  # those that fell at a smaller radius have fallen
+
+
 @pytest.mark.parametrize("more", [{"complete": False, "epoch": 3}, {"selected": "last", "epoch": 3}])
 def test_a_network_from_the_middle_of_its_training_is_no_seed_of_the_others(
     make: Make, place: Make, more: dict[str, Any]
