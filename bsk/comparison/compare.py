@@ -132,7 +132,9 @@ def compare(
     ignored = [f"{evidence.ignored} record(s) of other kinds ignored"] if evidence.ignored else []
     unjudged = sum(row["pareto"] is None for row in rows) if pareto else 0
     if unjudged:
-        ignored.append(f"--pareto: {counted(unjudged, 'row')} without passes or with an estimate not judged")
+        ignored.append(
+            f"--pareto: {counted(unjudged, 'row')} without an attack or passes, or with an estimate, not judged"
+        )
     return rows, [*missing, *mixtures(groups), *repeated, *_log_notices(evidence), *ignored]
 
 

@@ -17,7 +17,7 @@ from bsk.comparison.tables import FACTS as WORDS
 from bsk.comparison.tables import estimates, marks
 from bsk.evaluation.intervals import Interval
 from bsk.records.located import Located
-from bsk.records.words import plain
+from bsk.records.words import counted, plain
 
 MEAN = "mean"
 # Corruptions of the published sets that are not among the 15 of the benchmark's mean.
@@ -63,7 +63,8 @@ def by_corruption(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
     found_here = len(_benchmark(corruptions))
     if groups and (found_here < BENCHMARK or tuple(severities) != SEVERITIES):
         shown = ", ".join(map(str, severities))
-        notices.append(f"means over {found_here} corruptions at severities {shown}, not the benchmark's 15 at 1 to 5")
+        there = counted(found_here, "corruption")
+        notices.append(f"means over {there} at severities {shown}, not the benchmark's 15 at 1 to 5")
     return rows, notices
 
 

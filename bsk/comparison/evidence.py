@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import UNSET
 
 from bsk.attacks.flags import AUDIT
-from bsk.comparison.runs import Run, labels
+from bsk.comparison.runs import Run, as_text, labels
 from bsk.errors import InputError
 from bsk.evaluation.audit import Audit
 from bsk.records import located
@@ -111,12 +111,25 @@ def collect(items: Iterable[Located]) -> Evidence:
 
 
 def _labelled(evaluations: list[Evaluation]) -> list[Evaluation]:
-    """Return the evaluations, with a distinct label for each network that bsk did not train where names clash."""
-    known = labels(item.run for item in evaluations)
-    if not known:
+    """Return the evaluations, with what tells networks that bsk did not train apart."""
+    foreign = [item.run for item in evaluations if item.run.method is None]
+    if not foreign:
         return evaluations
-    runs = (replace(item.run, label=known.get(item.run.file, "")) for item in evaluations)
-    return [replace(item, run=run) for item, run in zip(evaluations, runs, strict=True)]
+    known, normalised = labels(foreign), dict[str, set[str]]()
+    for run in foreign:
+        if "mean" in run.code:  # records of earlier versions lack it
+            normalised.setdefault(run.file, set()).add(as_text([run.code["mean"], run.code["std"]]))
+    several = {file for file, found in normalised.items() if len(found) > 1}
+    return [
+        item if item.run.method is not None else replace(item, run=_told_apart(item.run, known, several))
+        for item in evaluations
+    ]
+
+
+def _told_apart(run: Run, known: Mapping[str, str], several: Collection[str]) -> Run:
+    """Return the run with its label, and with mean and std only if the same file was evaluated with several."""
+    code = run.code if run.file in several else {k: v for k, v in run.code.items() if k not in ("mean", "std")}
+    return replace(run, label=known.get(run.file, ""), code=code)
 
 
 def evaluation(item: Located) -> Evaluation:
@@ -158,8 +171,9 @@ def _unfinished(record: EvaluationRecord) -> str:
     planned = (record.flags or {}).get("epochs")
     within = (record.selected or "").startswith("update ")
     amid = record.selected == "last" and isinstance(planned, int) and (record.epoch or planned) < planned
-    place = record.selected if within else f"epoch {record.epoch}"
-    return f"training unfinished at {place}" if record.complete is False or amid or within else ""
+    place = record.selected if within else "" if record.epoch is None else f"epoch {record.epoch}"
+    at = f" at {place}" if place else ""
+    return f"training unfinished{at}" if record.complete is False or amid or within else ""
 
 
 def _carried(record: EvaluationRecord) -> str | None:
@@ -246,11 +260,13 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
 
 def _code(record: Network) -> Mapping[str, Any]:
     known = {name: getattr(record, name) for name in ("code", "method_code", "processes")}
-    known = {name: each[:8] if isinstance(each, str) else each for name, each in known.items() if each is not UNSET}
+    known = {
+        name: each[:8] if isinstance(each, str) else each for name, each in known.items() if each not in (UNSET, 1)
+    }
     if isinstance(record, EvaluationRecord) and record.method in (None, "foreign"):  # old records lack mean and std
         order = None if record.class_order is UNSET else record.class_order
-        given = {name: getattr(record, name) for name in ("mean", "std") if getattr(record, name) is not UNSET}
-        known |= {"class_order": order, **given}
+        given = {name: getattr(record, name) for name in ("mean", "std")}
+        known |= {"class_order": order, **(given if UNSET not in given.values() else {})}
     return known or NOTHING
 
 

@@ -152,7 +152,7 @@ FACTS: dict[str, Callable[[Value], str]] = {  # in the caption if they are the s
     "severity": lambda value: f"severity {value}",
     "n": lambda value: f"n {value}",
     "model": plain,
-    "selected": lambda value: f"{value} epoch",
+    "selected": lambda value: str(value) if str(value).startswith("update ") else f"{value} epoch",
     "eps": lambda value: f"eps {plain(value)}",
     "attack": plain,
     "seeds": lambda value: f"{value} seed{'s' if value != 1 else ''}",
@@ -179,7 +179,7 @@ def caption(rows: Sequence[Row]) -> str:
         models = " of its model" if "model" in varying(rows) else ""
         legend.append(f"* no other row{models} beats it in both robust accuracy and passes")
         if any(row["pareto"] is None for row in rows):
-            legend.append("? not judged, without passes or an estimate")
+            legend.append("? not judged, without an attack or passes, or an estimate")
     if _is_beside(rows):
         notes = [str(row["note"]) for row in rows if row["paper_natural"] is not None]
         quoted = bool(notes) and all(PUBLISHED in note for note in notes)  # the notes name the source

@@ -143,7 +143,7 @@ def arranged(
         InputError: see `contents_of`; or train has too few images to hold out val.
     """
     found, duplicates = examined(contents_of(given, name, in_bytes), drop_leaks, name)
-    report_duplicates(duplicates, name, notice)
+    report_duplicates(duplicates, name, notice, "bsk.prepare(..., drop_leaks=True)")
     if notice:
         for said in oddities(found):
             notice(f"{name}: {said}")
@@ -345,8 +345,11 @@ def kind_of(dtype: np.dtype[Any]) -> str:
 def _array(values: Array | Tensor, start: str) -> NDArray[Any]:
     modes = {getattr(each, "mode", None) for each in values} if isinstance(values, (list, tuple)) else set()
     if odd := next((each for each in modes if isinstance(each, str) and each not in PILLOW), None):
-        found = "with a palette" if odd.startswith("P") else f"of mode {odd}"
-        raise InputError(f"{start}: images of Pillow {found}; convert them with image.convert('RGB')")
+        found = "with a palette" if odd in ("P", "PA") else f"of mode {odd}"
+        advice = f"convert them with image.convert('{'L' if odd == 'LA' else 'RGB'}')"
+        if odd.startswith(("I", "F")):
+            advice = "divide by the largest level and give an array of floats in [0, 1]"
+        raise InputError(f"{start}: images of Pillow {found}; {advice}")
     if np.ma.is_masked(values):
         raise InputError(f"{start}: some values are masked; fill them, by filled()")
     try:

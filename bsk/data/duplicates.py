@@ -36,8 +36,8 @@ class Duplicates:
     counts: Mapping[str, Copies] = field(default_factory=dict)
     dropped: int | None = None
 
-    def line(self) -> str:
-        """Return one readable line, or "" if there are no duplicates."""
+    def line(self, advice: str = "--drop-leaks") -> str:
+        """Return one readable line, or "" if there are no duplicates; `advice` is what removes those across splits."""
         found = []
         for name, each in self.counts.items():
             own, _, other = name.partition(" ")
@@ -48,7 +48,7 @@ class Duplicates:
             removed = (
                 f"{self.dropped} removed from train and val"
                 if self.dropped is not None
-                else "--drop-leaks removes these from train and val"
+                else f"{advice} removes these from train and val"
             )
             found.append(removed)
         return "; ".join(found)
@@ -85,9 +85,9 @@ def examined(contents: Contents, drop: bool, start: str) -> tuple[Contents, Dupl
     return replace(contents, train=train, val=val), Duplicates(counts, dropped + more)
 
 
-def report_duplicates(duplicates: Duplicates, start: str, notice: Notice | None) -> None:
+def report_duplicates(duplicates: Duplicates, start: str, notice: Notice | None, advice: str = "--drop-leaks") -> None:
     """Report duplicates in one line, if there are any."""
-    if notice and (line := duplicates.line()):
+    if notice and (line := duplicates.line(advice)):
         notice(f"{start}: {line}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import struct
 import warnings
 from collections.abc import Iterable
@@ -140,7 +141,8 @@ def _mode(where: str, image: ImageFile.ImageFile, most: int) -> str:
     if any(tile[0] == "libtiff" for tile in image.tile):  # libtiff prints to stderr
         raise InputError(f"{where}: a compressed TIFF, expected an uncompressed one or PNG; convert it")
     if image.mode not in MODES or _more_than_8_bits(image):
-        raise InputError(f"{where}: pixel mode {image.mode}, expected 8 bits per channel; convert it")
+        found = "more than 8 bits per channel" if image.mode in MODES else f"pixel mode {image.mode}"
+        raise InputError(f"{where}: {found}, expected 8 bits per channel; convert it")
     return MODES[image.mode]
 
 
@@ -150,7 +152,7 @@ def _more_than_8_bits(image: ImageFile.ImageFile) -> bool:
         words = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         raw = next((word for word in words if isinstance(word, str)), "")
         most = words[-1] if str(tile[0]).startswith("ppm") and isinstance(words[-1], int) else 0
-        if ";16" in raw or most > 255:
+        if re.search(r";16[BLN]", raw) or most > 255:  # BGR;16 has 16 bits per pixel
             return True
     return False
 

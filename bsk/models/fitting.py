@@ -17,8 +17,9 @@ _BESIDE = re.compile(r"(.*\.)?(n_averaged|criterion|loss\w*|attack|attacker)(\..
 _PAIRS = (("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std"))  # names of normalisation buffers
 _COUNTER = "num_batches_tracked"  # of batch norm; missing in old files
 _STATISTICS = ("running_mean", "running_var", _COUNTER)  # buffers of batch norm
-_HINT = re.compile(r".*(norm|pixel|input|image|data|pre|transform).*", re.I)  # parts whose scalars are for pixels
-_METRIC = re.compile(r"(.*[._])?(criterion|\w*loss\w*|\w*meter\w*|metrics?|\w*acc(uracy)?)(\..*)?", re.I)
+# Parts whose numbers are for pixels; a bare number is the first part of a Sequential.
+_HINT = re.compile(r"(.*(norm|pixel|input|image|data|pre|transform|scal|standard|config|args|param).*)|0", re.I)
+_METRIC = re.compile(r"(.*[._])?(criterion|\w*loss\w*|(average)?meters?|metrics?|\w*acc(uracy)?)(\..*)?", re.I)
 SPREAD = 2  # largest plausible std: that of pixels in [0, 1] is at most 0.5, but some networks scale further
 SET = 0.5  # fraction of a network's names that makes a set of weights
 _SHOWN = 3  # maximum number of names in a message
@@ -59,7 +60,12 @@ class Target:
         norm before parametrisations; and, for bsk's networks, those of other repositories.
         """
         self.own, self.channels = own, channels
-        self.inside = list(normalisation({name: own[name] for name in own if name not in learned}, channels))
+        self.learned = learned
+        self.inside = [
+            name
+            for name in normalisation(own, channels)
+            if name not in learned or (own[name].numel() == channels and is_for_pixels(name.rpartition(".")[0]))
+        ]
         stripped = bare(own)
         self.layouts = [dict(zip(own, stripped, strict=True)), dict(zip(own, own, strict=True))]
         self.layouts += [{key: old_weight_norm(name) for key, name in self.layouts[0].items()}]
@@ -124,7 +130,8 @@ class Target:
         If one tensor has two names, a file may hold either one, as files of safetensors' `save_model` do.
         """
         there = {_storage(self.own[key]) for key in present}
-        optional = {key for key in self.own if key in self.inside or key.endswith(_COUNTER)}
+        fixed = {key for key in self.inside if key not in self.learned}
+        optional = {key for key in self.own if key in fixed or key.endswith(_COUNTER)}
         return {
             "missing": [
                 names[key]
@@ -189,7 +196,11 @@ def _pairs(tensors: Mapping[str, Tensor], channels: int, prefix: str) -> tuple[d
         (mean, std)
         for mean, std in zip(found[::2], found[1::2], strict=True)
         if not is_metric(mean[0])
-        and (channels == 1 or tensors[mean[0]].numel() > 1 or _is_for_pixels(mean[0].removeprefix(prefix)))
+        and (
+            channels == 1
+            or tensors[mean[0]].numel() > 1
+            or is_for_pixels(mean[0].removeprefix(prefix).rpartition(".")[0])
+        )
     ]
     pairs.sort(key=lambda pair: (-len(shared(pair[0][0], prefix)), bool(_BESIDE.fullmatch(pair[0][0]))))
     odd = [name for (name, mean), (other, std) in pairs if not plausible(mean, std) for name in (name, other)]
@@ -201,8 +212,8 @@ def is_metric(name: str) -> bool:
     return bool(_METRIC.fullmatch(name))
 
 
-def _is_for_pixels(name: str) -> bool:
-    part = name.rpartition(".")[0]
+def is_for_pixels(part: str) -> bool:
+    """Return whether the name of a part of a network or file suggests that its mean and std are those of pixels."""
     return not part or bool(_HINT.fullmatch(part))
 
 

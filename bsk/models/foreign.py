@@ -144,7 +144,9 @@ def takes_pixels(model: Normalised, shape: tuple[int, ...]) -> bool:
         first.extend(inputs[: 1 - len(first)])
 
     layers = [layer for layer in model.modules() if not isinstance(layer, torch.jit.ScriptModule)]
-    handles = [layer.register_forward_pre_hook(see) for layer in layers if [*layer.parameters(recurse=False)]]
+    large = model.mean.numel()  # a mean and std that a network learns are no layer
+    weighty = [each for each in layers if any(own.numel() > large for own in each.parameters(recurse=False))]
+    handles = [layer.register_forward_pre_hook(see) for layer in weighty]
     x = torch.linspace(0, 1, math.prod(shape), device=model.mean.device).reshape(1, *shape)
     try:
         with torch.no_grad():

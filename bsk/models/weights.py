@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bsk.errors import InputError, UsageError
 from bsk.models.files import contents
-from bsk.models.fitting import SET, Fit, Target, is_metric, normalisation, plain, plausible
+from bsk.models.fitting import SET, Fit, Target, is_for_pixels, is_metric, normalisation, plain, plausible
 from bsk.models.numpy_numbers import Array
 from bsk.models.unpickling import AGAIN, printable
 
@@ -75,7 +75,7 @@ def load_weights(path: Path, target: Target, key: str | None = None) -> Weights:
     chosen = first if key is None else _named(path, key, every, sets or every)
     _check_plain(path, chosen.fit.given)
     others = [each for each in sets if each is not chosen and not _same(each.fit.tensors, chosen.fit.tensors)]
-    fit, (stored, odd) = chosen.fit, _stored_normalisation(found, target.channels)
+    fit, (stored, odd) = chosen.fit, _stored_normalisation(found, target.channels, [*chosen.fit.given.values()])
     if not fit.pair and not target.inside:
         fit = replace(fit, pair=stored)
     names = tuple(shown(each.key) for each in others)
@@ -132,35 +132,51 @@ def _lists(
 
 
 def _stored_normalisation(
-    found: object, channels: int, place: str = "", levels: int = LEVELS
+    found: object, channels: int, weights: Sequence[Tensor]
 ) -> tuple[dict[str, list[float]], str]:
-    """Return mean and std of pixels, one number per channel, from a dict that does not hold the weights.
+    """Return mean and std of pixels, one number per channel, that a file has beside the `weights`, or {}.
 
-    Also returns where there is a mean and std that are no such numbers, or an empty text.
+    Those in a place whose name suggests it come first. Also returns where such a place has other numbers, or "".
     """
-    if not isinstance(found, Mapping) or not levels or is_metric(place):
-        return {}, ""
-    names = {name: str(name).lower() for name in found}
-    given = {lower: _numbers(found[name], channels) for name, lower in names.items() if not is_metric(lower)}
-    pair = normalisation({name: each for name, each in given.items() if each is not None}, channels)
-    mean, std = [*pair.values(), [], []][:2]
-    if pair and plausible(mean, std):
-        return dict(list(pair.items())[:2]), ""
-    odd = f"{' and '.join([*pair][:2])}{f' in {place}' if place else ''}" if pair else ""
+    beside = {id(each) for each in weights}
+    every = [(place, pair) for place, pair in _stored_pairs(found, channels, beside) if not is_metric(place)]
+    every.sort(key=lambda each: not is_for_pixels(each[0]))
+    good = next((pair for _, pair in every if plausible(*pair.values())), {})
+    bad = ((place, pair) for place, pair in every if is_for_pixels(place) and not plausible(*pair.values()))
+    place, odd = next(bad, ("", {}))
+    return good, "" if good or not odd else f"{' and '.join(odd)}{f' in {place}' if place else ''}"
+
+
+def _stored_pairs(
+    found: object, channels: int, beside: Collection[int], place: str = "", levels: int = LEVELS
+) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """Yield the place and the numbers of each mean and std in nested dicts, except those of tensors `beside`."""
+    if not isinstance(found, Mapping) or not levels:
+        return
+    scalars = channels == 1 and is_for_pixels(place)
+    given = {
+        str(name).lower(): _numbers(each, channels, scalars) for name, each in found.items() if id(each) not in beside
+    }
+    known = {name: each for name, each in given.items() if each is not None and not is_metric(name)}
+    numbers = list(normalisation(known, channels).items())
+    for mean, std in zip(numbers[::2], numbers[1::2], strict=True):
+        yield place, dict((mean, std))
     for name, each in found.items():
-        inside, other = _stored_normalisation(each, channels, _joined(place, name), levels - 1)
-        odd = odd or other
-        if inside:
-            return inside, ""
-    return {}, odd
+        yield from _stored_pairs(each, channels, beside, _joined(place, name), levels - 1)
 
 
-def _numbers(found: object, channels: int) -> Tensor | None:
-    """Return one number per channel as a tensor, or None for anything else, such as the mean of some losses."""
-    if isinstance(found, (int, float)) and not isinstance(found, bool) and channels == 1:
+def _numbers(found: object, channels: int, scalars: bool) -> Tensor | None:
+    """Return one number per channel as a tensor, or None for anything else, such as the mean of some losses.
+
+    With `scalars` a number alone is that of the only channel.
+    """
+    if scalars and isinstance(found, (int, float)) and not isinstance(found, bool):
         found = [found]
     if isinstance(found, (list, tuple)) and all(isinstance(each, (int, float)) for each in found):
-        found = torch.tensor(found, dtype=torch.float64)
+        try:
+            found = torch.tensor(found, dtype=torch.float64)
+        except (OverflowError, RuntimeError):  # an integer that no float holds
+            return None
     if isinstance(found, Array) and found.numbers.dtype.kind in "iuf":
         found = torch.from_numpy(found.numbers.astype("f8"))
     usual = isinstance(found, Tensor) and plain(found) and found.dim() > 0 and found.numel() == channels

@@ -285,8 +285,9 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     codes = {"method": "method_code", "model": "code"}
     changed += [f"other {what}" for what in ("init", "extra") if _file(old, what) != _file(new, what)]
     changed += [f"other code of {new[what]}" for what, code in codes.items() if old.get(code) != new.get(code)]
-    worlds = [found.get("processes", 1) for found in (old, new)]  # batch norm is over a process's part of a batch
-    changed += [f"processes {worlds[0]}, now {worlds[1]}"] if worlds[0] != worlds[1] else []
+    worlds = [found.get("processes") for found in (old, new)]  # batch norm is over a process's part of a batch
+    if None not in worlds and worlds[0] != worlds[1]:  # earlier versions did not record it
+        changed.append(f"processes {worlds[0]}, now {worlds[1]}")
     return changed + ["other data"] * (old.get("data_sha256") != new["data_sha256"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,6 @@ def header_to_resume(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any]
     """
     last = last_path(checkpoint)
     averages, epochs = planned_paths(checkpoint, header["flags"])
-    for path in epochs:
-        if path.exists() and differences(load_header(path, MODEL), header):
-            raise InputError(f"{path}: is of another training; choose another --out, or pass --force to replace it")
     if not last.exists():
         for path in (checkpoint, *averages):
             if path.exists() and _finished_epoch(path):
@@ -43,6 +41,7 @@ def header_to_resume(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any]
         if log_path(checkpoint).exists() and _tells_a_training(log_path(checkpoint)):
             said = f"{log_path(checkpoint)}: is the log of a training, with no {last.name} to resume from"
             raise InputError(f"{said}; choose another --out, or pass --force to replace it")
+        _refuse_other_epochs(epochs, header)
         return None
     found = load_header(last, STATE)
     if gone := missing_model(checkpoint, found):
@@ -52,7 +51,20 @@ def header_to_resume(checkpoint: Path, header: dict[str, Any]) -> dict[str, Any]
     if changed:
         advice = "choose another --out, or --force to start over"
         raise InputError(f"{checkpoint}: was trained with {', '.join(changed)}; {advice}")
+    _refuse_other_epochs(epochs, header)
     return found
+
+
+def _refuse_other_epochs(paths: Sequence[Path], header: dict[str, Any]) -> None:
+    """Raise if a model of an epoch, which --save-every would replace, is of another training.
+
+    Raises:
+        InputError: one is.
+    """
+    for path in (each for each in paths if each.exists()):
+        if changed := differences(load_header(path, MODEL), header):
+            found = f"{path}: is of another training, with {', '.join(changed)}"
+            raise InputError(f"{found}; choose another --out, or pass --force to replace it")
 
 
 def refuse_files_of_others(checkpoint: Path, flags: dict[str, Any]) -> None:

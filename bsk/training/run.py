@@ -91,7 +91,7 @@ def run(
         if said := shared_machine_notice(device):
             watcher.notice(said)
         header = _header(settings, data, device, limit, shape, len(val.labels))
-        header |= {"processes": share.world} if share.world > 1 else {}
+        header["processes"] = share.world
         header |= {"extra": extra.record} if extra else {}
         header |= _initial_fields(settings, weights, checkpoint)
         if _compiles(settings, found, state, shape, len(split.labels), share, device):

@@ -72,6 +72,18 @@ def test_seeds_trained_by_different_code_are_different_rows_and_the_name_tells_t
     ]
 
 
+def test_networks_of_others_are_told_apart_by_their_normalisation_where_one_file_has_several(
+    make: Make, place: Make
+) -> None:
+    foreign = {"method": None, "seed": None, "checkpoint": "a.pt", "checkpoint_sha256": "a", "selected": None}
+    one, two = ({"mean": [mean], "std": [0.2]} for mean in (0.4, 0.5))
+    old, new = {**make("bs", 1, "natural"), **foreign}, {**make("bs", 1), **foreign, **one}
+    ((row,), notices) = compare(place([old, new]))  # a record of an earlier version lacks mean and std
+    assert row["name"] == "a" and row["natural"] == 0.9 and notices == []
+    rows, _ = compare(place([new, {**new, **two}]))
+    assert [row["name"] for row in rows] == ["a mean=[0.4]", "a mean=[0.5]"]
+
+
 def test_natural_accuracies_of_different_seeds_are_no_pair(make: Make, place: Make) -> None:
     robust = [make(method, s) for method in ("fast-at", "bs") for s in (1, 2, 3)]
     rows, _ = compare(place([*robust, make("fast-at", 1, "natural"), make("bs", 2, "natural")]))
@@ -142,7 +154,7 @@ def test_pareto_judges_each_model_alone_and_says_what_it_does_not_judge(make: Ma
     small, large = make("bs", 1), {**make("fast-at", 1, correct=WEAK), "model": "wrn-34-10"}
     rows, notices = compare(place([small, large, foreign]), pareto=True)
     assert [row["pareto"] for row in rows] == [1, 1, None]
-    assert "--pareto: 1 row without passes or with an estimate not judged" in notices
+    assert "--pareto: 1 row without an attack or passes, or with an estimate, not judged" in notices
     header, *lines = cells(rows)
     assert [line[header.index("pareto")] for line in lines] == ["*", "*", "?"]
     same, _ = compare(place([small, {**large, "model": "cnn"}]), pareto=True)

@@ -233,7 +233,9 @@ def test_a_violated_contract_is_a_one_line_error(
 def test_what_may_be_a_mistake_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     from_arrays((BYTES, LABELS + 1), test=(BYTES[:8], LABELS[:8]), val_images=8)
     said = capsys.readouterr().err
-    assert "arrays: 1 of 5 classes have no image in train (0)" in said and "of test also in train: 8 images" in said
+    assert "arrays: 1 of 5 classes have no image in train (0)" in said
+    assert "of test also in train: 8 images (8 with a different label)" in said
+    assert "; bsk.prepare(..., drop_leaks=True) removes these" in said
     from_arrays((BYTES // 16, LABELS), val_images=8)
     assert "arrays: train has no level above 15 of 255; rescale the images" in capsys.readouterr().err
     from_arrays((BYTES / np.float32(255 * 255), LABELS), val_images=8)
@@ -261,8 +263,15 @@ def test_copies_are_found_though_one_split_has_floats(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK", "HSV"])
 def test_pillow_images_of_other_modes_are_refused(mode: str) -> None:
     images = [Image.new("RGB", (4, 4)).convert("L" if mode == "LA" else "RGB").convert(mode) for _ in range(4)]
-    with pytest.raises(InputError, match=f"images of Pillow of mode {mode}; convert them"):
+    with pytest.raises(
+        InputError, match=rf"of mode {mode}; convert them with image.convert\('{'L' if mode == 'LA' else 'R'}"
+    ):
         from_arrays((images, np.arange(4)), val_images=1)
+
+
+def test_pillow_images_of_16_bits_are_not_to_be_cut() -> None:
+    with pytest.raises(InputError, match="images of Pillow of mode I;16; divide by the largest level"):
+        from_arrays(([Image.fromarray(np.zeros((4, 4), np.uint16)) for _ in range(4)], np.arange(4)), val_images=1)
 
 
 def test_tensors_in_bf16_are_taken() -> None:

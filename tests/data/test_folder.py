@@ -227,8 +227,15 @@ def deep_png(colour: int, channels: int) -> bytes:
     ],
 )
 def test_colours_of_sixteen_bits_are_refused_too(name: str, content: bytes) -> None:
-    with pytest.raises(InputError, match=f"{name}: pixel mode .*, expected 8 bits per channel; convert it"):
+    with pytest.raises(InputError, match=f"{name}: more than 8 bits per channel, expected 8 bits per channel; convert"):
         decoded(name, content)
+
+
+def test_a_bitmap_of_sixteen_bits_per_pixel_is_read() -> None:
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, 16, 3, 16, 0, 0, 0, 0)
+    content = b"BM" + struct.pack("<IHHI", 54 + 12 + 16, 0, 0, 54 + 12) + header + masks + b"\xff\xff" * 8
+    assert decoded("a.bmp", content).min() == 255
 
 
 def announcing(side: int) -> bytes:

@@ -86,8 +86,11 @@ def test_a_column_of_splits_is_refused_and_other_columns_are_named(tmp_path: Pat
     made(tmp_path / "a.parquet", tmp_path / "a.safetensors", labels=["label"], notice=said.append)
     assert any(line.endswith("labels are label; columns not used: id, photographer") for line in said), said
     written(tmp_path / "b.parquet", columns(x, y) | {"split": pa.array(["train"] * 30 + ["test"] * 10)})
-    with pytest.raises(InputError, match=r"b.parquet: has a column split; write each split to a file of its own"):
+    with pytest.raises(InputError, match=r"b.parquet: column split has several splits; write each split to a file"):
         made(tmp_path / "b.parquet", tmp_path / "b.safetensors", labels=["label"])
+    for name, splits in (("split", ["train"] * 40), ("subset", ["indoor", "outdoor"] * 20)):  # these tell nothing new
+        written(tmp_path / "c.parquet", columns(x, y) | {name: pa.array(splits)})
+        made(tmp_path / "c.parquet", tmp_path / "c.safetensors", labels=["label"], force=True)
 
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip"])

@@ -22,6 +22,7 @@ from bsk.data.store import open_data
 from bsk.errors import InputError, UsageError
 from bsk.evaluation.subjects import foreign_subject
 from bsk.models.files import contents
+from bsk.models.fitting import Target
 from bsk.models.foreign import Foreign, foreign_model
 from bsk.records import jsonl as records
 
@@ -61,6 +62,8 @@ class Learned(Net):
     def __init__(self):
         super().__init__()
         self.mu, self.sigma = nn.Parameter(torch.tensor([0.5])), nn.Parameter(torch.tensor([0.2]))
+    def forward(self, x):
+        return super().forward((x - self.mu) / self.sigma)
 def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 """
 TOY = {"classes": 3, "channels": 1, "size": 8}
@@ -113,6 +116,12 @@ def under(prefix: str, state: State) -> State:
         {"args": {"data": {"mu": torch.tensor([0.3]), "sigma": torch.tensor([[[0.4]]])}}},
         {"loss": {"mean": [0.5, 0.1], "std": [0.2, 0.1]}, "transform": {"mean": [0.3], "std": [0.4]}},
         {"mean": 0.3, "std": 0.4},
+        {"hyper_parameters": {"lr": 0.1, "mean": [0.3], "std": [0.4]}},  # as Lightning saves them
+        {
+            "cv": {"mean": 0.91, "std": 0.02},
+            "transform": {"mean": 0.3, "std": 0.4},
+            "age": {"mean": [54.0], "std": [12.0]},
+        },
         {"MEAN": np.array([0.3]), "STD": np.float64(0.4).reshape(1)},
         {"val_loss.mean": torch.tensor(0.7), "val_loss.std": torch.tensor(0.2), "mean": [0.3], "std": [0.4]},
     ],
@@ -130,6 +139,8 @@ def test_mean_and_std_in_another_dict_of_the_file_normalise_once(beside: State, 
         {"val_loss": {"mean": [0.7], "std": [0.2]}},
         {"mean": ["0.3"], "std": [0.4]},
         {"args": {"mean": None, "std": None}},
+        {"results": {"mean": 0.91, "std": 0.02}, "seed": 10**400},
+        {"age": {"mean": [54.1], "std": [12.0]}},
         {"mean": [0.3]},
     ],
 )
@@ -146,6 +157,14 @@ def test_numbers_of_metrics_in_the_state_dict_normalise_nothing(net: nn.Module, 
     norm = {"norm.mean": torch.tensor(0.3), "norm.std": torch.tensor(0.4)}
     found = read({"state_dict": {**under("model.", net.state_dict()), **meters, **norm}})
     assert found.normalisation == "weights" and [*found.mean, *found.std] == pytest.approx([0.3, 0.4])
+
+
+def test_scalars_of_a_first_part_normalise_every_channel() -> None:
+    state = {"0.mean": torch.tensor([0.5]), "0.std": torch.tensor([0.25]), "acc.mean": torch.tensor(0.9)}
+    own = {"conv.weight": torch.zeros(2, 3, 3, 3), "fc.weight": torch.zeros(2, 2)}
+    given = {**state, "acc.std": torch.tensor(0.1), **under("1.", own)}
+    (fit,) = Target("theirnets:Net", own, 3).fits(given)
+    assert fit.pair == {"0.mean": [0.5] * 3, "0.std": [0.25] * 3}
 
 
 def test_a_normalisation_for_levels_in_the_state_dict_is_refused(net: nn.Module) -> None:
@@ -169,12 +188,15 @@ def test_a_network_that_changes_images_itself_is_told(given: str, net: nn.Module
 
 
 def test_what_a_network_learns_is_not_its_normalisation_and_what_it_has_must_be_in_the_file(
-    nets, net: nn.Module, toy: Path
+    nets, net: nn.Module, x: Tensor, toy: Path
 ) -> None:
     with pytest.raises(InputError, match=r"does not fit theirnets:Learned: 2 missing \(mu; sigma\)"):
         read({"state_dict": net.state_dict()}, "Learned")
-    own = random(nets.Learned(), 2).state_dict()
-    assert read({"state_dict": own, "mean": [0.3], "std": [0.4]}, "Learned").normalisation == "weights"
+    learned = random(nets.Learned(), 2)
+    found = read({"state_dict": learned.state_dict()}, "Learned")
+    assert found.normalisation == "network" and torch.equal(found.model(x), learned(x))  # once
+    notices = foreign_subject("theirnets:Learned", Path("w.pt"), open_data(toy), None, None, None).notices
+    assert not any("not normalised" in said for said in notices)
     found = read({"state_dict": net.state_dict()}, "Normalising")
     assert found.normalisation == "network" and list(found.absent) == ["mean", "std"]
     notices = foreign_subject("theirnets:Normalising", Path("w.pt"), open_data(toy), None, None, None).notices

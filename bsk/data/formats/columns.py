@@ -13,7 +13,6 @@ from bsk.data.splits import Request
 from bsk.data.tree import printable
 from bsk.errors import InputError
 
-SPLIT = re.compile(r"(data_?)?(split|subset|partition|usage|is_?(train|test|val))")
 COLUMNS = 12  # columns listed in a message, at most
 
 
@@ -50,8 +49,6 @@ def columns_of(request: Request, path: Path, schema: Any) -> Columns:
         kind = str(schema.field(label).type)[:40]
         found = f"{path}: column {printable(label)[:40]} is {kind}, expected one integer or text per image"
         raise InputError(f"{found}; convert it; several labels per image are not supported")
-    if named_split := next((name for name in schema.names if SPLIT.fullmatch(name.lower())), None):
-        raise InputError(f"{path}: has a column {printable(named_split)[:40]}; write each split to a file of its own")
     names = features.get(label, {}).get("names")
     if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
         names = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from bsk.data.tree import believable, printable, reading, too_large
 from bsk.errors import InputError, UsageError
 
 MAGIC, SUFFIX = b"PAR1", ".parquet"
+SPLIT = re.compile(r"(data_?)?(split|set|subset|usage|partition|phase)")
 ROWS = 100  # rows read at once: repeated values are small in the file but not in memory
 
 
@@ -107,11 +109,28 @@ def _splits(request: Request, path: Path) -> dict[str, _Split]:
             both = " and ".join(f"{one.parent.relative_to(path)}/" for one in (split.files[0][0], each))
             raise InputError(f"{path}: {name} is in two folders, {both}; give one dataset")
         if file.metadata.num_rows:
+            _refuse_several_splits(each, file)
             split.files.append((each, file))
     kept = {name: found[name] for name in SPLITS if name in found and found[name].files}
     if not kept:
         raise InputError(f"{path}: no rows in its parquet files; check --from")
     return tested(request, str(path), kept)
+
+
+def _refuse_several_splits(path: Path, file: Any) -> None:
+    """Raise if a column says that the rows of a file belong to several splits.
+
+    Raises:
+        InputError: it does.
+    """
+    for name in (each for each in file.schema_arrow.names if SPLIT.fullmatch(each.lower())):
+        found: set[str | None] = set()
+        with reading(str(path)):
+            for batch in file.iter_batches(ROWS, columns=[name], use_threads=False):
+                found |= {split_of(each) for each in batch.column(0).to_pylist() if isinstance(each, str)}
+        if len(found - {None}) > 1:
+            advice = "write each split to a file of its own, without this column"
+            raise InputError(f"{path}: column {printable(name)[:40]} has several splits; {advice}")
 
 
 def _files(path: Path) -> list[Path]:
