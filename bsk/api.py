@@ -38,8 +38,8 @@ from bsk.data.store import DataFile, open_data
 from bsk.devices import chosen_device
 from bsk.errors import InputError, UsageError
 from bsk.evaluation import run as evaluations
-from bsk.evaluation.flags import EvaluationFlags
-from bsk.evaluation.settings import Request, Work
+from bsk.evaluation.flags import EvaluationFlags, ModelFlags
+from bsk.evaluation.settings import Request, Work, trained_on
 from bsk.evaluation.subjects import Subject, foreign_subject, live_subject, load_subject, recalled, remembered
 from bsk.models.registry import device_of
 from bsk.progress import EvaluationProgress, audit_line, remarks
@@ -201,6 +201,8 @@ def evaluate(
 ) -> list[Evaluation]: ...
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def evaluate(
     model: str | Path | Model,
     x: Array | None = None,
@@ -273,6 +275,8 @@ def evaluate(
     return found[0] if isinstance(attack, str) and not isinstance(eps, Iterable) else found
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def attack(
     model: str | Path | Model,
     x: Array,
@@ -294,6 +298,8 @@ def attack(
     `evaluate`. In addition, `target` makes FGSM, PGD and CW targeted: the name or number of a class, "random" (another
     class for each image) or "least-likely" (by the logits of the clean image).
     """
+    if not isinstance(attack, str):
+        raise UsageError(f"attack {attack!r}: give the name of one attack, since it returns one set of images")
     wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, compile=compile, seed=seed)
     how = _attack_flags(norm, flags)
     how.check_whole()
@@ -445,7 +451,8 @@ def _works(
     known = load_subject(Path(model), request.device) if isinstance(model, (str, Path)) else recalled(model)
     if known is not None:
         given = x is not None and examples(x, y, known.header["classes"], eps=known.header["eps"])
-        return request.of(known, given or opened or sources.open_dataset(known.header["dataset"]))
+        mine = given or opened or sources.open_dataset(known.header["dataset"], trained_on(known, ModelFlags()))
+        return request.of(known, mine)
     assert callable(model)
     if x is not None and wanted.eps is None and any(name != "natural" for name in names):
         raise UsageError("eps: the model has no default radius; pass eps, as 8/255")

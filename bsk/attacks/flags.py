@@ -19,6 +19,7 @@ TAKERS = {  # flags that only some attacks take, by the first word of their name
     "queries": ("square", "rays"),
     "stop_at_eps": ("rays",),
     "step": ("fgsm", "pgd", "cw"),
+    "start": ("fgsm", "pgd", "cw"),
     "last_iterate": ("fgsm", "pgd", "cw"),
     "early_stop": ("pgd", "cw"),
     "target": ("fgsm", "pgd", "cw"),

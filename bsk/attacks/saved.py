@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from bsk.attacks.outcome import Outcome
-from bsk.attacks.outside import ROUNDING
+from bsk.attacks.outside import distance, is_outside
 from bsk.attacks.registry import Attack, Stage, natural
 from bsk.data.archive import open_tree
 from bsk.data.pictures import Shape, decode, decode_all
 from bsk.errors import InputError
 from bsk.perturb.ascent import Model
-from bsk.perturb.ball import length
 from bsk.perturb.draws import ExampleDraws
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -92,8 +91,8 @@ class Saved:
             found = f"images {tuple(self.images.shape[1:])}, the data has {tuple(x.shape[1:])}"
             raise InputError(f"{self.path}: {found}; use the data it was made with")
         x_adv = self.images[[self.place[each] for each in index]].to(x)
-        away = float(length(x_adv - x, norm).max())
-        if away > eps * (1 + ROUNDING) + ROUNDING:
+        away = distance(x_adv, x, norm)
+        if is_outside(away, eps, norm):
             found = f"an image is {away:.6g} from the clean one, beyond eps {eps:.6g} ({norm})"
             raise InputError(f"{self.path}: {found}; use the data and --eps it was made with")
         return natural(model, x_adv, y, draws, eps=eps)

@@ -55,7 +55,8 @@ def starts(
         return  # under torchrun only the first process prints
     load_torch()
     from bsk.data.sources import open_dataset
-    from bsk.evaluation.settings import EvaluationSettings
+    from bsk.evaluation.flags import ModelFlags
+    from bsk.evaluation.settings import EvaluationSettings, trained_on
     from bsk.evaluation.start_outputs import landings
     from bsk.evaluation.subjects import load_subject
 
@@ -63,7 +64,8 @@ def starts(
     one_of("split", split, ["test", "val", "train"])
     where = chosen_device(device, threads)
     subject = load_subject(checkpoint, where)
-    opened = open_dataset(dataset or subject.header["dataset"], data)
+    flags = ModelFlags(dataset=dataset, data=data)
+    opened = open_dataset(dataset or subject.header["dataset"], data or trained_on(subject, flags))
     radius = checked_eps(subject.header["eps"] if eps is None else eps)
     own = subject.header["flags"].get("gamma")  # of a user's own method this may be anything
     size = gamma if gamma is not None else float(own) if isinstance(own, (int, float)) else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,8 @@ def levels_of(x_adv: Tensor, clean: Tensor, eps: float, norm: str) -> tuple[Tens
     away = x_adv.double() * LEVELS - clean.double()
     near, most = away.round(), eps * LEVELS * (1 + SLACK)
     inward = (away * (1 + SLACK)).trunc()  # in fp32, 8 levels may be 7.999999
-    turned = near.abs() > most if norm == "linf" else _turned(away, near, inward, most, 1 if norm == "l1" else 2)
+    order = 1 if norm == "l1" else 2
+    turned = near.abs() > most if norm == "linf" else _turned(away, near, inward, eps * LEVELS, order)
     levels = (clean.double() + torch.where(turned, inward, near)).clamp_(0, LEVELS)
     return levels.to(torch.uint8), turned.flatten(1).any(dim=1)
 
@@ -52,7 +54,8 @@ def _turned(away: Tensor, near: Tensor, inward: Tensor, most: float, order: int)
     gain = (near.abs() ** order - inward.abs() ** order).flatten(1)
     first = (near.abs() - away.abs()).flatten(1).argsort(dim=1, descending=True, stable=True)
     gain = gain.gather(1, first)
-    need = (near.abs() ** order).flatten(1).sum(dim=1) - most**order
+    whole = math.floor(most**order * (1 + 1e-9))  # a sum of whole numbers, in fp64
+    need = (near.abs() ** order).flatten(1).sum(dim=1) - whole
     turned = (gain.cumsum(dim=1) - gain < need[:, None]) & (gain > 0)
     return torch.zeros_like(turned).scatter_(1, first, turned).view_as(near)
 

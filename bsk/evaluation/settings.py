@@ -141,7 +141,7 @@ def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device)
     if path is not None:
         subject = load_subject(path, device, flags.model)
         dataset = flags.dataset or subject.header["dataset"]
-        return subject, open_dataset(dataset, flags.data or _trained_on(subject, flags))
+        return subject, open_dataset(dataset, flags.data or trained_on(subject, flags))
     opened = open_dataset(flags.dataset or "cifar10", flags.data)
     assert flags.model is not None
     pair, key = (flags.mean, flags.std), flags.weights_key
@@ -164,7 +164,7 @@ def each_data(flags: ModelFlags) -> list[ModelFlags]:
     return [replace(flags, data=file) for file in files]
 
 
-def _trained_on(subject: Subject, flags: ModelFlags) -> Path | None:
+def trained_on(subject: Subject, flags: ModelFlags) -> Path | None:
     """Return the data file that a checkpoint was trained on, if it still exists unchanged."""
     header = subject.header
     path = Path(str(header.get("data_path", "")))

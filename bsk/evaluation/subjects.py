@@ -273,9 +273,19 @@ def state_sha256(model: nn.Module, name: str = "") -> str:
 
 
 def remembered(subject: Subject) -> nn.Module:
-    """Return the model of a subject, marked so that `recalled` finds the subject while its weights are unchanged."""
-    vars(subject.model)[_ORIGIN] = (subject, state_sha256(subject.model))
+    """Return the model of a subject, marked so that `recalled` finds the subject while it is unchanged."""
+    vars(subject.model)[_ORIGIN] = (subject, state_sha256(subject.model, _structure(subject.model)))
     return subject.model
+
+
+def _structure(model: nn.Module) -> str:
+    """Return what computes the outputs besides the tensors: the layers, hooks on them, and replaced functions."""
+    parts = [
+        f"{name} {type(each).__qualname__} {'forward' in vars(each)} "
+        f"{len(each._forward_hooks)} {len(each._forward_pre_hooks)}"
+        for name, each in model.named_modules()
+    ]
+    return "\n".join([repr(model), *parts])
 
 
 def recalled(model: object) -> Subject | None:
@@ -284,7 +294,7 @@ def recalled(model: object) -> Subject | None:
     if origin is None:
         return None
     subject, sha256 = origin
-    if not isinstance(model, nn.Module) or state_sha256(model) != sha256:
+    if not isinstance(model, nn.Module) or state_sha256(model, _structure(model)) != sha256:
         return None
     return replace(subject, model=model)
 

@@ -35,7 +35,8 @@ def model_info(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
     if len({(each.eps, norm_of(each)) for each in records if each.attack != "natural"}) > 1:
         raise UsageError("--to robustbench: records of several radii or norms; give those of one")
     whole = _one_result(records, "autoattack")
-    first, natural = whole or records[0], _one_result(records, "natural")
+    first = whole or next((each for each in records if each.attack != "natural"), records[0])
+    natural = _one_result(records, "natural")
     clean = (first.after or {}).get("natural", natural.accuracy if natural else None)
     return {
         "link": None,

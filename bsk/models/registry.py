@@ -197,6 +197,9 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
+GREY = 0.5  # the pixels of the images that a network is tried on
+
+
 def check_logits(
     model: nn.Module,
     shape: tuple[int, ...],
@@ -219,13 +222,18 @@ def check_logits(
     """
     place = device or device_of(model)
     found: tuple[int, ...] | str = ()
+    changed = False
     for n in (1, 2):  # some networks squeeze a single row, which does not matter in batches
         try:
+            x = torch.full((n, *shape), GREY, device=place, dtype=torch.float32)
             with eval_mode(model), torch.no_grad():
-                logits = model(torch.zeros((n, *shape), device=place))
+                logits = model(x)
+            changed = not bool((x == GREY).all())
             found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         except Exception as error:  # the forward pass may be foreign code
             found = first_line(error)
+        if changed:
+            raise kind(f"{start}: changes its input in place, as x.sub_(mean) does; write x = x - mean instead")
         count = found[1] if isinstance(found, tuple) and len(found) == 2 else 0
         if found == (n, count) and count == (classes or count):
             return count
