@@ -128,14 +128,19 @@ def compiling() -> Iterator[None]:
         yield
 
 
-def has_hooks(layer: nn.Module) -> bool:
-    """Return whether a layer has hooks.
+def number_of_hooks(layer: nn.Module) -> int | None:
+    """Return how many hooks a layer has, or None if that is not known.
 
-    torch keeps them in private dictionaries and offers no public way to ask. If the dictionaries are missing, the
-    answer is yes, to be safe.
+    torch keeps them in private dictionaries and offers no public way to ask.
     """
     kept = [getattr(layer, name, None) for name in _HOOKS]
-    return any(each is None or len(each) > 0 for each in kept)
+    known = [each for each in kept if each is not None]
+    return sum(map(len, known)) if len(known) == len(kept) else None
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Return whether a layer has hooks; if that is not known the answer is yes, to be safe."""
+    return number_of_hooks(layer) != 0
 
 
 def version_of(tensor: Tensor) -> object:

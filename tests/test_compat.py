@@ -162,7 +162,7 @@ def test_every_kind_of_hook_is_seen(register) -> None:
     layer = nn.Conv2d(1, 1, 1)
     assert not compat.has_hooks(layer)
     hook = register(layer)
-    assert compat.has_hooks(layer)
+    assert compat.has_hooks(layer) and compat.number_of_hooks(layer) == 1
     hook.remove()
     assert not compat.has_hooks(layer)
 
@@ -173,6 +173,7 @@ def test_where_hooks_are_kept_elsewhere_a_layer_stays_as_it_is(monkeypatch: pyte
     with folded(model):
         assert not any(isinstance(each, nn.BatchNorm2d) for each in model.modules())
     monkeypatch.setattr(compat, "_HOOKS", ("_hooks_of_a_later_torch",))
+    assert compat.number_of_hooks(model) is None and compat.has_hooks(model)
     with folded(model):
         assert [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)] == kept
 

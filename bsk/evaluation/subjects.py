@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bsk.attacks.outside import Called
+from bsk.compat import number_of_hooks
 from bsk.data.store import SPLITS, DataFile
 from bsk.errors import InputError, UsageError, nearest
 from bsk.models import registry
@@ -281,8 +282,7 @@ def remembered(subject: Subject) -> nn.Module:
 def _structure(model: nn.Module) -> str:
     """Return what computes the outputs besides the tensors: the layers, hooks on them, and replaced functions."""
     parts = [
-        f"{name} {type(each).__qualname__} {'forward' in vars(each)} "
-        f"{len(each._forward_hooks)} {len(each._forward_pre_hooks)}"
+        f"{name} {type(each).__qualname__} {'forward' in vars(each)} {number_of_hooks(each)}"
         for name, each in model.named_modules()
     ]
     return "\n".join([repr(model), *parts])
