@@ -117,8 +117,8 @@ def _labelled(evaluations: list[Evaluation]) -> list[Evaluation]:
         return evaluations
     known, normalised = labels(foreign), dict[str, set[str]]()
     for run in foreign:
-        if "mean" in run.code:  # records of earlier versions lack it
-            normalised.setdefault(run.file, set()).add(as_text([run.code["mean"], run.code["std"]]))
+        if "mean" in run.variant:  # records of earlier versions lack it
+            normalised.setdefault(run.file, set()).add(as_text([run.variant["mean"], run.variant["std"]]))
     several = {file for file, found in normalised.items() if len(found) > 1}
     return [
         item if item.run.method is not None else replace(item, run=_told_apart(item.run, known, several))
@@ -128,8 +128,8 @@ def _labelled(evaluations: list[Evaluation]) -> list[Evaluation]:
 
 def _told_apart(run: Run, known: Mapping[str, str], several: Collection[str]) -> Run:
     """Return the run with its label, and with mean and std only if the same file was evaluated with several."""
-    code = run.code if run.file in several else {k: v for k, v in run.code.items() if k not in ("mean", "std")}
-    return replace(run, label=known.get(run.file, ""), code=code)
+    variant = run.variant if run.file in several else {k: v for k, v in run.variant.items() if k not in ("mean", "std")}
+    return replace(run, label=known.get(run.file, ""), variant=variant)
 
 
 def evaluation(item: Located) -> Evaluation:
@@ -253,12 +253,12 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
         flags={name: intern(each) if type(each) is str else each for name, each in (record.flags or {}).items()},
         selected=_shared(record.selected),
         device=_shared(train_device or record.device),  # old records have only the device of the evaluation
-        code=_code(record),
+        variant=_variant(record),
         **_costs(record),
     )
 
 
-def _code(record: Network) -> Mapping[str, Any]:
+def _variant(record: Network) -> Mapping[str, Any]:
     known = {name: getattr(record, name) for name in ("code", "method_code", "processes")}
     known = {
         name: each[:8] if isinstance(each, str) else each for name, each in known.items() if each not in (UNSET, 1)

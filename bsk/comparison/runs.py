@@ -52,8 +52,8 @@ _USED = {
 class Run:
     """One trained network; if bsk did not train it, `method` is None and `label` is a distinct name where needed.
 
-    `code` has what else decides its outputs: the SHA-256 of code from outside bsk, the number of processes if several
-    trained it, and how a network that bsk did not train is normalised and orders its classes.
+    `variant` has what else decides its outputs: the SHA-256 of code from outside bsk, the number of processes if
+    several trained it, and how a network that bsk did not train is normalised and orders its classes.
     """
 
     checkpoint: str
@@ -75,7 +75,7 @@ class Run:
     device: str | None = None
     interrupted: str = ""
     label: str = ""
-    code: Mapping[str, Any] = field(default_factory=dict)
+    variant: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -105,7 +105,7 @@ class Run:
 
         `train_data` is among them if the network was trained on other data than it is evaluated on.
         """
-        more: dict[str, Any] = {**self.code} if self.eps is None else {**self.code, "eps": self.eps}
+        more: dict[str, Any] = {**self.variant} if self.eps is None else {**self.variant, "eps": self.eps}
         for name, sha256 in (("init", self.init_sha256), ("extra", self.extra_sha256)):
             if isinstance(path := self.flags.get(name), str):
                 more[name] = self._named(path, sha256)

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsk.data.duplicates import Duplicates, examined, report_duplicates
-from bsk.data.order import Images, Labels
+from bsk.data.order import Labels, bytes_of
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Parts, Request, described, split_up
 from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
 from bsk.errors import BskError, InputError, UsageError, first_line, nearest, out_of_memory
 from bsk.plugins import load, outside
 from bsk.records.header_schema import CLASSES
 from bsk.terminal import note
+from bsk.values import SPREAD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,6 @@ CHANNELS = (1, 3, 4)  # common numbers of channels
 TEXT_LABELS = "convert them: classes, labels = numpy.unique(labels, return_inverse=True)"
 PILLOW = ("1", "L", "RGB")  # modes of images that are pixels and nothing else
 DARK = 64  # if no level reaches it, the images may have been scaled wrongly
-SPREAD = 2  # largest plausible std of pixels in [0, 1]
 CUSTOMS = ("eps", "augment", "model", "mean", "std")
 
 
@@ -259,11 +259,6 @@ def _part(pair: Any, start: str, in_bytes: bool) -> Part:
     images = images_of(pair[0], f"{start} images")
     images = bytes_of(images) if in_bytes else images
     return Part(images, labels_of(pair[1], len(images), f"{start} labels"))
-
-
-def bytes_of(images: NDArray[Any]) -> Images:
-    """Return images as uint8; floats in [0, 1] are rounded to 256 levels."""
-    return images if images.dtype == np.uint8 else np.rint(images * 255).astype(np.uint8)
 
 
 def images_of(x: Array | Tensor, start: str) -> NDArray[Any]:

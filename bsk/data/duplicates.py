@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bsk.data.order import Labels, image_hashes
+from bsk.data.order import Labels, bytes_of, image_hashes
 from bsk.data.splits import Contents, Notice
 from bsk.data.store import Part
 from bsk.errors import InputError
@@ -101,9 +101,7 @@ def _all_hashes(part: Part, mixed: bool) -> list[bytes]:
     Images of floats and of bytes are `mixed` among the splits: then floats are compared by their levels.
     """
     found = [b""] * len(part.labels)
-    rows, images = _own(part), part.images
-    if mixed and images.dtype != np.uint8:
-        images = np.rint(images * 255).astype(np.uint8)
+    rows, images = _own(part), bytes_of(part.images) if mixed else part.images
     for row, each in zip(rows, image_hashes(images, rows), strict=True):
         found[row] = each
     return found

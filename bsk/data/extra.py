@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bsk.data.order import image_hashes
+from bsk.data.order import bytes_of, image_hashes
 from bsk.data.store import DataFile
 from bsk.errors import InputError
 from bsk.perturb.draws import generator
@@ -71,14 +70,9 @@ def _not_held_out(images: Tensor, data: DataFile) -> Tensor:
     held_out: set[bytes] = set()
     for name in ("val", "test"):
         if data.counts[name]:
-            held_out.update(image_hashes(_bytes(data.split(name).images)))
-    found = image_hashes(_bytes(images))
+            held_out.update(image_hashes(bytes_of(data.split(name).images.numpy())))
+    found = image_hashes(bytes_of(images.numpy()))
     return torch.tensor([row for row, each in enumerate(found) if each not in held_out], dtype=torch.int64)
-
-
-def _bytes(images: Tensor) -> Any:
-    array = images.numpy()
-    return array if array.dtype == np.uint8 else np.rint(array * 255).astype(np.uint8)
 
 
 def mixed_order(images: int, extra: int, batches: Sequence[int], fraction: float, seed: int, epoch: int) -> Tensor:

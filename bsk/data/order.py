@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,11 @@ from numpy.typing import NDArray
 Labels = NDArray[np.int64]
 Rows = NDArray[np.int64]
 Images = NDArray[np.uint8]
+
+
+def bytes_of(images: NDArray[Any]) -> Images:
+    """Return images as uint8; floats in [0, 1] are rounded to 256 levels."""
+    return images if images.dtype == np.uint8 else np.rint(images * 255).astype(np.uint8)
 
 
 def balanced_order(labels: Labels) -> Rows:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bsk.models.layouts import DEAD, Rules, bare, common, old_weight_norm, original_names, prefixes, shared
+from bsk.values import SPREAD
 
 # Names that wrapping modules give the network, and names of parts of a training module beside it.
 _WRAPPED = ("module", "_orig_mod", "model", "net", "network", "state_dict")
@@ -20,7 +21,6 @@ _STATISTICS = ("running_mean", "running_var", _COUNTER)  # buffers of batch norm
 # Parts whose numbers are for pixels; a bare number is the first part of a Sequential.
 _HINT = re.compile(r"(.*(norm|pixel|input|image|data|pre|transform|scal|standard|config|args|param).*)|0", re.I)
 _METRIC = re.compile(r"(.*[._])?(criterion|\w*loss\w*|(average)?meters?|metrics?|\w*acc(uracy)?)(\..*)?", re.I)
-SPREAD = 2  # largest plausible std: that of pixels in [0, 1] is at most 0.5, but some networks scale further
 SET = 0.5  # fraction of a network's names that makes a set of weights
 _SHOWN = 3  # maximum number of names in a message
 
@@ -59,7 +59,7 @@ class Target:
         The possible layouts are its own names, with and without the prefix that all of them share; the names of weight
         norm before parametrisations; and, for bsk's networks, those of other repositories.
         """
-        self.own, self.channels = own, channels
+        self.model, self.own, self.channels = model, own, channels
         self.learned = learned
         self.inside = [
             name

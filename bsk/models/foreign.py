@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from bsk.errors import InputError, UsageError
 from bsk.models.architectures import PUBLISHED
-from bsk.models.fitting import SPREAD, Target, plausible
+from bsk.models.fitting import Target, plausible
 from bsk.models.recognition import matching_networks
 from bsk.models.registry import Normalised, check_logits, named, network
 from bsk.models.small import Size, sides
 from bsk.models.weights import Weights, load_weights
 from bsk.plugins import is_plugin
+from bsk.values import SPREAD
 
 LINEAR = 3  # sizes of linear layers, the last in the file first, that are tried as the number of classes
 
@@ -101,28 +102,40 @@ def foreign_model(
             step = _fitting(found.fit.given, classes, channels, size) or "check --model and --data"
             raise InputError(f"{weights}: does not fit {model}: {found.fit.problems}; {step}")
         pair, left = found.fit.pair, found.fit.left
-        if found.odd and not (flags or pair or target.inside):
-            said = f"{weights}: its {found.odd} are not those of pixels in [0, 1]"
-            raise InputError(f"{said}; give --mean and --std, one number per channel, divided by 255 if need be")
-        absent = [name for name in target.inside if name not in found.fit.tensors]
-        own_numbers = [own[name].reshape(-1).expand(channels).double() for name in absent]
-        stored = [torch.tensor(each, dtype=torch.float64) for each in found.stored.values()]
-        if absent and any(not torch.allclose(*both, atol=1e-4) for both in zip(own_numbers, stored, strict=False)):
-            said = f"{weights}: has mean and std, but not {model}'s own {' and '.join(absent[:2])}"
-            raise InputError(f"{said}; save these with the weights")
+        absent = _checked_pairs(weights, found, target, bool(flags))
         bare.load_state_dict(found.fit.tensors, strict=False)  # Target.fits has already checked what is missing
     chosen_mean, chosen_std, source = _chosen(flags, pair, bool(target.inside), model, channels)
-    changes = False
-    if is_plugin(model) and source in ("flags", "weights"):
-        zero, one = [0.0] * channels, [1.0] * channels
-        changes = not takes_pixels(
-            Normalised(bare, zero, one, named(model)).to(device).eval(), (channels, *sides(size))
-        )
+    changes = is_plugin(model) and source in ("flags", "weights") and _changes(bare, model, channels, size, device)
     whole = Normalised(bare, chosen_mean, chosen_std, named(model), order).to(device).eval()
     if not is_plugin(model):
         whole.to(memory_format=torch.channels_last)
     check_logits(whole, (channels, *sides(size)), classes, f"{weights or '--model'}: {model}")
     return Foreign(whole, chosen_mean, chosen_std, source, [*(pair if flags else ()), *left], found, changes, absent)
+
+
+def _checked_pairs(weights: Path | None, found: Weights, target: Target, flags: bool) -> list[str]:
+    """Return the names of the network's own mean and std that are not in the file.
+
+    Raises:
+        InputError: mean and std in the file are not those of pixels and no flags replace them, or they are others than
+            the network's own, which the file lacks.
+    """
+    if found.odd and not (flags or found.fit.pair or target.inside):
+        said = f"{weights}: its {found.odd} are not those of pixels in [0, 1]"
+        raise InputError(f"{said}; give --mean and --std, one number per channel, divided by 255 if need be")
+    absent = [name for name in target.inside if name not in found.fit.tensors]
+    own = [target.own[name].reshape(-1).expand(target.channels).double() for name in absent]
+    stored = [torch.tensor(each, dtype=torch.float64) for each in found.stored.values()]
+    if any(not torch.allclose(*both, atol=1e-4) for both in zip(own, stored, strict=False)):
+        said = f"{weights}: has mean and std, but not {target.model}'s own {' and '.join(absent[:2])}"
+        raise InputError(f"{said}; save these with the weights")
+    return absent
+
+
+def _changes(bare: nn.Module, model: str, channels: int, size: Size, device: torch.device | None) -> bool:
+    """Return whether a network changes images before its first layer, as one that normalises them by constants does."""
+    plain = Normalised(bare, [0.0] * channels, [1.0] * channels, named(model)).to(device).eval()
+    return not takes_pixels(plain, (channels, *sides(size)))
 
 
 def _fitting(tensors: Mapping[str, Tensor], classes: int, channels: int, size: Size) -> str:

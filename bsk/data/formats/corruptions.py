@@ -10,13 +10,13 @@ from typing import Never
 import numpy as np
 
 from bsk.data.archive import open_tree
-from bsk.data.arrays import bytes_of, contents_of, images_of
+from bsk.data.arrays import contents_of, images_of
 from bsk.data.formats.cifar import NAMES
 from bsk.data.formats.layout import HIDDEN
 from bsk.data.formats.npy import ArrayFile, open_array
 from bsk.data.formats.npz import labels_in
 from bsk.data.official import located
-from bsk.data.order import Labels
+from bsk.data.order import Labels, bytes_of
 from bsk.data.splits import Contents, Request
 from bsk.data.tree import Tree
 from bsk.errors import InputError, UsageError

@@ -10,6 +10,7 @@ from bsk.errors import InputError
 
 Labelled = list[tuple[str, str]]  # (class, file name) of each image
 Splits = dict[str, Labelled]
+SPLIT = re.compile(r"(data)?(split|set|subset|usage|partition|phase)")  # letters of a column's name
 HIDDEN = re.compile(r"(?<![^/])(?:\.|__MACOSX/)")  # the beginning of a hidden part of a path
 DEPTH = 4  # levels of folders that are searched for splits and classes
 WORDS = {

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from bsk.data.arrays import bytes_of, channels_last, images_of
-from bsk.data.order import Images
+from bsk.data.arrays import channels_last, images_of
+from bsk.data.order import Images, bytes_of
 from bsk.data.store import CHUNK
 from bsk.data.tree import Tree
 from bsk.errors import InputError

@@ -14,7 +14,7 @@ from bsk.data.archive import open_tree, unfit
 from bsk.data.arrays import labels_of
 from bsk.data.formats.cifar import NAMES
 from bsk.data.formats.columns import Columns, columns_of
-from bsk.data.formats.layout import HIDDEN, split_of
+from bsk.data.formats.layout import HIDDEN, SPLIT, split_of
 from bsk.data.formats.npz import checked
 from bsk.data.official import located
 from bsk.data.order import Images, Labels
@@ -25,7 +25,6 @@ from bsk.data.tree import believable, printable, reading, too_large
 from bsk.errors import InputError, UsageError
 
 MAGIC, SUFFIX = b"PAR1", ".parquet"
-SPLIT = re.compile(r"(data_?)?(split|set|subset|usage|partition|phase)")
 ROWS = 100  # rows read at once: repeated values are small in the file but not in memory
 
 
@@ -123,7 +122,7 @@ def _refuse_several_splits(path: Path, file: Any) -> None:
     Raises:
         InputError: it does.
     """
-    for name in (each for each in file.schema_arrow.names if SPLIT.fullmatch(each.lower())):
+    for name in (each for each in file.schema_arrow.names if SPLIT.fullmatch(re.sub("[^a-z]", "", each.lower()))):
         found: set[str | None] = set()
         with reading(str(path)):
             for batch in file.iter_batches(ROWS, columns=[name], use_threads=False):

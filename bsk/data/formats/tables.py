@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bsk.data.fetch import local_path
-from bsk.data.formats.layout import Splits, pictures_of, split_of
+from bsk.data.formats.layout import SPLIT, Splits, pictures_of, split_of
 from bsk.data.pictures import is_picture
 from bsk.data.splits import Request
 from bsk.data.store import SPLITS
@@ -21,7 +21,6 @@ from bsk.errors import InputError
 
 IMAGE = re.compile(r"(image|img|file|picture|photo)s?(name|id|path|file|code)?s?|(id|name|path)s?(code)?|uuid")
 LABEL = re.compile(r"(class|label|target|category)(es|s)?(name|label|id)?s?|y|level|diagnosis|breed|species|dx")
-SPLIT = re.compile(r"(data)?(split|set|subset|usage|partition|phase)")
 
 
 @dataclass(frozen=True)
