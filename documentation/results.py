@@ -6,13 +6,15 @@ The placeholders are
 - `{{SOURCE | ROW natural}}`: natural accuracy in percent;
 - `{{SOURCE | ROW sd}}`: standard deviation of robust accuracy over seeds, with its interval;
 - `{{SOURCE | ROW best}}`: robust accuracy of the best seed; `{{SOURCE | ROW passes}}`: the cost of training;
+- `{{SOURCE | ROW audited}}`: the interval of AutoAttack's accuracy on these images;
 - `{{SOURCE | ROW - OTHER}}`: difference of robust accuracies, with its interval;
 - `{{SOURCE | table}}`, `{{SOURCE | matrix}}`, `{{SOURCE | losses}}`: a whole table;
 - `{{SOURCE | beside fastat}}`: the same beside a published table; `{{SOURCE | count}}`: its number of rows;
 - `{{SOURCE | records}}`: a link to the files;
 - `{{SOURCE | METHOD kl_start}}`: the range of a logged field over epochs and seeds, in nats;
 - `{{SOURCE | METHOD val_robust@36}}`: percent of each seed after an epoch (`@last`: the last one);
-- `{{SOURCE | METHOD alarm fgsm}}`: a field of the first alarm of each training that has one.
+- `{{SOURCE | METHOD alarm fgsm}}`: a field of the first alarm of each training that has one;
+- `{{SOURCE | alarms}}`: in how many trainings there was one; `{{SOURCE | METHOD epochs}}`: their number of epochs.
 
 SOURCE is a key of SOURCES, and ROW the name that `bsk compare` gives a row.
 """
@@ -20,7 +22,7 @@ SOURCE is a key of SOURCES, and ROW the name that `bsk compare` gives a row.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -61,6 +63,7 @@ SOURCES: dict[str, tuple[str, ...]] = {  # name -> file patterns, in the order o
     "budget": (f"{SMALL}/*.budget.eval.jsonl",),
     "fastat": (f"{SMALL}/bs_*.fastat.eval.jsonl", f"{SMALL}/*.fastat.eval.jsonl"),
     "digits fastat": (f"{SMOKE}/fastat/fastat.jsonl",),
+    "digits fastat logs": (f"{SMOKE}/fastat/fastat-logs.jsonl",),
     "divergence": tuple(f"{SMALL}/{name}_seed-?.jsonl" for name in ("bs", "fast-trades")),
     "160 passes": tuple(
         f"{SMALL}/{name}_ema-0.999_seed-?.jsonl"
@@ -109,12 +112,19 @@ def filled(source: str, wanted: str) -> str:
         return _link(source)
     if logged := LOGGED.fullmatch(wanted):
         return _logged(source, *logged.groups())
+    if wanted == "alarms":
+        return str(len(list(_first_alarms(source))))
+    if wanted.endswith(" epochs"):
+        return _epochs(source, wanted.removesuffix(" epochs"))
     if " alarm " in wanted:
         return _alarms(source, *wanted.split(" alarm "))
     if " - " in wanted:
         row, _, base = wanted.partition(" - ")
         return _cell(_rows(source, base)[row], "difference", "+", interval=True)
     row, _, column = wanted.rpartition(" ")
+    if column == "audited":
+        low, high = (100 * (as_float(_rows(source, None)[row][f"audit_{end}"]) or 0) for end in ("low", "high"))
+        return f"{low:.1f} to {high:.1f}"
     if column == "passes":
         return _passes(_rows(source, None)[row])
     if column in COLUMNS:
@@ -142,11 +152,22 @@ def _link(source: str) -> str:
     return f'<a href="../{place}">{place.name if place == first else place.relative_to("results")}</a>'
 
 
-def _logged(source: str, method: str, field: str, epoch: str | None) -> str:
-    """Return the range of a field over epochs and seeds, or its percent after one epoch for each seed."""
+def _logs(source: str, method: str) -> list[Mapping[int, Located]]:
     logs = [each.log for each in trainings(_items(source)) if each.run.method == method]
     if not logs:
         raise KeyError(f"{source}: no log of {method}")
+    return logs
+
+
+def _epochs(source: str, method: str) -> str:
+    """Return the number of epochs of a method's trainings, which must be the same for all seeds."""
+    (last,) = {max(log) for log in _logs(source, method)}
+    return str(last)
+
+
+def _logged(source: str, method: str, field: str, epoch: str | None) -> str:
+    """Return the range of a field over epochs and seeds, or its percent after one epoch for each seed."""
+    logs = _logs(source, method)
     if epoch is None:
         values = [float(item.record[field]) for log in logs for item in log.values()]
         return f"{_significant(min(values))} to {_significant(max(values))}"
@@ -156,18 +177,22 @@ def _logged(source: str, method: str, field: str, epoch: str | None) -> str:
 
 def _alarms(source: str, method: str, field: str) -> str:
     """Return a field of the first alarm of each training that has one, in percent except for the cosine."""
-    found: list[float] = []
-    method_now, waiting = "", False
-    for item in _items(source):
-        kind = item.record.get("kind")
-        if kind == "start":
-            method_now, waiting = str(item.record["method"]), True
-        elif kind == "alarm" and waiting and method_now == method:
-            found.append(float(item.record[field]))
-            waiting = False
+    found = [float(item.record[field]) for name, item in _first_alarms(source) if name == method]
     if not found:
         raise KeyError(f"{source}: no alarm of {method}")
     return _listed([f"{each:.2f}" if field == "cosine" else f"{100 * each:.0f}" for each in found])
+
+
+def _first_alarms(source: str) -> Iterator[tuple[str, Located]]:
+    """Yield the method and the first alarm of each training that has one."""
+    method, waiting = "", False
+    for item in _items(source):
+        kind = item.record.get("kind")
+        if kind == "start":
+            method, waiting = str(item.record["method"]), True
+        elif kind == "alarm" and waiting:
+            yield method, item
+            waiting = False
 
 
 def _significant(value: float) -> str:
