@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -36,7 +36,7 @@ from bsk.data.arrays import Array, Pair, arranged, examples
 from bsk.data.splits import Request as Source
 from bsk.data.store import DataFile, open_data
 from bsk.devices import chosen_device
-from bsk.errors import InputError, UsageError
+from bsk.errors import InputError, UsageError, nearest
 from bsk.evaluation import run as evaluations
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.evaluation.settings import Request, Work, trained_on
@@ -256,7 +256,7 @@ def evaluate(
     """
     names = _names(attack)
     wanted = EvaluationFlags(split, limit, eps, largest_first, batch_size, checks, compile, seed)
-    how = _attack_flags(norm, flags)
+    how = _attack_flags("evaluate", norm, flags)
     how.check_untargeted()
     works = _works(model, x, y, data, names, how, wanted, device)
     path = None if out is None else Path(out)
@@ -301,7 +301,7 @@ def attack(
     if not isinstance(attack, str):
         raise UsageError(f"attack {attack!r}: give the name of one attack, since it returns one set of images")
     wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, compile=compile, seed=seed)
-    how = _attack_flags(norm, flags)
+    how = _attack_flags("attack", norm, flags)
     how.check_whole()
     wanted.check_one()
     (work,) = _works(model, x, y, None, _names(attack), how, wanted, device)
@@ -425,11 +425,12 @@ def _names(attack: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _attack_flags(norm: str, flags: Mapping[str, Any]) -> AttackFlags:
-    try:
-        return AttackFlags(norm=norm, **flags)
-    except TypeError as error:
-        raise UsageError(f"evaluate: {str(error).partition(' ')[2]}") from error
+def _attack_flags(function: str, norm: str, flags: Mapping[str, Any]) -> AttackFlags:
+    known = [each.name for each in fields(AttackFlags)]
+    for name in flags:
+        if name not in known:
+            raise UsageError(f"{function}: unexpected keyword argument '{name}'; {nearest(name, known)}")
+    return AttackFlags(norm=norm, **flags)
 
 
 def _works(

@@ -296,7 +296,7 @@ def test_a_network_trained_here_is_known_as_bsk_s_own_until_its_weights_change(t
         ({"data": 1, "attack": "natural,pgd-10"}, UsageError, "pass several attacks as a list"),
         ({"data": 1, "attack": 5}, UsageError, "attack 5: expected the name of an attack"),
         ({"data": 1, "attack": []}, UsageError, r"attack \[\]: expected the name of an attack"),
-        ({"data": 1, "steps": 3}, UsageError, "unexpected keyword argument 'steps'"),
+        ({"data": 1, "steps": 3}, UsageError, "evaluate: unexpected keyword argument 'steps'; did you mean step?"),
         ({"data": 1, "eps": 8}, UsageError, "--eps 8: must be between 0 and 1"),
         ({"data": 1, "eps": "8/255"}, UsageError, "--eps '8/255': expected a number, or several in a list"),
         ({"data": 1, "limit": 1.5}, UsageError, "--limit 1.5: expected a whole number"),

@@ -13,7 +13,7 @@ import typer
 from bsk.cli import options as o
 from bsk.cli.console import emit_record
 from bsk.devices import chosen_device, load_torch, rows_of_a_call
-from bsk.terminal import Bar
+from bsk.terminal import Bar, note
 from bsk.values import above_zero, checked_eps, one_of
 
 
@@ -29,6 +29,9 @@ def starts(
     ] = "uniform,backward",
     dataset: o.DatasetOfModel = None,
     data: o.DataPath = None,
+    model: Annotated[
+        str | None, o.option(metavar="module:function", help="The code of the network in CKPT, if it is not of bsk.")
+    ] = None,
     split: o.SplitName = "test",
     eps: o.Eps = None,
     gamma: Annotated[
@@ -63,7 +66,9 @@ def starts(
     names = o.starts_named(start)
     one_of("split", split, ["test", "val", "train"])
     where = chosen_device(device, threads)
-    subject = load_subject(checkpoint, where)
+    subject = load_subject(checkpoint, where, model)
+    for notice in subject.notices:
+        note(notice)
     flags = ModelFlags(dataset=dataset, data=data)
     opened = open_dataset(dataset or subject.header["dataset"], data or trained_on(subject, flags))
     radius = checked_eps(subject.header["eps"] if eps is None else eps)

@@ -68,7 +68,8 @@ def draw_curves(
     """
     if len(fields) > MOST_FIELDS or len(set(fields)) < len(fields):
         raise UsageError(f"--y {','.join(fields)}: expected at most {MOST_FIELDS} different fields; draw two figures")
-    logs = [training for training in collect(items).trainings if training.log]
+    found = [training for training in collect(items).trainings if training.log]
+    logs = list({(each.run.settings, each.run.identity): each for each in found}.values())  # copies are no more seeds
     if not logs:
         raise InputError("plot curves: no epochs among the records; give logs of bsk train, F.jsonl for F.safetensors")
     groups = series(logs, by)

@@ -140,6 +140,12 @@ def test_a_resumed_log_is_one_log(make_log: Make, place: Make) -> None:
     assert sorted(training.log) == [1, 2, 3] and training.log[2].record["loss"] == 7.0
 
 
+def test_a_log_that_is_given_twice_is_one_seed(make_log: Make, place: Make, tmp_path: Path) -> None:
+    log = make_log("bs", 1, epochs=3)
+    draw_curves([*place(log, "a.jsonl"), *place(log, "copy.jsonl")], "method", ["loss"], [tmp_path / "a.svg"])
+    assert any("1 seed" in text for text in said(tmp_path / "a.svg"))
+
+
 def test_zero_is_not_on_a_logarithmic_scale(make_log: Make, place: Make, tmp_path: Path) -> None:
     items = logs(make_log, place, ("natural",), kl_start=0.0) + logs(make_log, place, ("bs",))
     notices = draw_curves(items, "method", ["kl_start"], [tmp_path / "a.svg"], log=True)

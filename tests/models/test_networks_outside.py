@@ -137,6 +137,17 @@ def test_a_file_imports_nothing(call, checkpoint: Path, toy: Path) -> None:
     assert {**ours.record, "seconds": 0} == {**record, "seconds": 0}
 
 
+def test_its_starts_are_measured_with_its_code_named(call, checkpoint: Path, toy: Path, tmp_path: Path) -> None:
+    refused = call("starts", checkpoint, "--data", toy, "--limit", 2, check=2).line
+    assert "--model mynets:net" in refused
+    done = call("starts", checkpoint, "--data", toy, "--limit", 2, "--model", "mynets:net")
+    assert len(done.stdout.splitlines()) == 4 and done.stderr == "", "two starts of two images"
+    (tmp_path / "mynets.py").write_text(SOURCE + "# edited\n")
+    sys.modules.pop("mynets")
+    edited = call("starts", checkpoint, "--data", toy, "--limit", 2, "--model", "mynets:net")
+    assert "the code of mynets:net has changed since training" in edited.stderr
+
+
 def test_changed_code_is_reported_and_gives_another_evaluation(
     call, checkpoint: Path, toy: Path, tmp_path: Path
 ) -> None:
