@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bsk.waiting import sleep_soon  # noqa: F401 - bsk before torch: threads that wait leave the cores to other processes
+
+# isort: split
 import hypothesis
 import numpy as np
 import pytest
