@@ -1,6 +1,5 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
 .DEFAULT_GOAL := help
 
@@ -18,11 +17,12 @@ JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 
 # The flags of a target are looked up by its name, from which make removes a leading ./; so it is removed here too.
 odd := : ; $$ \# ' " \ % = ( ) & | < > * ? [ ] { } ! ^ ` ~
-unfit = $(if $(word 2,$(1)),no spaces in paths)$(if $(filter . / //,$(or $(1),/)),name a folder of its own)$(foreach \
+plain = $(patsubst ./%,%,$(patsubst %/,%,$(subst /./,/,$(1))))
+unfit = $(if $(word 2,$(1)),no spaces in paths)$(if $(filter . .. /,$(or $(call plain,$(1)),.)),name a folder of its own)$(foreach \
   c,$(odd),$(if $(findstring $(c),$(1)),no $(c) in paths))
 $(foreach v,OUT DATA VENV,$(if $(strip $(call unfit,$(value $(v)))),$(error $(v)=$(value $(v)): $(strip \
   $(call unfit,$(value $(v)))); choose another folder)) \
-  $(eval override $(v) := $(patsubst ./%,%,$(patsubst %/,%,$(subst /./,/,$($(v)))))))
+  $(eval override $(v) := $(call plain,$($(v)))))
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort -u | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -80,6 +80,7 @@ clean: ## Remove the output of the pipelines (not the environment, not the data)
 # The paper's tables and figures, the most important first.
 experiments := table2 figure5 table7 table8 figure1 table6 table9 table10 table3 figure3 table1 table11 figure2 \
   section54 figure4 table5 table4
+readmes := demo readme8 readme16 readme-table
 others := frontier budget collapse fast fastat fastat-averaged fastat-epochs
 
 paper: $(experiments) ## All tables and figures of the paper at SCALE=smoke (digits, minutes), small, medium or paper (needs a GPU)

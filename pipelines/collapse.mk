@@ -12,7 +12,7 @@ $(call row,collapse,collapsing,$(few),--method fast-at)
 $(call row,collapse,collapsing,$(few),--method bs)
 collapse.title := --title 'Catastrophic overfitting, SCALE=$(SCALE)'
 $(call table,collapse,$(call here,collapse))
-$(eval $(call drawing,$(call here,collapse)/collapsing,logs,curves --by start --y monitor_fgsm$(comma)monitor_pgd$(comma)monitor_cosine $(collapse.title)))
+$(eval $(call drawing,$(call here,collapse)/collapsing,logs,curves --by start --y monitor_fgsm$(comma)monitor_pgd$(comma)monitor_cosine $(collapse.title),$(addsuffix .train.json,$(call runs,collapse,collapsing))))
 
 collapse: $(call here,collapse)/collapsing/picture.png ## Catastrophic overfitting as measured by the monitor, for three starts
 

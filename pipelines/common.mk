@@ -16,8 +16,9 @@
 #   RUN.train.json          its record, written last, when the training is complete
 #   RUN.evaluations.jsonl   by bsk evaluate, written gradually
 #   RUN.eval.jsonl          the same, when complete; RUN.TABLE.eval.jsonl if the table has its own flags
-# Every target is written to a temporary file and then renamed, so that a killed make resumes where it stopped. If the
-# flags of a setting change (FOLDER/setting.flags), all its runs are made again; bsk train then refuses to overwrite the
+# Every target is written to a temporary file and then renamed, so that a killed make resumes where it stopped. The
+# temporary file is named by its process, so that two makes in one OUT do not write to the same one. If the flags of a
+# setting change (FOLDER/setting.flags), all its runs are made again; bsk train then refuses to overwrite the
 # old ones: remove the folder, or use OUT=. If the flags or runs of an evaluation, a table or a picture change, it is made
 # again. PARTIAL=yes makes tables and curves from the runs that exist.
 
@@ -38,34 +39,42 @@ $(foreach d,cifar10 cifar100 tiny-imagenet,$(eval \
 
 $(DATA)/%.safetensors: | $(INSTALLED)
 	$(flagged)$(BSK) prepare-data $($@.flags) --out $@ > /dev/null
+	@printf '%s\n' $(call quoted,$(strip $($@.flags))) > $@.made
 
 %.train.json: | $(INSTALLED)
 	$(flagged)mkdir -p $(@D)
-	$(LAUNCH) $(BSK) train $($@.flags) --device $(DEVICE) --out $*.safetensors --quiet > $@.tmp && mv $@.tmp $@
+	$(LAUNCH) $(BSK) train $($@.flags) --device $(DEVICE) --out $*.safetensors --quiet $(written)
 
 %.eval.jsonl: | $(INSTALLED)
 	$(flagged)$(LAUNCH) $(BSK) evaluate $($@.checkpoint) $($@.flags) --device $(DEVICE) --out $($@.run).evaluations.jsonl --quiet \
-	  > $@.tmp && mv $@.tmp $@
+	  $(written)
 
 %/results.jsonl:
 	@$(call some,$(filter-out %.flags,$^))
 
 %.flags:
 	@mkdir -p $(@D)
-	@printf '%s\n' $(call quoted,$(strip $($@))) > $@.tmp && mv $@.tmp $@
+	@printf '%s\n' $(call quoted,$(strip $($@))) $(written)
 
 # $(call noted,X): the file X.flags, which is made again if its content differs from the variable X.flags.
 noted = $(1).flags$(if $(call differ,$(strip $(file <$(1).flags)),$(strip $($(1).flags))),$(eval $(1).flags: FORCE))
 differ = $(subst x$(1)x,,x$(2)x)$(subst x$(2)x,,x$(1)x)
 flagged = $(if $($@.flags),,$(error $@: no such run of the pipelines))
-some = $(if $(1),cat $(1) > $@.tmp && mv $@.tmp $@,echo "$@: none of its runs exists; give SEEDS= of existing runs, or run it without PARTIAL=yes" >&2; exit 2)
+written = > $@.$$$$.tmp && mv $@.$$$$.tmp $@ || { code=$$?; rm -f $@.$$$$.tmp; exit $$code; }
+some = $(if $(1),cat $(1) $(written),echo "$@: none of its runs exists; give SEEDS= of existing runs, or run it without PARTIAL=yes" >&2; exit 2)
 quoted = '$(subst ','\'',$(1))'
 FORCE:
 .PHONY: FORCE
 
+# Data are not prepared again if the archive is named in another way, since all trainings would be due: a warning says it.
+$(foreach v,CIFAR10:cifar10 CIFAR100:cifar100 TINY:tiny-imagenet,$(if $($(firstword $(subst :, ,$(v)))),$(foreach \
+  d,$(addprefix $(DATA)/$(lastword $(subst :, ,$(v))),.safetensors -small.safetensors -medium.safetensors),$(if \
+  $(and $(wildcard $(d).made),$(call differ,$(strip $(file <$(d).made)),$(strip $($(d).flags)))),$(warning $(d): \
+  was made by prepare-data $(strip $(file <$(d).made)); remove it to make it from $($(firstword $(subst :, ,$(v)))))))))
+
 %/table.txt: %/results.jsonl | $(INSTALLED)
 	$(BSK) compare $< $($@.flags) $(foreach end,tsv md tex jsonl,--out $*/table.$(end)) --plot $*/figure.png \
-	  --format table > $@.tmp && mv $@.tmp $@
+	  --format table $(written)
 
 %/logs.jsonl:
 	@$(call some,$(patsubst %.train.json,%.jsonl,$(filter-out %.flags,$^)))
@@ -100,12 +109,13 @@ $(1).settings := $(call once,$(call get,$(1).settings),$(2))
 $(1).$(2).seeds := $(call once,$(call get,$(1).$(2).seeds),$(3))
 $(1).$(2).runs := $(call get,$(1).$(2).runs) $(3):$(5)
 $(if $(filter $(5).train.json,$(known)),,$(call training,$(5).train.json,$(2),--data $($(2).data) $($(2).flags) $($(2).threads) $(4) --seed $(3)))
-$(if $(filter $(5)$(6),$(known)),,$(call evaluation,$(5)$(6),$(5),$($(2).folder)/$(if $(call get,$(1).evaluate),$(1),usual),--data $($(2).data) $(or $(call get,$(1).evaluate),$(usual)) $($(2).threads),$(call get,$(1).weights)))
+$(if $(filter $(5)$(6),$(known)),,$(call evaluation,$(5)$(6),$(5),$($(2).folder)/$(if $(call get,$(1).evaluate),$(1),usual),--data $($(2).data) $(or $(call get,$(1).evaluate),$(call get,$(2).usual),$(usual)) $($(2).threads),$(call get,$(1).weights)))
 endef
 
 define training
 known += $(1)
 $(1).flags := $(3)
+$(1).noted := $($(2).folder)/setting
 $(1): $($(2).data) $(call noted,$($(2).folder)/setting)
 
 endef
@@ -115,6 +125,7 @@ known += $(1)
 $(1).run := $(2)
 $(1).checkpoint := $(2)$(5).safetensors
 $(1).flags := $(4)
+$(1).noted := $(3)
 $(3).flags := $(4)
 $(1): $(2).train.json $$(call noted,$(3))
 
@@ -126,7 +137,8 @@ tables = $(foreach s,$($(1).settings),$(2)/$(s)/table.txt $(2)/$(s)/curves.svg)
 runs = $(foreach seed,$($(1).$(2).seeds),$(patsubst $(seed):%,%,$(filter $(seed):%,$($(1).$(2).runs))))
 evaluations = $(addsuffix $(call ending,$(1)),$(call runs,$(1),$(2)))
 
-there = $(if $(PARTIAL),$(wildcard $(1)),$(1))
+$(if $(filter-out yes no,$(PARTIAL)),$(error PARTIAL=$(PARTIAL): yes or no))
+there = $(if $(filter yes,$(PARTIAL)),$(wildcard $(1)),$(1))
 # $(call titled,FLAGS,FILES): FLAGS, with a title that says how many of the files exist, if not all do.
 titled = $(if $(filter-out $(call there,$(2)),$(2)),$(subst SCALE=$(SCALE)',SCALE=$(SCALE)$(comma) $(words $(call there,$(2))) of $(words $(2)) runs',$(1)),$(1))
 
@@ -140,12 +152,12 @@ endef
 define training-curves
 $(1)/logs.jsonl.flags := $(call there,$(2))
 $(1)/logs.jsonl: $(call there,$(2)) $$(call noted,$(1)/logs.jsonl)
-$(1)/curves.svg.flags := $(3)
+$(1)/curves.svg.flags := $(call titled,$(3),$(2))
 $(1)/curves.svg: $$(call noted,$(1)/curves.svg)
 endef
 
 define drawing
-$(1)/picture.png.flags := $(3)
+$(1)/picture.png.flags := $(call titled,$(3),$(4))
 $(1)/picture.png: $(1)/$(2).jsonl $$(call noted,$(1)/picture.png)
 endef
 
@@ -156,11 +168,14 @@ jobs = $(call distinct,$(foreach e,$(1),$(foreach s,$($(e).settings),prepare-dat
   $(addprefix train:,$(call trainings,$(e))) \
   $(if $(call get,$(e).unevaluated),,$(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s))))) \
   $(addprefix starts:,$(call get,$(e).starts))))
-job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate starts,$(1)),$($(2).checkpoint) )$($(2).flags))
+job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate starts,$(1)),$($(2).checkpoint) )$($(2).flags)$(if $(wildcard $(2)),$(call changed,$(call get,$(2).noted))))
+changed = $(if $(1),$(if $(call differ,$(strip $(file <$(1).flags)),$(strip $($(1).flags))),$(tab)changed))
 
-known-table = $(if $(filter paper $(others) $(experiments),$(1)),,$(error $(1): no such table or figure; make help lists them))
-jobs-%: ## List the jobs of TABLE as TSV: command, target, flags
-	@: $(call known-table,$*) $(foreach j,$(call jobs,$(if $(filter paper,$*),$(experiments),$*)),$(call job,$(firstword $(subst :, ,$(j))),$(lastword $(subst :, ,$(j)))))
+# A target that makes several tables names them in TARGET.tables.
+paper.tables = $(experiments)
+known-table = $(if $(filter paper $(others) $(experiments) $(readmes),$(1)),,$(error $(1): no such table or figure; make help lists them))
+jobs-%: ## List the jobs of TABLE as TSV: command, target, flags, and "changed" if they differ from those it was made with
+	@: $(call known-table,$*) $(foreach j,$(call jobs,$(or $(call get,$*.tables),$*)),$(call job,$(firstword $(subst :, ,$(j))),$(lastword $(subst :, ,$(j)))))
 
 plan-%: $(INSTALLED) ## Predict the cost of each job of TABLE here: passes, hours, disk; runs nothing
 	@: $(call known-table,$*)

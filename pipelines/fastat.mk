@@ -25,7 +25,8 @@ fastat-averaged.title := --title 'Fast methods at 120 passes with averaged weigh
 fastat-epochs.title := --title 'Fast methods at 15 epochs, SCALE=$(SCALE)'
 $(foreach t,$(fastats),$(eval $(t).cyclic.compare := --pareto --paper fastat)$(call table,$(t),$(call here,$(t))))
 
-fastat: $(foreach t,fastat fastat-averaged,$(call here,$(t))/cyclic/table.txt $(call here,$(t))/cyclic/curves.svg) ## Published fast methods at equal passes, plain and averaged, with FastAT_Benchmark's numbers
+fastat.tables := fastat fastat-averaged
+fastat: $(foreach t,$(fastat.tables),$(call here,$(t))/cyclic/table.txt $(call here,$(t))/cyclic/curves.svg) ## Published fast methods at equal passes, plain and averaged, with FastAT_Benchmark's numbers
 	@cat $(filter %.txt,$^)
 
 fastat-epochs: $(call here,fastat-epochs)/cyclic/table.txt ## The same methods at equal epochs

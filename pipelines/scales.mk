@@ -32,7 +32,7 @@ tiny-imagenet.published := tiny-imagenet
 wide.published          := cifar10
 
 # $(call scaled,SCALE,SETTING,FOLDER,DATA,THREADS,FLAGS): a setting at one scale. Settings in one folder share trainings.
-scaled = $(if $(filter $(1),$(SCALE)),$(eval $(call setting,$(2),$(OUT)/$(SCALE)/runs/$(3),$(4),$(5),$(6))))
+scaled = $(if $(filter $(1),$(SCALE)),$(eval $(call setting,$(2),$(OUT)/$(SCALE)/runs/$(3),$(4),$(5),$(6)))$(eval $(2).usual := $(call get,usual.$(1))))
 
 # smoke, small and medium use the cyclic schedule, since a piecewise one needs more epochs than are affordable on a CPU
 # (after 12 on the digits, `bs` is below Fast TRADES). So table 8 is table 2 plus Fast AT+.
@@ -47,12 +47,12 @@ $(call scaled,small,tiny-imagenet,tiny-imagenet,tiny-imagenet-small,1,--model re
 $(call scaled,small,wide,cifar10-wide,cifar10-small,1,--model wrn-16-2 $(small))
 
 # A quarter of the paper's width and a seventh of its epochs, in bf16, which CPUs support.
+usual.medium := --attack natural,pgd-100,screen
 medium := --eps 0.031 --epochs 15 --schedule cyclic --lr 0.2 --precision bf16 --log-divergence
 $(foreach s,cifar10 cyclic,$(call scaled,medium,$(s),cifar10,cifar10-medium,1,--model resnet18-16 $(medium)))
 $(call scaled,medium,cifar100,cifar100,cifar100-medium,1,--model resnet18-16 $(medium))
 $(call scaled,medium,tiny-imagenet,tiny-imagenet,tiny-imagenet-medium,1,--model resnet50-16 $(medium))
 $(call scaled,medium,wide,cifar10-wide,cifar10-medium,1,--model wrn-16-2 $(medium))
-$(if $(filter medium,$(SCALE)),$(eval usual := --attack natural,pgd-100,screen))
 
 # Section 5.1. The paper gives neither the number of epochs of the cyclic schedule (here 15, as in Wong et al., its
 # authors) nor the kind of half precision.
@@ -68,6 +68,6 @@ $(call scaled,paper,wide,cifar10-wide,cifar10,,--model wrn-34-10 $(paper))
 here = $(OUT)/$(SCALE)/$(1)
 title = --title '$(subst table,Table ,$(subst figure,Figure ,$(subst section54,Section 5.4,$(1)))), SCALE=$(SCALE)'
 paper-table = $(eval $(1).title := $(call title,$(1)))$(foreach s,$($(1).settings),$(eval $(1).$(s).compare := --paper $(1:table%=%)/$($(s).published)))$(call table,$(1),$(here))
-paper-figure = $(eval $(1).title := $(call title,$(1)))$(call table,$(1),$(here))$(foreach s,$($(1).settings),$(eval $(call drawing,$(here)/$(s),$(3),$(2) $(call title,$(1)))))
+paper-figure = $(eval $(1).title := $(call title,$(1)))$(call table,$(1),$(here))$(foreach s,$($(1).settings),$(eval $(call drawing,$(here)/$(s),$(3),$(2) $(call title,$(1)),$(addsuffix .train.json,$(call runs,$(1),$(s))))))
 printed = $(call tables,$(1),$(here))
 drawn = $(call tables,$(1),$(here)) $($(1).settings:%=$(here)/%/picture.png)

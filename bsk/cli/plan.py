@@ -26,10 +26,10 @@ def plan(
 ) -> None:
     """Estimate the cost of jobs on this device.
 
-    Reads one job per line: command, output file and flags, separated by tabs. Prints whether each job is done, its
-    passes, hours and disk space; the last line is the total of the remaining jobs, run one after another. A few passes
-    of each network and precision are timed. Evaluations are rough estimates: how many examples an attack breaks early
-    is not known in advance.
+    Reads one job per line: command, output file and flags, separated by tabs, and a fourth column `changed` if the
+    output was made with other flags. Prints whether each job is done, its passes, hours and disk space; the last line
+    is the total of the remaining jobs, run one after another. A few passes of each network and precision are timed.
+    Evaluations are rough estimates: how many examples an attack breaks early is not known in advance.
 
         make plan-table8 SCALE=paper
         make jobs-table8 | bsk plan --device cuda
@@ -73,13 +73,13 @@ def _jobs(lines: Iterable[str], app: Any) -> Iterator[Job]:
     commands: dict[str, Any] = app.commands
     seen = set()
     for line in lines:
-        command, target, flags = [*line.rstrip("\n").split("\t"), "", ""][:3]
+        command, target, flags, changed = [*line.rstrip("\n").split("\t"), "", "", ""][:4]
         if command not in JOBS:
             raise UsageError(f"plan: {command[:40]!r} is not a job; expected the output of make jobs-table8")
         if target not in seen:
             seen.add(target)
             context = commands[command].make_context(command, _words(target, flags), help_option_names=[])
-            yield Job(command, target, context.params)
+            yield Job(command, target, context.params, changed == "changed")
 
 
 def _words(target: str, flags: str) -> list[str]:

@@ -32,11 +32,12 @@ COLUMNS = ("job", "target", "done", "forward_passes", "backward_passes", "hours"
 
 @dataclass(frozen=True)
 class Job:
-    """A command, its output file, and its flags as the command itself parses them."""
+    """A command, its output file, its flags as the command itself parses them, and whether make noted other ones."""
 
     command: str
     target: str
     flags: dict[str, Any]
+    changed: bool = False
 
     @property
     def data(self) -> str:
@@ -44,6 +45,12 @@ class Job:
         from bsk.data.store import data_path
 
         return str(self.flags["data"] or data_path(self.flags["dataset"]))
+
+    @property
+    def checkpoint(self) -> str:
+        """The first checkpoint of an evaluation or of `bsk starts`, empty if there is none."""
+        named = self.flags["checkpoints"] if self.command == "evaluate" else [self.flags["checkpoint"]]
+        return str((named or [""])[0])
 
     def settings(self, data: DataFile, device: torch.device, model: str | None) -> Settings:
         """Return the settings of a training run of the network `model`, None for the data's."""
@@ -92,10 +99,22 @@ class Prices:
     def line(self, job: Job) -> dict[str, Any]:
         """Return the table row of a job, by column."""
         passes, seconds, size = self._train(job) if job.command == "train" else self._evaluate(job)
-        done = Path(job.target).exists()
         counts = round(passes.forward), round(passes.to_input + passes.full)
         hours = round((seconds + self.startup) / 3600, 5)
-        return dict(zip(COLUMNS, (job.command, job.target, done, *counts, hours, round(size, 3)), strict=True))
+        return dict(
+            zip(COLUMNS, (job.command, job.target, self._done(job), *counts, hours, round(size, 3)), strict=True)
+        )
+
+    def _done(self, job: Job) -> bool:
+        """Return whether make would leave a job out: its output is there, for these flags, and no input is newer."""
+        target, source = Path(job.target), Path(job.data)
+        if job.command != "train":
+            _, training = self._trained[job.checkpoint]
+            source = Path(training.target)
+            if not self._done(training):
+                return False
+        known = not job.changed and target.exists()
+        return known and not (source.exists() and source.stat().st_mtime_ns > target.stat().st_mtime_ns)
 
     def _train(self, job: Job) -> tuple[Passes, float, float]:
         """Return passes, seconds and megabytes of the part of a training run that is left."""
@@ -135,10 +154,9 @@ class Prices:
 
     def _evaluate(self, job: Job) -> tuple[Passes, float, float]:
         """Return passes, seconds and megabytes of an evaluation or of `bsk starts`, both in fp32."""
-        checkpoints = job.flags["checkpoints"] if job.command == "evaluate" else [job.flags["checkpoint"]]
-        if not checkpoints:
+        checkpoint, networks = job.checkpoint, len(job.flags.get("checkpoints") or [""])
+        if not checkpoint:
             raise UsageError(f"plan: {job.target}: evaluate without a checkpoint; name one that an earlier job trains")
-        checkpoint = str(checkpoints[0])
         if checkpoint not in self._trained:
             raise UsageError(f"plan: {job.target}: no earlier job trains {checkpoint}")
         settings, training = self._trained[checkpoint]
@@ -147,7 +165,7 @@ class Prices:
         images = min(count, job.flags["limit"] or count)
         batch = job.flags["batch_size"] or rows_of_a_call(self.device, shape)
         radii = len(eps) if isinstance(eps := job.flags["eps"], list) else 1
-        work = self._work(job, settings.eps, len(data.classes), images, batch) * (len(checkpoints) * radii)
+        work = self._work(job, settings.eps, len(data.classes), images, batch) * (networks * radii)
         return work.images, self._rates(settings, training, "fp32").seconds(work), 0.0
 
     def _work(self, job: Job, eps: float, classes: int, images: int, batch: int) -> Work:

@@ -1,5 +1,7 @@
 """`bsk plan` on invalid job lists: one-line errors with the exit code of a usage error."""
 
+import os
+
 import pytest
 import torch
 
@@ -131,3 +133,28 @@ def test_an_audit_costs_its_sample_in_the_last_stages(call, toy, tmp_path) -> No
         passes[flags] = int(row[3])
     assert passes[" --audit 5"] < passes[""] / 2 and passes[" --audit 100000"] == passes[""]
     assert passes[" --audit 5"] < passes[" --within 0.5"] <= passes[""]
+
+
+def test_a_job_is_done_only_if_make_would_not_run_it(call, toy, tmp_path) -> None:
+    """That is, with these flags and after the jobs that it needs."""
+    training, evaluation = tmp_path / "m.train.json", tmp_path / "r.jsonl"
+    train, look = TRAIN.format(toy=toy), f"evaluate\tr.jsonl\tm.safetensors --data {toy} --attack pgd-5\n"
+
+    def done(jobs: str = train + look) -> list[str]:
+        (tmp_path / "jobs").write_text(jobs)
+        lines = [line.split("\t") for line in call("plan", "jobs", "--device", "cpu").stdout.splitlines()[1:]]
+        return [*(line[2] for line in lines[:-1]), lines[-1][1]]
+
+    now = toy.stat().st_mtime
+    for path, later in ((training, 1), (evaluation, 2)):
+        path.touch()
+        os.utime(path, (now + later, now + later))
+    assert done() == ["True", "True", "0 of 2"]
+    assert done(train + look.replace("\n", "\tchanged\n")) == ["True", "False", "1 of 2"]
+    assert done(train.replace("\n", "\tchanged\n") + look) == ["False", "False", "2 of 2"], "evaluated again too"
+    os.utime(training, (now + 3, now + 3))
+    assert done() == ["True", "False", "1 of 2"], "trained after its evaluation"
+    os.utime(training, (now - 1, now - 1))
+    assert done() == ["False", "False", "2 of 2"], "trained on older data"
+    training.unlink()
+    assert done() == ["False", "False", "2 of 2"]

@@ -1,6 +1,7 @@
 """The Makefile: each experiment lists its jobs, repeats none, and a failing row does not affect others."""
 
 import functools
+import itertools
 import json
 import re
 import shlex
@@ -122,7 +123,8 @@ def test_unknown_scales_chosen_seeds_and_chosen_folders(make) -> None:
 
 
 def test_the_jobs_of_a_target_are_those_that_it_runs(make) -> None:
-    for name in (*EXPERIMENTS, "frontier", "budget", "collapse", "fast", "fastat-epochs"):
+    others = ("frontier", "budget", "collapse", "fast", "fastat", "fastat-epochs", "readme-table")
+    for name in (*EXPERIMENTS, *others):
         told = [line.split("\t")[0] for line in make(f"jobs-{name}", "SEEDS=1").stdout.splitlines()]
         listed = make("-n", name, "SEEDS=1").stdout
         for command in ("train", "evaluate", "starts"):
@@ -139,16 +141,17 @@ def test_published_methods_have_equal_passes_or_equal_epochs(make) -> None:
     """The passes of 15 epochs of bs, to the nearest epoch; without natural training, aliases, and methods that need
     more data.
     """
-    for target in ("fastat", "fastat-averaged", "fastat-epochs"):
+    methods = set(registry.names()) - {"natural", "fgsm-mep", "rst"}
+    for target, averages in (("fastat", {False, True}), ("fastat-averaged", {True}), ("fastat-epochs", {False})):
         lines = make(f"jobs-{target}", "SCALE=paper", "SEEDS=1").stdout.splitlines()
-        trainings = {(flags := resolved(line))["method"]: flags for line in lines if line.startswith("train\t")}
-        assert set(trainings) == set(registry.names()) - {"natural", "fgsm-mep", "rst"}
-        for method, flags in trainings.items():
+        resolved_flags = [resolved(line) for line in lines if line.startswith("train\t")]
+        trainings = {(flags["method"], flags["ema"] > 0): flags for flags in resolved_flags}
+        assert set(trainings) == set(itertools.product(methods, averages))
+        for (method, averaged), flags in trainings.items():
             found = bind(method, 0.031)
             passes = profile(found, (3, 32, 32), 10).passes
             each = (passes.forward + passes.to_input + passes.full) * found.replays
             assert flags["epochs"] == (15 if target == "fastat-epochs" else max(round(120 / each), 1)), method
-            averaged = target == "fastat-averaged"
             assert (flags["ema"], flags["label_smoothing"]) == ((0.9995, 0.4) if averaged else (0.0, 0.0))
 
 
@@ -322,9 +325,47 @@ def test_more_seeds_are_trained_and_fewer_are_shown_alone(make, stub, tmp_path: 
 
 def test_changed_flags_of_a_scale_make_its_runs_due(make, stub, tmp_path: Path) -> None:
     bsk, log = stub
+    more = ["SEEDS=1", "smoke=--epochs 21 --batch-size 100"]
+
+    def changed(*words: str) -> list[str]:
+        lines = [line.split("\t") for line in make("jobs-table10", *words, bsk=bsk).stdout.splitlines()]
+        return [line[0] for line in lines if line[3:] == ["changed"]]
+
+    assert changed("SEEDS=1") == [], "nothing is there yet"
     make("table10", "SEEDS=1", bsk=bsk)
-    make("table10", "SEEDS=1", "smoke=--epochs 21 --batch-size 100", bsk=bsk)
+    assert changed("SEEDS=1") == [] and changed(*more) == ["train"] * 3
+    assert changed("SEEDS=1", "usual=--attack natural") == ["evaluate"] * 3
+    make("table10", *more, bsk=bsk)
     assert len(trained(log)) == 6
+
+
+def test_data_of_another_archive_are_named_and_not_made_again(make, stub, tmp_path: Path) -> None:
+    (bsk, log), data = stub, f"{tmp_path}/data/cifar10-small.safetensors"
+    assert "warning" not in make(data, "CIFAR10=subset.tar.gz", bsk=bsk).stderr
+    assert "warning" not in make(data, "CIFAR10=subset.tar.gz", bsk=bsk).stderr
+    assert "warning" not in make(data, bsk=bsk).stderr, "no archive is named"
+    told = make(data, "CIFAR10=whole.tar.gz", bsk=bsk)
+    assert f"{data}: was made by prepare-data cifar10 --from 'subset.tar.gz'" in told.stderr
+    assert "remove it to make it from whole.tar.gz" in told.stderr
+    assert len(re.findall("^prepare-data", log.read_text(), re.M)) == 1
+
+
+def test_the_demo_runs_beside_a_table_without_a_second_make(make, stub) -> None:
+    bsk, log = stub
+    make("-j2", "demo", "table10", "SEEDS=1", bsk=bsk)
+    assert len(re.findall("^prepare-data", log.read_text(), re.M)) == 1
+    assert "--no-print-directory -j" in make("-n", "demo", bsk=bsk).stdout, "alone, its jobs run side by side"
+
+
+def test_a_temporary_file_is_of_one_process_and_goes_with_a_job_that_fails(make, stub, tmp_path: Path) -> None:
+    """So that two makes in one OUT do not write to the same one."""
+    bsk, _ = stub
+    listing = f"ls {tmp_path}/out/smoke/runs/digits >> {tmp_path}/names; [ $1 = train ] && exit 4\nout="
+    (tmp_path / "failing").write_text(Path(bsk).read_text().replace("out=", listing, 1))
+    (tmp_path / "failing").chmod(0o755)
+    assert make("-k", "table10", "SEEDS=1", check=False, bsk=str(tmp_path / "failing")).returncode
+    names = re.findall(r"^\S+\.train\.json\.\d+\.tmp$", (tmp_path / "names").read_text(), re.M)
+    assert len(set(names)) == 3 and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_finished_tree_has_nothing_due_and_other_flags_of_evaluation_or_table_are_noticed(
@@ -354,8 +395,12 @@ def test_a_partial_table_has_the_finished_runs(make, stub, tmp_path: Path) -> No
     assert len(results.read_text().splitlines()) == 11 and len(trained(log)) == done
     (compared,) = [line for line in log.read_text().splitlines() if line.startswith("compare")]
     assert "--title Table 2, SCALE=smoke, 11 of 12 runs --paper" in compared.replace("'", "")
-    plain = make("-n", "table2", "SEEDS=1 2", bsk=bsk).stdout
+    drawn = [line for line in log.read_text().splitlines() if line.startswith("plot")]
+    assert drawn and all("11 of 12 runs" in line for line in drawn)
+    plain = make("-n", "table2", "SEEDS=1 2", "PARTIAL=no", bsk=bsk).stdout
     assert "--title 'Table 2, SCALE=smoke'" in plain and " runs'" not in plain
+    assert len(re.findall(" train ", plain)) == 1, "PARTIAL=no is as without it"
+    assert "PARTIAL=1: yes or no" in make("-n", "table2", "PARTIAL=1", check=False).stderr
 
 
 def test_a_partial_table_without_runs_is_an_error(make, stub, tmp_path: Path) -> None:
@@ -373,7 +418,7 @@ def test_unusual_spellings_of_folders_work(make, tmp_path: Path) -> None:
     assert failed.returncode and "no ~ in paths" in failed.stderr
 
 
-@pytest.mark.parametrize("value", ["a:b", "a;b", "", "/", ".", "a#b", "a$b", "a'b", "a b", "a%b", "a=b", "a(b"])
+@pytest.mark.parametrize("value", ["", "/", ".", "./", ".//", "..", *(f"a{odd}b" for odd in ":;#$' %=(")])
 @pytest.mark.parametrize("variable", ["OUT", "DATA"])
 def test_folders_with_special_characters_are_refused(make, variable: str, value: str) -> None:
     failed = make("-n", "table10", f"{variable}={value}", check=False)
