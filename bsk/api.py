@@ -496,6 +496,6 @@ def _flat(records: Iterable[Any]) -> Iterable[Evaluation | Record | str | Path]:
 
 def _located(record: Evaluation | Record | str | Path) -> list[Located]:
     if isinstance(record, (str, Path)):
-        return read(Path(record))
+        return read(Path(record), notice=note)
     line = jsonl.dumps(record.record if isinstance(record, Evaluation) else record)
     return list(located(io.BytesIO(line.rstrip("\n").encode() + b"\n"), "records"))

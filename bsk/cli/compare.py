@@ -130,7 +130,10 @@ def _print_view(view: str, files: list[Path] | None, format: str, out: Sequence[
 def _print(render: Callable[[str], str], format: str, outputs: Mapping[Path, str]) -> None:
     """Write a table to each file in the format of its ending, then print it."""
     from bsk.records.atomic import replacing
+    from bsk.records.jsonl import check_no_records
 
+    for path in outputs:
+        check_no_records(path)
     for path, kind in outputs.items():
         with replacing(path) as temporary:
             temporary.write_text(render(kind), encoding="utf-8")

@@ -18,7 +18,7 @@ from bsk.compat import usage_message
 from bsk.errors import BUG, DONE, BskError, InputError, ReaderClosedError, UsageError, named_error, out_of_memory
 from bsk.records.atomic import naming_the_file
 from bsk.records.jsonl import dumps
-from bsk.terminal import CHOICES, for_people, unheard, whisper, write
+from bsk.terminal import CHOICES, for_people, note, unheard, whisper, write
 
 if TYPE_CHECKING:
     from bsk.records.located import Located
@@ -40,7 +40,7 @@ def records_of(command: str, files: Sequence[Path] | None) -> Iterator[Located]:
     if closed or not files and sys.stdin.isatty():
         raise UsageError(f"{command}: no records; name JSONL files, or pipe in the output of bsk evaluate")
     return chain.from_iterable(
-        located(sys.stdin.buffer, "stdin") if path == STDIN else stream(path) for path in files or [STDIN]
+        located(sys.stdin.buffer, "stdin", note) if path == STDIN else stream(path, note) for path in files or [STDIN]
     )
 
 

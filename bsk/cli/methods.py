@@ -11,6 +11,8 @@ import typer
 from bsk.cli import options as o
 from bsk.cli.console import emit, records_of
 from bsk.devices import load_torch
+from bsk.methods import registry
+from bsk.terminal import note
 
 
 def methods(
@@ -37,7 +39,12 @@ def methods(
     from bsk.comparison.tables import checked_format, printed
 
     chosen = checked_format(format or ("table" if sys.stdout.isatty() else "tsv"))
-    rows = survey(count_collapses(records_of("methods", logs)) if logs else recorded_collapses())
+    counts = count_collapses(records_of("methods", logs)) if logs else recorded_collapses()
+    if not counts:
+        note("these files have no log of a monitored training, so no run is counted")
+    if others := sorted({each.method for each in counts} - {*registry.names()}):
+        note(f"methods from outside bsk are not listed: {', '.join(others)}")
+    rows = survey(counts)
     runs = "these logs" if logs else "the records of this project"
     caption = f"The methods of bsk, and how many runs collapsed in {runs}."
     emit(printed(rows, chosen, cells(rows), TEXT_COLUMNS, caption))

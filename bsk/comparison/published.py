@@ -9,22 +9,14 @@ from fractions import Fraction
 from importlib.resources import files
 from typing import Any
 
+from bsk.contract.parameters import resolve
 from bsk.errors import UsageError, nearest
+from bsk.methods import registry
+from bsk.perturb.radius import PAPER_EPS
 
 AXES = ("gamma", "beta", "step")  # the parameters that the paper's ablations vary
 _STEP_UNIT = 8 / 255  # the radius that the paper's step sizes refer to
 _SAME_STEP = 0.03  # tolerance of step / eps: 0.031 is not quite 8/255, and neighbouring steps are 0.125 apart
-OWN: dict[str, dict[str, float]] = {  # section 5.1: the values of each method where the table does not vary them
-    "at": {"step": 2 / 8},
-    "trades": {"step": 2 / 8, "beta": 6},
-    "fast-at": {"step": 10 / 8},
-    "fast-at-plus": {"step": 10 / 8},
-    "fast-trades": {"step": 1, "beta": 6},
-    "fast-trades-2": {"step": 1, "beta": 6},
-    "bs": {"step": 1, "beta": 10, "gamma": 1},
-    "bs-alone": {"beta": 10, "gamma": 1},
-    "bs-at": {"step": 1, "gamma": 1},
-}
 _COLUMNS = {
     "autoattack": "robust_autoattack",
     "autoattack-audit": "robust_autoattack",
@@ -65,7 +57,7 @@ class Table:
     dataset: str | None = None
 
     def fitting(self, method: str | None, flags: Mapping[str, Any], dataset: str | None = None) -> list[Published]:
-        """Return the paper's rows for a training, matched by method, dataset and the parameters that the table varies.
+        """Return the paper's rows for a training, matched by method, dataset and hyper-parameters.
 
         If the table does not have the training's dataset, the table's first dataset is used. There are two rows if the
         paper has both the mean and the best of several runs.
@@ -109,17 +101,21 @@ def _published(record: Mapping[str, Any]) -> Published:
 
 
 def _fits(row: Published, flags: Mapping[str, Any]) -> bool:
-    """Return whether flags match the row's parameters and, for the others, its method's; steps relative to eps."""
-    for axis, value in {**OWN.get(row.method, {}), **row.axes}.items():
-        found = flags.get(axis)
-        if found is None and axis not in row.axes:
+    """Return whether a training has the row's parameters and its method's defaults for the others, and no AWP.
+
+    Steps are compared relative to eps. Parameters that a training does not name count as the defaults.
+    """
+    eps = flags.get("eps")
+    radius = float(eps) if isinstance(eps, (int, float)) and eps > 0 else PAPER_EPS
+    usual = resolve(row.method, registry.parameters(row.method), radius, {})
+    for name, value in {**usual, **row.axes}.items():
+        found = flags.get(name)
+        if found is None and name not in row.axes:
             continue
-        if axis == "step":
-            eps = flags.get("eps")
-            if not isinstance(found, (int, float)) or not isinstance(eps, (int, float)) or eps <= 0:
-                return False
-            if abs(found / eps - value) > _SAME_STEP:
+        if name == "step":
+            wanted = value if name in row.axes else value / radius
+            if not isinstance(found, (int, float)) or eps is None or abs(found / radius - wanted) > _SAME_STEP:
                 return False
         elif found != value:
             return False
-    return True
+    return not flags.get("awp")

@@ -54,6 +54,8 @@ def count_collapses(records: Iterable[Located]) -> list[Collapses]:
                 watched.discard(source)
                 fallen.discard(source)
             checkpoints[source] = checkpoint
+        if record.get("kind") == "end":
+            checkpoints.pop(source, None)  # a start after it is another training, though its checkpoint may be the same
         current = run.get(source)
         looked = record.get("kind") == "alarm" or "monitor_pgd" in record
         if current is None or not looked:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bsk.errors import InputError, UsageError
 from bsk.records import located
 from bsk.records.schema import EvaluationRecord
+from bsk.terminal import note
 
 
 def evaluations_of(files: Sequence[Path], sha256: str | None = None) -> list[EvaluationRecord]:
@@ -17,7 +18,7 @@ def evaluations_of(files: Sequence[Path], sha256: str | None = None) -> list[Eva
         UsageError: the evaluations are of several networks.
         InputError: a file cannot be read, or has no such evaluation.
     """
-    items = [item for path in files for item in located.stream(path) if item.record.get("kind") == "evaluation"]
+    items = [item for path in files for item in located.stream(path, note) if item.record.get("kind") == "evaluation"]
     every = [located.evaluation(item, EvaluationRecord) for item in items]
     found = [each for each in every if sha256 in (None, each.checkpoint_sha256)]
     names = ", ".join(map(str, files))

@@ -137,7 +137,17 @@ def scenes(items: Iterable[Located]) -> list[Scene]:
             found.setdefault(key, (facts, {}))[1][record.start, record.index] = (item.where, record)  # keeps the last
     if not found:
         raise InputError("plot landings: no landings among the records; give what bsk starts prints")
-    return [Scene(facts, _clouds(landings)) for facts, landings in found.values()]
+    titles = [facts for facts, _ in found.values()]
+    return [
+        Scene(facts if titles.count(facts) == 1 else (f"{_file(landings)}: {facts[0]}", facts[1]), _clouds(landings))
+        for facts, landings in found.values()
+    ]
+
+
+def _file(landings: dict[tuple[str, int], _Landing]) -> str:
+    """Return the name of the checkpoint, which tells networks with equal titles apart."""
+    _, record = next(iter(landings.values()))
+    return Path(record.checkpoint).stem
 
 
 def projected(displacement: Floats, target: Floats) -> tuple[Floats, Floats]:

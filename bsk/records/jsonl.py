@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -114,17 +114,34 @@ def read(path: Path, most: int | None = None) -> list[Record]:
     return [record for _, record in islice(stream(path), most)]
 
 
-def stream(path: Path) -> Iterator[tuple[int, Record]]:
+def stream(path: Path, notice: Callable[[str], None] | None = None) -> Iterator[tuple[int, Record]]:
     """Yield the line number and record of each line of a file, holding one line in memory at a time.
+
+    `notice` is called with a line of text if the last record is left out, see `numbered`.
 
     Raises:
         InputError: the file is missing, or one of its complete lines is not a JSON object.
     """
     try:
         with path.open("rb") as file:
-            yield from numbered(file, str(path))
+            yield from numbered(file, str(path), notice)
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}; give a JSONL file that bsk wrote") from error
+
+
+def check_no_records(path: Path) -> None:
+    """Check that a file is not there, or does not begin with a record of bsk, which must not be replaced.
+
+    Raises:
+        InputError: it does.
+    """
+    try:
+        with path.open("rb") as file:
+            first = next(parse(islice(file, 1), str(path)), {})
+    except (OSError, InputError):
+        return
+    if "kind" in first:
+        raise InputError(f"{path}: has records of bsk, which this file would replace; choose another name")
 
 
 def parse(lines: Iterable[bytes], name: str) -> Iterator[Record]:
@@ -132,8 +149,12 @@ def parse(lines: Iterable[bytes], name: str) -> Iterator[Record]:
     return (record for _, record in numbered(lines, name))
 
 
-def numbered(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, Record]]:
-    """Yield the number and record of each line; a last line without newline is dropped if it does not parse.
+def numbered(
+    lines: Iterable[bytes], name: str, notice: Callable[[str], None] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Yield the number and record of each line; a last line without newline is left out if it does not parse.
+
+    A command that was killed leaves such a line, and writes the record again when it is repeated.
 
     Raises:
         InputError: a complete line is not a JSON object with unique keys and finite numbers.
@@ -147,6 +168,8 @@ def numbered(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, Record]]:
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as error:
             if not line.endswith(b"\n"):
+                if notice:
+                    notice(f"{printable(name)}:{number}: cut off, so this record is left out")
                 return
             where = f"{printable(name)}:{number}"
             foreign = number == 1 and not line.lstrip().startswith(b"{")  # a checkpoint, say

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -34,28 +34,28 @@ class Located(NamedTuple):
         return f"{self.source}:{self.line}"
 
 
-def read(path: Path, most: int | None = None) -> list[Located]:
+def read(path: Path, most: int | None = None, notice: Callable[[str], None] | None = None) -> list[Located]:
     """Return the records of a JSONL file with their places, or the first `most`; a truncated last line is left out.
 
     Raises:
         InputError: the file cannot be read, or a line is not a JSON object.
     """
-    return list(islice(stream(path), most))
+    return list(islice(stream(path, notice), most))
 
 
-def stream(path: Path) -> Iterator[Located]:
-    """Yield the records that `read` returns, one at a time."""
+def stream(path: Path, notice: Callable[[str], None] | None = None) -> Iterator[Located]:
+    """Yield the records that `read` returns, one at a time; `notice` is told of a truncated last line."""
     source = printable(str(path))
-    return (Located(source, number, record) for number, record in jsonl.stream(path))
+    return (Located(source, number, record) for number, record in jsonl.stream(path, notice))
 
 
-def located(lines: Iterable[bytes], source: str) -> Iterator[Located]:
+def located(lines: Iterable[bytes], source: str, notice: Callable[[str], None] | None = None) -> Iterator[Located]:
     """Yield the record of each line with its place.
 
     Raises:
         InputError: see `bsk.records.jsonl.numbered`.
     """
-    return (Located(printable(source), number, record) for number, record in numbered(lines, source))
+    return (Located(printable(source), number, record) for number, record in numbered(lines, source, notice))
 
 
 def checked(item: Located, kind: type[T]) -> T:

@@ -74,6 +74,18 @@ def test_each_file_has_the_format_of_its_ending_and_is_whole_or_absent(call, bsk
     assert not (tmp_path / "u.md").exists()
 
 
+def test_records_are_not_replaced_by_a_table(call, file: Path, tmp_path: Path) -> None:
+    """Neither those that are read nor others; a table is."""
+    before = file.read_bytes()
+    (tmp_path / "log.jsonl").write_text('{"kind": "start"}\n')
+    for name in ("results.jsonl", "log.jsonl"):
+        said = call("compare", "results.jsonl", "--out", "t.md", "--out", name, check=3)
+        assert said.line == f"bsk: {name}: has records of bsk, which this file would replace; choose another name"
+    assert file.read_bytes() == before and not (tmp_path / "t.md").exists()
+    for _ in range(2):
+        call("compare", "results.jsonl", "--out", "t.jsonl")
+
+
 def test_sorting_by_the_fifth_column_is_sorting_by_robust_accuracy(bsk: Make, file: Path) -> None:
     command = f"{sys.executable} -m bsk compare {file} | sort -t$'\\t' -k5 -nr | head -1"
     out = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -107,7 +119,9 @@ def test_notices_go_to_stderr_and_the_picture_to_its_file(bsk: Make, file: Path,
     with file.open("a") as out:
         out.write(json.dumps(make("bs", 1, eps=0.3, checkpoint_sha256="x")) + "\n" + '{"kind": "evaluation", "torn')
     done = bsk("compare results.jsonl --plot figure.png --format markdown")
-    assert done.stderr == "bsk: rows of different eps (0.2, 0.3) are not compared with one another\n"
+    said = done.stderr.splitlines()
+    assert said[0] == f"bsk: results.jsonl:{len(file.read_text().splitlines())}: cut off, so this record is left out"
+    assert said[1:] == ["bsk: rows of different eps (0.2, 0.3) are not compared with one another"]
     assert "eps 0.3, not 0.2" in done.stdout and file.with_name("figure.png").stat().st_size > 10_000
     assert bsk("compare results.jsonl --quiet").stderr == ""
 

@@ -95,10 +95,12 @@ def test_a_truncated_last_line_is_left_out(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     line = json.dumps(make("bs", 1))
     path.write_text(f"{line}\n{line[:100]}")
-    rows, notices = compare(read(path))
+    said: list[str] = []
+    rows, notices = compare(read(path, notice=said.append))
     assert len(rows) == 1 and rows[0]["seeds"] == 1 and notices == []
+    assert said == [f"{path}:2: cut off, so this record is left out"]
     path.write_text(f"{line}\n{line}")  # whole, but for its newline
-    assert len(read(path)) == 2
+    assert len(read(path, notice=said.append)) == 2 and len(said) == 1
 
 
 def test_an_unreadable_file_is_a_one_line_error(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from bsk.methods import registry
 from bsk.records.located import located
 
 
-def log(method: object, alarms: int, looks: bool = True, eps: float = 16 / 255) -> list[bytes]:
-    start = {"kind": "start", "method": method, "dataset": "cifar10", "eps": eps}
+def log(method: object, alarms: int, looks: bool = True, eps: float = 16 / 255, **more: object) -> list[bytes]:
+    start = {"kind": "start", "method": method, "dataset": "cifar10", "eps": eps, **more}
     epoch = {"kind": "epoch", "epoch": 1, **({"monitor_pgd": 0.3} if looks else {})}
     alarm = {"kind": "alarm", "epoch": 1, "step": 3}
     return [json.dumps(each).encode() for each in (start, epoch, *[alarm] * alarms, epoch)]
@@ -31,6 +31,16 @@ def test_a_monitored_training_counts_once() -> None:
         Collapses("fast-at", "cifar10", 16 / 255, 1, 1),
     ]
     assert [each.place for each in found][:2] == ["cifar10 at 0.031: 1 of 1", "cifar10 at 16/255: 1 of 2"]
+
+
+def test_a_start_after_an_end_is_another_training_though_its_checkpoint_is_the_same() -> None:
+    """As in the logs of two machines, one after the other."""
+    whole = [*log("bs", 1, checkpoint="runs/bs.safetensors"), b'{"kind": "end"}']
+    found = [Collapses("bs", "cifar10", 16 / 255, 2, 2)]
+    assert count_collapses(located([*whole, *whole], "both.jsonl")) == found
+    assert count_collapses(located([*whole[:-1], *whole], "resumed.jsonl")) == [
+        Collapses("bs", "cifar10", 16 / 255, 1, 1)
+    ]
 
 
 def test_an_alarm_in_the_first_epoch_counts_as_monitored() -> None:

@@ -82,6 +82,13 @@ def test_the_last_of_repeated_images_counts_and_models_have_their_own_scenes(pla
     assert first.clouds[1].kl.tolist() == [0.5, 0.3] and second.clouds[1].kl.tolist() == [0.1, 0.3]
 
 
+def test_networks_with_the_same_facts_are_named_by_their_files(place: Make) -> None:
+    other = [{**record, "checkpoint_sha256": "cd", "checkpoint": "runs/bs-uniform.safetensors"} for record in four()]
+    third = [{**record, "checkpoint_sha256": "ef", "model": "resnet18"} for record in four()]
+    found = [scene.facts[0] for scene in scenes(place([*four(), *other, *third]))]
+    assert found == ["bs: bs, cnn, digits test", "bs-uniform: bs, cnn, digits test", "bs, resnet18, digits test"]
+
+
 def test_the_picture_has_its_facts_axes_and_means(place: Make, tmp_path: Path) -> None:
     for name in ("a.svg", "b.svg", "a.png"):
         assert draw_landings(place(four()), [tmp_path / name]) == []
