@@ -40,6 +40,7 @@ SQUARE_GAIN = 0.002  # fraction of all examples. Source: AutoAttack's check of S
 
 _BLIND = "use attacks that need no gradient, square and rays"
 SIGNS = (  # fact; least share of the images examined; least share of the images that PGD fools, if any; doubt
+    ("tied", 0.05, None, "{:.0%} of images have several largest outputs, of which the first counts: break the ties"),
     ("nan_gradients", 0.02, None, f"the gradient is NaN for {{:.0%}} of images and treated as 0: {_BLIND}"),
     ("zero_gradients", 0.05, None, f"the gradient is zero for {{:.0%}} of images: {_BLIND}"),
     (
@@ -131,8 +132,11 @@ def look_at(
         facts["half_precision"] = bool(dtypes & HALF)
         with torch.no_grad():
             rest = [forward(part) for part in x[len(logits) :].split(batch_size) if len(part)]
-            right = torch.cat([logits, *rest]).argmax(dim=1) == y
+            logits = torch.cat([logits, *rest])
+            right = logits.argmax(dim=1) == y
         facts["checked"] = int(right.sum())
+        tied = (logits == logits.amax(dim=1, keepdim=True)).sum(dim=1) > 1
+        facts["tied"] = _share(tied)  # as of a network that abstains by zeros; argmax takes the first class
         index = examples.index[rows][right.cpu()].tolist()
         if index and "gradients" in parts:
             facts |= _gradients(forward, x[right], y[right], rows_within(batch_size))

@@ -243,9 +243,16 @@ def compiles(choice: str, model: nn.Module, shape: Sequence[int], passes: float,
 
 
 def operations(model: nn.Module, shape: Sequence[int], device: torch.device) -> int:
-    """Return the floating-point operations of one forward pass of an image (C, H, W), counting matrix products only."""
+    """Return the floating-point operations of one forward pass of an image (C, H, W), counting matrix products only.
+
+    Attention is computed by its plain formula: torch counts none of a CPU's fused kernel, nor, without gradients, of
+    the single operation that `nn.MultiheadAttention` becomes (findings/torch_flop_counter_gaps.sh).
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    with eval_mode(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *shape, device=device))
+    image = torch.zeros(1, *shape, device=device, requires_grad=True)
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with eval_mode(model), torch.enable_grad(), plain, FlopCounterMode(display=False) as counter:
+        model(image)
     return int(counter.get_total_flops())

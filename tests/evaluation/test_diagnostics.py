@@ -37,6 +37,7 @@ WORDS = {  # what a doubt about each says
     "batch": "depends on the rest of the batch",
     "softmax": "looks like probabilities",
     "changes": "change during evaluation",
+    "tied": "several largest outputs",
 }
 
 
@@ -197,6 +198,11 @@ def against(dense: bool) -> Callable[[Tensor, Tensor], Tensor]:
     )
 
 
+def abstaining(logits: Tensor) -> Tensor:
+    """Return zeros for images of which the network is not sure."""
+    return torch.where(logits.softmax(dim=1).amax(dim=1, keepdim=True) > 0.99, logits, 0.0)
+
+
 MASKED: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str], set[str]]] = {
     # a model, the doubts that it must raise, and those that it may raise too
     "logits x 1e4": (lambda m: Masked(m, after=lambda z: z * 1e4), {"zero"}, {"cross entropy"}),
@@ -214,6 +220,7 @@ MASKED: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str], set[str]]] =
     "slow": (lambda m: Masked(m, before=bent(piecemeal(7))), {"early"}, {"late"}),
     "slower": (lambda m: Masked(m, before=bent(piecemeal(21))), {"late"}, {"early"}),
     "batch": (lambda m: Masked(m, after=lambda z: z - 0.2 * z.mean(dim=0)), {"batch"}, set()),
+    "abstaining": (lambda m: Masked(m, after=abstaining), {"tied"}, {"zero", "margin", "cross entropy", "wrong"}),
 }
 
 

@@ -306,6 +306,25 @@ def test_auto_compiles_long_work(choice: str, device: torch.device, length: floa
         torch.set_num_threads(1)
 
 
+class Attending(nn.Module):
+    """Self-attention over the 64 pixels of 16 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = x.flatten(2).transpose(1, 2)
+        return self.attention(z, z, z, need_weights=False)[0].mean(1)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_attention_is_counted(frozen: bool) -> None:
+    """Four linear layers of 16 to 16 for 64 pixels, and two products of 64 x 64 x 16."""
+    model = Attending().requires_grad_(not frozen)
+    assert operations(model, (16, 8, 8), CPU) == 2 * (4 * 64 * 16 * 16 + 2 * 64 * 64 * 16)
+
+
 @pytest.mark.parametrize("model", [resnet18(10, 3, 8), wide_resnet(10, 3, 10, 1), preact_resnet50(10, 3, 8)])
 def test_small_work_is_recognised_without_a_pass(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound that is checked first is above the work of our networks."""
