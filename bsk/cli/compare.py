@@ -33,7 +33,7 @@ def compare(
         o.option("--paper", metavar="TABLE", help="Add the paper's numbers: 2, 6/cifar100, section54."),
     ] = None,
     pareto: Annotated[
-        bool, o.option("--pareto", help="Mark rows that no other beats in robust accuracy and passes.")
+        bool, o.option("--pareto", help="Mark rows that none equals in robust accuracy for fewer passes.")
     ] = False,
     matrix: Annotated[
         bool,
@@ -42,7 +42,9 @@ def compare(
     require: Annotated[
         list[str] | None,
         o.option(
-            "--require", metavar="CONDITION", help="Exit with 5 unless it holds: 'bs.robust - fast-at.robust > 0'."
+            "--require",
+            metavar="CONDITION",
+            help="Exit with 5 unless it holds: 'bs.difference_low > 0'; may be repeated.",
         ),
     ] = None,
     by: Annotated[
@@ -60,7 +62,8 @@ def compare(
     In a pipe the table is TSV: 1 name, 2 model, 3 eps, 4 natural, 5 robust, ...
 
     --require uses the columns of --format jsonl: ROW.COLUMN, or COLUMN for every row; NAME@ATTACK.COLUMN or
-    NAME@ATTACK@SELECTED.COLUMN where a name has several rows. --by class has Wilson intervals, widened over seeds.
+    NAME@ATTACK@SELECTED.COLUMN where a name has several rows. robust is a point estimate, robust_low and
+    difference_low are ends of intervals; tables show p_holm as p. --by class has Wilson intervals, widened over seeds.
 
         bsk compare results.jsonl | sort -t$'\t' -k5 -nr | head -3
         bsk compare results.jsonl --paper 2 --format markdown

@@ -88,8 +88,8 @@ def compare(
     - `p`: the exact McNemar test of the same pairs (`significance.paired_exact`). It is about these networks on new
       images, whereas the interval covers new seeds; so p can be small although the interval contains 0.
     - `p_holm`: p adjusted for all comparisons of the table (`significance.holm`).
-    - `detectable`: the true difference that as many seeds and images would detect four times in five
-      (`statistics.detectable`); none would if it is 1 or more.
+    - `detectable`: the true difference whose interval, from as many seeds and images, excludes 0 in four of five
+      cases (`statistics.detectable`); none does if it is 1 or more.
     - `difference_boot_*`: a paired bootstrap over images, for these networks; `difference_seeds_*`: a t interval over
       seeds, for these images.
     - `pareto`, if asked for: 0 if a comparable row of the same model has at least this robust accuracy for at most
@@ -250,7 +250,7 @@ def _add_tests(rows: Sequence[Row], compared: Sequence[tuple[Group, Group]]) -> 
 
 
 def _add_pareto(rows: Sequence[Row], groups: Sequence[Group]) -> None:
-    """Mark the rows that no comparable row of the same model beats in both robust accuracy and passes."""
+    """Mark the rows that no comparable row of the same model beats in accuracy or passes and equals in the other."""
     rivals: list[tuple[Row, float, float]]
     for indices in comparable(groups):
         for model in {rows[index]["model"] for index in indices}:
@@ -276,7 +276,7 @@ def _accuracy(kind: str, evaluations: Sequence[Evaluation]) -> Row:
     if not evaluations:
         return {}
     mean, sd = mean_sd([item.accuracy for item in evaluations])
-    ends = {"": pooled_interval(evaluations), "_sd": None if sd is None else sd_interval(sd, len(evaluations))}
+    ends = {"": pooled_interval(evaluations), "_sd": sd_interval(sd, len(evaluations)) if sd else None}
     found: Row = {kind: mean, f"{kind}_sd": sd}
     for name, interval in ends.items():
         found[f"{kind}{name}_low"], found[f"{kind}{name}_high"] = interval or (None, None)
@@ -315,8 +315,14 @@ def remarks(group: Group) -> list[str]:
     attacked = group.robust and group.first.attack != NATURAL
     if attacked and run.eps is not None and eps is not None and run.eps != eps:
         found.append(f"trained at eps {plain(run.eps)}")
-    if group.robust and group.natural and len(group.natural) != len(group.robust):
-        found.append(f"natural over {counted(len(group.natural), 'seed')}")
+    natural, robust = ({item.run.identity for item in items} for items in (group.natural, group.robust))
+    if natural and robust and natural != robust:
+        others = "other seeds" if len(natural) == len(robust) else counted(len(natural), "seed")
+        found.append(f"natural over {others}")
+    selected = run.selected or ""
+    judge = "test" if selected.startswith(BEST_ON_TEST) else "val" if selected.startswith("best") else None
+    if group.first.split == judge:
+        found.append("these images selected the epoch, so accuracies on them are too high")
     return found
 
 

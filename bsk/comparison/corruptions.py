@@ -53,19 +53,26 @@ def by_corruption(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     for name, group in zip(names(groups), groups, strict=True):
         table = _cells(group)
-        note = BETWEEN.join([*mismatches(group, baseline(group, groups)), *remarks(group)]) or None
-        rows += [row | {"note": note} for row in _rows(name, group, table, corruptions, severities)]
-        whole = len(corruptions) * len(severities)
-        if missing := whole - len(table):
-            notices.append(f"{name}: {missing} of {whole} corruptions and severities are missing; means leave them out")
-        if len({frozenset(item.run.identity for item in cell) for cell in table.values()}) > 1:
-            notices.append(f"{name}: some corruptions or severities have other seeds than others; means mix them")
-    found_here = len(_benchmark(corruptions))
-    if groups and (found_here < BENCHMARK or tuple(severities) != SEVERITIES):
-        shown = ", ".join(map(str, severities))
-        there = counted(found_here, "corruption")
-        notices.append(f"means over {there} at severities {shown}, not the benchmark's 15 at 1 to 5")
+        every = [*mismatches(group, baseline(group, groups)), *remarks(group)]
+        of_means = _remarks_on_means(table, corruptions, severities)
+        for row in _rows(name, group, table, corruptions, severities):
+            said = [*every, *(of_means if row["corruption"] == MEAN else [])]
+            rows.append(row | {"note": BETWEEN.join(said) or None})
     return rows, notices
+
+
+def _remarks_on_means(table: Cells, corruptions: Sequence[str], severities: Sequence[int]) -> list[str]:
+    """Return in what the means of one group are not those of the benchmark, or of the other groups."""
+    found, whole, there = [], len(corruptions) * len(severities), len(_benchmark(corruptions))
+    if there < BENCHMARK or tuple(severities) != SEVERITIES:
+        shown = ", ".join(map(str, severities))
+        of_these = counted(there, "corruption")
+        found.append(f"means over {of_these} at severities {shown}, not the benchmark's 15 at 1 to 5")
+    if missing := whole - len(table):
+        found.append(f"{missing} of {whole} corruptions and severities are missing; means leave them out")
+    if len({frozenset(item.run.identity for item in cell) for cell in table.values()}) > 1:
+        found.append("some corruptions or severities have other seeds than others; means mix them")
+    return found
 
 
 def _benchmark(corruptions: Sequence[str]) -> list[str]:

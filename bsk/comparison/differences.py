@@ -19,6 +19,7 @@ from bsk.records.words import counted, flat, plain
 MOST = 6  # values that a notice lists
 Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
 NOT_COMPARED = "are not compared with one another"
+NO_OUTCOMES = "no `correct` bits, so no paired test"
 ASPECTS: tuple[Aspect, ...] = (  # must be equal for two accuracies to be comparable: name, value, value as text
     ("eps", lambda e: e.eps, lambda e: plain(e.eps)),
     ("split", lambda e: e.split, lambda e: e.split),
@@ -102,7 +103,12 @@ def natural_difference(group: Group, reference: Group) -> tuple[dict[str, float]
     Without attack some of the seeds may be missing. One seed each is a pair only if each row has one under attack.
     """
     alone = len(group.robust) == len(reference.robust) == 1
-    found, remarks = difference(group.natural, reference.natural, alone)
+    both = {item.run.identity for item in group.robust} & {item.run.identity for item in reference.robust}
+    pairs = ([item for item in each.natural if alone or item.run.identity in both] for each in (group, reference))
+    ours, theirs = (found or each.natural for found, each in zip(pairs, (group, reference), strict=True))
+    found, remarks = difference(ours, theirs, alone)
+    if group.first.attack == VALIDATION_ATTACK:  # logs have no outcomes
+        remarks = [each for each in remarks if each != NO_OUTCOMES]
     return found, [f"natural: {each}" for each in remarks]
 
 
@@ -119,11 +125,13 @@ def difference(
         means = [mean_sd([item.accuracy for item in items])[0] for items in (row, base)]
         return {"difference": means[0] - means[1]}, ["no seed in common with the first row, so no paired test"]
     doubt = [f"difference over {counted(len(ours), 'common seed')}"] if len(ours) < max(len(row), len(base)) else []
+    if doubt and len(ours) == 1:
+        doubt = [f"{doubt[0]}: its interval does not cover new seeds"]
     mean = mean_sd([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])[0]
     pairs = _differences(ours, theirs)
     if pairs is None:
         expected = ours[0].attack == VALIDATION_ATTACK
-        return {"difference": mean}, [*doubt, *([] if expected else ["no `correct` bits, so no paired test"])]
+        return {"difference": mean}, [*doubt, *([] if expected else [NO_OUTCOMES])]
     found = {"difference": mean, "p": paired_exact(pairs.sum(axis=0))}
     intervals = {"": difference_interval(pairs), "_boot": bootstrap_interval(pairs), "_seeds": seed_interval(pairs)}
     for name, interval in intervals.items():

@@ -110,7 +110,8 @@ def _fits(row: Published, flags: Mapping[str, Any]) -> bool:
     usual = resolve(row.method, registry.parameters(row.method), radius, {})
     for name, value in {**usual, **row.axes}.items():
         found = flags.get(name)
-        if found is None and name not in row.axes:
+        earlier = isinstance(found, bool) and not isinstance(value, bool)  # a switch in an earlier version
+        if (found is None or earlier) and name not in row.axes:
             continue
         if name == "step":
             wanted = value if name in row.axes else value / radius

@@ -69,9 +69,8 @@ def accuracy_interval(correct: NDArray[np.bool_], confidence: float = 0.95) -> I
     """Return the interval of a method's accuracy from the (k, n) outcomes of k >= 1 seeds on the same n images.
 
     For one seed it is `wilson`. For several it covers the draws of seeds and of images: it is Wilson's interval for the
-    effective number of images z^2 p(1-p) / h^2, with h from `half_width`. (A t interval over seeds ignores that they
-    share the images, and Wilson on k n outcomes ignores that outcomes on the same image are correlated; both are too
-    narrow.)
+    effective number of images (`_of_effective_images`). (A t interval over seeds ignores that they share the images,
+    and Wilson on k n outcomes ignores that outcomes on the same image are correlated; both are too narrow.)
 
     Source: Korn and Graubard (1998), Survey Methodology 24, for the effective sample size.
     """
@@ -79,7 +78,7 @@ def accuracy_interval(correct: NDArray[np.bool_], confidence: float = 0.95) -> I
     p = float(correct.mean())
     if k == 1 or n == 1 or p in (0.0, 1.0):
         return wilson(p * n, n, confidence)
-    return _of_half_width(p, half_width(correct, confidence), confidence)
+    return _of_effective_images(correct, confidence)
 
 
 def rough_accuracy_interval(accuracies: Sequence[float], n: int, confidence: float = 0.95) -> Interval:
@@ -105,7 +104,7 @@ def share_interval(shares: NDArray[np.float64], confidence: float = 0.95) -> Int
     p, n = float(shares.mean()), shares.shape[1]
     if shares.min() == shares.max() or n == 1:
         return wilson(p * n, n, confidence)
-    return _of_half_width(p, half_width(shares, confidence), confidence)
+    return _of_effective_images(shares, confidence)
 
 
 def audit_interval(audits: Sequence[Audit]) -> Interval:
@@ -128,6 +127,20 @@ def audited_accuracy_interval(audits: Sequence[Audit]) -> Interval:
     confidence = min(audit.confidence_for_images for audit in audits)
     low, high = (rough_accuracy_interval(each, audits[0].n, confidence) for each in zip(*ends, strict=True))
     return low[0], high[1]
+
+
+def _of_effective_images(x: NDArray[np.generic], confidence: float) -> Interval:
+    """Return Wilson's interval of the mean of (k, n) outcomes or shares for the effective number of images.
+
+    That is z^2 q(1-q) / h^2 n / (n + 2), with the mean q and the half-width h of the table with two more images, one
+    that all seeds get right and one that none does. Without them, near 0 and 1 a few images decide both the mean and h:
+    where luck makes the mean small it makes h small too, and of ten seeds with 1 % right on 200 images the interval
+    would miss the truth twice as often as it should.
+    """
+    k, n = x.shape
+    added = np.concatenate([np.asarray(x, float), np.tile([1.0, 0.0], (k, 1))], axis=1)
+    q, half, z = float(added.mean()), half_width(added, confidence), normal_quantile(confidence)
+    return score_interval(float(np.asarray(x, float).mean()), z * z * q * (1 - q) / half**2 * n / (n + 2), z)
 
 
 def _of_half_width(p: float, half: float, confidence: float) -> Interval:
@@ -155,25 +168,29 @@ def _with_two(differences: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]
 
 
 def seed_interval(differences: NDArray[np.integer[Any]], confidence: float = 0.95) -> Interval | None:
-    """Return `t_interval` of the k seeds' mean differences, from (k, n) paired differences; None for one seed.
+    """Return `t_interval` of the k seeds' mean differences, from (k, n) paired differences.
 
-    It covers new seeds on these same images.
+    It covers new seeds on these same images. It is None for one seed, and if all means are equal: two seeds with as
+    many right images are no evidence that all seeds are equal.
     """
     means = [float(mean) for mean in differences.mean(axis=1)]
-    return t_interval(means, confidence) if len(means) > 1 else None
+    return t_interval(means, confidence) if len(set(means)) > 1 else None
 
 
 def bootstrap_interval(
     differences: NDArray[np.integer[Any]], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Interval:
+) -> Interval | None:
     """Return the percentile bootstrap interval of the mean of (k, n) paired differences, resampling images.
 
     The networks stay the same, and an image is drawn with all its k pairs. The sum of a resample depends only on how
-    often each score occurs in it, so those counts are drawn, from a multinomial distribution.
+    often each score occurs in it, so those counts are drawn, from a multinomial distribution. It is None if all images
+    have the same difference, since resamples then have no width.
 
     Source: Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapters 13 and 8.
     """
     scores, counts = np.unique(differences.sum(axis=0), return_counts=True)
+    if len(scores) == 1:
+        return None
     k, n = differences.shape
     random, chances = np.random.default_rng(seed), counts / n
     parts = np.diff([*range(0, resamples, RESAMPLES_AT_ONCE), resamples])
@@ -255,7 +272,8 @@ def half_width(x: NDArray[np.generic], confidence: float = 0.95) -> float:
 
     In the simulations of the tests the intervals contain the truth in at least 94 of 100 tables, and in up to 99.5 if
     there are two or three seeds that differ little: they are conservative. A single t quantile for the whole variance,
-    with Satterthwaite's degrees of freedom, would often be narrower but miss this coverage.
+    with Satterthwaite's degrees of freedom, would often be narrower but miss this coverage. The seeds are normal in
+    these simulations. Where some of them collapse they are not, and the intervals miss the truth far more often.
 
     Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Howe (1974), "Approximate confidence
     limits on the mean of X + Y", JASA 69.

@@ -92,10 +92,8 @@ def table(rows: Sequence[Row]) -> str:
         if len(lines[0]) <= most:
             break
     notes = footnotes(rows)
-    blank = [""] if notes else []
-    return (
-        "\n".join([*textwrap.wrap(caption(rows), most), "", *(line.rstrip() for line in lines), *blank, *notes]) + "\n"
-    )
+    above, below = textwrap.wrap(caption(rows, without), most), ["", *notes] if notes else []
+    return "\n".join([*above, "", *(line.rstrip() for line in lines), *below]) + "\n"
 
 
 def aligned(lines: Sequence[Sequence[str]], left: Collection[str]) -> list[str]:
@@ -168,16 +166,21 @@ def fact_of(row: Row, fact: str) -> str:
     return plain(row[fact])
 
 
-def caption(rows: Sequence[Row]) -> str:
-    """Return the caption: the facts that all rows share, and what the numbers are."""
-    legend = ["percent with 95 % intervals"]
+def caption(rows: Sequence[Row], without: Sequence[str] = ()) -> str:
+    """Return the caption: the facts that all rows share, and what the numbers are, except for parts left out."""
+    new_images = " for new images, not for new seeds" if _values(rows, "seeds") == [1] else ""
+    some = " of robust alone" if "difference" in without else " but of natural" if "natural" in without else ""
+    legend = [f"percent with 95 % intervals{some}{new_images}"]
     if _values(rows, "robust_sd"):
         legend.append("sd over seeds")
     if _values(rows, "difference"):
-        legend.append(f"difference from {_first(rows)}" + _tests(rows))
+        tests = "" if "difference" in without else _tests(rows)
+        legend.append(f"difference from {_first(rows)}{tests}")
+    if without:
+        legend.append("--format markdown has all")
     if _values(rows, "pareto"):
         models = " of its model" if "model" in varying(rows) else ""
-        legend.append(f"* no other row{models} beats it in both robust accuracy and passes")
+        legend.append(f"* no other row{models} has at least this robust accuracy for at most these passes")
         if any(row["pareto"] is None for row in rows):
             legend.append("? not judged, without an attack or passes, or an estimate")
     if _is_beside(rows):
@@ -200,12 +203,12 @@ def _tests(rows: Sequence[Row]) -> str:
     tested = sum(row["p_holm"] is not None for row in rows)
     if not tested:
         return ""
-    several = f", adjusted by Holm for {tested} comparisons" if tested > 1 else ""
+    several = f", adjusted by Holm for {tested} comparisons, which the intervals are not" if tested > 1 else ""
     known = [each for row in rows if (each := as_float(row["detectable"])) is not None]
     possible = [each for each in known if each < 1]
-    said = f"a true difference of {estimate(max(possible))} is" if possible else "no true difference would be"
-    said += " detected 4 times in 5"
-    some = ", except where seeds vary so much that none would be" if len(possible) < len(known) and possible else ""
+    size = f"a true difference of {estimate(max(possible))}" if possible else "no true difference"
+    said = f"the interval of {size} excludes 0 in 4 of 5 cases"
+    some = ", except where seeds vary so much that none does" if len(possible) < len(known) and possible else ""
     return f", p from an exact paired test{several}; {said}{some}"
 
 

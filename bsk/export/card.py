@@ -50,7 +50,8 @@ def _training(header: dict[str, Any]) -> str:
     text = f"By `{_code(str(header.get('method')))}` on {data}, epoch {epoch}{cost}, radius {plain(header['eps'])}, "
     text += f"seed {header.get('seed')}."
     if header.get("val_robust") is not None and header.get("val_robust", -1) >= 0:
-        text += f" On {header.get('val_n')} held-out images: {estimate(header['val_natural'])} natural, "
+        chose = ", which selected the epoch" if str(header.get("selected")).startswith("best") else ""
+        text += f" On {header.get('val_n')} held-out images{chose}: {estimate(header['val_natural'])} natural, "
         text += f"{estimate(header['val_robust'])} under PGD-20."
     return text + "\n\n" + _table(["flag", "value"], ([name, plain(value)] for name, value in _flags(header)), "flag")
 

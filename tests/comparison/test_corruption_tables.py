@@ -38,15 +38,15 @@ def records(make: Make) -> list[dict[str, Any]]:
 def test_means_are_over_seeds_then_severities_then_corruptions(records: Make, place: Make, make: Make) -> None:
     rows, notices = by_corruption(place([make("bs", 1), *records]))  # one of clean images has no part in it
     assert [row["corruption"] for row in rows] == ["fog", "snow", "mean"]
-    assert notices == [FEW]
+    assert notices == [] and [row["note"] for row in rows] == [None, None, FEW], "a remark of the mean"
     values = [row[name] for row in rows for name in ("severity_1", "severity_2", "mean")]
     assert values == pytest.approx([0.9, 0.5, 0.7, 0.5, 0.2, 0.35, 0.7, 0.35, 0.525])
     assert {row["seeds"] for row in rows} == {2}
     assert cells(rows) == [
-        ["corruption", "1", "2", "mean"],
-        ["fog", "90.0", "50.0", "70.0 [5.6, 98.9]"],
-        ["snow", "50.0", "20.0", "35.0 [4.8, 85.3]"],
-        ["mean", "70.0", "35.0", "52.5 [21.6, 81.6]"],
+        ["corruption", "1", "2", "mean", ""],
+        ["fog", "90.0", "50.0", "70.0 [6.8, 98.7]", ""],
+        ["snow", "50.0", "20.0", "35.0 [5.4, 83.5]", ""],
+        ["mean", "70.0", "35.0", "52.5 [22.1, 81.2]", "[1]"],
     ]
     facts = "bs, digits, test split, cnn, best epoch, natural, eps 0.2, n 10, 2 seeds"
     text = f"{facts}, accuracy in percent by corruption and severity, and means with 95 % intervals"
@@ -63,9 +63,10 @@ def test_one_corruption_at_one_severity_has_wilsons_interval(records: Make, plac
 
 
 def test_the_interval_of_a_mean_is_over_images(place: Make, make: Make) -> None:
-    """Shares 1, 1, 1, 1, 1/2, 1/2, 0, 0 of two corruptions: mean p = 5/8, variance v = 11/64.
+    """Shares 1, 1, 1, 1, 1/2, 1/2, 0, 0 of two corruptions: mean p = 5/8.
 
-    They tell as much as p (1 - p) n / v = 120/11 independent outcomes, fewer than sixteen.
+    With two more images, of shares 1 and 0, the mean is q = 6/10 and the variance v = 19/100. They tell as much as
+    q (1 - q) 10 / v = 240/19 independent outcomes, of which 8/10 count, fewer than sixteen.
     """
     pair = {"fog": "11111000", "snow": "11110100"}
     given = [
@@ -73,7 +74,7 @@ def test_the_interval_of_a_mean_is_over_images(place: Make, make: Make) -> None:
         for name, bits in pair.items()
     ]
     last = by_corruption(place(given))[0][-1]
-    low, high = wilson(0.625 * 120 / 11, 120 / 11)
+    low, high = wilson(0.625 * 192 / 19, 192 / 19)
     assert (last["mean"], last["mean_low"], last["mean_high"]) == pytest.approx((0.625, low, high))
     assert last["severity_3_low"] == last["mean_low"] < wilson(10, 16)[0]
 
@@ -81,9 +82,10 @@ def test_the_interval_of_a_mean_is_over_images(place: Make, make: Make) -> None:
 def test_a_mean_over_several_seeds_covers_new_seeds(records: Make, place: Make) -> None:
     """The (2, 10) shares of each seed and image, by the two-way layout of `half_width`."""
     bits = np.array([[[int(c) for c in seed] for seed in seeds] for seeds in CORRECT.values()])
-    half, z = half_width(bits.mean(axis=0)), 1.959964
+    added = np.concatenate([bits.mean(axis=0), [[1, 0], [1, 0]]], axis=1)
+    half, z, q = half_width(added), 1.959964, added.mean()
     last = by_corruption(place(records))[0][-1]
-    n = z * z * 0.525 * 0.475 / half**2
+    n = z * z * q * (1 - q) / half**2 * 10 / 12
     assert (last["mean_low"], last["mean_high"]) == pytest.approx(wilson(0.525 * n, n))
 
 
@@ -127,8 +129,9 @@ def test_the_mean_is_over_the_fifteen_and_other_corruptions_follow(records: Make
 def test_missing_cells_are_reported_and_left_out(records: Make, place: Make, make: Make) -> None:
     more = {"corruption": "fog", "severity": 1, "data_sha256": "fog1", "attack_parameters": {}}
     rows, notices = by_corruption(place([*records, make("fast-at", 1, "pgd-20", "1111111100", **more)]))
-    assert notices == ["fast-at: 3 of 4 corruptions and severities are missing; means leave them out", FEW]
     last = rows[-1]
+    said = f"{FEW}; 3 of 4 corruptions and severities are missing; means leave them out"
+    assert notices == [] and last["note"].startswith(said), "the mean of other corruptions says so"
     assert (last["name"], last["corruption"], last["severity_1"], last["severity_2"], last["mean"]) == (
         "fast-at",
         "mean",
@@ -136,7 +139,7 @@ def test_missing_cells_are_reported_and_left_out(records: Make, place: Make, mak
         None,
         0.8,
     )
-    assert cells(rows)[0] == ["method", "attack", "seeds", "corruption", "1", "2", "mean"]
+    assert cells(rows)[0] == ["method", "attack", "seeds", "corruption", "1", "2", "mean", ""]
 
 
 def test_the_usual_table_has_a_row_per_corruption_and_severity(records: Make, place: Make) -> None:

@@ -35,7 +35,7 @@ def test_doubts_are_remarks_counted_over_seeds(make: Make, place: Make) -> None:
     rows, _ = compare(place([*records, {**make("fast-at", 1), "doubts": ["its gradients are zero; see square"]}]))
     assert rows[0]["note"] == f"doubtful (2 of 3 seeds): {said.format('11%')}"
     assert footnotes(rows)[1:] == [
-        "[2] difference over 1 common seed",
+        "[2] difference over 1 common seed: its interval does not cover new seeds",
         "[3] doubtful: its gradients are zero, see square",
     ]
     assumed = "3 images were not attacked because they stood at larger radii: leave out --largest-first"
@@ -116,15 +116,16 @@ def test_classes_and_corruptions_tell_their_rows_apart(make: Make, place: Make) 
     last = {**make("bs", 1, correct=STRONG, **fog), "selected": "last", "epoch": 15}
     found, _ = by_corruption(place([make("bs", 1, **fog), last, make("bs", 1, **fog, **other)]))
     means = [row for row in found if row["corruption"] == "mean"]
+    few = "means over 1 corruption at severities 3, not the benchmark's 15 at 1 to 5"
     assert [(row["selected"], row["note"]) for row in means] == [
-        ("best", None),
-        ("last", None),
-        ("best", "; ".join(said)),
+        ("best", few),
+        ("last", few),
+        ("best", "; ".join([*said, few])),
     ]
-    _, (mixed, _) = by_corruption(
+    rows, _ = by_corruption(
         place([make("bs", s, **fog) for s in (1, 2)] + [make("bs", 1, **{**fog, "corruption": "snow"})])
     )
-    assert mixed == "bs: some corruptions or severities have other seeds than others; means mix them"
+    assert "some corruptions or severities have other seeds than others; means mix them" in str(rows[-1]["note"])
 
 
 def test_a_difference_that_cannot_be_detected_is_said_so(make: Make, place: Make) -> None:
@@ -132,7 +133,32 @@ def test_a_difference_that_cannot_be_detected_is_said_so(make: Make, place: Make
     collapsed = [make("fast-at", s, correct=bits) for s, bits in ((1, "1" * 10), (2, "0" * 10))]
     rows, _ = compare(place([*base, *collapsed]))
     assert float(rows[1]["detectable"] or 0) > 1
-    assert "p from an exact paired test; no true difference would be detected 4 times in 5" in caption(rows)
+    said = "p from an exact paired test; the interval of no true difference excludes 0 in 4 of 5 cases"
+    assert said in caption(rows)
+
+
+def test_images_that_selected_the_epoch_are_a_remark(make: Make, place: Make) -> None:
+    """Accuracies on them are too high, wherever the table is kept."""
+    said = "these images selected the epoch, so accuracies on them are too high"
+    for split, selected, so in (
+        ("val", "best", True),
+        ("val", "best ema 0.999", True),
+        ("val", "last", False),
+        ("test", "best", False),
+        ("test", "best-on-test", True),
+        ("val", "best-on-test", False),
+    ):
+        (row,), _ = compare(place([make("bs", 1, split=split, selected=selected)]))
+        assert (said in str(row["note"])) is so, (split, selected)
+
+
+def test_natural_accuracies_of_other_seeds_are_told_and_not_compared(make: Make, place: Make) -> None:
+    robust = [make(method, s) for method in ("fast-at", "bs") for s in (1, 2)]
+    natural = [make(method, s, "natural") for method, seeds in (("fast-at", (2, 3)), ("bs", (2, 3))) for s in seeds]
+    rows, _ = compare(place([*robust, *natural]))
+    assert all("natural over other seeds" in str(row["note"]) for row in rows)
+    alone, _ = compare(place([*(each for each in robust if each["seed"] == 2), *natural[::2]]))
+    assert rows[1]["natural_difference"] == alone[1]["natural_difference"], "over the seed that is compared"
 
 
 def test_conditions_skip_every_baseline_and_forgive_floating_point(make: Make, place: Make) -> None:

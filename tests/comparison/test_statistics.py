@@ -25,6 +25,7 @@ from bsk.comparison.statistics import (
     quarter_means,
     rough_accuracy_interval,
     seed_interval,
+    share_interval,
     t_interval,
 )
 from bsk.evaluation.intervals import wilson
@@ -157,7 +158,8 @@ def less_the_first(x: np.ndarray) -> np.ndarray:
 
 def coverage(interval: Any, tables: Iterable[np.ndarray], truth: float) -> float:
     """Return the fraction of the intervals of simulated tables that contain the true value."""
-    return float(np.mean([low <= truth <= high for low, high in map(interval, tables)]))
+    found = [each for each in map(interval, tables) if each is not None]
+    return float(np.mean([low <= truth <= high for low, high in found]))
 
 
 TABLES = 2000
@@ -203,6 +205,15 @@ def test_intervals_over_images_and_seeds_hold_the_truth_at_least_as_often(
     tables = list(outcomes(np.random.default_rng(2), TABLES, (2, k, n), by_seed, [0.66]))
     assert 0.94 <= coverage(accuracy_interval, (x[0] for x in tables), 0.66) <= most
     assert 0.94 <= coverage(difference_interval, (less_the_first(x)[0] for x in tables), 0) <= most
+
+
+@pytest.mark.parametrize(("k", "n", "p"), [(10, 200, 0.01), (10, 397, 0.99), (5, 100, 0.02), (3, 200, 0.01)])
+def test_accuracies_near_0_and_1_hold_the_truth_too(k: int, n: int, p: float) -> None:
+    """A few images decide both the mean and its half-width, which luck makes small together."""
+    tables = [x[0] for x in outcomes(np.random.default_rng(3), TABLES // 2, (1, k, n), 0.1, [p])]
+    assert 0.94 <= coverage(accuracy_interval, tables, p) <= 0.995
+    shares = [x.mean(axis=0, keepdims=True) for x in tables]
+    assert coverage(share_interval, shares, p) >= 0.94
 
 
 def test_simpler_intervals_do_not_keep_their_coverage() -> None:
@@ -361,8 +372,8 @@ def test_the_bootstrap_is_scipys(k: int, n: int) -> None:
     assert bootstrap_interval(pairs) == (low, high), "the same records give the same bytes"
 
 
-def test_the_bootstrap_without_differences_has_no_width() -> None:
-    assert bootstrap_interval(np.zeros((2, 50), dtype=int)) == (0, 0)
+def test_the_bootstrap_without_differences_has_no_interval() -> None:
+    assert bootstrap_interval(np.zeros((2, 50), dtype=int)) is None
 
 
 def test_the_interval_over_seeds_is_scipys_t() -> None:
@@ -371,6 +382,7 @@ def test_the_interval_over_seeds_is_scipys_t() -> None:
     expected = stats.t.interval(0.95, 2, loc=means.mean(), scale=stats.sem(means))
     assert seed_interval(pairs) == pytest.approx(expected)
     assert seed_interval(pairs[:1]) is None
+    assert seed_interval(np.array([[1, 0, 0], [0, 0, 1]])) is None, "two equal means are no evidence of a width of 0"
 
 
 def test_the_detectable_difference_is_found_four_times_in_five() -> None:

@@ -70,13 +70,13 @@ TSV = (
 CAPTION = (
     "digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals; "
     "sd over seeds; difference from the first row, p from an exact paired test; "
-    "a true difference of 5.0 is detected 4 times in 5"
+    "the interval of a true difference of 5.0 excludes 0 in 4 of 5 cases"
 )
 
 TABLE = """\
-digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals;
-sd over seeds; difference from the first row, p from an exact paired test; a true difference of 5.0
-is detected 4 times in 5
+digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals
+but of natural; sd over seeds; difference from the first row, p from an exact paired test; the
+interval of a true difference of 5.0 excludes 0 in 4 of 5 cases; --format markdown has all
 
 method      natural             robust   sd          difference        p  passes  training
 fast-at        98.0  62.5 [58.0, 67.0]  1.0                                 168k     3.0 s
@@ -168,24 +168,31 @@ def test_facts_that_differ_are_columns_and_the_others_in_the_caption() -> None:
     )
     one = row(name="bs", robust=0.5, seeds=1, n=None, model=None, selected=None, difference=0.1)
     assert caption([one, {**one, "attack": "fgsm"}]) == (
-        "digits, test split, eps 0.2, 1 seed; percent with 95 % intervals; "
+        "digits, test split, eps 0.2, 1 seed; percent with 95 % intervals for new images, not for new seeds; "
         "difference from the first row of the same attack"
     )
 
 
 def test_intervals_are_dropped_if_a_terminal_is_too_narrow() -> None:
     wide = {**BS, "name": "a-method-of-thirty-characters!"}
-    lines = render([FAST_AT, wide], "table").splitlines()
+    text = render([FAST_AT, wide], "table")
+    lines = text.splitlines()
+    first, second = (line for line in lines if line.startswith(("fast-at", "a-method")))
     assert max(map(len, lines)) <= 100
-    assert "[58.0, 67.0]" in lines[5] and "[96.1, 99.0]" not in lines[5]
-    assert "-6.2" in lines[6] and "[-10.0, +2.5]" not in lines[6] and "<0.0001" not in lines[6]  # no p on its own
+    assert "[58.0, 67.0]" in first and "[96.1, 99.0]" not in first
+    assert "-6.2" in second and "[-10.0, +2.5]" not in second and "<0.0001" not in second  # no p on its own
+    told = " ".join(lines)
+    assert "intervals of robust alone;" in told and "--format markdown has all" in told
+    assert "exact paired test" not in told, "nothing is said of what is left out"
 
 
 def test_training_time_is_dropped_before_passes() -> None:
     wide = {**BS, "name": "a-method-of-24-characters"}
     lines = render([FAST_AT, wide], "table").splitlines()
-    assert max(map(len, lines)) <= 100 and "passes" in lines[4] and "training" not in lines[4]
-    assert "168k" in lines[5] and "[-10.0, +2.5]" in lines[6]
+    (head,) = (line for line in lines if line.startswith("method"))
+    first, second = (line for line in lines if line.startswith(("fast-at", "a-method")))
+    assert max(map(len, lines)) <= 100 and "passes" in head and "training" not in head
+    assert "168k" in first and "[-10.0, +2.5]" in second
     beside = render([{**FAST_AT, "paper_robust": 45.1}, {**wide, "name": "long" * 30}], "table").splitlines()
     assert any("training" in line and "paper robust" in line for line in beside), "minutes are what it is beside"
 
@@ -193,8 +200,11 @@ def test_training_time_is_dropped_before_passes() -> None:
 def test_several_comparisons_are_adjusted_and_the_best_for_their_cost_have_a_star() -> None:
     rows = [{**FAST_AT, "pareto": 1}, {**BS, "pareto": 0}, {**BS, "name": "trades", "p_holm": 0.5, "detectable": 0.081}]
     text = " ".join(render(rows, "table").split("\n"))
-    assert "adjusted by Holm for 2 comparisons; a true difference of 8.1 is" in text
-    assert "* no other row beats it in both robust accuracy and" in text
+    assert "* no other row has at least this robust accuracy for at most these passes" in text
+    adjusted = (
+        "adjusted by Holm for 2 comparisons, which the intervals are not; the interval of a true difference of 8.1"
+    )
+    assert adjusted in render(rows, "markdown")
     words = [line.split() or [""] for line in render(rows, "table").splitlines()]
     stars = [line[0] for line in words if line[0] in ("fast-at", "bs", "trades") and "*" in line]
     assert stars == ["fast-at"]

@@ -179,7 +179,7 @@ def test_a_card_has_what_the_header_and_the_records_say(call, saved, tmp_path: P
         "`cnn-2`, an image classifier for 1x8x8 images in 3 classes: a, b, c. It normalises images itself, with mean",
         'bsk.load("m.safetensors")',
         "epoch 3 (best), 1.23k passes of an image, radius 8/255, seed 1.",
-        "On 60 held-out images: 90.0 natural, 50.0 under PGD-20.",
+        "On 60 held-out images, which selected the epoch: 90.0 natural, 50.0 under PGD-20.",
         "| lr | 0.1 |",
         "| natural |  |  | 10 digits test | 80.0 [49.0, 94.3] |",
         "| pgd-100 | linf | 8/255 | 10 digits test | 30.0 [10.8, 60.3] |",
