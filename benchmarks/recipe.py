@@ -145,5 +145,7 @@ def search(data: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python -m benchmarks.recipe DATA.safetensors FOLDER")
     open_data(Path(sys.argv[1]))
     search(sys.argv[1], Path(sys.argv[2]))

@@ -251,7 +251,7 @@ def operations(model: nn.Module, shape: Sequence[int], device: torch.device) -> 
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    image = torch.zeros(1, *shape, device=device, requires_grad=True)
+    image = torch.zeros(1, *shape, device=device, requires_grad=True).clone()  # no leaf: it may be changed in place
     plain = sdpa_kernel(SDPBackend.MATH)
     with eval_mode(model), torch.enable_grad(), plain, FlopCounterMode(display=False) as counter:
         model(image)

@@ -314,7 +314,7 @@ class Attending(nn.Module):
         self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        z = x.flatten(2).transpose(1, 2)
+        z = x.mul_(2).flatten(2).transpose(1, 2)
         return self.attention(z, z, z, need_weights=False)[0].mean(1)
 
 
