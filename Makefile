@@ -6,6 +6,7 @@ MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
 PYTHON ?= python3
 VENV   ?= .venv
 BSK    ?= $(VENV)/bin/bsk
+SCALE  ?= smoke
 OUT    ?= out
 DATA   ?= data
 DEVICE ?= auto
@@ -18,7 +19,7 @@ JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 # The flags of a target are looked up by its name, from which make removes a leading ./; so it is removed here too.
 odd := : ; $$ \# ' " \ % = ( ) & | < > * ? [ ] { } ! ^ ` ~
 plain = $(patsubst ./%,%,$(patsubst %/,%,$(subst /./,/,$(1))))
-unfit = $(if $(word 2,$(1)),no spaces in paths)$(if $(filter . .. /,$(or $(call plain,$(1)),.)),name a folder of its own)$(foreach \
+unfit = $(if $(word 2,$(1)),no spaces in paths)$(if $(filter . .. %/. %/.. /,$(or $(call plain,$(1)),.)),name a folder of its own)$(foreach \
   c,$(odd),$(if $(findstring $(c),$(1)),no $(c) in paths))
 $(foreach v,OUT DATA VENV,$(if $(strip $(call unfit,$(value $(v)))),$(error $(v)=$(value $(v)): $(strip \
   $(call unfit,$(value $(v)))); choose another folder)) \

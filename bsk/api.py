@@ -323,7 +323,7 @@ def compare(
         *records: evaluations, records, paths of JSONL files of `bsk evaluate` and `bsk train`, or lists of these.
         paper: a table of the paper to add: "2", "6/cifar100", "section54".
         title: title of the table.
-        pareto: whether to mark rows for which no other has at least their robust accuracy for at most their passes.
+        pareto: whether to mark rows that no other dominates in robust accuracy and passes.
         by: "class", "corruption", or "matrix" for saved images on other networks; excludes the arguments above.
 
     Raises:

@@ -109,7 +109,7 @@ $(1).settings := $(call once,$(call get,$(1).settings),$(2))
 $(1).$(2).seeds := $(call once,$(call get,$(1).$(2).seeds),$(3))
 $(1).$(2).runs := $(call get,$(1).$(2).runs) $(3):$(5)
 $(if $(filter $(5).train.json,$(known)),,$(call training,$(5).train.json,$(2),--data $($(2).data) $($(2).flags) $($(2).threads) $(4) --seed $(3)))
-$(if $(filter $(5)$(6),$(known)),,$(call evaluation,$(5)$(6),$(5),$($(2).folder)/$(if $(call get,$(1).evaluate),$(1),usual),--data $($(2).data) $(or $(call get,$(1).evaluate),$(call get,$(2).usual),$(usual)) $($(2).threads),$(call get,$(1).weights)))
+$(if $(filter $(5)$(6),$(known)),,$(call evaluation,$(5)$(6),$(5),$($(2).folder)/$(if $(call get,$(1).evaluate),$(1),usual),--data $($(2).data) $(or $(call get,$(1).evaluate),$(if $(filter command,$(origin usual)),$(usual)),$(call get,$(2).usual),$(usual)) $($(2).threads),$(call get,$(1).weights)))
 endef
 
 define training
@@ -168,8 +168,8 @@ jobs = $(call distinct,$(foreach e,$(1),$(foreach s,$($(e).settings),prepare-dat
   $(addprefix train:,$(call trainings,$(e))) \
   $(if $(call get,$(e).unevaluated),,$(foreach s,$($(e).settings),$(addprefix evaluate:,$(call evaluations,$(e),$(s))))) \
   $(addprefix starts:,$(call get,$(e).starts))))
-job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate starts,$(1)),$($(2).checkpoint) )$($(2).flags)$(if $(wildcard $(2)),$(call changed,$(call get,$(2).noted))))
-changed = $(if $(1),$(if $(call differ,$(strip $(file <$(1).flags)),$(strip $($(1).flags))),$(tab)changed))
+job = $(info $(1)$(tab)$(2)$(tab)$(if $(filter evaluate starts,$(1)),$($(2).checkpoint) )$($(2).flags)$(if $(wildcard $(2)),$(call changed,$(2),$(call get,$(2).noted))))
+changed = $(if $(2),$(if $(call differ,$(strip $(file <$(2).flags)),$(strip $($(2).flags)))$(shell test '$(2).flags' -nt '$(1)' && echo newer),$(tab)changed))
 
 # A target that makes several tables names them in TARGET.tables.
 paper.tables = $(experiments)

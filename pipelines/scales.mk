@@ -4,7 +4,6 @@
 #   small  9,000 CIFAR images at eps 16/255, narrow networks: hours on a CPU
 #   medium all training images at the paper's radius, narrow networks, 15 epochs: days on a CPU
 #   paper  the paper's setting; needs a GPU
-SCALE ?= smoke
 $(if $(filter $(SCALE),smoke small medium paper),,$(error SCALE=$(SCALE): no such scale; smoke, small, medium or paper))
 
 # Seeds: `few` for what the paper runs once (or does not say), `ten` for what it runs ten times. SEEDS= overrides both.

@@ -33,7 +33,7 @@ def compare(
         o.option("--paper", metavar="TABLE", help="Add the paper's numbers: 2, 6/cifar100, section54."),
     ] = None,
     pareto: Annotated[
-        bool, o.option("--pareto", help="Mark rows that none equals in robust accuracy for fewer passes.")
+        bool, o.option("--pareto", help="Mark rows that no other dominates in robust accuracy and passes.")
     ] = False,
     matrix: Annotated[
         bool,

@@ -321,7 +321,7 @@ def remarks(group: Group) -> list[str]:
         found.append(f"natural over {others}")
     selected = run.selected or ""
     judge = "test" if selected.startswith(BEST_ON_TEST) else "val" if selected.startswith("best") else None
-    if group.first.split == judge:
+    if group.first.split == judge and run.train_data_sha256 in (None, run.data_sha256):
         found.append("these images selected the epoch, so accuracies on them are too high")
     return found
 

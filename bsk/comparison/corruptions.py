@@ -56,7 +56,9 @@ def by_corruption(items: Iterable[Located]) -> tuple[list[Row], list[str]]:
         every = [*mismatches(group, baseline(group, groups)), *remarks(group)]
         of_means = _remarks_on_means(table, corruptions, severities)
         for row in _rows(name, group, table, corruptions, severities):
-            said = [*every, *(of_means if row["corruption"] == MEAN else [])]
+            gaps = [each for each in severities if (str(row["corruption"]), each) not in table]
+            lacking = [f"without severity {', '.join(map(str, gaps))}"] if gaps else []
+            said = [*every, *(of_means if row["corruption"] == MEAN else lacking)]
             rows.append(row | {"note": BETWEEN.join(said) or None})
     return rows, notices
 
@@ -69,9 +71,9 @@ def _remarks_on_means(table: Cells, corruptions: Sequence[str], severities: Sequ
         of_these = counted(there, "corruption")
         found.append(f"means over {of_these} at severities {shown}, not the benchmark's 15 at 1 to 5")
     if missing := whole - len(table):
-        found.append(f"{missing} of {whole} corruptions and severities are missing; means leave them out")
+        found.append(f"{missing} of {whole} corruptions and severities are missing, and the mean leaves them out")
     if len({frozenset(item.run.identity for item in cell) for cell in table.values()}) > 1:
-        found.append("some corruptions or severities have other seeds than others; means mix them")
+        found.append("some corruptions or severities have other seeds than others, and the mean mixes them")
     return found
 
 

@@ -125,13 +125,13 @@ def difference(
         means = [mean_sd([item.accuracy for item in items])[0] for items in (row, base)]
         return {"difference": means[0] - means[1]}, ["no seed in common with the first row, so no paired test"]
     doubt = [f"difference over {counted(len(ours), 'common seed')}"] if len(ours) < max(len(row), len(base)) else []
-    if doubt and len(ours) == 1:
-        doubt = [f"{doubt[0]}: its interval does not cover new seeds"]
     mean = mean_sd([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])[0]
     pairs = _differences(ours, theirs)
     if pairs is None:
         expected = ours[0].attack == VALIDATION_ATTACK
         return {"difference": mean}, [*doubt, *([] if expected else [NO_OUTCOMES])]
+    if doubt and len(ours) == 1:
+        doubt = [f"{doubt[0]}: its interval does not cover new seeds"]
     found = {"difference": mean, "p": paired_exact(pairs.sum(axis=0))}
     intervals = {"": difference_interval(pairs), "_boot": bootstrap_interval(pairs), "_seeds": seed_interval(pairs)}
     for name, interval in intervals.items():

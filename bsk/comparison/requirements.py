@@ -106,7 +106,9 @@ def _value(term: str, row: Row, rows: Sequence[Row], requirement: Requirement) -
     ends = ("audit_low", "audit_high") if column == "robust" and chosen["audit_low"] is not None else (column, column)
     low, high = (as_float(chosen[end]) for end in ends)
     if low is None or high is None:
-        raise UsageError(f"{said}: {chosen['name']} has no number there; bsk compare --format jsonl shows what it has")
+        base = chosen["baseline"] and "difference" in column
+        why = "is what others are compared with" if base else "has no number there"
+        raise UsageError(f"{said}: {chosen['name']} {why}; bsk compare --format jsonl shows what it has")
     return low, high
 
 

@@ -25,6 +25,8 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return mean, None
+    if len(set(values)) == 1:
+        return mean, 0.0  # despite rounding of the mean
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 

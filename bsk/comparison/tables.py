@@ -168,19 +168,22 @@ def fact_of(row: Row, fact: str) -> str:
 
 def caption(rows: Sequence[Row], without: Sequence[str] = ()) -> str:
     """Return the caption: the facts that all rows share, and what the numbers are, except for parts left out."""
-    new_images = " for new images, not for new seeds" if _values(rows, "seeds") == [1] else ""
-    some = " of robust alone" if "difference" in without else " but of natural" if "natural" in without else ""
-    legend = [f"percent with 95 % intervals{some}{new_images}"]
+    seeds = _values(rows, "seeds")
+    only_one = " for new images, not for new seeds" if seeds == [1] else ", of one seed for new images only"
+    shown = [column for column in ("natural", "robust", "difference") if column not in without]
+    known = [column for column in shown if _values(rows, f"{column}_low")]
+    some = f" of {' and '.join(known)}" if without else ""
+    legend = [f"percent with 95 % intervals{some}{only_one if 1 in seeds else ''}" if known else "percent"]
     if _values(rows, "robust_sd"):
         legend.append("sd over seeds")
     if _values(rows, "difference"):
         tests = "" if "difference" in without else _tests(rows)
         legend.append(f"difference from {_first(rows)}{tests}")
     if without:
-        legend.append("--format markdown has all")
+        legend.append("the format markdown has all")
     if _values(rows, "pareto"):
         models = " of its model" if "model" in varying(rows) else ""
-        legend.append(f"* no other row{models} has at least this robust accuracy for at most these passes")
+        legend.append(f"* no other row{models} is better in robust accuracy or passes and as good in the other")
         if any(row["pareto"] is None for row in rows):
             legend.append("? not judged, without an attack or passes, or an estimate")
     if _is_beside(rows):
@@ -206,8 +209,8 @@ def _tests(rows: Sequence[Row]) -> str:
     several = f", adjusted by Holm for {tested} comparisons, which the intervals are not" if tested > 1 else ""
     known = [each for row in rows if (each := as_float(row["detectable"])) is not None]
     possible = [each for each in known if each < 1]
-    size = f"a true difference of {estimate(max(possible))}" if possible else "no true difference"
-    said = f"the interval of {size} excludes 0 in 4 of 5 cases"
+    size = f"the interval of a true difference of {estimate(max(possible))}" if possible else ""
+    said = f"{size or 'no true difference has an interval that'} excludes 0 in 4 of 5 cases"
     some = ", except where seeds vary so much that none does" if len(possible) < len(known) and possible else ""
     return f", p from an exact paired test{several}; {said}{some}"
 

@@ -40,7 +40,12 @@ SQUARE_GAIN = 0.002  # fraction of all examples. Source: AutoAttack's check of S
 
 _BLIND = "use attacks that need no gradient, square and rays"
 SIGNS = (  # fact; least share of the images examined; least share of the images that PGD fools, if any; doubt
-    ("tied", 0.05, None, "{:.0%} of images have several largest outputs, of which the first counts: break the ties"),
+    (
+        "flat",
+        0.05,
+        None,
+        "{:.0%} of images have equal outputs, which count as the first class: abstentions are no errors",
+    ),
     ("nan_gradients", 0.02, None, f"the gradient is NaN for {{:.0%}} of images and treated as 0: {_BLIND}"),
     ("zero_gradients", 0.05, None, f"the gradient is zero for {{:.0%}} of images: {_BLIND}"),
     (
@@ -135,8 +140,7 @@ def look_at(
             logits = torch.cat([logits, *rest])
             right = logits.argmax(dim=1) == y
         facts["checked"] = int(right.sum())
-        tied = (logits == logits.amax(dim=1, keepdim=True)).sum(dim=1) > 1
-        facts["tied"] = _share(tied)  # as of a network that abstains by zeros; argmax takes the first class
+        facts["flat"] = _share((logits == logits[:, :1]).all(dim=1))  # as of a network that abstains by zeros
         index = examples.index[rows][right.cpu()].tolist()
         if index and "gradients" in parts:
             facts |= _gradients(forward, x[right], y[right], rows_within(batch_size))

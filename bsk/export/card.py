@@ -9,6 +9,7 @@ from typing import Any
 
 from bsk.comparison.tables import markdown_of
 from bsk.export.robustbench import norm_of
+from bsk.records.jsonl import BEST_ON_TEST
 from bsk.records.schema import AuditFields, EvaluationRecord
 from bsk.records.words import estimate, flat, many, plain, printable, searched
 
@@ -50,9 +51,12 @@ def _training(header: dict[str, Any]) -> str:
     text = f"By `{_code(str(header.get('method')))}` on {data}, epoch {epoch}{cost}, radius {plain(header['eps'])}, "
     text += f"seed {header.get('seed')}."
     if header.get("val_robust") is not None and header.get("val_robust", -1) >= 0:
-        chose = ", which selected the epoch" if str(header.get("selected")).startswith("best") else ""
+        selected = str(header.get("selected"))
+        on_test = selected.startswith(BEST_ON_TEST)
+        chose = ", which selected the epoch" if selected.startswith("best") and not on_test else ""
         text += f" On {header.get('val_n')} held-out images{chose}: {estimate(header['val_natural'])} natural, "
         text += f"{estimate(header['val_robust'])} under PGD-20."
+        text += " Test images selected the epoch." if on_test else ""
     return text + "\n\n" + _table(["flag", "value"], ([name, plain(value)] for name, value in _flags(header)), "flag")
 
 

@@ -68,8 +68,7 @@ def draw_curves(
     """
     if len(fields) > MOST_FIELDS or len(set(fields)) < len(fields):
         raise UsageError(f"--y {','.join(fields)}: expected at most {MOST_FIELDS} different fields; draw two figures")
-    found = [training for training in collect(items).trainings if training.log]
-    logs = list({(each.run.settings, each.run.identity): each for each in found}.values())  # copies are no more seeds
+    logs = _without_copies([training for training in collect(items).trainings if training.log])
     if not logs:
         raise InputError("plot curves: no epochs among the records; give logs of bsk train, F.jsonl for F.safetensors")
     groups = series(logs, by)
@@ -84,6 +83,18 @@ def draw_curves(
     notices = [f"{each.run.checkpoint}: {interruption(each)}; drawn up to there" for each in logs if not each.finished]
     notices += [f"{line.name}: {line.field} is always 0, so a logarithmic scale cannot show it" for line in flat]
     return notices + confounded(groups, by)
+
+
+def _without_copies(logs: Sequence[TrainingLog]) -> list[TrainingLog]:
+    """Return the logs but those whose epochs are all in another one, which would count as seeds of their own."""
+    found: dict[str, list[tuple[TrainingLog, dict[int, Any]]]] = {}
+    for log in sorted(logs, key=lambda log: -len(log.log)):  # the longest first, copies after what they are copies of
+        records = {epoch: item.record for epoch, item in log.log.items()}
+        rivals = found.setdefault(log.run.identity, [])
+        if not any(records.items() <= whole.items() for _, whole in rivals):
+            rivals.append((log, records))
+    kept = {id(log) for rivals in found.values() for log, _ in rivals}
+    return [log for log in logs if id(log) in kept]
 
 
 def _line(group: Series[TrainingLog], place: int, field: str, by: str) -> Line:

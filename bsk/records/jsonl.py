@@ -130,14 +130,16 @@ def stream(path: Path, notice: Callable[[str], None] | None = None) -> Iterator[
 
 
 def check_no_records(path: Path) -> None:
-    """Check that a file is not there, or does not begin with a record of bsk, which must not be replaced.
+    """Check that the first record of a file, if there is one, is none of bsk, which must not be replaced.
 
     Raises:
         InputError: it does.
     """
+    if not path.is_file():
+        return
     try:
         with path.open("rb") as file:
-            first = next(parse(islice(file, 1), str(path)), {})
+            first = next(parse(file, str(path)), {})
     except (OSError, InputError):
         return
     if "kind" in first:

@@ -77,7 +77,7 @@ def test_each_file_has_the_format_of_its_ending_and_is_whole_or_absent(call, bsk
 def test_records_are_not_replaced_by_a_table(call, file: Path, tmp_path: Path) -> None:
     """Neither those that are read nor others; a table is."""
     before = file.read_bytes()
-    (tmp_path / "log.jsonl").write_text('{"kind": "start"}\n')
+    (tmp_path / "log.jsonl").write_text('\n{"kind": "start"}\n')
     for name in ("results.jsonl", "log.jsonl"):
         said = call("compare", "results.jsonl", "--out", "t.md", "--out", name, check=3)
         assert said.line == f"bsk: {name}: has records of bsk, which this file would replace; choose another name"

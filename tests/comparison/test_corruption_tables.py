@@ -130,8 +130,10 @@ def test_missing_cells_are_reported_and_left_out(records: Make, place: Make, mak
     more = {"corruption": "fog", "severity": 1, "data_sha256": "fog1", "attack_parameters": {}}
     rows, notices = by_corruption(place([*records, make("fast-at", 1, "pgd-20", "1111111100", **more)]))
     last = rows[-1]
-    said = f"{FEW}; 3 of 4 corruptions and severities are missing; means leave them out"
-    assert notices == [] and last["note"].startswith(said), "the mean of other corruptions says so"
+    missing = "3 of 4 corruptions and severities are missing, and the mean leaves them out"
+    assert notices == [] and last["note"].split("; ")[:2] == [FEW, missing]
+    fog, snow = (row["note"] for row in rows[-3:-1])
+    assert fog.startswith("without severity 2") and snow.startswith("without severity 1, 2")
     assert (last["name"], last["corruption"], last["severity_1"], last["severity_2"], last["mean"]) == (
         "fast-at",
         "mean",

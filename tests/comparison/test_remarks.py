@@ -116,6 +116,7 @@ def test_classes_and_corruptions_tell_their_rows_apart(make: Make, place: Make) 
     last = {**make("bs", 1, correct=STRONG, **fog), "selected": "last", "epoch": 15}
     found, _ = by_corruption(place([make("bs", 1, **fog), last, make("bs", 1, **fog, **other)]))
     means = [row for row in found if row["corruption"] == "mean"]
+    assert all(row["note"] is None for row in found[::2][:1]), "the row itself lacks nothing"
     few = "means over 1 corruption at severities 3, not the benchmark's 15 at 1 to 5"
     assert [(row["selected"], row["note"]) for row in means] == [
         ("best", few),
@@ -125,7 +126,9 @@ def test_classes_and_corruptions_tell_their_rows_apart(make: Make, place: Make) 
     rows, _ = by_corruption(
         place([make("bs", s, **fog) for s in (1, 2)] + [make("bs", 1, **{**fog, "corruption": "snow"})])
     )
-    assert "some corruptions or severities have other seeds than others; means mix them" in str(rows[-1]["note"])
+    assert "some corruptions or severities have other seeds than others, and the mean mixes them" in str(
+        rows[-1]["note"]
+    )
 
 
 def test_a_difference_that_cannot_be_detected_is_said_so(make: Make, place: Make) -> None:
@@ -133,7 +136,7 @@ def test_a_difference_that_cannot_be_detected_is_said_so(make: Make, place: Make
     collapsed = [make("fast-at", s, correct=bits) for s, bits in ((1, "1" * 10), (2, "0" * 10))]
     rows, _ = compare(place([*base, *collapsed]))
     assert float(rows[1]["detectable"] or 0) > 1
-    said = "p from an exact paired test; the interval of no true difference excludes 0 in 4 of 5 cases"
+    said = "p from an exact paired test; no true difference has an interval that excludes 0 in 4 of 5 cases"
     assert said in caption(rows)
 
 
@@ -150,6 +153,8 @@ def test_images_that_selected_the_epoch_are_a_remark(make: Make, place: Make) ->
     ):
         (row,), _ = compare(place([make("bs", 1, split=split, selected=selected)]))
         assert (said in str(row["note"])) is so, (split, selected)
+        (row,), _ = compare(place([make("bs", 1, split=split, selected=selected, train_data_sha256="other")]))
+        assert said not in str(row["note"]), "other data"
 
 
 def test_natural_accuracies_of_other_seeds_are_told_and_not_compared(make: Make, place: Make) -> None:

@@ -78,8 +78,8 @@ def test_relative_columns_apply_to_every_row_that_is_not_its_own_baseline() -> N
     rows[2]["difference_low"] = None  # not compared: of another eps
     both = [*rows[:2], row("bs", 0.3, attack="pgd-100", baseline=1)]
     assert failures(parse("difference_low > -1"), both) == []
-    for alone in (rows, rows[:1]):
-        with pytest.raises(UsageError, match="has no number there"):
+    for alone, said in ((rows, "trades has no number there"), (rows[:1], "bs is what others are compared with")):
+        with pytest.raises(UsageError, match=said):
             failures(parse("difference_low > -1"), alone)
 
 

@@ -62,6 +62,7 @@ def test_wilson_is_scipys_and_inverts_the_score_test(case: tuple[int, int], conf
 def test_mean_and_sample_standard_deviation() -> None:
     assert mean_sd([0.5, 0.6, 0.4]) == pytest.approx((0.5, 0.1))
     assert mean_sd([0.3]) == (0.3, None)
+    assert all(mean_sd([k / 397] * n)[1] == 0 for k in range(397) for n in (3, 5, 10)), "despite rounding"
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=12))

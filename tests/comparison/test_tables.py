@@ -74,9 +74,9 @@ CAPTION = (
 )
 
 TABLE = """\
-digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals
-but of natural; sd over seeds; difference from the first row, p from an exact paired test; the
-interval of a true difference of 5.0 excludes 0 in 4 of 5 cases; --format markdown has all
+digits, test split, n 397, cnn, best epoch, eps 0.2, pgd-20, 3 seeds; percent with 95 % intervals of
+robust and difference; sd over seeds; difference from the first row, p from an exact paired test;
+the interval of a true difference of 5.0 excludes 0 in 4 of 5 cases; the format markdown has all
 
 method      natural             robust   sd          difference        p  passes  training
 fast-at        98.0  62.5 [58.0, 67.0]  1.0                                 168k     3.0 s
@@ -160,7 +160,7 @@ def test_facts_that_differ_are_columns_and_the_others_in_the_caption() -> None:
     rows = [row(name="bs", robust=0.5, eps=8 / 255), row(name="bs", robust=0.4, eps=0.031, model="resnet18", n=None)]
     text = render(rows, "table")
     assert text == (
-        "digits, test split, n 397, best epoch, pgd-20, 3 seeds; percent with 95 % intervals\n"
+        "digits, test split, n 397, best epoch, pgd-20, 3 seeds; percent\n"
         "\n"
         "method  model       eps  robust\n"
         "bs      cnn       8/255    50.0\n"
@@ -168,8 +168,7 @@ def test_facts_that_differ_are_columns_and_the_others_in_the_caption() -> None:
     )
     one = row(name="bs", robust=0.5, seeds=1, n=None, model=None, selected=None, difference=0.1)
     assert caption([one, {**one, "attack": "fgsm"}]) == (
-        "digits, test split, eps 0.2, 1 seed; percent with 95 % intervals for new images, not for new seeds; "
-        "difference from the first row of the same attack"
+        "digits, test split, eps 0.2, 1 seed; percent; difference from the first row of the same attack"
     )
 
 
@@ -182,7 +181,7 @@ def test_intervals_are_dropped_if_a_terminal_is_too_narrow() -> None:
     assert "[58.0, 67.0]" in first and "[96.1, 99.0]" not in first
     assert "-6.2" in second and "[-10.0, +2.5]" not in second and "<0.0001" not in second  # no p on its own
     told = " ".join(lines)
-    assert "intervals of robust alone;" in told and "--format markdown has all" in told
+    assert "95 % intervals of robust;" in told and "the format markdown has all" in told
     assert "exact paired test" not in told, "nothing is said of what is left out"
 
 
@@ -200,7 +199,7 @@ def test_training_time_is_dropped_before_passes() -> None:
 def test_several_comparisons_are_adjusted_and_the_best_for_their_cost_have_a_star() -> None:
     rows = [{**FAST_AT, "pareto": 1}, {**BS, "pareto": 0}, {**BS, "name": "trades", "p_holm": 0.5, "detectable": 0.081}]
     text = " ".join(render(rows, "table").split("\n"))
-    assert "* no other row has at least this robust accuracy for at most these passes" in text
+    assert "* no other row is better in robust accuracy or passes and as good in the other" in text
     adjusted = (
         "adjusted by Holm for 2 comparisons, which the intervals are not; the interval of a true difference of 8.1"
     )

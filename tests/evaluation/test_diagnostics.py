@@ -37,7 +37,7 @@ WORDS = {  # what a doubt about each says
     "batch": "depends on the rest of the batch",
     "softmax": "looks like probabilities",
     "changes": "change during evaluation",
-    "tied": "several largest outputs",
+    "flat": "equal outputs, which count as the first class",
 }
 
 
@@ -220,7 +220,7 @@ MASKED: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str], set[str]]] =
     "slow": (lambda m: Masked(m, before=bent(piecemeal(7))), {"early"}, {"late"}),
     "slower": (lambda m: Masked(m, before=bent(piecemeal(21))), {"late"}, {"early"}),
     "batch": (lambda m: Masked(m, after=lambda z: z - 0.2 * z.mean(dim=0)), {"batch"}, set()),
-    "abstaining": (lambda m: Masked(m, after=abstaining), {"tied"}, {"zero", "margin", "cross entropy", "wrong"}),
+    "abstaining": (lambda m: Masked(m, after=abstaining), {"flat"}, {"zero", "margin", "cross entropy", "wrong"}),
 }
 
 

@@ -142,8 +142,14 @@ def test_a_resumed_log_is_one_log(make_log: Make, place: Make) -> None:
 
 def test_a_log_that_is_given_twice_is_one_seed(make_log: Make, place: Make, tmp_path: Path) -> None:
     log = make_log("bs", 1, epochs=3)
-    draw_curves([*place(log, "a.jsonl"), *place(log, "copy.jsonl")], "method", ["loss"], [tmp_path / "a.svg"])
+    begun = log[:3]  # a copy of its first epochs
+    items = [*place(begun, "begun.jsonl"), *place(log, "a.jsonl"), *place(log, "copy.jsonl")]
+    assert draw_curves(items, "method", ["loss"], [tmp_path / "a.svg"]) == []
     assert any("1 seed" in text for text in said(tmp_path / "a.svg"))
+    other = make_log("bs", 1, epochs=3)
+    other[2]["loss"] = 7.0
+    draw_curves([*place(log, "a.jsonl"), *place(other, "b.jsonl")], "method", ["loss"], [tmp_path / "b.svg"])
+    assert any("2 seeds" in text for text in said(tmp_path / "b.svg")), "nothing is left out silently"
 
 
 def test_zero_is_not_on_a_logarithmic_scale(make_log: Make, place: Make, tmp_path: Path) -> None:

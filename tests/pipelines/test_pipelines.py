@@ -335,6 +335,9 @@ def test_changed_flags_of_a_scale_make_its_runs_due(make, stub, tmp_path: Path) 
     make("table10", "SEEDS=1", bsk=bsk)
     assert changed("SEEDS=1") == [] and changed(*more) == ["train"] * 3
     assert changed("SEEDS=1", "usual=--attack natural") == ["evaluate"] * 3
+    first = next(iter(sorted((tmp_path / "out/smoke/runs/digits").glob("*.train.json"))))
+    make(str(first), *more, bsk=bsk)  # as if the make had been killed after it
+    assert changed(*more) == ["train"] * 2, "those made before the flags were noted"
     make("table10", *more, bsk=bsk)
     assert len(trained(log)) == 6
 
@@ -418,7 +421,9 @@ def test_unusual_spellings_of_folders_work(make, tmp_path: Path) -> None:
     assert failed.returncode and "no ~ in paths" in failed.stderr
 
 
-@pytest.mark.parametrize("value", ["", "/", ".", "./", ".//", "..", *(f"a{odd}b" for odd in ":;#$' %=(")])
+@pytest.mark.parametrize(
+    "value", ["", "/", ".", "./", ".//", "..", "a/..", "../..", ".//.", *(f"a{odd}b" for odd in ":;#$' %=(")]
+)
 @pytest.mark.parametrize("variable", ["OUT", "DATA"])
 def test_folders_with_special_characters_are_refused(make, variable: str, value: str) -> None:
     failed = make("-n", "table10", f"{variable}={value}", check=False)
