@@ -223,7 +223,7 @@ def owns(name: str, training: str, evaluation: str, record: dict[str, Any]) -> b
 def test_a_plan_reports_passes_and_finished_jobs(make, tmp_path: Path) -> None:
     make(f"{tmp_path}/data/digits.safetensors")
     target = tmp_path / "out/smoke/runs/digits/fast-at_seed-1.train.json"
-    target.parent.mkdir(parents=True)
+    make(f"{target.parent}/setting.flags")  # which notes the flags of its trainings
     target.touch()
     lines = make("plan-table10", "SCALE=smoke", "SEEDS=1").stdout.splitlines()
     header, *rows = [line.split("\t") for line in lines]
