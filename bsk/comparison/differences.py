@@ -19,6 +19,7 @@ from bsk.records.words import counted, flat, plain
 MOST = 6  # values that a notice lists
 Aspect = tuple[str, Callable[[Evaluation], Any], Callable[[Evaluation], str]]
 NOT_COMPARED = "are not compared with one another"
+NO_COMMON_SEED = "no seed in common with the first row, so no paired test"
 NO_OUTCOMES = "no `correct` bits, so no paired test"
 ASPECTS: tuple[Aspect, ...] = (  # must be equal for two accuracies to be comparable: name, value, value as text
     ("eps", lambda e: e.eps, lambda e: plain(e.eps)),
@@ -104,8 +105,11 @@ def natural_difference(group: Group, reference: Group) -> tuple[dict[str, float]
     """
     alone = len(group.robust) == len(reference.robust) == 1
     both = {item.run.identity for item in group.robust} & {item.run.identity for item in reference.robust}
-    pairs = ([item for item in each.natural if alone or item.run.identity in both] for each in (group, reference))
-    ours, theirs = (found or each.natural for found, each in zip(pairs, (group, reference), strict=True))
+    ours, theirs = group.natural, reference.natural
+    if both and not alone:
+        ours, theirs = ([item for item in items if item.run.identity in both] for items in (ours, theirs))
+    if not (ours and theirs):
+        return {}, [f"natural: {NO_COMMON_SEED}"]
     found, remarks = difference(ours, theirs, alone)
     if group.first.attack == VALIDATION_ATTACK:  # logs have no outcomes
         remarks = [each for each in remarks if each != NO_OUTCOMES]
@@ -123,7 +127,7 @@ def difference(
     ours, theirs = _paired(row, base, alone)
     if not ours:
         means = [mean_sd([item.accuracy for item in items])[0] for items in (row, base)]
-        return {"difference": means[0] - means[1]}, ["no seed in common with the first row, so no paired test"]
+        return {"difference": means[0] - means[1]}, [NO_COMMON_SEED]
     doubt = [f"difference over {counted(len(ours), 'common seed')}"] if len(ours) < max(len(row), len(base)) else []
     mean = mean_sd([a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)])[0]
     pairs = _differences(ours, theirs)

@@ -44,7 +44,7 @@ SIGNS = (  # fact; least share of the images examined; least share of the images
         "flat",
         0.05,
         None,
-        "{:.0%} of images have equal outputs, which count as the first class: abstentions are no errors",
+        "the outputs of {:.0%} of images are all equal, so the first class is predicted: treat abstentions as errors",
     ),
     ("nan_gradients", 0.02, None, f"the gradient is NaN for {{:.0%}} of images and treated as 0: {_BLIND}"),
     ("zero_gradients", 0.05, None, f"the gradient is zero for {{:.0%}} of images: {_BLIND}"),

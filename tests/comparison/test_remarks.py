@@ -164,6 +164,10 @@ def test_natural_accuracies_of_other_seeds_are_told_and_not_compared(make: Make,
     assert all("natural over other seeds" in str(row["note"]) for row in rows)
     alone, _ = compare(place([*(each for each in robust if each["seed"] == 2), *natural[::2]]))
     assert rows[1]["natural_difference"] == alone[1]["natural_difference"], "over the seed that is compared"
+    third = [make(method, 3, "natural") for method in ("fast-at", "bs")]
+    rows, _ = compare(place([*robust, *third]))
+    assert rows[1]["natural_difference"] is None and rows[1]["difference"] is not None
+    assert "natural: no seed in common with the first row" in str(rows[1]["note"])
 
 
 def test_conditions_skip_every_baseline_and_forgive_floating_point(make: Make, place: Make) -> None:

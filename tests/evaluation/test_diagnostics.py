@@ -37,7 +37,7 @@ WORDS = {  # what a doubt about each says
     "batch": "depends on the rest of the batch",
     "softmax": "looks like probabilities",
     "changes": "change during evaluation",
-    "flat": "equal outputs, which count as the first class",
+    "flat": "are all equal, so the first class is predicted",
 }
 
 
