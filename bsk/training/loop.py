@@ -165,7 +165,6 @@ def _finish_epoch(setup: Setup, state: State, watcher: Watcher) -> None:
 
     def pause() -> None:
         if code := agree(setup.stopping(), setup.share, setup.device):
-            _save(setup, state)
             raise StoppedError("stopped during validation; the same command resumes from there", code)
 
     start = time.perf_counter()
@@ -173,10 +172,14 @@ def _finish_epoch(setup: Setup, state: State, watcher: Watcher) -> None:
     if state.step == setup.total_steps and monitor.every(setup.settings, setup.profile):
         _look_for_collapse(setup, state, epoch - 1, watcher)
     look = partial(_validated, setup, epoch, pause)
-    state.last = look(state.model)
-    if state.average is not None:
-        state.last_average = look(state.average.module)
-    logged = divergences(state, setup.settings, setup.val, setup.share, epoch, pause)
+    try:
+        state.last = look(state.model)
+        if state.average is not None:
+            state.last_average = look(state.average.module)
+        logged = divergences(state, setup.settings, setup.val, setup.share, epoch, pause)
+    except StoppedError:
+        _save(setup, state)  # not in `pause`, since the batch norms of the network are folded there
+        raise
     seconds = time.perf_counter() - start
     record = {**_epoch_record(setup, state, seconds), **logged}
     state.validation_seconds += seconds

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import ALONE, Silent, settings, stop_after, trained
+from toys import ALONE, Silent, settings, stop_after, stopped, trained
 
 from bsk.data.store import DataFile
 from bsk.errors import DivergedError, InputError, StoppedError
@@ -59,32 +59,21 @@ def test_every_method_becomes_robust(method: str, untrained: float, digits: Data
     assert end["train_forward_passes"] == sum(r["forward_passes"] for r in log if r["kind"] == "epoch")
 
 
+FAST = {"bs", "fast-at-plus", "liet", "fgsm-pgi", "gat"}
 MODERN = {"ema": 0.9, "label_smoothing": 0.2, "awp": 0.01, "warmup": 1.5}
 
 
 @pytest.mark.parametrize(
     ("method", "flags"),
     [
-        ("bs", {}),
         ("bs", MODERN),
-        ("fast-at-plus", {}),
         ("free-at", {"ema": 0.999}),
-        ("liet", {}),
-        ("fgsm-pgi", {}),
-        ("gat", {}),
+        *(pytest.param(method, {}, marks=[] if method in FAST else pytest.mark.slow) for method in ALONE),
     ],
 )
-@pytest.mark.parametrize(  # an epoch has 8: within and at the end of one
-    "updates", [pytest.param(1, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow), 8, 13]
-)
-def test_an_interrupted_training_resumes_bit_for_bit(method, flags, updates: int, data: DataFile, tmp_path) -> None:
-    goes_on(settings(method, **flags), updates, data, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ALONE)
-def test_every_method_resumes_bit_for_bit(method: str, data: DataFile, tmp_path: Path) -> None:
-    goes_on(settings(method), 13, data, tmp_path)
+def test_an_interrupted_training_resumes_bit_for_bit(method, flags, data: DataFile, tmp_path) -> None:
+    """An epoch has 8 updates: it stops after its first, before and at the end of an epoch, and within another."""
+    goes_on(settings(method, **flags), data, tmp_path, 1, 6, 1, 5)
 
 
 def test_a_network_that_draws_random_numbers_resumes_bit_for_bit(
@@ -103,7 +92,7 @@ def test_a_network_that_draws_random_numbers_resumes_bit_for_bit(
     monkeypatch.syspath_prepend(str(tmp_path))
     before = (random.getstate(), torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist())
     s = settings("trades", {"steps": 2}, model="dropped:net", awp=0.01, ema=0.9, log_divergence=True)
-    goes_on(s, 13, data, tmp_path)
+    goes_on(s, data, tmp_path, 13)
     assert before == (random.getstate(), torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist())
     still = {"lr": 1e-12, "weight_decay": 0.0, "augment": "none", "batch_size": 240}
     trained(tmp_path / "still.safetensors", data, settings("natural", model="dropped:net", **still))
@@ -111,11 +100,10 @@ def test_a_network_that_draws_random_numbers_resumes_bit_for_bit(
     assert max(losses) - min(losses) > 1e-3, "each update drops others"
 
 
-def goes_on(s: Settings, updates: int, data: DataFile, tmp_path: Path) -> None:
+def goes_on(s: Settings, data: DataFile, tmp_path: Path, *updates: int) -> None:
+    """Stopped after so many updates, and again after so many more, a training ends as one that never stopped."""
     trained(tmp_path / "whole.safetensors", data, s)
-    with pytest.raises(StoppedError) as stopped:
-        trained(tmp_path / "cut.safetensors", data, s, stopping=stop_after(updates))
-    assert stopped.value.exit_code == 143
+    stopped(tmp_path / "cut.safetensors", data, s, *updates)
     trained(tmp_path / "cut.safetensors", data, s)
     names = ["{}.safetensors", "{}.last.safetensors"]
     for name in [*names, "{}.ema.safetensors", "{}.ema-last.safetensors"] if s.ema else names:
@@ -346,15 +334,26 @@ def test_force_begins_anew_whenever_it_is_stopped(data: DataFile, tmp_path: Path
     assert [record["kind"] for record in records.read(tmp_path / "m.jsonl")] == ["start", *["epoch"] * 3, "end"]
 
 
+@pytest.mark.parametrize("calls", [5, 28, 33])  # of the network, of its average, and of the divergences
 def test_a_long_validation_can_be_stopped_within(
-    data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calls: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each pass of a validation takes a second by this clock: 20 steps on one batch are stopped after a few."""
+    """Each pass of a validation takes two seconds by this clock: 20 steps on one batch are stopped after a few.
+
+    Batch norms are folded meanwhile, and the saved state has them nevertheless.
+    """
+    s = settings("fast-at", model="resnet18-2", epochs=2, ema=0.9, log_divergence=True)
     clock = iter(range(10**9))
     monkeypatch.setattr(validation.time, "monotonic", lambda: 2 * next(clock))
     with pytest.raises(StoppedError, match="stopped during validation"):
-        trained(tmp_path / "m.safetensors", data, settings(), stopping=stop_after(8 + 5))
-    assert trained(tmp_path / "m.safetensors", data, settings())["last_epoch"] == 3
+        trained(tmp_path / "cut.safetensors", data, s, stopping=stop_after(8 + calls))
+    trained(tmp_path / "cut.safetensors", data, s)
+    trained(tmp_path / "whole.safetensors", data, s)
+    for name in ("{}.safetensors", "{}.last.safetensors", "{}.ema.safetensors", "{}.ema-last.safetensors"):
+        whole, cut = (
+            checkpoints.load(tmp_path / name.format(each), ("model", "training-state"))[0] for each in ("whole", "cut")
+        )
+        assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)
 
 
 def test_two_trainings_into_one_file_at_once(data: DataFile, tmp_path: Path) -> None:

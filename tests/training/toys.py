@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from bsk.data.store import DataFile
+from bsk.errors import StoppedError
 from bsk.methods.registry import METHODS, needs_extra
 from bsk.training.bound import bind
 from bsk.training.run import run
@@ -60,6 +62,14 @@ def settings(method: str = "bs", hyper: Mapping[str, Any] | None = None, **chang
 def trained(out: Path, data: DataFile, s: Settings, **more: object) -> dict:
     """Train, and return the end record."""
     return run(s, data, out, **{"device": CPU, "watcher": Silent(), **more})
+
+
+def stopped(out: Path, data: DataFile, s: Settings, *updates: int) -> None:
+    """Train, and be stopped again and again, each time after so many updates."""
+    for each in updates:
+        with pytest.raises(StoppedError) as found:
+            trained(out, data, s, stopping=stop_after(each))
+        assert found.value.exit_code == 143
 
 
 def stop_after(updates: int, code: int = 143):  # type: ignore[no-untyped-def]
