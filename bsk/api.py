@@ -481,7 +481,9 @@ def _device(model: str | Path | Model, x: Array | None, name: str) -> torch.devi
     if name == "auto":
         return chosen_device("auto" if isinstance(model, (str, Path)) else str(place or "cpu"))
     device = chosen_device(name)
-    if isinstance(model, nn.Module) and place is not None and place.type != device.type:
+    if isinstance(model, nn.Module) and place is not None:
+        if device in (place, torch.device(place.type)):
+            return place
         raise UsageError(f"device {name}: the model is on {place}; move it there first, or leave device out")
     return device
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 COMPILE = ("auto", "on", "off")  # choices of --compile
-SMALL_IMAGE = 16 * 16  # pixels
+SMALL_IMAGE, LARGE_IMAGE = 16 * 16, 64 * 64  # pixels
 ANSWERS = {"cpu": 1}  # steps between two readings of results from the device
 _asked_for: list[int] = []  # the number of threads set by a flag, if any
 
@@ -55,6 +55,16 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
     return device
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was asked to; a CPU has."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def threads_chosen() -> bool:
     """Return whether the user chose the number of CPU threads by a flag or in the environment."""
     return bool(_asked_for) or any(os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
@@ -68,9 +78,13 @@ def steps_between_answers(device: torch.device) -> int:
 def rows_of_a_call(device: torch.device, shape: Sequence[int]) -> int:
     """Return the default number of rows of a model call in an evaluation, for images of this shape (C, H, W).
 
-    On a CPU the arithmetic of 128 images takes longer than the call itself, except for small images.
+    On a CPU the arithmetic of 128 images takes longer than the call itself, except for small images. Elsewhere memory
+    limits it: a pass of large images has no more pixels than one of 512 images of 64x64, but at least 32 images.
     """
-    return 128 if device.type == "cpu" and math.prod(shape[1:]) > SMALL_IMAGE else 512
+    pixels = math.prod(shape[1:])
+    if device.type == "cpu":
+        return 128 if pixels > SMALL_IMAGE else 512
+    return max(32, min(512, 512 * LARGE_IMAGE // pixels))
 
 
 def fast_precision(device: torch.device) -> str:

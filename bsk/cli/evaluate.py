@@ -75,7 +75,7 @@ def evaluate(
     CHOICES.kept = RESUME_HINT if out else "nothing was saved; with --out F.jsonl the same command would resume"
     if out is not None:
         check_no_log(out)
-    where = local_device(chosen_device(device, threads))
+    where = local_device(device, threads)
     with process_group(where) as share:
         if images is None:
             request = Request(attack.split(","), flags, examples, where, share)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,7 +132,7 @@ class Prices:
         found = profile(settings.bound, shape, len(data.classes))
         costs = training_cost(settings, found, images, data.counts["val"], data.counts["test"])
         rates = self._rates(settings, job, settings.precision)
-        exact = self._rates(settings, job, "fp32") if settings.log_divergence else rates
+        exact = self._rates(settings, job, None) if settings.log_divergence else rates
         seconds = rates.seconds(costs.own + costs.beside) + exact.seconds(costs.exact) + costs.updates * rates.step
         left = 1.0 - _part_done(job, costs.updates // settings.bound.replays)
         kept = sum(table[0].numel() * 4 for table in found.memory.rows.values()) * images / 1e6  # beside the state
@@ -166,7 +167,7 @@ class Prices:
         batch = job.flags["batch_size"] or rows_of_a_call(self.device, shape)
         radii = len(eps) if isinstance(eps := job.flags["eps"], list) else 1
         work = self._work(job, settings.eps, len(data.classes), images, batch) * (networks * radii)
-        return work.images, self._rates(settings, training, "fp32").seconds(work), 0.0
+        return work.images, self._rates(settings, training, None).seconds(work), 0.0
 
     def _work(self, job: Job, eps: float, classes: int, images: int, batch: int) -> Work:
         from bsk.attacks.flags import AttackFlags
@@ -196,8 +197,12 @@ class Prices:
                 self._data[path] = expected(job.flags["name"], Path(path), *limits), DATASETS[job.flags["name"]].shape
         return self._data[path]
 
-    def _rates(self, settings: Settings, job: Job, precision: str) -> Rates:
-        """Return the measured rates of a network, precision and number of threads; measured once, then cached."""
+    def _rates(self, settings: Settings, job: Job, precision: str | None) -> Rates:
+        """Return the measured rates of a network, precision and number of threads; measured once, then cached.
+
+        Without a precision they are those of evaluations: fp32 without TF32.
+        """
+        from bsk.compat import without_tf32
         from bsk.models.registry import build
         from bsk.training.costs import time_passes, time_step
 
@@ -208,7 +213,8 @@ class Prices:
             shaped: dict[str, Any] = {"channels": shape[0], "size": shape[1], "mean": data.mean, "std": data.std}
             model = build(settings.model, classes=len(data.classes), device=self.device, **shaped)
             size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
-            passes = time_passes(model, shape, precision, settings.batch_size, self.device)
+            with nullcontext() if precision else without_tf32():
+                passes = time_passes(model, shape, precision or "fp32", settings.batch_size, self.device)
             self._timed[key] = Rates(passes, time_step(model, self.device), size)
         return self._timed[key]
 

@@ -9,7 +9,7 @@ from bsk.cli import options as o
 from bsk.cli.console import RESUME_HINT, emit_record
 from bsk.cli.groups import grouped
 from bsk.cli.signals import stop_requests
-from bsk.devices import chosen_device, load_torch
+from bsk.devices import load_torch
 from bsk.progress import TrainingProgress
 from bsk.terminal import CHOICES, note
 from bsk.training.flags import TrainingFlags
@@ -54,7 +54,7 @@ def train(
     from bsk.training.run import run
 
     CHOICES.kept = RESUME_HINT
-    where = local_device(chosen_device(device, threads))
+    where = local_device(device, threads)
     found = open_dataset(dataset, data)
     checkpoint = out or Path("runs") / f"{found.name}-{flags.method.replace(':', '-')}-{flags.seed}.safetensors"
     with process_group(where) as share, stop_requests(note) as stopping, TrainingProgress(share.rank == 0) as watcher:

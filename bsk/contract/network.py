@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bsk.compat import without_tf32
 from bsk.models.compiled import Compiled
 from bsk.models.modes import eval_mode, folded_eval_mode, in_precision
 from bsk.perturb import losses
@@ -28,6 +29,7 @@ class Network:
         smoothed: whether the method has called `net.cross_entropy`, which smooths the labels.
         through: a wrapper around the passes that compute a perturbation, for `bsk.training.awp`.
         compiled: the passes through torch.compile, if it is used.
+        scope: what lasts until the end of the update, after its backward pass.
     """
 
     module: nn.Module
@@ -37,6 +39,7 @@ class Network:
     smoothed: bool = False
     through: Callable[[Model], Model] | None = None
     compiled: Compiled | None = None
+    scope: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return f(x) in train mode: batch norms use batch statistics, and the weights receive gradients."""
@@ -45,8 +48,11 @@ class Network:
     def exact(self, x: Tensor) -> Tensor:
         """Return f(x) in fp32 whatever the precision, and never compiled: for second-order gradients.
 
-        Attention is computed as the plain formula, because its fused kernels have no second derivative.
+        From the first such pass to the end of the update TF32 is off, because differences of gradients and losses would
+        be lost in its rounding. Attention is computed as the plain formula, because its fused kernels have no second
+        derivative.
         """
+        self.scope.enter_context(without_tf32())
         with sdpa_kernel(SDPBackend.MATH):
             return self._counted(self.module, "fp32")(x)
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bsk.data.batches import Share
+from bsk.devices import chosen_device
 from bsk.errors import InputError, UsageError, first_line
 from bsk.terminal import note
 
@@ -23,16 +24,20 @@ PATIENCE = datetime.timedelta(days=7)  # a process may finish a long attack whil
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Share]:
-    """Join the process group if torchrun started several processes: NCCL on GPUs, gloo elsewhere.
+    """Join the process group if torchrun started several processes: NCCL for tensors on GPUs, gloo for those on CPUs.
 
     Raises:
-        UsageError: the environment variables of torchrun are incomplete or invalid.
+        UsageError: the environment variables of torchrun are incomplete or invalid, or the device is for one process.
         InputError: not all processes join.
     """
     world = _world()
     if world == 1:
         yield Share()
         return
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"WORLD_SIZE={world}: a device {device.type} works for one process only; use --device cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # a barrier uses the current one
     _meet(device, world)
     try:
         yield Share(dist.get_rank(), dist.get_world_size())
@@ -64,7 +69,9 @@ def _meet(device: torch.device, world: int) -> None:
 
     def join() -> None:
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+            if device.type == "cuda":
+                torch.cuda.set_device(device)  # of this thread
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         except Exception as error:  # the network can fail in any way
             failed.append(error)
 
@@ -91,11 +98,18 @@ def leave_group() -> None:
     dist.destroy_process_group()
 
 
-def local_device(device: torch.device) -> torch.device:
-    """Return the GPU of this process if torchrun started several on GPUs; otherwise `device`."""
-    if device.type == "cuda" and _world() > 1 and os.environ.get("LOCAL_RANK", "").isdecimal():
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    return device
+def local_device(name: str, threads: int | None) -> torch.device:
+    """Return `chosen_device`, or the GPU of this process if torchrun started several; a single visible one is its own.
+
+    Raises:
+        UsageError: the device is not available, or there are more processes than GPUs.
+    """
+    rank = os.environ.get("LOCAL_RANK", "")
+    if _world() > 1 and rank.isdecimal() and name in ("auto", "cuda") and torch.cuda.is_available():
+        if int(rank) >= torch.cuda.device_count() > 1:
+            raise UsageError(f"LOCAL_RANK={rank}: only {torch.cuda.device_count()} GPUs here; start fewer processes")
+        name = f"cuda:{int(rank) % torch.cuda.device_count()}"
+    return chosen_device(name, threads)
 
 
 def sum_gradients(model: nn.Module, share: Share) -> None:
@@ -131,13 +145,13 @@ def share_statistics(model: nn.Module, share: Share) -> None:
         own.copy_(first.view_as(own))
 
 
-def agree_on(step: int, share: Share, device: torch.device) -> None:
+def agree_on(step: int, share: Share) -> None:
     """Raise in every process unless all are at the same update.
 
     Raises:
         InputError: they are not, for example because they see different folders.
     """
-    most, least = agree(step, share, device), -agree(-step, share, device)
+    most, least = agree(step, share), -agree(-step, share)
     if most != least:
         found = f"the processes would go on from different updates, {least} to {most}"
         raise InputError(f"{found}; give all of them the same files, in a folder that they share")
@@ -151,10 +165,10 @@ def sum_over_processes(values: Tensor, share: Share) -> Tensor:
     return values
 
 
-def agree(code: int, share: Share, device: torch.device) -> int:
-    """Return the largest of all processes' codes, so that all save or stop at the same step."""
+def agree(code: int, share: Share) -> int:
+    """Return the largest of all processes' codes, so that all save or stop at the same step; no GPU is waited for."""
     if share.world == 1:
         return code
-    codes = torch.tensor(code, device=device)
+    codes = torch.tensor(code)
     dist.all_reduce(codes, dist.ReduceOp.MAX)
     return int(codes)

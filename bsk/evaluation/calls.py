@@ -36,12 +36,14 @@ def rows_within(most: int) -> int:
 def exact(model: nn.Module) -> Iterator[None]:
     """Put the model into eval mode within the block; its parameters get no gradient.
 
-    Batch norms are folded, linear layers sum each row in a fixed order, and TF32 is off.
+    Batch norms are folded, linear layers sum each row in a fixed order, TF32 is off, and cuDNN repeats its results.
 
     Raises:
         InputError: a module stays in training mode.
     """
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    cudnn = torch.backends.cudnn
+    before, cudnn.deterministic = cudnn.deterministic, True
     try:
         with eval_mode(model), without_tf32():
             if any(module.training for module in model.modules()):
@@ -53,6 +55,7 @@ def exact(model: nn.Module) -> Iterator[None]:
             with folded(model), steady_products(model):
                 yield
     finally:
+        cudnn.deterministic = before
         for parameter in wanted:
             parameter.requires_grad_(True)
 

@@ -60,13 +60,13 @@ class StageResult:
             getattr(self, name)[block.rows] = getattr(block, name)
         self.seconds += block.seconds
 
-    def together(self, stage: int, share: Share, device: torch.device) -> Block:
+    def together(self, stage: int, share: Share) -> Block:
         """Return the results of all processes as one block."""
         reached = torch.where(self.distance < NOWHERE, self.distance, 0.0)  # infinity times zero is NaN
         cells = (self.met, self.fooled, self.distance < NOWHERE, reached, self.forward, self.backward)
         seconds = torch.full_like(reached, self.seconds, dtype=torch.float64)
         table = torch.stack([*(each.double() for each in cells), seconds])
-        table = sum_over_processes(table.to(device), share).cpu()
+        table = sum_over_processes(table, share)
         rows = (table[0] > 0).nonzero().squeeze(1)
         _, fooled, near, distance, forward, backward, seconds = table[:, rows]
         distance = torch.where(near > 0, distance, NOWHERE).float()

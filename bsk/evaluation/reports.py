@@ -270,20 +270,26 @@ def rays_summary(ledger: Ledger, attack: Attack, examples: Examples) -> dict[str
 
     `adbd` is the average decision boundary distance over all examples: 0 for those misclassified without a
     perturbation, and the distance to the white image for those never fooled, as in the publication. `adbd_correct` is
-    the average over the examples that are classified correctly without a perturbation.
+    the average over the examples that are classified correctly without a perturbation. With `stop_at_eps` the search
+    ends before it finds the boundary, so there are no distances.
     """
     if attack.stages[-1].name != "rays":
         return {}
     right = ledger.broken_by != 0  # 0 is the natural stage
     asked = ledger.forward[right].double() - 1
     never = (ledger.distance == NOWHERE).nonzero().squeeze(1)
+    queries = {
+        "never_fooled": len(never),
+        "queries_mean": float(asked.mean()) if len(asked) else 0.0,
+        "queries_median": float(asked.quantile(0.5)) if len(asked) else 0.0,
+    }
+    if attack.stages[-1].parameters["stop_at_eps"]:
+        return queries
     distance = ledger.distance.double()
     for rows in never.split(WHITE_ROWS):
         distance[rows] = length(1 - to_unit(examples.take(rows)), "linf").double()
     return {
         "adbd": float(distance.mean()),
         "adbd_correct": float(distance[right].mean()) if bool(right.any()) else None,
-        "never_fooled": len(never),
-        "queries_mean": float(asked.mean()) if len(asked) else 0.0,
-        "queries_median": float(asked.quantile(0.5)) if len(asked) else 0.0,
+        **queries,
     }

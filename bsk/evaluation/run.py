@@ -240,7 +240,7 @@ def _agreed(read: Callable[[], T], settings: EvaluationSettings) -> T:
         if settings.share.world == 1:
             return found
         digest = int.from_bytes(hashlib.sha256(repr(found).encode()).digest()[:6], "little")
-        mine = torch.zeros(settings.share.world, dtype=torch.float64, device=settings.device)
+        mine = torch.zeros(settings.share.world, dtype=torch.float64)
         mine[settings.share.rank] = digest
         if bool((sum_over_processes(mine, settings.share) == digest).all()):
             return found

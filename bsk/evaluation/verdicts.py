@@ -80,9 +80,11 @@ def judge(
 
     The model is in eval mode and the verdict is computed in fp32. It depends on the seed, the stage and the index of
     the example in the data alone: not on the batch size, the order, the limit, the number of processes, or on results
-    `known` from an earlier run. Random numbers that a model draws itself, from torch's global generators, depend on
-    the seed, the stage and the index of the first example in the block: they repeat for the same batch size and
-    number of processes.
+    `known` from an earlier run. That is so to the bit on a CPU; a GPU's kernels may round batches of other sizes
+    differently, which can turn the verdict on an image at the boundary.
+
+    Random numbers that a model draws itself, from torch's global generators, depend on the seed, the stage and the
+    index of the first example in the block: they repeat for the same batch size and number of processes.
 
     Args:
         model: from images (N, C, H, W) in [0, 1] to logits.
@@ -120,12 +122,12 @@ def judge(
                     grow(block)
                 found.add(block)
                 report()
-            ledger.add(found.together(number, share, device))
+            ledger.add(found.together(number, share))
             if len(ledger.due(number)):
                 raise InputError(f"{stage.name}: no process attacked {len(ledger.due(number))} examples")
             _Reporter(ledger, StageResult(0), attack, number, 1, watch)(ended=True)
     if compiled is not None:
-        mine = torch.tensor([compiled.calls - calls, ledger.compile_seconds], device=device)
+        mine = torch.tensor([compiled.calls - calls, ledger.compile_seconds])
         calls, ledger.compile_seconds = sum_over_processes(mine, share).tolist()
         ledger.compiled = calls > 0
     return ledger
@@ -192,7 +194,10 @@ class _Runner:
         draws = example_draws(self.seed, self.stage.name, index, self.device)
         checked = Checked(self.model)
         model: Model = counted(steady(checked, self.batch_size), tell)
-        compiled = self.compiled if self.stage.searches else None
+        whole = (
+            rows_within(self.rows) >= self.stage.rows
+        )  # else the next part of a call would free the last one's graph
+        compiled = self.compiled if self.stage.searches and whole else None
         if compiled or self.stage.search != "fp32":
             low = rough(compiled.frozen if compiled else self.model, self.stage.search)
             model = Search(counted(steady(low, self.rows, SIZES if compiled else None), tell), exact=model)
@@ -232,13 +237,14 @@ class _Reporter:
         """Report passes done and left, `amid` passes into a block."""
         costs, due = [stage.passes for stage in self.attack.stages], len(self.ledger.due(self.number))
         cost, standing, fallen = costs[self.number], int(self.ledger.standing.sum()), int(self.found.fooled.sum())
+        later = int((self.ledger.broken_by > self.number).sum())  # known to fall in a later stage
         met = min(due * cost, self.world * (int(self.found.met.sum()) * cost + amid))
         left = 0 if ended else due * cost - met
         left += sum(self._later(k, standing, fallen) * costs[k] for k in range(self.number + 1, len(costs)))
         done = met + sum(int((self.ledger.done > k).sum()) * each for k, each in enumerate(costs))
         name, n = self.attack.stages[self.number].name, len(self.ledger.done)
         sample = int(self.ledger.sample.sum()) if self.number >= self.attack.whole else None
-        self.watch(Progress(name, standing - fallen, n, done, done + left, ended, sample))
+        self.watch(Progress(name, standing + later - fallen, n, done, done + left, ended, sample))
 
     def _later(self, stage: int, standing: int, fallen: int) -> int:
         """Return how many examples a later stage will meet if no more fall before it."""

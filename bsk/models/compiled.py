@@ -105,6 +105,7 @@ class Compiled:
                     known.add(variant)
             except Exception as error:  # of torch.compile; an error of the network itself is raised again below
                 self._give_up(error)
+            if not self.works:  # outside of `except`, which keeps the tensors of the pass that failed
                 return plain(x)
             self.calls += 1
             return compiled(x)

@@ -162,12 +162,15 @@ def generator(
 
 @contextlib.contextmanager
 def kept_randomness(device: torch.device) -> Iterator[None]:
-    """Restore the global generators after the block: Python's, NumPy's, and torch's on the CPU and a CUDA device."""
+    """Restore the global generators after the block: Python's, NumPy's, and torch's on the CPU and on the device."""
     python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that others use
+    own = torch.mps.get_rng_state() if device.type == "mps" else None
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
     finally:
+        if own is not None:
+            torch.mps.set_rng_state(own)
         random.setstate(python)
         np.random.set_state(numbers)  # noqa: NPY002
 
@@ -186,6 +189,8 @@ def own_randomness(device: torch.device, *key: object) -> Iterator[None]:
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(number)
+        if device.type == "mps":
+            torch.mps.manual_seed(number)
         yield
 
 

@@ -52,7 +52,7 @@ def worst_weights(
         for weight, gradient in zip(weights, gradients, strict=True):
             g = sum_over_processes(gradient, share)
             away = gamma * weight.norm() / (g.norm() + _TINY) * g
-            weight.add_(away if bool(away.isfinite().all()) else torch.zeros_like(away))
+            weight.add_(torch.where(away.isfinite().all(), away, 0))  # decided on the device, which nobody waits for
     try:
         yield
     finally:

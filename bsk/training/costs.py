@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bsk.attacks.pgd import pgd
 from bsk.attacks.registry import Attack, Stage, attack_named
 from bsk.compat import sgd
+from bsk.devices import synchronise
 from bsk.models.modes import folded_eval_mode, in_precision
 from bsk.perturb.ascent import Model
 from bsk.perturb.losses import cross_entropy
@@ -190,10 +191,8 @@ def _time(model: nn.Module, run: Model, x: Tensor, device: torch.device) -> Pass
 
 
 def _clock(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     start = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     return time.perf_counter() - start

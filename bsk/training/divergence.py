@@ -55,7 +55,7 @@ def divergences(
             done = epoch / settings.epochs
             found = divergence(settings.bound, state.model, x, y, draws, state.memory, epoch - 1, done)
             sums += torch.stack([sums.new_tensor(len(y)), *(each.sum() for each in found)])
-    n, start, ascent, left = sum_over_processes(sums.to(state.sums), share).tolist()
+    n, start, ascent, left = sum_over_processes(sums, share).tolist()
     return {"kl_start": start / n, "kl_ascent": ascent / n, "fosc": left / n, "kl_n": round(n)}
 
 
@@ -81,7 +81,9 @@ def divergence(
     seen = kept.batch(torch.arange(len(x), device=x.device))
     context = UpdateContext(seen, 1, epoch, progress, lambda attack, turn: 1.0)
     before = [each.clone() for each in model.buffers()]
-    losses = method(Network(model), x, y, draws, context)
+    net = Network(model)
+    with net.scope:
+        losses = method(net, x, y, draws, context)
     model.eval()  # a plugin method may have put it in train mode, and then moved its statistics
     for buffer, own in zip(model.buffers(), before, strict=True):
         buffer.copy_(own)

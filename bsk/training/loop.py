@@ -104,7 +104,7 @@ def _run_epoch(setup: Setup, state: State, epoch: int, skip: int, watcher: Watch
         clock = now
         watcher.step(state.step, setup.total_steps, epoch, lambda: _own_loss(setup, state))
         wish = setup.stopping() or SAVE * (now - saved > SAVE_SECONDS)
-        wish = agree(wish, share, setup.device)  # every process has its own clock
+        wish = agree(wish, share)  # every process has its own clock
         if wish:
             _save(setup, state)
             clock = saved = time.perf_counter()
@@ -164,7 +164,7 @@ def _finish_epoch(setup: Setup, state: State, watcher: Watcher) -> None:
     """
 
     def pause() -> None:
-        if code := agree(setup.stopping(), setup.share, setup.device):
+        if code := agree(setup.stopping(), setup.share):
             raise StoppedError("stopped during validation; the same command resumes from there", code)
 
     start = time.perf_counter()

@@ -104,7 +104,7 @@ def _look(state: State, settings: Settings, val: Split, share: Share, images: in
             ]
             cosine = _cosines(state, settings, x, y, val.index[rows].tolist()).sum()
         sums += torch.stack([torch.tensor(len(y)), *(each.cpu() for each in (*stood, cosine))]).double()
-    n, fgsm, pgd, cosine = sum_over_processes(sums.to(state.sums), share).tolist()
+    n, fgsm, pgd, cosine = sum_over_processes(sums, share).tolist()
     return MonitorResult(fgsm / n, pgd / n, cosine / n, round(n), int(val.labels.max()) + 1, state.collapses.best)
 
 

@@ -130,10 +130,11 @@ def _try(
             seen = trial.memory.batch(rows[mine])
             draws = BatchDraws(generator("profile", update), mine.start or 0, images)
             context = UpdateContext(seen, update, update, (update + 1) / 100, trial.validate)
-            trial.losses.append(method(trial.net, x[mine], y[mine], draws, context))
-            toy.descending = True
-            with method.guard():
-                trial.losses[-1].total.sum().backward()
+            with trial.net.scope:
+                trial.losses.append(method(trial.net, x[mine], y[mine], draws, context))
+                toy.descending = True
+                with method.guard():
+                    trial.losses[-1].total.sum().backward()
             seen.commit()
     return trial
 

@@ -103,7 +103,7 @@ def run(
         _check_smallest_batch(state, loader, share)
         setup = Setup(settings, found, loader, val, test, outputs, share, device, stopping)
         _begin(setup, state, saved, header, weights, watcher, force)
-        agree_on(state.step, share, device)
+        agree_on(state.step, share)
         with compiling() if state.compiled else contextlib.nullcontext():
             train(setup, state, watcher)
         return _end(outputs, state)

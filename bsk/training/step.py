@@ -59,7 +59,7 @@ def update(
             losses = _descend(state, settings, batch, draws, share, partial(losses_of, known=known))
             if replay == 0:
                 parts = (losses.total, losses.natural, losses.robust)
-                state.sums += torch.stack([_sum(part, losses.total) for part in parts])
+                state.sums += torch.stack([_sum(part, state.sums) for part in parts])
     state.step += 1
 
 
@@ -81,7 +81,7 @@ def _descend(
         scaled: Tensor = state.scaler.scale(losses.total.sum() / batch.total)
         return losses, memory, scaled
 
-    with worst_weights(net, lambda: run()[2], draws, settings.awp, share):
+    with net.scope, worst_weights(net, lambda: run()[2], draws, settings.awp, share):
         losses, memory, loss = run()
         state.optimiser.zero_grad(set_to_none=True)
         with differentiating(), settings.bound.guard():  # hooks of a plugin method run here
@@ -105,4 +105,4 @@ def method_in_force(state: State, settings: Settings) -> Bound:
 
 
 def _sum(part: Tensor | None, like: Tensor) -> Tensor:
-    return (like.new_zeros(()) if part is None else part.detach().sum()).double()
+    return (like.new_zeros(()) if part is None else part.detach().sum()).to(like.dtype)  # MPS has no fp64

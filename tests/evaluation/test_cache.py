@@ -188,6 +188,20 @@ def test_blocks_are_shared_only_between_equal_settings(subject: Subject, toy: Pa
         assert images() == looked_at, "the checks decide no verdict"
 
 
+def test_a_stage_known_before_is_told_with_its_own_survivors(subject: Subject, toy: Path, tmp_path: Path) -> None:
+    def told_of(out: str, *names: str) -> list[tuple[str, int]]:
+        last: list[tuple[str, int]] = []
+        for name in names:
+            last.clear()
+            watch = lambda _, at: last.append((at.stage, at.standing)) if at.ended else None  # noqa: E731
+            list(evaluate(subject, [short(name)], bench(toy), tmp_path / out, watch))
+        return last
+
+    fresh = told_of("fresh.jsonl", "screen")
+    assert told_of("reused.jsonl", "apgd-ce", "screen") == fresh
+    assert [stage for stage, _ in fresh] == ["natural", "apgd-ce", "apgd-t"] and fresh[0][1] > fresh[-1][1]
+
+
 def test_an_evaluation_stopped_when_all_stages_had_one_file_goes_on(
     subject: Subject, toy: Path, tmp_path: Path
 ) -> None:
@@ -369,6 +383,13 @@ def test_invalid_blocks_are_refused(tmp_path: Path, wrong: dict) -> None:
     path.write_text(json.dumps({**GOOD, **wrong}) + "\n")
     with pytest.raises(InputError, match=r"apgd-ce-b.jsonl"):
         growing.blocks(90)
+
+
+def test_a_search_that_stops_at_the_radius_measures_no_distance(subject: Subject, toy: Path) -> None:
+    for stop in (False, True):
+        attack = attack_named("rays", EPS, AttackFlags(queries=30, stop_at_eps=stop))
+        (record,) = evaluate(subject, [attack], bench(toy), None, lambda *_: None)
+        assert ("adbd" in record, "adbd_correct" in record) == (not stop, not stop) and record["never_fooled"] >= 0
 
 
 def test_adbd_takes_the_white_image_for_examples_never_fooled(subject: Subject, toy: Path) -> None:

@@ -52,7 +52,40 @@ def test_one_process_does_not_wait_for_others(values: dict, environment) -> None
     environment(**values)
     with process_group(CPU) as share:
         assert (share.rank, share.world) == (0, 1)
-    assert local_device(torch.device("cuda")) == torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "gpus", "found"),
+    [
+        ("auto", "2", 4, "cuda:2"),
+        ("cuda", "2", 4, "cuda:2"),
+        ("cuda", "2", 1, "cuda:0"),  # a scheduler shows each process its own
+        ("cuda:1", "0", 4, "cuda:1"),
+        ("cpu", "2", 4, "cpu"),
+        ("auto", "2", 0, "auto"),
+    ],
+)
+def test_each_process_has_its_own_gpu(name, rank, gpus, found, environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(processes, "chosen_device", lambda name, threads: name)
+    several = {"WORLD_SIZE": "8", "RANK": "5", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+    environment(**several, LOCAL_RANK=rank)
+    assert local_device(name, None) == found
+    environment()
+    assert local_device("cuda", None) == "cuda"
+
+
+def test_more_processes_than_gpus_and_a_device_for_one_process_are_refused(
+    environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    environment(WORLD_SIZE="3", RANK="2", LOCAL_RANK="2", MASTER_ADDR="here", MASTER_PORT="1")
+    with pytest.raises(UsageError, match="LOCAL_RANK=2: only 2 GPUs here; start fewer processes"):
+        local_device("auto", None)
+    with pytest.raises(UsageError, match="a device mps works for one process only"), process_group(torch.device("mps")):
+        pass
 
 
 @pytest.mark.parametrize(

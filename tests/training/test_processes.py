@@ -166,8 +166,8 @@ def validate_alone(last: Path, data: Path) -> float:
 def disagree(rank: int, meeting: str, out: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     try:
-        agree_on(3, Share(rank, 2), CPU)
-        agree_on(7 * rank, Share(rank, 2), CPU)
+        agree_on(3, Share(rank, 2))
+        agree_on(7 * rank, Share(rank, 2))
     except InputError as error:
         Path(f"{out}.{rank}").write_text(str(error))
     leave_group()

@@ -64,11 +64,11 @@ def trained(out: Path, data: DataFile, s: Settings, **more: object) -> dict:
     return run(s, data, out, **{"device": CPU, "watcher": Silent(), **more})
 
 
-def stopped(out: Path, data: DataFile, s: Settings, *updates: int) -> None:
+def stopped(out: Path, data: DataFile, s: Settings, *updates: int, **more: object) -> None:
     """Train, and be stopped again and again, each time after so many updates."""
     for each in updates:
         with pytest.raises(StoppedError) as found:
-            trained(out, data, s, stopping=stop_after(each))
+            trained(out, data, s, stopping=stop_after(each), **more)
         assert found.value.exit_code == 143
 
 
