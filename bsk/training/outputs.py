@@ -219,9 +219,21 @@ def every_path(checkpoint: Path) -> list[Path]:
 
 def is_of_another(path: Path) -> bool:
     """Return whether a file beside a training, such as F.ema.safetensors, is the selected model of another training."""
-    if not path.exists() or last_path(path).exists() or not log_path(path).exists():
-        return path.exists() and last_path(path).exists()
-    return any(item.record.get("kind") == "start" for item in located.read(log_path(path), 1))
+    return path.exists() and _has_begun(path)
+
+
+def _has_begun(checkpoint: Path) -> bool:
+    """Return whether there is a state or a log of a training."""
+    if last_path(checkpoint).exists() or not log_path(checkpoint).exists():
+        return last_path(checkpoint).exists()
+    return any(item.record.get("kind") == "start" for item in located.read(log_path(checkpoint), 1))
+
+
+def training_with(path: Path) -> Path | None:
+    """Return the checkpoint F.safetensors of the training that a path such as F.ema.safetensors belongs to, if any."""
+    name = re.fullmatch(r"(.+)\.(last|ema|ema-last|epoch-[1-9]\d*)", path.stem)
+    owner = path.with_name(f"{name[1]}{path.suffix}") if name else path
+    return owner if name and _has_begun(owner) and not _has_begun(path) else None
 
 
 def planned_paths(checkpoint: Path, flags: dict[str, Any]) -> tuple[list[Path], list[Path]]:

@@ -22,6 +22,7 @@ from bsk.training.outputs import (
     missing_model,
     other_bits,
     planned_paths,
+    training_with,
 )
 from bsk.training.state import State
 
@@ -68,11 +69,13 @@ def _refuse_other_epochs(paths: Sequence[Path], header: dict[str, Any]) -> None:
 
 
 def refuse_files_of_others(checkpoint: Path, flags: dict[str, Any]) -> None:
-    """Raise if this training would write the selected model of another one, such as one with --out F.ema.safetensors.
+    """Raise if this training would write a file of another one, such as F.ema.safetensors, or that one a file of this.
 
     Raises:
         InputError: it would; --force does not allow it.
     """
+    if owner := training_with(checkpoint):
+        raise InputError(f"{checkpoint}: has the name of a file of the training {owner.name}; choose another --out")
     for path in (path for paths in planned_paths(checkpoint, flags) for path in paths):
         if is_of_another(path):
             raise InputError(

@@ -230,13 +230,29 @@ def test_an_average_of_another_training_is_neither_taken_nor_overwritten(data: D
     assert load_header(average, "model")["seed"] == 2
 
 
+@pytest.mark.parametrize("which", ["last", "ema", "ema-last", "epoch-1"])
+@pytest.mark.parametrize("force", [False, True])
+def test_no_training_takes_the_name_of_anothers_file(which: str, force: bool, data: DataFile, tmp_path: Path) -> None:
+    trained(tmp_path / "m.safetensors", data, settings(epochs=1, ema=0.9, save_every=1))
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    out = tmp_path / f"m.{which}.safetensors"
+    with pytest.raises(InputError, match="has the name of a file of the training m.safetensors; choose another --out"):
+        trained(out, data, settings("fast-at", epochs=1), force=force)
+    assert out in before and all(path.read_bytes() == content for path, content in before.items())
+    other = tmp_path / f"n.{which}.safetensors"  # beside no such training
+    for _ in range(2):
+        assert trained(other, data, settings("fast-at", epochs=1))["last_epoch"] == 1
+    with pytest.raises(InputError, match="of another training|expected a training-state file, found a model"):
+        trained(tmp_path / "n.safetensors", data, settings(epochs=1, ema=0.9, save_every=1))
+
+
 def test_models_of_epochs_are_never_those_of_another_training(data: DataFile, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     tuned, foreign = tmp_path / "m.epoch-1-tuned.safetensors", tmp_path / "m.epoch-2.safetensors"
     trained(tuned, data, settings(epochs=1))
+    trained(foreign, data, settings(epochs=1, seed=7))
     trained(out, data, settings(epochs=1), force=True)
     assert tuned.exists() and last_path(tuned).exists(), "its name only begins like that of an epoch"
-    trained(foreign, data, settings(epochs=1, seed=7))
     kept = foreign.read_bytes()
     every = settings(epochs=3, save_every=2, seed=3)
     for force in (False, True):
