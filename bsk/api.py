@@ -401,6 +401,10 @@ def prepare(
             where, tables = Path(downloads), tuple(labels)
             request = Source(name, source, where, size, bar.show, note, tables, test_split, drop_leaks)
             found = sources.read(request, val=val, train_limit=train_limit, test_limit=test_limit)
+    elif not isinstance(name, Mapping):
+        raise UsageError(
+            f"prepare: a {type(name).__name__}, expected the name of a source, module:function or a mapping of splits"
+        )
     else:
         others: dict[str, Any] = {"source": source, "train_limit": train_limit, "test_limit": test_limit, "size": size}
         others |= {"labels": labels or None, "test_split": None if test_split == "test" else test_split}

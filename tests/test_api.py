@@ -243,6 +243,17 @@ def test_train_makes_its_network_itself(toy: Path) -> None:
         bsk.train(toy, "bs", model=torch.nn.Linear(2, 2))  # type: ignore[arg-type]
 
 
+def test_what_is_neither_a_name_nor_data_is_refused_with_what_is(toy: Path) -> None:
+    pair: Any = (torch.rand(4, 1, 8, 8), torch.arange(4))
+    for call, said in (
+        (lambda: bsk.train(pair, "bs"), "data: a tuple, expected prepared data; bsk.from_arrays makes it of arrays"),
+        (lambda: bsk.train(toy, test_train_makes_its_network_itself), "method: a function, expected a name or module"),
+        (lambda: bsk.prepare(lambda: {}), "prepare: a function, expected the name of a source, module:function or a"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            call()
+
+
 @pytest.mark.parametrize(("name", "value"), [("epochs", 1.5), ("seed", "1"), ("eps", "8/255"), ("save_every", None)])
 def test_numbers_of_another_kind_are_refused(name: str, value: object, toy: Path) -> None:
     """1.5 epochs would be two."""

@@ -27,7 +27,7 @@ def installed() -> str:
     try:
         return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
     except importlib.metadata.PackageNotFoundError as error:
-        raise UsageError(f"--engine reference: {PACKAGE} is not installed; pip install 'bsk[reference]'") from error
+        raise UsageError(f"--engine reference: {PACKAGE} is not installed; pip install pyautoattack") from error
 
 
 def reference(

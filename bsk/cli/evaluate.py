@@ -69,7 +69,7 @@ def evaluate(
     load_torch()
     from bsk.data.processes import local_device, process_group
     from bsk.evaluation.run import check_no_log, sweep
-    from bsk.evaluation.settings import Request, each_data, subject_and_data
+    from bsk.evaluation.settings import Request, code_of_each, each_data, subject_and_data
 
     network.check(checkpoints or [])
     CHOICES.kept = RESUME_HINT if out else "nothing was saved; with --out F.jsonl the same command would resume"
@@ -84,8 +84,9 @@ def evaluate(
             request = Request.shown(images, examples, where, share)
         request.check()
         paths: list[Path | None] = [*_without_last(checkpoints, last)] if checkpoints else [None]
-        for path, one in product(paths, each_data(network)):
-            works = request.of(*subject_and_data(path, one, where))
+        codes = code_of_each([path for path in paths if path is not None], network) or [network]
+        for (path, code), one in product(zip(paths, codes, strict=True), each_data(network)):
+            works = request.of(*subject_and_data(path, replace(one, model=code.model), where))
             with EvaluationProgress(works[0].subject.path.name, share.rank == 0) as progress:
                 progress.notices(works[0].notices)
                 seconds = 0.0

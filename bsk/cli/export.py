@@ -37,13 +37,13 @@ def export(
     """Write a network, logs or evaluations for other tools.
 
     torch: a state dict with the parameter names of the published network; mean and std are in the record. torchscript
-    and onnx: the network with its normalisation, from images (N, C, H, W) in [0, 1] to logits, for any N; onnx needs
-    bsk[onnx]. Each file is read back; unless its logits agree with bsk's to 1e-4, nothing is written. TorchScript is
-    traced; torch has deprecated it.
+    and onnx: the network with its normalisation, from images (N, C, H, W) in [0, 1] to logits, for any N. onnx needs
+    the packages onnx, onnxscript and onnxruntime. Each file is read back; unless its logits agree with bsk's to 1e-4,
+    nothing is written. TorchScript is traced; torch has deprecated it.
 
-    tensorboard: one scalar per number and epoch of the logs, in the last folder named or --out; needs
-    bsk[tensorboard]. robustbench: its model-info JSON, from the records of one network; unknown fields are null.
-    card: a Markdown model card of a checkpoint and its records, with intervals.
+    tensorboard: one scalar per number and epoch of the logs, in the last folder named or --out; needs the package
+    tensorboard. robustbench: its model-info JSON, from the records of one network; unknown fields are null. card: a
+    Markdown model card of a checkpoint and its records, with intervals.
 
         bsk export runs/bs.safetensors --to onnx --out bs.onnx
         bsk export runs/*.jsonl --to tensorboard board

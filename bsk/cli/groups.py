@@ -106,9 +106,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "within": o.option(
             parser=o.number, metavar="POINTS", help="As --audit; M follows from the width of the interval in % points."
         ),
-        "engine": typer.Option(
-            metavar="NAME", help="bsk, or reference: the authors' AutoAttack; needs bsk[reference]."
-        ),
+        "engine": typer.Option(metavar="NAME", help="bsk, or reference: the authors' AutoAttack; needs pyautoattack."),
         "settings": Annotated[list[str] | None, _SETTINGS],
     },
     TrainingFlags: {

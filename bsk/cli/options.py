@@ -96,7 +96,8 @@ Compile = typer.Option(
 )
 Limit = Annotated[int | None, count(help="Only the first N, in a fixed class-balanced order.", show_default=False)]
 DatasetOfModel = Annotated[
-    str | None, option("--dataset", metavar="NAME", help="Prepared data [default: the training data].")
+    str | None,
+    option("--dataset", metavar="NAME", help="Prepared data [default: the training data; with --weights cifar10]."),
 ]
 SplitName = Annotated[str, typer.Option("--split", metavar="NAME", help=f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}.")]
 Quiet = Annotated[bool, option("--quiet", callback=_quiet, help="Print no progress and no notes on stderr.")]

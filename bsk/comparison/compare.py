@@ -333,7 +333,8 @@ def _doubtful(members: Sequence[Evaluation]) -> list[str]:
         said = [each for each in item.doubts if not each.endswith(ASSUMED)]  # CARRIED says this already
         for text in said:
             known.setdefault(re.sub(r"[\d.]+", "", text), []).append(text.replace(BETWEEN, ", "))
-    of_all = f"of {counted(len(members), 'seed')}"
+    seeds = len({item.run.seed for item in members})
+    of_all = f"of {counted(len(members), 'seed' if seeds == len(members) else 'record')}"
     return [
         f"doubtful{f' ({len(texts)} {of_all})' if len(members) > 1 else ''}: {texts[0]}" for texts in known.values()
     ]

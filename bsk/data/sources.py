@@ -284,9 +284,11 @@ def opened(data: str | Path | DataFile, flag: str = "--dataset") -> DataFile:
 
     Raises:
         InputError: the file is missing or invalid.
-        UsageError: there is no dataset of that name.
+        UsageError: there is no dataset of that name, or it is neither of these.
     """
     if isinstance(data, DataFile):
         return data
+    if not isinstance(data, (str, Path)):
+        raise UsageError(f"data: a {type(data).__name__}, expected prepared data; bsk.from_arrays makes it of arrays")
     named = isinstance(data, str) and not data.endswith(".safetensors") and not Path(data).is_file()
     return open_dataset(str(data), flag=flag) if named else open_data(Path(data))

@@ -18,7 +18,10 @@ from bsk.data.store import DataFile, data_path, open_data
 from bsk.devices import fast_precision, rows_of_a_call
 from bsk.errors import InputError, UsageError
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
-from bsk.evaluation.subjects import Subject, foreign_subject, load_subject
+from bsk.evaluation.subjects import OF_OTHERS, Subject, check_own, code_needed, foreign_subject, load_subject
+from bsk.plugins import is_plugin
+from bsk.records.checkpoints import MODEL, STATE
+from bsk.records.headers import load_header
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,25 @@ def subject_and_data(path: Path | None, flags: ModelFlags, device: torch.device)
     assert flags.model is not None
     pair, key = (flags.mean, flags.std), flags.weights_key
     return foreign_subject(flags.model, flags.weights, opened, *pair, device, key, flags.class_order), opened
+
+
+def code_of_each(paths: Sequence[Path], flags: ModelFlags) -> list[ModelFlags]:
+    """Return the flags for each checkpoint: without `model` for bsk's own networks beside those of a user's code.
+
+    All headers are read before anything is evaluated.
+
+    Raises:
+        UsageError: some are a user's own code and --model does not name it.
+        InputError: a file is missing or is no checkpoint.
+    """
+    for path in paths:
+        check_own(path)
+    models = [str(load_header(path, (MODEL, STATE), OF_OTHERS).get("model")) for path in paths]
+    own = [is_plugin(model) for model in models]
+    for path, model in zip(paths, models, strict=True):
+        if flags.model is None and is_plugin(model):
+            raise code_needed(path, model)
+    return [replace(flags, model=flags.model if outside or not any(own) else None) for outside in own]
 
 
 def each_data(flags: ModelFlags) -> list[ModelFlags]:

@@ -29,6 +29,7 @@ from bsk.records.checkpoints import MODEL, STATE, model_tensors
 from bsk.records.headers import AGAIN, load_header
 
 _ORIGIN = "_bsk_subject"  # the attribute of a loaded model that holds its Subject
+OF_OTHERS = f"{AGAIN}, or weights of others by --model and --weights"
 NEEDED = ("dataset", "eps", "flags")  # header fields that evaluations need, besides those that build the model
 
 
@@ -54,8 +55,8 @@ def load_subject(path: Path, device: torch.device, model: str | None = None) -> 
             torch.
         InputError: the file is missing, corrupt, replaced while it was read, or its tensors do not fit its header.
     """
-    _check_own(path)
-    load_header(path, (MODEL, STATE), f"{AGAIN}, or weights of others by --model and --weights")  # the clearest errors
+    check_own(path)
+    load_header(path, (MODEL, STATE), OF_OTHERS)  # the clearest errors
     sha256 = records.sha256(path)
     tensors, header = checkpoints.load(path, (MODEL, STATE))
     if records.sha256(path) != sha256:  # each of these opens the path again
@@ -78,18 +79,23 @@ def load_subject(path: Path, device: torch.device, model: str | None = None) -> 
     return Subject(built.eval(), path, sha256, header, notices)
 
 
-def _check_own(path: Path) -> None:
+def check_own(path: Path) -> None:
     """Raise a UsageError for a file of torch, whose weights need --model."""
     with contextlib.suppress(OSError, zipfile.BadZipFile):  # load_header has the better message
         if (found := kind(path)) not in (SAFETENSORS, None):
             raise UsageError(f"{path}: is {found}, not a checkpoint of bsk train; use --model and --weights {path}")
 
 
+def code_needed(path: Path, trained: str) -> UsageError:
+    """Return the error of a checkpoint whose network is a user's own code, which --model has to name."""
+    return UsageError(f"{path}: its network is your own code; add --model {trained} if you trust that code")
+
+
 def _with_code(path: Path, header: dict[str, Any], model: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the header with the hash of the code that runs now, and notices for the user."""
     trained = header["model"]
     if model is None and is_plugin(trained):
-        raise UsageError(f"{path}: its network is your own code; add --model {trained} if you trust that code")
+        raise code_needed(path, trained)
     if model is None:
         return header, ()
     if not is_plugin(trained):

@@ -9,10 +9,10 @@ from bsk.errors import InputError, UsageError
 
 
 def check_installed(form: str, packages: tuple[str, ...]) -> None:
-    """Raise a UsageError that names the extra of a format unless its packages are installed."""
+    """Raise a UsageError that names the packages of a format unless they are installed."""
     for package in packages:
         if find_spec(package) is None:
-            raise UsageError(f"--to {form}: {package} is not installed; pip install 'bsk[{form}]'")
+            raise UsageError(f"--to {form}: {package} is not installed; pip install {' '.join(packages)}")
 
 
 def check_free(path: Path, force: bool) -> None:

@@ -90,6 +90,8 @@ def train(
         InputError: the data or the files at `out` are invalid.
         DivergedError, CollapsedError: see `bsk.training.loop.train`.
     """
+    if not isinstance(method, str):
+        raise UsageError(f"method: a {type(method).__name__}, expected a name or module:function")
     if not isinstance(model, str | None):
         raise UsageError(
             f"model: a {type(model).__name__}, expected a name or module:function, which returns a new network"

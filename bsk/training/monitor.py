@@ -105,7 +105,7 @@ def _look(state: State, settings: Settings, val: Split, share: Share, images: in
             cosine = _cosines(state, settings, x, y, val.index[rows].tolist()).sum()
         sums += torch.stack([torch.tensor(len(y)), *(each.cpu() for each in (*stood, cosine))]).double()
     n, fgsm, pgd, cosine = sum_over_processes(sums, share).tolist()
-    return MonitorResult(fgsm / n, pgd / n, cosine / n, round(n), int(val.labels.max()) + 1, state.collapses.best)
+    return MonitorResult(fgsm / n, pgd / n, cosine / n, round(n), state.memory.classes, state.collapses.best)
 
 
 def _cosines(state: State, settings: Settings, x: Tensor, y: Tensor, index: list[int]) -> Tensor:

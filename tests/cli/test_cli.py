@@ -326,7 +326,7 @@ def test_progress_is_drawn_on_a_terminal_only(toy: Path, tmp_path: Path) -> None
 
 
 def test_python_m_bsk_version_and_bare_call(bsk) -> None:
-    assert bsk("--version").stdout == "bsk 0.1.0\n"
+    assert bsk("--version").stdout == "bsk 0.2.0.dev0\n"
     assert "Usage" in bsk("--help").stdout
 
 

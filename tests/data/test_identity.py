@@ -37,12 +37,13 @@ def named(path: Path, info: Info = INFO, **changed: int) -> str:
 
 
 def older(path: Path) -> Path:
-    """Turn it into an older file without an identity, with its tensors unchanged."""
+    """Turn it into a file of 0.1.0, without an identity, with its tensors unchanged."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     head = json.loads(content[8 : 8 + length])
     header = json.loads(head["__metadata__"]["bsk"])
     del header["named_by"]
+    header["version"] = "0.1.0"
     head["__metadata__"]["bsk"] = json.dumps(header, sort_keys=True)
     packed = json.dumps(head, separators=(",", ":")).encode()
     packed += b" " * (-len(packed) % 8)

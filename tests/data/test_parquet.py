@@ -289,7 +289,7 @@ def test_without_pyarrow_one_line_says_what_is_missing(call, tmp_path: Path, mon
     written(tmp_path / "a.parquet", GOOD)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = call("prepare-data", "folder", "--from", "a.parquet", check=2)
-    expected = "a.parquet: parquet needs pyarrow, which is not installed; pip install 'bsk[parquet]'"
+    expected = "a.parquet: parquet needs pyarrow, which is not installed; pip install pyarrow"
     assert said.line == f"bsk: {expected}"
 
 

@@ -141,6 +141,6 @@ def test_invalid_exports_are_one_line_errors(call, saved, words: str, code: int,
 def test_a_missing_package_is_named(call, saved, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bsk.export.conditions.find_spec", lambda name: None)
     line = call("export", saved("cnn-2"), "--to", "onnx", "--out", "m.onnx", check=2).line
-    assert line == "bsk: --to onnx: onnx is not installed; pip install 'bsk[onnx]'"
+    assert line == "bsk: --to onnx: onnx is not installed; pip install onnx onnxscript onnxruntime"
     line = call("export", "m.jsonl", "--to", "tensorboard", "--out", "board", check=2).line
-    assert line == "bsk: --to tensorboard: tensorboard is not installed; pip install 'bsk[tensorboard]'"
+    assert line == "bsk: --to tensorboard: tensorboard is not installed; pip install tensorboard"

@@ -137,6 +137,28 @@ def test_a_file_imports_nothing(call, checkpoint: Path, toy: Path) -> None:
     assert {**ours.record, "seconds": 0} == {**record, "seconds": 0}
 
 
+def test_networks_of_both_kinds_are_evaluated_in_one_command(call, trained: Path, request, toy: Path) -> None:
+    """--model is for the user's own networks only; without it nothing is evaluated."""
+    ours = trained.rename(trained.with_name("ours.safetensors"))
+    words = [
+        "evaluate",
+        ours,
+        request.getfixturevalue("checkpoint"),
+        "--data",
+        toy,
+        "--attack",
+        "natural",
+        "--limit",
+        30,
+    ]
+    refused = call(*words, check=2)
+    assert "add --model mynets:net" in refused.line and refused.stdout == ""
+    models = [json.loads(line)["model"] for line in call(*words, "--model", "mynets:net").stdout.splitlines()]
+    assert models == ["cnn-4", "mynets:net"]
+    alone = call("evaluate", ours, *words[3:], "--model", "mynets:net", check=2).line
+    assert "has bsk's own cnn-4; leave --model out" in alone
+
+
 def test_its_starts_are_measured_with_its_code_named(call, checkpoint: Path, toy: Path, tmp_path: Path) -> None:
     refused = call("starts", checkpoint, "--data", toy, "--limit", 2, check=2).line
     assert "--model mynets:net" in refused

@@ -148,9 +148,7 @@ def _opened(path: Path) -> Any:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise UsageError(
-            f"{path}: parquet needs pyarrow, which is not installed; pip install 'bsk[parquet]'"
-        ) from error
+        raise UsageError(f"{path}: parquet needs pyarrow, which is not installed; pip install pyarrow") from error
     with path.open("rb") as content:
         start = content.read(512)
     if not start.startswith(MAGIC):
