@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any, overload
 
@@ -433,7 +434,8 @@ def _attack_flags(function: str, norm: str, flags: Mapping[str, Any]) -> AttackF
     known = [each.name for each in fields(AttackFlags)]
     for name in flags:
         if name not in known:
-            raise UsageError(f"{function}: unexpected keyword argument '{name}'; {nearest(name, known)}")
+            every = [*signature(globals()[function]).parameters, *known]
+            raise UsageError(f"{function}: unexpected keyword argument '{name}'; {nearest(name, every)}")
     return AttackFlags(norm=norm, **flags)
 
 

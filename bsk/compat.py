@@ -80,6 +80,14 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, _ALL)
 
 
+def unknown_option(error: BaseException) -> str | None:
+    """Return the option that a command line named though the command has none such, or None for another error.
+
+    Click's NoSuchOption, of which typer has a copy of its own, has the attribute `possibilities`.
+    """
+    return str(getattr(error, "option_name", "")) or None if hasattr(error, "possibilities") else None
+
+
 def usage_message(error: BaseException) -> tuple[str, int] | None:
     """Return the message and exit code of an error of typer for an invalid command line, or None for other errors.
 

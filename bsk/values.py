@@ -11,7 +11,10 @@ from typing import Any
 
 from bsk.errors import UsageError, nearest
 
-_NUMBERS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number, as 8/255")}
+_NUMBERS: dict[str, tuple[type, str]] = {
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number, as 8/255 without quotes"),
+}
 SUFFIX = ".safetensors"
 SPREAD = 2  # largest plausible std: that of pixels in [0, 1] is at most 0.5, but some networks scale further
 

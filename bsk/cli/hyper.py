@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from bsk.cli.help import FLAG_COLUMN, SectionedCommand
+from bsk.compat import unknown_option
 from bsk.contract.parameters import Parameter, unknown
-from bsk.errors import UsageError
+from bsk.errors import UsageError, nearest
 from bsk.methods import registry
 from bsk.perturb.radius import AtRadius
 from bsk.plugins import is_plugin
@@ -23,8 +24,15 @@ class MethodCommand(SectionedCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments."""
-        ctx.meta["bsk.method"] = _method(args)
-        return list(super().parse_args(ctx, list(_as_set(args, registry.parameters(_method(args))))))
+        method = ctx.meta["bsk.method"] = _method(args)
+        own = registry.parameters(method)
+        try:
+            return list(super().parse_args(ctx, list(_as_set(args, own))))
+        except Exception as error:
+            if (name := unknown_option(error)) is None:
+                raise
+            known = [flag for each in self.params for flag in each.opts] + [each.flag for each in own.values()]
+            raise UsageError(f"{name}: no such option with --method {method}; {nearest(name, known)}") from error
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, then those of the method."""

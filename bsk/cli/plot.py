@@ -77,5 +77,5 @@ def plot(
         notices = draw_landings(items, paths, title)
     else:
         notices = draw_curves(items, by or "method", (y or "val_natural,val_robust").split(","), paths, title, log=log)
-    for notice in notices:
+    for notice in dict.fromkeys(notices):
         note(notice)

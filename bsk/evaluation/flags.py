@@ -87,7 +87,9 @@ class EvaluationFlags:
         try:
             return [float(eps) for eps in (self.eps if isinstance(self.eps, Iterable) else [self.eps])]
         except (TypeError, ValueError) as error:
-            raise UsageError(f"--eps {self.eps!r:.40}: expected a number, or several in a list; as 8/255") from error
+            raise UsageError(
+                f"--eps {self.eps!r:.40}: expected a number, as 8/255 without quotes, or a list"
+            ) from error
 
     @property
     def _listed(self) -> str:

@@ -290,6 +290,8 @@ START = "bsk: --method mymethods:"
         ("mine --set deep=perhaps", "bsk: --set deep=perhaps: expected true or false, like its default False"),
         ("mine --alpha", "bsk: --alpha: expected a value, as --alpha 0.25"),
         ("mine --gamma 1", "bsk: --gamma: mymethods:mine has no gamma; it has alpha"),
+        ("mine --alpa 1", "bsk: --alpa: no such option with --method mymethods:mine; did you mean --alpha?"),
+        ("mine --epocs 1", "bsk: --epocs: no such option with --method mymethods:mine; did you mean --epochs?"),
         ("plain --set alpha=1", "bsk: --alpha: mymethods:plain has no alpha; it has no hyper-parameters"),
     ],
 )
