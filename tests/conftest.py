@@ -80,6 +80,12 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk: no test cuts the power, and one looks at what is synced."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
 def examined_whole(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks of a model do not depend on the clock, however busy the machine is.
 

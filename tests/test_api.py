@@ -310,7 +310,11 @@ def test_a_network_trained_here_is_known_as_bsk_s_own_until_its_weights_change(t
         ({"data": 1, "steps": 3}, UsageError, "evaluate: unexpected keyword argument 'steps'; did you mean step?"),
         ({"data": 1, "devise": "cpu"}, UsageError, "unexpected keyword argument 'devise'; did you mean device?"),
         ({"data": 1, "eps": 8}, UsageError, "--eps 8: must be between 0 and 1"),
-        ({"data": 1, "eps": "8/255"}, UsageError, "--eps '8/255': expected a number, as 8/255 without quotes, or a list"),
+        (
+            {"data": 1, "eps": "8/255"},
+            UsageError,
+            "--eps '8/255': expected a number, as 8/255 without quotes, or a list",
+        ),
         ({"data": 1, "limit": 1.5}, UsageError, "--limit 1.5: expected a whole number"),
         ({"data": 1, "attack": "pgd-10", "step": "2/255"}, UsageError, "--step '2/255': expected a number, as 8/255"),
         ({"data": 1, "compile": True}, UsageError, "--compile True: no such compile"),

@@ -376,7 +376,7 @@ def test_eps_zero_fools_only_misclassified_images(name: str, norm: str) -> None:
     torch.testing.assert_close(found.x_adv, x, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 4, 5, 10, 100, 200])
+@pytest.mark.parametrize("classes", [2, 3, 4, 10, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 100, 200))])
 @pytest.mark.parametrize("name", ["apgd-t", "fab-t", "autoattack"])
 def test_any_number_of_classes(name: str, classes: int) -> None:
     attack = attack_named(name, 0.02, AttackFlags(classes=classes))

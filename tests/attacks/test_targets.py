@@ -132,7 +132,10 @@ def test_attacks_without_targets_refuse_one() -> None:
     assert "target" not in attack_named("pgd-5", 0.1).parameters
 
 
-@pytest.mark.parametrize(("target", "name", "levels"), [("random", "cnn-a", 8), ("least-likely", "resnet2b", 24)])
+@pytest.mark.parametrize(
+    ("target", "name", "levels"),
+    [("random", "cnn-a", 8), pytest.param("least-likely", "resnet2b", 24, marks=pytest.mark.slow)],
+)
 def test_foolbox_reaches_as_many_of_200(shared: Path, tmp_path: Path, target: str, name: str, levels: int) -> None:
     """The same start, step and number of steps; foolbox judges the last iterate."""
     foolbox = pytest.importorskip("foolbox")

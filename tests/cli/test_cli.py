@@ -77,7 +77,7 @@ def test_flags_of_a_method_are_read_and_recorded(call, toy: Path, words: str, ex
     assert {name: record["flags"][name] for name in expected} == expected
 
 
-def test_help_is_fast_and_imports_no_torch(bsk) -> None:
+def test_help_is_fast_and_imports_no_torch(call) -> None:
     loaded = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "bsk", "--help"], capture_output=True, text=True, check=True
     )
@@ -85,7 +85,7 @@ def test_help_is_fast_and_imports_no_torch(bsk) -> None:
     modules = {line.split("|")[-1].strip() for line in loaded.stderr.splitlines()}
     assert not modules & {"torch", "numpy", "rich", "matplotlib", "safetensors", "scipy"}
     for command in ("prepare-data", "train", "attack", "evaluate", "compare", "starts", "plot", "report", "plan"):
-        text = bsk(command, "--help").stdout
+        text = call(command, "--help").stdout
         assert "bsk " + command in text, "each help shows an example"
 
 
@@ -305,6 +305,7 @@ def test_a_full_disk_loses_nothing(call, toy: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
+@pytest.mark.slow
 def test_progress_is_drawn_on_a_terminal_only(toy: Path, tmp_path: Path) -> None:
     main, side = pty.openpty()
     words = ["train", "--data", str(toy), *TRAIN, "--out", "m.safetensors"]

@@ -49,6 +49,7 @@ def test_boxes_and_curves_of_what_was_trained(call, results: Path, tmp_path: Pat
         assert (tmp_path / name).stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_records_come_from_a_pipe_too(bsk, results: Path, tmp_path: Path) -> None:
     done = bsk("plot boxes --by gamma --out a.svg", input=results.read_text(), check=3)
     assert done.stdout == "" and done.stderr.startswith("bsk: stdin:6: has the same gamma (1) as stdin:2, but another")

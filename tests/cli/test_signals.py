@@ -66,7 +66,7 @@ KEPT = "bsk: stopped; run the same command again to resume"
 @pytest.mark.parametrize(
     ("command", "more", "number", "code", "said"),
     [
-        ("evaluate", [], *CODES[0], NOTHING_KEPT),
+        pytest.param("evaluate", [], *CODES[0], NOTHING_KEPT, marks=pytest.mark.slow),
         ("evaluate", ["--out", "../r.jsonl"], *CODES[1], KEPT),
         ("attack", [], *CODES[1], "bsk: stopped"),
     ],

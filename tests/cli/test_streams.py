@@ -28,7 +28,7 @@ def shell(tmp_path: Path):
     return run
 
 
-@pytest.mark.parametrize("command", ["evaluate", "compare"])
+@pytest.mark.parametrize("command", ["compare", pytest.param("evaluate", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("redirection", "said"),
     [
@@ -38,10 +38,12 @@ def shell(tmp_path: Path):
         (">&- 2>&-", ""),
     ],
 )
-def test_a_full_or_closed_stdout_is_one_line(shell, call, toy, trained, tmp_path, command, redirection, said) -> None:
+def test_a_full_or_closed_stdout_is_one_line(
+    shell, results, toy, trained, tmp_path, command, redirection, said
+) -> None:
     words = [trained, "--data", toy, "--attack", "natural", "--no-checks"]
     if command == "compare":
-        (tmp_path / "r.jsonl").write_text(call("evaluate", *words).stdout)
+        (tmp_path / "r.jsonl").write_text("".join(json.dumps(record) + "\n" for record in results))
         words = ["r.jsonl"]
     done = shell(redirection, command, *words, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (3, "", said)
@@ -88,6 +90,7 @@ def test_stdout_has_records_alone_whatever_a_network_writes(shell, toy: Path, tm
         assert text in done.stderr.splitlines()
 
 
+@pytest.mark.slow
 def test_a_network_that_closes_the_streams_is_reported(shell, toy: Path, tmp_path: Path) -> None:
     (tmp_path / "writes.py").write_text(WRITES)
     done = shell("", "evaluate", "--model", "writes:closes", "--data", toy, "--attack", "natural")
@@ -108,6 +111,7 @@ def test_help_that_cannot_be_written_is_one_line(shell) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "redirection", ["2>/dev/full", *(pytest.param(each, marks=pytest.mark.slow) for each in ("2>&-", "2> >(true)"))]
 )
@@ -140,6 +144,7 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(call, tmp_path: 
     assert said.startswith("Traceback") == bool(debug)
 
 
+@pytest.mark.slow
 def test_control_characters_and_marks_in_a_name_do_not_reach_the_bar(toy: Path, trained: Path, tmp_path: Path) -> None:
     main, side = pty.openpty()
     name = "\x1b]0;pwned\x07[red]m.safetensors"

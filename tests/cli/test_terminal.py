@@ -106,6 +106,7 @@ def test_a_pipe_and_json_get_records(terminal, trained: Path, toy: Path) -> None
     assert [json.loads(line)["n"] for line in shown(text) if line.startswith("{")] == [30]
 
 
+@pytest.mark.slow
 def test_doubts_are_counted_in_the_line_and_listed_below_it(terminal, call, trained: Path, toy: Path) -> None:
     call("prepare-data", "digits", "--out", "digits.safetensors", "--train-limit", 200)
     call("train", "--data", "digits.safetensors", *TRAIN, "--epochs", 1, "--out", "d.safetensors")

@@ -27,6 +27,12 @@ def file(results: Make, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def here(call: Make) -> Make:
+    """Run `bsk` in this process; arguments are split at spaces if there is but one."""
+    return lambda *words, **more: call(*(words[0].split() if len(words) == 1 else words), **more)
+
+
 def test_the_formats_offered_are_those_there_are() -> None:
     assert list(FORMATS) == OFFERED
 
@@ -38,38 +44,38 @@ def test_a_pipe_gets_tsv_of_files_and_of_stdin(bsk: Make, file: Path, results: M
     assert piped.stdout == expected and piped.stderr == ""
 
 
-def test_a_requirement_prints_the_table_and_decides_the_exit_code(bsk: Make, file: Path, tmp_path: Path) -> None:
-    plain = bsk("compare results.jsonl").stdout
-    met = bsk("compare", "results.jsonl", "--require", "bs.robust - fast-at.robust > 0", "--require", "robust > 0.4")
+def test_a_requirement_prints_the_table_and_decides_the_exit_code(here: Make, file: Path, tmp_path: Path) -> None:
+    plain = here("compare results.jsonl").stdout
+    met = here("compare", "results.jsonl", "--require", "bs.robust - fast-at.robust > 0", "--require", "robust > 0.4")
     assert (met.stdout, met.stderr) == (plain, "")
-    unmet = bsk("compare", "results.jsonl", "--require", "robust > 0.9", check=5)
+    unmet = here("compare", "results.jsonl", "--require", "robust > 0.9", check=5)
     assert unmet.stdout == plain
     assert unmet.stderr == (
         "bsk: --require 'robust > 0.9': fast-at: 0.5 > 0.9 does not hold; "
         "--require 'robust > 0.9': bs: 0.6667 > 0.9 does not hold\n"
     )
-    wrong = bsk("compare", "results.jsonl", "--require", "robust", check=2)
+    wrong = here("compare", "results.jsonl", "--require", "robust", check=2)
     assert wrong.stdout == "" and wrong.stderr.count("\n") == 1
 
 
-def test_pareto_has_its_column_and_its_line(bsk: Make, file: Path, tmp_path: Path) -> None:
-    marked = bsk("compare results.jsonl --pareto --plot with.svg")
+def test_pareto_has_its_column_and_its_line(here: Make, file: Path, tmp_path: Path) -> None:
+    marked = here("compare results.jsonl --pareto --plot with.svg")
     header, *rows = [line.split("\t") for line in marked.stdout.splitlines()]
     assert [row[header.index("pareto")] for row in rows] == ["0", "1"]
-    bsk("compare results.jsonl --plot without.svg")
+    here("compare results.jsonl --plot without.svg")
     drawn = [(tmp_path / name).read_text().count("stroke-dasharray") for name in ("with.svg", "without.svg")]
     assert drawn[0] == drawn[1] + 1
 
 
-def test_each_file_has_the_format_of_its_ending_and_is_whole_or_absent(call, bsk: Make, file: Path, tmp_path) -> None:
+def test_each_file_has_the_format_of_its_ending_and_is_whole_or_absent(call, here: Make, file: Path, tmp_path) -> None:
     endings = {"txt": "table", "tsv": "tsv", "jsonl": "jsonl", "md": "markdown", "tex": "latex"}
     asked = [word for ending in endings for word in ("--out", f"tables/t.{ending}")]
-    plain = bsk("compare", "results.jsonl", *asked).stdout
+    plain = here("compare", "results.jsonl", *asked).stdout
     for ending, name in endings.items():
         expected = call("compare", "results.jsonl", "--format", name).stdout
         assert (tmp_path / f"tables/t.{ending}").read_text() == expected, ending
-    assert plain == bsk("compare results.jsonl").stdout
-    wrong = bsk("compare results.jsonl --out u.md --out u.pdf", check=2)
+    assert plain == here("compare results.jsonl").stdout
+    wrong = here("compare results.jsonl --out u.md --out u.pdf", check=2)
     assert wrong.stderr == "bsk: --out u.pdf: a table ends in .txt, .tsv, .jsonl, .md, .tex\n" and wrong.stdout == ""
     assert not (tmp_path / "u.md").exists()
 
@@ -115,15 +121,15 @@ def test_no_records_on_a_terminal_name_the_next_step() -> None:
     assert done.stderr == "bsk: compare: no records; name JSONL files, or pipe in the output of bsk evaluate\n"
 
 
-def test_notices_go_to_stderr_and_the_picture_to_its_file(bsk: Make, file: Path, make: Make) -> None:
+def test_notices_go_to_stderr_and_the_picture_to_its_file(here: Make, file: Path, make: Make) -> None:
     with file.open("a") as out:
         out.write(json.dumps(make("bs", 1, eps=0.3, checkpoint_sha256="x")) + "\n" + '{"kind": "evaluation", "torn')
-    done = bsk("compare results.jsonl --plot figure.png --format markdown")
+    done = here("compare results.jsonl --plot figure.png --format markdown")
     said = done.stderr.splitlines()
     assert said[0] == f"bsk: results.jsonl:{len(file.read_text().splitlines())}: cut off, so this record is left out"
     assert said[1:] == ["bsk: rows of different eps (0.2, 0.3) are not compared with one another"]
     assert "eps 0.3, not 0.2" in done.stdout and file.with_name("figure.png").stat().st_size > 10_000
-    assert bsk("compare results.jsonl --quiet").stderr == ""
+    assert here("compare results.jsonl --quiet").stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ def test_notices_go_to_stderr_and_the_picture_to_its_file(bsk: Make, file: Path,
             {},
             "not json\n",
             3,
-            "stdin:1: not a JSON record (Expecting value); give JSONL that bsk wrote, or remove the line",
+            "stdin:1: not a JSON record (Expecting value); give JSONL, as bsk evaluate writes, or remove the line",
         ),
         ({"files": [Path("no.jsonl")]}, "", 3, "no.jsonl: cannot read: No such file or directory; give a JSONL file"),
         ({"format": "tvs"}, "", 2, "--format tvs: no such format; did you mean tsv?"),

@@ -57,7 +57,7 @@ def of(name: str, toy: Path) -> Subject:
     return Subject(model, Path("m.safetensors"), "0" * 64, header)
 
 
-@pytest.mark.parametrize("name", ["cnn-2", "resnet18-2"])
+@pytest.mark.parametrize("name", ["cnn-2", pytest.param("resnet18-2", marks=pytest.mark.slow)])
 def test_every_kind_of_network_is_compiled_though_its_layers_are_replaced_for_exact_passes(
     name: str, toy: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,7 @@ def check_room(seen: Diagnostics) -> None:
         assert facts[name] <= 0.65 * least or round(facts[name] * facts["checked"]) < FEW, (name, facts)
 
 
-@pytest.mark.parametrize("eps", [0.1, 0.2])
+@pytest.mark.parametrize("eps", [pytest.param(0.1, marks=pytest.mark.slow), 0.2])
 @pytest.mark.parametrize("method", ["natural", "fast-at", "bs"])
 def test_networks_trained_here_are_not_doubted(models, test_split: Split, method: str, eps: float) -> None:
     for first in (0, 128):
@@ -224,7 +224,7 @@ MASKED: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str], set[str]]] =
 }
 
 
-@pytest.mark.parametrize("first", [0, 128])
+@pytest.mark.parametrize("first", [0, pytest.param(128, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MASKED)
 def test_a_deceptive_model_is_doubted_for_its_reason(models, test_split: Split, name: str, first: int) -> None:
     torch.manual_seed(0)

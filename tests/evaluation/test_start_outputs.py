@@ -98,6 +98,7 @@ def test_gamma_and_eps_are_the_model_s_unless_given(call, toy: Path, tmp_path: P
     assert record["eps"] == record["start_parameters"]["step"] == 8 / 255 and record["train_eps"] == 0.05
 
 
+@pytest.mark.slow
 def test_starts_are_drawn_through_a_pipe(bsk, trained: Path, toy: Path, tmp_path: Path) -> None:
     records = bsk("starts", trained, "--data", toy, "--limit", 20).stdout
     done = bsk("plot landings --title Landings --out a.svg --out a.png", input=records)

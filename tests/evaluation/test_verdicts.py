@@ -66,7 +66,7 @@ def verdicts(model, split, name="pgd-5x2", **more):
     return Judged(ledger.standing, images, int(ledger.forward.sum()), int(ledger.backward.sum()))
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 33, 64])
+@pytest.mark.parametrize("batch_size", [7, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (1, 33, 64))])
 def test_the_batch_size_changes_no_verdict(model, split: Split, batch_size: int) -> None:
     whole = verdicts(model, split)
     parts = verdicts(model, split, batch_size=batch_size)
@@ -75,7 +75,7 @@ def test_the_batch_size_changes_no_verdict(model, split: Split, batch_size: int)
     assert torch.equal(whole.x_adv, parts.x_adv), "not even the last bit of an image"
 
 
-@pytest.mark.parametrize("batch_size", [5, 40, 300])
+@pytest.mark.parametrize("batch_size", [5, 40, pytest.param(300, marks=pytest.mark.slow)])
 def test_the_batch_size_does_not_affect_steps_evaluated_ahead(model, split: Split, batch_size: int) -> None:
     """Square fills each call with steps ahead; their number depends on the batch size, but the verdicts do not."""
     attack = attack_named("square", 0.02, AttackFlags(queries=60))

@@ -403,7 +403,12 @@ def test_which_methods_processes_can_share(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "classes", "eps"), [((3, 32, 32), 100, 8 / 255), ((1, 28, 28), 10, 0.1), ((1, 8, 8), 2, 0.031)]
+    ("shape", "classes", "eps"),
+    [
+        pytest.param((3, 32, 32), 100, 8 / 255, marks=pytest.mark.slow),
+        pytest.param((1, 28, 28), 10, 0.1, marks=pytest.mark.slow),
+        ((1, 8, 8), 2, 0.031),
+    ],
 )
 @pytest.mark.parametrize("name", ["rs-aaer", "n-aaer", "zero-grad", "dynamic-at", "elle", "llr"])
 def test_what_processes_can_share_depends_on_no_shape(name: str, shape, classes: int, eps: float) -> None:

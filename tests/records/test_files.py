@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -57,6 +57,7 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(record=st.dictionaries(st.text(), values))
 def test_a_record_is_one_line_and_is_read_again(record: dict) -> None:
     line = records.dumps(record)

@@ -85,7 +85,7 @@ def draws3() -> ExampleDraws:
     return example_draws(1, "d", range(3))
 
 
-FAST = {"natural", "bs", "trades", "fast-at", "n-fgsm", "liet", "gradalign", "fgsm-pgi", "gat", "cuap", "dynamic-at"}
+FAST = {"bs", "fast-at", "liet", "gradalign", "fgsm-pgi"}
 
 
 @pytest.mark.parametrize("method", [pytest.param(m, marks=[] if m in FAST else pytest.mark.slow) for m in ALONE])

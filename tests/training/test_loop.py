@@ -314,7 +314,7 @@ def test_a_model_of_another_training_in_the_place_of_the_selected_is_told(data: 
         trained(out, data, settings(ema=0.9))
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_crash_between_state_and_selected_model_loses_neither(
     epoch: int, data: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

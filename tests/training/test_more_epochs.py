@@ -28,7 +28,7 @@ def same(a: Path, b: Path, kind: str) -> bool:
     ("flags", "first", "stop"),
     [
         ({"schedule": "constant", "ema": 0.9}, 1, None),
-        ({"schedule": "constant", "warmup": 1.5}, 2, None),
+        pytest.param({"schedule": "constant", "warmup": 1.5}, 2, None, marks=pytest.mark.slow),
         ({"schedule": "piecewise"}, 4, 13),  # before the first milestone of both
     ],
 )
