@@ -59,20 +59,23 @@ def digits(size: Size) -> DataFile:
 
 
 def updates(size: Size, model: str) -> None:
-    """Print the milliseconds of an update by method, eager and compiled, as the median over epochs after the first."""
+    """Print the milliseconds of an update by method, eager and compiled, as the median over epochs after the first.
+
+    The eager ones come first, since compiling a large network may take all the time that is left.
+    """
     data = digits(size)
     print("model\tmethod\tcompile\tms\tover_eager", flush=True)
     ways = choice("compile", ("off", "on"), inspect.signature(bsk.train).parameters, fields(TrainingFlags))
-    for method in METHODS:
-        eager: float | None = None
-        for way in ways:
+    eager: dict[str, float] = {}
+    for way in ways:
+        for method in METHODS:
             flags: dict[str, Any] = {"compile": way} if len(ways) > 1 else {}
             flags |= {"batch_size": size.batch, "schedule": "cyclic", "epochs": size.epochs, "progress": False}
             log = bsk.train(data, method, model=model, eps=8 / 255, **flags).log
             epochs = [each["seconds"] for each in log if each["kind"] == "epoch"][1:]
             ms = 1000 * statistics.median(epochs) / size.updates
-            eager = eager or ms
-            print(model, method, way, f"{ms:.2f}", f"{ms / eager:.3f}", sep="\t", flush=True)
+            eager.setdefault(method, ms)
+            print(model, method, way, f"{ms:.2f}", f"{ms / eager[method]:.3f}", sep="\t", flush=True)
 
 
 def evaluations(size: Size, attack: str) -> None:
