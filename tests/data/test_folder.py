@@ -151,7 +151,7 @@ def test_other_files_are_left_out_with_a_notice(tmp_path: Path) -> None:
         ({}, "images in 0 class folders, expected 2 or more"),
         (classes(4, 0), "images in 0 class folders, expected 2 or more"),
         ({"a.png": png(1), "b.png": png(2)}, "images in 0 class folders"),
-        (classes(at="train/") | {"test/cow/1.png": png(1)}, "test/cow has no counterpart in train/"),
+        (classes(at="train/") | {"test/cow/1.png": png(1)}, "the class cow of test has no images in train"),
         (classes(4, 4, (6, 5), "train/") | {"test/cat/1.png": png(1)}, "train/ is grayscale but test/ has colour"),
         (classes() | {"cat/3.png": b"GIF89a"}, "cat/3.png: "),
         (classes() | {"cat/3.png": b"%!PS-Adobe EPSF"}, "cat/3.png: not an image"),

@@ -96,7 +96,7 @@ def _classes(tree: Tree, splits: Splits, numbered: bool) -> list[str]:
     for split, images in splits.items():
         unknown = sorted({each for each, _ in images} - known)
         if unknown:
-            found = f"{split}/{unknown[0]} has no counterpart in train/"
+            found = f"the class {unknown[0]} of {split} has no images in train"
             raise InputError(f"{tree.place}: {found}; remove it, or add train images")
     if not (numbered and all(map(NUMBER.fullmatch, known))):
         return sorted(known)
