@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import cached_property
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, overload
 
@@ -241,7 +241,8 @@ def evaluate(
             assumed to stand at smaller ones, which is faster.
         norm: "linf", "l2" or "l1".
         seed: random seed of the attack.
-        batch_size: rows of a model call; default: 128 on a CPU with images larger than 16 x 16, else 512.
+        batch_size: rows of a model call; default: 512; 128 on a CPU with images larger than
+            16 x 16; on a GPU fewer for images larger than 64 x 64.
         device: "auto" (where the model is), "cpu", "cuda", "cuda:1" or "mps".
         checks: whether to check for masked gradients and other signs that the accuracy is too high.
         compile: "on", "off" or "auto": whether attacks use torch.compile; auto uses it where it saves time.
@@ -434,7 +435,8 @@ def _attack_flags(function: str, norm: str, flags: Mapping[str, Any]) -> AttackF
     known = [each.name for each in fields(AttackFlags)]
     for name in flags:
         if name not in known:
-            every = [*signature(globals()[function]).parameters, *known]
+            own = signature(globals()[function]).parameters.values()
+            every = [each.name for each in own if each.kind is not Parameter.VAR_KEYWORD] + known
             raise UsageError(f"{function}: unexpected keyword argument '{name}'; {nearest(name, every)}")
     return AttackFlags(norm=norm, **flags)
 

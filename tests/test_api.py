@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import bsk
+from bsk import api
 from bsk.data.store import open_data
 from bsk.errors import InputError, UsageError
 from bsk.models.registry import build
@@ -236,6 +237,16 @@ def test_prepared_data_are_the_same_in_memory(call, tmp_path: Path, monkeypatch)
     assert mine.name == "mine" and torch.equal(mine.split("test").images, file.split("test").images)
     floats = bsk.prepare({"test": (torch.rand(6, 1, 8, 8), torch.arange(6))}).split("test")
     assert floats.images.dtype == torch.float32
+
+
+def test_a_device_named_without_its_number_is_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    second, module = torch.device("cuda", 1), torch.nn.Linear(2, 2)
+    monkeypatch.setattr(api, "device_of", lambda model: second)
+    monkeypatch.setattr(api, "chosen_device", torch.device)
+    assert api._device(module, None, "cuda") == api._device(module, None, "cuda:1") == second
+    for other in ("cuda:0", "cpu"):
+        with pytest.raises(UsageError, match=f"device {other}: the model is on cuda:1; move it there first"):
+            api._device(module, None, other)
 
 
 def test_train_makes_its_network_itself(toy: Path) -> None:

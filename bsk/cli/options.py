@@ -115,7 +115,7 @@ Format = Annotated[
 Force = Annotated[bool, option("--force", help="Replace existing files.")]
 Rows = Annotated[
     int | None,
-    count("--batch-size", help="Batch size [default: 512; 128 on a CPU, unless images are tiny].", show_default=False),
+    count("--batch-size", help="Batch size [default: 512; fewer on a CPU or for large images].", show_default=False),
 ]
 Attacks = Annotated[
     str,

@@ -206,6 +206,8 @@ class Prices:
         from bsk.models.registry import build
         from bsk.training.costs import time_passes, time_step
 
+        if self.device.type != "cuda":  # where there is no TF32
+            precision = precision or "fp32"
         threads, (data, shape) = job.flags["threads"], self._open(job.data)
         key = (settings.model, job.data, precision, settings.batch_size, threads)
         if key not in self._timed:

@@ -156,7 +156,7 @@ def evaluation(item: Located) -> Evaluation:
         n=record.n,
         accuracy=audit.accuracy if audit else record.accuracy,
         packed=None if audit else record.correct,  # images that were not audited have no verdict
-        adbd=None if record.adbd is UNSET else record.adbd,
+        adbd=None if record.adbd is UNSET or _stops_at_eps(record) else record.adbd,
         audit=audit,
         by_class=None if record.by_class is UNSET else _classes(item, record.by_class),
         corruption=None if record.corruption is UNSET else intern(record.corruption),
@@ -164,6 +164,12 @@ def evaluation(item: Located) -> Evaluation:
         carried=_carried(record),
         doubts=tuple(map(intern, record.doubts or ())),
     )
+
+
+def _stops_at_eps(record: EvaluationRecord) -> bool:
+    """Return whether RayS stopped before it found the boundary; 0.1.0 wrote a distance nevertheless."""
+    rays = (record.attack_parameters or {}).get("rays")
+    return isinstance(rays, dict) and bool(rays.get("stop_at_eps"))
 
 
 def _unfinished(record: EvaluationRecord) -> str:

@@ -99,17 +99,29 @@ def leave_group() -> None:
 
 
 def local_device(name: str, threads: int | None) -> torch.device:
-    """Return `chosen_device`, or the GPU of this process if torchrun started several; a single visible one is its own.
+    """Return `chosen_device`, or the GPU of this process if a launcher started several.
+
+    torchrun numbers the processes of a machine, in LOCAL_RANK, and shows all GPUs to each. A scheduler may show each
+    process its own GPU only, or start each with its own `--device cuda:N`.
 
     Raises:
-        UsageError: the device is not available, or there are more processes than GPUs.
+        UsageError: the device is not available, there are more processes than GPUs, or it is unknown whose is which.
     """
-    rank = os.environ.get("LOCAL_RANK", "")
-    if _world() > 1 and rank.isdecimal() and name in ("auto", "cuda") and torch.cuda.is_available():
-        if int(rank) >= torch.cuda.device_count() > 1:
-            raise UsageError(f"LOCAL_RANK={rank}: only {torch.cuda.device_count()} GPUs here; start fewer processes")
-        name = f"cuda:{int(rank) % torch.cuda.device_count()}"
+    if _world() > 1 and (name == "auto" or name.startswith("cuda")) and torch.cuda.is_available():
+        name = f"cuda:{_own_gpu(name.partition(':')[2], torch.cuda.device_count())}"
     return chosen_device(name, threads)
+
+
+def _own_gpu(asked: str, gpus: int) -> str:
+    """Return the number of this process's GPU among those that it sees."""
+    rank, processes = (os.environ.get(name, "") for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    if processes.isdecimal() and int(processes) > gpus or rank.isdecimal() and int(rank) >= gpus > 1:
+        raise UsageError(f"{processes or int(rank) + 1} processes on this machine, {gpus} GPUs; start fewer processes")
+    if gpus == 1:
+        return "0"
+    if not rank.isdecimal() and not asked:
+        raise UsageError(f"{gpus} GPUs and no LOCAL_RANK; start the processes with torchrun, or with --device cuda:N")
+    return rank if rank.isdecimal() else asked
 
 
 def sum_gradients(model: nn.Module, share: Share) -> None:

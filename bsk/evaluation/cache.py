@@ -48,6 +48,12 @@ class _Line(Struct):
     seconds: Amount
 
 
+def without_distances(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record without the distances that 0.1.0 wrote for RayS with --stop-at-eps, which ends before them."""
+    short = ((record.get("attack_parameters") or {}).get("rays") or {}).get("stop_at_eps")
+    return {name: each for name, each in record.items() if not short or name not in ("adbd", "adbd_correct")}
+
+
 class Cache:
     """The files of one evaluation in the folder `F.examples/`, next to the records `F.jsonl`.
 
@@ -80,7 +86,7 @@ class Cache:
                 record = evaluation(item, OwnEvaluation)
                 if record.adbd is not UNSET and record.never_fooled is None:
                     raise wrong(item, "never_fooled", "a whole number from 0")
-                return item.record
+                return without_distances(item.record)
         return None
 
     def blocks(self, n: int) -> list[Block]:

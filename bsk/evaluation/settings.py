@@ -167,6 +167,9 @@ def code_of_each(paths: Sequence[Path], flags: ModelFlags) -> list[ModelFlags]:
     for path, model in zip(paths, models, strict=True):
         if flags.model is None and is_plugin(model):
             raise code_needed(path, model)
+    for path, model in zip(paths, models, strict=True):
+        if is_plugin(model) and not is_plugin(str(flags.model)):
+            raise UsageError(f"--model {flags.model}: {path} has your own {model}; name that")
     return [replace(flags, model=flags.model if outside or not any(own) else None) for outside in own]
 
 

@@ -175,7 +175,7 @@ def numbered(
                 return
             where = f"{printable(name)}:{number}"
             foreign = number == 1 and not line.lstrip().startswith(b"{")  # a checkpoint, say
-            advice = "give JSONL, as bsk evaluate writes, or remove the line" if foreign else "remove the line"
+            advice = "give JSONL of bsk train or evaluate, or remove the line" if foreign else "remove the line"
             raise InputError(f"{where}: not a JSON record ({reason(error)}); {advice}") from error
         yield number, record
 

@@ -76,7 +76,8 @@ def refuse_files_of_others(checkpoint: Path, flags: dict[str, Any]) -> None:
     """
     if owner := training_with(checkpoint):
         raise InputError(f"{checkpoint}: has the name of a file of the training {owner.name}; choose another --out")
-    for path in (path for paths in planned_paths(checkpoint, flags) for path in paths):
+    averages, epochs = planned_paths(checkpoint, flags)
+    for path in (last_path(checkpoint), *averages, *epochs):
         if is_of_another(path):
             raise InputError(
                 f"{path}: is the model of another training, which this one would replace; choose another --out"

@@ -141,7 +141,7 @@ def test_notices_go_to_stderr_and_the_picture_to_its_file(here: Make, file: Path
             {},
             "not json\n",
             3,
-            "stdin:1: not a JSON record (Expecting value); give JSONL, as bsk evaluate writes, or remove the line",
+            "stdin:1: not a JSON record (Expecting value); give JSONL of bsk train or evaluate, or remove the line",
         ),
         ({"files": [Path("no.jsonl")]}, "", 3, "no.jsonl: cannot read: No such file or directory; give a JSONL file"),
         ({"format": "tvs"}, "", 2, "--format tvs: no such format; did you mean tsv?"),

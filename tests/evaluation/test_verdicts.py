@@ -257,6 +257,8 @@ def test_the_default_number_of_rows() -> None:
     shapes = [(1, 8, 8), (3, 16, 16), (3, 16, 17), (3, 32, 32)]
     assert [rows_of_a_call(CPU, shape) for shape in shapes] == [512, 512, 128, 128]
     assert [rows_of_a_call(torch.device("cuda"), shape) for shape in shapes] == [512] * 4
+    large = [(3, 64, 64), (3, 128, 128), (3, 224, 224), (3, 600, 400)]
+    assert [rows_of_a_call(torch.device("cuda"), shape) for shape in large] == [512, 128, 41, 32]
 
 
 def _both(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

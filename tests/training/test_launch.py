@@ -21,7 +21,7 @@ from bsk.records.headers import load_header
 from bsk.training.flags import TrainingFlags
 from bsk.training.run import run
 
-NAMES = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")
+NAMES = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @pytest.fixture
@@ -59,8 +59,10 @@ def test_one_process_does_not_wait_for_others(values: dict, environment) -> None
     [
         ("auto", "2", 4, "cuda:2"),
         ("cuda", "2", 4, "cuda:2"),
+        ("cuda:0", "2", 4, "cuda:2"),  # the same command in each process
+        ("cuda:3", "", 4, "cuda:3"),  # its own command in each
         ("cuda", "2", 1, "cuda:0"),  # a scheduler shows each process its own
-        ("cuda:1", "0", 4, "cuda:1"),
+        ("cuda", "", 1, "cuda:0"),
         ("cpu", "2", 4, "cpu"),
         ("auto", "2", 0, "auto"),
     ],
@@ -70,20 +72,32 @@ def test_each_process_has_its_own_gpu(name, rank, gpus, found, environment, monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(processes, "chosen_device", lambda name, threads: name)
     several = {"WORLD_SIZE": "8", "RANK": "5", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
-    environment(**several, LOCAL_RANK=rank)
+    environment(**several, **({"LOCAL_RANK": rank} if rank else {}))
     assert local_device(name, None) == found
     environment()
     assert local_device("cuda", None) == "cuda"
 
 
-def test_more_processes_than_gpus_and_a_device_for_one_process_are_refused(
-    environment, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("gpus", "more", "said"),
+    [
+        (2, {"LOCAL_RANK": "2"}, "3 processes on this machine, 2 GPUs; start fewer processes"),
+        (1, {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3"}, "3 processes on this machine, 1 GPUs; start fewer"),
+        (2, {}, "2 GPUs and no LOCAL_RANK; start the processes with torchrun, or with --device cuda:N"),
+    ],
+)
+def test_gpus_that_cannot_be_shared_out_are_refused(
+    gpus: int, more: dict, said: str, environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    environment(WORLD_SIZE="3", RANK="2", LOCAL_RANK="2", MASTER_ADDR="here", MASTER_PORT="1")
-    with pytest.raises(UsageError, match="LOCAL_RANK=2: only 2 GPUs here; start fewer processes"):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    environment(WORLD_SIZE="3", RANK="2", MASTER_ADDR="here", MASTER_PORT="1", **more)
+    with pytest.raises(UsageError, match=said):
         local_device("auto", None)
+
+
+def test_several_processes_on_a_device_for_one_are_refused(environment) -> None:
+    environment(WORLD_SIZE="3", RANK="2", MASTER_ADDR="here", MASTER_PORT="1")
     with pytest.raises(UsageError, match="a device mps works for one process only"), process_group(torch.device("mps")):
         pass
 

@@ -8,7 +8,7 @@ from toys import EPS, Silent, settings, stop_after, stopped, trained
 
 from bsk.comparison.evidence import collect
 from bsk.data.batches import Share
-from bsk.data.store import DataFile
+from bsk.data.store import DataFile, Split
 from bsk.errors import CollapsedError, StoppedError
 from bsk.methods.registry import METHODS
 from bsk.records import checkpoints
@@ -110,6 +110,9 @@ def test_a_check_measures_accuracies_and_cosine_by_their_definitions(data: DataF
     noise = monitor.example_draws(1, "monitor 0", val.index[:IMAGES].tolist()).uniform(x)
     by_hand = torch.nn.functional.cosine_similarity(gradient(x).flatten(1), gradient(x + EPS * noise).flatten(1))
     assert seen.cosine == pytest.approx(float(by_hand.mean()), abs=1e-5)
+    first = val.labels == 0
+    some = Split(val.images[first], val.labels[first], val.index[first])
+    assert seen.classes == look(state, s, some, Share()).classes == 3, "those of the data, not of these images"
 
 
 def test_an_alarm_needs_a_second_check_on_more_images(data: DataFile, monkeypatch: pytest.MonkeyPatch) -> None:
