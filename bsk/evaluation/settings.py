@@ -170,6 +170,8 @@ def code_of_each(paths: Sequence[Path], flags: ModelFlags) -> list[ModelFlags]:
     for path, model in zip(paths, models, strict=True):
         if is_plugin(model) and not is_plugin(str(flags.model)):
             raise UsageError(f"--model {flags.model}: {path} has your own {model}; name that")
+    if len(several := sorted({model for model in models if is_plugin(model)})) > 1:
+        raise UsageError(f"--model {flags.model}: networks of {', '.join(several)}; evaluate each in its own command")
     return [replace(flags, model=flags.model if outside or not any(own) else None) for outside in own]
 
 

@@ -155,6 +155,13 @@ def test_networks_of_both_kinds_are_evaluated_in_one_command(call, trained: Path
     assert "add --model mynets:net" in refused.line and refused.stdout == ""
     models = [json.loads(line)["model"] for line in call(*words, "--model", "mynets:net").stdout.splitlines()]
     assert models == ["cnn-4", "mynets:net"]
+    wrong = call(*words, "--model", "resnet18", check=2)
+    assert "has your own mynets:net; name that" in wrong.line and wrong.stdout == ""
+    tensors, header = checkpoints.load(words[2], MODEL)
+    checkpoints.save(ours.with_name("other.safetensors"), tensors, {**header, "model": "mynets:wide"})
+    mixed = call(*words, ours.with_name("other.safetensors"), "--model", "mynets:net", check=2)
+    assert "networks of mynets:net, mynets:wide; evaluate each in its own command" in mixed.line
+    assert mixed.stdout == ""
     alone = call("evaluate", ours, *words[3:], "--model", "mynets:net", check=2).line
     assert "has bsk's own cnn-4; leave --model out" in alone
 
