@@ -14,7 +14,7 @@ from bsk.comparison.runs import Run, as_text, labels
 from bsk.errors import InputError
 from bsk.evaluation.audit import Audit
 from bsk.records import located
-from bsk.records.located import Located, checked, wrong
+from bsk.records.located import Located, checked, stops_at_eps, wrong
 from bsk.records.schema import LOG_KINDS, EndRecord, EpochRecord, EvaluationRecord, Network, StartRecord, Training
 
 VALIDATION_ATTACK = "pgd-20 (val)"  # selects the epoch in training; weaker than the attacks of `bsk evaluate`
@@ -156,7 +156,7 @@ def evaluation(item: Located) -> Evaluation:
         n=record.n,
         accuracy=audit.accuracy if audit else record.accuracy,
         packed=None if audit else record.correct,  # images that were not audited have no verdict
-        adbd=None if record.adbd is UNSET or _stops_at_eps(record) else record.adbd,
+        adbd=None if record.adbd is UNSET or stops_at_eps(record) else record.adbd,
         audit=audit,
         by_class=None if record.by_class is UNSET else _classes(item, record.by_class),
         corruption=None if record.corruption is UNSET else intern(record.corruption),
@@ -164,12 +164,6 @@ def evaluation(item: Located) -> Evaluation:
         carried=_carried(record),
         doubts=tuple(map(intern, record.doubts or ())),
     )
-
-
-def _stops_at_eps(record: EvaluationRecord) -> bool:
-    """Return whether RayS stopped before it found the boundary; 0.1.0 wrote a distance nevertheless."""
-    rays = (record.attack_parameters or {}).get("rays")
-    return isinstance(rays, dict) and bool(rays.get("stop_at_eps"))
 
 
 def _unfinished(record: EvaluationRecord) -> str:

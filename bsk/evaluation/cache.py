@@ -18,7 +18,7 @@ from bsk.records import checkpoints
 from bsk.records import jsonl as records
 from bsk.records.atomic import naming_the_file
 from bsk.records.fields import Amount, convert
-from bsk.records.located import evaluation, wrong
+from bsk.records.located import evaluation, stops_at_eps, wrong
 from bsk.records.located import read as read_located
 from bsk.records.locks import exclusive
 from bsk.records.schema import OwnEvaluation
@@ -46,12 +46,6 @@ class _Line(Struct):
     forward: list[_Passes]
     backward: list[_Passes]
     seconds: Amount
-
-
-def without_distances(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record without the distances that 0.1.0 wrote for RayS with --stop-at-eps, which ends before them."""
-    short = ((record.get("attack_parameters") or {}).get("rays") or {}).get("stop_at_eps")
-    return {name: each for name, each in record.items() if not short or name not in ("adbd", "adbd_correct")}
 
 
 class Cache:
@@ -86,7 +80,8 @@ class Cache:
                 record = evaluation(item, OwnEvaluation)
                 if record.adbd is not UNSET and record.never_fooled is None:
                     raise wrong(item, "never_fooled", "a whole number from 0")
-                return without_distances(item.record)
+                left_out = ("adbd", "adbd_correct") if stops_at_eps(record) else ()
+                return {name: each for name, each in item.record.items() if name not in left_out}
         return None
 
     def blocks(self, n: int) -> list[Block]:

@@ -163,16 +163,15 @@ def code_of_each(paths: Sequence[Path], flags: ModelFlags) -> list[ModelFlags]:
     for path in paths:
         check_own(path)
     models = [str(load_header(path, (MODEL, STATE), OF_OTHERS).get("model")) for path in paths]
-    own = [is_plugin(model) for model in models]
+    own = sorted({model for model in models if is_plugin(model)})
     for path, model in zip(paths, models, strict=True):
-        if flags.model is None and is_plugin(model):
+        if model in own and flags.model is None:
             raise code_needed(path, model)
-    for path, model in zip(paths, models, strict=True):
-        if is_plugin(model) and not is_plugin(str(flags.model)):
+        if model in own and not is_plugin(str(flags.model)):
             raise UsageError(f"--model {flags.model}: {path} has your own {model}; name that")
-    if len(several := sorted({model for model in models if is_plugin(model)})) > 1:
-        raise UsageError(f"--model {flags.model}: networks of {', '.join(several)}; evaluate each in its own command")
-    return [replace(flags, model=flags.model if outside or not any(own) else None) for outside in own]
+    if len(own) > 1:
+        raise UsageError(f"--model {flags.model}: networks of {', '.join(own)}; evaluate each in its own command")
+    return [replace(flags, model=flags.model if model in own or not own else None) for model in models]
 
 
 def each_data(flags: ModelFlags) -> list[ModelFlags]:

@@ -121,3 +121,8 @@ def _named(item: Located, place: str, error: FieldError) -> InputError:
 def _short(value: object) -> str:
     shown = printable(repr(value) if not isinstance(value, (dict, list)) else type(value).__name__)
     return shown if len(shown) <= 40 else shown[:37] + "..."
+
+
+def stops_at_eps(record: EvaluationRecord) -> bool:
+    """Return whether RayS stopped before it found the boundary; 0.1.0 wrote distances nevertheless."""
+    return bool((record.attack_parameters or {}).get("stop_at_eps"))

@@ -42,6 +42,7 @@ def found(kind: str, folder: Path) -> dict[str, object]:
         end = trained(out, data, s, device=device)
         results[method] = [end["val_natural"], end["val_robust"], end["train_forward_passes"]]
     updates = ("methods/", "contract/", "perturb/gradients", "perturb/ascent", "training/step", "training/awp")
+    results["waited"] = sum(waits.values()) > 0
     results["waits"] = {line: count for line, count in waits.items() if line.startswith(updates)}
     for attacks, flags in EVALUATIONS:
         wanted = {"eps": 0.01, "limit": 16, "device": kind, "progress": False, **flags}

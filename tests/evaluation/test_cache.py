@@ -392,6 +392,15 @@ def test_a_search_that_stops_at_the_radius_measures_no_distance(subject: Subject
         assert ("adbd" in record, "adbd_correct" in record) == (not stop, not stop) and record["never_fooled"] >= 0
 
 
+def test_a_distance_that_an_old_record_has_nevertheless_is_not_told_again(
+    subject: Subject, toy: Path, tmp_path: Path
+) -> None:
+    attack, out = attack_named("rays", EPS, AttackFlags(queries=30, stop_at_eps=True)), tmp_path / "r.jsonl"
+    (record,) = evaluate(subject, [attack], bench(toy), out, lambda *_: None)
+    out.write_text(json.dumps({**record, "adbd": 0.2, "adbd_correct": 0.2}) + "\n")
+    assert list(evaluate(subject, [attack], bench(toy), out, lambda *_: None)) == [record]
+
+
 def test_adbd_takes_the_white_image_for_examples_never_fooled(subject: Subject, toy: Path) -> None:
     """As published: 0 for an image that is wrong as it is, the distance of the white image where nothing was found."""
     examples = open_data(toy).stream("test", 4)
