@@ -2,7 +2,8 @@
 
 Nothing of bsk is used here. Losses are means over the batch, gradients come from `torch.autograd.grad`, the model is
 in train or eval mode as in each paper's code, and no pass is shared. It was written independently, from the papers and
-descriptions of their published code.
+descriptions of their published code. Where a method's docstring says that it differs from them, so does this one: what
+is tested is that the method does what its docstring says.
 """
 
 from __future__ import annotations
@@ -406,7 +407,7 @@ def llr(it: Plain, x: Tensor, y: Tensor, share: float, growing: float = 0.005) -
     """The largest deviation from the tangent of the loss within the ball, which grows at first, and the slope there."""
     reach = min(share / growing, 1.0)
     still, g = F.cross_entropy(it.clean(x), y, reduction="none"), gradient_at(it, x, y)
-    x_adv = it.clip(x + it.eps * it.uniform(x), x, reach)
+    x_adv = it.clip(x + reach * it.eps * it.uniform(x), x, reach)
     for _ in range(10):
         tangent = still + ((x_adv - x) * g).flatten(1).sum(dim=1)
         x_adv = it.climb(x_adv, x, it.eps, _off(tangent, y), reach)

@@ -78,7 +78,7 @@ def trades(
         beta: weight of the KL term, eq. (1.2).
 
     Source: Zhang et al. (2019); section 5.1: 10 steps of 2/255, beta 6.
-    Differs from the paper: it states neither beta nor the step size of Fast TRADES; the authors' script uses 6 and eps.
+    Differs from the paper: its tables state neither beta nor step size of Fast TRADES; the authors' script: 6 and eps.
     """
     ball = ball_around(x, eps)
     with net.frozen() as f:

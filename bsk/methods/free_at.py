@@ -32,6 +32,7 @@ def free_at(
         replays: number of consecutive updates on each batch.
 
     Source: Shafahi et al. (2019), "Adversarial training for free!"; 8 replays as in Wong et al. (2020).
+    Differs: delta keeps x + delta within [0, 1] too, as in Wong et al.; in Shafahi et al. it stays within eps only.
     """
     ball, before = ball_around(x, eps), memory.shared.get("delta", x[:0])
     delta = torch.cat([before, torch.zeros_like(x[len(before) :])])

@@ -40,7 +40,7 @@ def gat(
 
     Source: Sriramanan et al. (2020), "Guided adversarial attack for evaluating and enhancing adversarial defenses": the
     authors' code for CIFAR-10.
-    Differs: they compute f(x) again for the loss, so that running statistics of batch norms follow x twice there.
+    Differs: they compute f(x) twice, so that running statistics of batch norms follow x twice; they count per epoch.
     """
     ball, weight = ball_around(x, eps), beta * (growth if progress > late else 1.0)
     z = net(x)
@@ -80,7 +80,7 @@ def nuat(
 
     Source: Sriramanan et al. (2021), NuAT: the authors' code for CIFAR-10, with batches of 64. The norm of a batch over
     its size N falls as 1 / sqrt(N), so that beta 6.4 at N = 128 is as strong as 4.5 at N = 64.
-    Differs: the weight grows with every update, in their code with every epoch; f(x) is computed once, as in `gat`.
+    Differs: the weight grows with every update, in their code with every epoch; f(x) and the count are as in `gat`.
     """
     ball, weight = ball_around(x, eps), beta * (min(progress / ramp, 1.0) if ramp else 1.0)
     z, guided = net(x), weight * (update % 2)

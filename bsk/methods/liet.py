@@ -52,9 +52,10 @@ def liet(
         bound: maximum distance of x' from x, in units of eps; none: anywhere in [0, 1].
         every: updates after which the patterns are computed again.
 
-    Source: Pan et al. (2025), the authors' code at 8/255. They smooth labels by 0.6, unequally over the wrong classes.
-    Differs: these defaults hold at every radius; above 8/255 they use beta 20, noise 2, fractions from 0 to 1, no bound
-    and labels smoothed by 0.4. The weight grows with every update, in their code with every epoch.
+    Source: Pan et al. (2025), the authors' code for CIFAR-10 at 8/255. A label keeps 0.4 there, as with
+    `--label-smoothing 0.667`, and the rest is spread unequally over the wrong classes.
+    Differs: these defaults hold everywhere. For CIFAR-100 they use beta 200, `every` 20 and labels that keep 0.2; above
+    8/255 beta 20, noise 2, fractions from 0 to 1, no bound, labels that keep 0.6. They raise the weight by epoch.
     """
     if update % every == 0 or "pattern" not in memory.shared:
         memory.shared["pattern"] = _patterns(net, x)

@@ -58,7 +58,7 @@ def elle(
 
     Source: Abad Rocamora et al. (2024), "Efficient local linearity regularization", ELLE without adaptation: the
     authors' scripts for CIFAR-10. Their loop takes two SGD steps with every gradient; here it is one.
-    Differs: the authors perturb in train mode, here in eval mode, and x' is clipped to [0, 1]; see `n-fgsm`.
+    Differs: they perturb in train mode, so that running statistics follow x too; x' is clipped here; see `n-fgsm`.
     """
     with net.frozen() as f:
         x_adv = ascend(lambda z: cross_entropy(z, y), f, x, ball_around(x, eps), step, steps=1)
@@ -99,15 +99,16 @@ def llr(
     whose radius grows over 500 of about 100,000 updates.
     Differs: the search takes sign steps of size eps instead of steps of Adam with learning rate 0.1, about three
     radii; batch norms are in eval mode in these passes, as in every attack. In the loss each pass has the statistics of
-    its own batch, as in every method here; in their code f(x + d) has those of x. Passes with second-order gradients
-    are in fp32. As in their code, the search treats the gradient of the linear term as zero.
+    its own batch, as in every method here; in their code f(x + d) has those of x, which alone are kept. They train a
+    network with softplus. Second-order passes are in fp32. As there, the search treats <d, g> as constant.
     """
-    ball = ball_around(x, eps * min(progress / growing, 1.0) if growing else eps)
+    radius = eps * min(progress / growing, 1.0) if growing else eps
+    ball = ball_around(x, radius)
     leaf = x.detach().requires_grad_()
     with net.frozen() as f:
         still = cross_entropy(f(leaf), y)
         along = raw_gradient(still, leaf)
-        x_adv = x_start = ball.project(uniform(x, eps, draws))
+        x_adv = x_start = ball.project(uniform(x, radius, draws))
         for _ in range(steps):
             at = x_adv.requires_grad_()
             straight = still.detach() + ((at.detach() - x) * along).flatten(1).sum(dim=1)

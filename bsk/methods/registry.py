@@ -79,7 +79,7 @@ ABOUT = {
     "fast-trades-2": "The TRADES loss after two steps from a uniform random start.",
     "bs-alone": "The TRADES loss at the backward start, without ascent.",
     "rst": "Robust self-training: TRADES on labelled images and on pseudo-labelled ones, given by --extra.",
-    "fgsm-mep": "Another name of fgsm-pgi, that of its authors' file.",
+    "fgsm-mep": "Another name of fgsm-pgi: the last of the three priors of its paper.",
     "n-aaer": "rs-aaer after twice the noise, without projection.",
     "cuap": "uap with one perturbation per class.",
 }
@@ -120,8 +120,7 @@ def parameters(name: str) -> dict[str, Parameter]:
         return from_signature(name, plugin(name).function)
     row = METHODS[checked(name)]
     found = from_source(_definition(row))
-    unknown = row.changes.keys() - found.keys()
-    assert not unknown, f"{name}: {row.function} has no {unknown}"
+    assert row.changes.keys() <= found.keys(), f"{name} changes what {row.function} does not have"
     return {key: replace(each, default=row.changes.get(key, each.default)) for key, each in found.items()}
 
 
@@ -157,5 +156,4 @@ def function(name: str) -> Callable[..., Any]:
 
 def _definition(row: Row) -> ast.FunctionDef:
     tree = ast.parse(Path(__file__).with_name(f"{row.file}.py").read_text(encoding="utf-8"))
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == row.function]
-    return found[0]
+    return next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == row.function)

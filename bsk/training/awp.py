@@ -31,9 +31,10 @@ def worst_weights(
     called again in the block, it draws the same random numbers and obtains the same perturbation: the passes in eval
     mode are replayed instead of computed. With gamma 0 nothing is changed.
 
-    Source: Wu, Xia & Wang (2020), "Adversarial weight perturbation helps robust generalization", gamma 0.005. In their
-    code the weights are restored after the optimiser's step, here before it, so that weight decay applies to the real
-    weights.
+    Source: Wu, Xia & Wang (2020), "Adversarial weight perturbation helps robust generalization", gamma 0.005 in their
+    script of TRADES, and 0.01 in that of AT. The former begins after 10 of 200 epochs, here from the first update. In
+    their code the weights are restored after the optimiser's step, here before it, so that weight decay applies to the
+    real weights.
     """
     if gamma == 0:
         yield
