@@ -43,13 +43,15 @@ checked := bsk benchmarks documentation examples tests torture # not what a user
 
 PYTEST = $(VENV)/bin/pytest --numprocesses $(JOBS) --dist worksteal
 
-# mypy uses one core, so the tests run beside it.
-test: $(INSTALLED) ## Check style and types, and run the tests that take only seconds each
+test: $(INSTALLED) ## Check the style, and run the tests that take only seconds each
 	$(VENV)/bin/ruff check $(checked)
 	$(VENV)/bin/ruff format --check --quiet $(checked)
-	$(VENV)/bin/mypy & types=$$!; $(PYTEST) -m 'not slow' && tests=0 || tests=$$?; wait $$types; exit $$tests
+	$(PYTEST) -m 'not slow'
 
-test-all: test ## Run the slow tests too: whole pipelines, many processes, slow reference implementations
+types: $(INSTALLED) ## Check the types
+	$(VENV)/bin/mypy
+
+test-all: test types ## Check the types and run the slow tests too: whole pipelines, many processes, slow references
 	$(PYTEST) -m slow
 
 coverage: $(INSTALLED) ## Run the tests and report which lines of bsk/ they do not reach
@@ -99,4 +101,4 @@ include pipelines/collapse.mk
 include pipelines/fast.mk
 include pipelines/fastat.mk
 
-.PHONY: help install test test-all coverage docs mutants bench torture clean paper report
+.PHONY: help install test types test-all coverage docs mutants bench torture clean paper report

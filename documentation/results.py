@@ -233,9 +233,8 @@ def _rows(source: str, base: str | None) -> dict[str, Row]:
     """Return the rows of a source by name, with differences from the row `base`, or else from the first."""
     items: Sequence[Located] = _items(source)
     if base is not None:
-        names = {id(item): next(iter(compare([item])[0]), {}).get("name") for item in items}
         plain = base.partition(" ")[0]
-        items = sorted(items, key=lambda item: names[id(item)] != plain or not _is(item, base))
+        items = sorted(items, key=lambda item: item.record.get("method") != plain or not _is(item, base))
     rows, _ = compare(items)
     found = {str(row["name"]): row for row in rows}
     if base is not None and next(iter(found)) != base:

@@ -226,7 +226,7 @@ OVERSHOOT = 1.006  # what the first step overshoots by 5 % comes down to so much
     classes=st.integers(2, 6),
     norm=st.sampled_from(["linf", "l2", "l1"]),
 )
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 def test_on_a_linear_model_it_finds_the_closed_form(eps: float, seed: int, classes: int, norm: Norm) -> None:
     model = linear(classes, 12, seed)
     x = 0.35 + 0.3 * torch.rand(24, 3, 2, 2, generator=torch.Generator().manual_seed(seed)).double()

@@ -169,7 +169,8 @@ def test_on_digits_in_l1(digits: Case, name: str) -> None:
     compare(digits, [name], 1.4, "l1")
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", pytest.param("apgd-t", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t"])
 def test_in_l1_with_their_projection_verdicts_are_theirs(digits: Case, name: str) -> None:
     """Their projection leaves rounding errors in values that it resets, which then count as changed."""
 
@@ -190,7 +191,7 @@ def test_square_in_l1_is_as_strong(digits: Case) -> None:
 
 def test_square_with_the_same_random_numbers(digits: Case) -> None:
     """One image at a time, since the reference draws one square for the whole batch."""
-    n, queries, eps, (channels, _, width) = 40, 300, 0.15, digits.x.shape[1:]
+    n, queries, eps, (channels, _, width) = 20, 300, 0.15, digits.x.shape[1:]
     draws = example_draws(0, "square", range(n))
     numbers = draws.unit(width * channels + queries * (2 + channels)).tolist()
     few = Case(digits.model, digits.x[:n], digits.y[:n], n)
@@ -215,7 +216,7 @@ def test_square_with_the_same_random_numbers(digits: Case) -> None:
         asked, x_adv = other.attack_single_run(few.x[i : i + 1].clone(), few.y[i : i + 1].clone())
         assert int(asked) == int(found.forward[i])
         torch.testing.assert_close(x_adv[0], found.x_adv[i], rtol=0, atol=1e-6)
-    assert 5 < found.fooled.sum() < 35
+    assert 3 < found.fooled.sum() < 17
 
 
 # --- CIFAR-10 and networks that others trained ------------------------------------------------------------------------

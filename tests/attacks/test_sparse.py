@@ -126,7 +126,7 @@ def test_on_a_linear_model_it_finds_the_closed_form() -> None:
 
 
 @given(eps=st.floats(0, 3), seed=st.integers(0, 99), name=st.sampled_from(NAMES))
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 def test_results_are_in_ball_and_box_and_verdicts_are_correct(eps: float, seed: int, name: str) -> None:
     model, x = Wavy(5, 48, waves=4.0, seed=seed), images(4, seed=seed).mul(1.5).sub(0.25).clamp(0, 1)
     y = model(x).argmax(1)

@@ -208,7 +208,7 @@ def test_a_foreign_model_is_evaluated_from_its_weights(call, trained: Path, toy:
     assert json.loads(done.stdout)["model"] == "cnn-4"
 
 
-@pytest.mark.parametrize("model", ["cnn-4", "oblong:net"])
+@pytest.mark.parametrize("model", [pytest.param("cnn-4", marks=pytest.mark.slow), "oblong:net"])
 def test_images_need_not_be_square(call, tmp_path: Path, model: str) -> None:
     """Images that the network accepts are evaluated by every kind of attack; others are refused in one line."""
     random, labels = np.random.default_rng(0), np.arange(60, dtype=np.int64) % 3

@@ -280,7 +280,7 @@ def untrimmed(scores: np.ndarray) -> float:
     return min(1.0, float(won[np.abs(2 * np.arange(total + 1) - total) >= abs(scores.sum())].sum()))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     st.dictionaries(st.integers(-4, 4), st.integers(0, 2500), min_size=1),
     st.integers(0, 2**32 - 1),

@@ -203,10 +203,10 @@ def test_a_stage_known_before_is_told_with_its_own_survivors(subject: Subject, t
 
 
 def test_an_evaluation_stopped_when_all_stages_had_one_file_goes_on(
-    subject: Subject, toy: Path, tmp_path: Path
+    subject: Subject, toy: Path, uninterrupted, tmp_path: Path
 ) -> None:
-    (whole,) = evaluate(subject, [ATTACK], bench(toy), tmp_path / "r.jsonl", lambda *_: None)
-    files = sorted((tmp_path / "r.examples").glob("*.jsonl"), key=stage_of)
+    whole, verdicts = uninterrupted
+    files = sorted(verdicts.parent.glob("*.jsonl"), key=stage_of)
     (tmp_path / "old.examples").mkdir()
     blocks = tmp_path / "old.examples" / f"{whole['key']}.jsonl"
     blocks.write_text("".join(path.read_text() for path in files[:2]))
@@ -218,10 +218,11 @@ def test_an_evaluation_stopped_when_all_stages_had_one_file_goes_on(
 
 def test_a_complete_evaluation_answers_without_the_model(subject: Subject, toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
-    first = list(evaluate(subject, [ATTACK, attack_named("natural", EPS)], bench(toy), out, lambda *_: None))
+    attacks = [attack_named(name, EPS) for name in ("pgd-3", "natural")]
+    first = list(evaluate(subject, attacks, bench(toy), out, lambda *_: None))
     before = out.read_bytes()
     broken = Subject(torch.nn.Identity(), subject.path, subject.sha256, subject.header)  # type: ignore[arg-type]
-    again = list(evaluate(broken, [ATTACK, attack_named("natural", EPS)], bench(toy), out, lambda *_: None))
+    again = list(evaluate(broken, attacks, bench(toy), out, lambda *_: None))
     assert again == first and out.read_bytes() == before
 
 
@@ -337,10 +338,10 @@ def test_each_key_has_one_record(subject: Subject, toy: Path, tmp_path: Path) ->
     assert found[0] == found[2] == found[4] and len(set(found)) == 3 == len(out.read_text().splitlines())
 
 
-def test_the_verdict_on_each_example_is_saved_with_the_record(subject: Subject, toy: Path, tmp_path: Path) -> None:
-    (record,) = evaluate(subject, [ATTACK], bench(toy), tmp_path / "r.jsonl", lambda *_: None)
-    found = load_file(tmp_path / "r.examples" / f"{record['key']}.safetensors")
-    n = record["n"]
+def test_the_verdict_on_each_example_is_saved_with_the_record(uninterrupted) -> None:
+    record, verdicts = uninterrupted
+    found, n = load_file(verdicts), record["n"]
+    assert verdicts.stem == record["key"]
     assert {name: len(tensor) for name, tensor in found.items()} == dict.fromkeys(
         ("labels", "index", "broken_by", "distance", "forward", "backward"), n
     )

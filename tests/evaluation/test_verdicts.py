@@ -75,7 +75,9 @@ def test_the_batch_size_changes_no_verdict(model, split: Split, batch_size: int)
     assert torch.equal(whole.x_adv, parts.x_adv), "not even the last bit of an image"
 
 
-@pytest.mark.parametrize("batch_size", [5, 40, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(5, marks=pytest.mark.slow), 40, pytest.param(300, marks=pytest.mark.slow)]
+)
 def test_the_batch_size_does_not_affect_steps_evaluated_ahead(model, split: Split, batch_size: int) -> None:
     """Square fills each call with steps ahead; their number depends on the batch size, but the verdicts do not."""
     attack = attack_named("square", 0.02, AttackFlags(queries=60))

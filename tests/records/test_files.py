@@ -57,7 +57,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(record=st.dictionaries(st.text(), values))
 def test_a_record_is_one_line_and_is_read_again(record: dict) -> None:
     line = records.dumps(record)
