@@ -51,7 +51,9 @@ from bsk.records.headers import check_replaceable
 from bsk.records.located import Located, located, read
 from bsk.records.locks import only_writer
 from bsk.records.words import percent, plain
+from bsk.surroundings import usual_torch
 from bsk.terminal import Bar, note
+from bsk.training.api import Run
 from bsk.values import checked_suffix, one_of
 
 Model = nn.Module | Callable[[Tensor], Tensor]
@@ -121,6 +123,7 @@ class Rows(list[comparison.Row]):
         return self.view.printed("table") if self.view is not None else render(self, "table")
 
 
+@usual_torch()
 def load(
     path: str | Path,
     *,
@@ -149,6 +152,8 @@ def load(
         UsageError: there is no such model or device.
         InputError: a file is missing, corrupt or does not fit.
     """
+    if not isinstance(path, str | Path):
+        raise UsageError(f"load: a {type(path).__name__}, expected the path of a checkpoint or of weights")
     where = chosen_device(device)
     if data is None:
         if any(each is not None for each in (mean, std, weights_key, class_order)):
@@ -202,8 +207,7 @@ def evaluate(
 ) -> list[Evaluation]: ...
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@usual_torch()
 def evaluate(
     model: str | Path | Model,
     x: Array | None = None,
@@ -277,8 +281,7 @@ def evaluate(
     return found[0] if isinstance(attack, str) and not isinstance(eps, Iterable) else found
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@usual_torch()
 def attack(
     model: str | Path | Model,
     x: Array,
@@ -313,7 +316,7 @@ def attack(
 
 
 def compare(
-    *records: Evaluation | Record | str | Path | Iterable[Evaluation | Record | str | Path],
+    *records: Evaluation | Run | Record | str | Path | Iterable[Evaluation | Run | Record | str | Path],
     paper: str | None = None,
     title: str | None = None,
     pareto: bool = False,
@@ -322,7 +325,8 @@ def compare(
     """Return one row per method and attack: seeds pooled, 95 % intervals, and differences to the first row.
 
     Args:
-        *records: evaluations, records, paths of JSONL files of `bsk evaluate` and `bsk train`, or lists of these.
+        *records: evaluations, trainings, records, paths of JSONL files of `bsk evaluate` and `bsk train`, or lists of
+            these.
         paper: a table of the paper to add: "2", "6/cifar100", "section54".
         title: title of the table.
         pareto: whether to mark rows that no other dominates in robust accuracy and passes.
@@ -357,6 +361,7 @@ def _view(by: str, items: Sequence[Located]) -> View:
     return found
 
 
+@usual_torch()
 def prepare(
     name: str | Mapping[str, Pair],
     *,
@@ -424,7 +429,8 @@ def prepare(
 def _names(attack: str | Sequence[str]) -> list[str]:
     names = [attack] if isinstance(attack, str) else [*attack] if isinstance(attack, Iterable) else []
     if not names or not all(isinstance(name, str) for name in names):
-        raise UsageError(f"attack {attack!r}: expected the name of an attack, or a list of names")
+        said = repr(attack).partition("\n")[0]
+        raise UsageError(f"attack {said:.40}: expected the name of an attack, or a list of names")
     for name in names:
         if "," in name:
             raise UsageError(f"attack {name!r}: pass several attacks as a list, {name.split(',')}")
@@ -432,11 +438,11 @@ def _names(attack: str | Sequence[str]) -> list[str]:
 
 
 def _attack_flags(function: str, norm: str, flags: Mapping[str, Any]) -> AttackFlags:
-    known = [each.name for each in fields(AttackFlags)]
+    known = [each.name for each in fields(AttackFlags) if not each.metadata]
     for name in flags:
         if name not in known:
             own = signature(globals()[function]).parameters.values()
-            every = [each.name for each in own if each.kind is not Parameter.VAR_KEYWORD] + known
+            every = list(dict.fromkeys([each.name for each in own if each.kind is not Parameter.VAR_KEYWORD] + known))
             raise UsageError(f"{function}: unexpected keyword argument '{name}'; {nearest(name, every)}")
     return AttackFlags(norm=norm, **flags)
 
@@ -462,7 +468,10 @@ def _works(
         given = x is not None and examples(x, y, known.header["classes"], eps=known.header["eps"])
         mine = given or opened or sources.open_dataset(known.header["dataset"], trained_on(known, ModelFlags()))
         return request.of(known, mine)
-    assert callable(model)
+    if not callable(model):
+        advice = "; pass its .model" if callable(getattr(model, "model", None)) else ""
+        kind = type(model).__name__
+        raise UsageError(f"model: a {kind}, expected a module, a callable, or the path of a checkpoint{advice}")
     if x is not None and wanted.eps is None and any(name != "natural" for name in names):
         raise UsageError("eps: the model has no default radius; pass eps, as 8/255")
     subject, mine = _live(model, x, y, opened, wanted.split, request.device)
@@ -496,16 +505,20 @@ def _device(model: str | Path | Model, x: Array | None, name: str) -> torch.devi
     return device
 
 
-def _flat(records: Iterable[Any]) -> Iterable[Evaluation | Record | str | Path]:
+def _flat(records: Iterable[Any]) -> Iterable[Evaluation | Run | Record | str | Path]:
     for each in records:
-        if isinstance(each, (Evaluation, Mapping, str, Path)):
+        if isinstance(each, Evaluation | Run | Mapping | str | Path):
             yield each  # type: ignore[misc]
-        else:
+        elif isinstance(each, Iterable):
             yield from _flat(each)
+        else:
+            kind = type(each).__name__
+            raise UsageError(f"compare: a {kind}, expected evaluations, trainings, records, paths, or lists of these")
 
 
-def _located(record: Evaluation | Record | str | Path) -> list[Located]:
+def _located(record: Evaluation | Run | Record | str | Path) -> list[Located]:
     if isinstance(record, (str, Path)):
         return read(Path(record), notice=note)
-    line = jsonl.dumps(record.record if isinstance(record, Evaluation) else record)
-    return list(located(io.BytesIO(line.rstrip("\n").encode() + b"\n"), "records"))
+    told = [record.record] if isinstance(record, Evaluation) else record.log if isinstance(record, Run) else [record]
+    lines = [jsonl.dumps(each).rstrip("\n").encode() + b"\n" for each in told]
+    return list(located(io.BytesIO(b"".join(lines)), "records"))

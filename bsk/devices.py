@@ -37,6 +37,8 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
     """
     import torch
 
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise UsageError(f"--threads {threads!r:.40}: expected a whole number of at least 1")
     _asked_for[:] = [] if threads is None else [threads]
     if threads is not None:
         torch.set_num_threads(threads)

@@ -12,7 +12,9 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,8 @@ def load(spec: str, flag: str) -> Plugin:
             raise UsageError(f"{start}: no module {module_name} here or on PYTHONPATH; check the name and the folder")
         module = importlib.import_module(module_name)
         sha256 = code_sha256(module_name)
+    if module_name == "__main__" and _spec(module_name) is None:
+        raise UsageError(f"{start}: has no file whose changes bsk could notice; put it in a file, such as mycode.py")
     if not hasattr(module, name):
         functions = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
         raise UsageError(f"{start}: {module_name} has no {name}; {nearest(name, functions)}")
@@ -170,9 +174,13 @@ def code_sha256(module: str) -> str:
 
 def _spec(name: str) -> ModuleSpec | None:
     """Return the spec of a module, imported or not, without importing it or its package."""
-    loaded: ModuleSpec | None = getattr(sys.modules.get(name), "__spec__", None)
+    module = sys.modules.get(name)
+    loaded: ModuleSpec | None = getattr(module, "__spec__", None)
     if loaded:
         return loaded
+    if name == "__main__":  # a script has no spec; a notebook or a prompt has no file either
+        file = getattr(module, "__file__", None)
+        return _script(file) if file else None
     parent = name.rpartition(".")[0]
     if not parent:
         found = (finder.find_spec(name, None) for finder in sys.meta_path)
@@ -181,6 +189,11 @@ def _spec(name: str) -> ModuleSpec | None:
     finders = map(pkgutil.get_importer, (above and above.submodule_search_locations) or ())
     below = [spec for finder in finders if finder and (spec := finder.find_spec(name))]
     return min(below, key=lambda spec: spec.loader is None, default=None)  # a folder without __init__.py comes last
+
+
+@cache
+def _script(file: str) -> ModuleSpec | None:
+    return spec_from_file_location("__main__", file)
 
 
 def _is_local(spec: ModuleSpec) -> bool:
@@ -201,15 +214,18 @@ def _code(spec: ModuleSpec) -> _Code:
     if seen and seen.spec is spec:
         return seen
     code = _Code(spec, hashlib.sha256(_content(spec)).hexdigest() if spec.has_location else "", _imported(spec))
-    if getattr(sys.modules.get(spec.name), "__spec__", None) is spec:
+    if spec.name == "__main__" or getattr(sys.modules.get(spec.name), "__spec__", None) is spec:
         _SEEN[spec.name] = code
     return code
 
 
 def _content(spec: ModuleSpec) -> bytes:
+    origin = spec.origin or ""
     try:
-        return Path(spec.origin or "").read_bytes()
+        return Path(origin).read_bytes()
     except OSError:  # in an archive, or removed
+        with contextlib.suppress(OSError, AttributeError):
+            return bytes(spec.loader.get_data(origin))  # type: ignore[union-attr]
         return b""
 
 

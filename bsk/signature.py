@@ -28,7 +28,7 @@ def defaults_of(function: Callable[..., Any], given: Collection[str], start: str
     for name, default in keywords.items():
         if default is inspect.Parameter.empty and name not in given:
             raise UsageError(f"{start}: its argument {name} has no default; give it one, so that it can be left out")
-    return {name: default for name, default in keywords.items() if name not in given}
+    return {name: plain(default) for name, default in keywords.items() if name not in given}
 
 
 def keywords_of(function: Callable[..., Any]) -> dict[str, Any]:

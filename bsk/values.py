@@ -14,7 +14,9 @@ from bsk.errors import UsageError, nearest
 _NUMBERS: dict[str, tuple[type, str]] = {
     "int": (Integral, "a whole number"),
     "float": (Real, "a number, as 8/255 without quotes"),
+    "bool": (bool, "True or False"),
 }
+_MOST = 1 << 63  # whole numbers of records and generators have 64 bits
 SUFFIX = ".safetensors"
 SPREAD = 2  # largest plausible std: that of pixels in [0, 1] is at most 0.5, but some networks scale further
 
@@ -48,28 +50,33 @@ def one_of(flag: str, value: str, known: Iterable[str]) -> str:
     Raises:
         UsageError: it is not; the message suggests the nearest one.
     """
-    if value not in (names := list(known)):
-        raise UsageError(f"--{flag} {value}: no such {flag}; {nearest(str(value), names)}")
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        said = str(value).partition("\n")[0]
+        raise UsageError(f"--{flag} {said}: no such {flag}; {nearest(said, names)}")
     return value
 
 
 def plain(value: Any) -> Any:
-    """Return a number of NumPy as Python's, which records need, and anything else as it is."""
-    return value.item() if isinstance(value, Real) and hasattr(value, "item") else value
+    """Return a number or truth value of NumPy as Python's, which records need, and anything else as it is."""
+    own = isinstance(value, Real) or type(value).__name__ in ("bool", "bool_")
+    return value.item() if own and hasattr(value, "item") else value
 
 
 def checked_numbers(flags: Any) -> None:
-    """Raise a UsageError for the first field of a dataclass that is declared a number and is something else.
+    """Raise a UsageError for the first field of a dataclass that is declared a number or bool and is something else.
 
     Numbers of NumPy become Python's.
     """
     for each in fields(flags):
-        value, (kind, *more) = getattr(flags, each.name), str(each.type).split(" | ")
+        value, (kind, *more) = plain(getattr(flags, each.name)), str(each.type).split(" | ")
         if kind in _NUMBERS and more in ([], ["None"]) and (value is not None or not more):
             wanted, said = _NUMBERS[kind]
-            if not isinstance(value, wanted) or isinstance(value, bool):
+            if not isinstance(value, wanted) or isinstance(value, bool) != (kind == "bool"):
                 raise UsageError(f"--{each.name.replace('_', '-')} {value!r:.40}: expected {said}")
-            object.__setattr__(flags, each.name, plain(value))  # even if it is frozen
+            if isinstance(value, int) and not -_MOST <= value < _MOST:
+                raise UsageError(f"--{each.name.replace('_', '-')} {value}: expected a number of at most 63 bits")
+            object.__setattr__(flags, each.name, value)  # even if it is frozen
 
 
 def above_zero(or_zero: bool = False, **values: float) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -330,6 +331,20 @@ def test_a_network_trained_here_is_known_as_bsk_s_own_until_its_weights_change(t
         ({"data": 1, "attack": "pgd-10", "step": "2/255"}, UsageError, "--step '2/255': expected a number, as 8/255"),
         ({"data": 1, "compile": True}, UsageError, "--compile True: no such compile"),
         ({"data": 1, "split": "trian"}, UsageError, "did you mean train"),
+        (
+            {"data": 1, "last_iterate": "no", "attack": "pgd-2"},
+            UsageError,
+            "--last-iterate 'no': expected True or False",
+        ),
+        ({"data": 1, "checks": "no"}, UsageError, "--checks 'no': expected True or False"),
+        (
+            {"data": 1, "largest_first": "no", "eps": [0.1, 0.2]},
+            UsageError,
+            "--largest-first 'no': expected True or False",
+        ),
+        ({"data": 1, "batch_size": 2**70}, UsageError, "--batch-size .*: expected a number of at most 63 bits"),
+        ({"data": 1, "classes": 3}, UsageError, "unexpected keyword argument 'classes'"),
+        ({"data": 1, "settings": "tries=5"}, UsageError, "settings: a str, expected a dict of arguments by name"),
         ({"data": 1, "limit": 0}, UsageError, "--limit 0: must be at least 1"),
         ({"data": 1, "device": "cudda"}, UsageError, "--device cudda: not available"),
         ({"data": "nowhere.safetensors"}, InputError, "nowhere.safetensors: no such file"),
@@ -343,6 +358,95 @@ def test_invalid_calls_are_one_line_errors(given: dict, kind: type, said: str, t
     with pytest.raises(kind, match=said) as refused:
         bsk.evaluate(Bare(), **given)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda toy, net: bsk.evaluate(None, data=toy),
+            "model: a NoneType, expected a module, a callable, or",
+        ),
+        (lambda toy, net: bsk.evaluate(SimpleNamespace(model=net), data=toy), "expected .*; pass its .model"),
+        (
+            lambda toy, net: bsk.evaluate(net, data=toy, attack=torch.zeros(3, 3)),
+            "attack tensor.*: expected the name",
+        ),
+        (
+            lambda toy, net: bsk.attack(net, [0], [0], eps=0.1, target=torch.zeros(3)),
+            "--target: a Tensor, expected",
+        ),
+        (lambda toy, net: bsk.load(None), "load: a NoneType, expected the path of a checkpoint"),
+        (lambda toy, net: bsk.compare(None), "compare: a NoneType, expected evaluations, trainings, records, paths"),
+        (lambda toy, net: bsk.compare([3]), "compare: a int, expected evaluations"),
+        (lambda toy, net: bsk.train(toy, init=net), "init: a Bare, expected the path of a file of weights"),
+        (lambda toy, net: bsk.train(toy, hyper={"gamma": 1}), "--hyper: bs has no hyper; it has start"),
+        (lambda toy, net: bsk.train(toy, epoch=1), "--epoch: bs has no epoch; it has .*; did you mean epochs"),
+        (lambda toy, net: bsk.train(toy, threads=0), "--threads 0: expected a whole number of at least 1"),
+        (lambda toy, net: bsk.train(toy, threads=1.5), "--threads 1.5: expected a whole number of at least 1"),
+        (lambda toy, net: bsk.train(toy, seed=2**70), "--seed .*: expected a number of at most 63 bits"),
+        (lambda toy, net: bsk.train(toy, log_divergence="no"), "--log-divergence 'no': expected True or False"),
+        (lambda toy, net: bsk.train(toy, out="m.pt"), "must end in .safetensors"),
+        (lambda toy, net: open_data(toy).split("tset"), "split 'tset': no such split; did you mean test"),
+        (lambda toy, net: open_data(toy).split("test", 5.5), "limit 5.5: expected a whole number"),
+        (lambda toy, net: bsk.prepare("digits", val=5.5), "val: 5.5 images to hold out, expected a whole number"),
+        (lambda toy, net: bsk.prepare("digits", train_limit=5.5), "train limit 5.5: expected a whole number"),
+    ],
+)
+def test_arguments_of_another_kind_are_one_line_errors(call, said: str, toy: Path) -> None:
+    with pytest.raises(UsageError, match=said) as refused:
+        call(toy, Bare())
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("number", [-1, 0, 5.5])
+def test_a_number_of_val_images_is_whole_and_above_0(number: float) -> None:
+    pair = (np.zeros((60, 1, 4, 4), np.uint8), np.arange(60) % 3)
+    with pytest.raises(UsageError, match=f"val: {number} images to hold out, expected a whole number of at least 1"):
+        bsk.from_arrays(pair, val_images=number)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("eps", [np.float32(0.125), np.array(0.125), torch.tensor(0.125), 0.125])
+def test_the_radius_of_arrays_may_be_of_numpy_or_torch(eps: Any) -> None:
+    pair = (np.zeros((60, 1, 4, 4), np.uint8), np.arange(60) % 3)
+    found = bsk.from_arrays(test=pair, eps=eps).eps
+    assert found == 0.125 and type(found) is float
+
+
+def test_trainings_are_compared_without_files(toy: Path) -> None:
+    runs = [
+        bsk.train(toy, method, model="cnn-4", epochs=1, schedule="cyclic", progress=False) for method in ("at", "bs")
+    ]
+    assert [row["name"] for row in bsk.compare(*runs)] == ["at", "bs"] == [row["name"] for row in bsk.compare([runs])]
+    (row,) = bsk.compare(bsk.evaluate(runs[0].model, data=toy, attack="fgsm", checks=False, progress=False), runs)
+    assert row["train_seconds"] == runs[0].record["train_seconds"]
+
+
+def test_models_in_memory_that_compute_different_functions_are_told_apart(toy: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.scale = scale  # which is in no tensor
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :3] ** self.scale
+
+    def sha256(model: Any) -> str:
+        return str(bsk.evaluate(model, data=toy, attack="natural", progress=False).record["checkpoint_sha256"])
+
+    one, other = Bare(), Bare()
+    assert sha256(lambda x: one(x)) == sha256(lambda x: one(x)) != sha256(lambda x: other(x) + x.flatten(1)[:, :3])
+    assert sha256(Scaled(1.0)) == sha256(Scaled(1.0)) != sha256(Scaled(2.0))
+
+
+def test_an_exported_program_is_evaluated_like_its_network(toy: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    program = torch.export.export(net, (torch.zeros(8, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    found, expected = (
+        bsk.evaluate(model, data=toy, attack="fgsm", checks=False, progress=False).correct
+        for model in (program.module(), net)
+    )
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,19 @@ def test_a_changed_network_is_not_its_checkpoint(trained: Path, toy: Path, how: 
 
 
 class InPlace(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.layer = nn.Linear(64, 3)
+        self.layer, self.change = nn.Linear(64, 3), change
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.sub_(0.5).flatten(1))
+        return self.layer(self.change(x).flatten(1))
 
 
-def test_a_network_that_changes_its_input_is_refused() -> None:
+@pytest.mark.parametrize("change", [lambda x: x.sub_(0.5), lambda x: x.clamp_(min=0.3), lambda x: x.round_()])
+def test_a_network_that_changes_its_input_is_refused(change: Callable[[Tensor], Tensor]) -> None:
     x, y = torch.rand(8, 1, 8, 8), torch.arange(8) % 3
     with pytest.raises(InputError, match=r"changes its input in place, as x.sub_\(mean\) does; write x = x - mean"):
-        bsk.evaluate(InPlace(), x, y, attack="square", eps=0.1, progress=False)
+        bsk.evaluate(InPlace(change), x, y, attack="square", eps=0.1, progress=False)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -1,8 +1,10 @@
 """User-defined code: found by name, loaded with one-line errors, and hashed completely."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -154,3 +156,28 @@ def test_of_an_installed_package_the_version_counts_and_not_the_device_it_was_bu
         found[version] = code_sha256("torchvision.models")
     assert len({found[each] for each in ("0.25.0", "0.25.0+cpu", "0.25.0+cu128", "0.25.0+rocm6.4")}) == 1
     assert len(set(found.values())) == 3
+
+
+@pytest.mark.parametrize("edited", ["script.py", "helper.py"])
+def test_an_edit_of_a_script_or_its_imports_changes_the_hash_of_its_functions(edited: str, tmp_path: Path) -> None:
+    text = "from bsk.plugins import load\ndef mine(): import helper\nprint(load('__main__:mine', '--method').sha256)\n"
+    (tmp_path / "script.py").write_text(text)
+    (tmp_path / "helper.py").write_text("")
+    found = []
+    for _ in range(2):
+        words = [sys.executable, "script.py"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        found.append(done.stdout)
+        with (tmp_path / edited).open("a") as file:
+            file.write("# edited\n")
+    assert found[0] != found[1]
+
+
+def test_a_function_without_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook or at a prompt, where code changes and bsk would not notice."""
+    module = ModuleType("__main__")
+    vars(module)["mine"] = lambda: None
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    with pytest.raises(UsageError, match="--method __main__:mine: has no file whose changes bsk could notice; put"):
+        load("__main__:mine", "--method")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from bsk.errors import UsageError
@@ -25,6 +26,7 @@ TAKERS = {  # flags that only some attacks take, by the first word of their name
     "target": ("fgsm", "pgd", "cw"),
     "search": ("fgsm", "pgd", "cw", "apgd", "fab", "square", "screen", "autoattack"),
 }
+SET_LATER = {"flag": False}  # the metadata of a field that follows from model or device
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class AttackFlags:
     within: float | None = None
     engine: str = "bsk"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    classes: int = 10
-    fast: str = "fp32"
+    classes: int = field(default=10, metadata=SET_LATER)
+    fast: str = field(default="fp32", metadata=SET_LATER)
 
     @property
     def sampling(self) -> str:
@@ -72,6 +74,10 @@ class AttackFlags:
     def check(self, names: Sequence[str]) -> None:
         """Raise a UsageError if a value is invalid, or if no attack takes it: nobody should report what never ran."""
         checked_numbers(self)
+        if not isinstance(self.settings, Mapping):
+            raise UsageError(f"settings: a {type(self.settings).__name__}, expected a dict of arguments by name")
+        if self.target is not None and not isinstance(self.target, str | Integral):
+            raise UsageError(f"--target: a {type(self.target).__name__}, expected the name or number of one class")
         one_of("start", self.start, STARTS)
         one_of("norm", self.norm, NORMS)
         one_of("engine", self.engine, ENGINES)

@@ -16,6 +16,7 @@ torch's global random numbers depend on the seed and the first example of a batc
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,14 @@ class Outside:
             if name not in keywords:
                 expected = "expected def my_attack(model, x, y, *, eps, draws)"
                 raise UsageError(f"{start}: it has no argument {name}; {expected}")
-        return defaults_of(self.plugin.function, GIVEN, start)
+        found = defaults_of(self.plugin.function, GIVEN, start)
+        for name, default in found.items():
+            try:
+                json.dumps(default, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                said = f"{name} = {default!r:.40} cannot be written to a record"
+                raise UsageError(f"{start}: {said}; make it a finite number, text or None") from error
+        return found
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, draws: ExampleDraws, *, eps: float, norm: str, code: str, **hyper: Any
@@ -93,6 +101,9 @@ class Outside:
             raise self._wrong(f"images {tuple(x.shape)}", f"a {type(x_adv).__name__}")
         if x_adv.shape != x.shape:
             raise self._wrong(f"images {tuple(x.shape)}", f"{tuple(x_adv.shape)}")
+        if x_adv.layout != torch.strided or x_adv.is_meta or not x_adv.is_floating_point():
+            kind = "meta" if x_adv.is_meta else f"{x_adv.layout} {x_adv.dtype}".replace("torch.", "")
+            raise self._wrong("dense images of a float type", kind)
         x_adv = x_adv.detach().to(x)
         if not bool(torch.isfinite(x_adv).all()):
             raise self._wrong("images in [0, 1]", "NaN or infinity")

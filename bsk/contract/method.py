@@ -16,11 +16,15 @@ batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
+
+from bsk.values import plain
 
 Validate = Callable[[str, int], float]
 
@@ -75,7 +79,7 @@ class BatchMemory:
     Attributes:
         shared: tensors by name, for all batches; write with `memory.shared[name] = tensor`.
         numbers: plain numbers by name.
-        logged: numbers that are also written to each epoch's log record.
+        logged: numbers that are also written to each epoch's log record, where they are finite.
     """
 
     _memory: Memory
@@ -97,6 +101,11 @@ class BatchMemory:
 
     def keep(self, name: str, values: Tensor) -> None:
         """Keep values (N, ...), one row per image of the batch, until the image comes again."""
+        if not isinstance(values, Tensor) or values.shape[:1] != self._rows.shape:
+            found = tuple(values.shape) if isinstance(values, Tensor) else f"a {type(values).__name__}"
+            raise ValueError(
+                f"memory.keep({name!r}): expected one row for each of {len(self._rows)} images, found {found}"
+            )
         self._kept[name] = values.detach()
 
     def first_in(self, period: int) -> Tensor:
@@ -109,9 +118,23 @@ class BatchMemory:
         return self.rows("period", self._rows) < after
 
     def commit(self) -> None:
-        """Store what the method has written."""
+        """Store what the method has written.
+
+        Raises:
+            ValueError: it is of another kind than can be stored.
+        """
+        for name, value in self.shared.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(f"memory.shared[{name!r}]: expected a tensor, found a {type(value).__name__}")
+        for kind, found in (("numbers", self.numbers), ("logged", self.logged)):
+            for name, number in found.items():
+                if not isinstance(number, Real):
+                    raise ValueError(f"memory.{kind}[{name!r}]: expected a number, found a {type(number).__name__}")
+                if kind == "numbers" and not math.isfinite(number):
+                    raise ValueError(f"memory.numbers[{name!r}]: {number} cannot be saved; expected a finite number")
         self._memory.shared = {name: tensor.detach() for name, tensor in self.shared.items()}
-        self._memory.numbers, self._memory.logged = self.numbers, self.logged
+        self._memory.numbers = {name: plain(number) for name, number in self.numbers.items()}
+        self._memory.logged = {name: plain(number) for name, number in self.logged.items() if math.isfinite(number)}
         for name, values in self._kept.items():
             if name not in self._memory.rows:
                 self._memory.rows[name] = values.new_zeros(self._memory.images, *values.shape[1:])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bsk.errors import UsageError
+from bsk.errors import UsageError, nearest
 from bsk.perturb import radius
 from bsk.perturb.radius import AtRadius
 from bsk.signature import defaults_of, keywords_of, typed
@@ -94,9 +95,11 @@ def resolve(method: str, known: Mapping[str, Parameter], eps: float, given: Mapp
 
 
 def unknown(method: str, known: Mapping[str, Parameter], key: str) -> UsageError:
-    """Return the error for a hyper-parameter that a method does not have."""
+    """Return the error for a hyper-parameter that a method does not have, with the nearest flag of all trainings."""
     own = ", ".join(known) or "no hyper-parameters"
-    return UsageError(f"--{key.replace('_', '-')}: {method} has no {key}; it has {own}")
+    close = nearest(key, sorted(RESERVED))
+    advice = f"; {close}" if close.startswith("did you mean") and key not in RESERVED else ""
+    return UsageError(f"--{key.replace('_', '-')}: {method} has no {key}; it has {own}{advice}")
 
 
 def from_source(definition: ast.FunctionDef) -> dict[str, Parameter]:
@@ -125,8 +128,12 @@ def from_signature(name: str, function: Callable[..., Any]) -> dict[str, Paramet
         raise UsageError(f"{start}: takes no eps; expected def my_method(net, x, y, *, eps, draws, ...)")
     texts, annotations, found = _argument_help(inspect.getdoc(function) or ""), inspect.get_annotations(function), {}
     for key, default in defaults_of(function, GIVEN, start).items():
-        if key in RESERVED or not isinstance(default, float | int | str | None | AtRadius):
-            raise UsageError(f"{start}: {key} = {default!r:.40} cannot be a flag; rename it, or make it a number")
+        infinite = isinstance(default, float) and not math.isfinite(default)
+        if key in RESERVED or infinite or not isinstance(default, float | int | str | None | AtRadius):
+            advice = "make it finite" if infinite else "rename it, or make it a number"
+            raise UsageError(f"{start}: {key} = {default!r:.40} cannot be a flag; {advice}")
+        if key == "replays" and (not isinstance(default, int) or default < 1):
+            raise UsageError(f"{start}: replays = {default!r:.40}: expected a whole number of at least 1")
         found[key] = Parameter(key, default, texts.get(key, ""), _is_optional(str(annotations.get(key))))
     return found
 

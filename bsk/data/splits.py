@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,11 +150,14 @@ def split_up(contents: Contents, asked: int | None, val: int, most: float, start
         start: the beginning of messages.
 
     Raises:
+        UsageError: `asked` is not a whole number above 0.
         InputError: train has too few images.
     """
     train, test = contents.train, contents.test
     if contents.val is not None or not len(train.labels):
         return {"train": train, "val": contents.val or Part(train.images[:0], train.labels[:0]), "test": test}
+    if not isinstance(asked, Integral | None) or (asked is not None and asked < 1):
+        raise UsageError(f"val: {asked!r:.40} images to hold out, expected a whole number of at least 1")
     rows = np.arange(len(train.labels)) if train.rows is None else np.sort(train.rows)
     n = max(1, min(val, int(most * len(rows)))) if asked is None else asked
     hashes = image_hashes(train.images, rows) if train.hashes is None else [train.hashes[row] for row in rows]
@@ -170,6 +174,9 @@ def limited(parts: Parts, limits: Mapping[str, int | None]) -> tuple[Parts, dict
 
     A limit without effect becomes None, so that the same images give the same file.
     """
+    for name, limit in limits.items():
+        if not isinstance(limit, Integral | None) or (limit is not None and limit < 1):
+            raise UsageError(f"{name} limit {limit!r:.40}: expected a whole number of at least 1")
     rows = {name: part.ordered() for name, part in parts.items()}
     cut = {name: limit if limit is not None and limit < len(rows[name]) else None for name, limit in limits.items()}
     kept = {name: Part(part.images, part.labels, rows[name][: cut.get(name)]) for name, part in parts.items()}

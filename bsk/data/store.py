@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from safetensors import safe_open
 
 from bsk.data.order import Images, Labels, Rows, balanced_order
-from bsk.errors import InputError
+from bsk.errors import InputError, UsageError, nearest
 from bsk.records.atomic import replacing
 from bsk.records.fields import FieldError, convert
 from bsk.records.header_schema import DATA, HEADERS
@@ -209,6 +210,7 @@ class DataFile(Info):
         The order is class-balanced and fixed, so that a smaller limit gives the first examples of a larger one.
 
         Raises:
+            UsageError: there is no such split, or the limit is no whole number.
             InputError: the file can no longer be read, or the split is empty.
         """
         n = self._count(name, limit)
@@ -228,6 +230,10 @@ class DataFile(Info):
         return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index)
 
     def _count(self, name: str, limit: int | None) -> int:
+        if name not in self.counts:
+            raise UsageError(f"split {name!r:.40}: no such split; {nearest(str(name), list(self.counts))}")
+        if not isinstance(limit, Integral | None):
+            raise UsageError(f"limit {limit!r:.40}: expected a whole number")
         n = self.counts[name] if limit is None else min(limit, self.counts[name])
         if n <= 0:
             raise InputError(

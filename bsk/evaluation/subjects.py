@@ -20,8 +20,10 @@ from bsk.errors import InputError, UsageError, nearest
 from bsk.models import registry
 from bsk.models.files import SAFETENSORS, kind
 from bsk.models.foreign import Foreign, foreign_model, takes_pixels
+from bsk.models.modes import eval_mode
 from bsk.models.registry import Normalised, check_logits
 from bsk.models.weights import shown
+from bsk.perturb.draws import own_randomness
 from bsk.plugins import is_plugin, load
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -255,8 +257,12 @@ def live_subject(
         InputError: the output of the model is not (N, classes).
     """
     name = getattr(model, "__name__", type(model).__name__)
-    module = model if isinstance(model, nn.Module) else Called(model)
-    count = check_logits(module, shape, len(classes) if classes else None, f"model {name}", device=device)
+    with_modes = isinstance(model, nn.Module) and _has_modes(model)
+    module: Any = model if with_modes else Called(model.__call__)  # type: ignore[operator]
+    advice = "check its forward and the images"
+    count = check_logits(
+        module, shape, len(classes) if classes else None, f"model {name}", device=device, advice=advice
+    )
     header: dict[str, Any] = {
         "kind": "live",
         "model": name,
@@ -266,7 +272,27 @@ def live_subject(
         "dataset": dataset,
         "eps": eps,
     }
-    return Subject(module, Path(name), state_sha256(module, name), header)
+    return Subject(module, Path(name), state_sha256(module, f"{name} {_tried(module, shape, device)}"), header)
+
+
+def _has_modes(model: nn.Module) -> bool:
+    """Return whether a module can be put in eval mode; a program of `torch.export` cannot."""
+    try:
+        model.train(model.training)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _tried(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> list[list[float]]:
+    """Return the logits of two random images, in thousandths of the largest one.
+
+    They tell functions apart that have the same name and tensors. Rounding in fp32 seldom changes them.
+    """
+    with own_randomness(device, "outputs"), eval_mode(model), torch.no_grad():
+        logits = model(torch.rand(2, *shape).to(device)).double().cpu()
+    found: list[list[float]] = (logits / logits.abs().max().clamp(min=1e-30) * 1000).round().add(0.0).tolist()
+    return found
 
 
 def state_sha256(model: nn.Module, name: str = "") -> str:

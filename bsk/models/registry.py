@@ -7,6 +7,7 @@ The contract of `--model module:function`: the function returns a `torch.nn.Modu
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from bsk.errors import BskError, InputError, UsageError, first_line, nearest
+from bsk.errors import BskError, InputError, UsageError, named_error, nearest
 from bsk.models.architectures import PUBLISHED, SHAPE
 from bsk.models.modes import eval_mode
 from bsk.models.names import MODELS
@@ -23,7 +24,7 @@ from bsk.models.preact import NETWORKS
 from bsk.models.resnet import resnet18, resnet50, resnet50_kuangliu
 from bsk.models.small import Size, cnn, sides
 from bsk.models.wide import wide_resnet
-from bsk.perturb.draws import own_randomness
+from bsk.perturb.draws import kept_randomness, own_randomness
 from bsk.plugins import is_plugin, load, outside
 
 RESNETS: dict[str, Callable[..., nn.Module]] = {  # by name without a width
@@ -197,9 +198,6 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
-GREY = 0.5  # the pixels of the images that a network is tried on
-
-
 def check_logits(
     model: nn.Module,
     shape: tuple[int, ...],
@@ -208,37 +206,40 @@ def check_logits(
     *,
     device: torch.device | None = None,
     kind: type[BskError] = InputError,
+    advice: str = "check --model and --data",
 ) -> int:
     """Return the number of logits of a model; raise if it does not return one logit per class for such images.
 
     Args:
         model: it is left unchanged, including its mode and statistics; it is called on one image, and on two if that
-            fails.
+            fails. The images have values from 0 to 1, which a network that computes in place would change.
         shape: (C, H, W).
         classes: the required number of classes, or None for any number.
         start: how messages begin.
         device: where the images go; None means the device of the model's first parameter or buffer.
         kind: the error to raise.
+        advice: how a message ends.
     """
-    place = device or device_of(model)
+    place = device or device_of(model) or torch.device("cpu")
     found: tuple[int, ...] | str = ()
     changed = False
     for n in (1, 2):  # some networks squeeze a single row, which does not matter in batches
         try:
-            x = torch.full((n, *shape), GREY, device=place, dtype=torch.float32)
-            with eval_mode(model), torch.no_grad():
+            x = torch.linspace(0, 1, n * math.prod(shape), device=place).view(n, *shape)
+            before = x.clone()
+            with kept_randomness(place), eval_mode(model), torch.no_grad():
                 logits = model(x)
-            changed = not bool((x == GREY).all())
+            changed = not torch.equal(x, before)
             found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         except Exception as error:  # the forward pass may be foreign code
-            found = first_line(error)
+            found = named_error(error)
         if changed:
             raise kind(f"{start}: changes its input in place, as x.sub_(mean) does; write x = x - mean instead")
         count = found[1] if isinstance(found, tuple) and len(found) == 2 else 0
         if found == (n, count) and count == (classes or count):
             return count
     expected = f"logits (2, {classes or 'classes'}) for images {(2, *shape)}"
-    raise kind(f"{start}: expected {expected}, found {found}; check --model and --data")
+    raise kind(f"{start}: expected {expected}, found {found}; {advice}")
 
 
 def device_of(model: nn.Module) -> torch.device | None:

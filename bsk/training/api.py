@@ -9,20 +9,22 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from bsk.data.sources import opened
 from bsk.data.store import DataFile
 from bsk.devices import chosen_device
-from bsk.errors import UsageError
+from bsk.errors import BskError, UsageError
 from bsk.evaluation.subjects import load_subject, remembered
 from bsk.plugins import is_plugin
 from bsk.progress import TrainingProgress
 from bsk.records import jsonl
+from bsk.surroundings import usual_torch
 from bsk.training.flags import TrainingFlags
 from bsk.training.outputs import log_path
 from bsk.training.run import run
-from bsk.values import plain
+from bsk.values import checked_suffix, plain
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Run:
         return f"Run({self.record['method']}, epoch {self.record['epoch']}, val {told})"
 
 
+@usual_torch()
 def train(
     data: DataFile | str | Path,
     method: str = "bs",
@@ -80,7 +83,7 @@ def train(
         out: F.safetensors; the same call resumes from its files. None writes no files.
         limit: train on the first `limit` images of the class-balanced order.
         device: auto, cpu, cuda, cuda:1 or mps.
-        threads: the number of CPU threads; None leaves it unchanged.
+        threads: the number of CPU threads for this training; None leaves it unchanged.
         force: start over even if there are files of another training at `out`.
         progress: show a bar on a terminal, and print one line per epoch on stderr.
         **more: the other fields of `bsk.training.flags.TrainingFlags`, and the method's hyper-parameters by name.
@@ -96,9 +99,10 @@ def train(
         raise UsageError(
             f"model: a {type(model).__name__}, expected a name or module:function, which returns a new network"
         )
-    where = chosen_device(device, threads)
+    if not isinstance(more.get("init"), str | Path | None):
+        raise UsageError(f"init: a {type(more['init']).__name__}, expected the path of a file of weights")
     found = opened(data)
-    known = {each.name for each in fields(TrainingFlags)}
+    known = {each.name for each in fields(TrainingFlags)} - {"hyper"}
     flags = TrainingFlags(
         method=method,
         model=model,
@@ -112,14 +116,20 @@ def train(
     if force and out is None:
         raise UsageError("force: has no effect without out; give out too")
     with contextlib.ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        where = chosen_device(device, threads)
         watcher = stack.enter_context(TrainingProgress(progress))
         folder = stack.enter_context(tempfile.TemporaryDirectory()) if out is None else ""
-        path = Path(out) if out is not None else Path(folder) / "run.safetensors"
-        record = run(flags, found, path, device=where, watcher=watcher, force=force, limit=plain(limit))
+        path = checked_suffix(Path(out)) if out is not None else Path(folder) / "run.safetensors"
+        try:
+            record = run(flags, found, path, device=where, watcher=watcher, force=force, limit=plain(limit))
+        except BskError as error:
+            if out is None:  # it may name a file in a folder that is removed
+                error.args = (str(error).replace(str(path), path.name),)
+            raise
         outside = model if model is not None and is_plugin(model) else None
         subject, log = load_subject(path, where, outside), jsonl.read(log_path(path))
-    if out is None:
-        for each in (record, *log):
-            each.update({"checkpoint": None} if "checkpoint" in each else {})
     kept = path if out is not None else Path(path.name)  # the temporary folder is gone
+    for each in (record, *log):
+        each.update({"checkpoint": str(kept)} if "checkpoint" in each else {})
     return Run(remembered(replace(subject, path=kept)), record, log, None if out is None else path)

@@ -203,7 +203,7 @@ def new_state(
     """Return the state before the first update, with weights drawn from the seed on the CPU, or those of `begin`.
 
     Raises:
-        UsageError: the network has no parameters.
+        UsageError: the network has no parameters to train.
     """
     model = registry.build(
         settings.model,
@@ -219,6 +219,8 @@ def new_state(
         begin.put_into(model)
     if not any(True for _ in model.parameters()):
         raise UsageError(f"--model {settings.model}: has no parameters to train; register its layers in the module")
+    if not any(each.requires_grad for each in model.parameters()):
+        raise UsageError(f"--model {settings.model}: no parameter requires a gradient; call requires_grad_(True) on it")
     for name, value in model.network.state_dict().items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or registry.repeats(value):
             raise UsageError(f"--model {settings.model}: its {name} is no dense tensor, which bsk could not save")

@@ -13,11 +13,16 @@ from bsk.contract.network import Network
 from bsk.errors import UsageError
 from bsk.perturb.draws import BatchDraws, generator, own_randomness
 from bsk.perturb.passes import Passes
+from bsk.plugins import is_plugin
+from bsk.records.schema import EpochRecord
 from bsk.training.bound import Bound, UpdateContext
 
 IMAGES = 4
 ROUGH_UPDATES = 8  # updates on the rough network, enough for rare cases to occur
 SHARED = 32  # images of a batch shared by processes
+OWN_NAMES = {"kind", *EpochRecord.__struct_fields__} - {
+    "rescued_updates"
+}  # of an epoch's record; methods may add others
 ROUGH = 50  # angular frequency in the rough network's hidden values
 UPDATES = 20  # updates of a method that validates; other methods run two
 
@@ -135,7 +140,8 @@ def _try(
                 toy.descending = True
                 with method.guard():
                     trial.losses[-1].total.sum().backward()
-            seen.commit()
+            with method.guard():
+                seen.commit()
     return trial
 
 
@@ -148,6 +154,9 @@ def profile(method: Bound, shape: tuple[int, ...], classes: int) -> Profile:
     trial = _try(method, shape, classes)
     if not any(weight.grad is not None and bool(weight.grad.any()) for weight in trial.toy.parameters()):
         raise UsageError(f"{method.start}: its loss has no gradient with respect to the weights")
+    taken = trial.memory.logged.keys() & (OWN_NAMES if is_plugin(method.name) else set())
+    if taken:
+        raise UsageError(f"{method.start}: memory.logged[{min(taken)!r}]: each epoch's record has its own; rename it")
     each = {name: count / IMAGES for name, count in trial.toy.counts.items()}
     last = trial.losses[-1]
     return Profile(

@@ -86,7 +86,8 @@ def _descend(
         state.optimiser.zero_grad(set_to_none=True)
         with differentiating(), settings.bound.guard():  # hooks of a plugin method run here
             loss.backward()
-    memory.commit()
+    with settings.bound.guard():
+        memory.commit()
     sum_gradients(state.model, share)
     state.scaler.step(state.optimiser)
     state.scaler.update()

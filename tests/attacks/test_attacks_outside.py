@@ -47,6 +47,10 @@ def no_default(model, x, y, *, eps, draws, alpha): return x
 def other_shape(model, x, y, *, eps, draws): return x[:, :, 1:]
 def no_tensor(model, x, y, *, eps, draws): return x.numpy()
 def nan(model, x, y, *, eps, draws): return x / 0 * 0
+def sparse(model, x, y, *, eps, draws): return x.to_sparse()
+def empty(model, x, y, *, eps, draws): return x.to("meta")
+def whole(model, x, y, *, eps, draws): return x.round().long()
+def unwritable(model, x, y, *, eps, draws, worst=float("nan"), steps=3): return x
 def far(model, x, y, *, eps, draws): return (x + 2 * eps).clamp(0, 1)
 def dark(model, x, y, *, eps, draws): return x - eps
 def inside(model, x, y, *, eps, draws): return x.fill_(0.5)
@@ -152,6 +156,10 @@ def test_it_is_one_of_several_at_the_command_line(call, trained: Path, toy: Path
         ("myattacks:other_shape", 3, "expected images (30, 1, 8, 8), found (30, 1, 7, 8); check other_shape in myatt"),
         ("myattacks:no_tensor", 3, "expected images (30, 1, 8, 8), found a ndarray; check no_tensor in myattacks.py"),
         ("myattacks:nan", 3, "expected images in [0, 1], found NaN or infinity; check nan in myattacks.py"),
+        ("myattacks:sparse", 3, "expected dense images of a float type, found sparse_coo float32"),
+        ("myattacks:empty", 3, "expected dense images of a float type, found meta"),
+        ("myattacks:whole", 3, "expected dense images of a float type, found strided int64"),
+        ("myattacks:unwritable", 2, "worst = nan cannot be written to a record; make it a finite number, text or None"),
         ("myattacks:far", 3, "expected images within eps 0.1 of x (linf), found one 0.2"),
         ("myattacks:dark", 3, "expected images in [0, 1], found values from -0.1"),
         ("myattacks:inside", 3, "expected images within eps 0.1 of x (linf), found one 0.5"),

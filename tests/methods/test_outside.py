@@ -77,6 +77,24 @@ def no_eps(net, x, y, *, draws): return plain(net, x, y, 0)
 def no_default(net, x, y, *, eps, alpha): return plain(net, x, y, eps)
 def a_flag(net, x, y, *, eps, seed=1): return plain(net, x, y, eps)
 def a_list(net, x, y, *, eps, widths=[1]): return plain(net, x, y, eps)
+def infinite(net, x, y, *, eps, worst=float("inf")): return plain(net, x, y, eps)
+def halves(net, x, y, *, eps, replays=2.5): return plain(net, x, y, eps)
+def never(net, x, y, *, eps, replays=0): return plain(net, x, y, eps)
+def shares(net, x, y, *, eps, memory):
+    memory.shared["n"] = 5
+    return plain(net, x, y, eps)
+def keeps(net, x, y, *, eps, memory):
+    memory.keep("p", x[:2])
+    return plain(net, x, y, eps)
+def numbers(net, x, y, *, eps, memory):
+    memory.numbers["n"] = x.mean()
+    return plain(net, x, y, eps)
+def unbounded(net, x, y, *, eps, memory):
+    memory.numbers["best"] = float("inf")
+    return plain(net, x, y, eps)
+def logs(net, x, y, *, eps, memory):
+    memory.logged["loss"] = 1.0
+    return plain(net, x, y, eps)
 def two(net, x, *, eps): return plain(net, x, x, eps)
 def mean(net, x, y, *, eps): return F.cross_entropy(net(x), y)
 def logits(net, x, y, *, eps): return net(x)
@@ -266,6 +284,14 @@ START = "bsk: --method mymethods:"
         ("no_default", START + "no_default: its argument alpha has no default; give it one"),
         ("a_flag", START + "a_flag: seed = 1 cannot be a flag; rename it"),
         ("a_list", START + "a_list: widths = [1] cannot be a flag"),
+        ("infinite", START + "infinite: worst = inf cannot be a flag; make it finite"),
+        ("halves", START + "halves: replays = 2.5: expected a whole number of at least 1"),
+        ("never", START + "never: replays = 0: expected a whole number of at least 1"),
+        ("shares", START + "shares: ValueError: memory.shared['n']: expected a tensor, found a int"),
+        ("keeps", START + "keeps: ValueError: memory.keep('p'): expected one row for each of 4 images, found (2,"),
+        ("numbers", START + "numbers: ValueError: memory.numbers['n']: expected a number, found a Tensor"),
+        ("unbounded", START + "unbounded: ValueError: memory.numbers['best']: inf cannot be saved"),
+        ("logs", START + "logs: memory.logged['loss']: each epoch's record has its own; rename it"),
         ("two", START + "two: TypeError: two() takes 2 positional arguments but 3"),
         ("mean", START + "mean: expected total (4,), one value per image, found ()"),
         ("logits", START + "logits: expected total (4,), one value per image, found (4, 3)"),

@@ -1,0 +1,32 @@
+"""What the caller has set in torch, and what bsk computes with instead."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+
+
+@contextlib.contextmanager
+def usual_torch() -> Iterator[None]:
+    """Compute within the block, or within a function that this decorates, as a new process does.
+
+    Gradients are on, tensors are fp32 and on the CPU unless a type and a device are named, and autocast is off,
+    whatever the caller's blocks and defaults are. Otherwise a training within `torch.autocast` would be one with stale
+    weights, and its record would say fp32.
+    """
+    dtype = torch.get_default_dtype()
+    with contextlib.ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in _AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
