@@ -222,6 +222,26 @@ def without_tf32() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def usual_products() -> Iterator[None]:
+    """Multiply fp32 as torch does in a new process within the block: in full precision, but for cuDNN's convolutions.
+
+    It concerns the two settings for all devices. A setting of one backend is left as it is.
+    """
+    import torch
+
+    backends: Any = torch.backends
+    with contextlib.ExitStack() as back:
+        if (found := getattr(backends, "fp32_precision", "none")) != "none":
+            back.callback(setattr, backends, "fp32_precision", found)
+            backends.fp32_precision = "none"
+        with contextlib.suppress(RuntimeError):  # see `without_tf32`
+            if (products := torch.get_float32_matmul_precision()) != "highest":
+                back.callback(torch.set_float32_matmul_precision, products)
+                torch.set_float32_matmul_precision("highest")
+        yield
+
+
 def _precisions() -> list[Any]:
     """Return the scopes that have an `fp32_precision`, wider ones first; an empty list if none of them rounds."""
     import torch

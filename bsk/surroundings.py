@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
+from bsk.compat import usual_products
+
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -14,9 +16,9 @@ _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 def usual_torch() -> Iterator[None]:
     """Compute within the block, or within a function that this decorates, as a new process does.
 
-    Gradients are on, tensors are fp32 and on the CPU unless a type and a device are named, and autocast is off,
-    whatever the caller's blocks and defaults are. Otherwise a training within `torch.autocast` would be one with stale
-    weights, and its record would say fp32.
+    Gradients are on, tensors are fp32 and on the CPU unless a type and a device are named, autocast is off, and fp32 is
+    multiplied as by default, whatever the caller's blocks and settings are. Otherwise a training within
+    `torch.autocast` would be one with stale weights, and its record would say fp32.
     """
     dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as stack:
@@ -24,6 +26,7 @@ def usual_torch() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(usual_products())
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         for kind in _AUTOCAST:

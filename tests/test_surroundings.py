@@ -23,10 +23,21 @@ def double() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
+@contextlib.contextmanager
+def products(precision: str) -> Iterator[None]:
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        assert torch.get_float32_matmul_precision() == precision, "restored"
+        torch.set_float32_matmul_precision("highest")
+
+
 SURROUNDINGS = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "float64": double,
     "another device": lambda: torch.device("meta"),
+    "rounded products": lambda: products("medium"),  # bf16 on a CPU
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
 }
@@ -34,7 +45,9 @@ SURROUNDINGS = {
 
 def results(data: Path) -> list[Tensor]:
     """What the functions return: trained weights, those of the network loaded again, verdicts, adversarial images."""
-    run = bsk.train(data, "trades", steps=2, model="cnn-4", epochs=2, schedule="cyclic", lr=0.05, progress=False)
+    run = bsk.train(
+        data, "trades", steps=2, model="cnn-4", epochs=2, schedule="cyclic", precision="fp32", progress=False
+    )
     prepared = bsk.prepare({"train": _pair(), "test": _pair()}, val=3, progress=False)
     x, y = prepared.split("test").images, prepared.split("test").labels
     found = bsk.evaluate(run.model, data=data, attack="pgd-5", eps=0.05, limit=30, checks=False, progress=False)
