@@ -304,7 +304,8 @@ def attack(
     class for each image) or "least-likely" (by the logits of the clean image).
     """
     if not isinstance(attack, str):
-        raise UsageError(f"attack {attack!r}: give the name of one attack, since it returns one set of images")
+        said = repr(attack).partition("\n")[0]
+        raise UsageError(f"attack {said:.40}: give the name of one attack, since it returns one set of images")
     wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, compile=compile, seed=seed)
     how = _attack_flags("attack", norm, flags)
     how.check_whole()

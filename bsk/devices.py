@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from bsk.compat import cpu_multiplies_bf16, keep_freed_memory, without_garbage_collection
@@ -37,11 +38,11 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
     """
     import torch
 
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+    if threads is not None and (not isinstance(threads, Integral) or isinstance(threads, bool) or threads < 1):
         raise UsageError(f"--threads {threads!r:.40}: expected a whole number of at least 1")
-    _asked_for[:] = [] if threads is None else [threads]
+    _asked_for[:] = [] if threads is None else [int(threads)]
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(int(threads))
     if name == "auto":
         name = "mps" if torch.backends.mps.is_available() else "cpu"
         name = "cuda" if torch.cuda.is_available() else name

@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def load(spec: str, flag: str) -> Plugin:
             raise UsageError(f"{start}: no module {module_name} here or on PYTHONPATH; check the name and the folder")
         module = importlib.import_module(module_name)
         sha256 = code_sha256(module_name)
-    if module_name == "__main__" and _spec(module_name) is None:
+    if module_name == "__main__" and not ((spec_of_main := _spec(module_name)) and _content(spec_of_main)):
         raise UsageError(f"{start}: has no file whose changes bsk could notice; put it in a file, such as mycode.py")
     if not hasattr(module, name):
         functions = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
@@ -193,7 +193,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 @cache
 def _script(file: str) -> ModuleSpec | None:
-    return spec_from_file_location("__main__", file)
+    return spec_from_file_location("__main__", file, loader=SourceFileLoader("__main__", file))
 
 
 def _is_local(spec: ModuleSpec) -> bool:
@@ -214,7 +214,8 @@ def _code(spec: ModuleSpec) -> _Code:
     if seen and seen.spec is spec:
         return seen
     code = _Code(spec, hashlib.sha256(_content(spec)).hexdigest() if spec.has_location else "", _imported(spec))
-    if spec.name == "__main__" or getattr(sys.modules.get(spec.name), "__spec__", None) is spec:
+    running = spec in (getattr(sys.modules.get(name), "__spec__", None) for name in (spec.name, "__main__"))
+    if running or spec.name == "__main__":
         _SEEN[spec.name] = code
     return code
 
@@ -234,7 +235,7 @@ def _imported(spec: ModuleSpec) -> list[str]:
     import ast
 
     names = [spec.name.rpartition(".")[0]]
-    if not (spec.origin or "").endswith(_SOURCE):
+    if not isinstance(spec.loader, SourceFileLoader) and not (spec.origin or "").endswith(_SOURCE):
         return [name for name in names if name]
     package = spec.name if spec.submodule_search_locations is not None else names[0]
     try:

@@ -10,6 +10,7 @@ import torch
 from bsk.compat import usual_products
 
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+_AUTOCAST_DTYPES = {"cpu": torch.bfloat16, "cuda": torch.float16}  # of a block that names none
 
 
 @contextlib.contextmanager
@@ -27,9 +28,20 @@ def usual_torch() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(usual_products())
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
+        device = torch.get_default_device()
+        if device.type != "cpu":
+            torch.set_default_device(None)
+            if torch.get_default_device().type == "cpu":
+                stack.callback(torch.set_default_device, device)
+            else:  # of a block
+                stack.enter_context(torch.device("cpu"))
         for kind in _AUTOCAST:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
+        # Within the caller's block torch would not empty the cache after a block of the network's own.
+        stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+        torch.set_autocast_cache_enabled(False)
+        for kind, usual in _AUTOCAST_DTYPES.items():
+            stack.callback(torch.set_autocast_dtype, kind, torch.get_autocast_dtype(kind))
+            torch.set_autocast_dtype(kind, usual)
         yield

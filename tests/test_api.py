@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import bsk
 from bsk import api
 from bsk.data.store import open_data
-from bsk.errors import InputError, UsageError
+from bsk.errors import DivergedError, InputError, UsageError
 from bsk.models.registry import build
 from bsk.models.small import cnn
 from bsk.records import checkpoints
@@ -379,7 +379,11 @@ def test_invalid_calls_are_one_line_errors(given: dict, kind: type, said: str, t
         (lambda toy, net: bsk.load(None), "load: a NoneType, expected the path of a checkpoint"),
         (lambda toy, net: bsk.compare(None), "compare: a NoneType, expected evaluations, trainings, records, paths"),
         (lambda toy, net: bsk.compare([3]), "compare: a int, expected evaluations"),
-        (lambda toy, net: bsk.train(toy, init=net), "init: a Bare, expected the path of a file of weights"),
+        (lambda toy, net: bsk.train(toy, init=net), "init: a Bare, expected the path of a file"),
+        (lambda toy, net: bsk.train(toy, extra=open_data(toy)), "extra: a DataFile, expected the path of a file"),
+        (lambda toy, net: bsk.train(toy, out=3), "out: a int, expected the path of a file"),
+        (lambda toy, net: bsk.attack(net, [0], [0], attack=torch.zeros(3, 3)), "attack tensor.*: give the name of one"),
+        (lambda toy, net: open_data(toy).split(["test"]), "split .'test'.: no such split"),
         (lambda toy, net: bsk.train(toy, hyper={"gamma": 1}), "--hyper: bs has no hyper; it has start"),
         (lambda toy, net: bsk.train(toy, epoch=1), "--epoch: bs has no epoch; it has .*; did you mean epochs"),
         (lambda toy, net: bsk.train(toy, threads=0), "--threads 0: expected a whole number of at least 1"),
@@ -389,8 +393,8 @@ def test_invalid_calls_are_one_line_errors(given: dict, kind: type, said: str, t
         (lambda toy, net: bsk.train(toy, out="m.pt"), "must end in .safetensors"),
         (lambda toy, net: open_data(toy).split("tset"), "split 'tset': no such split; did you mean test"),
         (lambda toy, net: open_data(toy).split("test", 5.5), "limit 5.5: expected a whole number"),
-        (lambda toy, net: bsk.prepare("digits", val=5.5), "val: 5.5 images to hold out, expected a whole number"),
-        (lambda toy, net: bsk.prepare("digits", train_limit=5.5), "train limit 5.5: expected a whole number"),
+        (lambda toy, net: bsk.prepare("digits", val=5.5), "--val 5.5: expected a number above 0, without"),
+        (lambda toy, net: bsk.prepare("digits", train_limit=5.5), "--train-limit 5.5: expected a number above 0"),
     ],
 )
 def test_arguments_of_another_kind_are_one_line_errors(call, said: str, toy: Path) -> None:
@@ -439,37 +443,40 @@ def test_models_in_memory_that_compute_different_functions_are_told_apart(toy: P
     assert sha256(Scaled(1.0)) == sha256(Scaled(1.0)) != sha256(Scaled(2.0))
 
 
-def test_an_exported_program_is_evaluated_like_its_network(toy: Path) -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    program = torch.export.export(net, (torch.zeros(8, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},))
-    found, expected = (
-        bsk.evaluate(model, data=toy, attack="fgsm", checks=False, progress=False).correct
-        for model in (program.module(), net)
-    )
-    assert torch.equal(found, expected)
+@pytest.mark.parametrize("batch_size", [1, None])
+def test_an_exported_program_is_evaluated_like_its_network(toy: Path, batch_size: int | None) -> None:
+    """Some take any number of images, some only one at a time."""
+    one, other = (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)) for _ in range(2))
+    shapes = None if batch_size else ({0: torch.export.Dim("n")},)
+    found = []
+    for net in (one, other):
+        program = torch.export.export(net, (torch.zeros(batch_size or 8, 1, 8, 8),), dynamic_shapes=shapes).module()
+        for model in (program, net):
+            how = {"attack": "fgsm", "checks": False, "progress": False, "batch_size": batch_size, "limit": 20}
+            found.append(bsk.evaluate(model, data=toy, **how))
+    assert torch.equal(found[0].correct, found[1].correct) and torch.equal(found[2].correct, found[3].correct)
+    assert len({each.record["checkpoint_sha256"] for each in found}) == 4
 
 
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        (
-            lambda x: x,
-            r"model <lambda>: expected logits \(2, classes\) for images \(2, 1, 8, 8\), found \(2, 1,",
-        ),
-        (lambda x: "logits", "found a str"),
-        (lambda x: x.flatten(1)[:, :2], "a label is 2, but there are 2 classes"),
-        (nn.Linear(3, 3), "found mat1 and mat2 shapes|found .*shape"),
-    ],
-)
-def test_a_model_that_returns_no_logits_is_told(model, said: str, toy: Path) -> None:
-    split = open_data(toy).split("test", 12)
-    with pytest.raises(InputError, match=said):
-        bsk.evaluate(model, split.images, split.labels, eps=EPS, attack="natural")
+def test_a_model_s_parts_keep_their_modes(toy: Path) -> None:
+    """Frozen batch norms stay so, and a model that cannot say its mode is told."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).train()
+    model[2].eval()
+    bsk.evaluate(model, data=toy, attack="natural", progress=False)
+    assert [each.training for each in model] == [True, True, False, True]
 
 
-def test_numpy_arrays_are_accepted_like_tensors(toy: Path) -> None:
-    split = open_data(toy).split("test")
-    found = bsk.evaluate(
-        lambda x: x.flatten(1) @ torch.eye(64)[:, :3], np.asarray(split.images) / 255, split.labels, attack="natural"
-    )
-    assert found.n == 90 and 0 <= found.accuracy <= 1
+def test_a_model_with_random_numbers_of_its_own_is_one_model(toy: Path) -> None:
+    random, net = torch.Generator().manual_seed(0), Bare()
+
+    def noisy(x: Tensor) -> Tensor:
+        return net(x) + 0.1 * torch.randn(len(x), 3, generator=random)
+
+    one, other = (bsk.evaluate(noisy, data=toy, attack="natural", progress=False).record for _ in range(2))
+    assert one["checkpoint_sha256"] == other["checkpoint_sha256"]
+
+
+def test_a_failed_training_without_a_file_names_none(toy: Path) -> None:
+    with pytest.raises(DivergedError) as told:
+        bsk.train(toy, "natural", model="cnn-4", lr=1e30, epochs=1, schedule="constant", progress=False)
+    assert str(told.value).startswith("run.safetensors: ") and "--force" not in str(told.value)

@@ -158,14 +158,16 @@ def test_of_an_installed_package_the_version_counts_and_not_the_device_it_was_bu
     assert len(set(found.values())) == 3
 
 
-@pytest.mark.parametrize("edited", ["script.py", "helper.py"])
-def test_an_edit_of_a_script_or_its_imports_changes_the_hash_of_its_functions(edited: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("script", "edited"), [("script.py", "script.py"), ("script", "helper.py")])
+def test_an_edit_of_a_script_or_its_imports_changes_the_hash_of_its_functions(
+    script: str, edited: str, tmp_path: Path
+) -> None:
     text = "from bsk.plugins import load\ndef mine(): import helper\nprint(load('__main__:mine', '--method').sha256)\n"
-    (tmp_path / "script.py").write_text(text)
+    (tmp_path / script).write_text(text)
     (tmp_path / "helper.py").write_text("")
     found = []
     for _ in range(2):
-        words = [sys.executable, "script.py"]
+        words = [sys.executable, script]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         found.append(done.stdout)

@@ -24,6 +24,16 @@ def double() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def elsewhere() -> Iterator[None]:
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        assert torch.get_default_device().type == "meta", "restored"
+        torch.set_default_device(None)
+
+
+@contextlib.contextmanager
 def products(precision: str) -> Iterator[None]:
     torch.set_float32_matmul_precision(precision)
     try:
@@ -36,11 +46,38 @@ def products(precision: str) -> Iterator[None]:
 SURROUNDINGS = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "float64": double,
-    "another device": lambda: torch.device("meta"),
+    "another device": elsewhere,
+    "another device in a block": lambda: torch.device("meta"),
     "rounded products": lambda: products("medium"),  # bf16 on a CPU
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
 }
+
+
+class Own(nn.Module):
+    """A network with an autocast block of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(64, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu"):
+            return self.two(self.one(x.flatten(1)).relu()).float()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_network_with_an_autocast_block_of_its_own_trains_with_new_weights(enabled: bool, toy: Path) -> None:
+    """Torch empties the cache of cast weights only when the outermost block ends, even if that is disabled."""
+
+    def weights() -> dict[str, Tensor]:
+        more = {"epochs": 2, "schedule": "cyclic", "precision": "fp32", "progress": False}
+        return bsk.train(toy, "natural", model=f"{__name__}:Own", **more).model.state_dict()
+
+    expected = weights()
+    with torch.autocast("cpu", torch.float16, enabled=enabled):
+        found = weights()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def results(data: Path) -> list[Tensor]:

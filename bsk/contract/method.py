@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -123,15 +122,9 @@ class BatchMemory:
         Raises:
             ValueError: it is of another kind than can be stored.
         """
-        for name, value in self.shared.items():
-            if not isinstance(value, Tensor):
-                raise ValueError(f"memory.shared[{name!r}]: expected a tensor, found a {type(value).__name__}")
-        for kind, found in (("numbers", self.numbers), ("logged", self.logged)):
-            for name, number in found.items():
-                if not isinstance(number, Real):
-                    raise ValueError(f"memory.{kind}[{name!r}]: expected a number, found a {type(number).__name__}")
-                if kind == "numbers" and not math.isfinite(number):
-                    raise ValueError(f"memory.numbers[{name!r}]: {number} cannot be saved; expected a finite number")
+        for kind, found in (("shared", self.shared), ("numbers", self.numbers), ("logged", self.logged)):
+            for name, value in found.items():
+                _check_storable(kind, name, value)
         self._memory.shared = {name: tensor.detach() for name, tensor in self.shared.items()}
         self._memory.numbers = {name: plain(number) for name, number in self.numbers.items()}
         self._memory.logged = {name: plain(number) for name, number in self.logged.items() if math.isfinite(number)}
@@ -144,3 +137,17 @@ class BatchMemory:
         """Return the last place in the batch of each image (N,), since an extra image can be in a batch twice."""
         places = torch.arange(len(self._rows), device=self._rows.device)
         return ((self._rows[:, None] == self._rows) * places).amax(dim=1)
+
+
+def _check_storable(kind: str, name: object, value: object) -> None:
+    """Raise a ValueError unless a value that a method has written can be saved."""
+    start, number = f"memory.{kind}[{name!r}]", plain(value)
+    if not isinstance(name, str):
+        raise ValueError(f"{start}: expected a name, found a {type(name).__name__}")
+    if kind == "shared":
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+            raise ValueError(f"{start}: expected a dense tensor, found a {type(value).__name__}")
+    elif not isinstance(number, int | float):
+        raise ValueError(f"{start}: expected a number, found a {type(value).__name__}")
+    elif kind == "numbers" and not math.isfinite(number):
+        raise ValueError(f"{start}: {number} cannot be saved; expected a finite number")

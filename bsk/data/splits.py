@@ -174,9 +174,6 @@ def limited(parts: Parts, limits: Mapping[str, int | None]) -> tuple[Parts, dict
 
     A limit without effect becomes None, so that the same images give the same file.
     """
-    for name, limit in limits.items():
-        if not isinstance(limit, Integral | None) or (limit is not None and limit < 1):
-            raise UsageError(f"{name} limit {limit!r:.40}: expected a whole number of at least 1")
     rows = {name: part.ordered() for name, part in parts.items()}
     cut = {name: limit if limit is not None and limit < len(rows[name]) else None for name, limit in limits.items()}
     kept = {name: Part(part.images, part.labels, rows[name][: cut.get(name)]) for name, part in parts.items()}

@@ -230,7 +230,7 @@ class DataFile(Info):
         return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index)
 
     def _count(self, name: str, limit: int | None) -> int:
-        if name not in self.counts:
+        if not isinstance(name, str) or name not in self.counts:
             raise UsageError(f"split {name!r:.40}: no such split; {nearest(str(name), list(self.counts))}")
         if not isinstance(limit, Integral | None):
             raise UsageError(f"limit {limit!r:.40}: expected a whole number")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import torch
 from msgspec import UNSET, Meta, Struct
 
-from bsk.errors import InputError
+from bsk.errors import InputError, UsageError, first_line
 from bsk.evaluation.ledger import NOWHERE, Block
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -28,8 +28,16 @@ COLUMNS = ("rows", "fooled", "distance", "forward", "backward")  # the per-examp
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """Return the key of an evaluation, 16 hex digits: a hash of everything that affects its verdicts."""
-    text = json.dumps(facts, sort_keys=True, allow_nan=False)
+    """Return the key of an evaluation, 16 hex digits: a hash of everything that affects its verdicts.
+
+    Raises:
+        UsageError: an argument of an attack from outside cannot be written to a record.
+    """
+    try:
+        text = json.dumps(facts, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        said = f"an argument of the attack cannot be written to a record ({first_line(error)})"
+        raise UsageError(f"{said}; make it a finite number, text or None") from error
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -32,6 +32,7 @@ from bsk.records.headers import AGAIN, load_header
 
 _ORIGIN = "_bsk_subject"  # the attribute of a loaded model that holds its Subject
 OF_OTHERS = f"{AGAIN}, or weights of others by --model and --weights"
+TRIED = 10  # logits of an image in the identity of a model in memory
 NEEDED = ("dataset", "eps", "flags")  # header fields that evaluations need, besides those that build the model
 
 
@@ -257,8 +258,7 @@ def live_subject(
         InputError: the output of the model is not (N, classes).
     """
     name = getattr(model, "__name__", type(model).__name__)
-    with_modes = isinstance(model, nn.Module) and _has_modes(model)
-    module: Any = model if with_modes else Called(model.__call__)  # type: ignore[operator]
+    module, tensors = _as_module(model)
     advice = "check its forward and the images"
     count = check_logits(
         module, shape, len(classes) if classes else None, f"model {name}", device=device, advice=advice
@@ -272,27 +272,45 @@ def live_subject(
         "dataset": dataset,
         "eps": eps,
     }
-    return Subject(module, Path(name), state_sha256(module, f"{name} {_tried(module, shape, device)}"), header)
+    return Subject(module, Path(name), state_sha256(tensors, f"{name} {_tried(module, shape, device)}"), header)
 
 
-def _has_modes(model: nn.Module) -> bool:
-    """Return whether a module can be put in eval mode; a program of `torch.export` cannot."""
-    try:
-        model.train(model.training)
-    except NotImplementedError:
-        return False
-    return True
+def _as_module(model: nn.Module | Callable[[Tensor], Tensor]) -> tuple[nn.Module, nn.Module]:
+    """Return a model as a module that can be put in eval mode, and the module that has its tensors.
 
-
-def _tried(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> list[list[float]]:
-    """Return the logits of two random images, in thousandths of the largest one.
-
-    They tell functions apart that have the same name and tensors. Rounding in fp32 seldom changes them.
+    A program of `torch.export` has no eval mode, so that it is only called.
     """
-    with own_randomness(device, "outputs"), eval_mode(model), torch.no_grad():
-        logits = model(torch.rand(2, *shape).to(device)).double().cpu()
-    found: list[list[float]] = (logits / logits.abs().max().clamp(min=1e-30) * 1000).round().add(0.0).tolist()
-    return found
+    if not isinstance(model, nn.Module):
+        return (called := Called(model)), called
+    try:
+        with eval_mode(model):
+            return model, model
+    except NotImplementedError:
+        return Called(model.__call__), model
+    except Exception:  # of its own code, which `check_logits` reports
+        return model, model
+
+
+def _tried(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> list[float]:
+    """Return the first logits of two random images, in hundredths of the largest one, or nothing if they vary.
+
+    They tell functions apart that have the same name and tensors. They are few and coarse, so that rounding in fp32
+    hardly ever changes them.
+    """
+    with own_randomness(device, "images"):
+        images = torch.rand(2, *shape).to(device)
+
+    def logits() -> Tensor:
+        with own_randomness(device, "outputs"), eval_mode(model), torch.no_grad():
+            try:
+                rows = [model(image[None].clone()).reshape(1, -1) for image in images]
+            except Exception:  # some networks take no single image
+                rows = [model(images.clone())]
+        found = torch.cat(rows)[:, :TRIED].cpu().double()
+        return (found / found.abs().max().clamp(min=1e-30) * 100).round().add(0.0).flatten()
+
+    found = logits()
+    return found.tolist() if torch.equal(found, logits()) else []
 
 
 def state_sha256(model: nn.Module, name: str = "") -> str:

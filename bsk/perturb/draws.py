@@ -197,7 +197,7 @@ def own_randomness(device: torch.device, *key: object) -> Iterator[None]:
 def example_draws(seed: int, attack: str, indices: Sequence[int], device: torch.device | str = "cpu") -> ExampleDraws:
     """Return draws on the device that depend only on the seed, the attack and the index of each example."""
     keys = [_hashed((seed, attack, index)) for index in indices]
-    return ExampleDraws(torch.tensor(keys, dtype=torch.int64).to(device))
+    return ExampleDraws(torch.tensor(keys, dtype=torch.int64, device="cpu").to(device))
 
 
 def _hashed(key: Sequence[object]) -> int:

@@ -99,8 +99,9 @@ def train(
         raise UsageError(
             f"model: a {type(model).__name__}, expected a name or module:function, which returns a new network"
         )
-    if not isinstance(more.get("init"), str | Path | None):
-        raise UsageError(f"init: a {type(more['init']).__name__}, expected the path of a file of weights")
+    for name, value in {"out": out, "init": more.get("init"), "extra": more.get("extra")}.items():
+        if not isinstance(value, str | Path | None):
+            raise UsageError(f"{name}: a {type(value).__name__}, expected the path of a file")
     found = opened(data)
     known = {each.name for each in fields(TrainingFlags)} - {"hyper"}
     flags = TrainingFlags(
@@ -125,7 +126,7 @@ def train(
             record = run(flags, found, path, device=where, watcher=watcher, force=force, limit=plain(limit))
         except BskError as error:
             if out is None:  # it may name a file in a folder that is removed
-                error.args = (str(error).replace(str(path), path.name),)
+                error.args = (str(error).replace(str(path), path.name).replace(", with --force", ""),)
             raise
         outside = model if model is not None and is_plugin(model) else None
         subject, log = load_subject(path, where, outside), jsonl.read(log_path(path))

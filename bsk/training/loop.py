@@ -213,7 +213,7 @@ def _epoch_record(setup: Setup, state: State, validation_seconds: float) -> dict
     total, natural, robust = _mean_losses(setup, state, sum_over_processes(state.sums, setup.share))
     rates = rates_at(setup, state.step - 1)
     images = setup.loader.images_per_epoch
-    return {
+    own = {
         "kind": "epoch",
         "epoch": state.last.epoch,
         "lr": rates.lr,
@@ -227,10 +227,10 @@ def _epoch_record(setup: Setup, state: State, validation_seconds: float) -> dict
         "validation_seconds": validation_seconds,
         "forward_passes": state.epoch_passes.forward * setup.share.world,
         "backward_passes": state.epoch_passes.backward * setup.share.world,
-        **({"rescued_updates": 0} if state.collapses.count else {}),
-        **state.memory.logged,
         **({f"monitor_{name}": value for name, value in state.seen.items()}),
     }
+    others = {name: value for name, value in state.memory.logged.items() if name not in own}
+    return {**own, **({"rescued_updates": 0} if state.collapses.count else {}), **others}
 
 
 def _mean_losses(setup: Setup, state: State, sums: Tensor) -> list[float]:

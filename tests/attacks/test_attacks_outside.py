@@ -159,7 +159,6 @@ def test_it_is_one_of_several_at_the_command_line(call, trained: Path, toy: Path
         ("myattacks:sparse", 3, "expected dense images of a float type, found sparse_coo float32"),
         ("myattacks:empty", 3, "expected dense images of a float type, found meta"),
         ("myattacks:whole", 3, "expected dense images of a float type, found strided int64"),
-        ("myattacks:unwritable", 2, "worst = nan cannot be written to a record; make it a finite number, text or None"),
         ("myattacks:far", 3, "expected images within eps 0.1 of x (linf), found one 0.2"),
         ("myattacks:dark", 3, "expected images in [0, 1], found values from -0.1"),
         ("myattacks:inside", 3, "expected images within eps 0.1 of x (linf), found one 0.5"),
@@ -176,3 +175,12 @@ def test_a_violated_contract_is_a_one_line_error(module: str, toy: Path, words: 
         settings = pairs(more[1:])
         judged(toy, name, settings=settings)
     assert said in str(refused.value) and "\n" not in str(refused.value) and refused.value.exit_code == code
+
+
+def test_an_argument_that_no_record_can_hold_is_refused_only_where_one_is_written(module: str, toy: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be written to a record .*; make it a finite number, text or None"):
+        judged(toy, f"{module}:unwritable")
+    assert judged(toy, f"{module}:unwritable", settings={"worst": 2.0}).record["attack_parameters"]["worst"] == 2.0
+    split = open_data(toy).split("test", 3)
+    x = split.images / 255
+    assert torch.equal(bsk.attack(linear, x, split.labels, attack=f"{module}:unwritable", eps=EPS), x)

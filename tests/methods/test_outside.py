@@ -83,6 +83,16 @@ def never(net, x, y, *, eps, replays=0): return plain(net, x, y, eps)
 def shares(net, x, y, *, eps, memory):
     memory.shared["n"] = 5
     return plain(net, x, y, eps)
+def sparse(net, x, y, *, eps, memory):
+    memory.shared["n"] = x[0, 0].to_sparse()
+    return plain(net, x, y, eps)
+def unnamed(net, x, y, *, eps, memory):
+    memory.numbers[3] = 1
+    return plain(net, x, y, eps)
+def late(net, x, y, *, eps, memory, update):
+    if update > 3:
+        memory.logged.update(loss=123.0, epoch=77, kind=1, mine=update)
+    return plain(net, x, y, eps)
 def keeps(net, x, y, *, eps, memory):
     memory.keep("p", x[:2])
     return plain(net, x, y, eps)
@@ -287,7 +297,9 @@ START = "bsk: --method mymethods:"
         ("infinite", START + "infinite: worst = inf cannot be a flag; make it finite"),
         ("halves", START + "halves: replays = 2.5: expected a whole number of at least 1"),
         ("never", START + "never: replays = 0: expected a whole number of at least 1"),
-        ("shares", START + "shares: ValueError: memory.shared['n']: expected a tensor, found a int"),
+        ("shares", START + "shares: ValueError: memory.shared['n']: expected a dense tensor, found a int"),
+        ("sparse", START + "sparse: ValueError: memory.shared['n']: expected a dense tensor, found a Tensor"),
+        ("unnamed", START + "unnamed: ValueError: memory.numbers[3]: expected a name, found a int"),
         ("keeps", START + "keeps: ValueError: memory.keep('p'): expected one row for each of 4 images, found (2,"),
         ("numbers", START + "numbers: ValueError: memory.numbers['n']: expected a number, found a Tensor"),
         ("unbounded", START + "unbounded: ValueError: memory.numbers['best']: inf cannot be saved"),
@@ -337,3 +349,10 @@ def test_a_violated_contract_is_a_one_line_error(train, words: str, said: str, t
 )
 def test_an_invalid_name_is_a_one_line_error(call, toy: Path, module: str, name: str, said: str) -> None:
     assert call("train", "--data", toy, *TRAIN, "--method", name, check=2).line.startswith(f"bsk: {said}")
+
+
+def test_what_a_method_logs_never_takes_the_place_of_an_epoch_s_own_numbers(train, tmp_path: Path) -> None:
+    """Not even if it begins after the trial before the training."""
+    train("late", "--out", "m.safetensors")
+    for epoch in (record for record in jsonl.read(tmp_path / "m.jsonl") if record["kind"] == "epoch"):
+        assert epoch["loss"] < 10 and epoch["epoch"] < 10 and epoch["mine"] > 3
