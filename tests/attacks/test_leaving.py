@@ -44,11 +44,19 @@ def outcome(name: str, net: object, eps: float = EPS, **flags: object) -> Outcom
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
-        *(("pgd-1", {}), ("pgd-7", {}), ("pgd-8", {}), ("pgd-33", {}), ("pgd-100", {}), ("pgd-20x3", {"step": 0.01})),
-        *(("pgd-100", {"step": 0.05}), ("pgd-300", {"early_stop": False}), ("cw-30x2", {"start": "uniform"})),
-        *(("fgsm", {}), ("pgd-20", {"last_iterate": True}), ("apgd-ce", {}), ("apgd-t", {}), ("apgd-dlr", {})),
-        ("apgd-ce", {"norm": "l2"}),
-        pytest.param("autoattack-rand", {}, marks=pytest.mark.slow),
+        *(("pgd-1", {}), ("pgd-7", {}), ("pgd-8", {}), ("pgd-33", {}), ("pgd-20x3", {"step": 0.01}), ("fgsm", {})),
+        *(("pgd-100", {"step": 0.05}), ("cw-30x2", {"start": "uniform"}), ("pgd-20", {"last_iterate": True})),
+        *(("apgd-t", {}), ("apgd-ce", {"norm": "l2"})),
+        *(
+            pytest.param(name, flags, marks=pytest.mark.slow)
+            for name, flags in (
+                ("pgd-100", {}),
+                ("pgd-300", {"early_stop": False}),
+                ("apgd-ce", {}),
+                ("apgd-dlr", {}),
+                ("autoattack-rand", {}),
+            )
+        ),
     ],
 )
 def test_asking_seldom_gives_the_same_results_as_in_every_step(name: str, flags: dict, late: None, monkeypatch) -> None:

@@ -76,10 +76,10 @@ def spent(trained: Path, toy: Path, monkeypatch: pytest.MonkeyPatch):
         ("fgsm", 120, 4, ALL[1:]),
         ("pgd-5", 240, 4, ALL[2:]),
         ("pgd-100", 64, 4, ALL[2:]),
-        ("pgd-50x10", 240, 4, []),
+        pytest.param("pgd-50x10", 240, 4, [], marks=pytest.mark.slow),
         ("natural", 60, 4, ALL[:1]),
         ("natural", 240, 4, ALL[:1]),
-        ("autoattack", 16, 50, []),
+        pytest.param("autoattack", 16, 50, [], marks=pytest.mark.slow),
         pytest.param("autoattack-rand", 16, 50, ALL[2:], marks=pytest.mark.slow),
     ],
 )

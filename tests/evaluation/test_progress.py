@@ -54,10 +54,10 @@ def watched(trained: Path, toy: Path, name: str, batch_size: int = 96, eps: floa
     return told
 
 
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("apgd-ce", "fab-t", "rays")]
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("apgd-ce", "fab-t", "square", "rays")]
 
 
-@pytest.mark.parametrize("name", ["pgd-20", "square", "screen", *OTHERS])
+@pytest.mark.parametrize("name", ["pgd-20", "screen", *OTHERS])
 @pytest.mark.parametrize("batch_size", [32, pytest.param(192, marks=pytest.mark.slow)])
 def test_a_stage_is_named_from_its_start_and_moves_amid_a_block(clock, trained, toy, name, batch_size) -> None:
     told = watched(trained, toy, name, batch_size)

@@ -46,7 +46,7 @@ def stands(record: dict) -> np.ndarray:
     [
         ("pgd-5", {}),
         pytest.param("screen", {}, marks=pytest.mark.slow),
-        ("square", {"queries": 40}),
+        pytest.param("square", {"queries": 40}, marks=pytest.mark.slow),
         pytest.param("apgd-ce", {"norm": "l2"}, marks=pytest.mark.slow),
         pytest.param("fab-t", {"norm": "l1"}, marks=pytest.mark.slow),
     ],

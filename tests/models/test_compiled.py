@@ -258,6 +258,7 @@ def test_a_network_that_cannot_be_copied_runs_eagerly() -> None:
     assert len(told) == 1 and "cannot be copied" in told[0]
 
 
+@pytest.mark.slow
 def test_a_compiled_pass_goes_back_twice_within_the_block_and_the_switch_is_as_it_was(quick: None) -> None:
     from torch._functorch import config
 

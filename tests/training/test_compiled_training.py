@@ -45,8 +45,7 @@ FAST = {"bs", "liet", "gat"}  # passes frozen and trained; back twice by one out
     ("method", "awp"),
     [
         *(pytest.param(method, 0.0, marks=[] if method in FAST else pytest.mark.slow) for method in ALONE),
-        ("bs", 0.01),
-        pytest.param("at", 0.01, marks=pytest.mark.slow),
+        *(pytest.param(method, 0.01, marks=pytest.mark.slow) for method in ("bs", "at")),
     ],
 )
 def test_the_losses_are_those_of_a_training_without(method, awp: float, data, tmp_path: Path, quick: None) -> None:

@@ -29,7 +29,8 @@ def same(a: Path, b: Path, kind: str) -> bool:
     [
         ({"schedule": "constant", "ema": 0.9}, 1, None),
         pytest.param({"schedule": "constant", "warmup": 1.5}, 2, None, marks=pytest.mark.slow),
-        ({"schedule": "piecewise"}, 4, 13),  # before the first milestone of both
+        # before the first milestone of both
+        pytest.param({"schedule": "piecewise"}, 4, 13, marks=pytest.mark.slow),
     ],
 )
 def test_a_training_extended_by_epochs_equals_one_planned_so(
