@@ -78,6 +78,9 @@ SOURCES: dict[str, tuple[str, ...]] = {  # name -> file patterns, in the order o
     **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("table2", "table6", "table7", "table9", "table10")},
     **{f"digits {name}": (f"{SMOKE}/{name}.jsonl",) for name in ("figure1", "figure2", "figure5", "section54")},
 }
+SOURCES["fastat logs"] = tuple(
+    f"{SMALL}/{path.name.replace('.fastat.eval', '')}" for path in sorted((ROOT / SMALL).glob("*.fastat.eval.jsonl"))
+)
 BENCHMARKS = ("results/bench-amd.txt", "results/bench-intel.txt")
 PLACE = re.compile(r"\{\{([^|{}]+?) \| ([^{}]+?)\}\}")
 COLUMNS = {"natural": "natural", "sd": "robust_sd", "[]": "robust", "best": "robust_best"}
@@ -176,11 +179,12 @@ def _logged(source: str, method: str, field: str, epoch: str | None) -> str:
 
 
 def _alarms(source: str, method: str, field: str) -> str:
-    """Return a field of the first alarm of each training that has one, in percent except for the cosine."""
+    """Return a field of the first alarm of each training that has one, accuracies in percent."""
     found = [float(item.record[field]) for name, item in _first_alarms(source) if name == method]
     if not found:
         raise KeyError(f"{source}: no alarm of {method}")
-    return _listed([f"{each:.2f}" if field == "cosine" else f"{100 * each:.0f}" for each in found])
+    shown = {"cosine": "{:.2f}".format, "epoch": "{:.0f}".format}
+    return _listed([shown.get(field, "{:.0%}".format)(each).rstrip("%") for each in found])
 
 
 def _first_alarms(source: str) -> Iterator[tuple[str, Located]]:
