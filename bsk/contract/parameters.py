@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bsk.errors import UsageError, nearest
+from bsk.errors import UsageError
 from bsk.perturb import radius
 from bsk.perturb.radius import AtRadius
 from bsk.signature import defaults_of, keywords_of, typed
@@ -96,9 +96,11 @@ def resolve(method: str, known: Mapping[str, Parameter], eps: float, given: Mapp
 
 def unknown(method: str, known: Mapping[str, Parameter], key: str) -> UsageError:
     """Return the error for a hyper-parameter that a method does not have, with the nearest flag of all trainings."""
+    import difflib
+
     own = ", ".join(known) or "no hyper-parameters"
-    close = nearest(key, sorted(RESERVED))
-    advice = f"; {close}" if close.startswith("did you mean") and key not in RESERVED else ""
+    close = difflib.get_close_matches(key, RESERVED - {key}, n=1, cutoff=0.8)
+    advice = f"; did you mean {close[0]}?" if close else ""
     return UsageError(f"--{key.replace('_', '-')}: {method} has no {key}; it has {own}{advice}")
 
 
