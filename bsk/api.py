@@ -304,8 +304,7 @@ def attack(
     class for each image) or "least-likely" (by the logits of the clean image).
     """
     if not isinstance(attack, str):
-        said = repr(attack).partition("\n")[0]
-        raise UsageError(f"attack {said:.40}: give the name of one attack, since it returns one set of images")
+        raise UsageError(f"attack {_brief(attack)}: give the name of one attack, since it returns one set of images")
     wanted = EvaluationFlags(eps=eps, batch_size=batch_size, checks=False, compile=compile, seed=seed)
     how = _attack_flags("attack", norm, flags)
     how.check_whole()
@@ -430,12 +429,15 @@ def prepare(
 def _names(attack: str | Sequence[str]) -> list[str]:
     names = [attack] if isinstance(attack, str) else [*attack] if isinstance(attack, Iterable) else []
     if not names or not all(isinstance(name, str) for name in names):
-        said = repr(attack).partition("\n")[0]
-        raise UsageError(f"attack {said:.40}: expected the name of an attack, or a list of names")
+        raise UsageError(f"attack {_brief(attack)}: expected the name of an attack, or a list of names")
     for name in names:
         if "," in name:
             raise UsageError(f"attack {name!r}: pass several attacks as a list, {name.split(',')}")
     return names
+
+
+def _brief(value: object) -> str:
+    return repr(value).partition("\n")[0][:40]
 
 
 def _attack_flags(function: str, norm: str, flags: Mapping[str, Any]) -> AttackFlags:

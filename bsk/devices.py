@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 from bsk.compat import cpu_multiplies_bf16, keep_freed_memory, without_garbage_collection
 from bsk.errors import UsageError
+from bsk.values import whole
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +38,10 @@ def chosen_device(name: str = "auto", threads: int | None = None) -> torch.devic
     """
     import torch
 
-    if threads is not None and (not isinstance(threads, Integral) or isinstance(threads, bool) or threads < 1):
-        raise UsageError(f"--threads {threads!r:.40}: expected a whole number of at least 1")
-    _asked_for[:] = [] if threads is None else [int(threads)]
+    threads = whole("--threads", threads)
+    _asked_for[:] = [] if threads is None else [threads]
     if threads is not None:
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(threads)
     if name == "auto":
         name = "mps" if torch.backends.mps.is_available() else "cpu"
         name = "cuda" if torch.cuda.is_available() else name

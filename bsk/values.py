@@ -79,6 +79,18 @@ def checked_numbers(flags: Any) -> None:
             object.__setattr__(flags, each.name, value)  # even if it is frozen
 
 
+def whole(start: str, value: Any) -> int | None:
+    """Return a whole number above 0, of NumPy too, as Python's; None stays None.
+
+    Raises:
+        UsageError: it is something else; the message begins with `start`.
+    """
+    number = plain(value)
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+        raise UsageError(f"{start} {value!r:.40}: expected a whole number above 0")
+    return number
+
+
 def above_zero(or_zero: bool = False, **values: float) -> None:
     """Raise a UsageError for the first value that is negative or not finite, or zero unless `or_zero`."""
     for flag, value in values.items():

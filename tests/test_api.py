@@ -386,15 +386,15 @@ def test_invalid_calls_are_one_line_errors(given: dict, kind: type, said: str, t
         (lambda toy, net: open_data(toy).split(["test"]), "split .'test'.: no such split"),
         (lambda toy, net: bsk.train(toy, hyper={"gamma": 1}), "--hyper: bs has no hyper; it has start"),
         (lambda toy, net: bsk.train(toy, epoch=1), "--epoch: bs has no epoch; it has .*; did you mean epochs"),
-        (lambda toy, net: bsk.train(toy, threads=0), "--threads 0: expected a whole number of at least 1"),
-        (lambda toy, net: bsk.train(toy, threads=1.5), "--threads 1.5: expected a whole number of at least 1"),
+        (lambda toy, net: bsk.train(toy, threads=0), "--threads 0: expected a whole number above 0"),
+        (lambda toy, net: bsk.train(toy, threads=1.5), "--threads 1.5: expected a whole number above 0"),
         (lambda toy, net: bsk.train(toy, seed=2**70), "--seed .*: expected a number of at most 63 bits"),
         (lambda toy, net: bsk.train(toy, log_divergence="no"), "--log-divergence 'no': expected True or False"),
         (lambda toy, net: bsk.train(toy, out="m.pt"), "must end in .safetensors"),
         (lambda toy, net: open_data(toy).split("tset"), "split 'tset': no such split; did you mean test"),
         (lambda toy, net: open_data(toy).split("test", 5.5), "limit 5.5: expected a whole number"),
-        (lambda toy, net: bsk.prepare("digits", val=5.5), "--val 5.5: expected a number above 0, without"),
-        (lambda toy, net: bsk.prepare("digits", train_limit=5.5), "--train-limit 5.5: expected a number above 0"),
+        (lambda toy, net: bsk.prepare("digits", val=5.5), "--val 5.5: expected a whole number above 0"),
+        (lambda toy, net: bsk.prepare("digits", train_limit=5.5), "--train-limit 5.5: expected a whole number above 0"),
     ],
 )
 def test_arguments_of_another_kind_are_one_line_errors(call, said: str, toy: Path) -> None:
@@ -406,7 +406,7 @@ def test_arguments_of_another_kind_are_one_line_errors(call, said: str, toy: Pat
 @pytest.mark.parametrize("number", [-1, 0, 5.5])
 def test_a_number_of_val_images_is_whole_and_above_0(number: float) -> None:
     pair = (np.zeros((60, 1, 4, 4), np.uint8), np.arange(60) % 3)
-    with pytest.raises(UsageError, match=f"val: {number} images to hold out, expected a whole number of at least 1"):
+    with pytest.raises(UsageError, match=f"arrays: images to hold out: {number}: expected a whole number above 0"):
         bsk.from_arrays(pair, val_images=number)  # type: ignore[arg-type]
 
 

@@ -19,7 +19,7 @@ from bsk.errors import InputError, UsageError, nearest
 from bsk.records.header_schema import DATA
 from bsk.records.headers import check_replaceable
 from bsk.records.jsonl import SCHEMA
-from bsk.values import one_of, plain
+from bsk.values import one_of, whole
 
 
 def prepare(
@@ -146,11 +146,8 @@ def read(
         InputError: the source is missing, corrupt, unsafe or of another dataset.
     """
     name, dataset = request.name, dataset_named(request.name)
-    val, train_limit, test_limit = (plain(each) for each in (val, train_limit, test_limit))
-    numbers = {"--val": val, "--train-limit": train_limit, "--test-limit": test_limit, "--size": request.size}
-    for flag, number in numbers.items():
-        if number is not None and not (isinstance(number, int) and number >= 1):
-            raise UsageError(f"{flag} {number!r:.40}: expected a number above 0, without decimals")
+    val, train_limit = whole("--val", val), whole("--train-limit", train_limit)
+    test_limit, _ = whole("--test-limit", test_limit), whole("--size", request.size)
     if request.source == "":
         raise UsageError("--from: is empty; give an archive, a folder or a URL")
     one_of("test-split", request.test_split, ["test", "val", "none"])

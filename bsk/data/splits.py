@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from bsk.data.order import held_out, image_hashes
 from bsk.data.store import Info, Part
 from bsk.errors import InputError, UsageError
+from bsk.values import whole
 
 Progress = Callable[[int, int | None], None]  # bytes downloaded or read, and the total if known
 Notice = Callable[[str], None]
@@ -156,8 +156,7 @@ def split_up(contents: Contents, asked: int | None, val: int, most: float, start
     train, test = contents.train, contents.test
     if contents.val is not None or not len(train.labels):
         return {"train": train, "val": contents.val or Part(train.images[:0], train.labels[:0]), "test": test}
-    if not isinstance(asked, Integral | None) or (asked is not None and asked < 1):
-        raise UsageError(f"val: {asked!r:.40} images to hold out, expected a whole number of at least 1")
+    asked = whole(f"{start}: images to hold out:", asked)
     rows = np.arange(len(train.labels)) if train.rows is None else np.sort(train.rows)
     n = max(1, min(val, int(most * len(rows)))) if asked is None else asked
     hashes = image_hashes(train.images, rows) if train.hashes is None else [train.hashes[row] for row in rows]

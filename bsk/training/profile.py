@@ -20,9 +20,8 @@ from bsk.training.bound import Bound, UpdateContext
 IMAGES = 4
 ROUGH_UPDATES = 8  # updates on the rough network, enough for rare cases to occur
 SHARED = 32  # images of a batch shared by processes
-OWN_NAMES = {"kind", *EpochRecord.__struct_fields__} - {
-    "rescued_updates"
-}  # of an epoch's record; methods may add others
+# What an epoch's record has of its own. A method may log other names, and how many updates a rescue has made.
+OWN_NAMES = {"kind", *EpochRecord.__struct_fields__} - {"rescued_updates"}
 ROUGH = 50  # angular frequency in the rough network's hidden values
 UPDATES = 20  # updates of a method that validates; other methods run two
 

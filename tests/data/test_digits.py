@@ -67,7 +67,7 @@ def test_bad_requests(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="come with scikit-learn"):
         prepare("digits", "x.tar", out)
     for flag in ("val", "train_limit", "test_limit", "size"):
-        with pytest.raises(UsageError, match="expected a number above 0"):
+        with pytest.raises(UsageError, match="expected a whole number above 0"):
             prepare("digits", None, out, **{flag: 0})
     with pytest.raises(UsageError, match="--size"):
         prepare("digits", None, out, size=32)
