@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -183,3 +184,13 @@ def test_a_function_without_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "__main__", module)
     with pytest.raises(UsageError, match="--method __main__:mine: has no file whose changes bsk could notice; put"):
         load("__main__:mine", "--method")
+
+
+def test_code_in_an_archive_is_hashed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for name, text in (("a", "x = 1\n"), ("b", "x = 2\n"), ("c", "x = 1\n")):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr("packed.py", text)
+        monkeypatch.syspath_prepend(tmp_path / f"{name}.zip")
+        found.append(code_sha256("packed"))
+    assert found[0] == found[2] != found[1]

@@ -127,3 +127,15 @@ def test_threads_and_generators_of_the_caller_are_as_before(toy: Path) -> None:
     x, y = _pair()
     bsk.evaluate(lambda z: net(z) + torch.randn(len(z), 3), x, y, attack="fgsm", eps=0.1, checks=False, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def drawn() -> dict[str, tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    return {name: (torch.rand(12, 1, 4, 4), torch.arange(12) % 3) for name in ("train", "test")}
+
+
+def test_a_data_function_makes_the_same_images() -> None:
+    expected = bsk.prepare(f"{__name__}:drawn", progress=False).split("test").images
+    with double():
+        found = bsk.prepare(f"{__name__}:drawn", progress=False).split("test").images
+    assert torch.equal(found, expected) and found.float().std() > 10
