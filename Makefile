@@ -41,7 +41,8 @@ install: $(INSTALLED) ## Create .venv with bsk and its test tools
 
 checked := bsk benchmarks documentation examples tests torture # not what a user puts beside them
 
-PYTEST = $(VENV)/bin/pytest --numprocesses $(JOBS) --dist worksteal
+# Modules are compiled once, not by each of the processes that the tests start.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(VENV)/bin/pytest --numprocesses $(JOBS) --dist worksteal
 
 test: $(INSTALLED) ## Check the style, and run the tests that take only seconds each
 	$(VENV)/bin/ruff check $(checked)

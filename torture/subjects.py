@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,19 +98,25 @@ class FailedError(Exception):
     """An undisturbed command fails, so that it cannot be tested."""
 
 
-def undisturbed(folder: Path) -> Iterator[tuple[Command, Path, float]]:
-    """Run each command undisturbed; yield it, the folder with its files, and its seconds after the first write.
+_MADE = tempfile.TemporaryDirectory()
+_seconds: dict[str, float] = {}  # of the commands whose files are in _MADE
 
-    The files that later commands need are copied to `folder`.
+
+def undisturbed(folder: Path) -> Iterator[tuple[Command, Path, float]]:
+    """Yield each command, the folder with the files of its undisturbed run, and its seconds after the first write.
+
+    A command runs once for all parts of the tests. The files that later commands need are copied to `folder`.
     """
     for command in COMMANDS:
-        whole = fresh(folder / "whole", command, folder)
-        process = command.writing(whole)
-        start = time.perf_counter()
-        said = process.communicate()[1].decode(errors="replace")
-        if process.returncode:
-            raise FailedError(f"{command.name}: exit {process.returncode} when undisturbed: {said}")
-        yield command, whole, time.perf_counter() - start
+        whole = Path(_MADE.name) / command.name
+        if command.name not in _seconds:
+            process = command.writing(fresh(whole, command, folder))
+            start = time.perf_counter()
+            said = process.communicate()[1].decode(errors="replace")
+            if process.returncode:
+                raise FailedError(f"{command.name}: exit {process.returncode} when undisturbed: {said}")
+            _seconds[command.name] = time.perf_counter() - start
+        yield command, whole, _seconds[command.name]
         keep(whole, folder)
 
 

@@ -247,7 +247,7 @@ def test_on_a_real_network(shared: Path, cifar: Split, name: str, n: int) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "n"), [("apgd-ce", 24), ("apgd-t", 24), ("fab-t", 8), ("square", 16)])
+@pytest.mark.parametrize(("name", "n"), [("apgd-ce", 12), ("apgd-t", 12), ("fab-t", 8), ("square", 16)])
 def test_on_a_real_network_in_l1(shared: Path, cifar: Split, name: str, n: int) -> None:
     """`python -m benchmarks.parity --norm l1` asks on 100 images, and Square 5000 times an image."""
     compare(chosen(network(shared, "cnn-a"), cifar, n), [name], 2.0, "l1", queries=1000)

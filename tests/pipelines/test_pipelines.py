@@ -234,9 +234,12 @@ def test_a_plan_reports_passes_and_finished_jobs(make, tmp_path: Path) -> None:
     assert all(float(row["hours"]) > 0 for row in found)
 
 
+SHORT = ["SEEDS=1", "smoke=--epochs 2 --batch-size 50 --limit 600", "usual=--attack natural,pgd-100 --no-checks"]
+
+
 @pytest.mark.slow(first=True)
-def test_a_table_at_smoke_scale_end_to_end(make, tmp_path: Path) -> None:
-    made = make("-j2", "table10", "SCALE=smoke", "SEEDS=1")
+def test_a_table_end_to_end_and_parallel_jobs_give_the_same_results(make, tmp_path: Path) -> None:
+    made = make("-j2", "table10", "SCALE=smoke", *SHORT)
     folder = tmp_path / "out/smoke/table10/cifar10"
     assert sorted(each.name for each in folder.iterdir() if each.suffix != ".flags") == [
         "curves.svg", "figure.png", "logs.jsonl", "results.jsonl",
@@ -246,9 +249,21 @@ def test_a_table_at_smoke_scale_end_to_end(make, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (folder / "table.jsonl").read_text().splitlines()]
     assert [row["name"] for row in rows] == ["fast-at", "fast-trades", "bs-alone"]
     assert [row["paper_robust"] or row["paper_robust_best"] for row in rows] == [0.463, 0.4625, 0.3926]
-    assert all(row["title"] == "Table 10, SCALE=smoke" and row["n"] == 397 and row["robust"] > 0.2 for row in rows)
-    again = make("table10", "SCALE=smoke", "SEEDS=1").stdout
+    assert all(row["title"] == "Table 10, SCALE=smoke" and row["n"] == 397 for row in rows)
+    again = make("table10", "SCALE=smoke", *SHORT).stdout
     assert again == (folder / "table.txt").read_text()  # nothing is run again
+    make("-j1", f"{tmp_path}/one/smoke/table10/cifar10/results.jsonl", f"OUT={tmp_path}/one", *SHORT)
+    one, two = tmp_path / "one/smoke", tmp_path / "out/smoke"
+    weights = sorted(path.relative_to(one) for path in one.rglob("*seed-1.safetensors"))
+    assert len(weights) == 3
+    for name in weights:  # the headers have seconds
+        mine, others = load_file(one / name), load_file(two / name)
+        assert mine.keys() == others.keys() and all(torch.equal(mine[key], others[key]) for key in mine)
+    bits = [
+        [json.loads(line)["correct"] for line in (each / "table10/cifar10/results.jsonl").read_text().splitlines()]
+        for each in (one, two)
+    ]
+    assert bits[0] == bits[1] and len(bits[0]) == 6
 
 
 def test_every_flag_in_a_pipeline_exists(make) -> None:
@@ -456,25 +471,6 @@ def test_parallel_jobs_make_the_same_files(make, stub, tmp_path: Path) -> None:
         make(jobs_at_once, "table10", "figure3", f"OUT={tmp_path}/{name}", bsk=bsk)
     found = [sorted(str(p.relative_to(tmp_path / n)) for p in (tmp_path / n).rglob("*")) for n in ("one", "two")]
     assert found[0] == found[1] and len(found[0]) > 50
-
-
-@pytest.mark.slow(first=True)
-def test_parallel_jobs_give_the_same_results(make, tmp_path: Path) -> None:
-    for jobs_at_once in ("-j1", "-j2"):
-        short = ["SEEDS=1", "smoke=--epochs 1 --batch-size 100 --limit 300", "usual=--attack natural,pgd-1 --no-checks"]
-        results = f"{tmp_path}/{jobs_at_once}/smoke/table10/cifar10/results.jsonl"
-        make(jobs_at_once, results, f"OUT={tmp_path}/{jobs_at_once}", *short)
-    one, two = (tmp_path / name / "smoke" for name in ("-j1", "-j2"))
-    weights = sorted(path.relative_to(one) for path in one.rglob("*seed-1.safetensors"))
-    assert len(weights) == 3
-    for name in weights:  # the headers have seconds
-        mine, others = load_file(one / name), load_file(two / name)
-        assert mine.keys() == others.keys() and all(torch.equal(mine[key], others[key]) for key in mine)
-    bits = [
-        [json.loads(line)["correct"] for line in (each / "table10/cifar10/results.jsonl").read_text().splitlines()]
-        for each in (one, two)
-    ]
-    assert bits[0] == bits[1] and len(bits[0]) == 6
 
 
 def test_unknown_tables_and_paths_with_spaces_are_refused(make) -> None:

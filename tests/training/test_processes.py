@@ -99,13 +99,14 @@ def standing_still(*arguments: Any) -> State:
 
 
 def train_one_of_two(rank: int, meeting: str, data: Path, folder: str, updates: int) -> None:
-    """Train with a clock by which only the first process finds a save due after every update."""
+    """Train with a clock by which only the first process finds a save due after every update, and go on from there."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     loop.SAVE_SECONDS = 600.0 if rank else -1.0
     run.new_state = standing_still
-    with contextlib.suppress(StoppedError):
-        train_slowly(Path(folder) / "two.safetensors", data, share=Share(rank, 2), stopping=stop_after(updates))
+    for most in (updates, 999):  # the second time it goes on, or is done
+        with contextlib.suppress(StoppedError):
+            train_slowly(Path(folder) / "two.safetensors", data, share=Share(rank, 2), stopping=stop_after(most))
     leave_group()
 
 
@@ -119,9 +120,7 @@ def train_slowly(out: Path, data: Path, **more: Any) -> None:
 def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_differ(
     updates: int, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in (updates, 999):  # the second time it goes on, or is done
-        mp.spawn(train_one_of_two, (str(tmp_path / f"meet {part}"), toy, str(tmp_path), part), nprocs=2)
-        (tmp_path / f"meet {part}").unlink(missing_ok=True)
+    mp.spawn(train_one_of_two, (str(tmp_path / "meet"), toy, str(tmp_path), updates), nprocs=2)
     monkeypatch.setattr(run, "new_state", standing_still)
     train_slowly(tmp_path / "one.safetensors", toy)
     one, two = (records.read(tmp_path / f"{name}.jsonl") for name in ("one", "two"))
@@ -129,12 +128,15 @@ def test_processes_log_the_losses_of_all_and_save_together_though_their_clocks_d
     assert two[1]["loss"] == two[1]["natural_loss"] == pytest.approx(one[1]["loss"], rel=1e-6)
 
 
-def train_with_batch_norm(rank: int, meeting: str, data: Path, out: str, updates: int) -> None:
+def train_with_batch_norm(rank: int, meeting: str, data: Path, folder: str) -> None:
+    """Train `whole` at once, and `parts` with a stop after five updates."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     started = settings("bs", epochs=2, batch_size=33, ema=0.9)
-    with contextlib.suppress(StoppedError):
-        trained(Path(out), open_data(data), started, share=Share(rank, 2), stopping=stop_after(updates))
+    for name, most in (("whole", 999), ("parts", 5), ("parts", 999)):
+        out, stopping = Path(folder) / f"{name}.safetensors", stop_after(most)
+        with contextlib.suppress(StoppedError):
+            trained(out, open_data(data), started, share=Share(rank, 2), stopping=stopping)
     leave_group()
 
 
@@ -142,10 +144,7 @@ def train_with_batch_norm(rank: int, meeting: str, data: Path, out: str, updates
 def test_two_processes_resume_bit_for_bit_since_they_have_the_statistics_of_the_first(
     toy: Path, tmp_path: Path
 ) -> None:
-    for name, parts in (("whole", (999,)), ("parts", (5, 999))):
-        for part in parts:
-            given = (str(tmp_path / f"meet {name} {part}"), toy, str(tmp_path / f"{name}.safetensors"), part)
-            mp.spawn(train_with_batch_norm, given, nprocs=2)
+    mp.spawn(train_with_batch_norm, (str(tmp_path / "meet"), toy, str(tmp_path)), nprocs=2)
     for end in (".safetensors", ".last.safetensors", ".ema-last.safetensors"):
         one, two = (load_file(tmp_path / f"{name}{end}") for name in ("whole", "parts"))
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one), end
