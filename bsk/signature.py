@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from bsk.errors import UsageError, nearest
-from bsk.values import number, plain
+from bsk.values import exact, number, plain
 
 POSITIONS = 3  # positional arguments of methods and attacks: network or model, images, labels
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -83,7 +83,7 @@ def typed(name: str, value: Any, default: Any, kind: type | None = None) -> Any:
         UsageError: the value has another type.
     """
     kind = kind or type(default)
-    value = plain(value)
+    value = exact(value)
     try:
         if kind is type(None):
             return _guessed(value) if isinstance(value, str) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable
 from dataclasses import fields
 from numbers import Integral, Real
@@ -63,13 +64,26 @@ def plain(value: Any) -> Any:
     return value.item() if own and hasattr(value, "item") else value
 
 
+def exact(value: Any) -> Any:
+    """Return the fraction of 255 or the short decimal whose float32 a number is, and anything else as it is.
+
+    So records hold the same radius whether 8/255 was a number of Python, NumPy or torch.
+    """
+    value = plain(value)
+    if isinstance(value, float) and abs(value) < 1e30:  # that of a float32 is at most 3.4e38
+        for other in (round(255 * value) / 255, float(f"{value:.6g}")):
+            if struct.unpack("f", struct.pack("f", other)) == (value,):
+                return other
+    return value
+
+
 def checked_numbers(flags: Any) -> None:
     """Raise a UsageError for the first field of a dataclass that is declared a number or bool and is something else.
 
     Numbers of NumPy become Python's.
     """
     for each in fields(flags):
-        value, (kind, *more) = plain(getattr(flags, each.name)), str(each.type).split(" | ")
+        value, (kind, *more) = exact(getattr(flags, each.name)), str(each.type).split(" | ")
         if kind in _NUMBERS and more in ([], ["None"]) and (value is not None or not more):
             wanted, said = _NUMBERS[kind]
             if not isinstance(value, wanted) or isinstance(value, bool) != (kind == "bool"):

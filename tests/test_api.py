@@ -1,15 +1,18 @@
 """bsk as a library: the same verdicts and records as the command line, for any model and any images."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,6 +24,7 @@ from bsk.models.registry import build
 from bsk.models.small import cnn
 from bsk.records import checkpoints
 from bsk.records.checkpoints import MODEL
+from bsk.values import exact
 
 EPS = 0.1
 
@@ -281,15 +285,16 @@ def test_a_record_has_the_batch_size_where_verdicts_may_depend_on_it(toy: Path, 
 
 
 def test_numbers_of_numpy_are_those_of_python(toy: Path) -> None:
-    given: dict[str, Any] = {"epochs": 1, "batch_size": 16, "seed": 2, "limit": 32, "eps": 0.125, "beta": 6.0}
+    given: dict[str, Any] = {"epochs": 1, "batch_size": 16, "seed": 2, "limit": 32, "eps": 8 / 255}
+    given |= {"beta": 6.0, "gamma": 0.3, "lr": 0.1}
     numbers = {name: (np.int32 if type(value) is int else np.float32)(value) for name, value in given.items()}
     one, two = (bsk.train(toy, "bs", model="cnn-4", **each, progress=False) for each in (given, numbers))
     assert one.log[0]["flags"] == two.log[0]["flags"] and one.log[1]["loss"] == two.log[1]["loss"]
     a, b = (
         bsk.evaluate(one.model, data=toy, attack="pgd-2", progress=False, **each).record
         for each in (
-            {"eps": 0.125, "limit": 8, "seed": 3},
-            {"eps": np.float32(0.125), "limit": np.int64(8), "seed": np.int8(3)},
+            {"eps": 8 / 255, "limit": 8, "seed": 3},
+            {"eps": np.float32(8 / 255), "limit": np.int64(8), "seed": np.int8(3)},
         )
     )
     assert a["key"] == b["key"] and a["correct"] == b["correct"]
@@ -410,11 +415,23 @@ def test_a_number_of_val_images_is_whole_and_above_0(number: float) -> None:
         bsk.from_arrays(pair, val_images=number)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("eps", [np.float32(0.125), np.array(0.125), torch.tensor(0.125), 0.125])
+@pytest.mark.parametrize("eps", [np.float32(8 / 255), np.array(8 / 255), torch.tensor(8 / 255), 8 / 255])
 def test_the_radius_of_arrays_may_be_of_numpy_or_torch(eps: Any) -> None:
     pair = (np.zeros((60, 1, 4, 4), np.uint8), np.arange(60) % 3)
     found = bsk.from_arrays(test=pair, eps=eps).eps
-    assert found == 0.125 and type(found) is float
+    assert found == 8 / 255 and type(found) is float
+
+
+@hypothesis.given(st.one_of(st.integers(0, 255).map(lambda k: k / 255), st.integers(0, 9999).map(lambda k: k / 10**6)))
+def test_a_float32_of_a_radius_is_that_radius(eps: float) -> None:
+    assert exact(np.float32(eps)) == exact(torch.tensor(eps).item()) == exact(eps) == eps
+
+
+@hypothesis.given(st.floats(-3e38, 3e38))
+def test_other_numbers_stay_as_they_are(value: float) -> None:
+    assert np.float32(exact(value)) == np.float32(value)
+    assert exact(value) == value or np.float32(value) == value
+    assert exact(math.inf) == math.inf and math.isnan(exact(math.nan)) and exact("8/255") == "8/255"
 
 
 def test_trainings_are_compared_without_files(toy: Path) -> None:

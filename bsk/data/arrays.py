@@ -25,7 +25,7 @@ from bsk.errors import BskError, InputError, UsageError, first_line, nearest, ou
 from bsk.plugins import load, outside
 from bsk.records.header_schema import CLASSES
 from bsk.terminal import note
-from bsk.values import SPREAD, plain
+from bsk.values import SPREAD, exact
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -245,7 +245,7 @@ def contents_of(found: Mapping[str, Any], start: str, in_bytes: bool = False) ->
 def _custom(value: Any, name: str, start: str) -> Any:
     """Return a default of the data; a mean or std may also be an array or tensor."""
     if name not in ("mean", "std"):
-        return plain(value.item() if name == "eps" and getattr(value, "shape", None) == () else value)
+        return exact(value.item() if name == "eps" and getattr(value, "shape", None) == () else value)
     numbers = _array(value, f"{start}: {name}")
     if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
         raise InputError(f"{start}: {name}: expected a list with one number per channel")

@@ -10,7 +10,7 @@ from pathlib import Path
 from bsk.devices import COMPILE
 from bsk.errors import UsageError
 from bsk.plugins import is_plugin
-from bsk.values import checked_eps, checked_numbers, one_of
+from bsk.values import checked_eps, checked_numbers, exact, one_of
 
 CUSTOMARY = {"l2": 0.5, "l1": 12}  # Source: Croce & Hein (2020, 2021)
 SPLITS = ("test", "val", "train")
@@ -85,7 +85,7 @@ class EvaluationFlags:
         if self.eps is None:
             return []
         try:
-            return [float(eps) for eps in (self.eps if isinstance(self.eps, Iterable) else [self.eps])]
+            return [exact(float(eps)) for eps in (self.eps if isinstance(self.eps, Iterable) else [self.eps])]
         except (TypeError, ValueError) as error:
             raise UsageError(
                 f"--eps {self.eps!r:.40}: expected a number, as 8/255 without quotes, or a list"
