@@ -37,7 +37,7 @@ from bsk.data.arrays import Array, Pair, arranged, examples
 from bsk.data.splits import Request as Source
 from bsk.data.store import DataFile, open_data
 from bsk.devices import chosen_device
-from bsk.errors import InputError, UsageError, nearest
+from bsk.errors import InputError, UsageError, kind_of, nearest
 from bsk.evaluation import run as evaluations
 from bsk.evaluation.flags import EvaluationFlags, ModelFlags
 from bsk.evaluation.settings import Request, Work, trained_on
@@ -153,7 +153,7 @@ def load(
         InputError: a file is missing, corrupt or does not fit.
     """
     if not isinstance(path, str | Path):
-        raise UsageError(f"load: a {type(path).__name__}, expected the path of a checkpoint or of weights")
+        raise UsageError(f"load: {kind_of(path)}, expected the path of a checkpoint or of weights")
     where = chosen_device(device)
     if data is None:
         if any(each is not None for each in (mean, std, weights_key, class_order)):
@@ -410,7 +410,7 @@ def prepare(
             found = sources.read(request, val=val, train_limit=train_limit, test_limit=test_limit)
     elif not isinstance(name, Mapping):
         raise UsageError(
-            f"prepare: a {type(name).__name__}, expected the name of a source, module:function or a mapping of splits"
+            f"prepare: {kind_of(name)}, expected the name of a source, module:function or a mapping of splits"
         )
     else:
         others: dict[str, Any] = {"source": source, "train_limit": train_limit, "test_limit": test_limit, "size": size}
@@ -473,8 +473,8 @@ def _works(
         return request.of(known, mine)
     if not callable(model):
         advice = "; pass its .model" if callable(getattr(model, "model", None)) else ""
-        kind = type(model).__name__
-        raise UsageError(f"model: a {kind}, expected a module, a callable, or the path of a checkpoint{advice}")
+        expected = f"expected a module, a callable, or the path of a checkpoint{advice}"
+        raise UsageError(f"model: {kind_of(model)}, {expected}")
     if x is not None and wanted.eps is None and any(name != "natural" for name in names):
         raise UsageError("eps: the model has no default radius; pass eps, as 8/255")
     subject, mine = _live(model, x, y, opened, wanted.split, request.device)
@@ -515,8 +515,8 @@ def _flat(records: Iterable[Any]) -> Iterable[Evaluation | Run | Record | str | 
         elif isinstance(each, Iterable):
             yield from _flat(each)
         else:
-            kind = type(each).__name__
-            raise UsageError(f"compare: a {kind}, expected evaluations, trainings, records, paths, or lists of these")
+            wanted = "evaluations, trainings, records, paths, or lists of these"
+            raise UsageError(f"compare: {kind_of(each)}, expected {wanted}")
 
 
 def _located(record: Evaluation | Run | Record | str | Path) -> list[Located]:

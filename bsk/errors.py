@@ -72,6 +72,12 @@ def named_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error) if str(error).strip() else 'no message'}"
 
 
+def kind_of(value: object) -> str:
+    """Return the name of a value's type with its article: "a list", "an int"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error of Python or torch, on any device, is an out-of-memory error."""
     said = str(error).lower()

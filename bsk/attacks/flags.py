@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
-from bsk.errors import UsageError
+from bsk.errors import UsageError, kind_of
 from bsk.plugins import is_plugin
 from bsk.values import above_zero, checked_numbers, one_of, pixel_step
 
@@ -75,9 +75,9 @@ class AttackFlags:
         """Raise a UsageError if a value is invalid, or if no attack takes it: nobody should report what never ran."""
         checked_numbers(self)
         if not isinstance(self.settings, Mapping):
-            raise UsageError(f"settings: a {type(self.settings).__name__}, expected a dict of arguments by name")
+            raise UsageError(f"settings: {kind_of(self.settings)}, expected a dict of arguments by name")
         if self.target is not None and not isinstance(self.target, str | Integral):
-            raise UsageError(f"--target: a {type(self.target).__name__}, expected the name or number of one class")
+            raise UsageError(f"--target: {kind_of(self.target)}, expected the name or number of one class")
         one_of("start", self.start, STARTS)
         one_of("norm", self.norm, NORMS)
         one_of("engine", self.engine, ENGINES)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from bsk.attacks.outcome import NotFiniteError, Outcome, spread
-from bsk.errors import InputError, UsageError
+from bsk.errors import InputError, UsageError, kind_of
 from bsk.perturb.ascent import Model
 from bsk.perturb.ball import length
 from bsk.perturb.draws import ExampleDraws
@@ -90,7 +90,7 @@ class Outside:
     def _checked(self, x_adv: object, x: Tensor, eps: float, norm: str) -> Tensor:
         """Return the images as a tensor like x, if an attack may return them."""
         if not isinstance(x_adv, Tensor):
-            raise self._wrong(f"images {tuple(x.shape)}", f"a {type(x_adv).__name__}")
+            raise self._wrong(f"images {tuple(x.shape)}", kind_of(x_adv))
         if x_adv.shape != x.shape:
             raise self._wrong(f"images {tuple(x.shape)}", f"{tuple(x_adv.shape)}")
         if x_adv.layout != torch.strided or x_adv.is_meta or not x_adv.is_floating_point():

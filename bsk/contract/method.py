@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bsk.errors import kind_of
 from bsk.values import plain
 
 Validate = Callable[[str, int], float]
@@ -101,7 +102,7 @@ class BatchMemory:
     def keep(self, name: str, values: Tensor) -> None:
         """Keep values (N, ...), one row per image of the batch, until the image comes again."""
         if not isinstance(values, Tensor) or values.shape[:1] != self._rows.shape:
-            found = tuple(values.shape) if isinstance(values, Tensor) else f"a {type(values).__name__}"
+            found = tuple(values.shape) if isinstance(values, Tensor) else kind_of(values)
             raise ValueError(
                 f"memory.keep({name!r}): expected one row for each of {len(self._rows)} images, found {found}"
             )
@@ -143,11 +144,11 @@ def _check_storable(kind: str, name: object, value: object) -> None:
     """Raise a ValueError unless a value that a method has written can be saved."""
     start, number = f"memory.{kind}[{name!r}]", plain(value)
     if not isinstance(name, str):
-        raise ValueError(f"{start}: expected a name, found a {type(name).__name__}")
+        raise ValueError(f"{start}: expected a name, found {kind_of(name)}")
     if kind == "shared":
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
-            raise ValueError(f"{start}: expected a dense tensor, found a {type(value).__name__}")
+            raise ValueError(f"{start}: expected a dense tensor, found {kind_of(value)}")
     elif not isinstance(number, int | float):
-        raise ValueError(f"{start}: expected a number, found a {type(value).__name__}")
+        raise ValueError(f"{start}: expected a number, found {kind_of(value)}")
     elif kind == "numbers" and not math.isfinite(number):
         raise ValueError(f"{start}: {number} cannot be saved; expected a finite number")

@@ -21,7 +21,7 @@ from bsk.data.duplicates import Duplicates, examined, report_duplicates
 from bsk.data.order import Labels, bytes_of
 from bsk.data.splits import EPS, MOST, VAL, Contents, Notice, Parts, Request, described, split_up
 from bsk.data.store import SPLITS, DataFile, Info, Part, Shapes, Split, problem, shapes_of, tensors_of
-from bsk.errors import BskError, InputError, UsageError, first_line, nearest, out_of_memory
+from bsk.errors import BskError, InputError, UsageError, first_line, kind_of, nearest, out_of_memory
 from bsk.plugins import load, outside
 from bsk.records.header_schema import CLASSES
 from bsk.terminal import note
@@ -198,7 +198,7 @@ def from_outside(request: Request) -> Contents:
         found = dict(found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping):
         expected = 'a dict {"train": (images, labels), "test": (images, labels)}'
-        raise InputError(f"{request.name}: expected {expected}, found a {type(found).__name__}; check the function")
+        raise InputError(f"{request.name}: expected {expected}, found {kind_of(found)}; check the function")
     for name in ("train", "test"):
         if name not in found:
             raise InputError(f"{request.name}: no {name} split; return (images, labels) for train and test")
@@ -256,7 +256,7 @@ def _custom(value: Any, name: str, start: str) -> Any:
 
 def _part(pair: Any, start: str, in_bytes: bool) -> Part:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise InputError(f"{start}: expected (images, labels), found a {type(pair).__name__}; return two arrays")
+        raise InputError(f"{start}: expected (images, labels), found {kind_of(pair)}; return two arrays")
     images = images_of(pair[0], f"{start} images")
     images = bytes_of(images) if in_bytes else images
     return Part(images, labels_of(pair[1], len(images), f"{start} labels"))
@@ -316,7 +316,7 @@ def labels_of(y: Array | Tensor, n: int, start: str) -> Labels:
         raise InputError(f"{start}: shape {labels.shape}, expected ({n},), one label per image")
     if labels.dtype.kind not in "iu":
         advice = TEXT_LABELS if labels.dtype.kind in "US" else "convert them with astype(int)"
-        raise InputError(f"{start}: {kind_of(labels.dtype)}, expected integers from 0; {advice}")
+        raise InputError(f"{start}: {type_name(labels.dtype)}, expected integers from 0; {advice}")
     if int(labels.min()) < 0:
         raise InputError(f"{start}: {labels.min()}, expected integers from 0; shift them")
     if int(labels.max()) >= CLASSES:
@@ -333,7 +333,7 @@ def check_one_each(shape: tuple[int, ...], start: str) -> None:
         )
 
 
-def kind_of(dtype: np.dtype[Any]) -> str:
+def type_name(dtype: np.dtype[Any]) -> str:
     """Return a readable name of a type: "text", "bool", "float64"."""
     return "text" if dtype.kind in "US" else str(dtype)
 

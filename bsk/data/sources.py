@@ -15,7 +15,7 @@ from bsk.data.duplicates import examined, report_duplicates
 from bsk.data.formats import corruptions, forms
 from bsk.data.splits import Contents, Notice, Progress, Request, described, limited, split_up
 from bsk.data.store import SPLITS, DataFile, Part, data_path, open_data, write
-from bsk.errors import InputError, UsageError, nearest
+from bsk.errors import InputError, UsageError, kind_of, nearest
 from bsk.records.header_schema import DATA
 from bsk.records.headers import check_replaceable
 from bsk.records.jsonl import SCHEMA
@@ -287,6 +287,6 @@ def opened(data: str | Path | DataFile, flag: str = "--dataset") -> DataFile:
     if isinstance(data, DataFile):
         return data
     if not isinstance(data, (str, Path)):
-        raise UsageError(f"data: a {type(data).__name__}, expected prepared data; bsk.from_arrays makes it of arrays")
+        raise UsageError(f"data: {kind_of(data)}, expected prepared data; bsk.from_arrays makes it of arrays")
     named = isinstance(data, str) and not data.endswith(".safetensors") and not Path(data).is_file()
     return open_dataset(str(data), flag=flag) if named else open_data(Path(data))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from bsk.errors import BskError, InputError, UsageError, named_error, nearest
+from bsk.errors import BskError, InputError, UsageError, kind_of, named_error, nearest
 from bsk.models.architectures import PUBLISHED, SHAPE
 from bsk.models.modes import eval_mode
 from bsk.models.names import MODELS
@@ -184,7 +184,7 @@ def checked_logits(logits: object, n: int, start: str = "model") -> Tensor:
     Raises:
         InputError: it is something else.
     """
-    found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else kind_of(logits)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != n:
         raise InputError(f"{start}: expected logits ({n}, classes) for {n} images, found {found}; check its forward")
     return logits
@@ -230,7 +230,7 @@ def check_logits(
             with kept_randomness(place), eval_mode(model), torch.no_grad():
                 logits = model(x)
             changed = not torch.equal(x, before)
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else kind_of(logits)
         except Exception as error:  # the forward pass may be foreign code
             found = named_error(error)
         if changed:

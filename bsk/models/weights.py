@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bsk.errors import InputError, UsageError
+from bsk.errors import InputError, UsageError, kind_of
 from bsk.models.files import contents
 from bsk.models.fitting import SET, Fit, Target, is_for_pixels, is_metric, normalisation, plain, plausible
 from bsk.models.numpy_numbers import Array
@@ -233,6 +233,6 @@ def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 def _described(found: object) -> str:
     if not isinstance(found, Mapping):
-        return f"a {type(found).__name__}"
+        return kind_of(found)
     keys = ", ".join(str(key) for key in list(found)[:5])
     return f"a dict of {keys}{', ...' * (len(found) > 5)}" if found else "an empty dict"

@@ -15,7 +15,7 @@ from torch import nn
 from bsk.data.sources import opened
 from bsk.data.store import DataFile
 from bsk.devices import chosen_device
-from bsk.errors import BskError, UsageError
+from bsk.errors import BskError, UsageError, kind_of
 from bsk.evaluation.subjects import load_subject, remembered
 from bsk.plugins import is_plugin
 from bsk.progress import TrainingProgress
@@ -94,14 +94,12 @@ def train(
         DivergedError, CollapsedError: see `bsk.training.loop.train`.
     """
     if not isinstance(method, str):
-        raise UsageError(f"method: a {type(method).__name__}, expected a name or module:function")
+        raise UsageError(f"method: {kind_of(method)}, expected a name or module:function")
     if not isinstance(model, str | None):
-        raise UsageError(
-            f"model: a {type(model).__name__}, expected a name or module:function, which returns a new network"
-        )
+        raise UsageError(f"model: {kind_of(model)}, expected a name or module:function, which returns a new network")
     for name, value in {"out": out, "init": more.get("init"), "extra": more.get("extra")}.items():
         if not isinstance(value, str | Path | None):
-            raise UsageError(f"{name}: a {type(value).__name__}, expected the path of a file")
+            raise UsageError(f"{name}: {kind_of(value)}, expected the path of a file")
     found = opened(data)
     known = {each.name for each in fields(TrainingFlags)} - {"hyper"}
     flags = TrainingFlags(

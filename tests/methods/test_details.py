@@ -170,6 +170,15 @@ def test_methods_of_second_order_train_networks_with_attention(name: str) -> Non
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
+def test_without_growing_the_radius_of_llr_is_eps_from_the_first_update_on() -> None:
+    x, y = torch.rand(4, 1, 8, 8, generator=generator(1)), torch.tensor([0, 1, 2, 0])
+    early, whole, late = (
+        called("llr", Attentive(True), x, y, {"growing": growing}, BatchDraws(generator(2)), progress=progress).start
+        for growing, progress in ((0.0, 0.001), (0.5, 1.0), (0.5, 0.25))
+    )
+    assert torch.equal(early, whole) and (late - x).abs().max() < 0.6 * (whole - x).abs().max()
+
+
 def test_an_unknown_hyper_parameter_is_named_as_a_flag() -> None:
     with pytest.raises(UsageError, match=r"^--rescue-every: natural has no rescue_every; it has no hyper-parameters$"):
         bind("natural", EPS, {"rescue_every": 3})

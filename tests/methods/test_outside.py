@@ -96,6 +96,9 @@ def late(net, x, y, *, eps, memory, update):
 def keeps(net, x, y, *, eps, memory):
     memory.keep("p", x[:2])
     return plain(net, x, y, eps)
+def keeps_a_list(net, x, y, *, eps, memory):
+    memory.keep("p", [1, 2, 3, 4])
+    return plain(net, x, y, eps)
 def numbers(net, x, y, *, eps, memory):
     memory.numbers["n"] = x.mean()
     return plain(net, x, y, eps)
@@ -297,10 +300,14 @@ START = "bsk: --method mymethods:"
         ("infinite", START + "infinite: worst = inf cannot be a flag; make it finite"),
         ("halves", START + "halves: replays = 2.5: expected a whole number of at least 1"),
         ("never", START + "never: replays = 0: expected a whole number of at least 1"),
-        ("shares", START + "shares: ValueError: memory.shared['n']: expected a dense tensor, found a int"),
+        ("shares", START + "shares: ValueError: memory.shared['n']: expected a dense tensor, found an int"),
         ("sparse", START + "sparse: ValueError: memory.shared['n']: expected a dense tensor, found a Tensor"),
-        ("unnamed", START + "unnamed: ValueError: memory.numbers[3]: expected a name, found a int"),
+        ("unnamed", START + "unnamed: ValueError: memory.numbers[3]: expected a name, found an int"),
         ("keeps", START + "keeps: ValueError: memory.keep('p'): expected one row for each of 4 images, found (2,"),
+        (
+            "keeps_a_list",
+            START + "keeps_a_list: ValueError: memory.keep('p'): expected one row for each of 4 images, found a",
+        ),
         ("numbers", START + "numbers: ValueError: memory.numbers['n']: expected a number, found a Tensor"),
         ("unbounded", START + "unbounded: ValueError: memory.numbers['best']: inf cannot be saved"),
         ("logs", START + "logs: memory.logged['loss']: each epoch's record has its own; rename it"),
