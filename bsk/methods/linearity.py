@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bsk.contract.method import Losses
@@ -11,7 +10,7 @@ from bsk.contract.network import Network
 from bsk.perturb.ascent import ascend, sign_step
 from bsk.perturb.ball import ball_around, per_image
 from bsk.perturb.draws import Draws
-from bsk.perturb.gradients import raw_gradient
+from bsk.perturb.gradients import cosines, raw_gradient
 from bsk.perturb.losses import cross_entropy, input_gradient
 from bsk.perturb.radius import ALIGN, EPS, STRAIGHT
 from bsk.perturb.starts import uniform
@@ -40,7 +39,7 @@ def gradalign(
     at_x, at_near = g.flatten(1), input_gradient(net.exact, near, y, create_graph=True).flatten(1)
     real = (at_x != 0).any(dim=1) & (at_near.detach() != 0).any(dim=1)
     safe = torch.where(per_image(real, at_near), at_near, torch.ones_like(at_near))
-    angle = torch.where(real, 1 - F.cosine_similarity(at_x, safe, dim=1), 0.0)
+    angle = torch.where(real, 1 - cosines(at_x, safe), 0.0)
     return Losses(robust + beta * angle, None, robust, x, x_adv)
 
 

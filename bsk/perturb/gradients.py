@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bsk.errors import BskError, InputError, named_error, out_of_memory
@@ -65,6 +67,18 @@ def raw_gradient(losses: Tensor, x: Tensor, *, keep: bool = False, create: bool 
     if gradient is None:
         raise NoGradientError
     return gradient
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Return the cosine of the angle between the rows of a and of b, (N, D) each: shape (N,), 0 where a row is 0.
+
+    Powers of two scale the rows, which changes no digit: torch takes a norm below 1e-8 for 1e-8, and the gradient at an
+    image of which the network is sure is smaller.
+    """
+    largest = [each.detach().abs().amax(dim=1, keepdim=True) for each in (a, b)]
+    most = -math.log2(torch.finfo(a.dtype).tiny)  # the greatest power of fp32 is 2^127
+    powers = [torch.exp2((-each.log2().floor()).clamp(max=most)) for each in largest]
+    return F.cosine_similarity(a * powers[0], b * powers[1], dim=1)
 
 
 def gradient_of(losses: Tensor, x: Tensor) -> Tensor:

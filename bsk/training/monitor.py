@@ -18,7 +18,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bsk.attacks.registry import attack_named
@@ -27,6 +26,7 @@ from bsk.data.processes import sum_over_processes
 from bsk.data.store import Split
 from bsk.models.modes import folded_eval_mode, in_precision
 from bsk.perturb.draws import example_draws, own_randomness
+from bsk.perturb.gradients import cosines
 from bsk.perturb.losses import input_gradient
 from bsk.perturb.passes import Passes
 from bsk.training.profile import Profile
@@ -113,4 +113,4 @@ def _cosines(state: State, settings: Settings, x: Tensor, y: Tensor, index: list
     model = in_precision(state.model, settings.precision)
     noise = example_draws(settings.seed, f"monitor {state.step}", index, x.device).uniform(x)
     at_x, near = (input_gradient(model, each, y).float().flatten(1) for each in (x, x + settings.eps * noise))
-    return torch.nan_to_num(F.cosine_similarity(at_x, near, dim=1), nan=0.0)
+    return torch.nan_to_num(cosines(at_x, near), nan=0.0)

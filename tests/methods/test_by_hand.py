@@ -408,6 +408,13 @@ def test_a_linear_model_of_two_classes_is_aligned() -> None:
     near(found.x_adv, pixels((0.4, 0.3), (0.2, 0.8)))
 
 
+@pytest.mark.parametrize("sure", [20, 200])
+def test_a_linear_model_is_aligned_where_it_is_sure(sure: float) -> None:
+    """The gradient is sure * exp(-1.4 sure), from 1e-11 to 1e-119."""
+    found = called("gradalign", Fixed([[0, 0], [-sure, -sure]]), pixels((0.5, 0.9)), torch.tensor([0]), {"beta": 3.0})
+    torch.testing.assert_close(found.total, found.robust)
+
+
 def test_gradalign_by_its_definition_and_its_gradient_by_differences() -> None:
     torch.manual_seed(2)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3)).double()

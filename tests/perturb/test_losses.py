@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bsk.perturb.gradients import cosines
 from bsk.perturb.losses import cross_entropy, jensen_shannon, kl, margin, nuclear, squared_distance
 
 
@@ -91,3 +92,21 @@ def test_half_precision_logits_are_lifted_and_double_ones_kept() -> None:
     assert cross_entropy(logits.bfloat16(), y).dtype == torch.float32
     assert kl(logits.half(), logits.half()).dtype == torch.float32
     assert margin(logits.double(), y).dtype == torch.float64
+
+
+@given(st.integers(-38, 30), st.integers(-38, 30), st.integers(0, 2**32))
+def test_a_cosine_does_not_depend_on_the_lengths(one: int, other: int, seed: int) -> None:
+    a, b = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(seed))
+    expected = torch.nn.functional.cosine_similarity(a, b, dim=1)
+    assert torch.equal(cosines(a, b), expected)
+    found = cosines(a * 10.0**one, b * 10.0**other)  # at 1e-38 with fewer digits
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+def test_a_cosine_with_zero_is_0_and_goes_back() -> None:
+    a = torch.tensor([[0.0, 0], [1e-20, 1e-20], [2e-30, 0]], requires_grad=True)
+    found = cosines(a, torch.tensor([[3.0, 4], [3e-12, 4e-12], [0, 1]]))
+    torch.testing.assert_close(found, torch.tensor([0, 1.4 / math.sqrt(2), 0]))
+    found[1:].sum().backward()
+    by_hand = torch.tensor([[0.0, 0], [-0.1 / math.sqrt(2) * 1e20, 0.1 / math.sqrt(2) * 1e20], [0, 0.5e30]])
+    torch.testing.assert_close(a.grad, by_hand, rtol=1e-4, atol=0)

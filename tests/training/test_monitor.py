@@ -89,12 +89,18 @@ def test_a_check_knows_the_best_before_it_also_after_resuming(
     ]
 
 
-def test_a_check_measures_accuracies_and_cosine_by_their_definitions(data: DataFile) -> None:
+@pytest.mark.parametrize("sure", [1, 300])
+def test_a_check_measures_accuracies_and_cosine_by_their_definitions(sure: int, data: DataFile) -> None:
     torch.manual_seed(0)
     s = settings("fast-at")
     state = new_state(s, data, 1, 8, torch.device("cpu"))
     state.model.eval()
+    last = [each for each in state.model.modules() if isinstance(each, torch.nn.Linear)][-1]
+    last.weight.data *= sure
+    last.bias.data *= sure
     val = data.split("val")
+    if sure > 1:
+        val = Split(val.images, state.model(val.images / 255).argmax(1), val.index)
     x, y = val.images[:IMAGES].float() / 255, val.labels[:IMAGES]
 
     def gradient(at: torch.Tensor) -> torch.Tensor:
@@ -108,9 +114,11 @@ def test_a_check_measures_accuracies_and_cosine_by_their_definitions(data: DataF
     assert seen.n == IMAGES and seen.fgsm == pytest.approx(float(stood.float().mean()))
     assert seen.pgd <= seen.fgsm and -1 <= seen.cosine <= 1
     noise = monitor.example_draws(1, "monitor 0", val.index[:IMAGES].tolist()).uniform(x)
-    by_hand = torch.nn.functional.cosine_similarity(gradient(x).flatten(1), gradient(x + EPS * noise).flatten(1))
-    assert seen.cosine == pytest.approx(float(by_hand.mean()), abs=1e-5)
-    first = val.labels == 0
+    at_x, near = (gradient(each).flatten(1).double() for each in (x, x + EPS * noise))
+    by_hand = (at_x * near).sum(1) / (at_x.norm(dim=1) * near.norm(dim=1))
+    assert seen.cosine == pytest.approx(float(by_hand.nan_to_num().mean()), abs=1e-5)
+    assert bool((at_x.norm(dim=1) < 1e-8).any()) is (sure > 1)
+    first = val.labels == y[0]
     some = Split(val.images[first], val.labels[first], val.index[first])
     assert seen.classes == look(state, s, some, Share()).classes == 3, "those of the data, not of these images"
 
