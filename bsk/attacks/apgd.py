@@ -47,7 +47,8 @@ def apgd(
     after another. `eot` averages that many gradients per step, for randomised models.
 
     Source: Croce & Hein (2020), algorithm 1; the constants of their code's standard version.
-    Differs from the reference: an example leaves at its first misclassified iterate. The verdict is the same.
+    Differs from the reference: an example leaves at its first misclassified iterate. The verdict is the same. In L2 a
+    step has its length however small the gradient; there it shrinks for a norm below 1e-12.
     """
     tally, within = Outcome.begin(x), region(x, eps, norm)
     owner, target, starts = torch.arange(len(x), device=x.device), y, within.sample(draws)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bsk.perturb.draws import Draws
+from bsk.perturb.gradients import magnified
 
 _TINY = 1e-12  # keeps 0 / 0 from being NaN. Source: the reference of AutoAttack
 _PRECISION = 10  # tolerance in machine epsilons relative to the radius; smaller differences are rounding noise
@@ -86,7 +87,8 @@ class L2(NamedTuple):
         return torch.addcmul(self.x, away, per_image(far.clamp(max=self.eps) / (far + _TINY), away)).clamp_(0.0, 1.0)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """Return the gradient divided by its L2 norm."""
+        """Return the gradient divided by its L2 norm, however small that is."""
+        gradient = magnified(gradient)
         return gradient / (per_image(length(gradient, "l2"), gradient) + _TINY)
 
     def sample(self, draws: Draws) -> Tensor:

@@ -72,13 +72,19 @@ def raw_gradient(losses: Tensor, x: Tensor, *, keep: bool = False, create: bool 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
     """Return the cosine of the angle between the rows of a and of b, (N, D) each: shape (N,), 0 where a row is 0.
 
-    Powers of two scale the rows, which changes no digit: torch takes a norm below 1e-8 for 1e-8, and the gradient at an
-    image of which the network is sure is smaller.
+    torch takes a norm below 1e-8 for 1e-8, and the gradient at an image of which the network is sure is smaller.
     """
-    largest = [each.detach().abs().amax(dim=1, keepdim=True) for each in (a, b)]
-    most = -math.log2(torch.finfo(a.dtype).tiny)  # the greatest power of fp32 is 2^127
-    powers = [torch.exp2((-each.log2().floor()).clamp(max=most)) for each in largest]
-    return F.cosine_similarity(a * powers[0], b * powers[1], dim=1)
+    return F.cosine_similarity(magnified(a), magnified(b), dim=1)
+
+
+def magnified(rows: Tensor) -> Tensor:
+    """Return rows (N, ...), each times the power of two that brings its largest value to [1, 2); 0 stays 0.
+
+    This changes no digit, unless a value is smaller than the largest by almost the whole range of its type.
+    """
+    largest = rows.detach().abs().amax(dim=tuple(range(1, rows.dim())), keepdim=True)
+    most = -math.log2(torch.finfo(rows.dtype).tiny)  # the greatest power of fp32 is 2^127
+    return rows * torch.exp2((-largest.log2().floor()).clamp(max=most))
 
 
 def gradient_of(losses: Tensor, x: Tensor) -> Tensor:

@@ -266,6 +266,27 @@ def test_apgd_finds_the_corner_of_a_linear_model_and_the_pole_under_l2() -> None
     torch.testing.assert_close(pole.x_adv, x + 0.1 * w / w.norm(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("sure", [1, 100])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_how_sure_a_model_is_does_not_matter(norm: str, sure: float) -> None:
+    """Of two classes, the second has the sum of 16 pixels, less 8: its boundary is 0.6, 0.15 or 0.0375 from x.
+
+    At an image whose first class has a logit of 60 more, the gradient of cross-entropy is below 1e-25.
+    """
+    x, y = torch.full((2, 1, 4, 4), 0.5 - 0.6 / 16), torch.tensor([0, 0])
+
+    def model(x: Tensor) -> Tensor:
+        z = sure * (x.flatten(1).sum(dim=1) - 8)
+        return torch.stack([torch.zeros_like(z), z], dim=1)
+
+    distance = {"linf": 0.6 / 16, "l2": 0.6 / 4, "l1": 0.6}[norm]
+    for factor, fooled in ((0.97, False), (1.03, True)):
+        eps = factor * distance
+        stage = attack_named("apgd-ce", eps, AttackFlags(norm=norm, classes=2)).stages[-1]
+        found = stage(model, x, y, example_draws(0, "", range(2)), eps)
+        assert found.fooled.tolist() == [fooled, fooled]
+
+
 def test_eot_averages_the_gradients_of_a_random_model() -> None:
     """With gradients +1, +1 and -3 in turn, the average points down, but the first two passes point up."""
 

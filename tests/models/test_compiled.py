@@ -120,6 +120,7 @@ def test_the_memory_layout_of_images_causes_no_recompilation(monkeypatch: pytest
 @contextlib.contextmanager
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many graphs torch compiles within the block."""
+    torch.compiler.reset()  # graphs that other tests compiled count towards torch's limit for one function
     count = [0]
 
     def backend(graph, inputs):
@@ -136,7 +137,6 @@ def test_what_is_compiled_anew_is_counted_as_compiling(monkeypatch: pytest.Monke
     """For each precision, kind of gradient and new statistics: every call that compiles a graph is counted as
     compiling.
     """
-    torch.compiler.reset()  # graphs that other tests compiled count towards torch's limit for one function
     model, x = network(), torch.rand(6, 3, 16, 16)
     with compat.compiling(), graphs(monkeypatch) as count:
         forms = Compiled(model, 6, CPU, lambda _: None)

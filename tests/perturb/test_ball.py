@@ -98,6 +98,16 @@ def test_the_steepest_way_in_l1_by_hand() -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("power", [-100, -40, 40])
+def test_the_steepest_way_does_not_depend_on_the_size_of_the_gradient(norm: str, power: int) -> None:
+    gradient = torch.randn(3, 1, 4, 4)
+    gradient[1] = 0
+    ball = region(torch.zeros_like(gradient), 1.0, norm)
+    assert torch.equal(ball.steepest(gradient * 2.0**power), ball.steepest(gradient))
+    assert torch.equal(ball.steepest(gradient)[1], torch.zeros(1, 4, 4))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_a_region_can_be_restricted_to_some_images(norm: str) -> None:
     x, rows = torch.rand(4, 1, 2, 2), torch.tensor([True, False, False, True])
     kept, alone = region(x, 0.1, norm).keep(rows), region(x[rows], 0.1, norm)
