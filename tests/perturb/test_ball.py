@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bsk.errors import StoppedError
@@ -59,6 +59,7 @@ def sorted_l1_projection(x: np.ndarray, z: np.ndarray, eps: float) -> np.ndarray
 
 
 @given(eps=st.floats(0.001, 8), seed=st.integers(0, 10_000), scale=st.floats(0, 3), n=st.integers(1, 30))
+@example(eps=0.001, seed=1486, scale=2.0, n=1)
 @settings(max_examples=200)
 def test_the_l1_projection_is_that_of_the_sorted_reference(eps: float, seed: int, scale: float, n: int) -> None:
     random = np.random.default_rng(seed)
@@ -68,7 +69,7 @@ def test_the_l1_projection_is_that_of_the_sorted_reference(eps: float, seed: int
         at, point = (torch.tensor(each, dtype=dtype)[:, None, None] for each in (x, z))
         found = region(at, eps, "l1").project(point)
         assert found.min() >= 0 and found.max() <= 1
-        rounding = n * torch.finfo(torch.float32).eps * 2  # of x + delta in fp32, and of its difference from x
+        rounding = n * torch.finfo(torch.float32).eps * (2 + np.abs(z - x).max())  # of x + delta, z - x and its parts
         assert length(found - at, "l1").max() <= eps * (1 + 1e-5) + rounding
         for row in range(3):
             expected = sorted_l1_projection(x[row], z[row], eps)
