@@ -94,10 +94,11 @@ def collect(items: Iterable[Located]) -> Evidence:
         InputError: a field has a wrong type or range, or an epoch record comes without its start record.
     """
     evaluations, log, ignored, outcomes = [], [], 0, 0
+    networks: dict[str, Run] = {}
     for item in items:
         kind = item.record.get("kind")
         if kind == "evaluation":
-            evaluations.append(evaluation(item))
+            evaluations.append(evaluation(item, networks))
             outcomes += (evaluations[-1].n or 0) * (evaluations[-1].packed is not None)
             if outcomes > MOST_OUTCOMES:
                 raise InputError(
@@ -132,8 +133,8 @@ def _told_apart(run: Run, known: Mapping[str, str], several: Collection[str]) ->
     return replace(run, label=known.get(run.file, ""), variant=variant)
 
 
-def evaluation(item: Located) -> Evaluation:
-    """Return an evaluation record, checked.
+def evaluation(item: Located, networks: dict[str, Run]) -> Evaluation:
+    """Return an evaluation record, checked; its network is that of `networks` if it is equal, and else goes there.
 
     Raises:
         InputError: a field is missing, of a wrong type, or does not fit the others.
@@ -143,12 +144,11 @@ def evaluation(item: Located) -> Evaluation:
     if (found is None) == (record.attack == AUDIT):
         raise wrong(item, "attack", f"{AUDIT} where there is an `audit`, and only there")
     audit = None if found is None else Audit(record.n, found.survivors, found.audited, found.fallen, found.looks)
+    run = _run(record, record.checkpoint, record.train_eps, record.train_device, _unfinished(record))
+    known = networks.setdefault(run.file, run)
     return Evaluation(
         where=item.where,
-        run=replace(
-            _run(record, record.checkpoint, record.train_eps, record.train_device),
-            interrupted=_unfinished(record),
-        ),
+        run=run if known != run else known,
         attack=intern(record.attack),
         parameters=record.attack_parameters or {},
         eps=record.eps,
@@ -237,7 +237,9 @@ def _ended(training: TrainingLog, record: EndRecord) -> TrainingLog:
     return replace(training, run=run, finished=True, val_natural=record.val_natural, val_robust=record.val_robust)
 
 
-def _run(record: Network, checkpoint: str, eps: float | None, train_device: str | None = None) -> Run:
+def _run(
+    record: Network, checkpoint: str, eps: float | None, train_device: str | None = None, interrupted: str = ""
+) -> Run:
     return Run(
         checkpoint=checkpoint,
         sha256=record.checkpoint_sha256,
@@ -253,6 +255,7 @@ def _run(record: Network, checkpoint: str, eps: float | None, train_device: str 
         flags={name: intern(each) if type(each) is str else each for name, each in (record.flags or {}).items()},
         selected=_shared(record.selected),
         device=_shared(train_device or record.device),  # old records have only the device of the evaluation
+        interrupted=interrupted,
         variant=_variant(record),
         **_costs(record),
     )

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +166,16 @@ def modern(method: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     if OLD not in flags:
         later = {name: value for name, value in LATER_FLAGS.items() if name not in _AXES}
         return {**later, **flags} if flags else {}
-    found, used = {**LATER_FLAGS, **flags}, _USED.get(method or "", ())
-    unused = {name: value for name, value in _UNUSED.get(method or "", {}).items() if name not in used}
+    found, unused = {**LATER_FLAGS, **flags}, _unused(method)
     if method == "natural":
-        unused["step"] = flags.get("eps")
-    return {name: value for name, value in found.items() if not (name in unused and value == unused[name])}
+        unused = {**unused, "step": flags.get("eps")}
+    for name, value in unused.items():
+        if name in found and found[name] == value:
+            del found[name]
+    return found
+
+
+@cache
+def _unused(method: str | None) -> dict[str, Any]:
+    used = _USED.get(method or "", ())
+    return {name: value for name, value in _UNUSED.get(method or "", {}).items() if name not in used}

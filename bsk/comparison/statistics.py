@@ -140,9 +140,9 @@ def _of_effective_images(x: NDArray[np.generic], confidence: float) -> Interval:
     would miss the truth twice as often as it should.
     """
     k, n = x.shape
-    added = np.concatenate([np.asarray(x, float), np.tile([1.0, 0.0], (k, 1))], axis=1)
+    added = np.concatenate([x, np.tile(np.array([1, 0], x.dtype), (k, 1))], axis=1)
     q, half, z = float(added.mean()), half_width(added, confidence), normal_quantile(confidence)
-    return score_interval(float(np.asarray(x, float).mean()), z * z * q * (1 - q) / half**2 * n / (n + 2), z)
+    return score_interval(float(x.mean()), z * z * q * (1 - q) / half**2 * n / (n + 2), z)
 
 
 def _of_half_width(p: float, half: float, confidence: float) -> Interval:

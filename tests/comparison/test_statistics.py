@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import tracemalloc
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -426,3 +427,14 @@ def test_what_three_seeds_detect_is_found_four_times_in_five(comparisons: int, n
 def test_the_quarters_of_six_epochs_share_the_second_and_the_fifth() -> None:
     """A quarter is an epoch and a half: (1 + 2/2) / 1.5, (2/2 + 3) / 1.5, (4 + 5/2) / 1.5 and (5/2 + 6) / 1.5."""
     assert quarter_means([1, 2, 3, 4, 5, 6]) == pytest.approx([4 / 3, 8 / 3, 13 / 3, 17 / 3])
+
+
+def test_many_seeds_take_little_more_memory_than_their_outcomes() -> None:
+    x = np.random.default_rng(0).random((4000, 1000)) < 0.4
+    accuracy_interval(x[:2])  # imports
+    tracemalloc.start()
+    try:
+        accuracy_interval(x)
+        assert tracemalloc.get_traced_memory()[1] < 4 * x.nbytes, "as numbers they are 8 times as large"
+    finally:
+        tracemalloc.stop()
