@@ -148,7 +148,7 @@ def evaluation(item: Located, networks: dict[str, Run]) -> Evaluation:
     known = networks.setdefault(run.file, run)
     return Evaluation(
         where=item.where,
-        run=run if known != run else known,
+        run=known if known == run else run,
         attack=intern(record.attack),
         parameters=record.attack_parameters or {},
         eps=record.eps,

@@ -250,6 +250,7 @@ def test_a_table_end_to_end_and_parallel_jobs_give_the_same_results(make, tmp_pa
     assert [row["name"] for row in rows] == ["fast-at", "fast-trades", "bs-alone"]
     assert [row["paper_robust"] or row["paper_robust_best"] for row in rows] == [0.463, 0.4625, 0.3926]
     assert all(row["title"] == "Table 10, SCALE=smoke" and row["n"] == 397 for row in rows)
+    assert all(0 < row["robust"] < row["natural"] and row["natural"] > 0.3 for row in rows)
     again = make("table10", "SCALE=smoke", *SHORT).stdout
     assert again == (folder / "table.txt").read_text()  # nothing is run again
     make("-j1", f"{tmp_path}/one/smoke/table10/cifar10/results.jsonl", f"OUT={tmp_path}/one", *SHORT)
