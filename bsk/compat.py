@@ -182,15 +182,20 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.nn.functional.linear(rows, whole, sums).to_dense().reshape(*x.shape[:-1], len(weight))
 
 
-def cpu_multiplies_bf16() -> bool:
-    """Return whether the CPU has instructions that multiply bf16.
+def cpu_is_fast_in_bf16() -> bool:
+    """Return whether the CPU multiplies bf16 faster than fp32: by AMX, or by AVX512-BF16 except on Intel since 2023.
+
+    Intel's CPUs with AVX512-FP16 (Sapphire Rapids and later) have AMX, and multiply in AVX512-BF16 at half of the rate
+    that others have. Where a virtual machine hides AMX, bf16 is slower there than fp32
+    (`findings/torch_bf16_without_amx.sh`).
 
     `torch.cpu.get_capabilities` is newer than torch 2.6. Without it the answer is no, which costs only time.
     """
     import torch
 
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    half_rate = found.get("avx512_fp16") and "AMD" not in str(found.get("cpu_name"))
+    return bool(found.get("amx_bf16") or (found.get("avx512_bf16") and not half_rate))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bsk.compat import cpu_multiplies_bf16, keep_freed_memory, without_garbage_collection
+from bsk.compat import cpu_is_fast_in_bf16, keep_freed_memory, without_garbage_collection
 from bsk.errors import UsageError
 from bsk.values import whole
 
@@ -95,7 +95,7 @@ def fast_precision(device: torch.device) -> str:
 
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_is_fast_in_bf16() else "fp32"
 
 
 def device_name(device: torch.device) -> str:

@@ -219,12 +219,29 @@ def test_the_public_way_to_onednn_gives_the_same_bits(
     assert all(torch.equal(found, each) for found, each in zip(products(), expected, strict=True))
 
 
+CPUS = {
+    "AVX2": (["avx2"], "Intel Xeon", False),
+    "Cooper Lake": (["avx512_bf16"], "Intel Xeon", True),
+    "Emerald Rapids": (["avx512_bf16", "avx512_fp16", "amx_bf16"], "Intel Xeon", True),
+    "Emerald Rapids without AMX": (["avx512_bf16", "avx512_fp16"], "Intel Xeon", False),
+    "the same, unnamed": (["avx512_bf16", "avx512_fp16"], None, False),
+    "Zen 5": (["avx512_bf16"], "AMD EPYC", True),
+    "AMD with AVX512-FP16": (["avx512_bf16", "avx512_fp16"], "AMD EPYC", True),
+}
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_bf16_is_fast_with_amx_or_avx512_bf16_at_full_rate(cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    has, name, expected = CPUS[cpu]
+    known = {each: each in has for each in ("avx2", "avx512_bf16", "avx512_fp16", "amx_bf16")}
+    known |= {} if name is None else {"cpu_name": name}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert compat.cpu_is_fast_in_bf16() is expected
+
+
 def test_a_torch_without_cpu_capabilities_counts_as_without_fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    for known, expected in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
-        assert compat.cpu_multiplies_bf16() is expected
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert compat.cpu_multiplies_bf16() is False
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert compat.cpu_is_fast_in_bf16() is False
 
 
 @pytest.fixture

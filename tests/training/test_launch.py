@@ -168,7 +168,7 @@ def test_a_training_resumes_in_its_own_precision(data: DataFile, tmp_path: Path)
     flags = {name: value for name, value in vars(s).items() if name != "dataset"}
     elsewhere = TrainingFlags(**{**flags, "precision": "auto"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bsk.devices.cpu_multiplies_bf16", lambda: True)
+        patch.setattr("bsk.devices.cpu_is_fast_in_bf16", lambda: True)
         end = run(elsewhere, data, out, device=CPU, watcher=watcher)
     cut, whole = (checkpoints.load(path, "model")[0] for path in (out, tmp_path / "whole.safetensors"))
     assert end["flags"]["precision"] == "fp32" and all(torch.equal(cut[name], whole[name]) for name in whole)
