@@ -1,7 +1,11 @@
-"""Benchmarks of evaluations against the plain loop, another build, other packages, and their passes alone."""
+"""Benchmarks of evaluations against the plain loop, another build, other packages, and their passes alone.
+
+`python -m benchmarks.evaluations CHECKOUT NETS --data F --attack A --limit N` compares with another build.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -39,7 +43,8 @@ def attacks(given: Material, other: Path | None) -> None:
         several_radii(given, model)
         if other is not None:
             for attack in ("pgd-100", "screen"):
-                beside_build(given, model, attack, other)
+                words = [*model.words(given.data), "--attack", attack, "--limit", "64"]
+                beside_build(f"{attack}, {model.name}, 64 images", words, other)
     autoattack(small, given.images(64), 2, limit)
     autoattack(trained, given.images(64), 1, 1.5)
     runs = [with_bare(small, given.images(64), "rays", queries=1000) for _ in range(3)]
@@ -76,16 +81,17 @@ def early_stop(given: Material, model: Model, attack: str, n: int, pairs: int, m
     _row(f"{attack} / without early stop, {model.name}, {n} images", over, equal, most, mine, plain)
 
 
-def beside_build(given: Material, model: Model, attack: str, other: Path, n: int = 64, pairs: int = 5) -> None:
+def beside_build(name: str, words: Sequence[str], other: Path, pairs: int = 5, most: float = 1.03) -> None:
     """Time an attack against the same attack in another build, on the same model and data files."""
-    words = [*model.words(given.data), "--attack", attack, "--limit", str(n)]
     over, equal, mine, theirs = in_turns(words, words, pairs, other)
-    _row(f"{attack} / the other build's, {model.name}, {n} images", over, equal, 1.03, mine, theirs)
+    _row(f"{name}: this build / the other", over, equal, most, mine, theirs)
 
 
 def _row(what: str, over: float, equal: bool, most: float, mine: dict[str, Any], base: dict[str, Any]) -> None:
+    passes = [record["forward_passes"] + record["backward_passes"] for record in (mine, base)]
     detail = f"{mine['seconds']:.2f} s and {base['seconds']:.2f} s; outcomes {'equal' if equal else 'DIFFER'}"
-    say(what, over, f"<= {most:.2f}", over <= most and equal, f"{detail}; {mine['accuracy']:.1%} stand")
+    detail += f"; {mine['accuracy']:.1%} stand; {passes[0] / passes[1]:.3f} of its passes"
+    say(what, over, f"<= {most:.2f}", over <= most and equal, detail)
 
 
 def several_radii(given: Material, model: Model, n: int = 200, repeats: int = 3) -> None:
@@ -158,3 +164,25 @@ def with_bare(model: Model, images: Split, name: str = "autoattack", **flags: in
     """Return the seconds of an attack of bsk, the number of standing examples, and the seconds of its passes alone."""
     seconds, standing, calls = ours(model.model, images, model.eps, name, **flags)
     return seconds, standing, calls.bare(model.model)
+
+
+def main() -> None:
+    """Compare an attack on networks with the same attack in another build."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkout", type=Path, help="another build")
+    parser.add_argument("networks", nargs="+", type=Path, help="checkpoints")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--eps", default="8/255")
+    parser.add_argument("--attack", default="pgd-100")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--most", type=float, default=1.03, help="highest ratio of seconds that is ok")
+    given = parser.parse_args()
+    for path in (each.resolve() for each in given.networks):
+        words = [str(path), "--data", str(given.data.resolve()), "--eps", given.eps, "--attack", given.attack]
+        name = f"{given.attack}, {path.stem}, {given.limit} images"
+        beside_build(name, [*words, "--limit", str(given.limit)], given.checkout, given.pairs, given.most)
+
+
+if __name__ == "__main__":
+    main()

@@ -45,10 +45,14 @@ while True:
 # A command of a build, run in forks of a process that has imported torch but not used it, so that the time to start
 # Python is not measured.
 _COMMAND = """
-import importlib, os, pkgutil, sys, time
+import contextlib, importlib, os, pkgutil, sys, time
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 import bsk
+if sys.argv[1] == "evaluate":
+    with contextlib.suppress(ImportError):  # another build may not have it
+        from bsk.waiting import sleep_later
+        sleep_later()  # as the command does before it loads torch
 from bsk.cli.app import app
 for module in pkgutil.walk_packages(bsk.__path__, "bsk."):
     if not module.name.endswith("__main__"):

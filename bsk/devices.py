@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bsk.compat import cpu_is_fast_in_bf16, keep_freed_memory, without_garbage_collection
 from bsk.errors import UsageError
 from bsk.values import whole
+from bsk.waiting import sleep_later
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +21,14 @@ ANSWERS = {"cpu": 1}  # steps between two readings of results from the device
 _asked_for: list[int] = []  # the number of threads set by a flag, if any
 
 
-def load_torch() -> None:
-    """Import torch without garbage collection, which takes a quarter less time.
+def load_torch(adapts_threads: bool = False) -> None:
+    """Import torch without garbage collection, which takes a quarter less time; see `sleep_later` for the flag.
 
     The import creates a million objects that all stay alive; the collector would traverse them again and again, and
     once more when the process exits.
     """
+    if adapts_threads:
+        sleep_later()
     with without_garbage_collection():
         import torch  # noqa: F401 - for later imports
 

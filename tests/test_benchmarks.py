@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import recipe
+from benchmarks import evaluations, recipe
 from benchmarks.searches import exact_interval, main
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +53,28 @@ def test_the_searches_of_the_records_are_compared_in_each_direction(capsys: pyte
     main([str(ROOT / "results" / "search" / f"cnn-a-{search}.jsonl") for search in ("bf16", "fp32")])
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert ["cnn_a_adv.model", "square", "300", "0.5200", "11", "0"] in [row[:6] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "most", "ok"), [("aa", 0.6, True), ("aa", 0.4, False), ("ab", 0.6, False)], ids=str
+)
+def test_builds_are_compared_by_the_median_of_ratios_and_must_agree(
+    outcomes: str, most: float, ok: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, turns = Path("other"), iter([(1, 2), (2, 2), (1, 10)])  # ratios 0.5, 1 and 0.1
+    seconds: list[float] = []
+
+    def evaluated(words: list[str], checkout: Path = evaluations.HERE) -> dict[str, object]:
+        seconds.extend(() if seconds else next(turns))
+        theirs = checkout == other
+        passes = {"forward_passes": 30 if theirs else 10, "backward_passes": 10}
+        return {"seconds": seconds.pop(0), "correct": outcomes[theirs], "accuracy": 0.5, **passes}
+
+    monkeypatch.setattr(evaluations, "evaluated", evaluated)
+    evaluations.beside_build("pgd-100", [], other, pairs=3, most=most)
+    row = capsys.readouterr().out
+    assert " 0.500 " in row and "0.500 of its passes" in row and ("NOT MET" in row) is not ok
+    assert ("DIFFER" in row) is (outcomes == "ab")
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("bs", 15), ("n-fgsm", 30), ("liet", 24), ("bs awp", 10), ("at", 5)])

@@ -66,7 +66,7 @@ def evaluate(
         bsk evaluate bs.safetensors --data data/cifar10-c --attack natural
         bsk evaluate runs/*.safetensors --images adversarial.safetensors
     """
-    load_torch()
+    load_torch(adapts_threads=True)
     from bsk.data.processes import local_device, process_group
     from bsk.evaluation.run import check_no_log, sweep
     from bsk.evaluation.settings import Request, code_of_each, each_data, subject_and_data
@@ -162,7 +162,7 @@ def attack(
         bsk attack bs.safetensors --target least-likely --out targeted.safetensors
         bsk attack bs.safetensors --out pictures/
     """
-    load_torch()
+    load_torch(adapts_threads=True)
     from bsk.evaluation.settings import Request, subject_and_data
 
     flags = replace(flags, target=target)
