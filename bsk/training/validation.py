@@ -48,8 +48,11 @@ def validate(
 def _accuracies(
     model: nn.Module, settings: Settings, split: Split, share: Share, pause: Callable[[], None]
 ) -> tuple[float, float]:
-    """Return natural accuracy and accuracy under PGD-20, in the precision of training."""
-    attack = attack_named(SELECTION_ATTACK, settings.eps).stages[-1]  # it starts at the image itself
+    """Return natural accuracy and accuracy under PGD-20, in the precision of training.
+
+    PGD begins at the image itself, so only images that are classified correctly are attacked.
+    """
+    attack = attack_named(SELECTION_ATTACK, settings.eps).stages[-1]
     counts = torch.zeros(3, device=next(model.parameters()).device, dtype=torch.int64)
     with folded_eval_mode(model):
         forward = in_precision(model, settings.precision)
@@ -60,8 +63,10 @@ def _accuracies(
             if len(rows) == 0:
                 continue
             x, y = to_unit(split.images[rows].to(counts.device)), split.labels[rows].to(counts.device)
-            fooled = attack(forward, x, y, NO_DRAWS, settings.eps).fooled
-            counts += torch.stack([torch.tensor(len(y)).to(counts), _right(forward, x, y), (~fooled).sum()])
+            right = _right(forward, x, y).nonzero().squeeze(1)
+            counts += torch.tensor([len(y), len(right), 0]).to(counts)
+            if len(right):
+                counts[2] += (~attack(forward, x[right], y[right], NO_DRAWS, settings.eps).fooled).sum()
     n, natural, robust = sum_over_processes(counts, share).tolist()
     return natural / n, robust / n
 
@@ -87,8 +92,9 @@ def batches(n: int, share: Share) -> tuple[Tensor, ...]:
 
 
 def _right(forward: Model, x: Tensor, y: Tensor) -> Tensor:
+    """Return which images are classified correctly (N,)."""
     with torch.no_grad():
-        return (forward(x).argmax(dim=1) == y).sum()
+        return forward(x).argmax(dim=1) == y
 
 
 VALIDATED = 128  # images of a validation requested by a method
