@@ -81,9 +81,11 @@ def early_stop(given: Material, model: Model, attack: str, n: int, pairs: int, m
     _row(f"{attack} / without early stop, {model.name}, {n} images", over, equal, most, mine, plain)
 
 
-def beside_build(name: str, words: Sequence[str], other: Path, pairs: int = 5, most: float = 1.03) -> None:
-    """Time an attack against the same attack in another build, on the same model and data files."""
-    over, equal, mine, theirs = in_turns(words, words, pairs, other)
+def beside_build(
+    name: str, words: Sequence[str], other: Path, pairs: int = 5, most: float = 1.03, more: Sequence[str] = ()
+) -> None:
+    """Time an attack, with `more` arguments, against another build's, on the same model and data files."""
+    over, equal, mine, theirs = in_turns([*words, *more], words, pairs, other)
     _row(f"{name}: this build / the other", over, equal, most, mine, theirs)
 
 
@@ -174,14 +176,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--eps", default="8/255")
     parser.add_argument("--attack", default="pgd-100")
+    parser.add_argument("--search", default="fp32", help="of this build")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--most", type=float, default=1.03, help="highest ratio of seconds that is ok")
     given = parser.parse_args()
     for path in (each.resolve() for each in given.networks):
         words = [str(path), "--data", str(given.data.resolve()), "--eps", given.eps, "--attack", given.attack]
-        name = f"{given.attack}, {path.stem}, {given.limit} images"
-        beside_build(name, [*words, "--limit", str(given.limit)], given.checkout, given.pairs, given.most)
+        words += ["--limit", str(given.limit)]
+        name, more = f"{given.attack}, {path.stem}, {given.limit} images", ["--search", given.search]
+        beside_build(name, words, given.checkout, given.pairs, given.most, more)
 
 
 if __name__ == "__main__":
