@@ -1,6 +1,7 @@
 """Benchmarks of evaluations against the plain loop, another build, other packages, and their passes alone.
 
-`python -m benchmarks.evaluations CHECKOUT NETS --data F --attack A --limit N` compares with another build.
+`python -m benchmarks.evaluations CHECKOUT NETS --data F --attack A --limit N` compares with another build, with
+`--search fp32,bf16` in both precisions and with `--peer` also with pyautoattack, in turns.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,12 @@ from torch import Tensor
 
 import bsk
 from benchmarks.autoattack import ours, theirs
-from benchmarks.material import Material, Model
+from benchmarks.material import PUBLISHED, Material, Model, published
 from benchmarks.processes import over_processes
 from benchmarks.timing import say
-from bsk.data.store import Split
+from bsk.data.store import Split, open_data
 from bsk.perturb.radius import step_at
+from bsk.values import number
 
 HERE = Path(__file__).parents[1]
 PLAIN = ["--no-early-stop"]
@@ -64,35 +67,52 @@ def evaluated(words: Sequence[str], checkout: Path = HERE) -> dict[str, Any]:
     return record
 
 
-def in_turns(
-    ours: Sequence[str], base: Sequence[str], pairs: int, other: Path = HERE
-) -> tuple[float, bool, dict[str, Any], dict[str, Any]]:
-    """Return the median ratio of seconds, whether all outcomes are equal, and the last two records."""
-    found = [(evaluated(ours), evaluated(base, other)) for _ in range(pairs)]
-    equal = len({record["correct"] for pair in found for record in pair}) == 1
-    over = statistics.median(mine["seconds"] / plain["seconds"] for mine, plain in found)
-    return over, equal, *found[-1]
-
-
 def early_stop(given: Material, model: Model, attack: str, n: int, pairs: int, most: float) -> None:
     """Time PGD that stops when an iterate repeats, against the plain loop."""
     words = [*model.words(given.data), "--attack", attack, "--limit", str(n)]
-    over, equal, mine, plain = in_turns(words, [*words, *PLAIN], pairs)
-    _row(f"{attack} / without early stop, {model.name}, {n} images", over, equal, most, mine, plain)
+    found = [(evaluated(words), evaluated([*words, *PLAIN])) for _ in range(pairs)]
+    _row(f"{attack} / without early stop, {model.name}, {n} images", found, most)
 
 
 def beside_build(
-    name: str, words: Sequence[str], other: Path, pairs: int = 5, most: float = 1.03, more: Sequence[str] = ()
+    name: str,
+    words: Sequence[str],
+    other: Path,
+    pairs: int = 5,
+    most: float = 1.03,
+    searches: Sequence[str] = ("fp32",),
+    peer: Callable[[], tuple[float, int]] | None = None,
 ) -> None:
-    """Time an attack, with `more` arguments, against another build's, on the same model and data files."""
-    over, equal, mine, theirs = in_turns([*words, *more], words, pairs, other)
-    _row(f"{name}: this build / the other", over, equal, most, mine, theirs)
+    """Time an attack by each search, in turns with another build and perhaps a peer, on the same model and data files.
+
+    `peer` evaluates the same images with another package, and returns its seconds and how many images stand.
+    """
+    turns: list[tuple[dict[str, Any], list[dict[str, Any]], tuple[float, int] | None]] = []
+    for _ in range(pairs):
+        theirs = evaluated(words, other)
+        mine = [evaluated([*words, "--search", search]) for search in searches]
+        turns.append((theirs, mine, peer() if peer else None))
+    for search, found in zip(searches, zip(*(mine for _, mine, _ in turns), strict=True), strict=True):
+        what = name if search == "fp32" else f"{name}, {search}"
+        _row(f"{what}: this build / the other", list(zip(found, (turn[0] for turn in turns), strict=True)), most)
+        beside = [(turn[2], record) for turn, record in zip(turns, found, strict=True) if turn[2]]
+        if beside:
+            ratios = sorted(seconds / record["seconds"] for (seconds, _), record in beside)
+            seconds = statistics.median(seconds for (seconds, _), _ in beside)
+            detail = f"{ratios[0]:.3f} to {ratios[-1]:.3f}; {seconds:.2f} s; {beside[0][0][1]} stand"
+            say(f"{what}: the peer / this build", statistics.median(ratios), ">= 1.00", ratios[0] >= 1, detail)
 
 
-def _row(what: str, over: float, equal: bool, most: float, mine: dict[str, Any], base: dict[str, Any]) -> None:
+def _row(what: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], most: float) -> None:
+    """Print the ratio of seconds of each pair of records, ours first, and whether all outcomes are equal."""
+    ratios = sorted(mine["seconds"] / base["seconds"] for mine, base in pairs)
+    over, equal = statistics.median(ratios), len({record["correct"] for pair in pairs for record in pair}) == 1
+    seconds = [statistics.median(record["seconds"] for record in side) for side in zip(*pairs, strict=True)]
+    mine, base = pairs[-1]
     passes = [record["forward_passes"] + record["backward_passes"] for record in (mine, base)]
-    detail = f"{mine['seconds']:.2f} s and {base['seconds']:.2f} s; outcomes {'equal' if equal else 'DIFFER'}"
-    detail += f"; {mine['accuracy']:.1%} stand; {passes[0] / passes[1]:.3f} of its passes"
+    detail = f"{ratios[0]:.3f} to {ratios[-1]:.3f}; {seconds[0]:.2f} s and {seconds[1]:.2f} s; "
+    detail += f"outcomes {'equal' if equal else 'DIFFER'}; "
+    detail += f"{mine['accuracy']:.1%} stand; {passes[0] / passes[1]:.3f} of its passes"
     say(what, over, f"<= {most:.2f}", over <= most and equal, detail)
 
 
@@ -172,20 +192,29 @@ def main() -> None:
     """Compare an attack on networks with the same attack in another build."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkout", type=Path, help="another build")
-    parser.add_argument("networks", nargs="+", type=Path, help="checkpoints")
+    parser.add_argument("networks", nargs="+", help=f"checkpoints, or ID:FILE of {', '.join(PUBLISHED)}")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--eps", default="8/255")
     parser.add_argument("--attack", default="pgd-100")
-    parser.add_argument("--search", default="fp32", help="of this build")
+    parser.add_argument("--search", default="fp32", help="of this build; several with commas")
+    parser.add_argument("--peer", action="store_true", help="time pyautoattack on the same images")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--most", type=float, default=1.03, help="highest ratio of seconds that is ok")
     given = parser.parse_args()
-    for path in (each.resolve() for each in given.networks):
-        words = [str(path), "--data", str(given.data.resolve()), "--eps", given.eps, "--attack", given.attack]
+    for network in given.networks:
+        kind, path = network.split(":") if ":" in network else ("", network)
+        path = Path(path).resolve()
+        named = ["--model", kind, "--weights", str(path)] if kind else [str(path)]
+        words = [*named, "--data", str(given.data.resolve()), "--eps", given.eps, "--attack", given.attack]
         words += ["--limit", str(given.limit)]
-        name, more = f"{given.attack}, {path.stem}, {given.limit} images", ["--search", given.search]
-        beside_build(name, words, given.checkout, given.pairs, given.most, more)
+        peer = None
+        if given.peer:
+            model = published(kind, path) if kind else bsk.load(path, device="cpu")
+            split = open_data(given.data).split("test", given.limit)
+            peer = partial(theirs, model, split, number(given.eps))
+        name, searches = f"{given.attack}, {path.stem}, {given.limit} images", given.search.split(",")
+        beside_build(name, words, given.checkout, given.pairs, given.most, searches, peer)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def test_the_searches_of_the_records_are_compared_in_each_direction(capsys: pyte
 def test_builds_are_compared_by_the_median_of_ratios_and_must_agree(
     outcomes: str, most: float, ok: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other, turns = Path("other"), iter([(1, 2), (2, 2), (1, 10)])  # ratios 0.5, 1 and 0.1
+    other, turns = Path("other"), iter([(2, 1), (2, 2), (10, 1)])  # theirs and ours: ratios 0.5, 1 and 0.1
     seconds: list[float] = []
 
     def evaluated(words: list[str], checkout: Path = evaluations.HERE) -> dict[str, object]:
@@ -71,10 +71,27 @@ def test_builds_are_compared_by_the_median_of_ratios_and_must_agree(
         return {"seconds": seconds.pop(0), "correct": outcomes[theirs], "accuracy": 0.5, **passes}
 
     monkeypatch.setattr(evaluations, "evaluated", evaluated)
-    evaluations.beside_build("pgd-100", [], other, pairs=3, most=most)
-    row = capsys.readouterr().out
+    peers = iter([(4.0, 7), (1.0, 7), (6.0, 7)])  # 4, 0.5 and 6 times as long
+    evaluations.beside_build("pgd-100", [], other, pairs=3, most=most, peer=lambda: next(peers))
+    row, beside = capsys.readouterr().out.splitlines()
     assert " 0.500 " in row and "0.500 of its passes" in row and ("NOT MET" in row) is not ok
     assert ("DIFFER" in row) is (outcomes == "ab")
+    assert " 4.000 " in beside and "0.500 to 6.000; 4.00 s; 7 stand" in beside
+
+
+def test_each_search_is_compared_with_the_build_of_its_turn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = {(): 4, ("--search", "fp32"): 2, ("--search", "bf16"): 1}
+
+    def evaluated(words: list[str], checkout: Path = evaluations.HERE) -> dict[str, object]:
+        passes = {"forward_passes": 1, "backward_passes": 1}
+        return {"seconds": seconds[tuple(words)], "correct": "a", "accuracy": 0.5, **passes}
+
+    monkeypatch.setattr(evaluations, "evaluated", evaluated)
+    evaluations.beside_build("pgd-100", [], Path("other"), pairs=1, searches=["fp32", "bf16"])
+    fp32, bf16 = capsys.readouterr().out.splitlines()
+    assert " 0.500 " in fp32 and " 0.250 " in bf16 and "bf16" in bf16 and "bf16" not in fp32
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("bs", 15), ("n-fgsm", 30), ("liet", 24), ("bs awp", 10), ("at", 5)])
