@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from typer.main import get_command
-
-from bsk.cli.app import app
+from bsk.cli.app import COMMANDS, built
 from bsk.cli.hyper import help_row
 from bsk.methods import registry
 
@@ -33,8 +31,7 @@ pixels of [0, 1].
 
 def page() -> str:
     """Return the page in Markdown."""
-    whole: Any = get_command(app)
-    parts = [HEAD, *(_command(name, each) for name, each in sorted(whole.commands.items())), _methods()]
+    parts = [HEAD, *(_command(name, built(name)) for name in sorted(COMMANDS)), _methods()]
     return "\n".join(parts)
 
 

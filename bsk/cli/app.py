@@ -1,4 +1,4 @@
-"""The command line: registers the commands."""
+"""The command line: the commands, and the options that all share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bsk.cli.compare import compare
 from bsk.cli.console import emit, guarded
@@ -28,8 +29,38 @@ from bsk.cli.train import train
 from bsk.terminal import CHOICES
 from bsk.version import VERSION
 
+COMMANDS = {
+    each.__name__.replace("_", "-"): each
+    for each in (prepare_data, train, attack, evaluate, compare, starts, plot, report, export, plan, methods, schema)
+}
+
+
+class CommandGroup(TyperGroup):
+    """All commands. A command is built when it is asked for, since building the options of all takes 20 ms."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None; an unknown name builds all of them, because typer suggests names from these."""
+        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = built(name)
+        return self.commands.get(cmd_name)
+
+
+def built(name: str) -> Any:
+    """Return a command as typer builds it."""
+    command, alone = COMMANDS[name], typer.Typer(add_completion=False, rich_markup_mode=None)
+    kind = MethodCommand if command is train else SectionedCommand
+    alone.command(name, cls=kind, help=_paragraphs(command))(_with_expanded_paths(command))
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
     name="bsk",
+    cls=CommandGroup,
     help="Train image classifiers that withstand adversarial perturbations, and measure whether they do.",
     epilog="\b\nbsk prepare-data digits\n"
     "bsk train --dataset digits --epochs 30 --schedule cyclic --out bs.safetensors\n"
@@ -76,12 +107,6 @@ def _shared(
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
     CHOICES.debug = debug
-
-
-COMMANDS = (prepare_data, train, attack, evaluate, compare, starts, plot, report, export, plan, methods, schema)
-for command in COMMANDS:
-    kind = MethodCommand if command is train else SectionedCommand
-    app.command(command.__name__.replace("_", "-"), cls=kind, help=_paragraphs(command))(_with_expanded_paths(command))
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def plan(
         make plan-table8 SCALE=paper
         make jobs-table8 | bsk plan --device cuda
     """
-    jobs = list(_jobs(_lines(files), context.find_root().command))
+    jobs = list(_jobs(_lines(files), context.find_root()))
     if not jobs:
         raise UsageError("plan: no jobs; pipe in the output of make jobs-table8")
     load_torch()
@@ -63,14 +63,13 @@ def _lines(files: list[Path] | None) -> Iterator[str]:
             raise InputError(f"{path}: cannot read; give the output of make jobs-table8") from error
 
 
-def _jobs(lines: Iterable[str], app: Any) -> Iterator[Job]:
+def _jobs(lines: Iterable[str], root: Any) -> Iterator[Job]:
     """Yield each job once, its flags parsed as the command itself parses them.
 
     Raises:
         UsageError: a line is not a job, or its flags cannot be split as a shell would.
         typer.BadParameter and its like: the command would reject the flags.
     """
-    commands: dict[str, Any] = app.commands
     seen = set()
     for line in lines:
         command, target, flags, changed = [*line.rstrip("\n").split("\t"), "", "", ""][:4]
@@ -78,7 +77,8 @@ def _jobs(lines: Iterable[str], app: Any) -> Iterator[Job]:
             raise UsageError(f"plan: {command[:40]!r} is not a job; expected the output of make jobs-table8")
         if target not in seen:
             seen.add(target)
-            context = commands[command].make_context(command, _words(target, flags), help_option_names=[])
+            parser = root.command.get_command(root, command)
+            context = parser.make_context(command, _words(target, flags), help_option_names=[])
             yield Job(command, target, context.params, changed == "changed")
 
 

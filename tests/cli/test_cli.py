@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bsk.attacks import registry as attacks
-from bsk.cli import options
+from bsk.cli import app, options
 from bsk.cli.app import COMMANDS
 from bsk.data.datasets import DATASETS
 from bsk.data.store import Info, problem
@@ -55,11 +55,25 @@ def test_help_has_every_method_and_of_the_chosen_one_its_flags(call) -> None:
 def test_help_fits_two_screens(call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     commands = [("train", "--method", name) for name in methods.names()]
-    commands += [(each.__name__.replace("_", "-"),) for each in COMMANDS]
+    commands += [(name,) for name in COMMANDS]
     for words in commands:
         lines = call(*words, "--help").stdout.splitlines()
         assert any(line.startswith("      ") and f"bsk {words[0]}" in line for line in lines), f"{words}: no example"
         assert 10 < len(lines) <= 100 and max(map(len, lines)) <= 80, words
+
+
+def test_only_the_command_that_is_called_is_built(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(app, "built", lambda name, build=app.built: asked.append(name) or build(name))
+    assert "Print the JSON Schema" in call("schema", "--help").stdout and asked == ["schema"]
+    del asked[:]
+    assert [line.split()[0] for line in _listed(call("--help").stdout)] == list(COMMANDS) == asked
+    assert "Did you mean 'evaluate'?" in call("evalute", check=2).line
+
+
+def _listed(help: str) -> list[str]:
+    """Return the lines of the list of commands."""
+    return [line for line in help.partition("Commands:\n")[2].partition("\n\n")[0].splitlines() if line[2:3] != " "]
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from safetensors.torch import load_file
 
-from bsk.cli.app import app
+from bsk.cli.app import COMMANDS, built
 from bsk.cli.prices import Job
 from bsk.comparison.published import published
 from bsk.data.sources import expected
@@ -67,15 +66,13 @@ EXPERIMENTS = [path.stem for path in (ROOT / "pipelines").glob("*[0-9].mk")]
 SCALES = ("smoke", "small", "medium", "paper")
 
 
-@functools.cache
-def commands() -> dict[str, Any]:
-    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
+command_named = functools.cache(built)
 
 
 def parsed(line: str) -> tuple[str, dict[str, Any]]:
     """Return a job's command and its flags, parsed as that command parses them; it raises where one is unknown."""
     command, target, flags = line.split("\t")
-    return command, {**commands()[command].make_context(command, shlex.split(flags)).params, "target": target}
+    return command, {**command_named(command).make_context(command, shlex.split(flags)).params, "target": target}
 
 
 @functools.cache
@@ -268,7 +265,7 @@ def test_a_table_end_to_end_and_parallel_jobs_give_the_same_results(make, tmp_pa
 
 
 def test_every_flag_in_a_pipeline_exists(make) -> None:
-    known = {name: {o for p in command.params for o in p.opts} for name, command in commands().items()}
+    known = {name: {o for each in command_named(name).params for o in each.opts} for name in COMMANDS}
     met = set()
     for target in ("demo", "readme-table", "paper", "report", "frontier", "budget", "collapse"):
         for line in make("-n", target).stdout.replace("\\\n", "").splitlines():
