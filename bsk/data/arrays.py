@@ -64,7 +64,8 @@ class ArrayData(DataFile):
         n = self._count(name, limit)
         part = self.parts[name]
         rows = part.ordered()[:n]
-        return Split(*map(torch.from_numpy, (part.images[rows], part.labels[rows], rows)))
+        images, labels, index = map(torch.from_numpy, (part.images[rows], part.labels[rows], rows))
+        return Split(images, labels, index)
 
     def stream(self, name: str, limit: int | None = None) -> Split:
         """Return the same as `split`."""

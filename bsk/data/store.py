@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -15,6 +16,7 @@ import numpy as np
 from safetensors import safe_open
 
 from bsk.data.order import Images, Labels, Rows, balanced_order
+from bsk.data.unchanged import Unchanged
 from bsk.errors import InputError, UsageError, nearest
 from bsk.records.atomic import replacing
 from bsk.records.fields import FieldError, convert
@@ -116,11 +118,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """A split: images (N, C, H, W), uint8 or fp32 in [0, 1]; labels (N,) and index (N,), the row in the source."""
+    """A split: images (N, C, H, W), uint8 or fp32 in [0, 1]; labels (N,) and index (N,), the row in the source.
+
+    The tensors of a data file are mapped from it; then `file` can tell whether they are still the same.
+    """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    file: Unchanged | None = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -141,18 +147,20 @@ class Stream:
     shape: tuple[int, ...]
     labels: Tensor
     index: Tensor
+    file: Unchanged = field(repr=False)
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the images of rows (K,), as (K, C, H, W) uint8.
 
         Raises:
-            InputError: the file can no longer be read.
+            InputError: the file can no longer be read, or has changed.
         """
         import torch
 
         size = math.prod(self.shape)
         images = np.empty((len(rows), size), np.uint8)
         with opening(self.path, _advice(self.path)), self.path.open("rb") as file:
+            self.file.check(os.fstat(file.fileno()))
             for image, row in zip(images, rows.tolist(), strict=True):
                 file.seek(self.start + row * size)
                 if file.readinto(image.data) != size:
@@ -215,7 +223,7 @@ class DataFile(Info):
         """
         n = self._count(name, limit)
         with opening(self.path, _advice(self.path)), safe_open(self.path, framework="pt") as file:
-            return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES})
+            return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES}, file=Unchanged(self))
 
     def stream(self, name: str, limit: int | None = None) -> Stream | Split:
         """Return the same examples as `split`, with their images left in the file.
@@ -225,9 +233,13 @@ class DataFile(Info):
         """
         n = self._count(name, limit)
         with opening(self.path, _advice(self.path)), safe_open(self.path, framework="pt") as file:
-            labels, index = (file.get_slice(f"{name}_{part}")[:n] for part in ("labels", "index"))
+            labels, index = (file.get_slice(f"{name}_{part}")[:n].clone() for part in ("labels", "index"))
             shape = tuple(file.get_slice(f"{name}_images").get_shape()[1:])
-        return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index)
+        return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index, Unchanged(self))
+
+    def reopened(self) -> DataFile:
+        """Return what is in the file now."""
+        return open_data(self.path)
 
     def _count(self, name: str, limit: int | None) -> int:
         if not isinstance(name, str) or name not in self.counts:

@@ -161,6 +161,9 @@ def _finish_epoch(setup: Setup, state: State, watcher: Watcher) -> None:
     """Validate, select, log and save: the log before the state, so that a crash repeats the epoch.
 
     The selected model comes last; `keep_best` writes it again after a crash in between.
+
+    Raises:
+        InputError: the data file has changed since the training began; nothing is logged or saved.
     """
 
     def pause() -> None:
@@ -180,6 +183,7 @@ def _finish_epoch(setup: Setup, state: State, watcher: Watcher) -> None:
     except StoppedError:
         _save(setup, state)  # not in `pause`, since the batch norms of the network are folded there
         raise
+    _check_data(setup)
     seconds = time.perf_counter() - start
     record = {**_epoch_record(setup, state, seconds), **logged}
     state.validation_seconds += seconds
@@ -251,8 +255,16 @@ def _save(setup: Setup, state: State) -> None:
 
     Raises:
         DivergedError: a loss is not finite, and nothing is saved.
+        InputError: the data file has changed, and nothing is saved.
     """
+    _check_data(setup)
     setup.outputs.save_state(replace(state, sums=_check_finite(state, setup)))
+
+
+def _check_data(setup: Setup) -> None:
+    """Raise an InputError if the images of the updates may have changed, which all come from the file of val."""
+    if setup.val.file is not None:
+        setup.val.file.check_mapped()
 
 
 def _check_finite(state: State, setup: Setup) -> Tensor:

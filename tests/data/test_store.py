@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -222,3 +223,70 @@ def test_a_failed_write_leaves_what_was_there(path: Path) -> None:
         write(path, parts, INFO)
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def _restored(path: Path, original: bytes, other: bytes) -> None:
+    path.write_bytes(original)
+
+
+def _touched(path: Path, original: bytes, other: bytes) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def _overwritten(path: Path, original: bytes, other: bytes) -> None:
+    path.write_bytes(other)
+
+
+def _replaced(path: Path, original: bytes, other: bytes) -> None:
+    path.with_name("new").write_bytes(other)
+    path.with_name("new").replace(path)
+
+
+def _removed(path: Path, original: bytes, other: bytes) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("happens", "mapped", "read"),
+    [
+        (_restored, True, True),
+        (_touched, True, True),
+        (_overwritten, False, False),
+        (_replaced, True, False),  # what is mapped is still the old file
+        (_removed, True, False),
+    ],
+)
+def test_a_file_that_changes_in_use_is_noticed(happens, mapped: bool, read: bool, path: Path) -> None:
+    """Images of a split are mapped; those of a stream are read when they are taken."""
+    data, original = open_data(path), path.read_bytes()
+    split, stream, first = data.split("train"), data.stream("train"), torch.arange(20)
+    before, labels, name = split.images.clone(), split.labels.clone(), data.sha256
+    happens(path, original, original[:-5500] + bytes(5500))
+    assert split.images.equal(before) == (happens is not _overwritten) and data.sha256 == name
+    for noticed, look in ((not mapped, split.file.check_mapped), (not read, lambda: stream.take(first))):
+        if noticed:
+            with pytest.raises(InputError, match="no such file" if happens is _removed else "has changed while it was"):
+                look()
+        else:
+            look()
+    assert stream.labels.equal(labels)
+    if read:
+        assert stream.take(first).equal(before[:20])
+
+
+def test_a_change_before_the_contents_were_named_counts(path: Path) -> None:
+    data = open_data(path)
+    stream = data.stream("train")
+    _touched(path, b"", b"")
+    assert data.reopened().sha256
+    with pytest.raises(InputError, match="has changed while it was in use; restore it"):
+        stream.take(torch.arange(2))
+
+
+def test_a_file_cut_short_in_use_is_noticed(path: Path) -> None:
+    data = open_data(path)
+    assert data.sha256
+    stream = data.stream("train")
+    path.write_bytes(path.read_bytes()[:99])
+    with pytest.raises(InputError, match="has changed while it was in use; restore it"):
+        stream.take(torch.arange(2))

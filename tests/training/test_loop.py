@@ -13,7 +13,7 @@ import pytest
 import torch
 from toys import ALONE, Silent, settings, stop_after, stopped, trained
 
-from bsk.data.store import DataFile
+from bsk.data.store import DataFile, open_data
 from bsk.errors import DivergedError, InputError, StoppedError
 from bsk.records import checkpoints
 from bsk.records import jsonl as records
@@ -105,12 +105,18 @@ def goes_on(s: Settings, data: DataFile, tmp_path: Path, *updates: int) -> None:
     trained(tmp_path / "whole.safetensors", data, s)
     stopped(tmp_path / "cut.safetensors", data, s, *updates)
     trained(tmp_path / "cut.safetensors", data, s)
+    assert_same(tmp_path, "whole", "cut", ema=bool(s.ema))
+
+
+def assert_same(folder: Path, one: str, other: str, ema: bool = False) -> None:
+    """Two trainings in a folder have the same weights, states and logs, apart from times."""
     names = ["{}.safetensors", "{}.last.safetensors"]
-    for name in [*names, "{}.ema.safetensors", "{}.ema-last.safetensors"] if s.ema else names:
-        whole, _ = checkpoints.load(tmp_path / name.format("whole"), ("model", "training-state"))
-        cut, _ = checkpoints.load(tmp_path / name.format("cut"), ("model", "training-state"))
-        assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)
-    logs = [records.read(tmp_path / f"{name}.jsonl") for name in ("whole", "cut")]
+    for name in [*names, "{}.ema.safetensors", "{}.ema-last.safetensors"] if ema else names:
+        (first, _), (second, _) = (
+            checkpoints.load(folder / name.format(each), ("model", "training-state")) for each in (one, other)
+        )
+        assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    logs = [records.read(folder / f"{name}.jsonl") for name in (one, other)]
     assert timeless(logs[0]) == timeless(logs[1])
 
 
@@ -402,6 +408,28 @@ def test_a_log_removed_meanwhile_ends_the_training_before_it_meets_another_s_fil
         trained(out, data, settings(), stopping=another)
     assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == left
     assert load_header(out, "model")["seed"] == records.read(log)[0]["seed"] == 5
+
+
+@pytest.mark.parametrize("updates", [3, 12, 23])
+def test_data_written_to_meanwhile_end_the_training_before_it_saves(updates: int, toy: Path, tmp_path: Path) -> None:
+    """Its images are mapped from the file, so that they change with it; from then on no update is kept."""
+    path, out, original = tmp_path / "toy.safetensors", tmp_path / "cut.safetensors", toy.read_bytes()
+    path.write_bytes(original)
+    calls = iter(range(10**9))
+
+    def copied_over() -> int:
+        if next(calls) == updates:
+            path.write_bytes(original[:-20000] + bytes(20000))
+        return 0
+
+    with pytest.raises(InputError, match=r"toy.safetensors: has changed while it was in use; restore it, and run the"):
+        trained(out, open_data(path), settings(), stopping=copied_over)
+    log = records.read(log_path(out))
+    assert [r["kind"] for r in log] == ["start", *["epoch"] * (updates // 8)]
+    path.write_bytes(original)
+    trained(out, open_data(path), settings())
+    trained(tmp_path / "whole.safetensors", open_data(toy), settings())
+    assert_same(tmp_path, "whole", "cut")
 
 
 @pytest.mark.parametrize("stale", [False, True])
