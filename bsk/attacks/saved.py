@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bsk.attacks.outside import distance, is_outside
 from bsk.attacks.registry import Attack, Stage, natural
 from bsk.data.archive import open_tree
 from bsk.data.pictures import Shape, decode, decode_all
+from bsk.data.unchanged import Unchanged
 from bsk.errors import InputError
 from bsk.perturb.ascent import Model
 from bsk.perturb.draws import ExampleDraws
@@ -41,6 +43,7 @@ class Saved:
         place: the row of each image, by its index in the data's source.
         header: the record of the attack that made them.
         sha256: checksum of the file, or of the index and the pixels of a folder.
+        file: tells whether a file from which the images are mapped is still the same.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class Saved:
     place: dict[int, int]
     header: dict[str, Any]
     sha256: str
+    file: Unchanged | None = None
 
     @property
     def norm(self) -> str:
@@ -81,8 +85,10 @@ class Saved:
         """Judge the saved image of each image x (N, C, H, W); `index` are their indices in the data's source.
 
         Raises:
-            InputError: an image is missing, has another label, or is not in the ball.
+            InputError: an image is missing, has another label, or is not in the ball; or the file has changed.
         """
+        if self.file is not None:
+            self.file.check_mapped()
         for each, label in zip(index, y.tolist(), strict=True):
             if each not in self.place or int(self.labels[self.place[each]]) != label:
                 found = f"image {each} of the data" + (" with this label" if each in self.place else "")
@@ -104,6 +110,7 @@ def saved_images(path: Path) -> Saved:
     Raises:
         InputError: the file or folder is missing, corrupt or of another kind, or its images are not in [0, 1].
     """
+    file = None
     if path.is_dir():
         tensors, header, checksum = _folder(path)
     elif path.exists() and path.suffix not in (TENSORS, ARRAYS):
@@ -111,6 +118,8 @@ def saved_images(path: Path) -> Saved:
     else:
         tensors, header = _arrays(path) if path.suffix == ARRAYS else checkpoints.load(path, KIND)
         checksum = records.sha256(path)
+        if path.suffix == TENSORS:
+            file = Unchanged(path, partial(str, checksum), partial(records.sha256, path))
     try:
         record = convert({key: value for key, value in header.items() if key != "kind"}, AttackRecord)
     except FieldError as error:
@@ -126,7 +135,8 @@ def saved_images(path: Path) -> Saved:
     for name, each in (("labels", labels), ("index", index)):
         if each.dtype != torch.int64 or each.shape != images.shape[:1] or not len(each):
             raise InputError(f"{path}: expected {name} ({len(images)},), at least one integer; {_AGAIN}")
-    return Saved(path, images, labels, {each: row for row, each in enumerate(index.tolist())}, header, checksum)
+    places = {each: row for row, each in enumerate(index.tolist())}
+    return Saved(path, images, labels, places, header, checksum, file)
 
 
 def _folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:

@@ -223,7 +223,7 @@ class DataFile(Info):
         """
         n = self._count(name, limit)
         with opening(self.path, _advice(self.path)), safe_open(self.path, framework="pt") as file:
-            return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES}, file=Unchanged(self))
+            return Split(**{part: file.get_slice(f"{name}_{part}")[:n] for part in DTYPES}, file=self._unchanged())
 
     def stream(self, name: str, limit: int | None = None) -> Stream | Split:
         """Return the same examples as `split`, with their images left in the file.
@@ -235,11 +235,17 @@ class DataFile(Info):
         with opening(self.path, _advice(self.path)), safe_open(self.path, framework="pt") as file:
             labels, index = (file.get_slice(f"{name}_{part}")[:n].clone() for part in ("labels", "index"))
             shape = tuple(file.get_slice(f"{name}_images").get_shape()[1:])
-        return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index, Unchanged(self))
+        return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index, self._unchanged())
 
-    def reopened(self) -> DataFile:
-        """Return what is in the file now."""
-        return open_data(self.path)
+    def _unchanged(self) -> Unchanged:
+        return Unchanged(self.path, self._known, self._reread)
+
+    def _known(self) -> str | None:
+        found: str | None = vars(self).get("sha256")  # not self.sha256, which would read the file now
+        return found
+
+    def _reread(self) -> str:
+        return open_data(self.path).sha256
 
     def _count(self, name: str, limit: int | None) -> int:
         if not isinstance(name, str) or name not in self.counts:

@@ -1,27 +1,29 @@
-"""Noticing that a data file changes while it is in use."""
+"""Noticing that a file of images changes while it is in use."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 from bsk.errors import InputError
 
-if TYPE_CHECKING:
-    from bsk.data.store import DataFile
-
 
 class Unchanged:
-    """A data file as it was when its images began to be used.
+    """A file as it was when its images began to be used.
 
     bsk never writes into a file: it puts a new one in its place. But `cp` and `scp` do, and tensors that safetensors
     has loaded are mapped from the file, so that they change with it (`findings/safetensors_follow_their_file.sh`).
     """
 
-    def __init__(self, data: DataFile) -> None:
-        """Remember size and time of the file."""
-        self._data, self._seen = data, _seen(data.path.stat())
+    def __init__(self, path: Path, known: Callable[[], str | None], reread: Callable[[], str]) -> None:
+        """Remember size and time of the file.
+
+        `known` returns the checksum of its contents, or None if it was not needed so far; `reread` computes it.
+        """
+        self._path, self._known, self._reread = path, known, reread
+        self._seen = _seen(path.stat())
 
     def check(self, found: os.stat_result) -> None:
         """Compare the file, of which `found` is the present status, with what it was.
@@ -33,13 +35,13 @@ class Unchanged:
         """
         if _seen(found) == self._seen:
             return
-        same, known = False, vars(self._data).get("sha256")  # if it was not needed so far, it can no longer be known
+        same, known = False, self._known()  # what was not needed so far can no longer be known
         if known is not None:
             with contextlib.suppress(InputError):  # it may be half a file now
-                same = self._data.reopened().sha256 == known
+                same = self._reread() == known
         if not same:
             raise InputError(
-                f"{self._data.path}: has changed while it was in use; restore it, and run the same command again"
+                f"{self._path}: has changed while it was in use; restore it, and run the same command again"
             )
         self._seen = _seen(found)
 
@@ -50,7 +52,7 @@ class Unchanged:
             InputError: its contents are different.
         """
         with contextlib.suppress(OSError):
-            found = self._data.path.stat()
+            found = self._path.stat()
             if found.st_ino == self._seen[0]:
                 self.check(found)
 

@@ -11,14 +11,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from bsk.attacks.saved import saved_images
+from bsk.errors import InputError
 from bsk.evaluation.intervals import wilson
 from bsk.evaluation.subjects import load_subject
+from bsk.perturb.draws import example_draws
 from bsk.records import checkpoints
 from bsk.records.pictures import write_folder
 
 TRAIN = ["--model", "cnn-4", "--epochs", 2, "--batch-size", 32, "--schedule", "cyclic", "--threads", 1]
 TRAIN += ["--precision", "fp32"]
-CPU = torch.device("cpu")
+CPU, CLASS = torch.device("cpu"), torch.zeros(1, dtype=torch.int64)
 
 
 @pytest.fixture
@@ -149,6 +151,20 @@ def test_8_bit_images_are_accepted_too(call, trained: Path, other: Path, toy: Pa
     made = json.loads(call("attack", trained, *words).stdout)
     shown = json.loads(call("evaluate", trained, "--data", toy, "--images", out, "--quiet").stdout)
     assert shown["accuracy"] == made["rounded"]["accuracy"] and shown["attack"] == "pgd-10@m"
+
+
+def test_images_written_to_while_they_are_judged_are_refused(images: Path) -> None:
+    """They are mapped from the file, whose checksum the record has."""
+    saved, whole = saved_images(images), images.read_bytes()
+    images.write_bytes(whole)
+    for content, said in (
+        (whole, "no image 9999 of the data"),
+        (whole[:-40] + bytes(40), "has changed while it was in"),
+    ):
+        images.write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            draws = example_draws(0, "", [9999])
+            saved(torch.nn.Flatten(), torch.zeros(1, 1, 8, 8), CLASS, draws, eps=0.1, norm="linf", index=[9999])
 
 
 def test_a_folder_of_colour_images_is_read_to_the_bit(images: Path, tmp_path: Path) -> None:
