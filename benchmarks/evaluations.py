@@ -99,8 +99,9 @@ def beside_build(
         if beside:
             ratios = sorted(seconds / record["seconds"] for (seconds, _), record in beside)
             seconds = statistics.median(seconds for (seconds, _), _ in beside)
+            faster = statistics.median(ratios)
             detail = f"{ratios[0]:.3f} to {ratios[-1]:.3f}; {seconds:.2f} s; {beside[0][0][1]} stand"
-            say(f"{what}: the peer / this build", statistics.median(ratios), ">= 1.00", ratios[0] >= 1, detail)
+            say(f"{what}: the peer / this build", faster, ">= 1.00", faster >= 1, detail)
 
 
 def _row(what: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], most: float) -> None:

@@ -37,7 +37,7 @@ class Unchanged:
             return
         same, known = False, self._known()  # what was not needed so far can no longer be known
         if known is not None:
-            with contextlib.suppress(InputError):  # it may be half a file now
+            with contextlib.suppress(InputError, OSError):  # it may be half a file now, or unreadable
                 same = self._reread() == known
         if not same:
             raise InputError(
@@ -51,10 +51,12 @@ class Unchanged:
         Raises:
             InputError: its contents are different.
         """
-        with contextlib.suppress(OSError):
+        try:
             found = self._path.stat()
-            if found.st_ino == self._seen[0]:
-                self.check(found)
+        except OSError:
+            return
+        if found.st_ino == self._seen[0]:
+            self.check(found)
 
 
 def _seen(found: os.stat_result) -> tuple[int, int, int]:

@@ -262,7 +262,7 @@ def _save(setup: Setup, state: State) -> None:
 
 
 def _check_data(setup: Setup) -> None:
-    """Raise an InputError if the images of the updates may have changed, which all come from the file of val."""
+    """Raise an InputError if mapped images have changed; train has the file of val, and extra images are copies."""
     if setup.val.file is not None:
         setup.val.file.check_mapped()
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from bsk.data.store import DataFile, Info, Part, balanced_order, open_data, write
+from bsk.data.unchanged import Unchanged
 from bsk.errors import InputError
 
 INFO = Info("tiny", ["a", "b", "c"], 0.031, [0.5, 0.5, 0.5], [0.25, 0.25, 0.25], augment="flip", model="resnet18")
@@ -290,3 +291,14 @@ def test_a_file_cut_short_in_use_is_noticed(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:99])
     with pytest.raises(InputError, match="has changed while it was in use; restore it"):
         stream.take(torch.arange(2))
+
+
+def test_a_mapped_file_that_can_no_longer_be_read_counts_as_changed(path: Path) -> None:
+    def reread() -> str:
+        raise PermissionError("no longer readable")
+
+    file = Unchanged(path, lambda: "0" * 64, reread)
+    file.check_mapped()
+    _touched(path, b"", b"")
+    with pytest.raises(InputError, match="has changed while it was in use"):
+        file.check_mapped()

@@ -432,6 +432,24 @@ def test_data_written_to_meanwhile_end_the_training_before_it_saves(updates: int
     assert_same(tmp_path, "whole", "cut")
 
 
+def test_a_training_that_is_stopped_does_not_save_updates_on_changed_data(toy: Path, tmp_path: Path) -> None:
+    """It saves in the middle of the second epoch otherwise."""
+    path, out, stop = tmp_path / "toy.safetensors", tmp_path / "cut.safetensors", stop_after(11)
+    path.write_bytes(toy.read_bytes())
+
+    def copied_over() -> int:
+        if code := stop():
+            path.write_bytes(path.read_bytes()[:-20000] + bytes(20000))
+        return code
+
+    with pytest.raises(InputError, match="has changed while it was in use"):
+        trained(out, open_data(path), settings(), stopping=copied_over)
+    path.write_bytes(toy.read_bytes())
+    trained(out, open_data(path), settings())
+    trained(tmp_path / "whole.safetensors", open_data(toy), settings())
+    assert_same(tmp_path, "whole", "cut")
+
+
 @pytest.mark.parametrize("stale", [False, True])
 def test_a_log_without_its_start_gets_it_again(stale: bool, data: DataFile, tmp_path: Path) -> None:
     trained(tmp_path / "m.safetensors", data, settings())
