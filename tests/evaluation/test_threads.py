@@ -169,7 +169,7 @@ def test_threads_sleep_soon_unless_the_user_chose_or_torch_is_there() -> None:
 
 def test_threads_of_a_command_that_adapts_their_number_wait_longer_unless_the_user_chose_or_torch_is_there() -> None:
     later = "from bsk.devices import load_torch; load_torch(adapts_threads=True)"
-    assert told({}, first=later) == ["50000", "None"]
+    assert told({}, first=later) == ["20000", "None"]
     assert told({"GOMP_SPINCOUNT": "10000"}, first=later) == ["10000", "None"]
     assert told({"OMP_WAIT_POLICY": "active"}, first=later) == ["None", "active"]
     assert told({}, first=f"import bsk, torch; {later}") == ["10000", "None"]
