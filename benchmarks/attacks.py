@@ -1,4 +1,4 @@
-"""The cost of PGD-100, compared with its forward and backward passes alone."""
+"""The cost of PGD-100 that takes every step, compared with its forward and backward passes alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from benchmarks.steps import CPU, EPS, random_images
+from bsk.attacks.flags import AttackFlags
 from bsk.attacks.registry import attack_named
 from bsk.data.store import Split
 from bsk.evaluation.calls import exact
@@ -58,10 +59,9 @@ class Evaluation:
         self.x = (images.float() / 255).contiguous(memory_format=torch.channels_last)
 
     def attack(self) -> None:
-        """Run the attack as `bsk evaluate` does."""
-        ledger = judge(
-            self.model, self.split, attack_named("pgd-100", EPS), eps=EPS, seed=0, batch_size=256, device=CPU
-        )
+        """Run the attack as `bsk evaluate --no-early-stop` does."""
+        attack = attack_named("pgd-100", EPS, AttackFlags(early_stop=False))
+        ledger = judge(self.model, self.split, attack, eps=EPS, seed=0, batch_size=256, device=CPU)
         assert bool(ledger.standing.all()) and int(ledger.forward.sum()) == 102 * 256
 
     def passes(self) -> None:

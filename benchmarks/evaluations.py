@@ -40,8 +40,8 @@ def attacks(given: Material, other: Path | None) -> None:
     small, trained = given.small(), given.trained()
     limit = 5.0 if given.real else 1.5
     for model in (small, trained):
-        early_stop(given, model, "pgd-100", 64, 5, 0.60)
-        early_stop(given, model, "pgd-1000", 32, 1, 0.12)
+        early_stop(given, model, "pgd-100", 300, 5, 0.60)  # fewer images do not fill the calls of the last steps
+        early_stop(given, model, "pgd-1000", 64, 1, 0.12)
         pgd_of_torchattacks(model, given.images(64))
         several_radii(given, model)
         if other is not None:

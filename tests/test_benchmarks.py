@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import evaluations, recipe
+from benchmarks import evaluations, recipe, shared_machine
+from benchmarks.attacks import Evaluation
 from benchmarks.searches import exact_interval, main
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +42,33 @@ def test_the_script_for_a_gpu_runs_on_a_cpu_and_past_a_part_that_fails(tmp_path:
     rows = [line.split("\t") for line in parts["gpu-pgd-100"] if line.startswith("cnn\t")]
     assert rows[-1][4] == "early_stop=False" and rows[-1][-1] == "0"  # verdicts that differ
     assert 0 < float(rows[0][-2]) < 1  # something stands and something falls
+
+
+def test_an_attack_is_compared_with_as_many_bare_passes_as_it_makes() -> None:
+    Evaluation().attack()  # asserts the number of passes that `passes` makes, and that no image falls
+
+
+@pytest.mark.slow
+def test_a_command_is_timed_alone_and_beside_another_process(capsys: pytest.CaptureFixture[str]) -> None:
+    shared_machine.report("pgd-100", 1, ROOT, 8)
+    rows = capsys.readouterr().out
+    assert all(f"alone, {way}: " in rows for way in ("default", "as torch waits", "other build"))
+    assert rows.count(" threads of torch, ") >= 3 and "default / the best" in rows
+
+
+def test_a_command_alone_is_judged_by_another_build_and_beside_a_process_by_the_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = []
+    monkeypatch.setattr(shared_machine, "say", lambda what, over, most, ok: said.append((what, over, most, ok)))
+    turns = {"default": [1.04, 9.0, 1.0], "as torch waits": [1.0], "other build": [1.0]}
+    shared_machine._rows("a", turns, "alone")
+    shared_machine._rows("b", {"default": [1.0], "1 thread": [0.5], "2 threads": [2.0]}, "beside")
+    assert said == [
+        ("a: default / as torch waits", 1.04, "<= 1.06", True),
+        ("a: default / other build", 1.04, "<= 1.03", False),
+        ("b: default / the best, 1 thread", 2.0, "<= 1.3", False),
+    ]
 
 
 def test_exact_intervals_are_clopper_pearson() -> None:
