@@ -26,8 +26,8 @@ def sleep_later() -> None:
     """Let threads wait twice as long: for commands that use fewer threads when they have to wait for a core.
 
     Their small operations between passes are longer than 10,000 spins, so that `autoattack` on a small network took
-    6 % more time on an idle machine; with 20,000 it takes 2 % more. With 50,000 `pgd-100` took up to 1.4 times the
-    least time beside another process, until it used fewer threads.
+    7 % more time on an idle machine; with 20,000 it takes 5 % more. With 50,000 `pgd-100` took up to 1.4 times the
+    least time beside another process, because it first has to notice that it waits.
     """
     if _ours and "torch" not in sys.modules:
         os.environ["GOMP_SPINCOUNT"] = LONGER
