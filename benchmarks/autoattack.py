@@ -94,8 +94,10 @@ def theirs(model: nn.Module, split: Split, eps: float) -> tuple[float, int]:
     results = context.SimpleQueue()
     worker = context.Process(target=_theirs, args=(model, split, eps, torch.get_num_threads(), results))
     worker.start()
-    seconds, standing = results.get()
     worker.join()
+    if worker.exitcode:
+        raise RuntimeError("pyautoattack failed; see above")
+    seconds, standing = results.get()
     return float(seconds), int(standing)
 
 

@@ -146,7 +146,7 @@ def record(method: str, seed: int, attack: str, correct: np.ndarray[Any, np.dtyp
 
 def compare(checkout: Path, file: Path) -> Run:
     """Run `bsk compare` from a checkout on a file."""
-    command = [sys.executable, "-c", _COMPARE, "compare", str(file), "--format", "jsonl"]
+    command = [sys.executable, "-c", _COMPARE, "compare", str(file), "--format", "tsv"]
     start, before = time.perf_counter(), _busy()
     paths = {**os.environ, "PYTHONPATH": str(checkout.resolve())}  # the working folder has no bsk
     done = subprocess.run(command, cwd=file.parent, env=paths, check=True, capture_output=True, text=True)

@@ -17,9 +17,9 @@ train() { # NAME FLAGS...
     [[ -e $out/$name.train.json ]] && return
     $BSK train --data "$data" --model resnet18-16 --eps 8/255 --epochs 4 --schedule cyclic --method bs --threads 1 \
         --out "$out/$name.safetensors" --quiet "$@" > "$out/$name.tmp"
-    mv "$out/$name.tmp" "$out/$name.train.json"
     $BSK evaluate "$out/$name.safetensors" --data "$data" --attack natural,pgd-20 --threads 1 --quiet \
         --out "$out/$name.eval.jsonl" > /dev/null
+    mv "$out/$name.tmp" "$out/$name.train.json" # now it is done
 }
 
 for seed in $SEEDS; do

@@ -39,10 +39,11 @@ def over_processes(weights: Path, data: Path, world: int, n: int, eps: float) ->
         workers = [context.Process(target=_work, args=(rank, *arguments, out)) for rank in range(world)]
         for worker in workers:
             worker.start()
-        longest = max(float(seconds.get()) for _ in workers)
         for worker in workers:
             worker.join()
-    return longest
+        if any(worker.exitcode for worker in workers):
+            raise RuntimeError("a process of the measurement failed; see above")
+        return max(float(seconds.get()) for _ in workers)
 
 
 def _work(

@@ -4,9 +4,10 @@ Usage: python -m benchmarks.recipe data/cifar10-medium.safetensors out/recipe [J
 
 Many candidates are trained briefly on few images, the best of them longer, then on all images, and the last ones with
 three seeds. Candidates are ranked by CW-20 on the val split: PGD-20 maximises the cross entropy, and prefers methods
-that flatten only this loss. Only the last candidates are evaluated on test images, once. A candidate whose natural
-accuracy is below that of `bs` is ranked last. JOBS trainings run at a time, each with one thread. The same command
-resumes an interrupted search; what OUT/search.jsonl lists is not repeated, so this file alone goes to another machine.
+that flatten only this loss. A candidate whose natural accuracy is below that of `bs`, or that diverges, is ranked last.
+The search uses no test images; on these, `bsk evaluate` judges the last candidates once. JOBS trainings run at a time,
+each with one thread. The same command resumes an interrupted search; what OUT/search.jsonl lists is not repeated, so
+this file alone goes to another machine.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from bsk import __version__
 from bsk.data.store import open_data
+from bsk.errors import DivergedError
 from bsk.records import jsonl as records
 from bsk.training.bound import bind
 from bsk.training.profile import profile
@@ -92,20 +95,28 @@ def epochs(name: str, share: float) -> int:
 def trained(rung: int, name: str, seed: int, data: str, out: Path) -> dict[str, Any]:
     """Train a candidate, evaluate it on val, and return its line for the log."""
     images, flags = RUNGS[rung].images, CANDIDATES[name].split()
+    line = {"rung": rung, "name": name, "seed": seed, "flags": " ".join(flags), "images": images}
     path = out / f"{rung}" / f"{name.replace(' ', '_')}_{seed}.safetensors"
     words = ["--method", name.split()[0], "--epochs", str(epochs(name, RUNGS[rung].share)), *flags, *COMMON]
     words += [] if "--schedule" in flags else ["--schedule", "cyclic"]
     words += [] if "--lr" in flags else ["--lr", "0.2"]
     words += ["--limit", str(images)] if images else []
-    record = json.loads(bsk(["train", "--data", data, *words, "--seed", str(seed), "--out", str(path)]))
-    weights = path.with_suffix(".ema.safetensors") if "--ema" in flags else path
+    try:
+        record = json.loads(bsk(["train", "--data", data, *words, "--seed", str(seed), "--out", str(path)]))
+    except subprocess.CalledProcessError as error:
+        if error.returncode != DivergedError.exit_code:
+            raise
+        return {**line, "diverged": True, "val_robust": 0.0, "val_natural": 0.0, "version": __version__}
+    kind = "ema_" if "--ema" in flags else ""  # of averaged weights
+    weights = path.with_suffix(".ema.safetensors") if kind else path
     words = ["--data", data, "--split", "val", "--attack", f"natural,{ATTACK}", "--threads", "1", "--no-checks"]
     lines = bsk(["evaluate", str(weights), *words, "--out", str(path.with_suffix(".eval.jsonl"))]).splitlines()
     accuracy = {line["attack"]: line["accuracy"] for line in map(json.loads, lines)}
     return {
-        "rung": rung, "name": name, "seed": seed, "flags": " ".join(flags), "images": images,
+        **line,
         "epochs": record["last_epoch"], "passes": passes(name) * record["last_epoch"],
-        "val_robust": accuracy[ATTACK], "val_natural": accuracy["natural"], "val_pgd20": record["val_robust"],
+        "val_robust": accuracy[ATTACK], "val_natural": accuracy["natural"],
+        "val_pgd20": record[f"{kind}val_robust"],
         "precision": record["flags"]["precision"], "device": record["device"], "version": record["version"],
     }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pkgutil
+import re
 import shlex
 import subprocess
 import sys
@@ -46,6 +48,23 @@ def test_the_script_for_a_gpu_runs_on_a_cpu_and_past_a_part_that_fails(tmp_path:
 
 def test_an_attack_is_compared_with_as_many_bare_passes_as_it_makes() -> None:
     Evaluation().attack()  # asserts the number of passes that `passes` makes, and that no image falls
+
+
+def test_known_survivors_among_mutants_are_of_functions_that_exist() -> None:
+    """`benchmarks.mutants` leaves them out by name, so that an old name would let its mutants appear as new ones."""
+    listed = (ROOT / "results" / "mutants.md").read_text()
+    names = re.findall(r"^ *(bsk(?:\.\w+)+): ", listed, re.MULTILINE)
+    assert len(names) > 200
+    for name in set(names):
+        pkgutil.resolve_name(name)
+
+
+def test_a_measured_command_that_fails_ends_the_measurement(capfd: pytest.CaptureFixture[str]) -> None:
+    process = shared_machine.Process(shared_machine._COMMAND, ["evaluate", "missing.safetensors"])
+    with pytest.raises(RuntimeError, match="a process of the measurement ended; see above"):
+        process.seconds()
+    process.end()
+    assert "missing.safetensors" in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -125,6 +144,31 @@ def test_each_search_is_compared_with_the_build_of_its_turn(
 @pytest.mark.parametrize(("name", "epochs"), [("bs", 15), ("n-fgsm", 30), ("liet", 24), ("bs awp", 10), ("at", 5)])
 def test_a_candidate_has_the_passes_of_15_epochs_of_bs(name: str, epochs: int) -> None:
     assert recipe.epochs(name, 1) == epochs  # (4 + 4) * 15 = 120 passes of each image
+
+
+@pytest.mark.parametrize(("code", "ends"), [(4, False), (5, True)])
+def test_a_candidate_that_diverges_is_ranked_last_and_any_other_error_ends_the_search(
+    code: int, ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bsk(words: list[str]) -> str:
+        if words[0] == "evaluate":
+            return '{"attack": "natural", "accuracy": 0.6}\n{"attack": "cw-20", "accuracy": 0.3}\n'
+        if "elle" in words:
+            raise subprocess.CalledProcessError(code, "bsk")
+        end = {"last_epoch": 1, "val_robust": 0.3, "ema_val_robust": 0.4}
+        return json.dumps({**end, "version": "1", "device": "cpu", "flags": {"precision": "fp32"}})
+
+    monkeypatch.setattr(recipe, "CANDIDATES", {"elle": "", "bs": "", "bs ema": "--ema 0.999"})
+    monkeypatch.setattr(recipe, "RUNGS", (recipe.Rung(9, 0.5, 0),))
+    monkeypatch.setattr(recipe, "bsk", bsk)
+    if ends:
+        with pytest.raises(subprocess.CalledProcessError):
+            recipe.search("data", tmp_path)
+        return
+    recipe.search("data", tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "search.jsonl").read_text().splitlines()]
+    assert [line.get("val_pgd20") for line in lines] == [None, 0.3, 0.4]  # the last one is of the averaged weights
+    assert lines[0]["diverged"] and lines[0]["val_robust"] == lines[0]["val_natural"] == 0
 
 
 def test_a_search_keeps_the_most_robust_and_goes_on_where_it_was(

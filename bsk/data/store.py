@@ -202,6 +202,7 @@ class DataFile(Info):
     def _bytes(self) -> Iterator[bytes | memoryview]:
         shapes = self._shapes()
         with opening(self.path, _advice(self.path)), self.path.open("rb") as file:
+            self._file.check(os.fstat(file.fileno()))
             for name in ORDER:
                 file.seek(tensor_start(self.path, name))
                 left = math.prod(shapes[name][1]) * BYTES[shapes[name][0]]
@@ -237,8 +238,14 @@ class DataFile(Info):
             shape = tuple(file.get_slice(f"{name}_images").get_shape()[1:])
         return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index, self._unchanged())
 
-    def _unchanged(self) -> Unchanged:
+    @cached_property
+    def _file(self) -> Unchanged:
+        """The file as it was when it was opened."""
         return Unchanged(self.path, self._known, self._reread)
+
+    def _unchanged(self) -> Unchanged:
+        self._file.check(self.path.stat())
+        return self._file
 
     def _known(self) -> str | None:
         found: str | None = vars(self).get("sha256")  # not self.sha256, which would read the file now
@@ -337,6 +344,7 @@ def open_data(path: Path) -> DataFile:
         _check_shapes(data, shapes)
         for name in SPLITS:
             _check_labels(data, name, file.get_tensor(f"{name}_labels"))
+        _ = data._file  # as it is now
     return data
 
 

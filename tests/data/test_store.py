@@ -275,6 +275,26 @@ def test_a_file_that_changes_in_use_is_noticed(happens, mapped: bool, read: bool
         assert stream.take(first).equal(before[:20])
 
 
+@pytest.mark.parametrize("happens", [_overwritten, _replaced])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_data_file_has_no_images_and_no_name_of_other_contents_than_when_it_was_opened(
+    happens, named: bool, path: Path
+) -> None:
+    data, original = open_data(path), path.read_bytes()
+    name = data.sha256 if named else ""
+    happens(path, original, original[:-5500] + bytes(5500))
+    for look in (lambda: data.split("train"), lambda: data.stream("test")):
+        with pytest.raises(InputError, match="has changed while it was in use"):
+            look()
+    if named:
+        assert data.sha256 == name
+        path.write_bytes(original)
+        assert data.split("train", 3).file is data.stream("test").file  # restored
+    else:
+        with pytest.raises(InputError, match="has changed while it was in use"):
+            assert data.sha256
+
+
 def test_a_change_before_the_contents_were_named_counts(path: Path) -> None:
     data = open_data(path)
     stream = data.stream("train")
