@@ -202,7 +202,7 @@ class DataFile(Info):
     def _bytes(self) -> Iterator[bytes | memoryview]:
         shapes = self._shapes()
         with opening(self.path, _advice(self.path)), self.path.open("rb") as file:
-            self._file.check(os.fstat(file.fileno()))
+            self.file.check(os.fstat(file.fileno()))
             for name in ORDER:
                 file.seek(tensor_start(self.path, name))
                 left = math.prod(shapes[name][1]) * BYTES[shapes[name][0]]
@@ -239,13 +239,13 @@ class DataFile(Info):
         return Stream(self.path, tensor_start(self.path, f"{name}_images"), shape, labels, index, self._unchanged())
 
     @cached_property
-    def _file(self) -> Unchanged:
+    def file(self) -> Unchanged:
         """The file as it was when it was opened."""
         return Unchanged(self.path, self._known, self._reread)
 
     def _unchanged(self) -> Unchanged:
-        self._file.check(self.path.stat())
-        return self._file
+        self.file.check(self.path.stat())
+        return self.file
 
     def _known(self) -> str | None:
         found: str | None = vars(self).get("sha256")  # not self.sha256, which would read the file now
@@ -344,7 +344,7 @@ def open_data(path: Path) -> DataFile:
         _check_shapes(data, shapes)
         for name in SPLITS:
             _check_labels(data, name, file.get_tensor(f"{name}_labels"))
-        _ = data._file  # as it is now
+        _ = data.file  # as it is now
     return data
 
 

@@ -288,13 +288,17 @@ def test_an_example_runs(name: str, folder: Path) -> None:
 
 
 @pytest.mark.slow(first=True)
-def test_the_examples_of_make_pandas_and_the_notebook_run(folder: Path) -> None:
+def test_the_examples_of_make_and_the_notebook_run(folder: Path) -> None:
     python = f"{sys.executable} -m bsk"
     run(["make", "-f", str(ROOT / "examples/gamma.mk"), f"BSK={python}", "EPOCHS=1", "SEEDS=1"], folder)
     assert (folder / "out/gamma/gamma.png").read_bytes()[:4] == b"\x89PNG"
     notebook = json.loads((ROOT / "examples/digits.ipynb").read_text())
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     run([sys.executable, "-c", "\n".join(code).replace("epochs=10", "epochs=1")], folder)
+
+
+@pytest.mark.slow
+def test_the_example_of_pandas_runs(folder: Path) -> None:
     pytest.importorskip("pandas")
     assert "pgd-100" in run([sys.executable, str(ROOT / "examples/read_records.py"), "results.jsonl"], folder)
 
