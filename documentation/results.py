@@ -61,6 +61,7 @@ SOURCES: dict[str, tuple[str, ...]] = {  # name -> file patterns, in the order o
     "cifar100": ("results/small/runs/cifar100/*.eval.jsonl",),
     "frontier": (f"{SMALL}/*.frontier.eval.jsonl",),
     "budget": (f"{SMALL}/*.budget.eval.jsonl",),
+    "liet now": ("results/small/frontier-liet/*.frontier.eval.jsonl",),
     "fastat": (f"{SMALL}/bs_*.fastat.eval.jsonl", f"{SMALL}/*.fastat.eval.jsonl"),
     "digits fastat": (f"{SMOKE}/fastat/fastat.jsonl",),
     "digits fastat logs": (f"{SMOKE}/fastat/fastat-logs.jsonl",),
