@@ -45,6 +45,34 @@ def draws(n: int = 3):
     return example_draws(0, "pgd", range(n))
 
 
+class Shifted(nn.Module):
+    """A network of 10 classes, with a constant added to all of its logits."""
+
+    def __init__(self, constant: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(18, 32), nn.ReLU(), nn.Linear(32, 10))
+        self.constant = constant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 9 * self.layers(x) + self.constant
+
+
+@pytest.mark.parametrize("name", ["pgd-20", "cw-20", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"])
+def test_a_constant_added_to_all_logits_changes_no_verdict(name: str) -> None:
+    """Nor do negative logits: some implementations leave the label out by a logit of 0 instead of -infinity."""
+    x = images(60)
+    y = Shifted(0.0)(x).argmax(1)
+    stage = attack_named(name, 0.06, AttackFlags(classes=10, queries=200)).stages[-1]
+    found = [
+        stage(Shifted(constant).eval(), x, y, example_draws(0, stage.name, range(60)), 0.06).fooled
+        for constant in (0.0, -100.0, 100.0)
+    ]
+    assert Shifted(-100.0)(x).max() < 0
+    assert 6 < int(found[0].sum()) < 58
+    assert max(int((other ^ found[0]).sum()) for other in found[1:]) <= 1, "logits near 100 are rounded to 1e-5"
+
+
 # --- PGD --------------------------------------------------------------------------------------------------------------
 
 
