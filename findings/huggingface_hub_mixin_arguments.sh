@@ -6,10 +6,10 @@
 # `from_pretrained` misses it. Observed: it is left out without a word, and the file holds the default of the parameter
 # instead, as if it had been chosen. `from_pretrained` builds a network with the default.
 #
-# The mean and std of a network that normalises its own images are such arguments: mostly arrays, and plain attributes or
-# buffers that are not saved. The weights load, nothing warns, and the network computes something else. Here its accuracy
-# is 10 points lower. Floats survive, and so does np.float64, since it is a float. Pass `list(map(float, mean))`, and
-# compare the logits of the saved network with those of the loaded one.
+# The mean and std of a network that normalises its own images are such arguments: mostly arrays, and plain attributes
+# or buffers that are not saved. The weights load, nothing warns, and the network computes something else. Here its
+# accuracy is 10 points lower. Floats survive, and so does np.float64, since it is a float. Pass `list(map(float,
+# mean))`, and compare the logits of the saved network with those of the loaded one.
 #
 # Exits with 0 if the problem still exists, with 1 if not. Needs 6 GB of disk for torch.
 set -eu

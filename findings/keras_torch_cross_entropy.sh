@@ -9,8 +9,8 @@
 #
 # Here a third of the adversarial images have a true probability below 1e-7, so that adversarial training in Keras would
 # learn nothing from them, though an image with 1e-3 counts in full. An attack does not move images that the network is
-# sure of: PGD leaves 16 % right, and 0.6 % with the loss of the logits. Nothing warns. The network's own loss curve looks
-# usual, since the clipped loss of such an image is 16.1.
+# sure of: PGD leaves 16 % right, and 0.6 % with the loss of the logits. Nothing warns. The network's own loss curve
+# looks usual, since the clipped loss of such an image is 16.1.
 #
 # Exits with 0 if the problem still exists, with 1 if not. Needs 6 GB of disk for torch.
 set -eu

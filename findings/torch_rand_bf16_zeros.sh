@@ -3,8 +3,8 @@
 #
 # `torch.rand` draws from [0, 1). Expected: in bf16 it is the draw in fp32, rounded, and kept below 1. So a 0 is as rare
 # as in fp32, where none of 4,000,000 values is one, and u < p holds with probability p. Observed: the values that would
-# round to 1 become 0. They are 1/512 of all. So u < p holds with probability p + 1/512, and the mean is 1/512 too small.
-# `uniform_(-1, 1)` returns -1 that often. In fp32 nothing of this shows.
+# round to 1 become 0. They are 1/512 of all. So u < p holds with probability p + 1/512, and the mean is 1/512 too
+# small. `uniform_(-1, 1)` returns -1 that often. In fp32 nothing of this shows.
 #
 # The type is often that of the images: `torch.rand_like(x) < p` is the usual mask of salt-and-pepper noise and of
 # dropped pixels. A mask of 0.1 % covers 0.3 % of bf16 images. The logarithm of such a draw, for Gumbel or exponential

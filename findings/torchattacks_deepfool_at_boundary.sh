@@ -2,13 +2,13 @@
 # torchattacks 3.5.1: half of the images that DeepFool returns are not adversarial; they lie on the boundary.
 #
 # DeepFool steps to the nearest linearised boundary, until the class changes, and its overshoot of 2 % of the whole
-# perturbation carries the image across. Expected: nearly every image is misclassified. Observed: the overshoot is 2 % of
-# each step instead. The steps shrink quickly, and 2 % of the last one is less than the rounding of the pixels: an image
-# comes to lie where two logits are equal to the last bit. There the next step is 0, and more steps do not help.
+# perturbation carries the image across. Expected: nearly every image is misclassified. Observed: the overshoot is 2 %
+# of each step instead. The steps shrink quickly, and 2 % of the last one is less than the rounding of the pixels: an
+# image comes to lie where two logits are equal to the last bit. There the next step is 0, and more steps do not help.
 #
 # So the accuracy under DeepFool is 51 % here, after 50 steps and after 200. It depends on rounding: if the network sees
-# the images one by one, it is 32 %, and if they are saved with 8 bits, 58 %. DeepFool of foolbox 3.3.4 has the same mean
-# L2 distance, and fools each image. To cross the boundary, multiply the perturbation: x + 1.02 * (x_adv - x).
+# the images one by one, it is 32 %, and if they are saved with 8 bits, 58 %. DeepFool of foolbox 3.3.4 has the same
+# mean L2 distance, and fools each image. To cross the boundary, multiply the perturbation: x + 1.02 * (x_adv - x).
 #
 # Exits with 0 if the problem still exists, with 1 if not. Needs 6 GB of disk for torch.
 set -eu

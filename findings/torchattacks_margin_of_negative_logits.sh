@@ -7,9 +7,9 @@
 # terms of the margin of CW are 0, the loss has no gradient, and the attack returns the images unchanged.
 #
 # Networks that end in `log_softmax` are the usual case; their loss is `nll_loss`. CW then reports that they are as
-# robust as they are accurate: 96 % here, where it fools each image of the same network with logits. `UPGD(loss="margin")`
-# likewise reports 96 % instead of 9 %. Nothing warns. UPGD with the cross entropy or the DLR loss, and FAB, fool
-# all four alike, and so does CW of foolbox 3.3.4.
+# robust as they are accurate: 96 % here, where it fools each image of the same network with logits.
+# `UPGD(loss="margin")` likewise reports 96 % instead of 9 %. Nothing warns. UPGD with the cross entropy or the DLR
+# loss, and FAB, fool all four alike, and so does CW of foolbox 3.3.4.
 #
 # Exits with 0 if the problem still exists, with 1 if not. Needs 6 GB of disk for torch.
 set -eu

@@ -2,9 +2,10 @@
 # webdataset 1.0.2: `shuffle` either ignores every seed, or gives each epoch the same order.
 #
 # Expected: as with torch's DataLoader, an epoch's order follows from `torch.manual_seed`, or at least from
-# `random.seed`, and the next epoch has another one. Observed: `shuffle(1000)` seeds itself from the clock and the number
-# of the process, so that two runs with the same seeds see different orders. With `shuffle(1000, seed=0)` runs agree, but
-# each epoch starts the same generator again: all epochs have one and the same order, and so the same batches.
+# `random.seed`, and the next epoch has another one. Observed: `shuffle(1000)` seeds itself from the clock and the
+# number of the process, so that two runs with the same seeds see different orders. With `shuffle(1000, seed=0)` runs
+# agree, but each epoch starts the same generator again: all epochs have one and the same order, and so the same
+# batches.
 #
 # Neither is what a training needs, and nothing warns. `detshuffle(1000, seed=0)` does both: runs agree and epochs
 # differ. But it counts the epochs itself, so that a training that is resumed begins with the order of its first epoch,
