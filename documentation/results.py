@@ -61,14 +61,13 @@ SOURCES: dict[str, tuple[str, ...]] = {  # name -> file patterns, in the order o
     "cifar100": ("results/small/runs/cifar100/*.eval.jsonl",),
     "frontier": (f"{SMALL}/*.frontier.eval.jsonl",),
     "budget": (f"{SMALL}/*.budget.eval.jsonl",),
-    "liet now": ("results/small/frontier-liet/*.frontier.eval.jsonl",),
     "fastat": (f"{SMALL}/bs_*.fastat.eval.jsonl", f"{SMALL}/*.fastat.eval.jsonl"),
     "digits fastat": (f"{SMOKE}/fastat/fastat.jsonl",),
     "digits fastat logs": (f"{SMOKE}/fastat/fastat-logs.jsonl",),
     "divergence": tuple(f"{SMALL}/{name}_seed-?.jsonl" for name in ("bs", "fast-trades")),
     "160 passes": tuple(
         f"{SMALL}/{name}_ema-0.999_seed-?.jsonl"
-        for name in ("fast-at_epochs-40", "bs_epochs-20", "n-fgsm_epochs-40", "liet_epochs-27")
+        for name in ("fast-at_epochs-40", "bs_epochs-20", "n-fgsm_epochs-40", "liet_epochs-32")
     ),
     "start zero": ("results/small/runs/cifar10-collapse/fast-at_start-zero_seed-1.jsonl",),
     "digits start zero": (f"{SMOKE}/collapse-eps-0.3.jsonl",),
